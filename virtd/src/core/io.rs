@@ -1,0 +1,229 @@
+//! What goes into the core and what comes out of it. The driver turns readiness and fds into [`Input`]s and carries out
+//! [`Output`]s; the core never sees an fd and the driver never takes a decision about routes or sessions.
+
+use crate::event::Event;
+use bytes::{Bytes, BytesMut};
+use std::net::SocketAddr;
+
+/// Microseconds on a monotonic clock that starts at 0 with virtd.
+pub type Micros = u64;
+
+/// An instance, by its place in the configuration.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub struct InstanceId(pub u8);
+
+/// One TCP connection with a peer, dialled or accepted; never reused.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub struct ConnId(pub u64);
+
+/// One connection of an instance; never reused.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub struct LegId(pub u64);
+
+/// One listening socket of an instance; never reused.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub struct ListenerId(pub u64);
+
+/// Something happened.
+#[derive(Debug)]
+pub enum Input<'a> {
+    /// virtd's own listening socket accepted a connection. Ids of inputs are chosen by the driver, of outputs by the core,
+    /// from one counter each (the driver's odd, the core's even).
+    PeerAccepted {
+        /// The driver's id for it.
+        conn: ConnId,
+        /// The peer's address.
+        peer: SocketAddr,
+        /// Ours.
+        local: SocketAddr,
+    },
+    /// A [`Output::Dial`] succeeded.
+    PeerConnected {
+        /// As in the dial.
+        conn: ConnId,
+        /// Our address, now known.
+        local: SocketAddr,
+        /// The peer's.
+        peer: SocketAddr,
+    },
+    /// A [`Output::Dial`] failed.
+    PeerDialFailed {
+        /// As in the dial.
+        conn: ConnId,
+        /// errno.
+        errno: i32,
+    },
+    /// Bytes from a peer. The core takes whole messages off the front; what it leaves stays in the driver's buffer
+    /// and comes again with more behind it.
+    PeerBytes {
+        /// From which.
+        conn: ConnId,
+        /// The connection's receive buffer.
+        buf: &'a mut BytesMut,
+    },
+    /// The peer closed, or the connection broke.
+    PeerClosed {
+        /// Which.
+        conn: ConnId,
+        /// 0 for an orderly end of stream, else errno.
+        errno: i32,
+    },
+    /// Bytes left the send queue of a connection that had held some back.
+    PeerDrained {
+        /// Which.
+        conn: ConnId,
+        /// Octets still queued in user space.
+        queued: usize,
+    },
+    /// An instance's process (image) opened its control channel. An instance may have several.
+    InstanceAttached {
+        /// Which instance.
+        instance: InstanceId,
+        /// Its process.
+        pid: u32,
+    },
+    /// The last control channel of an instance closed.
+    InstanceDetached {
+        /// Which instance.
+        instance: InstanceId,
+    },
+    /// An instance listens.
+    Listening {
+        /// Which instance.
+        instance: InstanceId,
+        /// The driver's id for the listening socket.
+        listener: ListenerId,
+        /// Where it believes to be bound; port is the BGP port.
+        local: SocketAddr,
+        /// An IPv6 wildcard listener that does not take IPv4.
+        v6_only: bool,
+    },
+    /// A listening socket was closed.
+    ListenerClosed {
+        /// Which.
+        listener: ListenerId,
+    },
+    /// An instance calls connect. Answer with [`Output::LegConnected`] or [`Output::LegRefused`], now or later.
+    LegDialed {
+        /// The driver's id for it.
+        leg: LegId,
+        /// Which instance.
+        instance: InstanceId,
+        /// Where to.
+        peer: SocketAddr,
+        /// What it was bound to, if anything but the wildcard.
+        local: Option<SocketAddr>,
+    },
+    /// Bytes from an instance; as [`Input::PeerBytes`].
+    LegBytes {
+        /// From which leg.
+        leg: LegId,
+        /// The leg's receive buffer.
+        buf: &'a mut BytesMut,
+    },
+    /// The instance closed the leg or died.
+    LegClosed {
+        /// Which.
+        leg: LegId,
+    },
+    /// Bytes left the send queue of a leg that had held some back.
+    LegDrained {
+        /// Which.
+        leg: LegId,
+        /// Octets still queued in user space.
+        queued: usize,
+    },
+    /// Time passed; also fires what [`super::Core::deadline`] named.
+    Tick,
+}
+
+/// Something to do.
+#[derive(Debug)]
+pub enum Output {
+    /// Open a TCP connection to a peer; the socket options are those the instances set for that peer (the driver knows them).
+    Dial {
+        /// The core's id for it.
+        conn: ConnId,
+        /// The peer.
+        peer: SocketAddr,
+        /// Source address, if an instance asked for one.
+        local: Option<SocketAddr>,
+        /// Whose options to use: the instance that caused the dial.
+        leg: LegId,
+    },
+    /// Send to a peer; whole messages.
+    SendPeer {
+        /// To which.
+        conn: ConnId,
+        /// What.
+        bytes: Bytes,
+    },
+    /// Close a connection once what is queued has left (at most a few seconds), or at once with RST.
+    ClosePeer {
+        /// Which.
+        conn: ConnId,
+        /// RST at once: nobody here listens, as a host without a listener would answer.
+        abort: bool,
+    },
+    /// Stop or go on reading from a peer (native mode only: TCP's own back-pressure).
+    PausePeer {
+        /// Which.
+        conn: ConnId,
+        /// Stop.
+        pause: bool,
+    },
+    /// Hand an instance a new leg over one of its listening sockets.
+    OfferLeg {
+        /// The core's id for it.
+        leg: LegId,
+        /// Which instance.
+        instance: InstanceId,
+        /// Over which listening socket.
+        listener: ListenerId,
+        /// What getpeername shall say.
+        peer: SocketAddr,
+        /// What getsockname shall say.
+        local: SocketAddr,
+        /// The TCP connection whose socket options and TCP-level getsockopt answers the leg shows, if there is one yet.
+        conn: Option<ConnId>,
+    },
+    /// A dialled leg is connected.
+    LegConnected {
+        /// Which.
+        leg: LegId,
+        /// What getsockname shall say.
+        local: SocketAddr,
+        /// What getpeername shall say.
+        peer: SocketAddr,
+        /// As in [`Output::OfferLeg`].
+        conn: Option<ConnId>,
+    },
+    /// A dialled leg failed.
+    LegRefused {
+        /// Which.
+        leg: LegId,
+        /// What SO_ERROR shall say.
+        errno: i32,
+    },
+    /// Send to an instance.
+    SendLeg {
+        /// Which leg.
+        leg: LegId,
+        /// What.
+        bytes: Bytes,
+    },
+    /// Close a leg once what is queued has left, or a second has passed.
+    CloseLeg {
+        /// Which.
+        leg: LegId,
+    },
+    /// Stop or go on reading from a leg (native mode only).
+    PauseLeg {
+        /// Which.
+        leg: LegId,
+        /// Stop.
+        pause: bool,
+    },
+    /// Tell the operator.
+    Event(Event),
+}

@@ -1,0 +1,72 @@
+//! Events: what virtd tells the operator, in order, each with everything needed to understand it.
+
+use serde::Serialize;
+use std::net::SocketAddr;
+use wire::bgp::Prefix;
+
+/// How much an operator should care.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Severity {
+    /// Ordinary life: a session came up, an instance attached.
+    Info,
+    /// Something is wrong and was masked.
+    Warning,
+    /// A peer is affected, or the next fault would not be masked.
+    Alarm,
+}
+
+/// What one instance said about a key when a verdict fell.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize)]
+pub struct Said {
+    /// The instance's name.
+    pub instance: String,
+    /// Its route in words, `none`, or why it does not count (`abstains: not level`).
+    pub route: String,
+    /// Whether it counted.
+    pub counted: bool,
+}
+
+/// One event. `kind` is a stable kebab-case word that scripts can match; `text` is for people.
+#[derive(Clone, PartialEq, Debug, Serialize)]
+pub struct Event {
+    /// Microseconds since virtd started.
+    pub at_us: u64,
+    /// `session-up`, `leg-closed`, `disagreement`, `agreement`, …: docs/OPERATIONS.md lists all.
+    pub kind: &'static str,
+    /// How bad.
+    pub severity: Severity,
+    /// The session it is about.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub session: Option<String>,
+    /// The instance it is about.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub instance: Option<String>,
+    /// The prefix it is about.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub prefix: Option<Prefix>,
+    /// What every instance said.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub said: Vec<Said>,
+    /// One sentence that names the thing and the remedy.
+    pub text: String,
+}
+
+impl Event {
+    /// An event about nothing in particular; add what it is about with the `with_` functions.
+    pub fn new(at_us: u64, kind: &'static str, severity: Severity, text: impl Into<String>) -> Event {
+        Event { at_us, kind, severity, session: None, instance: None, prefix: None, said: Vec::new(), text: text.into() }
+    }
+
+    /// Names the session.
+    pub fn with_session(mut self, peer: &SocketAddr) -> Event {
+        self.session = Some(peer.ip().to_string());
+        self
+    }
+
+    /// Names the instance.
+    pub fn with_instance(mut self, name: &str) -> Event {
+        self.instance = Some(name.to_owned());
+        self
+    }
+}

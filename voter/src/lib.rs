@@ -1,0 +1,1 @@
+//! voter — see below; written by helper voter.

@@ -1,0 +1,9 @@
+//! Bytes to types and back: BGP framing and messages, canonical routes, MRT, and the messages
+//! between the shim and the broker. No sockets, no clock, no environment.
+#![forbid(unsafe_code)]
+
+#[cfg(feature = "bgp")]
+pub mod bgp;
+#[cfg(feature = "bgp")]
+pub mod mrt;
+pub mod shim;
