@@ -1,9 +1,18 @@
-//! The configuration file. (Parsing, checking and suggestions: helper config.) These are the values after checking.
+//! The configuration: the values after checking. `parse` makes them out of a TOML file, or says what is wrong and where.
+//!
+//! Every key, its default and its unit stand in docs/OPERATIONS.md and, with comments, in examples/virtd.toml.
 
 use std::collections::BTreeMap;
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::path::PathBuf;
 use wire::bgp::{Family, Prefix};
+
+/// The BGP port (RFC 4271 section 8.2.1).
+pub const DEFAULT_PORT: u16 = 179;
+/// Where virtctl finds virtd unless told otherwise.
+pub const DEFAULT_CONTROL_SOCKET: &str = "/run/virtd/control.sock";
+/// Most instances of one router: a set of them fits a word of 32 bits, with one bit to spare.
+pub const MAX_INSTANCES: usize = 31;
 
 /// Everything virtd is told.
 #[derive(Clone, Debug)]
@@ -22,6 +31,10 @@ pub struct Config {
     pub control_socket: PathBuf,
     /// Mode of the control socket, default 0o660.
     pub control_mode: u32,
+    /// Group that owns the control socket; `None` is virtd's own.
+    pub control_group: Option<String>,
+    /// File that events are appended to as JSON lines; `None` is no file.
+    pub event_log: Option<PathBuf>,
     /// `open = "voted" | "native"`.
     pub open: OpenMode,
     /// `inbound = "rfc7606" | "opaque"`.
@@ -40,6 +53,43 @@ pub struct Config {
     pub ignore_attributes: Vec<u8>,
 }
 
+impl Default for Config {
+    /// What an empty file would mean: the defaults, without any instance or peer (so it would not pass the checks).
+    fn default() -> Config {
+        Config {
+            asn: None,
+            router_id: None,
+            port: DEFAULT_PORT,
+            listen: vec![IpAddr::V4(Ipv4Addr::UNSPECIFIED), IpAddr::V6(Ipv6Addr::UNSPECIFIED)],
+            shim_socket: PathBuf::from("/run/virtd/hv.sock"),
+            control_socket: PathBuf::from(DEFAULT_CONTROL_SOCKET),
+            control_mode: 0o660,
+            control_group: None,
+            event_log: None,
+            open: OpenMode::Voted,
+            inbound: Inbound::Rfc7606,
+            vote: Vote::default(),
+            timers: Timers::default(),
+            instances: Vec::new(),
+            peers: Vec::new(),
+            accept_any: false,
+            ignore_attributes: Vec::new(),
+        }
+    }
+}
+
+impl Config {
+    /// How many instances vote, that is, are not observers.
+    pub fn voters(&self) -> usize {
+        self.instances.iter().filter(|i| !i.observer).count()
+    }
+
+    /// How many voters must agree: `k`, or a strict majority of the configured voters.
+    pub fn quorum(&self) -> usize {
+        self.vote.k.map_or(self.voters() / 2 + 1, usize::from)
+    }
+}
+
 /// How the OPEN towards peers is made (DESIGN decision 4).
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum OpenMode {
@@ -56,6 +106,38 @@ pub enum Inbound {
     Rfc7606,
     /// Passed as it came unless the session must be reset.
     Opaque,
+}
+
+impl OpenMode {
+    /// The word of the configuration file.
+    pub const fn name(self) -> &'static str {
+        match self {
+            OpenMode::Voted => "voted",
+            OpenMode::Native => "native",
+        }
+    }
+}
+
+impl Inbound {
+    /// The word of the configuration file.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Inbound::Rfc7606 => "rfc7606",
+            Inbound::Opaque => "opaque",
+        }
+    }
+}
+
+impl Strategy {
+    /// The word of the configuration file.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Strategy::WaitForConsensus => "wait-for-consensus",
+            Strategy::ContinuousMajority => "continuous-majority",
+            Strategy::MasterSlave => "master-slave",
+            Strategy::FirstK => "first-k",
+        }
+    }
 }
 
 /// Which voting strategy (DESIGN decision 6).
@@ -84,6 +166,13 @@ pub struct Vote {
     pub min_voters: u8,
 }
 
+impl Default for Vote {
+    /// wait-for-consensus of a majority, T of 10 s.
+    fn default() -> Vote {
+        Vote { strategy: Strategy::WaitForConsensus, k: None, t_ms: 10_000, min_voters: 1 }
+    }
+}
+
 /// `[timers]`, all with defaults.
 #[derive(Clone, Copy, Debug)]
 pub struct Timers {
@@ -97,8 +186,15 @@ pub struct Timers {
     pub fault_threshold_ms: u32,
 }
 
+impl Default for Timers {
+    /// DESIGN decisions 3, 4 and 7.
+    fn default() -> Timers {
+        Timers { open_wait_ms: 5_000, grace_ms: 120_000, leg_hold_s: 9, fault_threshold_ms: 60_000 }
+    }
+}
+
 /// `[[instance]]`.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Default)]
 pub struct Instance {
     /// `name`, unique; what HV_INSTANCE says.
     pub name: String,
