@@ -1,2 +1,268 @@
-//! The broker's decisions, without I/O: `core.handle(now, input, &mut outputs)`. (Written by the integrator.)
+//! The broker's decisions, without I/O: `core.handle(now, input, &mut outputs)`.
+//!
+//! | file | holds |
+//! |---|---|
+//! | [`io`] | what goes in and comes out |
+//! | `env` | what all sessions share: instances, interned routes, stores, whose vote counts |
+//! | `session` | one peer: its TCP connections, the legs, the votes |
+//! | `open` | OPEN negotiation |
+//! | `table` | candidates and published routes of one session |
+//! | `native` | one instance, bytes verbatim (`open = "native"`) |
+//! | `query` | virtctl's answers |
+//!
+//! Nothing here reads a clock or an fd; the same inputs give the same outputs.
+
 pub mod io;
+
+mod env;
+mod native;
+mod open;
+mod query;
+mod session;
+mod table;
+
+use crate::config::{Config, OpenMode};
+use crate::event::{Event, Severity};
+use env::{Env, Listener};
+use hashbrown::HashMap;
+use io::{ConnId, Input, LegId, Micros, Output};
+use native::Native;
+use session::Session;
+use std::net::SocketAddr;
+
+/// Sessions at most; an address more is refused by name. Each costs a table of its own.
+const MAX_SESSIONS: usize = 4096;
+/// Keys whose time has come that are looked at in one turn.
+const RECHECK_BATCH: usize = 8192;
+
+/// The broker. See the module's comment.
+pub struct Core {
+    env: Env,
+    native: Option<Native>,
+    sessions: Vec<Session>,
+    by_peer: HashMap<SocketAddr, usize>,
+    conns: HashMap<ConnId, usize>,
+    legs: HashMap<LegId, usize>,
+    next_tick: Micros,
+    told_strangers: HashMap<SocketAddr, ()>,
+}
+
+/// A peer's address as a key: the port does not matter.
+fn key(addr: SocketAddr) -> SocketAddr {
+    let mut addr = addr;
+    addr.set_port(0);
+    addr
+}
+
+impl Core {
+    /// A broker to which nothing has happened yet.
+    pub fn new(config: &Config, now: Micros) -> Core {
+        let native = (config.open == OpenMode::Native).then(Native::default);
+        Core {
+            env: Env::new(config.clone(), now),
+            native,
+            sessions: Vec::new(),
+            by_peer: HashMap::new(),
+            conns: HashMap::new(),
+            legs: HashMap::new(),
+            next_tick: now + session::TICK_US,
+            told_strangers: HashMap::new(),
+        }
+    }
+
+    /// Takes one input; what is to be done is appended to `out`.
+    pub fn handle(&mut self, now: Micros, input: Input<'_>, out: &mut Vec<Output>) {
+        self.env.now = self.env.now.max(now);
+        let from = out.len();
+        match input {
+            Input::InstanceAttached { .. } | Input::InstanceDetached { .. } | Input::Listening { .. } | Input::ListenerClosed { .. } => {
+                self.instance_input(input, out);
+            }
+            input if self.native.is_some() => {
+                if let Some(native) = &mut self.native {
+                    native.handle(&mut self.env, input, out);
+                }
+            }
+            input => self.session_input(input, out),
+        }
+        self.learn_ids(from, out);
+    }
+
+    /// Outputs name connections and legs that the sessions made: later inputs find their session by them.
+    fn learn_ids(&mut self, from: usize, out: &[Output]) {
+        if self.native.is_some() {
+            return;
+        }
+        for o in out.iter().skip(from) {
+            match o {
+                Output::Dial { conn, peer, .. } => {
+                    if let Some(&s) = self.by_peer.get(&key(*peer)) {
+                        self.conns.insert(*conn, s);
+                    }
+                }
+                Output::OfferLeg { leg, peer, .. } => {
+                    if let Some(&s) = self.by_peer.get(&key(*peer)) {
+                        self.legs.insert(*leg, s);
+                    }
+                }
+                Output::ClosePeer { conn, .. } => {
+                    self.conns.remove(conn);
+                }
+                Output::CloseLeg { leg } | Output::LegRefused { leg, .. } => {
+                    self.legs.remove(leg);
+                }
+                _ => {}
+            }
+        }
+    }
+
+    fn instance_input(&mut self, input: Input<'_>, out: &mut Vec<Output>) {
+        let now = self.env.now;
+        match input {
+            Input::InstanceAttached { instance, pid } => {
+                let Some(s) = self.env.instances.get_mut(usize::from(instance.0)) else { return };
+                s.pids.push(pid);
+                if !s.attached {
+                    s.attached = true;
+                    let name = s.name.clone();
+                    let text = format!("{name} attached (process {pid})");
+                    out.push(Output::Event(Event::new(now, "instance-attached", Severity::Info, text).with_instance(&name)));
+                }
+            }
+            Input::InstanceDetached { instance } => {
+                let Some(s) = self.env.instances.get_mut(usize::from(instance.0)) else { return };
+                (s.attached, s.pids) = (false, Vec::new());
+                let name = s.name.clone();
+                let text = format!("{name} is gone: all its processes ended");
+                out.push(Output::Event(Event::new(now, "instance-gone", Severity::Warning, text).with_instance(&name)));
+            }
+            Input::Listening { instance, listener, local, v6_only } => {
+                self.env.listeners.insert(listener, Listener { instance, local, v6_only });
+                self.sessions.iter_mut().for_each(|s| s.allow_offer(usize::from(instance.0)));
+            }
+            Input::ListenerClosed { listener } => {
+                self.env.listeners.remove(&listener);
+            }
+            _ => {}
+        }
+    }
+
+    fn session_input(&mut self, input: Input<'_>, out: &mut Vec<Output>) {
+        let env_now = self.env.now;
+        match input {
+            Input::PeerAccepted { conn, peer, local } => match self.session_for(peer, out) {
+                Some(s) => {
+                    self.conns.insert(conn, s);
+                    self.sessions[s].accepted(conn, local, &mut self.env, out);
+                }
+                None => out.push(Output::ClosePeer { conn, abort: true }),
+            },
+            Input::LegDialed { leg, instance, peer, local } => match self.session_for(peer, out) {
+                Some(s) => {
+                    self.legs.insert(leg, s);
+                    self.sessions[s].leg_dialled(leg, usize::from(instance.0), local, &mut self.env, out);
+                }
+                None => out.push(Output::LegRefused { leg, errno: libc::ECONNREFUSED }),
+            },
+            Input::PeerConnected { conn, local, .. } => self.on_conn(conn, |s, env| s.connected(conn, local, env, out)),
+            Input::PeerDialFailed { conn, errno } => self.on_conn(conn, |s, env| s.dial_failed(conn, errno, env, out)),
+            Input::PeerBytes { conn, buf } => self.on_conn(conn, |s, env| s.peer_bytes(conn, buf, env, out)),
+            Input::PeerClosed { conn, errno } => {
+                self.on_conn(conn, |s, env| s.peer_closed(conn, errno, env, out));
+                self.conns.remove(&conn);
+            }
+            Input::PeerDrained { conn, queued } => self.on_conn(conn, |s, _| s.peer_drained(conn, queued)),
+            Input::LegBytes { leg, buf } => self.on_leg(leg, |s, env| s.leg_bytes(leg, buf, env, out)),
+            Input::LegClosed { leg } => {
+                self.on_leg(leg, |s, env| s.leg_closed(leg, env, out));
+                self.legs.remove(&leg);
+            }
+            Input::LegDrained { leg, queued } => self.on_leg(leg, |s, env| s.leg_drained(leg, queued, env, out)),
+            Input::Tick => {
+                if env_now >= self.next_tick {
+                    self.next_tick = env_now + session::TICK_US;
+                    for s in &mut self.sessions {
+                        s.tick(&mut self.env, out);
+                    }
+                    self.env.prune_recent_sometimes();
+                }
+            }
+            _ => {}
+        }
+    }
+
+    fn on_conn(&mut self, conn: ConnId, f: impl FnOnce(&mut Session, &mut Env)) {
+        if let Some(s) = self.conns.get(&conn).and_then(|&s| self.sessions.get_mut(s)) {
+            f(s, &mut self.env);
+        }
+    }
+
+    fn on_leg(&mut self, leg: LegId, f: impl FnOnce(&mut Session, &mut Env)) {
+        if let Some(s) = self.legs.get(&leg).and_then(|&s| self.sessions.get_mut(s)) {
+            f(s, &mut self.env);
+        }
+    }
+
+    /// The session with a peer; made on first contact where the configuration lets it in.
+    fn session_for(&mut self, peer: SocketAddr, out: &mut Vec<Output>) -> Option<usize> {
+        let peer = key(peer);
+        if let Some(&s) = self.by_peer.get(&peer) {
+            return Some(s);
+        }
+        let known = self.env.config.accept_any || self.env.config.peers.iter().any(|p| p.address == peer.ip());
+        if !known || self.sessions.len() >= MAX_SESSIONS {
+            if self.told_strangers.len() < MAX_SESSIONS && self.told_strangers.insert(peer, ()).is_none() {
+                let text = match known {
+                    true => format!("{} is refused: {MAX_SESSIONS} sessions exist already", peer.ip()),
+                    false => format!("{} is refused: no [[peer]] names it; add one, or set accept_any = true", peer.ip()),
+                };
+                self.env.tell(out, "peer-refused", Severity::Warning, &peer, text);
+            }
+            return None;
+        }
+        let index = self.sessions.len();
+        self.sessions.push(Session::new(index, peer, &mut self.env));
+        self.by_peer.insert(peer, index);
+        Some(index)
+    }
+
+    /// Called once after every batch of inputs: verdicts whose time has come, then what changed is told to the peers.
+    pub fn flush(&mut self, now: Micros, out: &mut Vec<Output>) {
+        self.env.now = self.env.now.max(now);
+        if self.native.is_some() {
+            return;
+        }
+        let from = out.len();
+        let now_ms = self.env.now_ms();
+        for _ in 0..RECHECK_BATCH {
+            match self.env.rechecks.peek() {
+                Some(&std::cmp::Reverse((at, session, slot))) if at <= now_ms => {
+                    self.env.rechecks.pop();
+                    if let Some(s) = self.sessions.get_mut(session as usize) {
+                        s.recheck(slot, &mut self.env, out);
+                    }
+                }
+                _ => break,
+            }
+        }
+        if std::mem::take(&mut self.env.walk) {
+            self.sessions.iter_mut().for_each(Session::start_walk);
+        }
+        for s in &mut self.sessions {
+            s.flush(&mut self.env, out);
+        }
+        self.learn_ids(from, out);
+    }
+
+    /// When [`Input::Tick`] and a flush are wanted, whatever else happens.
+    pub fn deadline(&self) -> Option<Micros> {
+        if self.sessions.is_empty() {
+            return None;
+        }
+        if self.env.walk || self.sessions.iter().any(Session::has_work) {
+            return Some(self.env.now);
+        }
+        let recheck = self.env.rechecks.peek().map(|r| r.0.0 * 1000);
+        Some(recheck.map_or(self.next_tick, |at| at.min(self.next_tick)))
+    }
+}

@@ -1,0 +1,303 @@
+//! What all sessions share: the configuration, the instances, the interned routes, the stores of what peers sent, and the
+//! rule that says whose vote counts for which prefix.
+
+use super::io::{InstanceId, ListenerId, Micros, Output};
+use crate::config::{Config, Strategy};
+use crate::event::{Event, Severity};
+use hashbrown::HashMap;
+use replay::intern::{BlobId, Interner};
+use replay::store::Store;
+use std::cmp::Reverse;
+use std::collections::{BTreeMap, BinaryHeap};
+use std::net::{IpAddr, SocketAddr};
+use voter::{Agreement, Members, Rules};
+use wire::bgp::Prefix;
+use wire::bgp::canonical::{self, AttributeSet, Canonicaliser};
+
+/// A key that keeps changing is decided all the same after this many times T (DESIGN decision 6, "a cap for flapping").
+const FLAP_CAP: u64 = 6;
+/// Withdrawn prefixes remembered as recent input; past this the oldest knowledge is dropped, which only makes a verdict come sooner.
+const MAX_RECENT: usize = 1 << 20;
+
+/// Counters for `virtctl status`.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Counters {
+    /// Votes held: candidates that changed, rechecks and walks not counted.
+    pub votes: u64,
+    /// UPDATEs received from peers.
+    pub updates_in: u64,
+    /// Prefixes told to peers (announced or withdrawn).
+    pub published: u64,
+    /// Candidates of instances looked at, changed or not.
+    pub candidates: u64,
+    /// Times an instance's steady candidate was not with the majority.
+    pub dissents: u64,
+    /// Malformed UPDATEs of peers that hygiene mended.
+    pub mended: u64,
+}
+
+/// One instance, over all sessions.
+#[derive(Clone, Debug)]
+pub struct InstanceState {
+    /// Its name.
+    pub name: String,
+    /// Fed and compared, never counted.
+    pub observer: bool,
+    /// Its control channel is open.
+    pub attached: bool,
+    /// Its processes that said hello.
+    pub pids: Vec<u32>,
+    /// Keys on which it is not with a steady majority now.
+    pub dissents_now: u64,
+    /// The same, ever.
+    pub dissents_total: u64,
+    /// What it did wrong last, in words.
+    pub last_fault: Option<String>,
+}
+
+/// A listening socket of an instance.
+#[derive(Clone, Debug)]
+pub struct Listener {
+    /// Whose.
+    pub instance: InstanceId,
+    /// Where it is bound.
+    pub local: SocketAddr,
+    /// An IPv6 wildcard that does not take IPv4.
+    pub v6_only: bool,
+}
+
+/// See the module's comment.
+pub struct Env {
+    /// What the operator configured.
+    pub config: Config,
+    /// The time of the input being handled.
+    pub now: Micros,
+    /// The instances, in configured order.
+    pub instances: Vec<InstanceState>,
+    /// Those that may vote at all.
+    pub voters: Members,
+    /// Those that are only compared.
+    pub observers: Members,
+    /// Their listening sockets.
+    pub listeners: BTreeMap<ListenerId, Listener>,
+    /// Canonical routes of instances, and what was published.
+    pub routes: Interner,
+    /// Attribute blocks of peers, as stored.
+    pub blobs: Interner,
+    /// What each session's peer sent last, by session.
+    pub stores: Vec<Store>,
+    /// For each session, the instances that have not been given everything in its store.
+    pub unlevel: Vec<Members>,
+    /// Voting rules.
+    pub rules: Rules,
+    /// Order of succession for master-slave.
+    pub master_line: Vec<u8>,
+    /// Attributes left out of the comparison.
+    pub ignore: AttributeSet,
+    /// Turns UPDATEs into canonical routes.
+    pub canonicaliser: Canonicaliser,
+    /// (when in ms, session, slot): keys whose verdict time alone can change.
+    pub rechecks: BinaryHeap<Reverse<(u64, u32, u32)>>,
+    /// For `virtctl status`.
+    pub counters: Counters,
+    /// Sessions whose keys must be voted on anew because an electorate changed.
+    pub walk: bool,
+    recent: HashMap<Prefix, u32, foldhash::fast::FixedState>,
+    next_id: u64,
+}
+
+/// [`Agreement`] over ids of canonical routes.
+pub struct ById<'a>(pub &'a Interner);
+
+impl Agreement<BlobId> for ById<'_> {
+    fn agrees(&self, a: BlobId, b: BlobId) -> bool {
+        a == b || (a != BlobId::NONE && b != BlobId::NONE && canonical::agrees(self.0.bytes(a), self.0.bytes(b)))
+    }
+
+    fn prefers(&self, a: BlobId, b: BlobId) -> bool {
+        self.0.bytes(a) < self.0.bytes(b)
+    }
+}
+
+impl Env {
+    /// The state before anything happened.
+    pub fn new(config: Config, now: Micros) -> Env {
+        let mut voters = Members::default();
+        let mut observers = Members::default();
+        for (i, instance) in config.instances.iter().enumerate() {
+            if instance.observer { &mut observers } else { &mut voters }.insert(i as u8);
+        }
+        let majority = (voters.len() / 2 + 1) as u8;
+        let k = config.vote.k.unwrap_or(majority);
+        let strategy = match config.vote.strategy {
+            Strategy::WaitForConsensus => voter::Strategy::WaitForConsensus { k },
+            Strategy::ContinuousMajority => voter::Strategy::ContinuousMajority,
+            Strategy::MasterSlave => voter::Strategy::MasterSlave,
+            Strategy::FirstK => voter::Strategy::FirstK { k },
+        };
+        let t = u64::from(config.vote.t_ms);
+        let mut ignore = AttributeSet::default();
+        config.ignore_attributes.iter().for_each(|c| ignore.insert(*c));
+        let instances = config
+            .instances
+            .iter()
+            .map(|i| InstanceState {
+                name: i.name.clone(),
+                observer: i.observer,
+                attached: false,
+                pids: Vec::new(),
+                dissents_now: 0,
+                dissents_total: 0,
+                last_fault: None,
+            })
+            .collect();
+        Env {
+            master_line: (0..config.instances.len() as u8).filter(|i| voters.contains(*i)).collect(),
+            rules: Rules { strategy, steady_ms: t, flap_cap_ms: t * FLAP_CAP, min_voters: config.vote.min_voters },
+            config,
+            now,
+            instances,
+            voters,
+            observers,
+            listeners: BTreeMap::new(),
+            routes: Interner::new(),
+            blobs: Interner::new(),
+            stores: Vec::new(),
+            unlevel: Vec::new(),
+            ignore,
+            canonicaliser: Canonicaliser::default(),
+            rechecks: BinaryHeap::new(),
+            counters: Counters::default(),
+            walk: false,
+            recent: HashMap::default(),
+            next_id: 0,
+        }
+    }
+
+    /// Milliseconds since virtd started.
+    pub fn now_ms(&self) -> u64 {
+        self.now / 1000
+    }
+
+    /// T in microseconds.
+    pub fn t_us(&self) -> Micros {
+        self.rules.steady_ms * 1000
+    }
+
+    /// A fresh even id (the driver's are odd).
+    pub fn fresh_id(&mut self) -> u64 {
+        self.next_id += 2;
+        self.next_id
+    }
+
+    /// The name of an instance.
+    pub fn name(&self, i: usize) -> &str {
+        self.instances.get(i).map_or("?", |s| &s.name)
+    }
+
+    /// A quorum of the configured voters.
+    pub fn quorum(&self) -> usize {
+        self.voters.len() as usize / 2 + 1
+    }
+
+    /// Tells the operator about a session.
+    pub fn tell(&self, out: &mut Vec<Output>, kind: &'static str, severity: Severity, peer: &SocketAddr, text: String) {
+        out.push(Output::Event(Event::new(self.now, kind, severity, text).with_session(peer)));
+    }
+
+    /// Tells the operator about one instance on one session, and remembers a fault.
+    pub fn tell_of(
+        &mut self,
+        out: &mut Vec<Output>,
+        kind: &'static str,
+        severity: Severity,
+        peer: &SocketAddr,
+        i: usize,
+        text: String,
+    ) {
+        if severity >= Severity::Warning
+            && let Some(s) = self.instances.get_mut(i)
+        {
+            s.last_fault = Some(text.clone());
+        }
+        let event = Event::new(self.now, kind, severity, text).with_session(peer).with_instance(self.name(i));
+        out.push(Output::Event(event));
+    }
+
+    /// A listening socket of instance `i` that a host would hand a connection to `local` to.
+    pub fn listener_for(&self, i: usize, local: IpAddr) -> Option<ListenerId> {
+        let takes = |l: &Listener| {
+            let ip = l.local.ip();
+            l.instance.0 as usize == i
+                && (ip == local
+                    || (ip.is_unspecified() && (ip.is_ipv4() == local.is_ipv4() || (ip.is_ipv6() && !l.v6_only))))
+        };
+        // A bound address beats the wildcard, as in the kernel.
+        let best = self.listeners.iter().filter(|(_, l)| takes(l)).min_by_key(|(_, l)| l.local.ip().is_unspecified());
+        best.map(|(id, _)| *id)
+    }
+
+    /// Remembers that a peer withdrew `prefix` just now: input that disturbs the key although nothing of it is stored.
+    pub fn note_withdrawn(&mut self, prefix: Prefix) {
+        if self.recent.len() >= MAX_RECENT {
+            let (now, cap) = (self.now_ms(), self.rules.flap_cap_ms);
+            self.recent.retain(|_, then| super::table::age_ms(now, *then) < cap);
+            if self.recent.len() >= MAX_RECENT {
+                self.recent.clear();
+            }
+        }
+        let now = self.now_ms() as u32;
+        self.recent.insert(prefix, now);
+    }
+
+    /// When any peer last sent something about `prefix`, as an age in milliseconds; `None` when not lately.
+    pub fn input_age_ms(&self, prefix: &Prefix) -> Option<u64> {
+        let now = self.now_ms();
+        let stored =
+            self.stores.iter().filter_map(|s| s.updated_ms(prefix)).map(|t| super::table::age_ms(now, t)).min();
+        let withdrawn = self.recent.get(prefix).map(|t| super::table::age_ms(now, *t));
+        stored.into_iter().chain(withdrawn).min()
+    }
+
+    /// Forgets withdrawals older than any verdict needs, once a second's worth of ticks.
+    pub fn prune_recent_sometimes(&mut self) {
+        if self.recent.is_empty() || self.now_ms() % 1000 >= 100 {
+            return;
+        }
+        let (now, cap) = (self.now_ms(), self.rules.flap_cap_ms);
+        self.recent.retain(|_, then| super::table::age_ms(now, *then) < cap);
+    }
+
+    /// The instances that abstain on `prefix` because some peer that sent it has not been replayed to them (DESIGN decision 8).
+    pub fn abstainers(&self, prefix: &Prefix) -> Members {
+        let mut out = Members::default();
+        for (unlevel, store) in self.unlevel.iter().zip(&self.stores) {
+            if !unlevel.is_empty() && store.find(prefix).is_some() {
+                out = out.union(*unlevel);
+            }
+        }
+        out
+    }
+
+    /// The instances whose configured limits take `prefix` on the session with `peer` out of their say.
+    pub fn out_of_scope(&self, peer: IpAddr, prefix: &Prefix) -> Members {
+        let mut out = Members::default();
+        for (i, c) in self.config.instances.iter().enumerate() {
+            let outside = (!c.limit_sessions.is_empty() && !c.limit_sessions.contains(&peer))
+                || (!c.limit_families.is_empty() && !c.limit_families.contains(&prefix.family()))
+                || (!c.limit_prefixes.is_empty() && !c.limit_prefixes.iter().any(|p| p.covers(prefix)));
+            if outside {
+                out.insert(i as u8);
+            }
+        }
+        out
+    }
+
+    /// Whether any instance has limits at all: most have none, and then the vote need not look.
+    pub fn has_limits(&self) -> bool {
+        self.config
+            .instances
+            .iter()
+            .any(|c| !c.limit_sessions.is_empty() || !c.limit_families.is_empty() || !c.limit_prefixes.is_empty())
+    }
+}

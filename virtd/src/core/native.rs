@@ -1,0 +1,98 @@
+//! `open = "native"`: one instance behind a transparent proxy. Its OPEN and all its bytes pass verbatim, nothing is parsed
+//! or re-encoded; what one side closes, the other sees closed. The first step of a drop-in install (DESIGN decision 12).
+
+use super::env::Env;
+use super::io::{ConnId, Input, LegId, Output};
+use hashbrown::HashMap;
+use std::net::SocketAddr;
+
+/// Octets that may wait for one side before reading from the other stops: TCP's own back-pressure, passed on.
+const PAUSE_MARK: usize = 1 << 20;
+
+#[derive(Default)]
+pub(super) struct Native {
+    leg_of: HashMap<ConnId, LegId>,
+    conn_of: HashMap<LegId, ConnId>,
+    peers: HashMap<ConnId, SocketAddr>,
+}
+
+impl Native {
+    pub(super) fn handle(&mut self, env: &mut Env, input: Input<'_>, out: &mut Vec<Output>) {
+        match input {
+            Input::PeerAccepted { conn, peer, local } => {
+                let Some(listener) = env.listener_for(0, local.ip()) else {
+                    return out.push(Output::ClosePeer { conn, abort: true });
+                };
+                let leg = LegId(env.fresh_id());
+                self.pair(conn, leg, peer);
+                let instance = super::io::InstanceId(0);
+                out.push(Output::OfferLeg { leg, instance, listener, peer, local, conn: Some(conn) });
+            }
+            Input::LegDialed { leg, peer, local, .. } => {
+                let conn = ConnId(env.fresh_id());
+                self.pair(conn, leg, peer);
+                out.push(Output::Dial { conn, peer, local, leg });
+            }
+            Input::PeerConnected { conn, local, peer } => {
+                if let Some(&leg) = self.leg_of.get(&conn) {
+                    out.push(Output::LegConnected { leg, local, peer, conn: Some(conn) });
+                }
+            }
+            Input::PeerDialFailed { conn, errno } => {
+                if let Some(leg) = self.unpair(conn) {
+                    out.push(Output::LegRefused { leg, errno });
+                }
+            }
+            Input::PeerBytes { conn, buf } => {
+                if let Some(&leg) = self.leg_of.get(&conn) {
+                    out.push(Output::SendLeg { leg, bytes: buf.split().freeze() });
+                }
+            }
+            Input::LegBytes { leg, buf } => {
+                if let Some(&conn) = self.conn_of.get(&leg) {
+                    out.push(Output::SendPeer { conn, bytes: buf.split().freeze() });
+                }
+            }
+            Input::PeerClosed { conn, .. } => {
+                if let Some(leg) = self.unpair(conn) {
+                    out.push(Output::CloseLeg { leg });
+                }
+            }
+            Input::LegClosed { leg } => {
+                if let Some(&conn) = self.conn_of.get(&leg) {
+                    self.unpair(conn);
+                    out.push(Output::ClosePeer { conn, abort: false });
+                }
+            }
+            Input::PeerDrained { conn, queued } => {
+                if let Some(&leg) = self.leg_of.get(&conn) {
+                    out.push(Output::PauseLeg { leg, pause: queued > PAUSE_MARK });
+                }
+            }
+            Input::LegDrained { leg, queued } => {
+                if let Some(&conn) = self.conn_of.get(&leg) {
+                    out.push(Output::PausePeer { conn, pause: queued > PAUSE_MARK });
+                }
+            }
+            _ => {}
+        }
+    }
+
+    /// Connections through the proxy now.
+    pub(super) fn peers(&self) -> impl Iterator<Item = &SocketAddr> {
+        self.peers.values()
+    }
+
+    fn pair(&mut self, conn: ConnId, leg: LegId, peer: SocketAddr) {
+        self.leg_of.insert(conn, leg);
+        self.conn_of.insert(leg, conn);
+        self.peers.insert(conn, peer);
+    }
+
+    fn unpair(&mut self, conn: ConnId) -> Option<LegId> {
+        self.peers.remove(&conn);
+        let leg = self.leg_of.remove(&conn)?;
+        self.conn_of.remove(&leg);
+        Some(leg)
+    }
+}

@@ -1,0 +1,223 @@
+//! virtctl's questions and their answers, as JSON. The shapes are listed in docs/OPERATIONS.md.
+
+use super::Core;
+use super::session::LegState;
+use replay::intern::BlobId;
+use serde_json::{Value, json};
+use wire::bgp::Prefix;
+use wire::bgp::canonical::{self, CanonicalContext, Canonicaliser, Carried};
+use wire::bgp::update::Update;
+
+impl Core {
+    /// Answers `{"command": "status" | "sessions" | "instances" | "routes", ...}`; errors come as `{"error": "..."}`.
+    pub fn query(&mut self, now: super::io::Micros, request: &Value) -> Value {
+        self.env.now = self.env.now.max(now);
+        match request.get("command").and_then(Value::as_str) {
+            Some("status") => self.status(),
+            Some("sessions") => json!({ "sessions": self.session_list() }),
+            Some("instances") => json!({ "instances": self.instance_list() }),
+            Some("routes") => match request.get("prefix").and_then(Value::as_str).unwrap_or("").parse::<Prefix>() {
+                Ok(prefix) => self.routes(&prefix),
+                Err(e) => json!({ "error": e }),
+            },
+            Some(other) => {
+                json!({ "error": format!("unknown command {other:?}: expected status, sessions, instances, routes or events") })
+            }
+            None => json!({ "error": "the request has no \"command\"" }),
+        }
+    }
+
+    fn status(&self) -> Value {
+        let env = &self.env;
+        let c = &env.counters;
+        let profile = self.sessions.iter().find_map(|s| s.profile());
+        let native = self.native.as_ref();
+        let up = self.sessions.iter().filter(|s| s.up.is_some()).count();
+        let k = match env.rules.strategy {
+            voter::Strategy::WaitForConsensus { k } | voter::Strategy::FirstK { k } => Some(k),
+            _ => None,
+        };
+        json!({
+            "uptime_us": env.now,
+            "open": if native.is_some() { "native" } else { "voted" },
+            "router": {
+                "asn": profile.map(|p| p.asn).or(env.config.asn),
+                "router_id": profile.map(|p| p.router_id).or(env.config.router_id),
+            },
+            "strategy": format!("{:?}", env.config.vote.strategy),
+            "k": k,
+            "t_ms": env.rules.steady_ms,
+            "voters": env.voters.len(),
+            "instances": env.instances.len(),
+            "instances_attached": env.instances.iter().filter(|i| i.attached).count(),
+            "sessions": self.sessions.len().max(native.map_or(0, |n| n.peers().count())),
+            "sessions_up": native.map_or(up, |n| n.peers().count()),
+            "votes": c.votes,
+            "candidates": c.candidates,
+            "updates_in": c.updates_in,
+            "updates_out": self.sessions.iter().filter_map(|s| s.up.as_ref()).map(|u| u.updates_out).sum::<u64>(),
+            "routes_published": self.sessions.iter().filter_map(|s| s.up.as_ref()).map(|u| u.prefixes_out).sum::<u64>(),
+            "prefixes_told": c.published,
+            "disagreements_now": env.instances.iter().map(|i| i.dissents_now).sum::<u64>(),
+            "disagreements_total": c.dissents,
+            "malformed_updates": c.mended,
+            "interned_routes": env.routes.len(),
+            "interned_bytes": env.routes.memory_bytes() + env.blobs.memory_bytes(),
+        })
+    }
+
+    fn session_list(&self) -> Vec<Value> {
+        if let Some(native) = &self.native {
+            return native.peers().map(|p| json!({ "peer": p.ip().to_string(), "state": "native" })).collect();
+        }
+        self.sessions
+            .iter()
+            .enumerate()
+            .map(|(index, s)| {
+                let legs: Vec<Value> = (0..s.seats.len()).map(|i| self.leg(index, i)).collect();
+                let up = s.up.as_ref();
+                json!({
+                    "peer": s.peer.ip().to_string(),
+                    "local": s.exts.first().and_then(|e| e.local).map(|l| l.ip().to_string()),
+                    "state": s.state_name(),
+                    "up_us": up.map(|u| self.env.now - u.since),
+                    "asn": up.map(|u| u.negotiated.peer_as),
+                    "router_id": up.map(|u| u.negotiated.peer_router_id),
+                    "hold_time_s": up.map(|u| u.negotiated.hold_time_s),
+                    "families": up.map(|u| u.negotiated.shared.families.iter().map(|f| f.to_string()).collect::<Vec<_>>()),
+                    "prefixes_in": self.env.stores[index].len(),
+                    "prefixes_out": up.map(|u| u.prefixes_out),
+                    "updates_in": up.map(|u| u.updates_in),
+                    "updates_out": up.map(|u| u.updates_out),
+                    "resets": s.resets,
+                    "legs": legs,
+                })
+            })
+            .collect()
+    }
+
+    fn leg(&self, session: usize, i: usize) -> Value {
+        let (state, detail) = self.sessions[session].leg_words(i);
+        json!({ "instance": self.env.name(i), "state": state, "detail": detail })
+    }
+
+    fn instance_list(&self) -> Vec<Value> {
+        let env = &self.env;
+        env.instances
+            .iter()
+            .enumerate()
+            .map(|(i, instance)| {
+                let legs = self.sessions.iter().filter_map(|s| s.seats[i].leg.as_ref());
+                let up = legs.clone().filter(|l| l.state == LegState::Established).count();
+                let level = !env.unlevel.iter().any(|u| u.contains(i as u8));
+                let state = match (instance.attached, instance.observer, up, level) {
+                    (false, ..) => "absent",
+                    (_, true, ..) => "observer",
+                    (_, _, 0, _) => "attached",
+                    (_, _, _, true) => "voting",
+                    (_, _, _, false) => "catching-up",
+                };
+                json!({
+                    "name": instance.name,
+                    "role": if instance.observer { "observer" } else { "voter" },
+                    "attached": instance.attached,
+                    "pids": instance.pids,
+                    "state": state,
+                    "legs_up": up,
+                    "legs": self.sessions.iter().filter(|s| s.up.is_some()).count(),
+                    "dissents_now": instance.dissents_now,
+                    "dissents_total": instance.dissents_total,
+                    "last_fault": instance.last_fault,
+                })
+            })
+            .collect()
+    }
+
+    fn routes(&self, prefix: &Prefix) -> Value {
+        let received: Vec<Value> = self
+            .sessions
+            .iter()
+            .enumerate()
+            .filter_map(|(index, s)| {
+                Some(json!({ "peer": s.peer.ip().to_string(), "route": self.stored(index, prefix)? }))
+            })
+            .collect();
+        let sessions: Vec<Value> = self.sessions.iter().filter_map(|s| s.routes(prefix, &self.env)).collect();
+        json!({ "prefix": prefix, "received": received, "sessions": sessions })
+    }
+
+    /// What a peer sent, described through the UPDATE that a replay would send.
+    fn stored(&self, session: usize, prefix: &Prefix) -> Option<Value> {
+        self.env.stores[session].find(prefix)?;
+        let up = self.sessions[session].up.as_ref()?;
+        let mut packed = bytes::BytesMut::new();
+        let context = up.negotiated.context();
+        replay::level::replay(&self.env.stores[session], &self.env.blobs, &mut [*prefix], &context, &mut packed);
+        let update = Update::parse(packed.get(wire::bgp::frame::HEADER_LEN..)?).ok()?;
+        let carried = if update.nlri.is_empty() { Carried::MpReach } else { Carried::Classic };
+        let context = CanonicalContext {
+            update: context,
+            peer_as: 0,
+            peer_router_id: std::net::Ipv4Addr::UNSPECIFIED,
+            allow_own_as: true,
+            ignore: Default::default(),
+        };
+        let mut canonicaliser = Canonicaliser::default();
+        let route = canonicaliser.route(&update, carried, &context)?;
+        serde_json::to_value(canonical::describe(route, context.update.as4)).ok()
+    }
+}
+
+impl super::session::Session {
+    /// RFC 4271's name for where the session stands.
+    fn state_name(&self) -> &'static str {
+        use super::session::ExtState::*;
+        match self.exts.iter().map(|e| e.state).max_by_key(|s| *s as u8) {
+            None => "Idle",
+            Some(Connect) => "Connect",
+            Some(Connected) => "Connected",
+            Some(OpenSent) => "OpenSent",
+            Some(OpenConfirm) => "OpenConfirm",
+            Some(Established) => "Established",
+        }
+    }
+
+    /// What everybody says about one prefix on this session; `None` where nobody ever said anything.
+    fn routes(&self, prefix: &Prefix, env: &super::env::Env) -> Option<Value> {
+        let slot = self.table.find(prefix)?;
+        let e = self.table.entry(slot)?;
+        let text = |id: BlobId| match id {
+            BlobId::NONE => Value::Null,
+            id => serde_json::to_value(canonical::describe(env.routes.bytes(id), self.is_as4())).unwrap_or(Value::Null),
+        };
+        let candidates = self.table.candidates(slot);
+        let electorate = self.electorate(prefix, env);
+        let said: Vec<Value> = candidates
+            .iter()
+            .enumerate()
+            .map(|(i, id)| {
+                let counted = electorate.contains(i as u8);
+                let note = match (counted, e.dissent.contains(i as u8)) {
+                    (true, true) => "not with the majority",
+                    (true, false) => "",
+                    (false, _) => self.abstention(i, env),
+                };
+                json!({ "instance": env.name(i), "route": text(*id), "counted": counted, "note": note })
+            })
+            .collect();
+        let agree = electorate.iter().filter(|i| candidates.get(usize::from(*i)) == Some(&e.winner)).count();
+        let why = match e.flags & super::table::flag::NO_QUORUM {
+            0 => {
+                format!("{agree} of {} say the winner to the letter ({:?})", electorate.len(), env.config.vote.strategy)
+            }
+            _ => "no majority: what was published stays".to_owned(),
+        };
+        Some(json!({
+            "peer": self.peer.ip().to_string(),
+            "published": text(e.published),
+            "winner": text(e.winner),
+            "why": why,
+            "said": said,
+        }))
+    }
+}

@@ -1,0 +1,432 @@
+//! The instances' side of a session: legs come and go, are shown the peer's OPEN, fed, watched; what they send is for `vote.rs`.
+
+use super::*;
+use crate::event::Severity;
+use replay::level;
+use wire::bgp::frame::{self, Message, MessageType};
+use wire::bgp::message::{self, RefreshKind, RouteRefresh};
+use wire::bgp::{Prefix, encode};
+
+/// First wait before an instance is offered a leg again; doubles up to the cap.
+const OFFER_BACKOFF_US: Micros = 1_000_000;
+const OFFER_BACKOFF_MAX: u32 = 5;
+/// An instance that accepted a leg or dialled and then says nothing is given up after this.
+const LEG_OPEN_WAIT_US: Micros = 30_000_000;
+/// Keys told to a levelling leg in one go.
+const LEVEL_BATCH: usize = 2000;
+/// A leg that was given everything counts after this many times T even where its output never falls quiet.
+const LEVEL_CAP: Micros = 6;
+
+impl Session {
+    /// Instance `i` calls connect. True where a dial to the peer is wanted.
+    pub fn leg_dialled(
+        &mut self,
+        id: LegId,
+        i: usize,
+        local: Option<SocketAddr>,
+        env: &mut Env,
+        out: &mut Vec<Output>,
+    ) {
+        let Some(seat) = self.seats.get_mut(i) else { return };
+        seat.ceased = None;
+        // An offered leg on which it has already spoken wins: it dialled before it saw the offer.
+        if seat.leg.as_ref().is_some_and(|l| l.offered && l.state >= LegState::OpenReceived) {
+            return out.push(Output::LegRefused { leg: id, errno: libc::ECONNREFUSED });
+        }
+        self.drop_leg(i, env, out);
+        self.seats[i].leg = Some(new_leg(id, LegState::Connecting, false, env.now));
+        match self.foremost().map(|e| (e.id, e.state)) {
+            Some((_, ExtState::Connect)) => {}
+            Some((conn, _)) => self.connect_leg(i, conn, env, out),
+            None => {
+                let conn = ConnId(env.fresh_id());
+                self.add_ext(conn, true, None, env.now);
+                out.push(Output::Dial { conn, peer: self.peer, local, leg: id });
+            }
+        }
+    }
+
+    /// Tells a waiting leg that its connect succeeded.
+    pub(super) fn connect_leg(&mut self, i: usize, conn: ConnId, env: &mut Env, out: &mut Vec<Output>) {
+        let Some(local) = self.exts.iter().find(|e| e.id == conn).and_then(|e| e.local) else { return };
+        let peer = self.peer_with_port();
+        let Some(leg) = self.seats[i].leg.as_mut().filter(|l| l.state == LegState::Connecting) else { return };
+        leg.state = LegState::OpenWait;
+        leg.hold_until = env.now + LEG_OPEN_WAIT_US;
+        out.push(Output::LegConnected { leg: leg.id, local, peer, conn: Some(conn) });
+    }
+
+    fn peer_with_port(&self) -> SocketAddr {
+        let mut peer = self.peer;
+        peer.set_port(179);
+        peer
+    }
+
+    /// Hands every listening instance without a leg a new one, where the peer is there.
+    pub(super) fn offer_legs(&mut self, env: &mut Env, out: &mut Vec<Output>) {
+        let Some((conn, Some(local))) =
+            self.foremost().filter(|e| e.state >= ExtState::Connected).map(|e| (e.id, e.local))
+        else {
+            return;
+        };
+        if env.now < self.offer_from {
+            return;
+        }
+        for i in 0..self.seats.len() {
+            if self.seats[i].leg.is_some() || env.now < self.seats[i].next_offer {
+                continue;
+            }
+            let Some(listener) = env.listener_for(i, local.ip()) else { continue };
+            let id = LegId(env.fresh_id());
+            let mut leg = new_leg(id, LegState::OpenWait, true, env.now);
+            leg.hold_until = env.now + LEG_OPEN_WAIT_US;
+            let seat = &mut self.seats[i];
+            seat.leg = Some(leg);
+            seat.next_offer = env.now + (OFFER_BACKOFF_US << seat.backoff.min(OFFER_BACKOFF_MAX));
+            seat.backoff += 1;
+            let peer = self.peer_with_port();
+            let instance = super::super::io::InstanceId(i as u8);
+            out.push(Output::OfferLeg { leg: id, instance, listener, peer, local, conn: Some(conn) });
+        }
+    }
+
+    /// Bytes from an instance.
+    pub fn leg_bytes(&mut self, id: LegId, buf: &mut BytesMut, env: &mut Env, out: &mut Vec<Output>) {
+        let Some(i) = self.seat_of(id) else { return };
+        let extended = self.up.as_ref().is_some_and(|up| up.negotiated.shared.extended_message);
+        loop {
+            if self.seats[i].leg.as_ref().is_none_or(|l| l.id != id) {
+                return;
+            }
+            match frame::next_message(buf, extended) {
+                Ok(Some(m)) => self.leg_message(i, m, env, out),
+                Ok(None) => return,
+                Err(n) => return self.leg_fault(i, Some(n), "its bytes are not a BGP message", env, out),
+            }
+        }
+    }
+
+    fn leg_message(&mut self, i: usize, m: Message, env: &mut Env, out: &mut Vec<Output>) {
+        let now = env.now;
+        let Some(leg) = self.seats[i].leg.as_mut() else { return };
+        if leg.hold_us > 0 {
+            leg.hold_until = now + leg.hold_us;
+        }
+        match (m.kind, leg.state) {
+            (MessageType::Notification, _) => self.leg_notified(i, &m, env, out),
+            (MessageType::Open, LegState::OpenWait) => match Open::decode(m.body()) {
+                Ok(open) => {
+                    leg.state = LegState::OpenReceived;
+                    leg.hold_until = now + OPEN_HOLD_US;
+                    let seat = &mut self.seats[i];
+                    seat.open = Some(open);
+                    seat.ceased = None;
+                    self.show_peer_open(i, env, out);
+                    self.open_if_ready(env, out);
+                }
+                Err(n) => self.leg_fault(i, Some(n), "its OPEN is not acceptable", env, out),
+            },
+            (MessageType::Keepalive, LegState::OpenConfirm) => self.leg_established(i, env, out),
+            (MessageType::Keepalive, LegState::Established) => {}
+            (MessageType::Update, LegState::Established) => self.leg_update(i, &m, env, out),
+            (MessageType::RouteRefresh, LegState::Established) => match RouteRefresh::decode(m.body()) {
+                Ok(r) => self.leg_refresh(i, r, env, out),
+                Err(n) => self.leg_fault(i, Some(n), "its ROUTE-REFRESH is too short", env, out),
+            },
+            _ => self.leg_fault(
+                i,
+                Some(Notification::new(5, 0)),
+                "it sent a message that does not belong here",
+                env,
+                out,
+            ),
+        }
+    }
+
+    /// Sends the peer's OPEN, cut, to a leg that has sent its own, or says why it cannot take part.
+    pub(super) fn show_peer_open(&mut self, i: usize, env: &mut Env, out: &mut Vec<Output>) {
+        let negotiated = match &self.up {
+            Some(up) => Some(&up.negotiated),
+            None => self.exts.iter().find_map(|e| e.negotiated.as_ref()),
+        };
+        let (Some(negotiated), Some(open)) = (negotiated, self.seats[i].open.as_ref()) else { return };
+        let Some(leg) = self.seats[i].leg.as_ref().filter(|l| l.state == LegState::OpenReceived) else { return };
+        if let Some(why) = negotiated.refuses(open) {
+            let text = format!("{} is refused on this session: {why}", env.name(i));
+            out.push(Output::SendLeg { leg: leg.id, bytes: Notification::new(2, 7).encode() });
+            env.tell_of(out, "leg-refused", Severity::Alarm, &self.peer, i, text);
+            return self.drop_leg(i, env, out);
+        }
+        let hold_s = env.config.timers.leg_hold_s;
+        let (id, bytes) = (leg.id, negotiated.open_for_leg(hold_s).encode());
+        let hold = Micros::from(hold_s.min(open.hold_time_s)) * 1_000_000;
+        out.push(Output::SendLeg { leg: id, bytes });
+        out.push(Output::SendLeg { leg: id, bytes: message::keepalive() });
+        if let Some(leg) = self.seats[i].leg.as_mut() {
+            leg.state = LegState::OpenConfirm;
+            leg.hold_us = hold;
+            leg.hold_until = env.now + if hold > 0 { hold } else { LEG_OPEN_WAIT_US };
+            leg.next_keepalive = if hold > 0 { env.now + hold / 3 } else { Micros::MAX };
+        }
+    }
+
+    /// A leg's session stands: feed it. With nothing in the store it is level at once.
+    fn leg_established(&mut self, i: usize, env: &mut Env, out: &mut Vec<Output>) {
+        let keys = env.stores[self.index].prefixes_by_attributes(None);
+        let empty = keys.is_empty();
+        let peer_eor = self.up.as_ref().map(|up| up.peer_eor.clone()).unwrap_or_default();
+        let seat = &mut self.seats[i];
+        (seat.backoff, seat.rejected) = (0, None);
+        let Some(leg) = seat.leg.as_mut() else { return };
+        leg.state = LegState::Established;
+        leg.since = env.now;
+        leg.last_update = env.now;
+        leg.level = empty;
+        let (id, hold_us) = (leg.id, leg.hold_us);
+        leg.hold_until = if hold_us > 0 { env.now + hold_us } else { Micros::MAX };
+        if !empty {
+            let mut todo = level::Todo::default();
+            todo.extend(keys);
+            leg.feed = Feed::Levelling(todo);
+            env.unlevel[self.index].insert(i as u8);
+        } else {
+            // The peer's End-of-RIB may have come while this leg was on its way.
+            for family in peer_eor {
+                let mut b = BytesMut::new();
+                encode::end_of_rib(family, &mut b);
+                out.push(Output::SendLeg { leg: id, bytes: b.freeze() });
+            }
+        }
+        self.mark_stale(i);
+        self.attached.insert(i as u8);
+        env.walk = true;
+        let text = match empty {
+            true => format!("{} joined the session", env.name(i)),
+            false => format!("{} joined the session and is given what the peer sent before", env.name(i)),
+        };
+        env.tell_of(out, "leg-up", Severity::Info, &self.peer, i, text);
+        self.feed(i, env, out);
+        self.accept_if_quorum(env, out);
+    }
+
+    /// Gives a peer's message to every leg; its prefixes stand in `scratch.keys`.
+    pub(super) fn replicate(&mut self, bytes: Bytes, _env: &mut Env, out: &mut Vec<Output>) {
+        let keys = std::mem::take(&mut self.scratch.keys);
+        for s in &mut self.seats {
+            let Some(leg) = s.leg.as_mut().filter(|l| l.state == LegState::Established) else { continue };
+            match &mut leg.feed {
+                Feed::Levelling(todo) => todo.extend(keys.iter().copied()),
+                Feed::Live if leg.queued > HIGH_MARK => {
+                    // Slow is not dead: from here on only which keys changed is kept.
+                    let mut todo = level::Todo::default();
+                    todo.extend(keys.iter().copied());
+                    leg.feed = Feed::Levelling(todo);
+                }
+                Feed::Live => {
+                    leg.queued += bytes.len();
+                    out.push(Output::SendLeg { leg: leg.id, bytes: bytes.clone() });
+                }
+            }
+        }
+        self.scratch.keys = keys;
+    }
+
+    /// Tells a levelling leg more of the store, as far as its queue has room.
+    pub(super) fn feed(&mut self, i: usize, env: &mut Env, out: &mut Vec<Output>) {
+        let Some(up) = self.up.as_ref() else { return };
+        let context = up.negotiated.context();
+        let Some(leg) = self.seats[i].leg.as_mut() else { return };
+        let Feed::Levelling(todo) = &mut leg.feed else { return };
+        let Scratch { packed, prefixes, .. } = &mut self.scratch;
+        while leg.queued < LOW_MARK && !todo.is_empty() {
+            prefixes.clear();
+            todo.pop_batch(LEVEL_BATCH, prefixes);
+            level::replay(&env.stores[self.index], &env.blobs, prefixes, &context, packed);
+            let bytes = packed.split().freeze();
+            leg.queued += bytes.len();
+            leg.last_update = env.now;
+            out.push(Output::SendLeg { leg: leg.id, bytes });
+        }
+        if !todo.is_empty() {
+            return;
+        }
+        leg.feed = Feed::Live;
+        if !leg.level && leg.fed_since.is_none() {
+            leg.fed_since = Some(env.now);
+            for family in &up.negotiated.shared.families {
+                encode::end_of_rib(*family, packed);
+            }
+            out.push(Output::SendLeg { leg: leg.id, bytes: packed.split().freeze() });
+        }
+    }
+
+    /// How much the driver still holds back for a leg.
+    pub fn leg_drained(&mut self, id: LegId, queued: usize, env: &mut Env, out: &mut Vec<Output>) {
+        let Some(i) = self.seat_of(id) else { return };
+        if let Some(leg) = self.seats[i].leg.as_mut() {
+            leg.queued = queued;
+        }
+        self.feed(i, env, out);
+    }
+
+    /// ROUTE-REFRESH from an instance is answered from the store (DESIGN decision 8).
+    fn leg_refresh(&mut self, i: usize, r: RouteRefresh, env: &mut Env, out: &mut Vec<Output>) {
+        let Some(up) = self.up.as_ref() else { return };
+        let Some(leg) = self.seats[i].leg.as_mut() else { return };
+        if r.kind != RefreshKind::Request || !up.negotiated.shared.families.contains(&r.family) {
+            return;
+        }
+        let enhanced = up.negotiated.shared.enhanced_refresh;
+        let mark = |kind, out: &mut Vec<Output>| {
+            if enhanced {
+                let bytes = RouteRefresh { family: r.family, kind }.encode();
+                out.push(Output::SendLeg { leg: leg.id, bytes });
+            }
+        };
+        mark(RefreshKind::Begin, out);
+        let mut keys: Vec<Prefix> = env.stores[self.index].prefixes_by_attributes(Some(r.family));
+        level::replay(
+            &env.stores[self.index],
+            &env.blobs,
+            &mut keys,
+            &up.negotiated.context(),
+            &mut self.scratch.packed,
+        );
+        let bytes = self.scratch.packed.split().freeze();
+        leg.queued += bytes.len();
+        let id = leg.id;
+        if !bytes.is_empty() {
+            out.push(Output::SendLeg { leg: id, bytes });
+        }
+        if enhanced {
+            let bytes = RouteRefresh { family: r.family, kind: RefreshKind::End }.encode();
+            out.push(Output::SendLeg { leg: id, bytes });
+        }
+    }
+
+    /// An instance's NOTIFICATION stays inside (DESIGN decision 7).
+    fn leg_notified(&mut self, i: usize, m: &Message, env: &mut Env, out: &mut Vec<Output>) {
+        let n = Notification::decode(m.body()).unwrap_or(Notification::new(0, 0));
+        let state = self.seats[i].leg.as_ref().map(|l| l.state);
+        // Subcodes of Cease that say the operator wants this session away: shutdown, de-configured, reset (RFC 4486).
+        let wanted = n.code == 6 && matches!(n.subcode, 2..=4 | 6) && state == Some(LegState::Established);
+        let text = format!("{} answered with NOTIFICATION {n}; it stays inside", env.name(i));
+        if wanted {
+            self.seats[i].ceased = Some(n);
+            env.tell_of(out, "leg-cease", Severity::Info, &self.peer, i, text);
+        } else {
+            if state == Some(LegState::OpenConfirm) {
+                self.seats[i].rejected = Some(n);
+            }
+            env.tell_of(out, "leg-notification", Severity::Warning, &self.peer, i, text);
+        }
+        self.drop_leg(i, env, out);
+        self.accept_if_quorum(env, out);
+    }
+
+    /// The instance closed its leg, or died.
+    pub fn leg_closed(&mut self, id: LegId, env: &mut Env, out: &mut Vec<Output>) {
+        let Some(i) = self.seat_of(id) else { return };
+        let Some(leg) = self.seats[i].leg.as_ref() else { return };
+        if leg.state == LegState::Established {
+            let text = format!("{} closed its leg without a NOTIFICATION", env.name(i));
+            env.tell_of(out, "leg-closed", Severity::Warning, &self.peer, i, text);
+        }
+        self.drop_leg(i, env, out);
+    }
+
+    /// A leg did what no BGP speaker may: it goes, nothing is seen outside.
+    pub(super) fn leg_fault(
+        &mut self,
+        i: usize,
+        n: Option<Notification>,
+        why: &str,
+        env: &mut Env,
+        out: &mut Vec<Output>,
+    ) {
+        let named = n.as_ref().map_or(String::new(), |n| format!(" ({n})"));
+        if let (Some(leg), Some(n)) = (self.seats[i].leg.as_ref(), n) {
+            out.push(Output::SendLeg { leg: leg.id, bytes: n.encode() });
+        }
+        let text = format!("the leg of {} is closed: {why}{named}", env.name(i));
+        env.tell_of(out, "leg-fault", Severity::Warning, &self.peer, i, text);
+        self.drop_leg(i, env, out);
+    }
+
+    /// Closes and forgets the leg of instance `i`; its candidates freeze and it abstains until a new leg is level.
+    pub(super) fn drop_leg(&mut self, i: usize, env: &mut Env, out: &mut Vec<Output>) {
+        let Some(leg) = self.seats[i].leg.take() else { return };
+        out.push(match leg.state {
+            LegState::Connecting => Output::LegRefused { leg: leg.id, errno: libc::ECONNREFUSED },
+            _ => Output::CloseLeg { leg: leg.id },
+        });
+        let seat = &mut self.seats[i];
+        seat.next_offer = seat.next_offer.max(env.now + OFFER_BACKOFF_US);
+        if leg.state == LegState::Connecting && self.seats.iter().all(|s| s.leg.is_none()) {
+            // Nobody waits for this dial any more.
+            for e in self.exts.extract_if(.., |e| e.state == ExtState::Connect) {
+                out.push(Output::ClosePeer { conn: e.id, abort: true });
+            }
+        }
+        if self.attached.contains(i as u8) {
+            self.attached.remove(i as u8);
+            if self.up.is_some() {
+                env.unlevel[self.index].insert(i as u8);
+            }
+            env.walk = true;
+        }
+    }
+
+    pub(super) fn tick_legs(&mut self, env: &mut Env, out: &mut Vec<Output>) {
+        for i in 0..self.seats.len() {
+            let Some(leg) = self.seats[i].leg.as_mut() else { continue };
+            if leg.state != LegState::Connecting && env.now >= leg.hold_until {
+                let why = match leg.state {
+                    LegState::Established => "hold time expired: the instance hangs or is mute",
+                    _ => "it did not answer in time",
+                };
+                self.leg_fault(i, Some(Notification::new(4, 0)), why, env, out);
+                continue;
+            }
+            if leg.state >= LegState::OpenConfirm && env.now >= leg.next_keepalive {
+                leg.next_keepalive = env.now + leg.hold_us / 3;
+                out.push(Output::SendLeg { leg: leg.id, bytes: message::keepalive() });
+            }
+            self.check_level(i, env, out);
+        }
+    }
+
+    /// The catch-up rule of DESIGN decision 8: input drained, output quiet for T, capped.
+    fn check_level(&mut self, i: usize, env: &mut Env, out: &mut Vec<Output>) {
+        let Some(leg) = self.seats[i].leg.as_mut() else { return };
+        let (false, Some(fed)) = (leg.level, leg.fed_since) else { return };
+        let quiet = leg.queued == 0 && env.now >= leg.last_update.max(fed) + env.t_us();
+        if !quiet && env.now < fed + LEVEL_CAP * env.t_us() {
+            return;
+        }
+        leg.level = true;
+        env.unlevel[self.index].remove(i as u8);
+        self.sweep_stale(i, env);
+        env.walk = true;
+        let text = format!("{} has caught up on this session and votes again", env.name(i));
+        env.tell_of(out, "leg-level", Severity::Info, &self.peer, i, text);
+    }
+}
+
+fn new_leg(id: LegId, state: LegState, offered: bool, now: Micros) -> Leg {
+    Leg {
+        id,
+        state,
+        offered,
+        since: now,
+        hold_until: Micros::MAX,
+        hold_us: 0,
+        next_keepalive: Micros::MAX,
+        queued: 0,
+        feed: Feed::Live,
+        level: false,
+        fed_since: None,
+        last_update: now,
+        eor: Vec::new(),
+    }
+}

@@ -1,0 +1,331 @@
+//! One peer: the TCP connections with it, the legs of the instances, the votes on what it is told.
+//!
+//! ```text
+//!            peer.rs                       legs.rs                      vote.rs
+//!  peer ── Ext (at most two ── frames ── replicate ── Leg per instance ── candidates ── table ── flush ── peer
+//!          until collision)               (store)
+//! ```
+//! `Ext` follows RFC 4271's session states but never opens by itself: an instance's connect or the peer's does. The legs' states
+//! stand apart: each leg is a BGP session of its own in which virtd plays the peer. Both halves meet in two places: the
+//! peer's OPEN waits for the instances' OPENs (the profile), and our KEEPALIVE that accepts the peer's OPEN waits for a quorum of legs.
+
+mod legs;
+mod peer;
+mod vote;
+
+use super::env::Env;
+use super::io::{ConnId, LegId, Micros, Output};
+use super::open::{Negotiated, Profile};
+use super::table::Table;
+use bytes::{Bytes, BytesMut};
+use replay::level::Todo;
+use std::net::SocketAddr;
+use voter::Members;
+use wire::bgp::message::Open;
+use wire::bgp::{Family, Notification};
+
+/// How often a session's timers are looked at. Keepalives and hold times are seconds; T has a queue of its own.
+pub const TICK_US: Micros = 100_000;
+/// Octets that may wait in user space for a peer or a leg before the queue becomes a set of keys (DESIGN decision 10).
+pub const HIGH_MARK: usize = 8 << 20;
+/// Below this the set of keys is worked off again.
+pub const LOW_MARK: usize = 1 << 20;
+/// Hold time until the peer's OPEN has come (RFC 4271 section 8.2.2 suggests four minutes).
+const OPEN_HOLD_US: Micros = 240_000_000;
+
+/// State of one TCP connection with the peer (RFC 4271 section 8.2.2, as far as it is ours).
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum ExtState {
+    /// Dialled, no answer yet.
+    Connect,
+    /// TCP stands; our OPEN waits for the instances'.
+    Connected,
+    /// Our OPEN is out.
+    OpenSent,
+    /// Both OPENs are exchanged.
+    OpenConfirm,
+    /// UPDATEs flow.
+    Established,
+}
+
+/// One TCP connection with the peer.
+#[derive(Debug)]
+pub struct Ext {
+    /// The driver's name for it.
+    pub id: ConnId,
+    /// We dialled it.
+    pub dialled: bool,
+    /// Where it stands.
+    pub state: ExtState,
+    /// Its addresses, once known.
+    pub local: Option<SocketAddr>,
+    /// The peer's OPEN, once received.
+    peer_open: Option<Open>,
+    negotiated: Option<Negotiated>,
+    keepalive_sent: bool,
+    keepalive_seen: bool,
+    /// Since when TCP stands.
+    since: Micros,
+    hold_until: Micros,
+    next_keepalive: Micros,
+    queued: usize,
+}
+
+/// State of a leg: a BGP session in which virtd plays the peer.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum LegState {
+    /// The instance dialled; the peer's TCP connection is not there yet.
+    Connecting,
+    /// Connected; its OPEN is awaited.
+    OpenWait,
+    /// Its OPEN is here; the peer's is awaited.
+    OpenReceived,
+    /// It was given the peer's OPEN; its KEEPALIVE is awaited.
+    OpenConfirm,
+    /// UPDATEs flow.
+    Established,
+}
+
+/// How an established leg is fed.
+#[derive(Debug)]
+enum Feed {
+    /// The peer's messages, as they come.
+    Live,
+    /// Keys to be told from the store; live messages only add keys.
+    Levelling(Todo),
+}
+
+/// One instance's connection for this session.
+#[derive(Debug)]
+pub struct Leg {
+    /// The driver's name for it.
+    pub id: LegId,
+    /// Where it stands.
+    pub state: LegState,
+    /// We offered it over the instance's listening socket; else the instance dialled.
+    offered: bool,
+    since: Micros,
+    hold_until: Micros,
+    hold_us: Micros,
+    next_keepalive: Micros,
+    queued: usize,
+    feed: Feed,
+    /// It has been given everything in the store and been quiet for T since.
+    level: bool,
+    /// Everything has been handed over; level follows after quiet.
+    fed_since: Option<Micros>,
+    last_update: Micros,
+    /// Families whose End-of-RIB it sent.
+    eor: Vec<Family>,
+}
+
+/// Per instance, what outlives its legs.
+#[derive(Debug, Default)]
+pub struct Seat {
+    /// Its leg, if any.
+    pub leg: Option<Leg>,
+    /// The last OPEN it sent for this peer.
+    open: Option<Open>,
+    /// Not before this is it offered a leg again.
+    next_offer: Micros,
+    backoff: u32,
+    /// The Cease with which it left this session (DESIGN decision 7), until it dials or accepts again.
+    ceased: Option<Notification>,
+    /// The NOTIFICATION with which it answered the OPEN in the current attempt.
+    rejected: Option<Notification>,
+}
+
+/// See the module's comment.
+pub struct Session {
+    index: usize,
+    /// The peer's address, port 0.
+    pub peer: SocketAddr,
+    /// The peer accepts its own AS in paths.
+    allow_own_as: bool,
+    /// TCP connections: one, or two until a collision is resolved.
+    pub exts: Vec<Ext>,
+    /// By instance.
+    pub seats: Vec<Seat>,
+    profile: Option<Profile>,
+    /// What the established connection negotiated.
+    pub up: Option<Up>,
+    /// What the instances say to this peer.
+    pub table: Table,
+    dirty: Vec<u32>,
+    walk_at: Option<u32>,
+    attached: Members,
+    /// Offers to listening instances start here, so that those that dial anyway come first.
+    offer_from: Micros,
+    no_leg_since: Option<Micros>,
+    scratch: Scratch,
+    has_limits: bool,
+    /// Times an established session ended.
+    pub resets: u64,
+    alone_told: bool,
+}
+
+/// Buffers that are kept, so that the update path allocates nothing in steady state.
+#[derive(Default)]
+struct Scratch {
+    block: Vec<u8>,
+    packed: BytesMut,
+    prefixes: Vec<wire::bgp::Prefix>,
+    changed: Vec<(replay::intern::BlobId, u32)>,
+    keys: Vec<wire::bgp::Prefix>,
+}
+
+/// An established session.
+pub struct Up {
+    /// Which connection.
+    pub conn: ConnId,
+    /// What was agreed.
+    pub negotiated: Negotiated,
+    /// Since when.
+    pub since: Micros,
+    /// Families whose End-of-RIB the peer sent.
+    peer_eor: Vec<Family>,
+    /// Families whose End-of-RIB we sent, and those a refresh is to be closed for.
+    eor_sent: Vec<Family>,
+    refresh_end: Vec<Family>,
+    last_published: Micros,
+    /// Octets the peer's socket has not taken.
+    queued: usize,
+    /// UPDATEs in and out.
+    pub updates_in: u64,
+    /// Chunks of UPDATEs sent.
+    pub updates_out: u64,
+    /// Prefixes announced to the peer now.
+    pub prefixes_out: u64,
+}
+
+impl Session {
+    /// A session with `peer` that nobody has asked for yet.
+    pub fn new(index: usize, peer: SocketAddr, env: &mut Env) -> Session {
+        let n = env.instances.len();
+        env.stores.push(replay::store::Store::new());
+        env.unlevel.push(Members::default());
+        let allow_own_as = env.config.peers.iter().any(|p| p.address == peer.ip() && p.allow_own_as);
+        Session {
+            index,
+            peer,
+            allow_own_as,
+            exts: Vec::new(),
+            seats: (0..n).map(|_| Seat::default()).collect(),
+            profile: None,
+            up: None,
+            table: Table::new(n),
+            dirty: Vec::new(),
+            walk_at: None,
+            attached: Members::default(),
+            offer_from: 0,
+            no_leg_since: None,
+            scratch: Scratch::default(),
+            has_limits: env.has_limits(),
+            resets: 0,
+            alone_told: false,
+        }
+    }
+
+    /// Our router id and AS on this session, once learnt.
+    pub fn profile(&self) -> Option<&Profile> {
+        self.profile.as_ref()
+    }
+
+    fn seat_of(&self, leg: LegId) -> Option<usize> {
+        self.seats.iter().position(|s| s.leg.as_ref().is_some_and(|l| l.id == leg))
+    }
+
+    fn ext(&mut self, conn: ConnId) -> Option<&mut Ext> {
+        self.exts.iter_mut().find(|e| e.id == conn)
+    }
+
+    /// The connection the legs belong to: the established one, else the one furthest along.
+    fn foremost(&self) -> Option<&Ext> {
+        let rank = |e: &&Ext| match e.state {
+            ExtState::Connect => 0,
+            ExtState::Connected => 1,
+            ExtState::OpenSent => 2,
+            ExtState::OpenConfirm => 3,
+            ExtState::Established => 4,
+        };
+        self.exts.iter().max_by_key(rank)
+    }
+
+    /// Instance `i` has begun to listen: a leg may be offered to it at once.
+    pub fn allow_offer(&mut self, i: usize) {
+        if let Some(seat) = self.seats.get_mut(i) {
+            (seat.next_offer, seat.backoff) = (0, 0);
+        }
+    }
+
+    /// State and detail of an instance's leg, for people.
+    pub fn leg_words(&self, i: usize) -> (&'static str, String) {
+        let Some(leg) = self.seats.get(i).and_then(|s| s.leg.as_ref()) else { return ("none", String::new()) };
+        let state = match leg.state {
+            LegState::Connecting => "Connect",
+            LegState::OpenWait => "OpenWait",
+            LegState::OpenReceived => "OpenReceived",
+            LegState::OpenConfirm => "OpenConfirm",
+            LegState::Established => "Established",
+        };
+        let detail = match (&leg.feed, leg.level, leg.state) {
+            (_, _, s) if s != LegState::Established => String::new(),
+            (Feed::Levelling(todo), ..) => format!("{} prefixes still to be told", todo.len()),
+            (Feed::Live, false, _) => "waiting for its output to fall quiet".to_owned(),
+            (Feed::Live, true, _) => "level".to_owned(),
+        };
+        (state, detail)
+    }
+
+    /// What timers ask for; called every [`TICK_US`].
+    pub fn tick(&mut self, env: &mut Env, out: &mut Vec<Output>) {
+        self.tick_peer(env, out);
+        self.tick_legs(env, out);
+        self.open_if_ready(env, out);
+        self.offer_legs(env, out);
+    }
+
+    /// Everything the peer, or the end of its connection, takes with it.
+    fn drop_everything(&mut self, env: &mut Env, out: &mut Vec<Output>, farewell: Option<Bytes>) {
+        for i in 0..self.seats.len() {
+            if let Some(leg) = self.seats[i].leg.take() {
+                match leg.state {
+                    LegState::Connecting => out.push(Output::LegRefused { leg: leg.id, errno: libc::ECONNREFUSED }),
+                    _ => {
+                        if let (true, Some(bytes)) = (leg.state >= LegState::OpenConfirm, farewell.clone()) {
+                            out.push(Output::SendLeg { leg: leg.id, bytes });
+                        }
+                        out.push(Output::CloseLeg { leg: leg.id });
+                    }
+                }
+            }
+            self.seats[i].rejected = None;
+            self.seats[i].next_offer = 0;
+            self.seats[i].backoff = 0;
+        }
+        self.attached = Members::default();
+        env.unlevel[self.index] = Members::default();
+        for prefix in env.stores[self.index].prefixes_by_attributes(None) {
+            env.note_withdrawn(prefix);
+        }
+        for id in env.stores[self.index].clear() {
+            env.blobs.release(id);
+        }
+        self.forget_dissent(env);
+        self.table.clear(|id| env.routes.release(id));
+        self.dirty.clear();
+        self.walk_at = None;
+        if self.up.take().is_some() {
+            self.resets += 1;
+        }
+        self.no_leg_since = None;
+        self.alone_told = false;
+        env.walk = true;
+    }
+}
+
+impl PartialOrd for LegState {
+    fn partial_cmp(&self, other: &LegState) -> Option<std::cmp::Ordering> {
+        Some((*self as u8).cmp(&(*other as u8)))
+    }
+}

@@ -1,0 +1,501 @@
+//! The peer's side of a session: TCP connections, OPEN, timers, what it sends.
+
+use super::*;
+use crate::config::Inbound;
+use crate::event::Severity;
+use replay::intern::BlobId;
+use wire::bgp::canonical::Carried;
+use wire::bgp::frame::{self, Message, MessageType};
+use wire::bgp::hygiene::{self, Verdict};
+use wire::bgp::message::{self, RefreshKind, RouteRefresh};
+use wire::bgp::update::Update;
+use wire::bgp::{Prefix, encode};
+
+impl Session {
+    /// The peer connected to us.
+    pub fn accepted(&mut self, conn: ConnId, local: SocketAddr, env: &mut Env, out: &mut Vec<Output>) {
+        let wanted =
+            self.seats.iter().enumerate().any(|(i, s)| s.leg.is_some() || env.listener_for(i, local.ip()).is_some());
+        if !wanted {
+            return out.push(Output::ClosePeer { conn, abort: true });
+        }
+        // RFC 4271 section 6.8: a connection that collides with an established one is closed; so is a third.
+        if self.up.is_some() || self.exts.iter().filter(|e| e.state != ExtState::Connect).count() >= 2 {
+            out.push(Output::SendPeer { conn, bytes: Notification::new(6, 7).encode() });
+            return out.push(Output::ClosePeer { conn, abort: false });
+        }
+        // An attempt of ours that has not been answered yields to the peer's connection.
+        for e in self.exts.extract_if(.., |e| e.state == ExtState::Connect) {
+            out.push(Output::ClosePeer { conn: e.id, abort: true });
+        }
+        self.add_ext(conn, false, Some(local), env.now);
+        self.offer_from = env.now;
+        self.tcp_stands(conn, env, out);
+    }
+
+    /// Our dial succeeded.
+    pub fn connected(&mut self, conn: ConnId, local: SocketAddr, env: &mut Env, out: &mut Vec<Output>) {
+        let now = env.now;
+        let Some(e) = self.ext(conn) else { return };
+        (e.state, e.local, e.since, e.hold_until) = (ExtState::Connected, Some(local), now, now + OPEN_HOLD_US);
+        self.offer_from = now + 1_000_000;
+        self.tcp_stands(conn, env, out);
+    }
+
+    /// Our dial failed: every instance that waits for it is told the same.
+    pub fn dial_failed(&mut self, conn: ConnId, errno: i32, _env: &mut Env, out: &mut Vec<Output>) {
+        self.exts.retain(|e| e.id != conn);
+        if !self.exts.is_empty() {
+            return;
+        }
+        for s in &mut self.seats {
+            if let Some(leg) = s.leg.take_if(|l| l.state == LegState::Connecting) {
+                out.push(Output::LegRefused { leg: leg.id, errno });
+            }
+        }
+    }
+
+    pub(super) fn add_ext(&mut self, id: ConnId, dialled: bool, local: Option<SocketAddr>, now: Micros) {
+        self.exts.push(Ext {
+            id,
+            dialled,
+            state: if dialled { ExtState::Connect } else { ExtState::Connected },
+            local,
+            peer_open: None,
+            negotiated: None,
+            keepalive_sent: false,
+            keepalive_seen: false,
+            since: now,
+            hold_until: now + OPEN_HOLD_US,
+            next_keepalive: Micros::MAX,
+            queued: 0,
+        });
+    }
+
+    fn tcp_stands(&mut self, conn: ConnId, env: &mut Env, out: &mut Vec<Output>) {
+        for i in 0..self.seats.len() {
+            self.connect_leg(i, conn, env, out);
+        }
+        self.open_if_ready(env, out);
+        self.offer_legs(env, out);
+    }
+
+    /// Sends our OPEN where it can be made: DESIGN decision 4, "a session opens when a quorum is ready, or after open_wait".
+    pub(super) fn open_if_ready(&mut self, env: &mut Env, out: &mut Vec<Output>) {
+        let Some(since) = self.exts.iter().filter(|e| e.state == ExtState::Connected).map(|e| e.since).min() else {
+            return;
+        };
+        let sits = |s: &Seat| s.leg.as_ref().is_some_and(|l| l.state >= LegState::OpenReceived);
+        let voters = env.voters;
+        let ready = self.seats.iter().enumerate().filter(|(i, s)| voters.contains(*i as u8) && sits(s)).count();
+        let known =
+            self.seats.iter().enumerate().filter(|(i, s)| voters.contains(*i as u8) && s.open.is_some()).count();
+        let all = voters.len() as usize;
+        let waited = env.now >= since + Micros::from(env.config.timers.open_wait_ms) * 1000;
+        // After a quorum's Cease the session comes back only when a quorum wants it (DESIGN decision 7).
+        let ceased = self.seats.iter().filter(|s| s.ceased.is_some()).count();
+        let enough = if ceased > 0 && all - ceased.min(all) < env.quorum() { env.quorum() } else { 1 };
+        if !(ready == all || (known == all && ready >= env.quorum()) || (waited && ready >= enough)) {
+            return;
+        }
+        let opens =
+            self.seats.iter().enumerate().filter(|(i, s)| voters.contains(*i as u8) && (sits(s) || known == all));
+        let opens = opens.filter_map(|(i, s)| Some((i, s.open.as_ref()?)));
+        let Some((profile, odd)) = super::super::open::learn(opens) else { return };
+        for (i, why) in odd {
+            let text = format!("{} takes no part in this session: it {why}", env.name(i));
+            env.tell_of(out, "open-differs", Severity::Alarm, &self.peer, i, text);
+            self.drop_leg(i, env, out);
+        }
+        let bytes = profile.open().encode();
+        self.profile = Some(profile);
+        for e in self.exts.iter_mut().filter(|e| e.state == ExtState::Connected) {
+            e.state = ExtState::OpenSent;
+            out.push(Output::SendPeer { conn: e.id, bytes: bytes.clone() });
+        }
+        for conn in self.exts.iter().map(|e| e.id).collect::<Vec<_>>() {
+            self.confirm(conn, env, out);
+        }
+    }
+
+    /// Bytes from the peer: whole messages are taken off the front.
+    pub fn peer_bytes(&mut self, conn: ConnId, buf: &mut BytesMut, env: &mut Env, out: &mut Vec<Output>) {
+        loop {
+            let Some(e) = self.ext(conn) else { return };
+            // What comes before our OPEN is out can be nothing but an OPEN; the longer form is only for what follows it.
+            let extended = e.negotiated.as_ref().is_some_and(|n| n.shared.extended_message);
+            match frame::next_message(buf, extended) {
+                Ok(Some(m)) => self.peer_message(conn, m, env, out),
+                Ok(None) => return,
+                Err(n) => return self.reset(conn, n, "its bytes are not a BGP message", env, out),
+            }
+        }
+    }
+
+    fn peer_message(&mut self, conn: ConnId, m: Message, env: &mut Env, out: &mut Vec<Output>) {
+        let Some(e) = self.ext(conn) else { return };
+        let state = e.state;
+        if let Some(n) = &e.negotiated
+            && n.hold_time_s > 0
+        {
+            e.hold_until = env.now + Micros::from(n.hold_time_s) * 1_000_000;
+        }
+        match (m.kind, state) {
+            (MessageType::Notification, _) => {
+                let n = Notification::decode(m.body());
+                let what = n.map_or("a malformed NOTIFICATION".to_owned(), |n| n.to_string());
+                let text = format!("the peer ended the session with NOTIFICATION {what}");
+                self.end(conn, false, text, Some(m.bytes), env, out);
+            }
+            (MessageType::Open, ExtState::Connected | ExtState::OpenSent) if e.peer_open.is_none() => {
+                match Open::decode(m.body()) {
+                    Ok(open) => {
+                        e.peer_open = Some(open);
+                        self.confirm(conn, env, out);
+                    }
+                    Err(n) => self.reset(conn, n, "its OPEN is not acceptable", env, out),
+                }
+            }
+            (MessageType::Keepalive, ExtState::OpenConfirm) => {
+                e.keepalive_seen = true;
+                self.establish(conn, env, out);
+            }
+            (MessageType::Keepalive, ExtState::Established) => {}
+            (MessageType::Update, ExtState::Established) => self.peer_update(conn, m, env, out),
+            (MessageType::RouteRefresh, ExtState::Established) => match RouteRefresh::decode(m.body()) {
+                Ok(r) => self.peer_refresh(r, out),
+                Err(n) => self.reset(conn, n, "its ROUTE-REFRESH is too short", env, out),
+            },
+            // RFC 6608: the subcode names the state in which the message was not expected.
+            (_, state) => {
+                let subcode = match state {
+                    ExtState::Connect | ExtState::Connected | ExtState::OpenSent => 1,
+                    ExtState::OpenConfirm => 2,
+                    ExtState::Established => 3,
+                };
+                self.reset(
+                    conn,
+                    Notification::new(5, subcode),
+                    "it sent a message that does not belong here",
+                    env,
+                    out,
+                );
+            }
+        }
+    }
+
+    /// Both OPENs are there: resolve a collision, negotiate, show the peer's OPEN to the legs.
+    fn confirm(&mut self, conn: ConnId, env: &mut Env, out: &mut Vec<Output>) {
+        let Some(profile) = self.profile.clone() else { return };
+        let Some(e) = self.exts.iter().find(|e| e.id == conn) else { return };
+        let (ExtState::OpenSent, Some(open)) = (e.state, e.peer_open.clone()) else { return };
+        // RFC 4271 section 6.8, with RFC 6286's tie break: the connection dialled by the higher identifier stays.
+        if let Some(other) = self.exts.iter().find(|o| o.id != conn && o.state >= ExtState::OpenSent) {
+            let ours = (profile.router_id, profile.asn) > (open.router_id, open.asn);
+            let loser = if e.dialled == ours { other.id } else { conn };
+            let won = loser != conn;
+            out.push(Output::SendPeer { conn: loser, bytes: Notification::new(6, 7).encode() });
+            out.push(Output::ClosePeer { conn: loser, abort: false });
+            self.exts.retain(|e| e.id != loser);
+            if !won {
+                return;
+            }
+        }
+        let negotiated = match super::super::open::negotiate(&profile, &open) {
+            Ok(n) => n,
+            Err(n) => return self.reset(conn, n, "no address family is common to it and to all instances", env, out),
+        };
+        let now = env.now;
+        if let Some(e) = self.ext(conn) {
+            if negotiated.hold_time_s > 0 {
+                e.hold_until = now + Micros::from(negotiated.hold_time_s) * 1_000_000;
+            } else {
+                e.hold_until = Micros::MAX;
+            }
+            (e.state, e.negotiated, e.since) = (ExtState::OpenConfirm, Some(negotiated), now);
+        }
+        for i in 0..self.seats.len() {
+            self.show_peer_open(i, env, out);
+        }
+        self.accept_if_quorum(env, out);
+    }
+
+    /// Our KEEPALIVE accepts the peer's OPEN once a quorum of legs did, or one did and `open_wait` has passed; a quorum's
+    /// refusal is passed on (an AS number that no instance expects, say).
+    pub(super) fn accept_if_quorum(&mut self, env: &mut Env, out: &mut Vec<Output>) {
+        let Some(e) = self.exts.iter().find(|e| e.state == ExtState::OpenConfirm && !e.keepalive_sent) else { return };
+        let (conn, since) = (e.id, e.since);
+        let voters = env.voters;
+        let count = |f: &dyn Fn(&Seat) -> bool| {
+            self.seats.iter().enumerate().filter(|(i, s)| voters.contains(*i as u8) && f(s)).count()
+        };
+        let confirmed = count(&|s| s.leg.as_ref().is_some_and(|l| l.state == LegState::Established));
+        let rejected = count(&|s| s.rejected.is_some());
+        let pending = count(&|s| s.leg.as_ref().is_some_and(|l| l.state == LegState::OpenConfirm));
+        let waited = env.now >= since + Micros::from(env.config.timers.open_wait_ms) * 1000;
+        if rejected >= env.quorum() || (rejected > 0 && confirmed == 0 && pending == 0 && waited) {
+            let n = self.seats.iter().find_map(|s| s.rejected.clone()).unwrap_or(Notification::new(2, 0));
+            return self.reset(conn, n, "the instances refuse its OPEN", env, out);
+        }
+        if confirmed >= env.quorum() || (confirmed > 0 && waited) {
+            let now = env.now;
+            if let Some(e) = self.ext(conn) {
+                e.keepalive_sent = true;
+                e.next_keepalive = keepalive_due(now, e.negotiated.as_ref());
+            }
+            out.push(Output::SendPeer { conn, bytes: message::keepalive() });
+            self.establish(conn, env, out);
+        }
+    }
+
+    fn establish(&mut self, conn: ConnId, env: &mut Env, out: &mut Vec<Output>) {
+        let Some(e) = self.ext(conn) else { return };
+        let (true, Some(negotiated)) = (e.keepalive_sent && e.keepalive_seen, e.negotiated.clone()) else { return };
+        e.state = ExtState::Established;
+        let text = format!(
+            "session up with AS {} router id {}, hold time {} s, {}",
+            negotiated.peer_as,
+            negotiated.peer_router_id,
+            negotiated.hold_time_s,
+            negotiated.shared.families.iter().map(|f| f.to_string()).collect::<Vec<_>>().join(" and ")
+        );
+        for other in self.exts.extract_if(.., |e| e.id != conn) {
+            out.push(Output::SendPeer { conn: other.id, bytes: Notification::new(6, 7).encode() });
+            out.push(Output::ClosePeer { conn: other.id, abort: false });
+        }
+        self.up = Some(Up {
+            conn,
+            negotiated,
+            since: env.now,
+            peer_eor: Vec::new(),
+            eor_sent: Vec::new(),
+            refresh_end: Vec::new(),
+            last_published: env.now,
+            queued: 0,
+            updates_in: 0,
+            updates_out: 0,
+            prefixes_out: 0,
+        });
+        env.tell(out, "session-up", Severity::Info, &self.peer, text);
+        // Candidates that legs sent while the peer had not answered yet are voted on now.
+        self.walk_at = Some(0);
+    }
+
+    /// An UPDATE of the peer: hygiene, the store, then every leg.
+    fn peer_update(&mut self, conn: ConnId, m: Message, env: &mut Env, out: &mut Vec<Output>) {
+        let Some(up) = &mut self.up else { return };
+        up.updates_in += 1;
+        env.counters.updates_in += 1;
+        let context = up.negotiated.context();
+        let mut bytes = m.bytes.clone();
+        // The store keeps the mended form in both modes: a replay must never bring a malformed attribute back.
+        let mut stored = bytes.clone();
+        match hygiene::check(m.body(), &context) {
+            Verdict::Pass => {}
+            Verdict::Reset { notification, finding } => {
+                return self.reset(conn, notification, finding.what, env, out);
+            }
+            Verdict::Rewritten { body, withdrawn, findings } => {
+                let what: Vec<&str> = findings.iter().map(|f| f.what).collect();
+                let done = match (env.config.inbound, withdrawn) {
+                    (Inbound::Opaque, _) => "passed to the instances as it came (inbound = \"opaque\")",
+                    (Inbound::Rfc7606, true) => "treated as withdraw",
+                    (Inbound::Rfc7606, false) => "attribute discarded",
+                };
+                env.counters.mended += 1;
+                let text = format!("malformed UPDATE from the peer, {done}: {}", what.join("; "));
+                env.tell(out, "malformed-update", Severity::Warning, &self.peer, text);
+                stored = update_message(&body);
+                if env.config.inbound == Inbound::Rfc7606 {
+                    bytes = stored.clone();
+                }
+            }
+        }
+        if self.remember(&stored, env).is_none() {
+            self.scratch.keys.clear();
+        }
+        self.replicate(bytes, env, out);
+    }
+
+    /// Takes the UPDATE into the store; its prefixes are left in `scratch.keys`.
+    fn remember(&mut self, message: &Bytes, env: &mut Env) -> Option<()> {
+        let Session { scratch: Scratch { block, keys, .. }, up, index, .. } = self;
+        keys.clear();
+        let update = Update::parse(message.get(frame::HEADER_LEN..)?).ok()?;
+        if let (Some(family), Some(up)) = (update.end_of_rib(), up.as_mut()) {
+            if !up.peer_eor.contains(&family) {
+                up.peer_eor.push(family);
+            }
+            return Some(());
+        }
+        let now = env.now_ms() as u32;
+        for prefix in update.withdrawn.chain(update.mp_withdrawn().into_iter().flatten()) {
+            let old = env.stores[*index].withdraw(&prefix);
+            env.blobs.release(old);
+            env.note_withdrawn(prefix);
+            keys.push(prefix);
+        }
+        let mut announce = |carried: Carried, prefixes: &mut dyn Iterator<Item = Prefix>| {
+            block.clear();
+            encode::stored_attributes(&update, carried, block);
+            let id = env.blobs.intern(block);
+            for prefix in prefixes {
+                let old = env.stores[*index].announce(prefix, id, now);
+                env.blobs.retain(id, 1);
+                env.blobs.release(old);
+                keys.push(prefix);
+            }
+            env.blobs.release(id);
+        };
+        if !update.nlri.is_empty() {
+            announce(Carried::Classic, &mut update.nlri.clone());
+        }
+        if let Some(mut nlri) = update.mp_announced() {
+            announce(Carried::MpReach, &mut nlri);
+        }
+        Some(())
+    }
+
+    /// ROUTE-REFRESH from the peer is answered out of what was published (DESIGN decision 8).
+    fn peer_refresh(&mut self, r: RouteRefresh, out: &mut Vec<Output>) {
+        let Some(up) = &mut self.up else { return };
+        if r.kind != RefreshKind::Request || !up.negotiated.shared.families.contains(&r.family) {
+            return;
+        }
+        if up.negotiated.shared.enhanced_refresh {
+            let begin = RouteRefresh { family: r.family, kind: RefreshKind::Begin };
+            out.push(Output::SendPeer { conn: up.conn, bytes: begin.encode() });
+            if !up.refresh_end.contains(&r.family) {
+                up.refresh_end.push(r.family);
+            }
+        }
+        for slot in 0..self.table.slots() {
+            let Some(e) = self.table.entry_mut(slot) else { continue };
+            if e.published == BlobId::NONE || e.prefix.family() != r.family {
+                continue;
+            }
+            e.flags |= super::super::table::flag::RESEND;
+            if e.flags & super::super::table::flag::DIRTY == 0 {
+                e.flags |= super::super::table::flag::DIRTY;
+                self.dirty.push(slot);
+            }
+        }
+    }
+
+    /// The peer's connection ended by itself.
+    pub fn peer_closed(&mut self, conn: ConnId, errno: i32, env: &mut Env, out: &mut Vec<Output>) {
+        let how = if errno == 0 { "closed".to_owned() } else { std::io::Error::from_raw_os_error(errno).to_string() };
+        self.end(conn, true, format!("the connection with the peer ended: {how}"), None, env, out);
+    }
+
+    /// virtd ends the session with a NOTIFICATION (DESIGN decision 7: only virtd does).
+    pub(super) fn reset(&mut self, conn: ConnId, n: Notification, why: &str, env: &mut Env, out: &mut Vec<Output>) {
+        out.push(Output::SendPeer { conn, bytes: n.encode() });
+        let text = format!("session reset with NOTIFICATION {n}: {why}");
+        let farewell = Notification::new(6, 0).encode();
+        self.end(conn, false, text, Some(farewell), env, out);
+    }
+
+    fn end(
+        &mut self,
+        conn: ConnId,
+        gone: bool,
+        text: String,
+        farewell: Option<Bytes>,
+        env: &mut Env,
+        out: &mut Vec<Output>,
+    ) {
+        let Some(at) = self.exts.iter().position(|e| e.id == conn) else { return };
+        let e = self.exts.remove(at);
+        if !gone {
+            out.push(Output::ClosePeer { conn, abort: false });
+        }
+        let was_up = e.state == ExtState::Established;
+        if !was_up && self.exts.iter().any(|e| e.state != ExtState::Connect) {
+            return; // the other connection of a collision goes on
+        }
+        let kind = if was_up { "session-down" } else { "session-failed" };
+        env.tell(out, kind, if was_up { Severity::Alarm } else { Severity::Warning }, &self.peer, text);
+        self.drop_everything(env, out, farewell);
+    }
+
+    /// How much the driver still holds back for the peer.
+    pub fn peer_drained(&mut self, conn: ConnId, queued: usize) {
+        if let Some(up) = self.up.as_mut().filter(|up| up.conn == conn) {
+            up.queued = queued;
+        } else if let Some(e) = self.ext(conn) {
+            e.queued = queued;
+        }
+    }
+
+    pub(super) fn tick_peer(&mut self, env: &mut Env, out: &mut Vec<Output>) {
+        let now = env.now;
+        let due: Vec<(ConnId, bool)> =
+            self.exts.iter().map(|e| (e.id, now >= e.hold_until && e.state != ExtState::Connect)).collect();
+        for (conn, expired) in due {
+            if expired {
+                self.reset(conn, Notification::new(4, 0), "hold time expired: nothing came from the peer", env, out);
+                continue;
+            }
+            if let Some(e) = self.ext(conn)
+                && e.keepalive_sent
+                && now >= e.next_keepalive
+            {
+                e.next_keepalive = keepalive_due(now, e.negotiated.as_ref());
+                out.push(Output::SendPeer { conn, bytes: message::keepalive() });
+            }
+        }
+        self.accept_if_quorum(env, out);
+        self.tick_end_of_rib(env, out);
+        self.tick_grace(env, out);
+        self.tick_cease(env, out);
+    }
+
+    /// The death of every instance at once is survivable for `grace_s` (DESIGN decision 3).
+    fn tick_grace(&mut self, env: &mut Env, out: &mut Vec<Output>) {
+        let Some(conn) = self.up.as_ref().map(|up| up.conn) else { return };
+        if self.seats.iter().any(|s| s.leg.as_ref().is_some_and(|l| l.state == LegState::Established)) {
+            self.no_leg_since = None;
+            return;
+        }
+        let since = *self.no_leg_since.get_or_insert(env.now);
+        if env.now >= since + Micros::from(env.config.timers.grace_ms) * 1000 {
+            self.reset(conn, Notification::new(6, 8), "no instance has come back within the grace time", env, out);
+        }
+    }
+
+    /// A quorum's Cease ends the session (DESIGN decision 7).
+    fn tick_cease(&mut self, env: &mut Env, out: &mut Vec<Output>) {
+        let voters = env.voters;
+        let quorum = env.quorum();
+        let ceased =
+            self.seats.iter().enumerate().filter(|(i, s)| voters.contains(*i as u8) && s.ceased.is_some()).count();
+        let Some(conn) = self.up.as_ref().map(|up| up.conn).filter(|_| ceased >= quorum) else { return };
+        let n = self.seats.iter().find_map(|s| s.ceased.clone()).unwrap_or(Notification::new(6, 2));
+        self.reset(conn, n, "a quorum of instances sent Cease", env, out);
+    }
+}
+
+/// When the next KEEPALIVE is due: a third of the hold time (RFC 4271 section 4.4).
+fn keepalive_due(now: Micros, n: Option<&Negotiated>) -> Micros {
+    match n.map(|n| n.hold_time_s) {
+        Some(hold) if hold > 0 => now + Micros::from(hold) * 1_000_000 / 3,
+        _ => Micros::MAX,
+    }
+}
+
+/// A whole UPDATE around `body`.
+fn update_message(body: &[u8]) -> Bytes {
+    let mut m = BytesMut::with_capacity(frame::HEADER_LEN + body.len());
+    m.extend_from_slice(&[0xff; 16]);
+    m.extend_from_slice(&((frame::HEADER_LEN + body.len()) as u16).to_be_bytes());
+    m.extend_from_slice(&[2]);
+    m.extend_from_slice(body);
+    m.freeze()
+}
+
+impl PartialOrd for ExtState {
+    fn partial_cmp(&self, other: &ExtState) -> Option<std::cmp::Ordering> {
+        Some((*self as u8).cmp(&(*other as u8)))
+    }
+}

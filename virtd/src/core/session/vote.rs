@@ -1,0 +1,515 @@
+//! What the instances say, the votes on it, and what the peer is told.
+
+use super::super::env::ById;
+use super::super::table::{age_ms, flag};
+use super::*;
+use crate::event::{Event, Said, Severity};
+use replay::intern::BlobId;
+use std::cmp::Reverse;
+use voter::{Ballot, Decision};
+use wire::bgp::canonical::{self, CanonicalContext, Carried};
+use wire::bgp::frame::Message;
+use wire::bgp::hygiene::{self, Verdict};
+use wire::bgp::message::{RefreshKind, RouteRefresh};
+use wire::bgp::update::Update;
+use wire::bgp::{Prefix, encode};
+
+/// Keys voted on anew in one turn after an electorate changed; a walk over a full table never holds up live updates.
+const WALK_BATCH: u32 = 4096;
+/// Keys told to the peer in one turn.
+const FLUSH_BATCH: usize = 8192;
+
+impl Session {
+    /// An UPDATE of instance `i`.
+    pub(super) fn leg_update(&mut self, i: usize, m: &Message, env: &mut Env, out: &mut Vec<Output>) {
+        let negotiated = match &self.up {
+            Some(up) => &up.negotiated,
+            None => match self.exts.iter().find_map(|e| e.negotiated.as_ref()) {
+                Some(n) => n,
+                None => return,
+            },
+        };
+        let context = CanonicalContext {
+            update: negotiated.context(),
+            peer_as: negotiated.peer_as,
+            peer_router_id: negotiated.peer_router_id,
+            allow_own_as: self.allow_own_as,
+            ignore: env.ignore,
+        };
+        // What the peer would have to treat as withdraw or discard is no candidate: it cannot leave (DESIGN decision 5).
+        let verdict = hygiene::check(m.body(), &context.update);
+        let body = match &verdict {
+            Verdict::Pass => m.body(),
+            Verdict::Rewritten { body, findings, .. } => {
+                let what: Vec<&str> = findings.iter().map(|f| f.what).collect();
+                let text = format!("{} sent a malformed UPDATE: {}", env.name(i), what.join("; "));
+                env.tell_of(out, "instance-malformed", Severity::Warning, &self.peer, i, text);
+                body
+            }
+            Verdict::Reset { notification, finding } => {
+                let n = notification.clone();
+                return self.leg_fault(i, Some(n), finding.what, env, out);
+            }
+        };
+        let update = match Update::parse(body) {
+            Ok(u) => u,
+            Err(n) => return self.leg_fault(i, Some(n), "its UPDATE cannot be taken apart", env, out),
+        };
+        if let Some(family) = update.end_of_rib() {
+            if let Some(leg) = self.seats[i].leg.as_mut().filter(|l| !l.eor.contains(&family)) {
+                leg.eor.push(family);
+            }
+            return self.tick_end_of_rib(env, out);
+        }
+        if let Some(leg) = self.seats[i].leg.as_mut() {
+            leg.last_update = env.now;
+        }
+        for prefix in update.withdrawn.chain(update.mp_withdrawn().into_iter().flatten()) {
+            self.candidate(i, prefix, BlobId::NONE, env, out);
+        }
+        if !update.nlri.is_empty() {
+            self.announced(i, &update, Carried::Classic, update.nlri, &context, env, out);
+        }
+        if let Some(nlri) = update.mp_announced() {
+            self.announced(i, &update, Carried::MpReach, nlri, &context, env, out);
+        }
+    }
+
+    #[allow(clippy::too_many_arguments)]
+    fn announced(
+        &mut self,
+        i: usize,
+        update: &Update<'_>,
+        carried: Carried,
+        prefixes: impl Iterator<Item = Prefix>,
+        context: &CanonicalContext,
+        env: &mut Env,
+        out: &mut Vec<Output>,
+    ) {
+        let route = match env.canonicaliser.route(update, carried, context) {
+            Some(bytes) => env.routes.intern(bytes),
+            None => BlobId::NONE,
+        };
+        for prefix in prefixes {
+            self.candidate(i, prefix, route, env, out);
+        }
+        env.routes.release(route);
+    }
+
+    /// Instance `i` now says `route` about `prefix`.
+    fn candidate(&mut self, i: usize, prefix: Prefix, route: BlobId, env: &mut Env, out: &mut Vec<Output>) {
+        env.counters.candidates += 1;
+        let now = env.now_ms();
+        let slot = match (route, self.table.find(&prefix)) {
+            (BlobId::NONE, None) => return,
+            (_, Some(slot)) => slot,
+            (_, None) => self.table.slot(prefix, now),
+        };
+        let Some(said) = self.table.candidates_mut(slot).get_mut(i) else { return };
+        let old = std::mem::replace(said, route);
+        let steady_ms = env.rules.steady_ms;
+        let Some(e) = self.table.entry_mut(slot) else { return };
+        e.stale.remove(i as u8);
+        if old == route {
+            return;
+        }
+        if route != BlobId::NONE {
+            env.routes.retain(route, 1);
+        }
+        env.routes.release(old);
+        if age_ms(now, e.last_ms) >= steady_ms {
+            e.first_ms = now as u32;
+        }
+        e.last_ms = now as u32;
+        env.counters.votes += 1;
+        self.vote(slot, env, out);
+    }
+
+    pub fn electorate(&self, prefix: &Prefix, env: &Env) -> Members {
+        let mut members = env.voters.intersect(self.attached);
+        if env.unlevel.iter().any(|u| !u.is_empty()) {
+            members = members.minus(env.abstainers(prefix));
+        }
+        if self.has_limits {
+            members = members.minus(env.out_of_scope(self.peer.ip(), prefix));
+        }
+        members
+    }
+
+    /// Holds the vote on one key and takes note of what follows.
+    fn vote(&mut self, slot: u32, env: &mut Env, out: &mut Vec<Output>) {
+        let now = env.now_ms();
+        let Some(e) = self.table.entry(slot) else { return };
+        let mut last_age = age_ms(now, e.last_ms);
+        // Input disturbs a key too; it matters only where the key would otherwise count as steady.
+        if last_age >= env.rules.steady_ms
+            && let Some(age) = env.input_age_ms(&e.prefix)
+        {
+            last_age = last_age.min(age);
+        }
+        let electorate = self.electorate(&e.prefix, env);
+        let ballot = Ballot {
+            candidates: self.table.candidates(slot),
+            electorate,
+            master_line: &env.master_line,
+            winner: e.winner,
+            overruled: e.overruled,
+            first_disturbed: now - age_ms(now, e.first_ms).max(last_age).min(now),
+            last_disturbed: now - last_age.min(now),
+        };
+        let watched = env.observers.intersect(self.attached);
+        let outcome = voter::decide(&env.rules, &ballot, watched, &ById(&env.routes), now);
+        let (was_dissent, was_lost) = (e.dissent, e.flags & flag::NO_QUORUM != 0);
+        self.settle(slot, &outcome, env);
+        let dissent = if self.warming(slot, outcome.dissent, env) { Members::default() } else { outcome.dissent };
+        if outcome.steady && (dissent != was_dissent || outcome.lost_quorum != was_lost) {
+            self.judge(slot, dissent, outcome.lost_quorum, electorate, env, out);
+        }
+        self.table.tidy(slot);
+    }
+
+    /// Carries an outcome into the table: the winner, the recheck, the list of keys to tell.
+    fn settle(&mut self, slot: u32, outcome: &voter::Outcome<BlobId>, env: &mut Env) {
+        let index = self.index as u32;
+        let Some(e) = self.table.entry_mut(slot) else { return };
+        let mut keep = |new: BlobId, old: BlobId| {
+            if new != BlobId::NONE {
+                env.routes.retain(new, 1);
+            }
+            env.routes.release(old);
+        };
+        if let Decision::Publish(v) = outcome.decision
+            && v != e.winner
+        {
+            keep(v, e.winner);
+            e.winner = v;
+        }
+        if outcome.overruled != e.overruled {
+            keep(outcome.overruled.unwrap_or(BlobId::NONE), e.overruled.unwrap_or(BlobId::NONE));
+            e.overruled = outcome.overruled;
+        }
+        if e.winner != e.published && e.flags & flag::DIRTY == 0 {
+            e.flags |= flag::DIRTY;
+            self.dirty.push(slot);
+        }
+        if let Some(at) = outcome.recheck_at
+            && e.flags & flag::QUEUED == 0
+        {
+            e.flags |= flag::QUEUED;
+            env.rechecks.push(Reverse((at, index, slot)));
+        }
+    }
+
+    /// Whether those that dissent do so only because some voter is still sending its first table.
+    fn warming(&self, slot: u32, dissent: Members, env: &Env) -> bool {
+        if dissent.is_empty() {
+            return false;
+        }
+        let said = self.table.candidates(slot);
+        self.seats.iter().enumerate().any(|(i, s)| {
+            let quiet_since = |l: &Leg| l.last_update.max(l.since) + env.t_us();
+            said.get(i) == Some(&BlobId::NONE)
+                && s.leg
+                    .as_ref()
+                    .is_some_and(|l| l.state == LegState::Established && env.now < quiet_since(l) && l.eor.is_empty())
+        })
+    }
+
+    /// Marks and unmarks instances on one key, and tells the operator what each said.
+    fn judge(
+        &mut self,
+        slot: u32,
+        dissent: Members,
+        lost: bool,
+        electorate: Members,
+        env: &mut Env,
+        out: &mut Vec<Output>,
+    ) {
+        let Some(e) = self.table.entry_mut(slot) else { return };
+        let was = std::mem::replace(&mut e.dissent, dissent);
+        let was_lost = e.flags & flag::NO_QUORUM != 0;
+        e.flags = if lost { e.flags | flag::NO_QUORUM } else { e.flags & !flag::NO_QUORUM };
+        let (prefix, winner) = (e.prefix, e.winner);
+        for i in dissent.minus(was).iter() {
+            if let Some(s) = env.instances.get_mut(usize::from(i)) {
+                s.dissents_now += 1;
+                s.dissents_total += 1;
+                s.last_fault = Some(format!("not with the majority on {prefix} towards {}", self.peer.ip()));
+            }
+            env.counters.dissents += 1;
+        }
+        for i in was.minus(dissent).iter() {
+            if let Some(s) = env.instances.get_mut(usize::from(i)) {
+                s.dissents_now = s.dissents_now.saturating_sub(1);
+            }
+        }
+        let names = |m: Members| m.iter().map(|i| env.name(usize::from(i)).to_owned()).collect::<Vec<_>>().join(", ");
+        let (kind, severity, text) = if lost && !was_lost {
+            ("no-quorum", Severity::Alarm, format!("no majority on {prefix}: what was published stays"))
+        } else if !dissent.minus(was).is_empty() {
+            let who = names(dissent.minus(was));
+            (
+                "disagreement",
+                Severity::Warning,
+                format!("{who} is not with the majority on {prefix}; the majority's route is published"),
+            )
+        } else {
+            let who = names(was.minus(dissent));
+            let text = if who.is_empty() {
+                format!("a majority stands again on {prefix}")
+            } else {
+                format!("{who} is with the majority again on {prefix}")
+            };
+            ("agreement", Severity::Info, text)
+        };
+        let mut event = Event::new(env.now, kind, severity, text).with_session(&self.peer);
+        event.prefix = Some(prefix);
+        let single = dissent.minus(was).union(was.minus(dissent));
+        if single.len() == 1 {
+            event.instance = single.iter().next().map(|i| env.name(usize::from(i)).to_owned());
+        }
+        event.said = self.said(slot, electorate, env);
+        let _ = winner;
+        out.push(Output::Event(event));
+    }
+
+    /// What every instance says about the key at `slot`, in words.
+    fn said(&self, slot: u32, electorate: Members, env: &Env) -> Vec<Said> {
+        let said = self.table.candidates(slot).iter().enumerate();
+        said.map(|(i, id)| {
+            let counted = electorate.contains(i as u8);
+            let mut route = self.route_words(*id, env);
+            if !counted {
+                route = format!("{route} ({})", self.abstention(i, env));
+            }
+            Said { instance: env.name(i).to_owned(), route, counted }
+        })
+        .collect()
+    }
+
+    /// Why an instance's word on this session does not count now.
+    pub fn abstention(&self, i: usize, env: &Env) -> &'static str {
+        if env.observers.contains(i as u8) {
+            "observer"
+        } else if !self.attached.contains(i as u8) {
+            "abstains: no leg"
+        } else if env.unlevel.iter().any(|u| u.contains(i as u8)) {
+            "abstains: not level"
+        } else {
+            "abstains: out of its limits"
+        }
+    }
+
+    fn route_words(&self, id: BlobId, env: &Env) -> String {
+        if id == BlobId::NONE {
+            return "none".to_owned();
+        }
+        canonical::describe(env.routes.bytes(id), self.is_as4()).to_string()
+    }
+
+    pub fn is_as4(&self) -> bool {
+        self.up.as_ref().is_none_or(|up| up.negotiated.shared.as4)
+    }
+
+    /// Time has come for the key at `slot`.
+    pub fn recheck(&mut self, slot: u32, env: &mut Env, out: &mut Vec<Output>) {
+        let Some(e) = self.table.entry_mut(slot) else { return };
+        e.flags &= !flag::QUEUED;
+        self.vote(slot, env, out);
+    }
+
+    /// An electorate changed somewhere: every key of this session is voted on anew, in turns.
+    pub fn start_walk(&mut self) {
+        if self.table.len() > 0 {
+            self.walk_at = Some(0);
+        }
+    }
+
+    /// Whether another turn is wanted at once.
+    pub fn has_work(&self) -> bool {
+        self.walk_at.is_some() || self.up.as_ref().is_some_and(|up| !self.dirty.is_empty() && up.queued < HIGH_MARK)
+    }
+
+    /// One turn of the walk, then the keys that changed are told to the peer.
+    pub fn flush(&mut self, env: &mut Env, out: &mut Vec<Output>) {
+        if let Some(at) = self.walk_at {
+            let end = self.table.slots().min(at.saturating_add(WALK_BATCH));
+            for slot in at..end {
+                self.vote(slot, env, out);
+            }
+            self.walk_at = (end < self.table.slots()).then_some(end);
+        }
+        self.publish(env, out);
+        self.tell_alone(env, out);
+    }
+
+    /// Packs what changed into UPDATEs: one message's worth of prefixes to each route.
+    fn publish(&mut self, env: &mut Env, out: &mut Vec<Output>) {
+        let Some(up) = self.up.as_mut().filter(|up| up.queued < HIGH_MARK) else { return };
+        if self.dirty.is_empty() {
+            return;
+        }
+        let context = up.negotiated.context();
+        let batch = self.dirty.len().min(FLUSH_BATCH);
+        let Scratch { packed, prefixes, changed, .. } = &mut self.scratch;
+        changed.clear();
+        for slot in self.dirty.drain(..batch) {
+            let Some(e) = self.table.entry_mut(slot) else { continue };
+            let told = e.winner == e.published && e.flags & flag::RESEND == 0;
+            e.flags &= !(flag::DIRTY | flag::RESEND);
+            if !told {
+                changed.push((e.winner, slot));
+            }
+        }
+        changed.sort_unstable_by_key(|(winner, slot)| (*winner, *slot));
+        let mut rest = changed.as_slice();
+        while let Some(&(winner, _)) = rest.first() {
+            let n = rest.iter().take_while(|(w, _)| *w == winner).count();
+            let (group, tail) = rest.split_at(n);
+            rest = tail;
+            for v6 in [false, true] {
+                prefixes.clear();
+                for (_, slot) in group {
+                    prefixes.extend(self.table.entry(*slot).map(|e| e.prefix).filter(|p| (p.family().afi == 2) == v6));
+                }
+                if prefixes.is_empty() {
+                    continue;
+                }
+                let left_out = match winner {
+                    BlobId::NONE => 0,
+                    _ => encode::announce(env.routes.bytes(winner), prefixes, &context, packed),
+                };
+                if winner == BlobId::NONE || left_out > 0 {
+                    encode::withdraw(prefixes, &context, packed);
+                }
+                if left_out > 0 {
+                    let text = format!(
+                        "{left_out} prefixes cannot be announced, {} first: the attributes leave no room in a message",
+                        prefixes[0]
+                    );
+                    out.push(Output::Event(
+                        Event::new(env.now, "too-long", Severity::Alarm, text).with_session(&self.peer),
+                    ));
+                }
+            }
+            for (_, slot) in group {
+                let Some(e) = self.table.entry_mut(*slot) else { continue };
+                match (e.published, winner) {
+                    (BlobId::NONE, w) if w != BlobId::NONE => up.prefixes_out += 1,
+                    (p, BlobId::NONE) if p != BlobId::NONE => up.prefixes_out = up.prefixes_out.saturating_sub(1),
+                    _ => {}
+                }
+                if e.published != winner {
+                    if winner != BlobId::NONE {
+                        env.routes.retain(winner, 1);
+                    }
+                    env.routes.release(e.published);
+                    e.published = winner;
+                }
+            }
+        }
+        env.counters.published += changed.len() as u64;
+        for (_, slot) in changed.iter() {
+            self.table.tidy(*slot);
+        }
+        if !packed.is_empty() {
+            up.updates_out += 1;
+            up.last_published = env.now;
+            out.push(Output::SendPeer { conn: up.conn, bytes: packed.split().freeze() });
+        }
+        if self.dirty.is_empty() {
+            for family in up.refresh_end.drain(..) {
+                let end = RouteRefresh { family, kind: RefreshKind::End };
+                out.push(Output::SendPeer { conn: up.conn, bytes: end.encode() });
+            }
+        }
+    }
+
+    /// One End-of-RIB per family, after a quorum's, or after T of quiet (DESIGN decision 4).
+    pub(super) fn tick_end_of_rib(&mut self, env: &mut Env, out: &mut Vec<Output>) {
+        let (voters, quorum) = (env.voters, env.quorum());
+        if self.up.as_ref().is_none_or(|up| up.eor_sent.len() == up.negotiated.shared.families.len())
+            || self.walk_at.is_some()
+        {
+            return;
+        }
+        let t = env.t_us();
+        let seats = &self.seats;
+        let count = |family: &Family| {
+            let said = |s: &Seat| s.leg.as_ref().is_some_and(|l| l.eor.contains(family));
+            seats.iter().enumerate().filter(|(i, s)| voters.contains(*i as u8) && said(s)).count()
+        };
+        let Some(up) = self.up.as_ref() else { return };
+        let quiet = env.now >= up.last_published.max(up.since) + t;
+        let due: Vec<Family> = up
+            .negotiated
+            .shared
+            .families
+            .iter()
+            .copied()
+            .filter(|f| !up.eor_sent.contains(f) && (quiet || count(f) >= quorum))
+            .collect();
+        if due.is_empty() {
+            return;
+        }
+        self.publish(env, out);
+        if !self.dirty.is_empty() {
+            return; // the peer's queue is full: the marker follows the routes
+        }
+        let Some(up) = self.up.as_mut() else { return };
+        for family in due {
+            let mut b = BytesMut::new();
+            encode::end_of_rib(family, &mut b);
+            out.push(Output::SendPeer { conn: up.conn, bytes: b.freeze() });
+            up.eor_sent.push(family);
+        }
+    }
+
+    /// One instance alone drives, with an alarm (DESIGN decision 6).
+    fn tell_alone(&mut self, env: &mut Env, out: &mut Vec<Output>) {
+        let voting = env.voters.intersect(self.attached);
+        let alone = self.up.is_some() && env.voters.len() > 1 && voting.len() == 1;
+        if alone && !self.alone_told {
+            let who = voting.iter().next().map_or("?", |i| env.name(usize::from(i)));
+            let text = format!(
+                "{who} alone drives this session: its next fault would not be masked; bring another instance back"
+            );
+            env.tell(out, "one-alone", Severity::Alarm, &self.peer, text);
+        }
+        self.alone_told = alone;
+    }
+
+    /// A new leg of instance `i`: what the old one said counts as stale until it is said again.
+    pub(super) fn mark_stale(&mut self, i: usize) {
+        for slot in 0..self.table.slots() {
+            if self.table.candidates(slot).get(i).is_some_and(|c| *c != BlobId::NONE)
+                && let Some(e) = self.table.entry_mut(slot)
+            {
+                e.stale.insert(i as u8);
+            }
+        }
+    }
+
+    /// Instance `i` is level: what it has not said again it does not say any more.
+    pub(super) fn sweep_stale(&mut self, i: usize, env: &mut Env) {
+        for slot in 0..self.table.slots() {
+            let Some(e) = self.table.entry_mut(slot).filter(|e| e.stale.contains(i as u8)) else { continue };
+            e.stale.remove(i as u8);
+            if let Some(said) = self.table.candidates_mut(slot).get_mut(i) {
+                env.routes.release(std::mem::replace(said, BlobId::NONE));
+            }
+        }
+    }
+
+    /// The session ends: nobody disagrees about it any more.
+    pub(super) fn forget_dissent(&mut self, env: &mut Env) {
+        for slot in 0..self.table.slots() {
+            let Some(e) = self.table.entry(slot) else { continue };
+            for i in e.dissent.iter() {
+                if let Some(s) = env.instances.get_mut(usize::from(i)) {
+                    s.dissents_now = s.dissents_now.saturating_sub(1);
+                }
+            }
+        }
+    }
+}
