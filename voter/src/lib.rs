@@ -66,11 +66,7 @@ impl Rules {
     /// it came from a peer. Disturbing a steady key begins a new period, so a key that never rests
     /// is decided once in every `flap_cap_ms`. Whoever joins or leaves the electorate does not disturb.
     pub fn disturb(&self, first: Millis, last: Millis, now: Millis) -> (Millis, Millis) {
-        if now >= self.steady_at(first, last) {
-            (now, now)
-        } else {
-            (first, now)
-        }
+        if now >= self.steady_at(first, last) { (now, now) } else { (first, now) }
     }
 }
 
@@ -168,12 +164,7 @@ pub fn decide<V: Copy + Eq, A: Agreement<V>>(
         steady,
         overruled: ballot.overruled,
     };
-    let poll = Poll {
-        ballot,
-        electorate,
-        agreement,
-        steady,
-    };
+    let poll = Poll { ballot, electorate, agreement, steady };
     let Some(best) = poll.largest_group() else {
         return outcome; // nobody votes: not a disagreement, and the caller knows
     };
@@ -190,9 +181,7 @@ pub fn decide<V: Copy + Eq, A: Agreement<V>>(
     // Once steady, whoever is apart dissents, or nobody has a quorum; until then it is too early to tell.
     let observers = watched.intersect(present).minus(electorate);
     let with = poll.supporters(observers, best.value);
-    let apart = electorate
-        .minus(best.supporters)
-        .union(observers.minus(with));
+    let apart = electorate.minus(best.supporters).union(observers.minus(with));
     if !steady {
         let settled = best.majority && apart.is_empty();
         outcome.recheck_at = (!settled).then_some(steady_at);

@@ -10,11 +10,7 @@ impl Members {
 
     /// The instances 0 to `n` - 1.
     pub const fn first(n: usize) -> Members {
-        if n < 32 {
-            Members((1 << n) - 1)
-        } else {
-            Members(u32::MAX)
-        }
+        if n < 32 { Members((1 << n) - 1) } else { Members(u32::MAX) }
     }
 
     const fn bit(index: u8) -> u32 {
@@ -74,10 +70,6 @@ impl Members {
 
 impl FromIterator<u8> for Members {
     fn from_iter<I: IntoIterator<Item = u8>>(indexes: I) -> Members {
-        Members(
-            indexes
-                .into_iter()
-                .fold(0, |bits, index| bits | Self::bit(index)),
-        )
+        Members(indexes.into_iter().fold(0, |bits, index| bits | Self::bit(index)))
     }
 }

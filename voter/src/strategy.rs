@@ -59,11 +59,7 @@ impl<V: Copy + Eq, A: Agreement<V>> Poll<'_, V, A> {
             });
             if better {
                 let majority = supporters.len() * 2 > self.electorate.len();
-                best = Some(Group {
-                    value,
-                    supporters,
-                    majority,
-                });
+                best = Some(Group { value, supporters, majority });
             }
         }
         best
@@ -79,18 +75,9 @@ impl<V: Copy + Eq, A: Agreement<V>> Poll<'_, V, A> {
                 let enough = usize::from(k).min(self.electorate.len());
                 best.majority && (self.steady || best.supporters.len() >= enough)
             }
-            Strategy::FirstK { k } => {
-                best.majority && self.steady || self.is_first(usize::from(k), best)
-            }
+            Strategy::FirstK { k } => best.majority && self.steady || self.is_first(usize::from(k), best),
         };
-        (
-            if publish {
-                best.value
-            } else {
-                self.ballot.winner
-            },
-            None,
-        )
+        (if publish { best.value } else { self.ballot.winner }, None)
     }
 
     /// Whether k agree on the best value, and the winner has lost either its own k or the lead: the
@@ -107,19 +94,9 @@ impl<V: Copy + Eq, A: Agreement<V>> Poll<'_, V, A> {
     /// a majority that comes round to it, or another value of the master's, ends that. Without this
     /// memory any other instance's next change would bring the wrong route back for another T.
     fn master_slave(&self, best: &Group<V>) -> (V, Option<V>) {
-        let Ballot {
-            master_line,
-            winner,
-            overruled,
-            ..
-        } = *self.ballot;
-        let heir = master_line
-            .iter()
-            .copied()
-            .find(|&index| self.electorate.contains(index));
-        let master = heir
-            .or_else(|| self.electorate.iter().next())
-            .unwrap_or_default();
+        let Ballot { master_line, winner, overruled, .. } = *self.ballot;
+        let heir = master_line.iter().copied().find(|&index| self.electorate.contains(index));
+        let master = heir.or_else(|| self.electorate.iter().next()).unwrap_or_default();
         let masters = self.said(master).unwrap_or(winner);
         match overruled {
             _ if best.majority && best.supporters.contains(master) => (masters, None),

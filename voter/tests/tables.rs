@@ -12,13 +12,10 @@ struct Words(Vec<String>);
 
 impl Words {
     fn id(&mut self, word: &str) -> usize {
-        self.0
-            .iter()
-            .position(|known| known == word)
-            .unwrap_or_else(|| {
-                self.0.push(word.to_owned());
-                self.0.len() - 1
-            })
+        self.0.iter().position(|known| known == word).unwrap_or_else(|| {
+            self.0.push(word.to_owned());
+            self.0.len() - 1
+        })
     }
 }
 
@@ -54,9 +51,7 @@ fn millis(text: &str) -> Result<Millis, String> {
         (None, Some(number)) => (number, 1000.0),
         (None, None) => (text, 1000.0),
     };
-    let number: f64 = number
-        .parse()
-        .map_err(|_| format!("`{text}` is not a time"))?;
+    let number: f64 = number.parse().map_err(|_| format!("`{text}` is not a time"))?;
     Ok((number * unit).round() as Millis)
 }
 
@@ -65,19 +60,12 @@ fn rules(text: &str) -> Result<Rules, String> {
     let name = words.next().unwrap_or_default();
     let mut values: BTreeMap<&str, &str> = words.filter_map(|word| word.split_once('=')).collect();
     let mut take = |key: &str, default| values.remove(key).unwrap_or(default).to_owned();
-    let small = |text: String| {
-        text.parse::<u8>()
-            .map_err(|_| format!("`{text}` is no count"))
-    };
+    let small = |text: String| text.parse::<u8>().map_err(|_| format!("`{text}` is no count"));
     let (steady_ms, flap_cap_ms) = (millis(&take("T", "10s"))?, millis(&take("cap", "60s"))?);
     let min_voters = small(take("min_voters", "1"))?;
     let strategy = match name {
-        "wait-for-consensus" => Strategy::WaitForConsensus {
-            k: small(take("k", ""))?,
-        },
-        "first-k" => Strategy::FirstK {
-            k: small(take("k", ""))?,
-        },
+        "wait-for-consensus" => Strategy::WaitForConsensus { k: small(take("k", ""))? },
+        "first-k" => Strategy::FirstK { k: small(take("k", ""))? },
         "continuous-majority" => Strategy::ContinuousMajority,
         "master-slave" => Strategy::MasterSlave,
         other => return Err(format!("unknown strategy `{other}`")),
@@ -85,12 +73,7 @@ fn rules(text: &str) -> Result<Rules, String> {
     if let Some(key) = values.keys().next() {
         return Err(format!("unknown setting `{key}`"));
     }
-    Ok(Rules {
-        strategy,
-        steady_ms,
-        flap_cap_ms,
-        min_voters,
-    })
+    Ok(Rules { strategy, steady_ms, flap_cap_ms, min_voters })
 }
 
 impl Case {
@@ -113,9 +96,7 @@ impl Case {
 
     fn instance(&self, name: &str) -> Result<u8, String> {
         let index = self.names.iter().position(|known| known == name);
-        index
-            .map(|index| index as u8)
-            .ok_or_else(|| format!("who is `{name}`?"))
+        index.map(|index| index as u8).ok_or_else(|| format!("who is `{name}`?"))
     }
 
     fn header(&mut self, key: &str, text: &str) -> Result<(), String> {
@@ -127,11 +108,7 @@ impl Case {
                     self.names.push(name.to_owned());
                     self.candidates.push(0);
                     self.master_line.push(index);
-                    let role = if key == "voters" {
-                        &mut self.electorate
-                    } else {
-                        &mut self.watched
-                    };
+                    let role = if key == "voters" { &mut self.electorate } else { &mut self.watched };
                     role.insert(index);
                 }
             }
@@ -199,10 +176,7 @@ impl Case {
         };
         if !outcome.dissent.is_empty() {
             said += ", dissent";
-            outcome
-                .dissent
-                .iter()
-                .for_each(|i| said = format!("{said} {}", self.names[i as usize]));
+            outcome.dissent.iter().for_each(|i| said = format!("{said} {}", self.names[i as usize]));
         }
         if outcome.lost_quorum {
             said += ", quorum lost";
@@ -212,10 +186,7 @@ impl Case {
 
     fn step(&mut self, line: &str) -> Result<(), String> {
         let (left, expected) = line.split_once("->").ok_or("no `->`")?;
-        let (time, events) = left
-            .trim()
-            .split_once(char::is_whitespace)
-            .unwrap_or((left.trim(), ""));
+        let (time, events) = left.trim().split_once(char::is_whitespace).unwrap_or((left.trim(), ""));
         let at = START + millis(time.strip_prefix("t=").ok_or("no `t=`")?)?;
         if at < self.now {
             return Err("time goes backwards".to_owned());
@@ -239,10 +210,9 @@ impl Case {
 
     fn nothing_due_before(&self, at: Millis) -> Result<(), String> {
         match self.due {
-            Some(due) if due < at => Err(format!(
-                "a line is missing: the voter wants to be asked at {} ms",
-                due - START
-            )),
+            Some(due) if due < at => {
+                Err(format!("a line is missing: the voter wants to be asked at {} ms", due - START))
+            }
             _ => Ok(()),
         }
     }
@@ -268,11 +238,7 @@ fn play(path: &Path) -> (usize, Vec<String>) {
             None => Err("what is this?".to_owned()),
         };
         if let Err(error) = result {
-            errors.push(format!(
-                "{}:{}: {line}\n      {error}",
-                path.display(),
-                number + 1
-            ));
+            errors.push(format!("{}:{}: {line}\n      {error}", path.display(), number + 1));
         }
     }
     (cases - 1, errors)
