@@ -153,7 +153,7 @@ impl Core {
             Input::PeerAccepted { conn, peer, local } => match self.session_for(peer, out) {
                 Some(s) => {
                     self.conns.insert(conn, s);
-                    self.sessions[s].accepted(conn, local, &mut self.env, out);
+                    self.sessions[s].accepted(conn, peer, local, &mut self.env, out);
                 }
                 None => out.push(Output::ClosePeer { conn, abort: true }),
             },

@@ -5,13 +5,15 @@ use crate::event::Severity;
 use replay::level;
 use wire::bgp::frame::{self, Message, MessageType};
 use wire::bgp::message::{self, RefreshKind, RouteRefresh};
-use wire::bgp::{Prefix, encode};
+use wire::bgp::encode;
 
 /// First wait before an instance is offered a leg again; doubles up to the cap.
 const OFFER_BACKOFF_US: Micros = 1_000_000;
 const OFFER_BACKOFF_MAX: u32 = 5;
 /// An instance that accepted a leg or dialled and then says nothing is given up after this.
 const LEG_OPEN_WAIT_US: Micros = 30_000_000;
+/// Messages (End-of-RIB, end of refresh) kept until a levelling leg has been told every key.
+const MAX_OWED: usize = 16;
 /// Keys told to a levelling leg in one go.
 const LEVEL_BATCH: usize = 2000;
 /// A leg that was given everything counts after this many times T even where its output never falls quiet.
@@ -40,35 +42,28 @@ impl Session {
             Some((conn, _)) => self.connect_leg(i, conn, env, out),
             None => {
                 let conn = ConnId(env.fresh_id());
-                self.add_ext(conn, true, None, env.now);
-                out.push(Output::Dial { conn, peer: self.peer, local, leg: id });
+                let mut peer = self.peer;
+                peer.set_port(env.config.port);
+                self.add_ext(conn, true, None, peer, env.now);
+                out.push(Output::Dial { conn, peer, local, leg: id });
             }
         }
     }
 
     /// Tells a waiting leg that its connect succeeded.
     pub(super) fn connect_leg(&mut self, i: usize, conn: ConnId, env: &mut Env, out: &mut Vec<Output>) {
-        let Some(local) = self.exts.iter().find(|e| e.id == conn).and_then(|e| e.local) else { return };
-        let peer = self.peer_with_port();
+        let Some(ext) = self.exts.iter().find(|e| e.id == conn) else { return };
+        let (Some(local), peer) = (ext.local, ext.remote) else { return };
         let Some(leg) = self.seats[i].leg.as_mut().filter(|l| l.state == LegState::Connecting) else { return };
         leg.state = LegState::OpenWait;
         leg.hold_until = env.now + LEG_OPEN_WAIT_US;
         out.push(Output::LegConnected { leg: leg.id, local, peer, conn: Some(conn) });
     }
 
-    fn peer_with_port(&self) -> SocketAddr {
-        let mut peer = self.peer;
-        peer.set_port(179);
-        peer
-    }
-
     /// Hands every listening instance without a leg a new one, where the peer is there.
     pub(super) fn offer_legs(&mut self, env: &mut Env, out: &mut Vec<Output>) {
-        let Some((conn, Some(local))) =
-            self.foremost().filter(|e| e.state >= ExtState::Connected).map(|e| (e.id, e.local))
-        else {
-            return;
-        };
+        let Some(ext) = self.foremost().filter(|e| e.state >= ExtState::Connected) else { return };
+        let (conn, Some(local), peer) = (ext.id, ext.local, ext.remote) else { return };
         if env.now < self.offer_from {
             return;
         }
@@ -84,7 +79,6 @@ impl Session {
             seat.leg = Some(leg);
             seat.next_offer = env.now + (OFFER_BACKOFF_US << seat.backoff.min(OFFER_BACKOFF_MAX));
             seat.backoff += 1;
-            let peer = self.peer_with_port();
             let instance = super::super::io::InstanceId(i as u8);
             out.push(Output::OfferLeg { leg: id, instance, listener, peer, local, conn: Some(conn) });
         }
@@ -174,6 +168,7 @@ impl Session {
     fn leg_established(&mut self, i: usize, env: &mut Env, out: &mut Vec<Output>) {
         let keys = env.stores[self.index].prefixes_by_attributes(None);
         let empty = keys.is_empty();
+        let families = self.up.as_ref().map(|up| up.negotiated.shared.families.clone()).unwrap_or_default();
         let peer_eor = self.up.as_ref().map(|up| up.peer_eor.clone()).unwrap_or_default();
         let seat = &mut self.seats[i];
         (seat.backoff, seat.rejected) = (0, None);
@@ -185,16 +180,16 @@ impl Session {
         let (id, hold_us) = (leg.id, leg.hold_us);
         leg.hold_until = if hold_us > 0 { env.now + hold_us } else { Micros::MAX };
         if !empty {
-            let mut todo = level::Todo::default();
-            todo.extend(keys);
-            leg.feed = Feed::Levelling(todo);
+            leg.level_mode().extend(keys);
             env.unlevel[self.index].insert(i as u8);
-        } else {
-            // The peer's End-of-RIB may have come while this leg was on its way.
-            for family in peer_eor {
-                let mut b = BytesMut::new();
-                encode::end_of_rib(family, &mut b);
-                out.push(Output::SendLeg { leg: id, bytes: b.freeze() });
+        }
+        // The End-of-RIB closes the replay; where there is nothing to replay it is passed on if the peer's has come already.
+        for family in if empty { peer_eor } else { families } {
+            let mut b = BytesMut::new();
+            encode::end_of_rib(family, &mut b);
+            match empty {
+                true => out.push(Output::SendLeg { leg: id, bytes: b.freeze() }),
+                false => leg.owe(b.freeze()),
             }
         }
         self.mark_stale(i);
@@ -210,18 +205,18 @@ impl Session {
     }
 
     /// Gives a peer's message to every leg; its prefixes stand in `scratch.keys`.
-    pub(super) fn replicate(&mut self, bytes: Bytes, _env: &mut Env, out: &mut Vec<Output>) {
+    pub(super) fn replicate(&mut self, bytes: Bytes, out: &mut Vec<Output>) {
         let keys = std::mem::take(&mut self.scratch.keys);
         for s in &mut self.seats {
             let Some(leg) = s.leg.as_mut().filter(|l| l.state == LegState::Established) else { continue };
+            if matches!(leg.feed, Feed::Live) && leg.queued > HIGH_MARK {
+                // Slow is not dead: from here on only which keys changed is kept.
+                leg.level_mode();
+            }
             match &mut leg.feed {
+                // A message without keys is an End-of-RIB (or one that says nothing): it must not overtake what is still to be told.
+                Feed::Levelling(_) if keys.is_empty() => leg.owe(bytes.clone()),
                 Feed::Levelling(todo) => todo.extend(keys.iter().copied()),
-                Feed::Live if leg.queued > HIGH_MARK => {
-                    // Slow is not dead: from here on only which keys changed is kept.
-                    let mut todo = level::Todo::default();
-                    todo.extend(keys.iter().copied());
-                    leg.feed = Feed::Levelling(todo);
-                }
                 Feed::Live => {
                     leg.queued += bytes.len();
                     out.push(Output::SendLeg { leg: leg.id, bytes: bytes.clone() });
@@ -251,12 +246,11 @@ impl Session {
             return;
         }
         leg.feed = Feed::Live;
+        for bytes in leg.after_feed.drain(..) {
+            out.push(Output::SendLeg { leg: leg.id, bytes });
+        }
         if !leg.level && leg.fed_since.is_none() {
             leg.fed_since = Some(env.now);
-            for family in &up.negotiated.shared.families {
-                encode::end_of_rib(*family, packed);
-            }
-            out.push(Output::SendLeg { leg: leg.id, bytes: packed.split().freeze() });
         }
     }
 
@@ -269,39 +263,20 @@ impl Session {
         self.feed(i, env, out);
     }
 
-    /// ROUTE-REFRESH from an instance is answered from the store (DESIGN decision 8).
+    /// ROUTE-REFRESH from an instance is answered from the store (DESIGN decision 8), through the same bounded way as a late joiner.
     fn leg_refresh(&mut self, i: usize, r: RouteRefresh, env: &mut Env, out: &mut Vec<Output>) {
         let Some(up) = self.up.as_ref() else { return };
         let Some(leg) = self.seats[i].leg.as_mut() else { return };
         if r.kind != RefreshKind::Request || !up.negotiated.shared.families.contains(&r.family) {
             return;
         }
-        let enhanced = up.negotiated.shared.enhanced_refresh;
-        let mark = |kind, out: &mut Vec<Output>| {
-            if enhanced {
-                let bytes = RouteRefresh { family: r.family, kind }.encode();
-                out.push(Output::SendLeg { leg: leg.id, bytes });
-            }
-        };
-        mark(RefreshKind::Begin, out);
-        let mut keys: Vec<Prefix> = env.stores[self.index].prefixes_by_attributes(Some(r.family));
-        level::replay(
-            &env.stores[self.index],
-            &env.blobs,
-            &mut keys,
-            &up.negotiated.context(),
-            &mut self.scratch.packed,
-        );
-        let bytes = self.scratch.packed.split().freeze();
-        leg.queued += bytes.len();
-        let id = leg.id;
-        if !bytes.is_empty() {
-            out.push(Output::SendLeg { leg: id, bytes });
+        if up.negotiated.shared.enhanced_refresh {
+            let begin = RouteRefresh { family: r.family, kind: RefreshKind::Begin };
+            out.push(Output::SendLeg { leg: leg.id, bytes: begin.encode() });
+            leg.owe(RouteRefresh { family: r.family, kind: RefreshKind::End }.encode());
         }
-        if enhanced {
-            let bytes = RouteRefresh { family: r.family, kind: RefreshKind::End }.encode();
-            out.push(Output::SendLeg { leg: id, bytes });
-        }
+        leg.level_mode().extend(env.stores[self.index].prefixes_by_attributes(Some(r.family)));
+        self.feed(i, env, out);
     }
 
     /// An instance's NOTIFICATION stays inside (DESIGN decision 7).
@@ -315,7 +290,7 @@ impl Session {
             self.seats[i].ceased = Some(n);
             env.tell_of(out, "leg-cease", Severity::Info, &self.peer, i, text);
         } else {
-            if state == Some(LegState::OpenConfirm) {
+            if state == Some(LegState::OpenConfirm) && n.code == 2 {
                 self.seats[i].rejected = Some(n);
             }
             env.tell_of(out, "leg-notification", Severity::Warning, &self.peer, i, text);
@@ -413,6 +388,26 @@ impl Session {
     }
 }
 
+impl Leg {
+    /// From now on this leg is told keys, not messages; gives the set of keys.
+    fn level_mode(&mut self) -> &mut level::Todo {
+        if matches!(self.feed, Feed::Live) {
+            self.feed = Feed::Levelling(level::Todo::default());
+        }
+        match &mut self.feed {
+            Feed::Levelling(todo) => todo,
+            Feed::Live => unreachable!("set just above"),
+        }
+    }
+
+    /// Keeps a message until every key has been told. Bounded: a peer that sends more of them than that gets none of the rest through.
+    fn owe(&mut self, bytes: Bytes) {
+        if self.after_feed.len() < MAX_OWED {
+            self.after_feed.push(bytes);
+        }
+    }
+}
+
 fn new_leg(id: LegId, state: LegState, offered: bool, now: Micros) -> Leg {
     Leg {
         id,
@@ -428,5 +423,6 @@ fn new_leg(id: LegId, state: LegState, offered: bool, now: Micros) -> Leg {
         fed_since: None,
         last_update: now,
         eor: Vec::new(),
+        after_feed: Vec::new(),
     }
 }

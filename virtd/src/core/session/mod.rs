@@ -59,6 +59,8 @@ pub struct Ext {
     pub state: ExtState,
     /// Its addresses, once known.
     pub local: Option<SocketAddr>,
+    /// The peer's end, its port included.
+    remote: SocketAddr,
     /// The peer's OPEN, once received.
     peer_open: Option<Open>,
     negotiated: Option<Negotiated>,
@@ -117,6 +119,8 @@ pub struct Leg {
     last_update: Micros,
     /// Families whose End-of-RIB it sent.
     eor: Vec<Family>,
+    /// Messages that follow once every key has been told: End-of-RIB, end of a refresh.
+    after_feed: Vec<Bytes>,
 }
 
 /// Per instance, what outlives its legs.

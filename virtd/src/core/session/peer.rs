@@ -13,7 +13,7 @@ use wire::bgp::{Prefix, encode};
 
 impl Session {
     /// The peer connected to us.
-    pub fn accepted(&mut self, conn: ConnId, local: SocketAddr, env: &mut Env, out: &mut Vec<Output>) {
+    pub fn accepted(&mut self, conn: ConnId, peer: SocketAddr, local: SocketAddr, env: &mut Env, out: &mut Vec<Output>) {
         let wanted =
             self.seats.iter().enumerate().any(|(i, s)| s.leg.is_some() || env.listener_for(i, local.ip()).is_some());
         if !wanted {
@@ -28,7 +28,7 @@ impl Session {
         for e in self.exts.extract_if(.., |e| e.state == ExtState::Connect) {
             out.push(Output::ClosePeer { conn: e.id, abort: true });
         }
-        self.add_ext(conn, false, Some(local), env.now);
+        self.add_ext(conn, false, Some(local), peer, env.now);
         self.offer_from = env.now;
         self.tcp_stands(conn, env, out);
     }
@@ -55,12 +55,13 @@ impl Session {
         }
     }
 
-    pub(super) fn add_ext(&mut self, id: ConnId, dialled: bool, local: Option<SocketAddr>, now: Micros) {
+    pub(super) fn add_ext(&mut self, id: ConnId, dialled: bool, local: Option<SocketAddr>, remote: SocketAddr, now: Micros) {
         self.exts.push(Ext {
             id,
             dialled,
             state: if dialled { ExtState::Connect } else { ExtState::Connected },
             local,
+            remote,
             peer_open: None,
             negotiated: None,
             keepalive_sent: false,
@@ -314,7 +315,7 @@ impl Session {
         if self.remember(&stored, env).is_none() {
             self.scratch.keys.clear();
         }
-        self.replicate(bytes, env, out);
+        self.replicate(bytes, out);
     }
 
     /// Takes the UPDATE into the store; its prefixes are left in `scratch.keys`.

@@ -140,12 +140,12 @@ impl Session {
     fn vote(&mut self, slot: u32, env: &mut Env, out: &mut Vec<Output>) {
         let now = env.now_ms();
         let Some(e) = self.table.entry(slot) else { return };
-        let mut last_age = age_ms(now, e.last_ms);
+        let (mut first_age, mut last_age) = (age_ms(now, e.first_ms), age_ms(now, e.last_ms));
         // Input disturbs a key too; it matters only where the key would otherwise count as steady.
         if last_age >= env.rules.steady_ms
-            && let Some(age) = env.input_age_ms(&e.prefix)
+            && let Some(age) = env.input_age_ms(&e.prefix).filter(|age| *age < env.rules.steady_ms)
         {
-            last_age = last_age.min(age);
+            (first_age, last_age) = (age, age);
         }
         let electorate = self.electorate(&e.prefix, env);
         let ballot = Ballot {
@@ -154,14 +154,20 @@ impl Session {
             master_line: &env.master_line,
             winner: e.winner,
             overruled: e.overruled,
-            first_disturbed: now - age_ms(now, e.first_ms).max(last_age).min(now),
+            first_disturbed: now - first_age.max(last_age).min(now),
             last_disturbed: now - last_age.min(now),
         };
         let watched = env.observers.intersect(self.attached);
         let outcome = voter::decide(&env.rules, &ballot, watched, &ById(&env.routes), now);
         let (was_dissent, was_lost) = (e.dissent, e.flags & flag::NO_QUORUM != 0);
         self.settle(slot, &outcome, env);
-        let dissent = if self.warming(slot, outcome.dissent, env) { Members::default() } else { outcome.dissent };
+        let dissent = match self.warming(slot, outcome.dissent, env) {
+            true => {
+                self.recheck_at(slot, now + env.rules.steady_ms, env);
+                Members::default()
+            }
+            false => outcome.dissent,
+        };
         if outcome.steady && (dissent != was_dissent || outcome.lost_quorum != was_lost) {
             self.judge(slot, dissent, outcome.lost_quorum, electorate, env, out);
         }
@@ -170,7 +176,6 @@ impl Session {
 
     /// Carries an outcome into the table: the winner, the recheck, the list of keys to tell.
     fn settle(&mut self, slot: u32, outcome: &voter::Outcome<BlobId>, env: &mut Env) {
-        let index = self.index as u32;
         let Some(e) = self.table.entry_mut(slot) else { return };
         let mut keep = |new: BlobId, old: BlobId| {
             if new != BlobId::NONE {
@@ -192,9 +197,14 @@ impl Session {
             e.flags |= flag::DIRTY;
             self.dirty.push(slot);
         }
-        if let Some(at) = outcome.recheck_at
-            && e.flags & flag::QUEUED == 0
-        {
+        if let Some(at) = outcome.recheck_at {
+            self.recheck_at(slot, at, env);
+        }
+    }
+
+    fn recheck_at(&mut self, slot: u32, at: u64, env: &mut Env) {
+        let index = self.index as u32;
+        if let Some(e) = self.table.entry_mut(slot).filter(|e| e.flags & flag::QUEUED == 0) {
             e.flags |= flag::QUEUED;
             env.rechecks.push(Reverse((at, index, slot)));
         }

@@ -1,0 +1,412 @@
+//! A router in a box: the real core, simulated peers and simulated instances under a virtual clock. It complements the
+//! scenarios with real daemons, which cannot be seeded and cannot fail on command at a chosen microsecond.
+//!
+//! A simulated instance is a route server: what it hears on one leg it sends on its other legs with its AS prepended, each
+//! instance in a style of its own (attribute order, extended length bit), as real daemons differ.
+
+use bytes::{Bytes, BytesMut};
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use virtd::config::Config;
+use virtd::core::Core;
+use virtd::core::io::{ConnId, Input, InstanceId, LegId, ListenerId, Output};
+use virtd::event::Event;
+use wire::bgp::frame::{HEADER_LEN, Message, MessageType, next_message};
+use wire::bgp::message::{Capability, Open, keepalive};
+use wire::bgp::update::{Attributes, Update, attr};
+use wire::bgp::{Family, Notification, Prefix};
+
+pub const LOCAL: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 254);
+pub const OUR_AS: u32 = 64500;
+
+pub fn peer_addr(n: u8) -> SocketAddr {
+    SocketAddr::new(IpAddr::V4(Ipv4Addr::new(192, 0, 2, n)), 0)
+}
+
+pub fn prefix(s: &str) -> Prefix {
+    s.parse().expect("a prefix")
+}
+
+fn open(asn: u32, id: Ipv4Addr, hold: u16) -> Bytes {
+    let capabilities = vec![Capability::Multiprotocol(Family::IPV4_UNICAST), Capability::RouteRefresh, Capability::FourOctetAs(asn)];
+    Open { asn, hold_time_s: hold, router_id: id, capabilities }.encode()
+}
+
+/// An UPDATE message; `style` changes how it is written, never what it means.
+pub fn update(prefixes: &[Prefix], withdrawn: &[Prefix], path: &[u32], next_hop: Ipv4Addr, med: Option<u32>, style: usize) -> Bytes {
+    let mut attributes: Vec<Vec<u8>> = Vec::new();
+    if !prefixes.is_empty() {
+        let mut as_path = vec![2, path.len() as u8];
+        path.iter().for_each(|a| as_path.extend(a.to_be_bytes()));
+        attributes.push(vec![0x40, attr::ORIGIN, 1, 0]);
+        let mut a = if style == 1 { vec![0x50, attr::AS_PATH, 0, as_path.len() as u8] } else { vec![0x40, attr::AS_PATH, as_path.len() as u8] };
+        a.extend(as_path);
+        attributes.push(a);
+        let mut nh = vec![0x40, attr::NEXT_HOP, 4];
+        nh.extend(next_hop.octets());
+        attributes.push(nh);
+        if let Some(med) = med {
+            let mut m = vec![0x80, attr::MULTI_EXIT_DISC, 4];
+            m.extend(med.to_be_bytes());
+            attributes.push(m);
+        }
+        if style == 2 {
+            attributes.reverse();
+        }
+    }
+    let nlri = |list: &[Prefix]| -> Vec<u8> {
+        list.iter().flat_map(|p| std::iter::once(p.len()).chain(p.octets().iter().copied()).collect::<Vec<u8>>()).collect()
+    };
+    let (w, a, n) = (nlri(withdrawn), attributes.concat(), nlri(prefixes));
+    let mut m = vec![0xff; 16];
+    m.extend(((HEADER_LEN + 4 + w.len() + a.len() + n.len()) as u16).to_be_bytes());
+    m.push(2);
+    m.extend((w.len() as u16).to_be_bytes());
+    m.extend(w);
+    m.extend((a.len() as u16).to_be_bytes());
+    m.extend(a);
+    m.extend(n);
+    Bytes::from(m)
+}
+
+/// How an instance misbehaves.
+#[derive(Clone, Default, Debug)]
+pub struct Fault {
+    /// Adds this MED to what it sends about the prefix.
+    pub lies_about: BTreeSet<Prefix>,
+    /// Swallows what it should send about the prefix.
+    pub hides: BTreeSet<Prefix>,
+    /// Says nothing at all any more, keepalives included.
+    pub mute: bool,
+}
+
+/// One leg as the instance sees it.
+#[derive(Default)]
+struct SimLeg {
+    id: u64,
+    peer: u8,
+    buf: BytesMut,
+    up: bool,
+}
+
+#[derive(Default)]
+pub struct SimInstance {
+    legs: Vec<SimLeg>,
+    /// (peer, prefix) -> path: its Adj-RIB-In.
+    rib: BTreeMap<(u8, Prefix), Vec<u32>>,
+    pub fault: Fault,
+    pub listening: bool,
+    /// What it was told, in order: (peer, announced, withdrawn).
+    pub heard: Vec<(u8, Vec<Prefix>, Vec<Prefix>)>,
+    pub eor_heard: u32,
+}
+
+#[derive(Default)]
+pub struct SimPeer {
+    pub conn: Option<ConnId>,
+    buf: BytesMut,
+    /// prefix -> (path, MED) as it stands now.
+    pub table: BTreeMap<Prefix, (Vec<u32>, Option<u32>)>,
+    pub notifications: Vec<Notification>,
+    pub updates: u64,
+    pub closed: u32,
+    pub eor: u32,
+    pub established: bool,
+    /// Every state each prefix went through.
+    pub history: Vec<(Prefix, Option<u32>, bool)>,
+}
+
+pub struct Sim {
+    pub core: Core,
+    pub now: u64,
+    pub instances: Vec<SimInstance>,
+    pub peers: BTreeMap<u8, SimPeer>,
+    pub events: Vec<Event>,
+    next_odd: u64,
+    next_keepalive: u64,
+}
+
+impl Sim {
+    pub fn new(config: &Config) -> Sim {
+        let n = config.instances.len();
+        let mut sim = Sim {
+            core: Core::new(config, 0),
+            now: 0,
+            instances: (0..n).map(|_| SimInstance::default()).collect(),
+            peers: BTreeMap::new(),
+            events: Vec::new(),
+            next_odd: 1,
+            next_keepalive: 2_000_000,
+        };
+        (0..n).for_each(|i| sim.start_instance(i));
+        sim
+    }
+
+    fn odd(&mut self) -> u64 {
+        self.next_odd += 2;
+        self.next_odd
+    }
+
+    /// The instance's process starts and listens.
+    pub fn start_instance(&mut self, i: usize) {
+        self.instances[i] = SimInstance { listening: true, ..SimInstance::default() };
+        self.input(Input::InstanceAttached { instance: InstanceId(i as u8), pid: 100 + i as u32 });
+        let local = "0.0.0.0:179".parse().expect("an address");
+        self.input(Input::Listening { instance: InstanceId(i as u8), listener: ListenerId(1000 + 2 * i as u64 + 1), local, v6_only: false });
+    }
+
+    /// The instance's process dies: every leg and the listening socket close.
+    pub fn kill_instance(&mut self, i: usize) {
+        let legs: Vec<u64> = self.instances[i].legs.drain(..).map(|l| l.id).collect();
+        self.instances[i].listening = false;
+        self.input(Input::ListenerClosed { listener: ListenerId(1000 + 2 * i as u64 + 1) });
+        legs.into_iter().for_each(|l| self.input(Input::LegClosed { leg: LegId(l) }));
+        self.input(Input::InstanceDetached { instance: InstanceId(i as u8) });
+    }
+
+    /// Peer `n` connects and sends its OPEN.
+    pub fn connect_peer(&mut self, n: u8) {
+        let conn = ConnId(self.odd());
+        self.peers.insert(n, SimPeer { conn: Some(conn), ..SimPeer::default() });
+        let mut peer = peer_addr(n);
+        peer.set_port(40000);
+        self.input(Input::PeerAccepted { conn, peer, local: SocketAddr::new(LOCAL.into(), 179) });
+        self.peer_sends(n, &open(64500 + u32::from(n), Ipv4Addr::new(10, 0, 0, n), 90));
+    }
+
+    pub fn peer_sends(&mut self, n: u8, bytes: &[u8]) {
+        if let Some(conn) = self.peers.get(&n).and_then(|p| p.conn) {
+            let mut buf = BytesMut::from(bytes);
+            self.input(Input::PeerBytes { conn, buf: &mut buf });
+        }
+    }
+
+    pub fn leg_sends(&mut self, i: usize, peer: u8, bytes: &[u8]) {
+        if let Some(id) = self.instances[i].legs.iter().find(|l| l.peer == peer).map(|l| l.id) {
+            self.send_leg(id, bytes);
+        }
+    }
+
+    fn send_leg(&mut self, id: u64, bytes: &[u8]) {
+        let mut buf = BytesMut::from(bytes);
+        self.input(Input::LegBytes { leg: LegId(id), buf: &mut buf });
+    }
+
+    pub fn announce(&mut self, n: u8, prefixes: &[&str], path: &[u32]) {
+        let list: Vec<Prefix> = prefixes.iter().map(|p| prefix(p)).collect();
+        let IpAddr::V4(nh) = peer_addr(n).ip() else { return };
+        self.peer_sends(n, &update(&list, &[], path, nh, None, 0));
+    }
+
+    pub fn withdraw(&mut self, n: u8, prefixes: &[&str]) {
+        let list: Vec<Prefix> = prefixes.iter().map(|p| prefix(p)).collect();
+        self.peer_sends(n, &update(&[], &list, &[], LOCAL, None, 0));
+    }
+
+    fn input(&mut self, input: Input<'_>) {
+        let mut out = Vec::new();
+        self.core.handle(self.now, input, &mut out);
+        self.core.flush(self.now, &mut out);
+        self.carry_out(out);
+    }
+
+    fn carry_out(&mut self, out: Vec<Output>) {
+        for o in out {
+            match o {
+                Output::Event(e) => self.events.push(e),
+                Output::OfferLeg { leg, instance, peer, .. } => self.leg_starts(leg, usize::from(instance.0), peer),
+                Output::SendLeg { leg, bytes } => self.leg_hears(leg, &bytes),
+                Output::CloseLeg { leg } => self.instances.iter_mut().for_each(|i| i.close(leg)),
+                Output::SendPeer { conn, bytes } => self.peer_hears(conn, &bytes),
+                Output::ClosePeer { conn, .. } => {
+                    for p in self.peers.values_mut().filter(|p| p.conn == Some(conn)) {
+                        (p.conn, p.established) = (None, false);
+                        p.closed += 1;
+                    }
+                }
+                other => panic!("the simulation has nobody to do {other:?}"),
+            }
+        }
+    }
+
+    fn leg_starts(&mut self, leg: LegId, i: usize, peer: SocketAddr) {
+        if !self.instances[i].listening {
+            return self.input(Input::LegClosed { leg });
+        }
+        let IpAddr::V4(a) = peer.ip() else { return };
+        self.instances[i].legs.push(SimLeg { id: leg.0, peer: a.octets()[3], ..SimLeg::default() });
+        self.send_leg(leg.0, &open(OUR_AS, Ipv4Addr::new(10, 9, 9, 9), 90));
+    }
+
+    fn leg_hears(&mut self, leg: LegId, bytes: &[u8]) {
+        let Some(i) = self.instances.iter().position(|i| i.legs.iter().any(|l| l.id == leg.0)) else { return };
+        let mut messages = Vec::new();
+        if let Some(l) = self.instances[i].legs.iter_mut().find(|l| l.id == leg.0) {
+            l.buf.extend_from_slice(bytes);
+            while let Ok(Some(m)) = next_message(&mut l.buf, false) {
+                messages.push(m);
+            }
+        }
+        for m in messages {
+            if self.instances[i].fault.mute {
+                continue;
+            }
+            let answers = self.instances[i].hear(i, leg.0, &m);
+            for (id, bytes) in answers {
+                self.send_leg(id, &bytes);
+            }
+        }
+    }
+
+    fn peer_hears(&mut self, conn: ConnId, bytes: &[u8]) {
+        let Some(n) = self.peers.iter().find(|(_, p)| p.conn == Some(conn)).map(|(n, _)| *n) else { return };
+        let mut answer = false;
+        if let Some(p) = self.peers.get_mut(&n) {
+            p.buf.extend_from_slice(bytes);
+            while let Some(m) = next_message(&mut p.buf, false).expect("the router never sends a malformed frame") {
+                answer |= p.hear(&m);
+            }
+        }
+        if answer {
+            self.peer_sends(n, &keepalive());
+        }
+    }
+
+    /// Lets time pass in small steps, with everybody's keepalives.
+    pub fn run(&mut self, us: u64) {
+        let end = self.now + us;
+        while self.now < end {
+            let deadline = self.core.deadline().unwrap_or(end).max(self.now + 1);
+            self.now = deadline.min(self.next_keepalive).min(end);
+            if self.now >= self.next_keepalive {
+                self.next_keepalive += 2_000_000;
+                let up: Vec<u8> = self.peers.iter().filter(|(_, p)| p.established).map(|(n, _)| *n).collect();
+                up.into_iter().for_each(|n| self.peer_sends(n, &keepalive()));
+                let alive = self.instances.iter().filter(|i| !i.fault.mute);
+                let legs: Vec<u64> = alive.flat_map(|i| i.legs.iter().filter(|l| l.up).map(|l| l.id)).collect();
+                legs.into_iter().for_each(|l| self.send_leg(l, &keepalive()));
+            }
+            self.input(Input::Tick);
+        }
+    }
+
+    pub fn table(&self, n: u8) -> BTreeMap<Prefix, (Vec<u32>, Option<u32>)> {
+        self.peers[&n].table.clone()
+    }
+
+    pub fn events_of(&self, kind: &str) -> Vec<&Event> {
+        self.events.iter().filter(|e| e.kind == kind).collect()
+    }
+
+    /// What a peer must see when nothing went wrong.
+    pub fn no_reset(&self) -> bool {
+        self.peers.values().all(|p| p.closed == 0 && p.notifications.is_empty())
+    }
+}
+
+impl SimInstance {
+    fn close(&mut self, leg: LegId) {
+        let gone = self.legs.iter().find(|l| l.id == leg.0).map(|l| l.peer);
+        self.legs.retain(|l| l.id != leg.0);
+        if let Some(peer) = gone {
+            self.rib.retain(|(p, _), _| *p != peer);
+        }
+    }
+
+    /// What it answers to a message: (leg, bytes).
+    fn hear(&mut self, style: usize, leg: u64, m: &Message) -> Vec<(u64, Bytes)> {
+        let Some(l) = self.legs.iter_mut().find(|l| l.id == leg) else { return vec![] };
+        let from = l.peer;
+        match m.kind {
+            MessageType::Open => {
+                l.up = true;
+                let mut answers = vec![(leg, keepalive())];
+                // A new session is given everything known from the others.
+                for ((p, prefix), path) in self.rib.clone() {
+                    if p != from {
+                        answers.extend(self.says(style, from, prefix, Some(&path)).map(|b| (leg, b)));
+                    }
+                }
+                answers
+            }
+            MessageType::Update => {
+                let u = Update::parse(m.body()).expect("the router never sends an instance a malformed UPDATE here");
+                if u.end_of_rib().is_some() {
+                    self.eor_heard += 1;
+                    return vec![];
+                }
+                self.heard.push((from, u.nlri.collect(), u.withdrawn.collect()));
+                let path = path_of(&u);
+                let mut changes: Vec<(Prefix, Option<Vec<u32>>)> = u.withdrawn.map(|p| (p, None)).collect();
+                changes.extend(u.nlri.map(|p| (p, Some(path.clone()))));
+                let others: Vec<(u64, u8)> = self.legs.iter().filter(|l| l.up && l.peer != from).map(|l| (l.id, l.peer)).collect();
+                let mut answers = Vec::new();
+                for (prefix, path) in changes {
+                    match &path {
+                        Some(p) => drop(self.rib.insert((from, prefix), p.clone())),
+                        None => drop(self.rib.remove(&(from, prefix))),
+                    }
+                    for (id, peer) in &others {
+                        answers.extend(self.says(style, *peer, prefix, path.as_deref()).map(|b| (*id, b)));
+                    }
+                }
+                answers
+            }
+            _ => vec![],
+        }
+    }
+
+    fn says(&self, style: usize, _to: u8, prefix: Prefix, path: Option<&[u32]>) -> Option<Bytes> {
+        if self.fault.hides.contains(&prefix) {
+            return None;
+        }
+        let med = self.fault.lies_about.contains(&prefix).then_some(666);
+        Some(match path {
+            None => update(&[], &[prefix], &[], LOCAL, None, style),
+            Some(path) => {
+                let path: Vec<u32> = std::iter::once(OUR_AS).chain(path.iter().copied()).collect();
+                update(&[prefix], &[], &path, LOCAL, med, style)
+            }
+        })
+    }
+}
+
+impl SimPeer {
+    /// True where a KEEPALIVE is due in answer.
+    fn hear(&mut self, m: &Message) -> bool {
+        match m.kind {
+            MessageType::Open => return true,
+            MessageType::Keepalive => self.established = true,
+            MessageType::Notification => self.notifications.extend(Notification::decode(m.body())),
+            MessageType::Update => {
+                let u = Update::parse(m.body()).expect("the router never sends a malformed UPDATE");
+                if u.end_of_rib().is_some() {
+                    self.eor += 1;
+                    return false;
+                }
+                self.updates += 1;
+                for p in u.withdrawn {
+                    self.table.remove(&p);
+                    self.history.push((p, None, false));
+                }
+                let (path, med) = (path_of(&u), med_of(&u));
+                for p in u.nlri {
+                    self.table.insert(p, (path.clone(), med));
+                    self.history.push((p, med, true));
+                }
+            }
+            MessageType::RouteRefresh => {}
+        }
+        false
+    }
+}
+
+fn path_of(u: &Update<'_>) -> Vec<u32> {
+    let value = Attributes::new(u.attributes).flatten().find(|a| a.code == attr::AS_PATH).map(|a| a.value).unwrap_or_default();
+    value.get(2..).unwrap_or_default().chunks(4).map(|c| u32::from_be_bytes(c.try_into().expect("four octets"))).collect()
+}
+
+fn med_of(u: &Update<'_>) -> Option<u32> {
+    let a = Attributes::new(u.attributes).flatten().find(|a| a.code == attr::MULTI_EXIT_DISC)?;
+    Some(u32::from_be_bytes(a.value.try_into().ok()?))
+}
