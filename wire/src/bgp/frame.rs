@@ -110,8 +110,7 @@ pub fn next_message(buf: &mut BytesMut, extended: bool) -> Result<Option<Message
     if len < HEADER_LEN || (!extended && len > MAX_LEN) {
         return Err(bad_length());
     }
-    let kind =
-        MessageType::from_wire(kind).ok_or_else(|| Notification::with_data(1, 3, &[kind]))?;
+    let kind = MessageType::from_wire(kind).ok_or_else(|| Notification::with_data(1, 3, &[kind]))?;
     let (min, max) = kind.bounds(extended);
     if len < min || len > max {
         return Err(bad_length());
@@ -119,10 +118,7 @@ pub fn next_message(buf: &mut BytesMut, extended: bool) -> Result<Option<Message
     if buf.len() < len {
         return Ok(None);
     }
-    Ok(Some(Message {
-        kind,
-        bytes: buf.split_to(len).freeze(),
-    }))
+    Ok(Some(Message { kind, bytes: buf.split_to(len).freeze() }))
 }
 
 #[cfg(test)]

@@ -52,27 +52,17 @@ fn header_is_judged_by_its_length_and_type() {
         (3, 255, true, "1/2 [00, 03]"),
     ];
     for &(len, kind, extended, expected) in table {
-        assert_eq!(
-            verdict(len, kind, extended),
-            expected,
-            "length {len}, type {kind}, extended {extended}"
-        );
+        assert_eq!(verdict(len, kind, extended), expected, "length {len}, type {kind}, extended {extended}");
     }
 }
 
 #[test]
 fn marker_is_judged_at_its_first_wrong_octet() {
     let mut buf = BytesMut::from(&b"GET / HTTP"[..]);
-    assert_eq!(
-        next_message(&mut buf, false).unwrap_err(),
-        Notification::new(1, 1)
-    );
+    assert_eq!(next_message(&mut buf, false).unwrap_err(), Notification::new(1, 1));
     let mut buf = framed(19, 4, &[]);
     buf[15] = 0xfe;
-    assert_eq!(
-        next_message(&mut buf, false).unwrap_err(),
-        Notification::new(1, 1)
-    );
+    assert_eq!(next_message(&mut buf, false).unwrap_err(), Notification::new(1, 1));
     let mut buf = BytesMut::from(&[0xff; 18][..]);
     assert!(next_message(&mut buf, false).unwrap().is_none());
     assert!(next_message(&mut BytesMut::new(), false).unwrap().is_none());
@@ -83,15 +73,9 @@ fn messages_come_out_one_by_one_and_the_rest_stays() {
     let mut buf = framed(19, 4, &[]);
     buf.extend_from_slice(&framed(25, 2, &[0, 0, 0, 0, 8, 10]));
     buf.extend_from_slice(&[0xff; 7]);
-    assert_eq!(
-        next_message(&mut buf, false).unwrap().unwrap().kind,
-        MessageType::Keepalive
-    );
+    assert_eq!(next_message(&mut buf, false).unwrap().unwrap().kind, MessageType::Keepalive);
     let update = next_message(&mut buf, false).unwrap().unwrap();
-    assert_eq!(
-        (update.kind, update.body()),
-        (MessageType::Update, &[0, 0, 0, 0, 8, 10][..])
-    );
+    assert_eq!((update.kind, update.body()), (MessageType::Update, &[0, 0, 0, 0, 8, 10][..]));
     assert!(next_message(&mut buf, false).unwrap().is_none());
     assert_eq!(&buf[..], &[0xff; 7]);
 }

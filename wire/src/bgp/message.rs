@@ -66,19 +66,21 @@ const PARAMETER_EXTENDED: u8 = 255;
 const MAX_PARAMETERS_LEN: usize = MAX_LEN - HEADER_LEN - 10 - 3;
 
 /// Takes `n` octets off the front; `None` where there are fewer.
-fn take<'a>(bytes: &mut &'a [u8], n: usize) -> Option<&'a [u8]> {
+pub(super) fn take<'a>(bytes: &mut &'a [u8], n: usize) -> Option<&'a [u8]> {
     let (front, rest) = bytes.split_at_checked(n)?;
     *bytes = rest;
     Some(front)
 }
 
-fn take_u8(bytes: &mut &[u8]) -> Option<u8> {
+/// Takes one octet off the front.
+pub(super) fn take_u8(bytes: &mut &[u8]) -> Option<u8> {
     let (&octet, rest) = bytes.split_first()?;
     *bytes = rest;
     Some(octet)
 }
 
-fn take_u16(bytes: &mut &[u8]) -> Option<u16> {
+/// Takes two octets off the front, in network order.
+pub(super) fn take_u16(bytes: &mut &[u8]) -> Option<u16> {
     let (front, rest) = bytes.split_first_chunk()?;
     *bytes = rest;
     Some(u16::from_be_bytes(*front))
@@ -87,17 +89,11 @@ fn take_u16(bytes: &mut &[u8]) -> Option<u16> {
 impl Capability {
     /// Reads one capability's value; a length or value its RFC does not allow makes it [`Capability::Other`].
     fn decode(code: u8, value: &[u8]) -> Capability {
-        Capability::decode_known(code, value).unwrap_or_else(|| Capability::Other {
-            code,
-            value: value.to_vec(),
-        })
+        Capability::decode_known(code, value).unwrap_or_else(|| Capability::Other { code, value: value.to_vec() })
     }
 
     fn decode_known(code: u8, value: &[u8]) -> Option<Capability> {
-        let family = |a: u8, b: u8, safi: u8| Family {
-            afi: u16::from_be_bytes([a, b]),
-            safi,
-        };
+        let family = |a: u8, b: u8, safi: u8| Family { afi: u16::from_be_bytes([a, b]), safi };
         Some(match (code, value) {
             (1, &[a, b, _, safi]) => Capability::Multiprotocol(family(a, b, safi)),
             (2, []) => Capability::RouteRefresh,
@@ -107,23 +103,17 @@ impl Capability {
                     [a, b, 0, safi, c, d] => Some((family(a, b, safi), u16::from_be_bytes([c, d]))),
                     _ => None,
                 };
-                Capability::ExtendedNextHop(
-                    tuples.chunks_exact(6).map(tuple).collect::<Option<_>>()?,
-                )
+                Capability::ExtendedNextHop(tuples.chunks_exact(6).map(tuple).collect::<Option<_>>()?)
             }
             (6, []) => Capability::ExtendedMessage,
             (9, &[role]) => Capability::Role(role),
-            (64, &[a, b, ref tuples @ ..]) if tuples.len() % 4 == 0 => {
-                Capability::GracefulRestart {
-                    flags: a & 0xf0,
-                    restart_time_s: u16::from_be_bytes([a & 0x0f, b]),
-                    families: families_with_octet(tuples),
-                }
-            }
+            (64, &[a, b, ref tuples @ ..]) if tuples.len() % 4 == 0 => Capability::GracefulRestart {
+                flags: a & 0xf0,
+                restart_time_s: u16::from_be_bytes([a & 0x0f, b]),
+                families: families_with_octet(tuples),
+            },
             (65, &[a, b, c, d]) => Capability::FourOctetAs(u32::from_be_bytes([a, b, c, d])),
-            (69, tuples) if tuples.len() % 4 == 0 => {
-                Capability::AddPath(families_with_octet(tuples))
-            }
+            (69, tuples) if tuples.len() % 4 == 0 => Capability::AddPath(families_with_octet(tuples)),
             (70, []) => Capability::EnhancedRouteRefresh,
             _ => return None,
         })
@@ -158,11 +148,7 @@ impl Capability {
                 value.push(*role);
                 9
             }
-            Capability::GracefulRestart {
-                flags,
-                restart_time_s,
-                families,
-            } => {
+            Capability::GracefulRestart { flags, restart_time_s, families } => {
                 let time = restart_time_s & 0x0fff;
                 value.extend_from_slice(&(u16::from(flags & 0xf0) << 8 | time).to_be_bytes());
                 with_octet(&mut value, families);
@@ -189,13 +175,7 @@ impl Capability {
 /// Reads tuples of family and one octet, as graceful restart and add-path have them.
 fn families_with_octet(tuples: &[u8]) -> Vec<(Family, u8)> {
     let tuple = |t: &[u8]| match *t {
-        [a, b, safi, octet] => Some((
-            Family {
-                afi: u16::from_be_bytes([a, b]),
-                safi,
-            },
-            octet,
-        )),
+        [a, b, safi, octet] => Some((Family { afi: u16::from_be_bytes([a, b]), safi }, octet)),
         _ => None,
     };
     tuples.chunks_exact(4).filter_map(tuple).collect()
@@ -232,12 +212,7 @@ impl Open {
         if router_id.is_unspecified() {
             return Err(Notification::new(2, 3));
         }
-        Ok(Open {
-            asn,
-            hold_time_s,
-            router_id,
-            capabilities,
-        })
+        Ok(Open { asn, hold_time_s, router_id, capabilities })
     }
 
     /// The whole message, header included: one optional parameter per capability; RFC 9072 form where
@@ -311,11 +286,7 @@ fn decode_parameters(rest: &mut &[u8]) -> Result<Vec<Capability>, Notification> 
     }
     let mut capabilities = Vec::new();
     while let Some(kind) = take_u8(rest) {
-        let len = if extended {
-            take_u16(rest).map(usize::from)
-        } else {
-            take_u8(rest).map(usize::from)
-        };
+        let len = if extended { take_u16(rest).map(usize::from) } else { take_u8(rest).map(usize::from) };
         let mut value = len.and_then(|len| take(rest, len)).ok_or_else(unspecific)?;
         if kind != PARAMETER_CAPABILITIES {
             return Err(Notification::new(2, 4));
@@ -340,10 +311,7 @@ fn message(kind: MessageType, body: &[u8]) -> Bytes {
 impl Notification {
     /// The whole message, header included; data is cut so that the message stays within 4096 octets.
     pub fn encode(&self) -> Bytes {
-        let data = self
-            .data
-            .get(..MAX_LEN - HEADER_LEN - 2)
-            .unwrap_or(&self.data);
+        let data = self.data.get(..MAX_LEN - HEADER_LEN - 2).unwrap_or(&self.data);
         let mut body = vec![self.code, self.subcode];
         body.extend_from_slice(data);
         message(MessageType::Notification, &body)
@@ -362,10 +330,7 @@ impl Notification {
 /// Numbers no RFC has assigned stand by themselves: `3/42 UPDATE Message Error`.
 pub fn notification_name(code: u8, subcode: u8) -> String {
     let (error, subcodes) = error_names(code);
-    let name = usize::from(subcode)
-        .checked_sub(1)
-        .and_then(|i| subcodes.get(i))
-        .filter(|name| !name.is_empty());
+    let name = usize::from(subcode).checked_sub(1).and_then(|i| subcodes.get(i)).filter(|name| !name.is_empty());
     match (error, name) {
         ("", _) => format!("{code}/{subcode}"),
         (error, Some(name)) => format!("{code}/{subcode} {error}: {name}"),
@@ -376,14 +341,7 @@ pub fn notification_name(code: u8, subcode: u8) -> String {
 /// Name of an error code, and of its subcodes from 1 on (IANA "BGP Error (Notification) Codes" and "Subcodes").
 fn error_names(code: u8) -> (&'static str, &'static [&'static str]) {
     match code {
-        1 => (
-            "Message Header Error",
-            &[
-                "Connection Not Synchronized",
-                "Bad Message Length",
-                "Bad Message Type",
-            ],
-        ),
+        1 => ("Message Header Error", &["Connection Not Synchronized", "Bad Message Length", "Bad Message Type"]),
         2 => (
             "OPEN Message Error",
             &[
@@ -448,8 +406,7 @@ fn error_names(code: u8) -> (&'static str, &'static [&'static str]) {
 
 /// The one KEEPALIVE there is.
 pub fn keepalive() -> Bytes {
-    const KEEPALIVE: &[u8] =
-        b"\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff\x00\x13\x04";
+    const KEEPALIVE: &[u8] = b"\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff\x00\x13\x04";
     Bytes::from_static(KEEPALIVE)
 }
 
@@ -482,11 +439,8 @@ impl RouteRefresh {
     /// 7/1 with the whole message as data, where the body is shorter than four octets, or longer for a begin or an
     /// end (RFC 7313 section 5).
     pub fn decode(body: &[u8]) -> Result<RouteRefresh, Notification> {
-        let bad_length = || Notification {
-            code: 7,
-            subcode: 1,
-            data: message(MessageType::RouteRefresh, body).to_vec(),
-        };
+        let bad_length =
+            || Notification { code: 7, subcode: 1, data: message(MessageType::RouteRefresh, body).to_vec() };
         let &[a, b, kind, safi, ref orf @ ..] = body else {
             return Err(bad_length());
         };
@@ -499,13 +453,7 @@ impl RouteRefresh {
         if matches!(kind, RefreshKind::Begin | RefreshKind::End) && !orf.is_empty() {
             return Err(bad_length());
         }
-        Ok(RouteRefresh {
-            family: Family {
-                afi: u16::from_be_bytes([a, b]),
-                safi,
-            },
-            kind,
-        })
+        Ok(RouteRefresh { family: Family { afi: u16::from_be_bytes([a, b]), safi }, kind })
     }
 
     /// The whole message.

@@ -11,10 +11,7 @@ fn body(tail: &[u8]) -> Vec<u8> {
 }
 
 fn other(code: u8, value: &[u8]) -> Capability {
-    Capability::Other {
-        code,
-        value: value.to_vec(),
-    }
+    Capability::Other { code, value: value.to_vec() }
 }
 
 #[test]
@@ -25,29 +22,16 @@ fn capabilities_are_read_whatever_their_packing() {
     let table: Vec<(&[u8], Vec<Capability>)> = vec![
         (&[0], vec![]),
         (&[2, 2, 0], vec![]),
-        (
-            &[6, 2, 4, 2, 0, 70, 0],
-            vec![RouteRefresh, EnhancedRouteRefresh],
-        ),
-        (
-            &[8, 2, 2, 2, 0, 2, 2, 6, 0],
-            vec![RouteRefresh, ExtendedMessage],
-        ),
+        (&[6, 2, 4, 2, 0, 70, 0], vec![RouteRefresh, EnhancedRouteRefresh]),
+        (&[8, 2, 2, 2, 0, 2, 2, 6, 0], vec![RouteRefresh, ExtendedMessage]),
         (&[8, 2, 6, 1, 4, 0, 2, 0, 1], vec![Multiprotocol(v6)]),
         // RFC 9072: type 255, then lengths of two octets; the first octet is not a length.
         (&[255, 255, 0, 5, 2, 0, 2, 2, 0], vec![RouteRefresh]),
         (&[1, 255, 0, 5, 2, 0, 2, 2, 0], vec![RouteRefresh]),
-        (
-            &[10, 2, 8, 5, 6, 0, 1, 0, 1, 0, 2],
-            vec![ExtendedNextHop(vec![(Family::IPV4_UNICAST, 2)])],
-        ),
+        (&[10, 2, 8, 5, 6, 0, 1, 0, 1, 0, 2], vec![ExtendedNextHop(vec![(Family::IPV4_UNICAST, 2)])]),
         (
             &[10, 2, 8, 64, 6, 0xc0, 120, 0, 2, 1, 0x80],
-            vec![GracefulRestart {
-                flags: 0xc0,
-                restart_time_s: 120,
-                families: vec![(v6, 0x80)],
-            }],
+            vec![GracefulRestart { flags: 0xc0, restart_time_s: 120, families: vec![(v6, 0x80)] }],
         ),
         (&[8, 2, 6, 69, 4, 0, 2, 1, 3], vec![AddPath(vec![(v6, 3)])]),
         (&[5, 2, 3, 9, 1, 4], vec![Role(4)]),
@@ -55,21 +39,14 @@ fn capabilities_are_read_whatever_their_packing() {
         (&[6, 2, 4, 1, 2, 0, 2], vec![other(1, &[0, 2])]),
         (&[5, 2, 3, 2, 1, 7], vec![other(2, &[7])]),
         (&[5, 2, 3, 64, 1, 0], vec![other(64, &[0])]),
-        (
-            &[10, 2, 8, 5, 6, 0, 1, 1, 1, 0, 2],
-            vec![other(5, &[0, 1, 1, 1, 0, 2])],
-        ),
+        (&[10, 2, 8, 5, 6, 0, 1, 1, 1, 0, 2], vec![other(5, &[0, 1, 1, 1, 0, 2])]),
         (&[7, 2, 5, 65, 3, 0, 0, 1], vec![other(65, &[0, 0, 1])]),
         (&[6, 2, 4, 200, 2, 1, 2], vec![other(200, &[1, 2])]),
     ];
     for (parameters, expected) in table {
-        let open =
-            Open::decode(&body(parameters)).unwrap_or_else(|n| panic!("{parameters:02x?}: {n}"));
+        let open = Open::decode(&body(parameters)).unwrap_or_else(|n| panic!("{parameters:02x?}: {n}"));
         assert_eq!(open.capabilities, expected, "{parameters:02x?}");
-        assert_eq!(
-            (open.asn, open.hold_time_s, open.router_id),
-            (64500, 90, Ipv4Addr::new(192, 0, 2, 1))
-        );
+        assert_eq!((open.asn, open.hold_time_s, open.router_id), (64500, 90, Ipv4Addr::new(192, 0, 2, 1)));
     }
 }
 
@@ -92,41 +69,22 @@ fn bad_opens_name_their_subcode() {
         ("no length of parameters", body(&[]), 0, &[]),
         ("version 3", changed(0, &[3]), 1, &[0, 4]),
         ("AS 0", changed(1, &[0, 0]), 2, &[]),
-        (
-            "AS 0 in the capability",
-            body(&[8, 2, 6, 65, 4, 0, 0, 0, 0]),
-            2,
-            &[],
-        ),
+        ("AS 0 in the capability", body(&[8, 2, 6, 65, 4, 0, 0, 0, 0]), 2, &[]),
         ("hold time 1", changed(3, &[0, 1]), 6, &[]),
         ("hold time 2", changed(3, &[0, 2]), 6, &[]),
         ("router id 0", changed(5, &[0, 0, 0, 0]), 3, &[]),
         ("parameter 1", body(&[2, 1, 0]), 4, &[]),
-        (
-            "parameters longer than the message",
-            body(&[9, 2, 2, 2, 0]),
-            0,
-            &[],
-        ),
+        ("parameters longer than the message", body(&[9, 2, 2, 2, 0]), 0, &[]),
         ("message longer than the parameters", body(&[0, 2]), 0, &[]),
         ("parameter without length", body(&[1, 2]), 0, &[]),
         ("parameter overruns", body(&[3, 2, 2, 2]), 0, &[]),
         ("capability without length", body(&[3, 2, 1, 2]), 0, &[]),
         ("capability overruns", body(&[4, 2, 2, 2, 1]), 0, &[]),
         ("RFC 9072 without its length", body(&[255, 255, 0]), 0, &[]),
-        (
-            "RFC 9072 with a parameter cut short",
-            body(&[255, 255, 0, 2, 2, 0]),
-            0,
-            &[],
-        ),
+        ("RFC 9072 with a parameter cut short", body(&[255, 255, 0, 2, 2, 0]), 0, &[]),
     ];
     for (what, body, subcode, data) in table {
-        assert_eq!(
-            Open::decode(&body),
-            Err(Notification::with_data(2, subcode, data)),
-            "{what}"
-        );
+        assert_eq!(Open::decode(&body), Err(Notification::with_data(2, subcode, data)), "{what}");
     }
 }
 
@@ -134,8 +92,7 @@ fn bad_opens_name_their_subcode() {
 fn default_family_is_ipv4_unicast() {
     let mut open = Open::decode(&body(&[0])).unwrap();
     assert!(open.has_family(Family::IPV4_UNICAST) && !open.has_family(Family::IPV6_UNICAST));
-    open.capabilities
-        .push(Capability::Multiprotocol(Family::IPV6_UNICAST));
+    open.capabilities.push(Capability::Multiprotocol(Family::IPV6_UNICAST));
     assert!(!open.has_family(Family::IPV4_UNICAST) && open.has_family(Family::IPV6_UNICAST));
 }
 
@@ -145,10 +102,7 @@ fn open_stands_on_the_wire_as_the_rfc_draws_it() {
         asn: 4_200_000_001,
         hold_time_s: 9,
         router_id: Ipv4Addr::new(192, 0, 2, 1),
-        capabilities: vec![
-            Capability::RouteRefresh,
-            Capability::FourOctetAs(4_200_000_001),
-        ],
+        capabilities: vec![Capability::RouteRefresh, Capability::FourOctetAs(4_200_000_001)],
     };
     let expected = [
         &[0xff; 16][..],
@@ -169,11 +123,7 @@ fn an_open_never_outgrows_its_message() {
     let bytes = open.encode();
     assert!(bytes.len() <= MAX_LEN && bytes.len() > MAX_LEN - 260);
     let read = Open::decode(&bytes[HEADER_LEN..]).unwrap();
-    assert!(
-        read.capabilities
-            .iter()
-            .all(|c| *c == other(200, &[7; 255]))
-    );
+    assert!(read.capabilities.iter().all(|c| *c == other(200, &[7; 255])));
 }
 
 #[test]
@@ -201,25 +151,17 @@ fn notifications_are_read_written_and_named() {
 #[test]
 fn keepalive_is_a_message() {
     let mut buf = bytes::BytesMut::from(&keepalive()[..]);
-    let message = super::super::frame::next_message(&mut buf, false)
-        .unwrap()
-        .unwrap();
-    assert_eq!(
-        (message.kind, message.bytes),
-        (MessageType::Keepalive, keepalive())
-    );
+    let message = super::super::frame::next_message(&mut buf, false).unwrap().unwrap();
+    assert_eq!((message.kind, message.bytes), (MessageType::Keepalive, keepalive()));
 }
 
 #[test]
 fn route_refresh_case_by_case() {
     use RefreshKind::*;
     let v6 = Family::IPV6_UNICAST;
-    for (body, kind) in [
-        ([0, 2, 0, 1], Request),
-        ([0, 2, 1, 1], Begin),
-        ([0, 2, 2, 1], End),
-        ([0, 2, 9, 1], Unknown(9)),
-    ] {
+    for (body, kind) in
+        [([0, 2, 0, 1], Request), ([0, 2, 1, 1], Begin), ([0, 2, 2, 1], End), ([0, 2, 9, 1], Unknown(9))]
+    {
         let refresh = RouteRefresh { family: v6, kind };
         assert_eq!(RouteRefresh::decode(&body), Ok(refresh));
         assert_eq!(&refresh.encode()[HEADER_LEN..], body);
@@ -228,10 +170,7 @@ fn route_refresh_case_by_case() {
     assert!(RouteRefresh::decode(&[0, 1, 0, 1, 1, 64, 0, 0]).is_ok());
     for bad in [&[][..], &[0, 1, 0], &[0, 1, 1, 1, 0]] {
         let n = RouteRefresh::decode(bad).unwrap_err();
-        assert_eq!(
-            (n.code, n.subcode, n.data.len()),
-            (7, 1, HEADER_LEN + bad.len())
-        );
+        assert_eq!((n.code, n.subcode, n.data.len()), (7, 1, HEADER_LEN + bad.len()));
         assert_eq!(&n.data[HEADER_LEN..], bad);
     }
 }
@@ -256,8 +195,7 @@ fn capability() -> impl Strategy<Value = Capability> {
             families
         }),
         list().prop_map(AddPath),
-        (100u8..=255, proptest::collection::vec(any::<u8>(), 0..200))
-            .prop_map(|(code, value)| Other { code, value }),
+        (100u8..=255, proptest::collection::vec(any::<u8>(), 0..200)).prop_map(|(code, value)| Other { code, value }),
     ]
 }
 

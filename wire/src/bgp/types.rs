@@ -70,7 +70,7 @@ impl Prefix {
         }
         let mut bits = [0u8; 16];
         bits.get_mut(..n)?.copy_from_slice(octets.get(..n)?);
-        if len % 8 != 0 {
+        if !len.is_multiple_of(8) {
             bits[n - 1] &= 0xffu8 << (8 - len % 8);
         }
         Some(Prefix { v6, bits, len })
@@ -203,3 +203,7 @@ impl Notification {
         Notification { code, subcode, data: data.to_vec() }
     }
 }
+
+#[cfg(test)]
+#[path = "types_tests.rs"]
+mod tests;

@@ -247,7 +247,8 @@ impl<'a> Update<'a> {
     ///
     /// # Errors
     /// 3/1 for lengths that do not add up or an MP attribute that stands twice, 3/9 for an MP attribute that
-    /// cannot be read, 3/10 for an NLRI field that does not split into prefixes.
+    /// cannot be read or whose NLRI does not split into prefixes (RFC 4760 section 7), 3/10 for such an NLRI field or
+    /// withdrawn routes field.
     pub fn parse(body: &'a [u8]) -> Result<Update<'a>, Notification> {
         let f = fields(body)?;
         let network = || Notification::new(3, 10);
@@ -275,7 +276,7 @@ impl<'a> Update<'a> {
                 _ => continue,
             };
             if family.is_voted() && Nlri::check(family, nlri).is_none() {
-                return Err(network());
+                return Err(Notification::with_data(3, 9, a.raw));
             }
         }
         Ok(update)
@@ -306,3 +307,7 @@ impl<'a> Update<'a> {
         }
     }
 }
+
+#[cfg(test)]
+#[path = "update_tests.rs"]
+mod tests;
