@@ -2,6 +2,15 @@
 //!
 //! Every key, its default and its unit stand in docs/OPERATIONS.md and, with comments, in examples/virtd.toml.
 
+pub mod diagnostic;
+mod names;
+pub mod parse;
+mod reader;
+mod sections;
+pub mod summary;
+#[cfg(test)]
+mod tests;
+
 use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::path::PathBuf;
@@ -84,9 +93,21 @@ impl Config {
         self.instances.iter().filter(|i| !i.observer).count()
     }
 
-    /// How many voters must agree: `k`, or a strict majority of the configured voters.
+    /// A strict majority of the configured voters.
+    pub fn majority(&self) -> usize {
+        self.voters() / 2 + 1
+    }
+
+    /// How many of the configured voters must agree before something is published at once (the voter's rule: wait-for-consensus
+    /// never takes fewer than a majority, first-k never fewer than two where there are two). The master alone is 1.
     pub fn quorum(&self) -> usize {
-        self.vote.k.map_or(self.voters() / 2 + 1, usize::from)
+        let k = self.vote.k.map_or(self.majority(), usize::from);
+        match self.vote.strategy {
+            Strategy::WaitForConsensus => k.max(self.majority()),
+            Strategy::ContinuousMajority => self.majority(),
+            Strategy::MasterSlave => 1,
+            Strategy::FirstK => k.max(2).min(self.voters()),
+        }
     }
 }
 

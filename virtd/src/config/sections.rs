@@ -1,0 +1,333 @@
+//! Each section of the file on its own: keys, types, ranges. What concerns several of them is checked in [`super::parse`].
+
+use super::names::{self, keys_of};
+use super::reader::{self, Problems, Section, Value};
+use super::{Config, Inbound, Instance, OpenMode, Peer, Strategy, Timers, Vote};
+use std::collections::BTreeMap;
+use std::net::Ipv4Addr;
+use std::ops::Range;
+use toml::Spanned;
+use toml::de::DeValue;
+use wire::bgp::update::attr;
+use wire::bgp::{Family, Prefix};
+
+/// Longest instance name: it travels in the shim's Hello.
+const MAX_NAME: usize = wire::shim::MAX_NAME;
+/// T below this is shorter than any daemon's way through an update; above the upper bound nobody would wait for it.
+const T_MS: std::ops::RangeInclusive<u32> = 10..=600_000;
+/// AS_TRANS stands for ASes that do not fit two octets (RFC 6793 section 9); nobody is AS 23456.
+const AS_TRANS: u32 = 23456;
+
+/// Reads `[router]` into `config`.
+pub(crate) fn router(value: Value<'_>, config: &mut Config, problems: &mut Problems) {
+    let Some(section) = Section::open("[router]", value, keys_of("router"), problems) else { return };
+    config.asn = asn(&section, problems);
+    config.router_id = router_id(&section, problems);
+    if let Some(port) = section.number("port", 1..=65535, "", problems).and_then(|p| u16::try_from(p).ok()) {
+        config.port = port;
+    }
+    listen(&section, config, problems);
+    if let Some(path) = section.path("shim_socket", true, problems) {
+        config.shim_socket = path;
+    }
+    if let Some(path) = section.path("control_socket", true, problems) {
+        config.control_socket = path;
+    }
+    if config.control_socket == config.shim_socket && problems.is_empty() {
+        let span =
+            section.span_of(if section.value("control_socket").is_some() { "control_socket" } else { "shim_socket" });
+        problems.at(span, "`control_socket` and `shim_socket` are the same", "expected two different paths");
+    }
+    if let Some(mode) = control_mode(&section, problems) {
+        config.control_mode = mode;
+    }
+    config.control_group = section.text("control_group", "a group's name in quotes", problems).map(str::to_owned);
+    config.event_log = section.path("event_log", false, problems);
+    let open = [("voted", OpenMode::Voted), ("native", OpenMode::Native)];
+    config.open = section.word("open", &open, problems).unwrap_or(config.open);
+    let inbound = [("rfc7606", Inbound::Rfc7606), ("opaque", Inbound::Opaque)];
+    config.inbound = section.word("inbound", &inbound, problems).unwrap_or(config.inbound);
+    config.accept_any = section.boolean("accept_any", problems).unwrap_or(config.accept_any);
+    ignore_attributes(&section, config, problems);
+}
+
+fn asn(section: &Section<'_>, problems: &mut Problems) -> Option<u32> {
+    let asn = section.number("asn", 1..=u32::MAX, "", problems)?;
+    let wrong = match asn {
+        AS_TRANS => "AS_TRANS (RFC 6793), a stand-in that no router has",
+        u32::MAX => "reserved (RFC 7300)",
+        _ => return Some(asn),
+    };
+    problems.at(section.span_of("asn"), format!("AS {asn} is {wrong}"), "expected an AS number from 1 to 4294967294");
+    None
+}
+
+fn router_id(section: &Section<'_>, problems: &mut Problems) -> Option<Ipv4Addr> {
+    let expected = "four numbers with dots in quotes, like \"192.0.2.1\", not 0.0.0.0 (RFC 6286)";
+    let given = section.text("router_id", expected, problems)?;
+    match given.parse::<Ipv4Addr>() {
+        Ok(id) if !id.is_unspecified() => Some(id),
+        _ => {
+            let span = section.span_of("router_id");
+            problems.at(span, format!("`{given}` is not a router id"), format!("expected {expected}"));
+            None
+        }
+    }
+}
+
+fn listen(section: &Section<'_>, config: &mut Config, problems: &mut Problems) {
+    let read = |value: Value<'_>, problems: &mut Problems| {
+        reader::address("listen", value, problems).map(|address| (address, value.span()))
+    };
+    let Some(listed) = section.array("listen", "addresses", problems, read) else { return };
+    config.listen.clear();
+    for (address, span) in listed {
+        if config.listen.contains(&address) {
+            problems.at(span, format!("{address} is listed twice"), "leave it out here");
+        } else {
+            config.listen.push(address);
+        }
+    }
+    if config.listen.is_empty() && problems.is_empty() {
+        let help = "leave the key out to listen on all addresses";
+        problems.at(section.span_of("listen"), "`listen` names no address", help);
+    }
+}
+
+/// An octal number, as text ("0660") or TOML's own octal (0o660).
+fn control_mode(section: &Section<'_>, problems: &mut Problems) -> Option<u32> {
+    let value = section.value("control_mode")?;
+    let mode = match value.get_ref() {
+        DeValue::String(text) => u32::from_str_radix(text.strip_prefix("0o").unwrap_or(text), 8).ok(),
+        DeValue::Integer(n) if n.radix() == 8 => reader::integer(n).and_then(|n| u32::try_from(n).ok()),
+        _ => None,
+    };
+    if mode.is_none_or(|m| m > 0o777) {
+        let help = "expected permissions as octal digits in quotes, like \"0660\"";
+        problems.at(value.span(), "`control_mode` is not a file mode", help);
+        return None;
+    }
+    mode
+}
+
+fn ignore_attributes(section: &Section<'_>, config: &mut Config, problems: &mut Problems) {
+    let expected = "attribute codes from 1 to 255 or names, like [\"MED\", 32]";
+    let codes = section.array("ignore_attributes", expected, problems, |value, problems| {
+        let code = match value.get_ref() {
+            DeValue::Integer(n) => reader::integer(n).and_then(|n| u8::try_from(n).ok()).filter(|n| *n > 0),
+            DeValue::String(name) => names::attribute_code(name),
+            _ => None,
+        };
+        let Some(code) = code else {
+            let help = match value.get_ref() {
+                DeValue::String(name) => {
+                    let name = name.to_uppercase();
+                    reader::with_nearest(format!("expected {expected}"), &name, names::attribute_names())
+                }
+                _ => format!("expected {expected}"),
+            };
+            problems.at(value.span(), "not a path attribute", help);
+            return None;
+        };
+        if matches!(code, attr::NEXT_HOP | attr::MP_REACH_NLRI | attr::MP_UNREACH_NLRI) {
+            let message = format!("{} cannot be ignored", names::attribute_name(code));
+            problems.at(value.span(), message, "prefixes and next hops are what is voted on");
+            return None;
+        }
+        Some(code)
+    });
+    let mut codes = codes.unwrap_or_default();
+    codes.sort_unstable();
+    codes.dedup();
+    config.ignore_attributes = codes;
+}
+
+/// Reads `[vote]`. The places of `k` and `min_voters` are returned for the checks that need the instances.
+pub(crate) fn vote(value: Value<'_>, problems: &mut Problems) -> (Vote, Option<VotePlaces>) {
+    let mut vote = Vote::default();
+    let Some(section) = Section::open("[vote]", value, keys_of("vote"), problems) else { return (vote, None) };
+    let strategies =
+        [Strategy::WaitForConsensus, Strategy::ContinuousMajority, Strategy::MasterSlave, Strategy::FirstK]
+            .map(|s| (s.name(), s));
+    vote.strategy = section.word("strategy", &strategies, problems).unwrap_or(vote.strategy);
+    let octet = |n: u32| u8::try_from(n).ok();
+    vote.k = section.number("k", 1..=31, "", problems).and_then(octet);
+    vote.t_ms = section.number("t_ms", T_MS, " milliseconds", problems).unwrap_or(vote.t_ms);
+    vote.min_voters = section.number("min_voters", 1..=31, "", problems).and_then(octet).unwrap_or(vote.min_voters);
+    let places = VotePlaces { k: section.span_of("k"), min_voters: section.span_of("min_voters") };
+    (vote, Some(places))
+}
+
+/// Where numbers of `[vote]` stand that depend on the number of voters.
+pub(crate) struct VotePlaces {
+    /// `k`.
+    pub(crate) k: Range<usize>,
+    /// `min_voters`.
+    pub(crate) min_voters: Range<usize>,
+}
+
+/// Reads `[timers]`.
+pub(crate) fn timers(value: Value<'_>, problems: &mut Problems) -> Timers {
+    let mut timers = Timers::default();
+    let Some(section) = Section::open("[timers]", value, keys_of("timers"), problems) else { return timers };
+    let ms = |s: u32| s.saturating_mul(1000);
+    let s = " seconds";
+    timers.open_wait_ms = section.number("open_wait_s", 0..=300, s, problems).map_or(timers.open_wait_ms, ms);
+    timers.grace_ms = section.number("grace_s", 0..=86_400, s, problems).map_or(timers.grace_ms, ms);
+    // RFC 4271 section 4.2: a hold time is 0 or at least three seconds; 0 would never notice a hang.
+    let hold = section.number("leg_hold_s", 3..=240, s, problems).and_then(|n| u16::try_from(n).ok());
+    timers.leg_hold_s = hold.unwrap_or(timers.leg_hold_s);
+    timers.fault_threshold_ms =
+        section.number("fault_threshold_s", 1..=86_400, s, problems).map_or(timers.fault_threshold_ms, ms);
+    timers
+}
+
+/// An instance with the places that later checks point at.
+pub(crate) struct Placed<T> {
+    /// What was read.
+    pub(crate) value: T,
+    /// The whole table.
+    pub(crate) span: Range<usize>,
+    /// What makes it unique: `name` or `address`. `None` where that was absent or wrong.
+    pub(crate) key: Option<Range<usize>>,
+    /// `limit.sessions`, one by one.
+    pub(crate) sessions: Vec<Range<usize>>,
+}
+
+/// Reads one `[[instance]]`.
+pub(crate) fn instance(value: Value<'_>, problems: &mut Problems) -> Option<Placed<Instance>> {
+    let section = Section::open("[[instance]]", value, keys_of("instance"), problems)?;
+    let name = name(&section, problems);
+    let roles = [("voter", false), ("observer", true)];
+    let mut instance = Instance {
+        name: name.unwrap_or_default().to_owned(),
+        observer: section.word("role", &roles, problems).unwrap_or(false),
+        command: command(&section, problems),
+        env: env(&section, problems),
+        user: section.text("user", "a user's name in quotes", problems).map(str::to_owned),
+        ..Instance::default()
+    };
+    if section.value("command").is_none() {
+        for key in ["env", "user"].into_iter().filter(|key| section.value(key).is_some()) {
+            let message = format!("`{key}` without `command` has no effect");
+            let help = "virtd starts only instances that have a `command`; set it where the daemon is started";
+            problems.at(section.span_of(key), message, help);
+        }
+    }
+    let sessions = section.value("limit").map_or_else(Vec::new, |v| limit(v, &mut instance, problems));
+    Some(Placed { value: instance, span: value.span(), key: name.map(|_| section.span_of("name")), sessions })
+}
+
+fn name<'t>(section: &Section<'t>, problems: &mut Problems) -> Option<&'t str> {
+    let help = "every instance needs a name: the daemon is started with HV_INSTANCE=name";
+    section.require("name", help, problems);
+    let name = section.text("name", "a name in quotes", problems)?;
+    let allowed = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.');
+    if name.len() > MAX_NAME || !name.chars().all(allowed) {
+        let help = format!("expected at most {MAX_NAME} letters, digits, dashes, dots and underscores");
+        problems.at(section.span_of("name"), format!("`{name}` cannot be an instance's name"), help);
+        return None;
+    }
+    Some(name)
+}
+
+fn command(section: &Section<'_>, problems: &mut Problems) -> Vec<String> {
+    let Some(value) = section.value("command") else { return Vec::new() };
+    if let DeValue::String(line) = value.get_ref() {
+        let words: Vec<String> = line.split_whitespace().map(|w| format!("{w:?}")).collect();
+        let help = format!("expected an array, one argument each: command = [{}]", words.join(", "));
+        problems.at(value.span(), "`command` is text", help);
+        return Vec::new();
+    }
+    let argument = |value: Value<'_>, problems: &mut Problems| match value.get_ref() {
+        // An empty argument is legal everywhere but in front.
+        DeValue::String(s) if s.is_empty() => Some(String::new()),
+        _ => reader::text("command", value, "an argument in quotes", problems).map(str::to_owned),
+    };
+    let expected = "arguments, like [\"/usr/lib/frr/bgpd\", \"-f\", \"/etc/frr/bgpd.conf\"]";
+    let before = problems.is_empty();
+    let command = section.array("command", expected, problems, argument).unwrap_or_default();
+    if before && problems.is_empty() && command.first().is_none_or(String::is_empty) {
+        let help = "leave the key out for an instance that something else starts";
+        problems.at(value.span(), "`command` names no program", help);
+    }
+    command
+}
+
+fn env(section: &Section<'_>, problems: &mut Problems) -> BTreeMap<String, String> {
+    let mut env = BTreeMap::new();
+    let Some(value) = section.value("env") else { return env };
+    let DeValue::Table(table) = value.get_ref() else {
+        problems.at(value.span(), "`env` is not a table", "expected { NAME = \"value\" }");
+        return env;
+    };
+    for (key, value) in table.iter() {
+        let name = key.get_ref().as_ref();
+        if matches!(name, "HV_SOCKET" | "HV_INSTANCE") {
+            problems.at(key.span(), format!("virtd sets {name} itself"), "leave it out");
+        } else if name.is_empty() || name.contains(['=', '\0']) {
+            problems.at(key.span(), format!("{name:?} cannot be an environment variable"), "expected a name without =");
+        } else if let DeValue::String(s) = value.get_ref() {
+            if s.contains('\0') {
+                problems.at(value.span(), format!("`{name}` holds a NUL character"), "expected text without it");
+            }
+            env.insert(name.to_owned(), s.clone().into_owned());
+        } else {
+            problems.at(value.span(), format!("`{name}` is not text"), "expected a value in quotes");
+        }
+    }
+    env
+}
+
+/// Reads `limit`; returns the places of its sessions.
+fn limit(value: Value<'_>, instance: &mut Instance, problems: &mut Problems) -> Vec<Range<usize>> {
+    let Some(section) = Section::open("limit", value, names::LIMIT_KEYS, problems) else { return Vec::new() };
+    let sessions = section.array("sessions", "peers' addresses", problems, |v, problems| {
+        reader::unicast("sessions", v, problems).map(|a| (a, v.span()))
+    });
+    let (addresses, places) = sessions.unwrap_or_default().into_iter().unzip();
+    instance.limit_sessions = addresses;
+    let families = section.array("families", "families", problems, family);
+    instance.limit_families = families.unwrap_or_default();
+    instance.limit_prefixes = section.array("prefixes", "prefixes", problems, prefix).unwrap_or_default();
+    for key in names::LIMIT_KEYS {
+        if section.value(key).is_some_and(|v| matches!(v.get_ref(), DeValue::Array(a) if a.is_empty())) {
+            let help = "an empty list would limit nothing; leave the key out";
+            problems.at(section.span_of(key), format!("`{key}` names nothing"), help);
+        }
+    }
+    places
+}
+
+fn family(value: Value<'_>, problems: &mut Problems) -> Option<Family> {
+    let given = reader::text("families", value, "\"ipv4-unicast\" or \"ipv6-unicast\"", problems)?;
+    reader::one_of("families", given, value.span(), names::FAMILIES, problems)
+}
+
+fn prefix(value: &Spanned<DeValue<'_>>, problems: &mut Problems) -> Option<Prefix> {
+    let expected = "a prefix in quotes, like \"198.51.100.0/24\"";
+    let given = reader::text("prefixes", value, expected, problems)?;
+    let Ok(prefix) = given.parse::<Prefix>() else {
+        problems.at(value.span(), format!("`{given}` is not a prefix"), format!("expected {expected}"));
+        return None;
+    };
+    let written = given.split('/').next().unwrap_or(given);
+    if written.parse() != Ok(prefix.addr()) {
+        let message = format!("`{given}` has bits set behind its length");
+        problems.at(value.span(), message, format!("did you mean `{prefix}`?"));
+        return None;
+    }
+    Some(prefix)
+}
+
+/// Reads one `[[peer]]`.
+pub(crate) fn peer(value: Value<'_>, problems: &mut Problems) -> Option<Placed<Peer>> {
+    let section = Section::open("[[peer]]", value, keys_of("peer"), problems)?;
+    section.require("address", "every peer needs the address its session comes from", problems);
+    let asn = asn(&section, problems);
+    let description = section.text("description", "text", problems).map(str::to_owned);
+    let allow_own_as = section.boolean("allow_own_as", problems).unwrap_or(false);
+    let address = reader::unicast("address", section.value("address")?, problems)?;
+    let peer = Peer { address, asn, description, allow_own_as };
+    Some(Placed { value: peer, span: value.span(), key: Some(section.span_of("address")), sessions: Vec::new() })
+}

@@ -1,0 +1,143 @@
+//! What a configuration amounts to, in words: the output of `virtd --check`.
+
+use super::names::attribute_name;
+use super::{Config, Instance, OpenMode, Strategy};
+use std::fmt::Write;
+
+/// How many instances may be wrong at once without a peer noticing.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Masked {
+    /// Faults that never show outside.
+    pub faults: usize,
+    /// Those of them that do not even delay what the others agree on (until T).
+    pub at_once: usize,
+}
+
+/// The arithmetic of a quorum. A strict majority of the electorate decides in the end, under every strategy; the strategies
+/// differ in what is published before that.
+pub fn masked(config: &Config) -> Masked {
+    let voters = config.voters();
+    let outvoted = voters.saturating_sub(config.majority());
+    let quorum = config.quorum();
+    match config.vote.strategy {
+        Strategy::WaitForConsensus | Strategy::ContinuousMajority => {
+            Masked { faults: outvoted, at_once: outvoted.min(voters.saturating_sub(quorum)) }
+        }
+        // The first k to agree are believed: k liars are enough.
+        Strategy::FirstK => {
+            let faults = outvoted.min(quorum.saturating_sub(1));
+            Masked { faults, at_once: faults.min(voters.saturating_sub(quorum)) }
+        }
+        // The master is believed at once, so its faults show, for T at most.
+        Strategy::MasterSlave => Masked { faults: 0, at_once: 0 },
+    }
+}
+
+/// One line for people: "3 voters, k=2: masks 1 fault".
+pub fn quorum_line(config: &Config) -> String {
+    let voters = config.voters();
+    let masked = masked(config);
+    let t = seconds(config.vote.t_ms);
+    let who = format!("{voters} {}", plural(voters, "voter"));
+    if voters == 1 {
+        return format!("{who}: masks no fault (one alone drives; nothing can be compared)");
+    }
+    if config.vote.strategy == Strategy::MasterSlave {
+        let repaired = voters.saturating_sub(config.majority());
+        return format!(
+            "{who}: the first instance drives; {repaired} {} of it or others undone after {t}",
+            plural(repaired, "fault")
+        );
+    }
+    let mut line = format!("{who}, k={}: masks {} {}", config.quorum(), masked.faults, plural(masked.faults, "fault"));
+    if masked.faults == 0 {
+        line.push_str(" (a difference is noticed, but nobody can say who is right: what was published stays)");
+    } else if masked.at_once < masked.faults {
+        let _ = write!(line, " (more than {} of them delay new routes by T = {t})", masked.at_once);
+    }
+    line
+}
+
+/// Everything virtd would do with this configuration, several lines.
+pub fn summary(config: &Config) -> String {
+    let mut out = String::new();
+    let mut row = |key: &str, value: String| {
+        let _ = writeln!(out, "{key:<16}{value}");
+    };
+    let stated = |v: Option<String>| v.unwrap_or_else(|| "as the instances say".into());
+    row("AS", stated(config.asn.map(|a| a.to_string())));
+    row("router id", stated(config.router_id.map(|r| r.to_string())));
+    let listen: Vec<String> =
+        config.listen.iter().map(|a| std::net::SocketAddr::new(*a, config.port).to_string()).collect();
+    row("listens on", listen.join(", "));
+    row("shim socket", config.shim_socket.display().to_string());
+    let group = config.control_group.as_deref().map(|g| format!(", group {g}")).unwrap_or_default();
+    row("control socket", format!("{} (mode {:04o}{group})", config.control_socket.display(), config.control_mode));
+    if let Some(path) = &config.event_log {
+        row("event log", path.display().to_string());
+    }
+    row("OPEN", open_line(config.open).into());
+    row("inbound", config.inbound.name().into());
+    row("strategy", format!("{}, T = {}", config.vote.strategy.name(), seconds(config.vote.t_ms)));
+    row("quorum", quorum_line(config));
+    if config.vote.min_voters > 1 {
+        row("min_voters", format!("{}; with fewer, what was published stays", config.vote.min_voters));
+    }
+    if !config.ignore_attributes.is_empty() {
+        let names: Vec<String> = config.ignore_attributes.iter().map(|c| attribute_name(*c)).collect();
+        row("not compared", names.join(", "));
+    }
+    for instance in &config.instances {
+        row("instance", instance_line(instance));
+    }
+    for peer in &config.peers {
+        let mut line = peer.address.to_string();
+        if let Some(asn) = peer.asn {
+            let _ = write!(line, ", AS {asn}");
+        }
+        if let Some(description) = &peer.description {
+            let _ = write!(line, ", {description}");
+        }
+        if peer.allow_own_as {
+            line.push_str(", its own AS is allowed in paths");
+        }
+        row("peer", line);
+    }
+    if config.accept_any {
+        row("peer", "any other that an instance listens for or dials".into());
+    }
+    out
+}
+
+const fn open_line(open: OpenMode) -> &'static str {
+    match open {
+        OpenMode::Voted => "voted: one OPEN out of what the instances share",
+        OpenMode::Native => "native: the instance's own bytes pass verbatim",
+    }
+}
+
+fn instance_line(instance: &Instance) -> String {
+    let mut line = format!("{} ({})", instance.name, if instance.observer { "observer" } else { "voter" });
+    if instance.command.is_empty() {
+        line.push_str(", started by something else");
+    } else {
+        let user = instance.user.as_deref().map(|u| format!(" as {u}")).unwrap_or_default();
+        let _ = write!(line, ", started{user}: {}", instance.command.join(" "));
+    }
+    let mut limits: Vec<String> = instance.limit_sessions.iter().map(ToString::to_string).collect();
+    limits.extend(instance.limit_families.iter().map(ToString::to_string));
+    limits.extend(instance.limit_prefixes.iter().map(ToString::to_string));
+    if !limits.is_empty() {
+        let _ = write!(line, ", votes only on {}", limits.join(", "));
+    }
+    line
+}
+
+/// Milliseconds as a person writes them.
+fn seconds(ms: u32) -> String {
+    if ms % 1000 == 0 { format!("{} s", ms / 1000) } else { format!("{ms} ms") }
+}
+
+fn plural(n: usize, word: &str) -> String {
+    if n == 1 { word.to_owned() } else { format!("{word}s") }
+}

@@ -1,0 +1,215 @@
+//! The file format as tables: what is good, and for what is bad the very words (testdata/bad.txt).
+
+use super::diagnostic::nearest;
+use super::parse::parse;
+use super::summary::{masked, quorum_line, summary};
+use super::*;
+use std::fmt::Write;
+use std::path::Path;
+
+const BAD: &str = include_str!("testdata/bad.txt");
+const GOOD: &str = "[router]\naccept_any = true\n[[instance]]\nname = \"frr\"\n";
+
+fn good(text: &str) -> Config {
+    parse(Path::new("virtd.toml"), text).unwrap_or_else(|e| panic!("{e}"))
+}
+
+/// With VIRTD_BLESS=1 in the environment the table is rewritten with what is said now, for a person to review.
+#[test]
+fn bad_files_are_named_exactly() {
+    let mut now = String::new();
+    let mut cases = 0;
+    for (i, part) in BAD.split("=== ").enumerate() {
+        let Some((name, rest)) = part.split_once('\n').filter(|_| i > 0) else {
+            now.push_str(part);
+            continue;
+        };
+        let (file, _) = rest.split_once("---\n").expect("every case has its ---");
+        let error = parse(Path::new("virtd.toml"), file).expect_err(name);
+        let _ = write!(now, "=== {name}\n{file}---\n{error}\n\n");
+        cases += 1;
+    }
+    if std::env::var_os("VIRTD_BLESS").is_some() {
+        let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("src/config/testdata/bad.txt");
+        std::fs::write(path, &now).unwrap();
+        return;
+    }
+    assert!(cases > 20, "the table was not read");
+    assert!(now == BAD, "the messages changed; they are now:\n{now}");
+}
+
+#[test]
+fn defaults_are_those_of_the_documentation() {
+    let c = good(GOOD);
+    assert_eq!((c.port, c.control_mode, c.listen.len()), (179, 0o660, 2));
+    assert_eq!(c.shim_socket, Path::new("/run/virtd/hv.sock"));
+    assert_eq!(c.control_socket, Path::new("/run/virtd/control.sock"));
+    assert_eq!((c.open, c.inbound), (OpenMode::Voted, Inbound::Rfc7606));
+    assert_eq!(
+        (c.vote.strategy, c.vote.k, c.vote.t_ms, c.vote.min_voters),
+        (Strategy::WaitForConsensus, None, 10_000, 1)
+    );
+    let t = c.timers;
+    assert_eq!((t.open_wait_ms, t.grace_ms, t.leg_hold_s, t.fault_threshold_ms), (5_000, 120_000, 9, 60_000));
+    assert_eq!((c.asn, c.router_id, c.event_log, c.control_group), (None, None, None, None));
+}
+
+#[test]
+fn every_key_is_read() {
+    let c = good(
+        r#"
+        [router]
+        asn = 4200000000
+        router_id = "192.0.2.255"
+        port = 1790
+        listen = ["192.0.2.10", "2001:db8::10"]
+        shim_socket = "/tmp/hv"
+        control_socket = "/tmp/control"
+        control_mode = "0600"
+        control_group = "adm"
+        event_log = "/var/log/virtd.jsonl"
+        open = "voted"
+        inbound = "opaque"
+        accept_any = true
+        ignore_attributes = ["med", "LARGE-COMMUNITY", 8, "COMMUNITIES"]
+        [vote]
+        strategy = "first-k"
+        k = 2
+        t_ms = 2500
+        min_voters = 2
+        [timers]
+        open_wait_s = 1
+        grace_s = 30
+        leg_hold_s = 3
+        fault_threshold_s = 10
+        [[instance]]
+        name = "frr"
+        command = ["bgpd", "", "-Z"]
+        env = { A = "b" }
+        user = "frr"
+        limit = { sessions = ["2001:db8::1"], families = ["ipv6-unicast"], prefixes = ["2001:db8::/32"] }
+        [[instance]]
+        name = "bird"
+        role = "voter"
+        [[instance]]
+        name = "watch.1"
+        role = "observer"
+        [[peer]]
+        address = "2001:db8::1"
+        asn = 65001
+        description = "transit"
+        allow_own_as = true
+        "#,
+    );
+    assert_eq!((c.asn, c.router_id, c.port), (Some(4_200_000_000), Some(Ipv4Addr::new(192, 0, 2, 255)), 1790));
+    assert_eq!(c.listen.iter().map(ToString::to_string).collect::<Vec<_>>(), ["192.0.2.10", "2001:db8::10"]);
+    assert_eq!((c.control_mode, c.control_group.as_deref()), (0o600, Some("adm")));
+    assert_eq!(c.event_log.as_deref(), Some(Path::new("/var/log/virtd.jsonl")));
+    assert_eq!((c.inbound, c.accept_any, c.ignore_attributes), (Inbound::Opaque, true, vec![4, 8, 32]));
+    assert_eq!((c.vote.strategy, c.vote.k, c.vote.t_ms, c.vote.min_voters), (Strategy::FirstK, Some(2), 2500, 2));
+    assert_eq!((c.timers.open_wait_ms, c.timers.grace_ms, c.timers.leg_hold_s), (1000, 30_000, 3));
+    let frr = &c.instances[0];
+    assert_eq!((frr.command.len(), frr.env["A"].as_str(), frr.user.as_deref()), (3, "b", Some("frr")));
+    assert_eq!((frr.limit_sessions.len(), frr.limit_families.len(), frr.limit_prefixes.len()), (1, 1, 1));
+    assert_eq!(c.instances.iter().map(|i| i.observer).collect::<Vec<_>>(), [false, false, true]);
+    let peer = &c.peers[0];
+    assert_eq!((peer.asn, peer.description.as_deref(), peer.allow_own_as), (Some(65001), Some("transit"), true));
+}
+
+#[test]
+fn toml_has_octal_numbers_too() {
+    let c = good("[router]\naccept_any = true\ncontrol_mode = 0o640\n[[instance]]\nname = \"frr\"\n");
+    assert_eq!(c.control_mode, 0o640);
+}
+
+#[test]
+fn at_most_31_instances() {
+    let mut text = String::from("[router]\naccept_any = true\n");
+    for i in 0..31 {
+        let _ = write!(text, "[[instance]]\nname = \"i{i}\"\n");
+    }
+    assert_eq!(good(&text).instances.len(), 31);
+    text.push_str("[[instance]]\nname = \"i31\"\n");
+    let error = parse(Path::new("virtd.toml"), &text).unwrap_err().to_string();
+    assert!(error.starts_with("virtd.toml:65:1: 32 instances are too many\n"), "{error}");
+}
+
+#[test]
+fn the_arithmetic_of_quorums() {
+    let table = [
+        // strategy, voters, k, faults masked, of those without delay
+        (Strategy::WaitForConsensus, 1, None, 0, 0),
+        (Strategy::WaitForConsensus, 2, None, 0, 0),
+        (Strategy::WaitForConsensus, 3, None, 1, 1),
+        (Strategy::WaitForConsensus, 3, Some(2), 1, 1),
+        (Strategy::WaitForConsensus, 3, Some(3), 1, 0),
+        (Strategy::WaitForConsensus, 3, Some(1), 1, 1),
+        (Strategy::WaitForConsensus, 5, None, 2, 2),
+        (Strategy::WaitForConsensus, 5, Some(4), 2, 1),
+        (Strategy::ContinuousMajority, 4, None, 1, 1),
+        (Strategy::ContinuousMajority, 5, None, 2, 2),
+        (Strategy::FirstK, 5, Some(2), 1, 1),
+        (Strategy::FirstK, 5, Some(1), 1, 1),
+        (Strategy::FirstK, 5, Some(3), 2, 2),
+        (Strategy::FirstK, 2, Some(1), 0, 0),
+        (Strategy::MasterSlave, 3, None, 0, 0),
+    ];
+    for (strategy, voters, k, faults, at_once) in table {
+        let mut c = Config { instances: vec![Instance::default(); voters], ..Config::default() };
+        c.vote.strategy = strategy;
+        c.vote.k = k;
+        let m = masked(&c);
+        assert_eq!((m.faults, m.at_once), (faults, at_once), "{strategy:?} {voters} {k:?}");
+    }
+    let mut c = Config { instances: vec![Instance::default(); 3], ..Config::default() };
+    assert_eq!(quorum_line(&c), "3 voters, k=2: masks 1 fault");
+    c.vote.k = Some(3);
+    assert_eq!(quorum_line(&c), "3 voters, k=3: masks 1 fault (more than 0 of them delay new routes by T = 10 s)");
+}
+
+#[test]
+fn the_summary_names_everything() {
+    let text = summary(&good(GOOD));
+    for part in
+        ["0.0.0.0:179, [::]:179", "/run/virtd/hv.sock", "mode 0660", "wait-for-consensus, T = 10 s", "frr (voter)"]
+    {
+        assert!(text.contains(part), "{part} is not in\n{text}");
+    }
+}
+
+#[test]
+fn suggestions_are_near() {
+    let table = [
+        ("rooter", Some("router")),
+        ("router-id", Some("router_id")),
+        ("ROUTER_ID", Some("router_id")),
+        ("zebra", None),
+        ("", None),
+    ];
+    for (given, expected) in table {
+        assert_eq!(nearest(given, ["router", "router_id", "peer"]), expected, "{given}");
+    }
+}
+
+proptest::proptest! {
+    /// Whatever the file holds, there is an answer, and an error can be printed.
+    #[test]
+    fn any_text_is_answered(text in "(\\PC|\n|\\[|\"|=|é){0,200}") {
+        if let Err(e) = parse(Path::new("f"), &text) {
+            proptest::prop_assert!(!e.to_string().is_empty());
+        }
+    }
+
+    /// Nor do cuts and insertions in a good file make it fall over.
+    #[test]
+    fn a_mangled_file_is_answered(at in 0usize..60, cut in 0usize..60, junk in "\\PC{0,4}") {
+        let mut text: Vec<char> = GOOD.chars().collect();
+        let at = at.min(text.len());
+        let end = (at + cut).min(text.len());
+        text.splice(at..end, junk.chars());
+        let text: String = text.into_iter().collect();
+        if let Err(e) = parse(Path::new("f"), &text) {
+            proptest::prop_assert!(!e.to_string().is_empty());
+        }
+    }
+}
