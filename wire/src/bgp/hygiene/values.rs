@@ -138,10 +138,7 @@ const fn flags_problem(code: u8, bits: u8) -> Problem {
         attr::MP_REACH_NLRI | attr::MP_UNREACH_NLRI => {
             Problem::reset(sub::OPTIONAL, "the flags are wrong (RFC 7606 section 5.3)")
         }
-        attr::TUNNEL_ENCAP if bits & flag::OPTIONAL != 0 => {
-            Problem::discard("TUNNEL_ENCAP is not transitive (RFC 9012 section 13)")
-        }
-        attr::AIGP if bits & flag::OPTIONAL != 0 => Problem::discard("AIGP is transitive (RFC 7311 section 3)"),
+        attr::AIGP if bits & flag::OPTIONAL != 0 => Problem::discard("AIGP is transitive (RFC 7311 section 3.2)"),
         _ => Problem::withdraw(sub::FLAGS, "the flags are wrong (RFC 7606 section 3.c)"),
     }
 }
@@ -181,7 +178,9 @@ fn value(a: &Attribute<'_>, context: &UpdateContext) -> Judged {
             let what = "IPv6 address specific communities are not some times 20 octets (RFC 7606 section 7.15)";
             ensure(multiple_of(20), length(what))
         }
-        attr::AIGP => ensure(aigp_is_sound(value), Problem::discard("AIGP is malformed (RFC 7311 section 3)")),
+        attr::AIGP => {
+            ensure(aigp_is_sound(value), Problem::discard("AIGP is malformed or at its maximum (RFC 7311 section 3.2)"))
+        }
         attr::LARGE_COMMUNITY => {
             ensure(multiple_of(12), length("LARGE_COMMUNITY is not some times 12 octets (RFC 8092 section 6)"))
         }
@@ -323,9 +322,8 @@ fn mp_unreach(value: &[u8]) -> Judged {
 /// TLVs whose last octet must be the last octet of their last sub-TLV (RFC 9012 section 13). What a tunnel type or
 /// a sub-TLV means is left to those who know it.
 fn tunnel_encap(mut value: &[u8]) -> Judged {
-    if value.is_empty() {
-        return Err(Problem::discard("TUNNEL_ENCAP has no TLV (RFC 9012 section 13)"));
-    }
+    let withdraw = |what| Problem::withdraw(sub::OPTIONAL, what);
+    ensure(!value.is_empty(), withdraw("TUNNEL_ENCAP has no TLV (RFC 9012 section 13)"))?;
     let sound = (|| {
         while !value.is_empty() {
             let _tunnel_type = take_u16(&mut value)?;
@@ -339,21 +337,23 @@ fn tunnel_encap(mut value: &[u8]) -> Judged {
         Some(())
     })();
     let what = "a TUNNEL_ENCAP TLV does not end where its last sub-TLV does (RFC 9012 section 13)";
-    ensure(sound.is_some(), Problem::withdraw(sub::OPTIONAL, what))
+    ensure(sound.is_some(), withdraw(what))
 }
 
-/// Whether AIGP's TLVs add up; their length counts type and length too, and the AIGP TLV (1) takes 11 octets.
+/// Whether AIGP's TLVs add up; their length counts type and length too, and an AIGP TLV (1) takes 11 octets, of
+/// which the first must not hold the maximum.
 fn aigp_is_sound(mut value: &[u8]) -> bool {
     if value.is_empty() {
         return false;
     }
+    let mut is_first = true;
     while let Some(kind) = take_u8(&mut value) {
-        let Some(len) = take_u16(&mut value).map(usize::from) else {
-            return false;
-        };
-        let rest = len.checked_sub(3).and_then(|n| take(&mut value, n));
-        if rest.is_none() || (kind == 1 && len != 11) {
-            return false;
+        let metric = take_u16(&mut value).and_then(|len| take(&mut value, usize::from(len).checked_sub(3)?));
+        match (kind, metric) {
+            (_, None) => return false,
+            (1, Some(metric)) if metric.len() != 8 || (is_first && metric == [0xff; 8]) => return false,
+            (1, Some(_)) => is_first = false,
+            _ => {}
         }
     }
     true
