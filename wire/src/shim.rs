@@ -23,7 +23,7 @@
 //! `Connect::filler_len` octets until poll says not writable; the broker reads exactly that many octets and throws them away when the
 //! connection stands, which makes the daemon's end writable; on failure it closes its end, which makes it writable with POLLHUP.
 
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV6};
 
 /// Bumped on every incompatible change; both sides refuse another's by name.
 pub const PROTOCOL_VERSION: u16 = 1;
@@ -178,7 +178,353 @@ pub struct Malformed;
 
 /// The unspecified IPv4 address and port: "not bound".
 pub const ANY: Address = SocketAddr::new(IpAddr::V4(Ipv4Addr::UNSPECIFIED), 0);
-#[allow(unused)]
-const ANY6: IpAddr = IpAddr::V6(Ipv6Addr::UNSPECIFIED);
-// helper shim: Request::encode(&self, &mut [u8]) -> Result<usize, Malformed>, Request::decode(&[u8]) -> Result<Request, Malformed>,
-// the same for Reply and Accepted, Options::iter and Options::push(&mut [u8], used, option) — std only, no allocation, no panics.
+
+/// Writes fields one after another; remembers that one did not fit instead of failing each time.
+struct Writer<'a> {
+    buf: &'a mut [u8],
+    len: usize,
+    full: bool,
+}
+
+impl Writer<'_> {
+    fn put(&mut self, bytes: &[u8]) {
+        match self.buf.get_mut(self.len..self.len + bytes.len()) {
+            Some(room) => {
+                room.copy_from_slice(bytes);
+                self.len += bytes.len();
+            }
+            None => self.full = true,
+        }
+    }
+
+    fn block(&mut self, bytes: &[u8]) {
+        match u16::try_from(bytes.len()) {
+            Ok(n) => {
+                self.put(&n.to_le_bytes());
+                self.put(bytes);
+            }
+            Err(_) => self.full = true,
+        }
+    }
+
+    fn address(&mut self, a: &Address) {
+        match a {
+            SocketAddr::V4(v4) => {
+                self.put(&[4]);
+                self.put(&v4.ip().octets());
+            }
+            SocketAddr::V6(v6) => {
+                self.put(&[6]);
+                self.put(&v6.ip().octets());
+                self.put(&v6.scope_id().to_le_bytes());
+            }
+        }
+        self.put(&a.port().to_le_bytes());
+    }
+
+    fn done(self) -> Result<usize, Malformed> {
+        if self.full || self.len > MAX_MESSAGE { Err(Malformed) } else { Ok(self.len) }
+    }
+}
+
+/// Reads fields one after another.
+struct Reader<'a> {
+    rest: &'a [u8],
+}
+
+impl<'a> Reader<'a> {
+    fn take(&mut self, n: usize) -> Result<&'a [u8], Malformed> {
+        let (now, later) = self.rest.split_at_checked(n).ok_or(Malformed)?;
+        self.rest = later;
+        Ok(now)
+    }
+
+    fn array<const N: usize>(&mut self) -> Result<[u8; N], Malformed> {
+        self.take(N)?.try_into().map_err(|_| Malformed)
+    }
+
+    fn u8(&mut self) -> Result<u8, Malformed> {
+        Ok(u8::from_le_bytes(self.array()?))
+    }
+
+    fn u16(&mut self) -> Result<u16, Malformed> {
+        Ok(u16::from_le_bytes(self.array()?))
+    }
+
+    fn u32(&mut self) -> Result<u32, Malformed> {
+        Ok(u32::from_le_bytes(self.array()?))
+    }
+
+    fn i32(&mut self) -> Result<i32, Malformed> {
+        Ok(i32::from_le_bytes(self.array()?))
+    }
+
+    fn u64(&mut self) -> Result<u64, Malformed> {
+        Ok(u64::from_le_bytes(self.array()?))
+    }
+
+    fn flag(&mut self) -> Result<bool, Malformed> {
+        match self.u8()? {
+            0 => Ok(false),
+            1 => Ok(true),
+            _ => Err(Malformed),
+        }
+    }
+
+    fn block(&mut self) -> Result<&'a [u8], Malformed> {
+        let n = usize::from(self.u16()?);
+        self.take(n)
+    }
+
+    fn text(&mut self) -> Result<&'a str, Malformed> {
+        std::str::from_utf8(self.block()?).map_err(|_| Malformed)
+    }
+
+    fn address(&mut self) -> Result<Address, Malformed> {
+        match self.u8()? {
+            4 => {
+                let ip = Ipv4Addr::from(self.array::<4>()?);
+                Ok(SocketAddr::new(IpAddr::V4(ip), self.u16()?))
+            }
+            6 => {
+                let ip = Ipv6Addr::from(self.array::<16>()?);
+                let scope = self.u32()?;
+                Ok(SocketAddr::V6(SocketAddrV6::new(ip, self.u16()?, 0, scope)))
+            }
+            _ => Err(Malformed),
+        }
+    }
+
+    fn options(&mut self) -> Result<Options<'a>, Malformed> {
+        let options = Options { encoded: self.block()? };
+        let mut check = Reader { rest: options.encoded };
+        let mut n = 0;
+        while !check.rest.is_empty() {
+            check.option()?;
+            n += 1;
+        }
+        if n > MAX_OPTIONS { Err(Malformed) } else { Ok(options) }
+    }
+
+    fn option(&mut self) -> Result<SocketOption<'a>, Malformed> {
+        let (level, name, value) = (self.i32()?, self.i32()?, self.block()?);
+        if value.len() > MAX_OPTION_LEN { Err(Malformed) } else { Ok(SocketOption { level, name, value }) }
+    }
+
+    fn end(self) -> Result<(), Malformed> {
+        if self.rest.is_empty() { Ok(()) } else { Err(Malformed) }
+    }
+}
+
+impl<'a> Options<'a> {
+    /// The options, in the order they were set.
+    pub fn iter(&self) -> impl Iterator<Item = SocketOption<'a>> + use<'a> {
+        let mut reader = Reader { rest: self.encoded };
+        std::iter::from_fn(move || reader.option().ok())
+    }
+
+    /// Appends an option to a list under construction in `buf`, of which `used` octets are taken; gives the new length.
+    ///
+    /// # Errors
+    /// [`Malformed`] where the value is too long or the buffer full.
+    pub fn push(buf: &mut [u8], used: usize, option: &SocketOption<'_>) -> Result<usize, Malformed> {
+        if option.value.len() > MAX_OPTION_LEN {
+            return Err(Malformed);
+        }
+        let mut w = Writer { buf, len: used, full: false };
+        w.option(option);
+        w.done()
+    }
+}
+
+impl Writer<'_> {
+    fn option(&mut self, o: &SocketOption<'_>) {
+        self.put(&o.level.to_le_bytes());
+        self.put(&o.name.to_le_bytes());
+        self.block(o.value);
+    }
+}
+
+impl<'a> Request<'a> {
+    /// Writes the message into `buf`; gives its length.
+    ///
+    /// # Errors
+    /// [`Malformed`] where it does not fit or a field is longer than its limit.
+    pub fn encode(&self, buf: &mut [u8]) -> Result<usize, Malformed> {
+        let mut w = Writer { buf, len: 0, full: false };
+        match self {
+            Request::Hello { version, instance, pid, netns_cookie } => {
+                w.full = instance.len() > MAX_NAME;
+                w.put(&[1]);
+                w.put(&version.to_le_bytes());
+                w.block(instance.as_bytes());
+                w.put(&pid.to_le_bytes());
+                w.put(&netns_cookie.to_le_bytes());
+            }
+            Request::Bind { socket, local, v6_only, options } => {
+                w.put(&[2]);
+                w.put(&socket.to_le_bytes());
+                w.address(local);
+                w.put(&[u8::from(*v6_only)]);
+                w.block(options.encoded);
+            }
+            Request::Listen { socket, backlog } => {
+                w.put(&[3]);
+                w.put(&socket.to_le_bytes());
+                w.put(&backlog.to_le_bytes());
+            }
+            Request::Connect { socket, local, remote, filler_len, options } => {
+                w.put(&[4]);
+                w.put(&socket.to_le_bytes());
+                w.address(local);
+                w.address(remote);
+                w.put(&filler_len.to_le_bytes());
+                w.block(options.encoded);
+            }
+            Request::SetOption { socket, option } => {
+                w.full = option.value.len() > MAX_OPTION_LEN;
+                w.put(&[5]);
+                w.put(&socket.to_le_bytes());
+                w.option(option);
+            }
+            Request::GetOption { socket, level, name, max_len } => {
+                w.put(&[6]);
+                w.put(&socket.to_le_bytes());
+                w.put(&level.to_le_bytes());
+                w.put(&name.to_le_bytes());
+                w.put(&max_len.to_le_bytes());
+            }
+            Request::SocketError { socket } => {
+                w.put(&[7]);
+                w.put(&socket.to_le_bytes());
+            }
+            Request::Names { socket } => {
+                w.put(&[8]);
+                w.put(&socket.to_le_bytes());
+            }
+        }
+        w.done()
+    }
+
+    /// Reads a message.
+    ///
+    /// # Errors
+    /// [`Malformed`] for anything [`Request::encode`] would not have written.
+    pub fn decode(bytes: &'a [u8]) -> Result<Request<'a>, Malformed> {
+        let mut r = Reader { rest: bytes };
+        let request = match r.u8()? {
+            1 => {
+                let (version, instance) = (r.u16()?, r.text()?);
+                if instance.len() > MAX_NAME {
+                    return Err(Malformed);
+                }
+                Request::Hello { version, instance, pid: r.u32()?, netns_cookie: r.u64()? }
+            }
+            2 => Request::Bind { socket: r.u64()?, local: r.address()?, v6_only: r.flag()?, options: r.options()? },
+            3 => Request::Listen { socket: r.u64()?, backlog: r.i32()? },
+            4 => Request::Connect {
+                socket: r.u64()?,
+                local: r.address()?,
+                remote: r.address()?,
+                filler_len: r.u32()?,
+                options: r.options()?,
+            },
+            5 => Request::SetOption { socket: r.u64()?, option: r.option()? },
+            6 => Request::GetOption { socket: r.u64()?, level: r.i32()?, name: r.i32()?, max_len: r.u32()? },
+            7 => Request::SocketError { socket: r.u64()? },
+            8 => Request::Names { socket: r.u64()? },
+            _ => return Err(Malformed),
+        };
+        r.end()?;
+        Ok(request)
+    }
+}
+
+impl<'a> Reply<'a> {
+    /// Writes the message into `buf`; gives its length.
+    ///
+    /// # Errors
+    /// [`Malformed`] where it does not fit.
+    pub fn encode(&self, buf: &mut [u8]) -> Result<usize, Malformed> {
+        let mut w = Writer { buf, len: 0, full: false };
+        match self {
+            Reply::Welcome { bgp_port } => {
+                w.put(&[1]);
+                w.put(&bgp_port.to_le_bytes());
+            }
+            Reply::Done => w.put(&[2]),
+            Reply::Error { errno, text } => {
+                w.put(&[3]);
+                w.put(&errno.to_le_bytes());
+                w.block(text.as_bytes());
+            }
+            Reply::Option { value } => {
+                w.put(&[4]);
+                w.block(value);
+            }
+            Reply::Names { local, remote } => {
+                w.put(&[5]);
+                w.address(local);
+                w.put(&[u8::from(remote.is_some())]);
+                if let Some(remote) = remote {
+                    w.address(remote);
+                }
+            }
+        }
+        w.done()
+    }
+
+    /// Reads a message.
+    ///
+    /// # Errors
+    /// [`Malformed`] for anything [`Reply::encode`] would not have written.
+    pub fn decode(bytes: &'a [u8]) -> Result<Reply<'a>, Malformed> {
+        let mut r = Reader { rest: bytes };
+        let reply = match r.u8()? {
+            1 => Reply::Welcome { bgp_port: r.u16()? },
+            2 => Reply::Done,
+            3 => Reply::Error { errno: r.i32()?, text: r.text()? },
+            4 => Reply::Option { value: r.block()? },
+            5 => {
+                let local = r.address()?;
+                let remote = if r.flag()? { Some(r.address()?) } else { None };
+                Reply::Names { local, remote }
+            }
+            _ => return Err(Malformed),
+        };
+        r.end()?;
+        Ok(reply)
+    }
+}
+
+impl Accepted {
+    /// Writes the message into `buf`; gives its length.
+    ///
+    /// # Errors
+    /// [`Malformed`] where it does not fit.
+    pub fn encode(&self, buf: &mut [u8]) -> Result<usize, Malformed> {
+        let mut w = Writer { buf, len: 0, full: false };
+        w.put(&[1]);
+        w.address(&self.local);
+        w.address(&self.remote);
+        w.done()
+    }
+
+    /// Reads a message.
+    ///
+    /// # Errors
+    /// [`Malformed`] for anything [`Accepted::encode`] would not have written.
+    pub fn decode(bytes: &[u8]) -> Result<Accepted, Malformed> {
+        let mut r = Reader { rest: bytes };
+        if r.u8()? != 1 {
+            return Err(Malformed);
+        }
+        let accepted = Accepted { local: r.address()?, remote: r.address()? };
+        r.end()?;
+        Ok(accepted)
+    }
+}
+
+#[cfg(test)]
+#[path = "shim_tests.rs"]
+mod tests;
