@@ -1,1 +1,11 @@
-//! tests
+//! Scenarios with real daemons: network namespaces, processes and their clean-up ([`lab`]), equivalent configurations of FRR,
+//! BIRD and OpenBGPD ([`daemons`]), neighbours that sit outside the router ([`neighbours`]), and virtd with its instances
+//! ([`router`]).
+//!
+//! Everything here needs root. A scenario makes a [`lab::Lab`], a [`lab::Star`] in it, starts what it needs, waits with
+//! [`lab::wait_for`] and ends with [`lab::Lab::passed`]; whatever happens before that, dropping the lab kills the processes and
+//! deletes the namespaces, and keeps the folder with the logs.
+
+pub mod daemons;
+pub mod lab;
+pub mod neighbours;
