@@ -1,5 +1,7 @@
 //! The broker: a pure core ([`core`]) and a thin mio driver.
 
 pub mod config;
+pub mod control;
 pub mod core;
 pub mod event;
+pub mod eventlog;

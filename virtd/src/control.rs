@@ -1,0 +1,308 @@
+//! The control socket: what virtctl talks to. AF_UNIX stream, one JSON object a line in both directions.
+//!
+//! | request | answer |
+//! |---|---|
+//! | `{"command":"status"}`, `sessions`, `instances`, `{"command":"routes","prefix":"192.0.2.0/24"}` | one line, from the core |
+//! | `{"command":"events","n":100,"kind":"session-up"}` | one line, `{"events":[…]}` |
+//! | the same with `"follow":true` | the events of the log and then each new one, a line each, until the client closes |
+//!
+//! An error is `{"error":"…"}`. Questions about the core travel to the driver's loop as [`ControlRequest`]s over a bounded channel and
+//! wake it; events come from the event log without the core's help. Each client has a thread; clients, lines and waits are bounded.
+
+use crate::eventlog::EventLog;
+use anyhow::{Context, bail};
+use crossbeam_channel::{Receiver, Sender, TrySendError};
+use nix::sys::socket::{AddressFamily, Backlog, MsgFlags, SockFlag, SockType, UnixAddr};
+use nix::unistd::{Gid, Group};
+use serde_json::{Value, json};
+use std::fs;
+use std::io::{self, BufRead, BufReader, Read, Write};
+use std::os::fd::AsRawFd;
+use std::os::unix::fs::{FileTypeExt, PermissionsExt};
+use std::os::unix::net::{UnixListener, UnixStream};
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, OnceLock};
+use std::time::Duration;
+
+/// Clients at once: a few operators and their monitoring; more is a loop in a script.
+pub const MAX_CLIENTS: usize = 32;
+/// Longest request. None has more than a prefix in it.
+pub const MAX_REQUEST: u64 = 4096;
+/// Requests waiting for the driver: one per client.
+const QUEUE: usize = MAX_CLIENTS;
+/// A client that neither asks nor reads for this long is closed.
+const CLIENT_PATIENCE: Duration = Duration::from_secs(10);
+/// How long an answer of the core may take: its loop never rests longer than one batch of work.
+const CORE_PATIENCE: Duration = Duration::from_secs(10);
+/// How often a follower that hears nothing is checked for having gone.
+const FOLLOW_CHECK: Duration = Duration::from_millis(500);
+/// Events answered unless `n` says otherwise.
+const DEFAULT_EVENTS: u64 = 20;
+
+/// A question for the core. The driver takes it off the channel, asks, and sends the answer.
+#[derive(Debug)]
+pub struct ControlRequest {
+    /// `{"command": …}`.
+    pub request: Value,
+    /// Takes one answer and never blocks: it has room for it.
+    pub reply: Sender<Value>,
+}
+
+/// Where the control threads put requests. The driver calls [`ControlQueue::wake_with`] once its poll exists.
+#[derive(Clone)]
+pub struct ControlQueue {
+    requests: Sender<ControlRequest>,
+    waker: Arc<OnceLock<mio::Waker>>,
+}
+
+/// The two ends of the way from the control socket to the driver.
+pub fn queue() -> (ControlQueue, Receiver<ControlRequest>) {
+    let (requests, receiver) = crossbeam_channel::bounded(QUEUE);
+    (ControlQueue { requests, waker: Arc::default() }, receiver)
+}
+
+impl ControlQueue {
+    /// From now on every request wakes this. A second waker is ignored: there is one driver.
+    pub fn wake_with(&self, waker: mio::Waker) {
+        let _ = self.waker.set(waker);
+    }
+
+    /// Asks the core and waits for its answer.
+    fn ask(&self, request: Value) -> Value {
+        let (reply, answer) = crossbeam_channel::bounded(1);
+        match self.requests.try_send(ControlRequest { request, reply }) {
+            Ok(()) => {}
+            Err(TrySendError::Full(_)) => return error("virtd is busy: too many requests wait already"),
+            Err(TrySendError::Disconnected(_)) => return error("virtd is shutting down"),
+        }
+        if let Some(Err(e)) = self.waker.get().map(mio::Waker::wake) {
+            return error(&format!("the driver cannot be woken: {e}"));
+        }
+        answer.recv_timeout(CORE_PATIENCE).unwrap_or_else(|e| match e {
+            crossbeam_channel::RecvTimeoutError::Timeout => {
+                error(&format!("no answer within {} s: virtd is too busy or stuck", CORE_PATIENCE.as_secs()))
+            }
+            crossbeam_channel::RecvTimeoutError::Disconnected => error("virtd is shutting down"),
+        })
+    }
+}
+
+/// The listening socket; its file goes when this does.
+#[derive(Debug)]
+pub struct ControlSocket {
+    listener: UnixListener,
+    path: PathBuf,
+}
+
+impl ControlSocket {
+    /// Listens on `path` with these permissions; `group` owns it where one is named. A socket file that nobody listens on any more
+    /// is replaced, a living one is an error: another virtd runs.
+    pub fn bind(path: &Path, mode: u32, group: Option<&str>) -> anyhow::Result<ControlSocket> {
+        let gid = group.map(group_id).transpose()?;
+        if let Some(dir) = path.parent() {
+            fs::create_dir_all(dir).with_context(|| format!("cannot make {} for the control socket", dir.display()))?;
+        }
+        remove_stale(path)?;
+        let listener = listen_private(path).with_context(|| format!("cannot listen on {}", path.display()))?;
+        let socket = ControlSocket { listener, path: path.to_owned() };
+        if let Some(gid) = gid {
+            nix::unistd::chown(path, None, Some(gid))
+                .with_context(|| format!("cannot give {} to group {}", path.display(), group.unwrap_or_default()))?;
+        }
+        fs::set_permissions(path, fs::Permissions::from_mode(mode))
+            .with_context(|| format!("cannot set the mode of {}", path.display()))?;
+        Ok(socket)
+    }
+
+    /// Starts the accepting thread, which starts one for each client. They live as long as the process.
+    pub fn serve(self, queue: ControlQueue, log: EventLog) -> io::Result<ControlGuard> {
+        let guard = ControlGuard { path: self.path.clone() };
+        std::thread::Builder::new().name("control".into()).spawn(move || accept_loop(&self.listener, &queue, &log))?;
+        Ok(guard)
+    }
+}
+
+/// Removes the socket's file when virtd ends.
+#[derive(Debug)]
+pub struct ControlGuard {
+    path: PathBuf,
+}
+
+impl Drop for ControlGuard {
+    fn drop(&mut self) {
+        let _ = fs::remove_file(&self.path);
+    }
+}
+
+fn group_id(name: &str) -> anyhow::Result<Gid> {
+    match Group::from_name(name).with_context(|| format!("cannot look up group {name}"))? {
+        Some(group) => Ok(group.gid),
+        None => bail!("control_group: there is no group {name:?} on this system; create it with `groupadd {name}`"),
+    }
+}
+
+fn remove_stale(path: &Path) -> anyhow::Result<()> {
+    let Ok(metadata) = fs::symlink_metadata(path) else { return Ok(()) };
+    if !metadata.file_type().is_socket() {
+        bail!(
+            "{} exists and is not a socket; it is left alone: remove it or name another control_socket",
+            path.display()
+        );
+    }
+    if UnixStream::connect(path).is_ok() {
+        bail!("another virtd listens on {}; stop it, or name another control_socket", path.display());
+    }
+    fs::remove_file(path).with_context(|| format!("cannot remove the stale socket {}", path.display()))
+}
+
+/// Nobody but root can connect until the permissions are what the configuration says: the mode of a bound socket's file is
+/// that of the socket before (Linux), so there is no moment at which it is open to all.
+fn listen_private(path: &Path) -> anyhow::Result<UnixListener> {
+    use nix::sys::socket;
+    let fd = socket::socket(AddressFamily::Unix, SockType::Stream, SockFlag::SOCK_CLOEXEC, None)?;
+    nix::sys::stat::fchmod(&fd, nix::sys::stat::Mode::from_bits_truncate(0o600))?;
+    socket::bind(fd.as_raw_fd(), &UnixAddr::new(path)?)?;
+    socket::listen(&fd, Backlog::new(i32::try_from(MAX_CLIENTS).unwrap_or(1))?)?;
+    Ok(UnixListener::from(fd))
+}
+
+fn accept_loop(listener: &UnixListener, queue: &ControlQueue, log: &EventLog) {
+    let clients = Arc::new(AtomicUsize::new(0));
+    loop {
+        let stream = match listener.accept() {
+            Ok((stream, _)) => stream,
+            Err(e) => {
+                // Out of descriptors, most likely: wait for some to come back instead of spinning.
+                log::warn!("control socket: accept: {e}");
+                std::thread::sleep(FOLLOW_CHECK);
+                continue;
+            }
+        };
+        let Some(seat) = Seat::take(&clients) else {
+            let _ = stream.set_write_timeout(Some(FOLLOW_CHECK));
+            let _ = answer(&stream, &error(&format!("{MAX_CLIENTS} clients are connected already")));
+            continue;
+        };
+        let (queue, log) = (queue.clone(), log.clone());
+        let spawned = std::thread::Builder::new().name("control-client".into()).spawn(move || {
+            let _seat = seat;
+            if let Err(e) = client(&stream, &queue, &log) {
+                log::debug!("control client: {e}");
+            }
+        });
+        if let Err(e) = spawned {
+            log::warn!("control socket: no thread for a client: {e}");
+        }
+    }
+}
+
+/// One of [`MAX_CLIENTS`], given back when dropped.
+struct Seat(Arc<AtomicUsize>);
+
+impl Seat {
+    fn take(clients: &Arc<AtomicUsize>) -> Option<Seat> {
+        let seat = Seat(clients.clone());
+        // Dropping the seat gives it back, also where there was none left.
+        (clients.fetch_add(1, Ordering::AcqRel) < MAX_CLIENTS).then_some(seat)
+    }
+}
+
+impl Drop for Seat {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::AcqRel);
+    }
+}
+
+/// Serves one client until it goes, says something too long, or bores us.
+fn client(stream: &UnixStream, queue: &ControlQueue, log: &EventLog) -> io::Result<()> {
+    stream.set_read_timeout(Some(CLIENT_PATIENCE))?;
+    stream.set_write_timeout(Some(CLIENT_PATIENCE))?;
+    let mut reader = BufReader::new(stream);
+    loop {
+        let mut line = Vec::new();
+        let length = reader.by_ref().take(MAX_REQUEST).read_until(b'\n', &mut line)?;
+        if length == 0 {
+            return Ok(());
+        }
+        if line.last() != Some(&b'\n') && length as u64 == MAX_REQUEST {
+            return answer(stream, &error(&format!("a request has at most {MAX_REQUEST} octets")));
+        }
+        let request: Value = match serde_json::from_slice(&line) {
+            Ok(request) => request,
+            Err(e) => {
+                answer(stream, &error(&format!("not a JSON request: {e}")))?;
+                continue;
+            }
+        };
+        match request.get("command").and_then(Value::as_str) {
+            Some("events") if request.get("follow").and_then(Value::as_bool) == Some(true) => {
+                return follow(stream, &request, log);
+            }
+            Some("events") => answer_events(stream, &request, log)?,
+            _ => answer(stream, &queue.ask(request))?,
+        }
+    }
+}
+
+fn answer(mut stream: &UnixStream, value: &Value) -> io::Result<()> {
+    let mut line = value.to_string();
+    line.push('\n');
+    stream.write_all(line.as_bytes())
+}
+
+fn wanted(request: &Value) -> (usize, Option<&str>) {
+    let n = request.get("n").and_then(Value::as_u64).unwrap_or(DEFAULT_EVENTS);
+    (usize::try_from(n).unwrap_or(usize::MAX), request.get("kind").and_then(Value::as_str))
+}
+
+fn answer_events(mut stream: &UnixStream, request: &Value, log: &EventLog) -> io::Result<()> {
+    let (n, kind) = wanted(request);
+    let events: Vec<_> = log.last(n, kind).into_iter().map(|r| r.json).collect();
+    stream.write_all(format!("{{\"events\":[{}]}}\n", events.join(",")).as_bytes())
+}
+
+/// The last events and then every new one, until the client closes or stops reading.
+fn follow(mut stream: &UnixStream, request: &Value, log: &EventLog) -> io::Result<()> {
+    let (n, kind) = wanted(request);
+    // Taken before the past is read: what comes in between is sent with the new ones, not twice.
+    let mut seq = log.last_seq();
+    let past = log.last(usize::MAX, kind);
+    let past: Vec<_> = past.into_iter().filter(|r| r.seq <= seq).collect();
+    for record in past.iter().skip(past.len().saturating_sub(n)) {
+        stream.write_all(format!("{}\n", record.json).as_bytes())?;
+    }
+    loop {
+        let batch = log.after(seq, FOLLOW_CHECK);
+        if batch.missed > 0 {
+            answer(stream, &json!({ "missed": batch.missed }))?;
+        }
+        let mut lines = String::new();
+        for record in &batch.records {
+            seq = record.seq;
+            if kind.is_none_or(|k| k == record.kind) {
+                lines.push_str(&record.json);
+                lines.push('\n');
+            }
+        }
+        stream.write_all(lines.as_bytes())?;
+        if batch.closed || is_closed(stream) {
+            return Ok(());
+        }
+    }
+}
+
+/// Whether the other end has gone: nothing is expected from a follower any more.
+fn is_closed(stream: &UnixStream) -> bool {
+    let mut octet = [0];
+    let flags = MsgFlags::MSG_PEEK | MsgFlags::MSG_DONTWAIT;
+    matches!(nix::sys::socket::recv(stream.as_raw_fd(), &mut octet, flags), Ok(0) | Err(nix::Error::ECONNRESET))
+}
+
+fn error(text: &str) -> Value {
+    json!({ "error": text })
+}
+
+#[cfg(test)]
+#[path = "control_tests.rs"]
+mod tests;
