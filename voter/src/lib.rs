@@ -35,7 +35,8 @@ pub enum Strategy {
     ContinuousMajority,
     /// The master's value at once.
     MasterSlave,
-    /// The first value that k agree on, at once; never fewer than two where there are two.
+    /// The first new value that k agree on, at once; never fewer than two where there are two.
+    /// Below a strict majority it is the fastest that still outvotes k - 1 liars.
     FirstK {
         /// How many must agree.
         k: u8,
@@ -106,8 +107,8 @@ pub struct Ballot<'a, V> {
     pub master_line: &'a [u8],
     /// What won last; at first "none".
     pub winner: V,
-    /// [`Outcome::overruled`] of the last call for this key; at first `None`. Unused but by
-    /// master-slave. Its id must not be reused for another value while it stands here.
+    /// [`Outcome::overruled`] of the last call for this key; at first `None`. Its id must not be
+    /// reused for another value while it stands here.
     pub overruled: Option<V>,
     /// When the present time of unrest began; see [`Rules::disturb`].
     pub first_disturbed: Millis,
@@ -139,7 +140,9 @@ pub struct Outcome<V> {
     pub lost_quorum: bool,
     /// The key had T of rest, or reached the cap for flapping.
     pub steady: bool,
-    /// The master's value that a majority has overruled; goes into the next [`Ballot::overruled`].
+    /// Goes into the next [`Ballot::overruled`]. Master-slave: the master's value, while a majority
+    /// has overruled it. First-k: the value the winner displaced, while k are not with the winner.
+    /// Otherwise always `None`.
     pub overruled: Option<V>,
 }
 
@@ -165,7 +168,7 @@ pub fn decide<V: Copy + Eq, A: Agreement<V>>(
         overruled: ballot.overruled,
     };
     let poll = Poll { ballot, electorate, agreement, steady };
-    let Some(best) = poll.largest_group() else {
+    let Some(best) = poll.largest_group(electorate) else {
         return outcome; // nobody votes: not a disagreement, and the caller knows
     };
     if electorate.len() < usize::from(rules.min_voters) {
@@ -183,8 +186,7 @@ pub fn decide<V: Copy + Eq, A: Agreement<V>>(
     let with = poll.supporters(observers, best.value);
     let apart = electorate.minus(best.supporters).union(observers.minus(with));
     if !steady {
-        let settled = best.majority && apart.is_empty();
-        outcome.recheck_at = (!settled).then_some(steady_at);
+        outcome.recheck_at = (!apart.is_empty()).then_some(steady_at);
     } else if best.majority {
         outcome.dissent = apart;
     } else {

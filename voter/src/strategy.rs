@@ -41,17 +41,17 @@ impl<V: Copy + Eq, A: Agreement<V>> Poll<'_, V, A> {
         with
     }
 
-    /// The value with the most supporters; of those that agree with each other the preferred form,
-    /// of those that do not the one that the lowest index says. `None`: the electorate is empty.
+    /// The value with the most supporters `among` these; of those that agree with each other the
+    /// preferred form, of those that do not what the lowest index says. `None`: there is nobody.
     /// Where all say the very same, this costs two passes of `==` and nothing else.
     #[inline]
-    pub(crate) fn largest_group(&self) -> Option<Group<V>> {
+    pub(crate) fn largest_group(&self, among: Members) -> Option<Group<V>> {
         let mut best: Option<Group<V>> = None;
-        for value in self.electorate.iter().filter_map(|index| self.said(index)) {
+        for value in among.iter().filter_map(|index| self.said(index)) {
             if best.is_some_and(|best| best.value == value) {
                 continue;
             }
-            let supporters = self.supporters(self.electorate, value);
+            let supporters = self.supporters(among, value);
             let better = best.is_none_or(|best| {
                 let (ours, theirs) = (supporters.len(), best.supporters.len());
                 let agreed = ours == theirs && self.agreement.agrees(value, best.value);
@@ -65,29 +65,41 @@ impl<V: Copy + Eq, A: Agreement<V>> Poll<'_, V, A> {
         best
     }
 
-    /// What the winner should be, and which value of the master's stands overruled.
+    /// What the winner should be, and which value stands overruled.
     #[inline]
     pub(crate) fn choose(&self, strategy: Strategy, best: &Group<V>) -> (V, Option<V>) {
         let publish = match strategy {
             Strategy::MasterSlave => return self.master_slave(best),
+            Strategy::FirstK { k } => return self.first_k(usize::from(k), best),
             Strategy::ContinuousMajority => best.majority,
             Strategy::WaitForConsensus { k } => {
                 let enough = usize::from(k).min(self.electorate.len());
                 best.majority && (self.steady || best.supporters.len() >= enough)
             }
-            Strategy::FirstK { k } => best.majority && self.steady || self.is_first(usize::from(k), best),
         };
         (if publish { best.value } else { self.ballot.winner }, None)
     }
 
-    /// Whether k agree on the best value, and the winner has lost either its own k or the lead: the
-    /// value that k agreed on first holds out against an equal.
-    fn is_first(&self, k: usize, best: &Group<V>) -> bool {
+    /// The first rival of the winner that k agree on, at once. Who has not answered yet still stands
+    /// for the old value, perhaps k strong: so, as long as k are apart from it, a value that came in
+    /// like this yields only once it has lost its own k, or to a steady majority.
+    fn first_k(&self, k: usize, best: &Group<V>) -> (V, Option<V>) {
+        let Ballot { winner, overruled, .. } = *self.ballot;
         let enough = k.max(2).min(self.electorate.len());
-        let winner = self.ballot.winner;
-        let loyal = self.supporters(self.electorate, winner).len();
-        let holds = loyal >= enough && loyal >= best.supporters.len();
-        best.supporters.len() >= enough && (!holds || self.same(best.value, winner))
+        let loyal = self.supporters(self.electorate, winner);
+        let rival = self.largest_group(self.electorate.minus(loyal));
+        let rival = rival.filter(|rival| rival.supporters.len() >= enough);
+        let corrected = best.majority && self.steady || best.supporters == self.electorate;
+        let chosen = match rival {
+            _ if corrected => best.value,
+            Some(rival) if overruled.is_none() || loyal.len() < enough => rival.value,
+            _ => winner,
+        };
+        let better_form = best.supporters.len() >= enough && self.same(best.value, chosen);
+        let chosen = if better_form { best.value } else { chosen };
+        let apart = self.electorate.minus(self.supporters(self.electorate, chosen));
+        let before = if chosen == winner { overruled } else { Some(winner) };
+        (chosen, before.or(corrected.then_some(winner)).filter(|_| apart.len() >= enough))
     }
 
     /// The master's value at once, unless a steady majority has overruled this very value: then only

@@ -133,9 +133,6 @@ impl Model {
             next.last_age = 0;
             assert_eq!(told, (NOW - next.first_age, NOW - next.last_age));
         }
-        if self.steady(&next) {
-            (next.first_age, next.last_age) = (self.rules.flap_cap_ms, self.rules.steady_ms);
-        }
         let majority = self.majority(&next).filter(|_| self.enough(&next));
         next.held = match event {
             _ if majority.is_none() || majority != self.majority(state) => 0,
@@ -185,6 +182,11 @@ impl Model {
         self.check_recheck(&next, &outcome);
         self.check_overruled(state, &mut next, event);
         self.check_flapping(&next);
+        self.check_lead(state, &next, outcome.decision);
+        // Steady keys are all alike from here on.
+        if self.steady(&next) {
+            (next.first_age, next.last_age) = (self.rules.flap_cap_ms, self.rules.steady_ms);
+        }
         next
     }
 
@@ -252,8 +254,32 @@ impl Model {
 
     /// A majority that has held for the cap is published, whatever the others do meanwhile.
     fn check_flapping(&self, next: &State) {
-        if next.held >= self.rules.flap_cap_ms && self.rules.strategy != Strategy::MasterSlave {
+        let eager = matches!(self.rules.strategy, Strategy::MasterSlave | Strategy::FirstK { .. });
+        if next.held >= self.rules.flap_cap_ms && !eager {
             assert_eq!(Some(next.winner), self.majority(next), "kept out by flapping");
+        }
+    }
+
+    /// Of what may win, the winner has the most support. With first-k the first rival with k wins and
+    /// then holds out while it has k.
+    fn check_lead(&self, state: &State, next: &State, decision: Decision<u8>) {
+        let support = |value| self.support(next, value);
+        let mut rivals = (0..self.values.count).filter(|value| self.may_win(next, *value));
+        let other = |value: u8| !self.values.agrees(value, state.winner);
+        let voters = self.voters(next);
+        match self.rules.strategy {
+            Strategy::MasterSlave => {}
+            Strategy::FirstK { k } if !self.steady(next) && support(next.winner) < voters => {
+                let displaced = matches!(decision, Decision::Publish(value) if other(value));
+                let holds = support(state.winner) >= voters.min(usize::from(k).max(2));
+                if holds && state.overruled.is_some() {
+                    assert!(!displaced, "did not hold out");
+                } else if !self.values.link_local {
+                    assert_eq!(displaced, rivals.any(other), "the first k were not heard");
+                }
+            }
+            Strategy::FirstK { .. } => {}
+            _ => rivals.for_each(|rival| assert!(support(rival) <= support(next.winner))),
         }
     }
 
@@ -336,7 +362,7 @@ fn three_voters_with_link_local_next_hops_under_a_master() {
 
 #[test]
 fn four_voters() {
-    let all = [Wait { k: 2 }, Wait { k: 3 }, Wait { k: 4 }, Majority, FirstK { k: 2 }];
+    let all = [Wait { k: 2 }, Wait { k: 3 }, Wait { k: 4 }, Majority, FirstK { k: 2 }, FirstK { k: 4 }];
     check(4, DISTINCT, &all, false);
 }
 

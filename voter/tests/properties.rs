@@ -64,7 +64,7 @@ proptest! {
         watched in members(),
         master_line in proptest::collection::vec(any::<u8>(), 0..4),
         (winner, overruled) in (0..5u8, proptest::option::of(0..5u8)),
-        (first_disturbed, last_disturbed, now) in (times(), times(), times()),
+        (first_disturbed, last_disturbed, now, later) in (times(), times(), times(), times()),
         agreement in any::<u64>().prop_map(Any),
     ) {
         let ballot = Ballot {
@@ -80,14 +80,24 @@ proptest! {
         if let Decision::Publish(value) = outcome.decision {
             prop_assert_ne!(value, winner);
             let voters = candidates.iter().zip(0..32).filter(|(_, i)| electorate.contains(*i));
-            prop_assert!(voters.map(|(said, _)| *said).any(|said| said == value));
+            let voters: Vec<u8> = voters.map(|(said, _)| *said).collect();
+            prop_assert!(voters.contains(&value));
+            let support = |value| voters.iter().filter(|said| agreement.agrees(**said, value)).count();
+            let first_k = matches!(rules.strategy, voter::Strategy::FirstK { .. });
+            let most = voters.iter().map(|said| support(*said)).max();
+            prop_assert!(rules.strategy == voter::Strategy::MasterSlave || most == Some(support(value)) || first_k);
         }
         if !outcome.steady {
             prop_assert!(outcome.dissent.is_empty() && !outcome.lost_quorum);
         }
         prop_assert!(outcome.recheck_at.is_none_or(|at| at > now));
-        prop_assert!(outcome.dissent.minus(electorate.union(watched)).is_empty());
+        let compared = electorate.union(watched).intersect(Members::first(candidates.len()));
+        prop_assert!(outcome.dissent.minus(compared).is_empty());
         prop_assert!(!outcome.lost_quorum || outcome.dissent.is_empty());
+        if outcome.recheck_at.is_none() {
+            let later = decide(&rules, &ballot, watched, &agreement, later.max(now));
+            prop_assert_eq!(later, Outcome { steady: later.steady, ..outcome });
+        }
         // Asked again with what it said, it has nothing to add.
         let winner = match outcome.decision {
             Decision::Publish(value) => value,
