@@ -5,7 +5,7 @@
 //! instance in a style of its own (attribute order, extended length bit), as real daemons differ.
 
 use bytes::{Bytes, BytesMut};
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use virtd::config::Config;
 use virtd::core::Core;
@@ -112,6 +112,8 @@ pub struct SimPeer {
     pub closed: u32,
     pub eor: u32,
     pub established: bool,
+    /// Sends no keepalives any more.
+    pub silent: bool,
     /// Every state each prefix went through.
     pub history: Vec<(Prefix, Option<u32>, bool)>,
 }
@@ -124,6 +126,9 @@ pub struct Sim {
     pub events: Vec<Event>,
     next_odd: u64,
     next_keepalive: u64,
+    /// What the core asked for and nobody has carried out yet: answers never overtake what was asked before.
+    queue: VecDeque<Output>,
+    held: bool,
 }
 
 impl Sim {
@@ -137,6 +142,8 @@ impl Sim {
             events: Vec::new(),
             next_odd: 1,
             next_keepalive: 2_000_000,
+            queue: VecDeque::new(),
+            held: false,
         };
         (0..n).for_each(|i| sim.start_instance(i));
         sim
@@ -170,7 +177,9 @@ impl Sim {
         self.peers.insert(n, SimPeer { conn: Some(conn), ..SimPeer::default() });
         let mut peer = peer_addr(n);
         peer.set_port(40000);
+        self.held = true;
         self.input(Input::PeerAccepted { conn, peer, local: SocketAddr::new(LOCAL.into(), 179) });
+        self.held = false;
         self.peer_sends(n, &open(64500 + u32::from(n), Ipv4Addr::new(10, 0, 0, n), 90));
     }
 
@@ -207,15 +216,22 @@ impl Sim {
         let mut out = Vec::new();
         self.core.handle(self.now, input, &mut out);
         self.core.flush(self.now, &mut out);
-        self.carry_out(out);
+        self.queue.extend(out);
+        if !std::mem::replace(&mut self.held, true) {
+            self.carry_out();
+            self.held = false;
+        }
     }
 
-    fn carry_out(&mut self, out: Vec<Output>) {
-        for o in out {
+    fn carry_out(&mut self) {
+        while let Some(o) = self.queue.pop_front() {
             match o {
                 Output::Event(e) => self.events.push(e),
                 Output::OfferLeg { leg, instance, peer, .. } => self.leg_starts(leg, usize::from(instance.0), peer),
-                Output::SendLeg { leg, bytes } => self.leg_hears(leg, &bytes),
+                Output::SendLeg { leg, bytes } => {
+                    self.leg_hears(leg, &bytes);
+                    self.input(Input::LegDrained { leg, queued: 0 });
+                }
                 Output::CloseLeg { leg } => self.instances.iter_mut().for_each(|i| i.close(leg)),
                 Output::SendPeer { conn, bytes } => self.peer_hears(conn, &bytes),
                 Output::ClosePeer { conn, .. } => {
@@ -280,7 +296,7 @@ impl Sim {
             self.now = deadline.min(self.next_keepalive).min(end);
             if self.now >= self.next_keepalive {
                 self.next_keepalive += 2_000_000;
-                let up: Vec<u8> = self.peers.iter().filter(|(_, p)| p.established).map(|(n, _)| *n).collect();
+                let up: Vec<u8> = self.peers.iter().filter(|(_, p)| p.established && !p.silent).map(|(n, _)| *n).collect();
                 up.into_iter().for_each(|n| self.peer_sends(n, &keepalive()));
                 let alive = self.instances.iter().filter(|i| !i.fault.mute);
                 let legs: Vec<u64> = alive.flat_map(|i| i.legs.iter().filter(|l| l.up).map(|l| l.id)).collect();

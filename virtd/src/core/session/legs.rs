@@ -182,6 +182,8 @@ impl Session {
         if !empty {
             leg.level_mode().extend(keys);
             env.unlevel[self.index].insert(i as u8);
+        } else {
+            env.unlevel[self.index].remove(i as u8);
         }
         // The End-of-RIB closes the replay; where there is nothing to replay it is passed on if the peer's has come already.
         for family in if empty { peer_eor } else { families } {

@@ -168,6 +168,10 @@ impl Session {
             }
             false => outcome.dissent,
         };
+        if !outcome.steady && (was_lost || !was_dissent.is_empty()) {
+            // The mark is lifted, or stays, by a verdict on the steady state.
+            self.recheck_at(slot, now - last_age.min(now) + env.rules.steady_ms, env);
+        }
         if outcome.steady && (dissent != was_dissent || outcome.lost_quorum != was_lost) {
             self.judge(slot, dissent, outcome.lost_quorum, electorate, env, out);
         }

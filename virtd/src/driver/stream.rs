@@ -1,0 +1,177 @@
+//! A buffered non-blocking byte stream: a TCP connection with a peer, or the broker's end of a leg.
+
+use bytes::{Buf, Bytes, BytesMut};
+use std::collections::VecDeque;
+use std::io::{self, IoSlice, Read, Write};
+use std::net::{Shutdown, TcpStream};
+use std::os::fd::{AsRawFd, RawFd};
+use std::os::unix::net::UnixStream;
+
+/// Slices per writev; the kernel takes up to 1024, more than 64 gains nothing.
+const MAX_SLICES: usize = 64;
+/// Octets taken from one side before the others get their turn.
+pub const READ_BUDGET: usize = 256 << 10;
+
+/// What is underneath.
+#[derive(Debug)]
+pub enum Io {
+    /// Towards a peer.
+    Tcp(TcpStream),
+    /// Towards an instance.
+    Unix(UnixStream),
+}
+
+impl Io {
+    fn read(&self, buf: &mut [u8]) -> io::Result<usize> {
+        match self {
+            Io::Tcp(s) => (&mut &*s).read(buf),
+            Io::Unix(s) => (&mut &*s).read(buf),
+        }
+    }
+
+    fn write_vectored(&self, slices: &[IoSlice<'_>]) -> io::Result<usize> {
+        match self {
+            Io::Tcp(s) => (&mut &*s).write_vectored(slices),
+            Io::Unix(s) => (&mut &*s).write_vectored(slices),
+        }
+    }
+
+    fn shutdown_write(&self) {
+        let _ = match self {
+            Io::Tcp(s) => s.shutdown(Shutdown::Write),
+            Io::Unix(s) => s.shutdown(Shutdown::Write),
+        };
+    }
+}
+
+impl AsRawFd for Io {
+    fn as_raw_fd(&self) -> RawFd {
+        match self {
+            Io::Tcp(s) => s.as_raw_fd(),
+            Io::Unix(s) => s.as_raw_fd(),
+        }
+    }
+}
+
+/// What a read ended with.
+#[derive(Debug, PartialEq, Eq)]
+pub enum ReadEnd {
+    /// Nothing more for now.
+    Empty,
+    /// The budget is used up; there may be more.
+    More,
+    /// End of stream (0) or an error (errno).
+    Closed(i32),
+}
+
+/// See the module's comment.
+#[derive(Debug)]
+pub struct Stream {
+    /// The socket.
+    pub io: Io,
+    /// Received and not yet taken by the core.
+    pub rx: BytesMut,
+    tx: VecDeque<Bytes>,
+    queued: usize,
+    /// Reading has been stopped by the core (native mode).
+    pub paused: bool,
+    /// To be closed: when at the latest, in microseconds.
+    pub closing: Option<u64>,
+    half_closed: bool,
+}
+
+impl Stream {
+    /// Wraps a non-blocking socket.
+    pub fn new(io: Io) -> Stream {
+        Stream { io, rx: BytesMut::new(), tx: VecDeque::new(), queued: 0, paused: false, closing: None, half_closed: false }
+    }
+
+    /// Octets that the kernel has not taken yet.
+    pub fn queued(&self) -> usize {
+        self.queued
+    }
+
+    /// Appends to what is to be sent.
+    pub fn push(&mut self, bytes: Bytes) {
+        if !bytes.is_empty() && self.closing.is_none() {
+            self.queued += bytes.len();
+            self.tx.push_back(bytes);
+        }
+    }
+
+    /// Reads what there is, up to the budget, into `rx`. `scratch` is shared by all streams, so that an idle one holds no buffer.
+    pub fn read(&mut self, scratch: &mut [u8]) -> ReadEnd {
+        let mut taken = 0;
+        while taken < READ_BUDGET {
+            match self.io.read(scratch) {
+                Ok(0) => return ReadEnd::Closed(0),
+                Ok(n) => {
+                    taken += n;
+                    if self.closing.is_none() {
+                        self.rx.extend_from_slice(scratch.get(..n).unwrap_or_default());
+                    }
+                    // A short read means the socket is empty: the next octet brings a new edge.
+                    if n < scratch.len() {
+                        return ReadEnd::Empty;
+                    }
+                }
+                Err(e) if e.kind() == io::ErrorKind::WouldBlock => return ReadEnd::Empty,
+                Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
+                Err(e) => return ReadEnd::Closed(e.raw_os_error().unwrap_or(libc::EIO)),
+            }
+        }
+        ReadEnd::More
+    }
+
+    /// Reads away `n` octets that mean nothing (the filler of a leg).
+    pub fn discard(&mut self, mut n: usize, scratch: &mut [u8]) {
+        while n > 0 {
+            let len = n.min(scratch.len());
+            match self.io.read(scratch.get_mut(..len).unwrap_or_default()) {
+                Ok(0) => return,
+                Ok(got) => n -= got,
+                Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
+                Err(_) => return,
+            }
+        }
+    }
+
+    /// Writes what the kernel takes. An error is left to the next read to report.
+    pub fn write(&mut self) {
+        while !self.tx.is_empty() {
+            let mut slices = [IoSlice::new(&[]); MAX_SLICES];
+            let mut n = 0;
+            for (slice, bytes) in slices.iter_mut().zip(&self.tx) {
+                *slice = IoSlice::new(bytes);
+                n += 1;
+            }
+            match self.io.write_vectored(slices.get(..n).unwrap_or_default()) {
+                Ok(sent) => self.sent(sent),
+                Err(e) if e.kind() == io::ErrorKind::WouldBlock => return,
+                Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
+                Err(_) => {
+                    self.tx.clear();
+                    self.queued = 0;
+                    return;
+                }
+            }
+        }
+        if self.closing.is_some() && !self.half_closed {
+            // The other side reads what was sent, then sees the end; a plain close with unread input would reset it instead.
+            self.half_closed = true;
+            self.io.shutdown_write();
+        }
+    }
+
+    fn sent(&mut self, mut n: usize) {
+        self.queued -= n.min(self.queued);
+        while let Some(front) = self.tx.front_mut() {
+            if n < front.len() {
+                front.advance(n);
+                return;
+            }
+            n -= front.len();
+            self.tx.pop_front();
+        }
+    }
+}
