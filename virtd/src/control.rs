@@ -21,8 +21,8 @@ use std::os::fd::AsRawFd;
 use std::os::unix::fs::{FileTypeExt, PermissionsExt};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 /// Clients at once: a few operators and their monitoring; more is a loop in a script.
@@ -49,25 +49,20 @@ pub struct ControlRequest {
     pub reply: Sender<Value>,
 }
 
-/// Where the control threads put requests. The driver calls [`ControlQueue::wake_with`] once its poll exists.
+/// Where the control threads put requests for the driver.
 #[derive(Clone)]
 pub struct ControlQueue {
     requests: Sender<ControlRequest>,
-    waker: Arc<OnceLock<mio::Waker>>,
+    waker: Option<Arc<mio::Waker>>,
 }
 
-/// The two ends of the way from the control socket to the driver.
-pub fn queue() -> (ControlQueue, Receiver<ControlRequest>) {
+/// The two ends of the way from the control socket to the driver; every request wakes `waker`.
+pub fn queue(waker: Option<Arc<mio::Waker>>) -> (ControlQueue, Receiver<ControlRequest>) {
     let (requests, receiver) = crossbeam_channel::bounded(QUEUE);
-    (ControlQueue { requests, waker: Arc::default() }, receiver)
+    (ControlQueue { requests, waker }, receiver)
 }
 
 impl ControlQueue {
-    /// From now on every request wakes this. A second waker is ignored: there is one driver.
-    pub fn wake_with(&self, waker: mio::Waker) {
-        let _ = self.waker.set(waker);
-    }
-
     /// Asks the core and waits for its answer.
     fn ask(&self, request: Value) -> Value {
         let (reply, answer) = crossbeam_channel::bounded(1);
@@ -76,7 +71,7 @@ impl ControlQueue {
             Err(TrySendError::Full(_)) => return error("virtd is busy: too many requests wait already"),
             Err(TrySendError::Disconnected(_)) => return error("virtd is shutting down"),
         }
-        if let Some(Err(e)) = self.waker.get().map(mio::Waker::wake) {
+        if let Some(Err(e)) = self.waker.as_ref().map(|w| w.wake()) {
             return error(&format!("the driver cannot be woken: {e}"));
         }
         answer.recv_timeout(CORE_PATIENCE).unwrap_or_else(|e| match e {

@@ -14,7 +14,7 @@ impl Fixture {
     fn new() -> Fixture {
         let dir = tempfile::tempdir().unwrap();
         let (events, log, _) = eventlog::start(None).unwrap();
-        let (queue, requests) = queue();
+        let (queue, requests) = queue(None);
         let socket = ControlSocket::bind(&dir.path().join("c"), 0o640, None).unwrap();
         let guard = socket.serve(queue, log).unwrap();
         std::thread::spawn(move || {

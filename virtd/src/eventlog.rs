@@ -41,6 +41,11 @@ impl EventSender {
         }
     }
 
+    /// The bare channel, for a sender that counts what it loses itself.
+    pub fn channel(&self) -> crossbeam_channel::Sender<Event> {
+        self.channel.clone()
+    }
+
     /// Events that found the channel full since the last report.
     pub fn dropped(&self) -> u64 {
         self.dropped.load(Ordering::Relaxed)

@@ -5,3 +5,4 @@ pub mod control;
 pub mod core;
 pub mod event;
 pub mod eventlog;
+pub mod instances;

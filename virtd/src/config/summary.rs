@@ -135,7 +135,7 @@ fn instance_line(instance: &Instance) -> String {
 
 /// Milliseconds as a person writes them.
 fn seconds(ms: u32) -> String {
-    if ms % 1000 == 0 { format!("{} s", ms / 1000) } else { format!("{ms} ms") }
+    if ms.is_multiple_of(1000) { format!("{} s", ms / 1000) } else { format!("{ms} ms") }
 }
 
 fn plural(n: usize, word: &str) -> String {

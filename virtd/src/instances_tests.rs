@@ -1,0 +1,203 @@
+use super::*;
+use crate::eventlog::{self, EventLog};
+use serde_json::Value;
+
+/// An empty library stands in for the shim: what matters here is that the process gets its path.
+fn config(instances: Vec<Instance>) -> Config {
+    Config { instances, shim_socket: "/tmp/hv-test.sock".into(), ..Config::default() }
+}
+
+fn shell(name: &str, script: &str) -> Instance {
+    Instance { name: name.into(), command: vec!["/bin/sh".into(), "-c".into(), script.into()], ..Instance::default() }
+}
+
+fn launch(list: Vec<Instance>) -> (Instances, EventLog) {
+    let (events, log, _) = eventlog::start(None).unwrap();
+    // An existing library without hooks: a missing one would only make ld.so complain.
+    let shim = fs::canonicalize("/lib/x86_64-linux-gnu/libdl.so.2").unwrap_or_else(|_| "/nonexistent".into());
+    (Instances::start(&config(list), &shim, Instant::now(), events).unwrap(), log)
+}
+
+fn event(log: &EventLog, kind: &str) -> Value {
+    let deadline = Instant::now() + Duration::from_secs(20);
+    loop {
+        if let Some(found) = log.last(1, Some(kind)).first() {
+            return serde_json::from_str(&found.json).unwrap();
+        }
+        assert!(Instant::now() < deadline, "no {kind} in {:?}", log.last(99, None));
+        log.after(log.last_seq(), Duration::from_millis(100));
+    }
+}
+
+fn contents(path: &Path) -> String {
+    let deadline = Instant::now() + Duration::from_secs(20);
+    loop {
+        match fs::read_to_string(path) {
+            Ok(text) if text.ends_with("end\n") => return text,
+            _ => assert!(Instant::now() < deadline, "{} was never written", path.display()),
+        }
+        std::thread::sleep(GROUP_CHECK);
+    }
+}
+
+fn is_alive(pid: &str) -> bool {
+    fs::read_to_string(format!("/proc/{pid}/stat")).is_ok_and(|s| !s.contains(") Z "))
+}
+
+#[test]
+fn an_instance_gets_its_environment_and_a_session_of_its_own() {
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("seen");
+    let script = format!(
+        "{{ echo $HV_SOCKET $HV_INSTANCE $A; echo $LD_PRELOAD; pwd; cut -d' ' -f1,5,6 /proc/$$/stat; echo end; }} > {}.new; mv {}.new {}; sleep 99",
+        file.display(),
+        file.display(),
+        file.display()
+    );
+    let mut instance = shell("frr", &script);
+    instance.env = [("A", "b c"), ("LD_PRELOAD", "libm.so.6")].map(|(k, v)| (k.into(), v.into())).into();
+    let (instances, log) = launch(vec![instance]);
+    let text = contents(&file);
+    let lines: Vec<&str> = text.lines().collect();
+    assert_eq!(lines[0], "/tmp/hv-test.sock frr b c");
+    assert!(lines[1].starts_with('/') && lines[1].ends_with(":libm.so.6"), "{text}");
+    assert_eq!(lines[2], "/");
+    let ids: Vec<&str> = lines[3].split(' ').collect();
+    assert!(ids[0] == ids[1] && ids[1] == ids[2], "pid, group and session differ: {ids:?}");
+    assert_eq!(event(&log, "instance-started")["instance"], "frr");
+    let before = Instant::now();
+    instances.stop();
+    assert!(before.elapsed() < TERM_PATIENCE, "SIGTERM should have been enough");
+    assert!(!is_alive(ids[0]));
+    event(&log, "instance-stopped");
+}
+
+#[test]
+fn an_exit_is_an_event_and_takes_the_group_with_it() {
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("pid");
+    let script = format!("sleep 99 & echo $! > {0}; echo end >> {0}; exit 7", file.display());
+    let (instances, log) = launch(vec![shell("bird", &script)]);
+    let exited = event(&log, "instance-exited");
+    assert!(exited["text"].as_str().unwrap().contains("has exited with status 7"), "{exited}");
+    assert_eq!((exited["severity"].as_str(), exited["instance"].as_str()), (Some("warning"), Some("bird")));
+    let text = contents(&file);
+    let child = text.lines().next().unwrap().to_owned();
+    let deadline = Instant::now() + TERM_PATIENCE * 2;
+    while is_alive(&child) {
+        assert!(Instant::now() < deadline, "process {child} outlived its instance");
+        std::thread::sleep(GROUP_CHECK);
+    }
+    instances.stop();
+}
+
+#[test]
+fn a_signal_is_named() {
+    let (instances, log) = launch(vec![shell("frr", "kill -SEGV $$")]);
+    let text = event(&log, "instance-exited")["text"].as_str().unwrap().to_owned();
+    assert!(text.contains("was ended by SIGSEGV"), "{text}");
+    instances.stop();
+}
+
+#[test]
+fn who_ignores_sigterm_is_killed() {
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("pid");
+    let script = format!("trap '' TERM; echo $$ > {0}; echo end >> {0}; while :; do sleep 1; done", file.display());
+    let (instances, _log) = launch(vec![shell("deaf", &script)]);
+    let pid = contents(&file).lines().next().unwrap().to_owned();
+    let before = Instant::now();
+    instances.stop();
+    assert!(before.elapsed() >= TERM_PATIENCE && before.elapsed() < TERM_PATIENCE * 3);
+    assert!(!is_alive(&pid));
+}
+
+#[test]
+fn what_cannot_start_is_an_event_and_the_others_run() {
+    let missing = Instance { name: "gone".into(), command: vec!["/nonexistent/bgpd".into()], ..Instance::default() };
+    let nobody = Instance { user: Some("no-such-user".into()), ..shell("user", "sleep 99") };
+    let (instances, log) = launch(vec![missing, nobody, shell("frr", "sleep 99")]);
+    assert_eq!(event(&log, "instance-started")["instance"], "frr");
+    let failed: Vec<_> = log.last(9, Some("instance-failed")).iter().map(|r| r.json.to_string()).collect();
+    assert_eq!(failed.len(), 2);
+    assert!(failed[0].contains("gone cannot be started: No such file"), "{failed:?}");
+    assert!(failed[1].contains("there is no user \\\"no-such-user\\\""), "{failed:?}");
+    instances.stop();
+}
+
+#[test]
+fn a_user_is_taken_with_its_groups() {
+    if !nix::unistd::geteuid().is_root() {
+        eprintln!("not root: skipped");
+        return;
+    }
+    let dir = tempfile::tempdir().unwrap();
+    fs::set_permissions(dir.path(), std::os::unix::fs::PermissionsExt::from_mode(0o777)).unwrap();
+    let file = dir.path().join("id");
+    let script = format!("{{ id -un; id -Gn; echo end; }} > {0}.new; mv {0}.new {0}; sleep 99", file.display());
+    let (instances, _log) = launch(vec![Instance { user: Some("nobody".into()), ..shell("frr", &script) }]);
+    assert_eq!(contents(&file), "nobody\nnogroup\nend\n");
+    instances.stop();
+}
+
+#[test]
+fn preflight_finds_what_can_be_known() {
+    let dir = tempfile::tempdir().unwrap();
+    let shim = dir.path().join("libhvlibc.so");
+    fs::write(&shim, "").unwrap();
+    fs::set_permissions(&shim, std::os::unix::fs::PermissionsExt::from_mode(0o600)).unwrap();
+    let one = |command: &str, user: Option<&str>| Instance {
+        name: "x".into(),
+        command: vec![command.into()],
+        user: user.map(str::to_owned),
+        ..Instance::default()
+    };
+    let table = [
+        (one("/bin/sh", None), ""),
+        (one("sh", None), ""),
+        (one("/nonexistent/x", None), "instance x: /nonexistent/x: No such file or directory (os error 2)"),
+        (one("/etc/passwd", None), "instance x: /etc/passwd is not an executable file"),
+        (one("./bgpd", None), "instance x: ./bgpd is a relative path; instances start in /"),
+        (one("/bin/sh", Some("no-such-user")), "instance x: user: there is no user \"no-such-user\" on this system"),
+        (one("/bin/sh", Some("nobody")), "instance x: user nobody may not read "),
+    ];
+    for (instance, expected) in table {
+        let found = preflight::check(&config(vec![instance]), &shim).join("\n");
+        assert!(found.starts_with(expected) && found.is_empty() == expected.is_empty(), "{found:?} for {expected:?}");
+    }
+}
+
+#[test]
+fn the_shim_is_looked_for_in_order() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("x.so");
+    let error = preflight::find_shim(Some(&path)).unwrap_err();
+    assert_eq!(error.tried, std::slice::from_ref(&path));
+    fs::write(&path, "").unwrap();
+    assert!(preflight::find_shim(Some(&path)).unwrap().is_absolute());
+    if let Err(error) = preflight::find_shim(None) {
+        assert_eq!(error.tried.len(), 2);
+        assert!(error.to_string().contains("/usr/lib/virtd/libhvlibc.so; name it with --shim PATH"), "{error}");
+    }
+}
+
+#[test]
+fn stat_lines_are_read_whatever_the_name() {
+    let group = Pid::from_raw(42);
+    let table = [
+        ("9 (sh) S 1 42 42 0", true),
+        ("9 (a) Z 1 42) (b) R 1 42 9", true),
+        ("9 (sh) Z 1 42 42 0", false),
+        ("9 (sh) S 42 1 42 0", false),
+        ("", false),
+        ("9 (sh", false),
+    ];
+    for (stat, expected) in table {
+        assert_eq!(runs_in(stat, group), expected, "{stat}");
+    }
+}
+
+#[test]
+fn output_cannot_drive_a_terminal() {
+    assert_eq!(printable(b"plain\ttext \x1b[2J\x07\xff\n"), "plain\ttext \u{fffd}[2J\u{fffd}\u{fffd}");
+}
