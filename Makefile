@@ -1,0 +1,57 @@
+# Every task has its name here; CI calls the same ones. `make help` lists them.
+
+SHELL := /bin/bash
+PREFIX ?= /usr/local
+# The scenarios start whole routers; more than two at a time only makes a small machine miss their deadlines.
+export RUST_TEST_THREADS ?= 2
+
+# Network namespaces need root. Only what uses them runs as root; the build stays the user's.
+HOST := $(shell rustc -vV | sed -n 's/^host: //p')
+ifneq ($(shell id -u),0)
+AS_ROOT := sudo --preserve-env=MRT,RUST_TEST_THREADS,RUST_LOG
+export CARGO_TARGET_$(shell echo $(HOST) | tr 'a-z-' 'A-Z_')_RUNNER := $(AS_ROOT)
+endif
+
+.PHONY: help build test demo bench lint fmt deny install clean packages
+
+help: ## What can be made
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "%-9s %s\n", $$1, $$2 }' Makefile
+
+build: ## virtd, virtctl, hv-replay and libhvlibc.so, into target/release
+	cargo build --release --workspace
+
+packages:
+	.ci/install
+
+test: packages ## Everything, with the real daemons in network namespaces (installs the Debian packages that are missing)
+	cargo build --workspace
+	cargo test --workspace --doc
+	cargo test --workspace --lib --bins --tests
+
+demo: ## One router out of FRR, BIRD and OpenBGPD; MRT=FILE plays a real table
+	.ci/install demo
+	cargo build --release --workspace
+	$(AS_ROOT) target/release/hv-demo $(if $(MRT),--mrt $(MRT))
+
+bench: packages ## Measurements as ratios against HAProxy and the daemons alone; writes target/bench.json
+	cargo bench --workspace
+
+lint: ## Formatting, clippy without warnings, licences and advisories
+	cargo fmt --all --check
+	cargo clippy --workspace --all-targets -- -D warnings
+	$(MAKE) --no-print-directory deny
+
+fmt: ## Formats the source
+	cargo fmt --all
+
+deny: ## Licences, sources, duplicate and banned crates; advisories where their database can be reached
+	.ci/deny
+
+install: build ## Into PREFIX (/usr/local)
+	install -D -m 755 target/release/virtd $(DESTDIR)$(PREFIX)/sbin/virtd
+	install -D -m 755 target/release/virtctl $(DESTDIR)$(PREFIX)/bin/virtctl
+	install -D -m 755 target/release/hv-replay $(DESTDIR)$(PREFIX)/bin/hv-replay
+	install -D -m 644 target/release/libhvlibc.so $(DESTDIR)$(PREFIX)/lib/libhvlibc.so
+
+clean: ## Removes what was built
+	cargo clean
