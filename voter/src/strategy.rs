@@ -82,10 +82,10 @@ impl<V: Copy + Eq, A: Agreement<V>> Poll<'_, V, A> {
 
     /// The first rival of the winner that k agree on, at once. Who has not answered yet still stands
     /// for the old value, perhaps k strong: so, as long as k are apart from it, a value that came in
-    /// like this yields only once it has lost its own k, or to a steady majority.
+    /// like this yields only once it has lost its own k, to all, or to a steady majority.
     fn first_k(&self, k: usize, best: &Group<V>) -> (V, Option<V>) {
         let Ballot { winner, overruled, .. } = *self.ballot;
-        let enough = k.max(2).min(self.electorate.len());
+        let enough = k.max(2); // where there are fewer, all of them: see `corrected`
         let loyal = self.supporters(self.electorate, winner);
         let rival = self.largest_group(self.electorate.minus(loyal));
         let rival = rival.filter(|rival| rival.supporters.len() >= enough);
