@@ -85,11 +85,14 @@ impl<V: Copy + Eq, A: Agreement<V>> Poll<'_, V, A> {
     /// like this yields only once it has lost its own k, to all, or to a steady majority.
     fn first_k(&self, k: usize, best: &Group<V>) -> (V, Option<V>) {
         let Ballot { winner, overruled, .. } = *self.ballot;
-        let enough = k.max(2); // where there are fewer, all of them: see `corrected`
+        if best.supporters == self.electorate {
+            return (best.value, None);
+        }
+        let enough = k.max(2);
         let loyal = self.supporters(self.electorate, winner);
         let rival = self.largest_group(self.electorate.minus(loyal));
         let rival = rival.filter(|rival| rival.supporters.len() >= enough);
-        let corrected = best.majority && self.steady || best.supporters == self.electorate;
+        let corrected = best.majority && self.steady;
         let chosen = match rival {
             _ if corrected => best.value,
             Some(rival) if overruled.is_none() || loyal.len() < enough => rival.value,
