@@ -84,11 +84,7 @@ impl Interner {
             return id;
         }
         let id = self.free;
-        let slot = Slot {
-            bytes: bytes.into(),
-            references: 1,
-            hash,
-        };
+        let slot = Slot { bytes: bytes.into(), references: 1, hash };
         let id = match self.slots.get_mut(id as usize) {
             Some(free) if id != 0 => {
                 self.free = free.hash;
@@ -104,8 +100,7 @@ impl Interner {
         };
         self.octets += bytes.len();
         let slots = &self.slots;
-        self.table
-            .insert_unique(spread(hash), id, |&i| spread(slots[i as usize].hash));
+        self.table.insert_unique(spread(hash), id, |&i| spread(slots[i as usize].hash));
         BlobId(id)
     }
 
@@ -127,11 +122,7 @@ impl Interner {
         if id.is_none() {
             return;
         }
-        let Some(slot) = self
-            .slots
-            .get_mut(id.index())
-            .filter(|slot| slot.references > 0)
-        else {
+        let Some(slot) = self.slots.get_mut(id.index()).filter(|slot| slot.references > 0) else {
             debug_assert!(false, "retain of {id:?}, which is free");
             return;
         };
@@ -144,11 +135,7 @@ impl Interner {
         if id.is_none() {
             return;
         }
-        let Some(slot) = self
-            .slots
-            .get_mut(id.index())
-            .filter(|slot| slot.references > 0)
-        else {
+        let Some(slot) = self.slots.get_mut(id.index()).filter(|slot| slot.references > 0) else {
             debug_assert!(false, "release of {id:?}, which is free");
             return;
         };

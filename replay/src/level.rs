@@ -37,14 +37,9 @@ impl Todo {
         if self.index.find(hash, same).is_some() {
             return false;
         }
-        let number =
-            first.wrapping_add(u32::try_from(queue.len()).expect("fewer than 2^32 prefixes"));
+        let number = first.wrapping_add(u32::try_from(queue.len()).expect("fewer than 2^32 prefixes"));
         queue.push_back(prefix);
-        let rehash = |&n: &u32| {
-            queue
-                .get(n.wrapping_sub(first) as usize)
-                .map_or(0, |p| hasher.hash_one(p))
-        };
+        let rehash = |&n: &u32| queue.get(n.wrapping_sub(first) as usize).map_or(0, |p| hasher.hash_one(p));
         self.index.insert_unique(hash, number, rehash);
         true
     }
@@ -59,9 +54,7 @@ impl Todo {
     /// Whether `prefix` is still to be told.
     pub fn contains(&self, prefix: &Prefix) -> bool {
         let same = |&n: &u32| self.queue.get(n.wrapping_sub(self.first) as usize) == Some(prefix);
-        self.index
-            .find(self.hasher.hash_one(prefix), same)
-            .is_some()
+        self.index.find(self.hasher.hash_one(prefix), same).is_some()
     }
 
     /// Moves up to `n` prefixes from the front to the end of `out`; returns how many.
@@ -72,10 +65,7 @@ impl Todo {
                 break;
             };
             let number = self.first;
-            if let Ok(entry) = self
-                .index
-                .find_entry(self.hasher.hash_one(prefix), |&other| other == number)
-            {
+            if let Ok(entry) = self.index.find_entry(self.hasher.hash_one(prefix), |&other| other == number) {
                 entry.remove();
             }
             self.first = self.first.wrapping_add(1);

@@ -44,9 +44,7 @@ fn prefix<const N: usize>(family: Family, key: &[u8; N]) -> Option<Prefix> {
 
 impl<const N: usize> Table<N> {
     fn position(&self, key: &[u8; N]) -> Option<usize> {
-        let found = self.index.find(self.hasher.hash_one(key), |&i| {
-            self.entries[i as usize].key == *key
-        });
+        let found = self.index.find(self.hasher.hash_one(key), |&i| self.entries[i as usize].key == *key);
         found.map(|&i| i as usize)
     }
 
@@ -64,23 +62,15 @@ impl<const N: usize> Table<N> {
             self.entries.reserve_exact(self.entries.len() / 8 + 64);
         }
         let at = u32::try_from(self.entries.len()).expect("fewer than 2^32 prefixes");
-        self.entries.push(Entry {
-            key,
-            attributes,
-            updated_ms,
-        });
+        self.entries.push(Entry { key, attributes, updated_ms });
         let (entries, hasher) = (&self.entries, &self.hasher);
-        self.index.insert_unique(hasher.hash_one(key), at, |&i| {
-            hasher.hash_one(entries[i as usize].key)
-        });
+        self.index.insert_unique(hasher.hash_one(key), at, |&i| hasher.hash_one(entries[i as usize].key));
         BlobId::NONE
     }
 
     fn withdraw(&mut self, key: &[u8; N]) -> BlobId {
         let entries = &self.entries;
-        let found = self.index.find_entry(self.hasher.hash_one(key), |&i| {
-            entries[i as usize].key == *key
-        });
+        let found = self.index.find_entry(self.hasher.hash_one(key), |&i| entries[i as usize].key == *key);
         let Ok(found) = found else {
             return BlobId::NONE;
         };
@@ -102,9 +92,7 @@ impl<const N: usize> Table<N> {
     }
 
     fn iter(&self, family: Family) -> impl Iterator<Item = (Prefix, BlobId)> {
-        self.entries
-            .iter()
-            .filter_map(move |e| Some((prefix(family, &e.key)?, e.attributes)))
+        self.entries.iter().filter_map(move |e| Some((prefix(family, &e.key)?, e.attributes)))
     }
 
     fn memory_bytes(&self) -> usize {
@@ -179,18 +167,13 @@ impl Store {
 
     /// Every prefix and its block, IPv4 first, else in no order that means anything.
     pub fn iter(&self) -> impl Iterator<Item = (Prefix, BlobId)> {
-        self.v4
-            .iter(Family::IPV4_UNICAST)
-            .chain(self.v6.iter(Family::IPV6_UNICAST))
+        self.v4.iter(Family::IPV4_UNICAST).chain(self.v6.iter(Family::IPV6_UNICAST))
     }
 
     /// Forgets everything; yields the ids, once for each prefix, for the caller to release.
     /// The store is empty at once, whether or not the iterator is run to its end.
     pub fn clear(&mut self) -> impl Iterator<Item = BlobId> + use<> {
-        self.v4
-            .take()
-            .map(|e| e.attributes)
-            .chain(self.v6.take().map(|e| e.attributes))
+        self.v4.take().map(|e| e.attributes).chain(self.v6.take().map(|e| e.attributes))
     }
 
     /// The prefixes (of `family`, or all, IPv4 first), those of one block side by side so that a replay packs well.
@@ -214,8 +197,7 @@ impl Store {
 
 impl<const N: usize> Table<N> {
     fn append_sorted(&self, family: Family, out: &mut Vec<Prefix>) {
-        let mut order: Vec<(BlobId, [u8; N])> =
-            self.entries.iter().map(|e| (e.attributes, e.key)).collect();
+        let mut order: Vec<(BlobId, [u8; N])> = self.entries.iter().map(|e| (e.attributes, e.key)).collect();
         order.sort_unstable();
         out.extend(order.iter().filter_map(|(_, key)| prefix(family, key)));
     }
@@ -231,11 +213,8 @@ mod tests {
     fn some_prefix() -> impl Strategy<Value = Prefix> {
         // Few distinct addresses, so that calls meet; lengths from 0, so that 0.0.0.0/0 and ::/0 are among them.
         (any::<bool>(), 0u8..6, 0u8..=32).prop_map(|(v6, octet, len)| {
-            let addr = if v6 {
-                IpAddr::V6(Ipv6Addr::from([octet; 16]))
-            } else {
-                IpAddr::V4(Ipv4Addr::from([octet; 4]))
-            };
+            let addr =
+                if v6 { IpAddr::V6(Ipv6Addr::from([octet; 16])) } else { IpAddr::V4(Ipv4Addr::from([octet; 4])) };
             Prefix::new(addr, len).expect("a length within both families")
         })
     }
@@ -249,11 +228,7 @@ mod tests {
             let prefix = Prefix::new(IpAddr::V4(Ipv4Addr::from(n << 8)), 24).expect("a prefix");
             store.announce(prefix, BlobId(1), 0);
         }
-        assert!(
-            store.memory_bytes() <= 36 * store.len(),
-            "{} octets",
-            store.memory_bytes()
-        );
+        assert!(store.memory_bytes() <= 36 * store.len(), "{} octets", store.memory_bytes());
     }
 
     proptest! {

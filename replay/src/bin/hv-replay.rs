@@ -1,0 +1,86 @@
+//! `hv-replay`: a BGP neighbour from the command line.
+#![forbid(unsafe_code)]
+
+use anyhow::{Context, Result};
+use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
+use replay::peer::diff::{DiffOptions, diff};
+use replay::peer::options::{FeedOptions, RunOptions, SessionOptions};
+use replay::peer::probe::{ProbeOptions, probe};
+use replay::peer::{run, script};
+use std::process::ExitCode;
+
+/// A BGP neighbour from the command line: plays MRT files, made-up tables or scripts to a router,
+/// records what comes back, checks it, and measures.
+#[derive(Debug, Parser)]
+#[command(version, args_conflicts_with_subcommands = true)]
+struct Options {
+    #[command(subcommand)]
+    command: Option<Command>,
+    #[command(flatten)]
+    session: SessionOptions,
+    #[command(flatten)]
+    feed: FeedOptions,
+    #[command(flatten)]
+    run: RunOptions,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Measure the router between two sessions: the time of one UPDATE, or of a whole table
+    Probe(ProbeOptions),
+    /// Compare two tables that --table wrote; exit status 1 if they differ
+    Diff(DiffOptions),
+}
+
+const EXAMPLES: &str = "\
+Examples:
+  Announce 10,000 made-up routes to a router and stay:
+    hv-replay --connect 192.0.2.1 --asn 64501 --generate 10000 --ipv6-share 0.2
+  Play a RIB dump as one of its vantage points said it, and stop ten seconds later:
+    hv-replay --connect 192.0.2.1 --asn 64501 --mrt rib.gz --peer-filter 198.51.100.7 --hold-after 10s
+  Play a file of updates as it happened, ten times as fast:
+    hv-replay --listen 192.0.2.9 --asn 64501 --mrt updates.gz --speed 10
+  Listen, record, and write what was learnt when nothing came for five seconds:
+    hv-replay --listen 192.0.2.9 --asn 64502 --monitor --exit-after-idle 5s --table b.json --record b.mrt --json -
+  What changed?
+    hv-replay diff a.json b.json --ignore med
+  Type commands, see what comes back:
+    hv-replay --connect 192.0.2.1 --asn 64501 --script - --events - --events-updates
+  The latency of the router between two neighbours, and how long a table takes:
+    hv-replay probe --feed '--connect 192.0.2.1 --bind 192.0.2.8 --asn 64501' \\
+                    --monitor '--connect 192.0.2.1 --bind 192.0.2.9 --asn 64502' --count 10000 --rate 500
+    hv-replay probe --table-run --count 1000000 --feed '...' --monitor '...'
+
+";
+
+const STATUS: &str = "
+
+Exit status: 0 as planned (also after Ctrl-C), 1 the session was reset, never came up, or tables differ or routes were lost,
+2 a mistake in the options, a file that cannot be read, an address that cannot be used.";
+
+fn main() -> ExitCode {
+    env_logger::Builder::from_env(env_logger::Env::default().default_filter_or("info"))
+        .format_timestamp_millis()
+        .init();
+    let help = format!("{EXAMPLES}{}{STATUS}", script::HELP);
+    let matches = Options::command().after_long_help(help).after_help("--help shows examples").get_matches();
+    let options = Options::from_arg_matches(&matches).unwrap_or_else(|e| e.exit());
+    match act(&options) {
+        Ok(true) => ExitCode::SUCCESS,
+        Ok(false) => ExitCode::FAILURE,
+        Err(e) => {
+            eprintln!("hv-replay: {e:#}");
+            ExitCode::from(2)
+        }
+    }
+}
+
+fn act(options: &Options) -> Result<bool> {
+    match &options.command {
+        Some(Command::Probe(options)) => probe(options),
+        Some(Command::Diff(options)) => {
+            Ok(diff(options, &mut std::io::stdout().lock()).context("cannot compare")?.is_none())
+        }
+        None => run::run(&options.session, &options.feed, &options.run),
+    }
+}

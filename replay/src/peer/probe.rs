@@ -1,0 +1,223 @@
+//! Measures the router between two neighbours: the time of one UPDATE, or of a whole table, from one to the other.
+//!
+//! Both sessions live in this one thread, so that one clock stamps what leaves and what arrives, and
+//! nothing is to be synchronised. A stamp is taken right before the write and right after the read.
+
+use super::feed::{Item, Source};
+use super::generate::{Generator, Plan};
+use super::neighbour::{Feed, Neighbour};
+use super::options::{FeedOptions, SessionOptions, duration};
+use super::report::{Clock, Events};
+use super::route::Route;
+use super::run::{Driver, FIRST_TOKEN, both_up, write_json};
+use anyhow::{Context, Result, bail};
+use clap::{Args, FromArgMatches};
+use hashbrown::HashSet;
+use hdrhistogram::Histogram;
+use mio::Token;
+use serde_json::{Value, json};
+use std::cell::RefCell;
+use std::collections::VecDeque;
+use std::path::PathBuf;
+use std::rc::Rc;
+use std::time::{Duration, Instant};
+use wire::bgp::Prefix;
+
+/// `hv-replay probe`.
+#[derive(Debug, Args)]
+pub struct ProbeOptions {
+    /// The session that announces: the session options in quotes, such as "--connect 10.0.0.1 --bind 10.0.0.2 --asn 64501"
+    #[arg(long, value_name = "OPTIONS", allow_hyphen_values = true)]
+    pub feed: String,
+    /// The session that listens, likewise
+    #[arg(long, value_name = "OPTIONS", allow_hyphen_values = true)]
+    pub monitor: String,
+    /// Number of UPDATEs to measure, or with --table-run the number of prefixes
+    #[arg(long, value_name = "N", default_value_t = 1000)]
+    pub count: u64,
+    /// UPDATEs a second, at most; the next never leaves before the last has arrived
+    #[arg(long, value_name = "R", default_value_t = 100.0)]
+    pub rate: f64,
+    /// Not counted: the first N
+    #[arg(long, value_name = "N", default_value_t = 50)]
+    pub warmup: u64,
+    /// Given up after this long and counted as lost; with --table-run, stop when nothing arrived for this long
+    #[arg(long, value_name = "S", value_parser = duration, default_value = "10s")]
+    pub timeout: Duration,
+    /// Send --count prefixes as fast as the router takes them, and measure from the first in to the last out
+    #[arg(long)]
+    pub table_run: bool,
+    /// Seed of the prefixes and routes
+    #[arg(long, value_name = "S", default_value_t = 1)]
+    pub seed: u64,
+    /// Share of IPv6, 0 to 1
+    #[arg(long, value_name = "SHARE", default_value_t = 0.0)]
+    pub ipv6_share: f64,
+    /// Never sleep while waiting: takes a whole processor, saves the time to wake up
+    #[arg(long)]
+    pub busy_poll: bool,
+    /// Write the result here
+    #[arg(long, value_name = "FILE|-", default_value = "-")]
+    pub json: PathBuf,
+}
+
+/// Session options out of one quoted string.
+fn session(text: &str, name: &'static str) -> Result<SessionOptions> {
+    let command = SessionOptions::augment_args(clap::Command::new(name).no_binary_name(true));
+    let matches = command.try_get_matches_from(text.split_whitespace())?;
+    SessionOptions::from_arg_matches(&matches).with_context(|| format!("--{name}"))
+}
+
+/// Announcements handed over one at a time.
+#[derive(Clone, Default)]
+struct Queue(Rc<RefCell<VecDeque<Item>>>);
+
+impl Source for Queue {
+    fn next(&mut self) -> Result<Option<Item>> {
+        Ok(Some(self.0.borrow_mut().pop_front().unwrap_or(Item::Pending)))
+    }
+}
+
+/// Feed options with everything as it is by default.
+fn plain() -> FeedOptions {
+    let command = FeedOptions::augment_args(clap::Command::new("feed").no_binary_name(true));
+    let matches = command.get_matches_from(std::iter::empty::<&str>());
+    FeedOptions::from_arg_matches(&matches).expect("every option has a default or may be missing")
+}
+
+/// Runs the probe; writes the result. Returns whether everything arrived.
+///
+/// # Errors
+/// A session that does not come up or does not stay.
+pub fn probe(options: &ProbeOptions) -> Result<bool> {
+    let clock = Clock::start();
+    let mut driver = Driver::new()?;
+    driver.busy = options.busy_poll;
+    let mut events = Events::new(None, clock)?;
+    let queue = Queue::default();
+    let plain = plain();
+    let open = |text: &str, name: &'static str, source: Option<Box<dyn Source>>, at: usize| -> Result<Neighbour> {
+        let feed = Feed::new(source, &plain, false);
+        let token = Token(FIRST_TOKEN + 2 * at);
+        Neighbour::new(&session(text, name)?, feed, token, driver.registry(), clock)
+            .with_context(|| format!("--{name}"))
+    };
+    // The one that listens comes first: in a test both may be the two ends of one session.
+    let mut monitor = open(&options.monitor, "monitor", None, 0)?;
+    let mut feed = open(&options.feed, "feed", Some(Box::new(queue.clone())), 1)?;
+    monitor.arrivals = Some(Vec::new());
+    both_up(&mut driver, &mut [&mut feed, &mut monitor], &mut events, options.timeout.max(Duration::from_secs(30)))?;
+    let plan = Plan { prefixes: options.count + options.warmup, ipv6_share: options.ipv6_share, seed: options.seed };
+    let mut pair = Pair { driver, events, feed, monitor, queue };
+    let mut result = if options.table_run { pair.table(&plan, options)? } else { pair.latency(&plan, options)? };
+    let resets = pair.feed.summary.sessions_reset + pair.monitor.summary.sessions_reset;
+    let malformed = pair.monitor.learnt.counts.malformed_received;
+    if let Some(members) = result.as_object_mut() {
+        members.insert("sessions_reset".into(), json!(resets));
+        members.insert("malformed_received".into(), json!(malformed));
+    }
+    let Pair { mut driver, mut events, mut feed, mut monitor, .. } = pair;
+    driver.leave(&mut [&mut feed, &mut monitor], &mut events)?;
+    write_json(&options.json, &result)?;
+    Ok(resets == 0 && result["lost"] == json!(0))
+}
+
+struct Pair {
+    driver: Driver,
+    events: Events,
+    feed: Neighbour,
+    monitor: Neighbour,
+    queue: Queue,
+}
+
+impl Pair {
+    fn turn(&mut self, until: Instant) -> Result<()> {
+        self.driver.turn(&mut [&mut self.feed, &mut self.monitor], &mut self.events, Some(until))?;
+        if self.driver.stopped() {
+            bail!("interrupted");
+        }
+        if !self.feed.established() || !self.monitor.established() {
+            let why = self.feed.summary.session_ends.last().or(self.monitor.summary.session_ends.last());
+            bail!("a session ended in the middle: {}", why.map_or("no reason", String::as_str));
+        }
+        Ok(())
+    }
+
+    fn arrivals(&mut self) -> Vec<(Prefix, Instant)> {
+        self.monitor.arrivals.replace(Vec::new()).unwrap_or_default()
+    }
+
+    /// Sends one prefix and returns how long it took, `None` if it did not come in time.
+    fn one(&mut self, prefix: Prefix, route: Route, timeout: Duration) -> Result<Option<Duration>> {
+        self.queue.0.borrow_mut().push_back(Item::Announce { route: Box::new(route), prefixes: vec![prefix] });
+        let sent = Instant::now();
+        loop {
+            self.turn(sent + timeout)?;
+            if let Some((_, at)) = self.arrivals().iter().find(|(p, _)| *p == prefix) {
+                return Ok(Some(at.saturating_duration_since(sent)));
+            }
+            if sent.elapsed() >= timeout {
+                return Ok(None);
+            }
+        }
+    }
+
+    fn latency(&mut self, plan: &Plan, options: &ProbeOptions) -> Result<Value> {
+        // Three significant digits, a nanosecond to a minute.
+        let mut histogram: Histogram<u64> = Histogram::new_with_bounds(1, 60_000_000_000, 3)?;
+        let mut generator = Generator::new(plan);
+        let gap = Duration::from_secs_f64(1.0 / options.rate.max(0.001));
+        let mut lost = 0;
+        for n in 0..plan.prefixes {
+            let started = Instant::now();
+            let at = usize::from(generator.is_v6(n, plan));
+            let Some(prefix) = generator.prefix(at) else { break };
+            let route = generator.route();
+            match self.one(prefix, route, options.timeout)? {
+                _ if n < options.warmup => {}
+                Some(time) => histogram.saturating_record(u64::try_from(time.as_nanos()).unwrap_or(u64::MAX)),
+                None => lost += 1,
+            }
+            let next = started + gap;
+            while Instant::now() < next {
+                self.turn(next)?;
+            }
+        }
+        Ok(json!({
+            "mode": "latency", "count": histogram.len(), "lost": lost, "rate": options.rate,
+            "min_ns": histogram.min(), "p50_ns": histogram.value_at_quantile(0.5), "p90_ns": histogram.value_at_quantile(0.9),
+            "p99_ns": histogram.value_at_quantile(0.99), "p999_ns": histogram.value_at_quantile(0.999),
+            "max_ns": histogram.max(), "mean_ns": histogram.mean(),
+        }))
+    }
+
+    fn table(&mut self, plan: &Plan, options: &ProbeOptions) -> Result<Value> {
+        let plan = Plan { prefixes: options.count, ..*plan };
+        self.feed.play(Box::new(Generator::new(&plan)));
+        let started = Instant::now();
+        let mut seen: HashSet<Prefix> = HashSet::new();
+        let (mut first, mut last) = (None, started);
+        loop {
+            self.turn(last.max(Instant::now()) + options.timeout)?;
+            for (prefix, at) in self.arrivals() {
+                first.get_or_insert(at);
+                if seen.insert(prefix) {
+                    last = at;
+                }
+            }
+            // What is still being sent is not late.
+            let feeding = self.feed.feed_done.is_none() || !self.feed.session.tx.is_empty();
+            if seen.len() as u64 >= plan.prefixes || (!feeding && last.elapsed() >= options.timeout) {
+                break;
+            }
+        }
+        let seconds = |at: Instant| at.saturating_duration_since(started).as_secs_f64();
+        #[allow(clippy::cast_precision_loss)]
+        let rate = seen.len() as f64 / seconds(last).max(1e-9);
+        Ok(json!({
+            "mode": "table", "prefixes": plan.prefixes, "arrived": seen.len(), "lost": plan.prefixes - seen.len() as u64,
+            "seconds": seconds(last), "first_out_s": first.map(seconds), "feed_s": self.feed.feed_done.map(seconds),
+            "prefixes_per_second": rate, "updates_received": self.monitor.learnt.counts.updates_received,
+        }))
+    }
+}
