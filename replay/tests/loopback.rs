@@ -3,7 +3,7 @@
 mod common;
 
 use common::{HvReplay, json};
-use std::path::PathBuf;
+use std::path::Path;
 use std::process::Command;
 use tempfile::TempDir;
 
@@ -11,7 +11,7 @@ fn dir() -> TempDir {
     tempfile::tempdir().expect("a directory")
 }
 
-fn text(path: &PathBuf) -> &str {
+fn text(path: &Path) -> &str {
     path.to_str().expect("a name")
 }
 
