@@ -130,7 +130,8 @@ impl Drop for ControlGuard {
     }
 }
 
-fn group_id(name: &str) -> anyhow::Result<Gid> {
+/// A group's number by its name.
+pub(crate) fn group_id(name: &str) -> anyhow::Result<Gid> {
     match Group::from_name(name).with_context(|| format!("cannot look up group {name}"))? {
         Some(group) => Ok(group.gid),
         None => bail!("control_group: there is no group {name:?} on this system; create it with `groupadd {name}`"),

@@ -6,3 +6,4 @@ pub mod core;
 pub mod event;
 pub mod eventlog;
 pub mod instances;
+pub mod serve;

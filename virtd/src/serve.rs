@@ -1,0 +1,147 @@
+//! The whole of virtd, put together: event log, control socket, core and driver, instances; and taken apart again on SIGTERM.
+
+use crate::config::Config;
+use crate::control::{self, ControlRequest, ControlSocket};
+use crate::event::Event;
+use crate::eventlog;
+use crate::instances::{Instances, preflight};
+use anyhow::{Context, Result, bail};
+use crossbeam_channel::{Receiver, Sender};
+use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
+use signal_hook::iterator::Signals;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Instant;
+
+/// The loop that does all I/O with peers and instances: the driver, or a test's stand-in.
+pub trait EventLoop {
+    /// Wakes the loop from another thread, after a request was queued or `stop` was set.
+    fn waker(&self) -> Arc<mio::Waker>;
+
+    /// Runs until `stop` is set and the loop was woken; answers requests from `control` as they come.
+    ///
+    /// # Errors
+    /// What makes it impossible to go on.
+    fn run(&mut self, control: &Receiver<ControlRequest>, stop: &AtomicBool) -> Result<()>;
+}
+
+/// Where the shim is, if any instance needs it; every obstacle that can be known beforehand is an error.
+///
+/// # Errors
+/// One line per obstacle.
+pub fn check(config: &Config, shim: Option<&Path>) -> Result<Option<PathBuf>> {
+    let mut problems = Vec::new();
+    if let Some(group) = &config.control_group
+        && let Err(e) = control::group_id(group)
+    {
+        problems.push(format!("{e:#}"));
+    }
+    let mut found = None;
+    if config.instances.iter().any(|i| !i.command.is_empty()) {
+        match preflight::find_shim(shim) {
+            Ok(path) => {
+                problems.extend(preflight::check(config, &path));
+                found = Some(path);
+            }
+            Err(e) => problems.push(e.to_string()),
+        }
+    }
+    if !problems.is_empty() {
+        bail!("{}", problems.join("\n"));
+    }
+    Ok(found)
+}
+
+/// Runs virtd until SIGTERM or SIGINT. `open` makes the loop and opens its sockets, the shim's among them; the events it sends must
+/// never make it wait.
+///
+/// # Errors
+/// What could not be opened or started, with the remedy.
+pub fn serve<L: EventLoop>(
+    config: &Config,
+    shim: Option<&Path>,
+    open: impl FnOnce(&Config, Sender<Event>) -> Result<L>,
+) -> Result<()> {
+    let shim = check(config, shim)?;
+    let start = Instant::now();
+    let (events, log, events_thread) =
+        eventlog::start(config.event_log.as_deref()).context("cannot start the event log's thread")?;
+    let control = ControlSocket::bind(&config.control_socket, config.control_mode, config.control_group.as_deref())?;
+    let mut driver = open(config, events.channel())?;
+    let (queue, requests) = control::queue(Some(driver.waker()));
+    let guard = control.serve(queue, log).context("cannot start the control socket's thread")?;
+    let stop = Arc::new(AtomicBool::new(false));
+    // Instances come last: their shim needs the socket that the driver has opened.
+    let instances = match shim {
+        Some(shim) => {
+            Some(Instances::start(config, &shim, start, events).context("cannot start the instances' thread")?)
+        }
+        None => {
+            drop(events);
+            None
+        }
+    };
+    let instances = Arc::new(Mutex::new(instances));
+    watch_signals(&stop, &driver.waker(), &instances)?;
+    log::info!("virtd serves {} with {} instances", listening(config), config.instances.len());
+
+    let result = driver.run(&requests, &stop);
+    drop(driver);
+    end_instances(&instances);
+    drop(guard);
+    // The last sender of events is gone with driver and instances: what is left is written, and the thread ends.
+    let _ = events_thread.join();
+    result
+}
+
+fn listening(config: &Config) -> String {
+    config.listen.iter().map(|a| std::net::SocketAddr::new(*a, config.port).to_string()).collect::<Vec<_>>().join(", ")
+}
+
+fn end_instances(instances: &Mutex<Option<Instances>>) {
+    let taken = instances.lock().unwrap_or_else(PoisonError::into_inner).take();
+    if let Some(instances) = taken {
+        instances.stop();
+    }
+}
+
+/// On the first signal the instances end while the loop still runs, so that what they say last (Cease) is heard; then the loop
+/// ends. A second signal ends the process where it stands, and the kernel the instances.
+fn watch_signals(
+    stop: &Arc<AtomicBool>,
+    waker: &Arc<mio::Waker>,
+    instances: &Arc<Mutex<Option<Instances>>>,
+) -> Result<()> {
+    let mut signals = Signals::new([SIGTERM, SIGINT, SIGHUP]).context("cannot watch for signals")?;
+    let (stop, waker, instances) = (stop.clone(), waker.clone(), instances.clone());
+    let watch = move || {
+        let mut stopping = false;
+        for signal in signals.forever() {
+            if signal == SIGHUP {
+                log::warn!("SIGHUP: the configuration is read at the start only; restart virtd to change it");
+                continue;
+            }
+            if std::mem::replace(&mut stopping, true) {
+                std::process::exit(128 + signal);
+            }
+            log::info!("virtd ends (signal {signal})");
+            let (stop, waker, instances) = (stop.clone(), waker.clone(), instances.clone());
+            // On a thread of its own, so that a second signal is heard meanwhile.
+            let ending = std::thread::Builder::new().name("stop".into()).spawn(move || {
+                end_instances(&instances);
+                stop.store(true, Ordering::Release);
+                let _ = waker.wake();
+            });
+            if ending.is_err() {
+                std::process::exit(128 + signal);
+            }
+        }
+    };
+    std::thread::Builder::new().name("signals".into()).spawn(watch).context("cannot start the signals' thread")?;
+    Ok(())
+}
+
+#[cfg(test)]
+#[path = "serve_tests.rs"]
+mod tests;

@@ -1,0 +1,113 @@
+use super::*;
+use crate::config::Instance;
+use crate::event::Severity;
+use mio::{Events, Poll, Token, Waker};
+use std::io::{BufRead, BufReader, Write};
+use std::os::unix::net::UnixStream;
+use std::time::Duration;
+
+/// A loop without sockets that answers every request with its number and says what it sees of `stop`.
+struct Stub {
+    poll: Poll,
+    waker: Arc<Waker>,
+    events: Sender<Event>,
+}
+
+impl Stub {
+    fn new(events: Sender<Event>) -> Result<Stub> {
+        let poll = Poll::new()?;
+        let waker = Arc::new(Waker::new(poll.registry(), Token(0))?);
+        Ok(Stub { poll, waker, events })
+    }
+}
+
+impl EventLoop for Stub {
+    fn waker(&self) -> Arc<Waker> {
+        self.waker.clone()
+    }
+
+    fn run(&mut self, control: &Receiver<ControlRequest>, stop: &AtomicBool) -> Result<()> {
+        let mut events = Events::with_capacity(8);
+        let mut answered = 0;
+        self.events.try_send(Event::new(0, "loop-up", Severity::Info, "the loop runs"))?;
+        while !stop.load(Ordering::Acquire) {
+            self.poll.poll(&mut events, Some(Duration::from_secs(30)))?;
+            for request in control.try_iter() {
+                answered += 1;
+                let _ = request.reply.try_send(serde_json::json!({ "answer": answered }));
+            }
+        }
+        self.events.try_send(Event::new(1, "loop-down", Severity::Info, "the loop has ended"))?;
+        Ok(())
+    }
+}
+
+fn ask(path: &Path, request: &str) -> String {
+    let mut stream = UnixStream::connect(path).unwrap();
+    writeln!(stream, "{request}").unwrap();
+    let mut line = String::new();
+    BufReader::new(stream).read_line(&mut line).unwrap();
+    line
+}
+
+/// The whole life: up, asked, its instance seen, SIGTERM, all gone and everything on file. One test, as signals are the process's.
+#[test]
+fn from_start_to_sigterm() {
+    let dir = tempfile::tempdir().unwrap();
+    let shim = dir.path().join("libhvlibc.so");
+    std::fs::copy(std::fs::canonicalize("/lib/x86_64-linux-gnu/libdl.so.2").unwrap_or("/proc/self/exe".into()), &shim)
+        .unwrap();
+    let config = Config {
+        control_socket: dir.path().join("control"),
+        shim_socket: dir.path().join("hv"),
+        event_log: Some(dir.path().join("events")),
+        instances: vec![Instance {
+            name: "frr".into(),
+            command: ["sleep", "99"].map(str::to_owned).into(),
+            ..Instance::default()
+        }],
+        ..Config::default()
+    };
+    let server = {
+        let config = config.clone();
+        std::thread::spawn(move || serve(&config, Some(&shim), |_, events| Stub::new(events)))
+    };
+    let start = Instant::now();
+    let started = loop {
+        assert!(start.elapsed() < Duration::from_secs(20) && !server.is_finished(), "virtd did not come up");
+        if config.control_socket.exists() {
+            let events = ask(&config.control_socket, "{\"command\":\"events\"}");
+            if events.contains("instance-started") && events.contains("loop-up") {
+                break events;
+            }
+        }
+        std::thread::sleep(Duration::from_millis(10));
+    };
+    assert_eq!(ask(&config.control_socket, "{\"command\":\"status\"}"), "{\"answer\":1}\n");
+    assert_eq!(ask(&config.control_socket, "{\"command\":\"status\"}"), "{\"answer\":2}\n");
+
+    nix::sys::signal::kill(nix::unistd::Pid::this(), nix::sys::signal::Signal::SIGTERM).unwrap();
+    server.join().unwrap().unwrap();
+    assert!(!config.control_socket.exists(), "the control socket outlived virtd");
+    let file = std::fs::read_to_string(config.event_log.unwrap()).unwrap();
+    let kinds: Vec<String> = file
+        .lines()
+        .map(|l| serde_json::from_str::<serde_json::Value>(l).unwrap()["kind"].as_str().unwrap().to_owned())
+        .collect();
+    let place = |kind: &str| kinds.iter().position(|k| k == kind).unwrap_or_else(|| panic!("no {kind} in {kinds:?}"));
+    assert!(place("instance-stopped") < place("loop-down"), "the loop must hear the instances' last words: {kinds:?}");
+    assert!(started.contains("sleep 99"));
+}
+
+#[test]
+fn obstacles_are_named_all_at_once() {
+    let config = Config {
+        control_group: Some("no-such-group".into()),
+        instances: vec![Instance { name: "x".into(), command: vec!["/nonexistent/x".into()], ..Instance::default() }],
+        ..Config::default()
+    };
+    let error = check(&config, Some(Path::new("/nonexistent.so"))).unwrap_err().to_string();
+    assert!(error.contains("no group \"no-such-group\"") && error.contains("tried /nonexistent.so"), "{error}");
+    let error = check(&config, Some(Path::new("/proc/self/exe"))).unwrap_err().to_string();
+    assert!(error.contains("instance x: /nonexistent/x: No such file"), "{error}");
+}
