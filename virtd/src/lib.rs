@@ -7,3 +7,4 @@ pub mod event;
 pub mod eventlog;
 pub mod instances;
 pub mod serve;
+pub mod show;

@@ -1,0 +1,195 @@
+//! virtctl: asks a running virtd over its control socket and prints tables, or the JSON as it came.
+
+use clap::{Parser, Subcommand};
+use serde_json::{Value, json};
+use std::io::{self, BufRead, BufReader, ErrorKind, Write};
+use std::os::unix::fs::{FileTypeExt, MetadataExt};
+use std::os::unix::net::UnixStream;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+use std::time::Duration;
+use virtd::config::DEFAULT_CONTROL_SOCKET;
+use virtd::show;
+use wire::bgp::Prefix;
+
+/// virtd answers within ten seconds or says that it cannot.
+const PATIENCE: Duration = Duration::from_secs(15);
+
+const EXAMPLES: &str = "\
+Examples:
+  virtctl status                                  is everybody there, does anybody disagree
+  virtctl routes 192.0.2.0/24                     who says what about a prefix, what was published, why
+  virtctl events -f                               what happens, as it happens
+  virtctl events -n 500 --kind disagreement       only that kind
+  virtctl --json sessions | jq '.sessions[].peer'
+
+Kinds of events and the fields of each answer: docs/OPERATIONS.md.
+Exit status: 0 answered, 1 virtd could not be asked or refused, 2 wrong arguments.";
+
+/// Asks a running virtd.
+#[derive(Parser)]
+#[command(name = "virtctl", version, after_help = EXAMPLES)]
+struct Arguments {
+    /// virtd's control socket
+    #[arg(long, short, global = true, value_name = "PATH", default_value = DEFAULT_CONTROL_SOCKET)]
+    socket: PathBuf,
+    /// Print the JSON as virtd sends it, one object a line
+    #[arg(long, global = true)]
+    json: bool,
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// The router in a few lines
+    Status,
+    /// The sessions with the peers, and the instances' legs on each
+    Sessions,
+    /// The instances: who votes, who is catching up, who disagreed
+    Instances,
+    /// One prefix: what peers sent, what each instance says, what was published and why
+    Routes {
+        /// An exact prefix, like 192.0.2.0/24 or 2001:db8::/32
+        prefix: Prefix,
+    },
+    /// What happened
+    Events {
+        /// Go on printing as events happen, until interrupted
+        #[arg(short, long)]
+        follow: bool,
+        /// How many of the past, at most; virtd remembers 10,000
+        #[arg(short, value_name = "N", default_value_t = 20)]
+        n: u64,
+        /// Only this kind, like session-up or disagreement
+        #[arg(long, short)]
+        kind: Option<String>,
+    },
+}
+
+impl Command {
+    fn request(&self) -> Value {
+        match self {
+            Command::Status => json!({ "command": "status" }),
+            Command::Sessions => json!({ "command": "sessions" }),
+            Command::Instances => json!({ "command": "instances" }),
+            Command::Routes { prefix } => json!({ "command": "routes", "prefix": prefix }),
+            Command::Events { follow, n, kind } => {
+                json!({ "command": "events", "follow": follow, "n": n, "kind": kind })
+            }
+        }
+    }
+
+    const fn follows(&self) -> bool {
+        matches!(self, Command::Events { follow: true, .. })
+    }
+
+    fn print(&self, answer: &Value) -> String {
+        match self {
+            Command::Status => show::status(answer),
+            Command::Sessions => show::sessions(answer),
+            Command::Instances => show::instances(answer),
+            Command::Routes { .. } => show::routes(answer),
+            Command::Events { follow: true, .. } => show::event(answer),
+            Command::Events { .. } => show::events(answer),
+        }
+    }
+}
+
+fn main() -> ExitCode {
+    let arguments = Arguments::parse();
+    match run(&arguments) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(Failure::Pipe) => ExitCode::SUCCESS,
+        Err(Failure::Text(text)) => {
+            eprintln!("virtctl: {text}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// Why there is nothing more to print.
+enum Failure {
+    /// Who read our output has read enough (`virtctl events | head`).
+    Pipe,
+    /// To be said.
+    Text(String),
+}
+
+fn run(arguments: &Arguments) -> Result<(), Failure> {
+    let text = |e: String| Failure::Text(e);
+    let mut stream = UnixStream::connect(&arguments.socket).map_err(|e| text(connect_error(&arguments.socket, &e)))?;
+    let lost = |e: io::Error| {
+        text(match e.kind() {
+            ErrorKind::WouldBlock | ErrorKind::TimedOut => {
+                format!("virtd did not answer within {} s", PATIENCE.as_secs())
+            }
+            _ => format!("the connection to virtd broke: {e}"),
+        })
+    };
+    let patience = (!arguments.command.follows()).then_some(PATIENCE);
+    stream.set_read_timeout(patience).map_err(lost)?;
+    writeln!(stream, "{}", arguments.command.request()).map_err(lost)?;
+
+    let mut answered = false;
+    for line in BufReader::new(stream).lines() {
+        print_answer(arguments, &line.map_err(lost)?)?;
+        answered = true;
+        if !arguments.command.follows() {
+            return Ok(());
+        }
+    }
+    if answered { Ok(()) } else { Err(text("virtd closed the connection without an answer".into())) }
+}
+
+fn print_answer(arguments: &Arguments, line: &str) -> Result<(), Failure> {
+    let answer: Value = serde_json::from_str(line)
+        .map_err(|e| Failure::Text(format!("what answers on {} is no virtd: {e}", arguments.socket.display())))?;
+    if let Some(error) = answer.get("error").and_then(Value::as_str) {
+        return Err(Failure::Text(error.to_owned()));
+    }
+    let shown = if arguments.json { format!("{line}\n") } else { arguments.command.print(&answer) };
+    let mut out = io::stdout().lock();
+    out.write_all(shown.as_bytes()).and_then(|()| out.flush()).map_err(|e| match e.kind() {
+        ErrorKind::BrokenPipe => Failure::Pipe,
+        _ => Failure::Text(format!("cannot write: {e}")),
+    })
+}
+
+/// What keeps us from virtd, and the remedy.
+fn connect_error(path: &Path, error: &io::Error) -> String {
+    let shown = path.display();
+    match error.kind() {
+        ErrorKind::NotFound => {
+            format!("{shown} does not exist: is virtd running? (its control_socket may be elsewhere: --socket PATH)")
+        }
+        ErrorKind::ConnectionRefused => match std::fs::metadata(path) {
+            Ok(m) if !m.file_type().is_socket() => format!("{shown} is not a socket"),
+            _ => format!("nobody listens on {shown}: is virtd running? it seems to have ended without cleaning up"),
+        },
+        ErrorKind::PermissionDenied => match std::fs::metadata(path) {
+            Ok(m) => format!(
+                "permission denied: {shown} is for user {} and group {} (mode {:04o}); join that group, or use sudo",
+                user_name(m.uid()),
+                group_name(m.gid()),
+                m.mode() & 0o7777
+            ),
+            Err(_) => format!("permission denied on the way to {shown}; use sudo"),
+        },
+        _ => format!("cannot connect to {shown}: {error}"),
+    }
+}
+
+fn user_name(uid: u32) -> String {
+    match nix::unistd::User::from_uid(uid.into()) {
+        Ok(Some(user)) => user.name,
+        _ => uid.to_string(),
+    }
+}
+
+fn group_name(gid: u32) -> String {
+    match nix::unistd::Group::from_gid(gid.into()) {
+        Ok(Some(group)) => group.name,
+        _ => gid.to_string(),
+    }
+}

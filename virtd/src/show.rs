@@ -1,0 +1,251 @@
+//! virtd's answers as a person reads them. Fields that virtctl does not know are left out, absent ones shown as `-`, so that
+//! either side may be the older one. What peers and daemons put into an answer cannot drive the terminal.
+
+use serde_json::Value;
+use std::fmt::Write;
+use std::time::Duration;
+
+/// `virtctl status`.
+pub fn status(v: &Value) -> String {
+    let mut rows: Vec<(&str, String)> = Vec::new();
+    let router = &v["router"];
+    rows.push(("up for", micros(&v["uptime_us"])));
+    rows.push(("router", format!("AS {}, router id {}", text(&router["asn"]), text(&router["router_id"]))));
+    let mut strategy = text(&v["strategy"]);
+    if !v["k"].is_null() {
+        let _ = write!(strategy, ", k = {}", text(&v["k"]));
+    }
+    let t = v["t_ms"].as_u64().map_or_else(|| "-".into(), |ms| duration(Duration::from_millis(ms)));
+    rows.push(("strategy", format!("{strategy}, T = {t}")));
+    rows.push(("sessions", format!("{} up of {}", text(&v["sessions_up"]), text(&v["sessions"]))));
+    let attached = match &v["instances_attached"] {
+        Value::Null => String::new(),
+        n => format!("{} attached of ", text(n)),
+    };
+    rows.push(("instances", format!("{attached}{}, {} vote", text(&v["instances"]), text(&v["voters"]))));
+    rows.push(("updates", format!("{} in, {} out", text(&v["updates_in"]), text(&v["updates_out"]))));
+    rows.push(("votes", text(&v["votes"])));
+    rows.push(("published", format!("{} routes", text(&v["routes_published"]))));
+    rows.push(("disagreements", format!("{} now", text(&v["disagreements_now"]))));
+    let mut out = String::new();
+    for (name, value) in rows {
+        let _ = writeln!(out, "{name:<15}{value}");
+    }
+    out
+}
+
+/// `virtctl sessions`.
+pub fn sessions(v: &Value) -> String {
+    let mut table = Table::new(&["PEER", "AS", "STATE", "UP", "HOLD", "IN", "OUT", "FAMILIES", "LEGS"]);
+    let list = items(&v["sessions"]);
+    for s in list {
+        let legs: Vec<String> = items(&s["legs"])
+            .iter()
+            .map(|leg| {
+                let detail = leg["detail"].as_str().filter(|d| !d.is_empty());
+                let detail = detail.map(|d| format!(" ({})", clean(d))).unwrap_or_default();
+                format!("{} {}{detail}", text(&leg["instance"]), text(&leg["state"]))
+            })
+            .collect();
+        table.row(vec![
+            text(&s["peer"]),
+            text(&s["asn"]),
+            text(&s["state"]),
+            micros(&s["up_us"]),
+            text(&s["hold_time_s"]),
+            text(&s["prefixes_in"]),
+            text(&s["prefixes_out"]),
+            words(&s["families"], ","),
+            if legs.is_empty() { "-".into() } else { legs.join(", ") },
+        ]);
+    }
+    table.finish(list.is_empty(), "no session: no peer has connected, and no instance has dialled one")
+}
+
+/// `virtctl instances`.
+pub fn instances(v: &Value) -> String {
+    let mut table = Table::new(&["INSTANCE", "ROLE", "STATE", "LEGS", "DISSENTS", "EVER", "PIDS", "LAST FAULT"]);
+    let list = items(&v["instances"]);
+    for i in list {
+        table.row(vec![
+            text(&i["name"]),
+            text(&i["role"]),
+            text(&i["state"]),
+            format!("{}/{}", text(&i["legs_up"]), text(&i["legs"])),
+            text(&i["dissents_now"]),
+            text(&i["dissents_total"]),
+            words(&i["pids"], " "),
+            text(&i["last_fault"]),
+        ]);
+    }
+    table.finish(list.is_empty(), "no instance")
+}
+
+/// `virtctl routes PREFIX`.
+pub fn routes(v: &Value) -> String {
+    let mut out = format!("{}\n", text(&v["prefix"]));
+    let received = items(&v["received"]);
+    let told = items(&v["sessions"]);
+    if received.is_empty() && told.is_empty() {
+        out.push_str("  nobody has said anything about it\n");
+        return out;
+    }
+    for r in received {
+        let _ = writeln!(out, "  from {}: {}", text(&r["peer"]), route(&r["route"]));
+    }
+    for s in told {
+        let _ = writeln!(out, "  to {}: {}", text(&s["peer"]), route(&s["published"]));
+        if s["winner"] != s["published"] {
+            let _ = writeln!(out, "    the winner, not published yet: {}", route(&s["winner"]));
+        }
+        if let Some(why) = s["why"].as_str().filter(|w| !w.is_empty()) {
+            let _ = writeln!(out, "    because {}", clean(why));
+        }
+        let said = items(&s["said"]);
+        let width = said.iter().map(|x| text(&x["instance"]).chars().count()).max().unwrap_or(0);
+        for x in said {
+            let mark = match (x["counted"].as_bool(), x["route"] == s["winner"]) {
+                (Some(true), true) => '=',
+                (Some(true), false) => '!',
+                _ => ' ',
+            };
+            let note = x["note"].as_str().filter(|n| !n.is_empty());
+            let note = note.map(|n| format!("  [{}]", clean(n))).unwrap_or_default();
+            let _ = writeln!(out, "    {mark} {:<width$}  {}{note}", text(&x["instance"]), route(&x["route"]));
+        }
+    }
+    out
+}
+
+/// `virtctl events`.
+pub fn events(v: &Value) -> String {
+    let list = items(&v["events"]);
+    if list.is_empty() {
+        return "no such event\n".into();
+    }
+    list.iter().map(event).collect()
+}
+
+/// One event, with what every instance said below it.
+pub fn event(v: &Value) -> String {
+    if let Some(missed) = v["missed"].as_u64() {
+        return format!("({missed} events came faster than they could be shown)\n");
+    }
+    let severity = match v["severity"].as_str() {
+        Some("alarm") => "ALARM",
+        Some("warning") => "warning",
+        _ => "info",
+    };
+    let mut out = format!("{} {severity:<7} {:<20} {}\n", text(&v["time"]), text(&v["kind"]), text(&v["text"]));
+    for said in items(&v["said"]) {
+        let counted = if said["counted"].as_bool() == Some(false) { "  [not counted]" } else { "" };
+        let _ = writeln!(out, "    {:<12} {}{counted}", text(&said["instance"]), text(&said["route"]));
+    }
+    out
+}
+
+/// A route in one line; `null` is none.
+fn route(v: &Value) -> String {
+    let Value::Object(_) = v else { return if v.is_null() { "none".into() } else { text(v) } };
+    let mut out = format!("via {}", text(&v["next_hop"]));
+    if !v["link_local"].is_null() {
+        let _ = write!(out, " ({})", text(&v["link_local"]));
+    }
+    let path = text(&v["as_path"]);
+    let _ = write!(out, ", path {}", if path.is_empty() { "empty".into() } else { path });
+    let _ = write!(out, ", {}", text(&v["origin"]));
+    for (name, key) in [("MED", "med"), ("local preference", "local_pref")] {
+        if !v[key].is_null() {
+            let _ = write!(out, ", {name} {}", text(&v[key]));
+        }
+    }
+    for (name, key) in [("communities", "communities"), ("large communities", "large_communities"), ("and", "other")] {
+        if !items(&v[key]).is_empty() {
+            let _ = write!(out, ", {name} {}", words(&v[key], " "));
+        }
+    }
+    out
+}
+
+/// A plain value; absent is `-`.
+fn text(v: &Value) -> String {
+    match v {
+        Value::Null => "-".into(),
+        Value::String(s) => clean(s),
+        Value::Bool(b) => if *b { "yes" } else { "no" }.into(),
+        other => clean(&other.to_string()),
+    }
+}
+
+/// Control characters cannot leave.
+fn clean(s: &str) -> String {
+    s.chars().map(|c| if c.is_control() { '\u{fffd}' } else { c }).collect()
+}
+
+fn items(v: &Value) -> &[Value] {
+    v.as_array().map_or(&[], Vec::as_slice)
+}
+
+fn words(v: &Value, between: &str) -> String {
+    match items(v) {
+        [] => "-".into(),
+        list => list.iter().map(text).collect::<Vec<_>>().join(between),
+    }
+}
+
+fn micros(v: &Value) -> String {
+    v.as_u64().map_or_else(|| "-".into(), |us| duration(Duration::from_micros(us)))
+}
+
+/// `850ms`, `9s`, `4m05s`, `3h20m`, `12d04h`.
+fn duration(d: Duration) -> String {
+    let s = d.as_secs();
+    match s {
+        0 => format!("{}ms", d.as_millis()),
+        1..60 => match d.subsec_millis() {
+            ms if s < 10 && ms >= 100 => format!("{s}.{}s", ms / 100),
+            _ => format!("{s}s"),
+        },
+        60..3600 => format!("{}m{:02}s", s / 60, s % 60),
+        3600..86_400 => format!("{}h{:02}m", s / 3600, s / 60 % 60),
+        _ => format!("{}d{:02}h", s / 86_400, s / 3600 % 24),
+    }
+}
+
+/// Columns as wide as their widest cell; the last one is as long as it is.
+struct Table {
+    rows: Vec<Vec<String>>,
+}
+
+impl Table {
+    fn new(titles: &[&str]) -> Table {
+        Table { rows: vec![titles.iter().map(|t| (*t).to_owned()).collect()] }
+    }
+
+    fn row(&mut self, cells: Vec<String>) {
+        self.rows.push(cells);
+    }
+
+    fn finish(self, empty: bool, instead: &str) -> String {
+        if empty {
+            return format!("{instead}\n");
+        }
+        let columns = self.rows.first().map_or(0, Vec::len);
+        let width = |c: usize| self.rows.iter().filter_map(|r| r.get(c)).map(|cell| cell.chars().count()).max();
+        let widths: Vec<usize> = (0..columns).map(|c| width(c).unwrap_or(0)).collect();
+        let mut out = String::new();
+        for row in &self.rows {
+            let mut line = String::new();
+            for (cell, width) in row.iter().zip(&widths) {
+                let _ = write!(line, "{cell:<width$}  ");
+            }
+            out.push_str(line.trim_end());
+            out.push('\n');
+        }
+        out
+    }
+}
+
+#[cfg(test)]
+#[path = "show_tests.rs"]
+mod tests;

@@ -1,0 +1,125 @@
+use super::*;
+use serde_json::json;
+
+#[test]
+fn status_is_a_few_lines() {
+    let v = json!({
+        "uptime_us": 3_725_000_000u64, "router": { "asn": 65000, "router_id": "192.0.2.255" },
+        "strategy": "WaitForConsensus", "k": 2, "t_ms": 10_000, "voters": 3, "sessions_up": 2, "sessions": 3, "instances": 4,
+        "instances_attached": 3, "votes": 1234, "updates_in": 5, "updates_out": 6, "disagreements_now": 0,
+        "routes_published": 99, "a field of the future": {}
+    });
+    assert_eq!(
+        status(&v),
+        "\
+up for         1h02m
+router         AS 65000, router id 192.0.2.255
+strategy       WaitForConsensus, k = 2, T = 10s
+sessions       2 up of 3
+instances      3 attached of 4, 3 vote
+updates        5 in, 6 out
+votes          1234
+published      99 routes
+disagreements  0 now
+"
+    );
+}
+
+#[test]
+fn sessions_are_a_table() {
+    let v = json!({ "sessions": [
+        { "peer": "192.0.2.1", "state": "Established", "up_us": 65_000_000u64, "asn": 65001, "hold_time_s": 9,
+          "families": ["ipv4-unicast", "ipv6-unicast"], "prefixes_in": 10, "prefixes_out": 7,
+          "legs": [{ "instance": "frr", "state": "up", "detail": "" }, { "instance": "bird", "state": "down", "detail": "Cease" }] },
+        { "peer": "2001:db8::1", "state": "Idle" }
+    ]});
+    assert_eq!(
+        sessions(&v),
+        "\
+PEER         AS     STATE        UP     HOLD  IN  OUT  FAMILIES                   LEGS
+192.0.2.1    65001  Established  1m05s  9     10  7    ipv4-unicast,ipv6-unicast  frr up, bird down (Cease)
+2001:db8::1  -      Idle         -      -     -   -    -                          -
+"
+    );
+    assert!(sessions(&json!({ "sessions": [] })).starts_with("no session"));
+}
+
+#[test]
+fn instances_are_a_table() {
+    let v = json!({ "instances": [
+        { "name": "frr", "role": "voter", "attached": true, "pids": [12, 13], "state": "voting", "legs_up": 2, "legs": 2,
+          "dissents_now": 1, "dissents_total": 40, "last_fault": null },
+    ]});
+    assert_eq!(
+        instances(&v),
+        "\
+INSTANCE  ROLE   STATE   LEGS  DISSENTS  EVER  PIDS   LAST FAULT
+frr       voter  voting  2/2   1         40    12 13  -
+"
+    );
+}
+
+#[test]
+fn routes_say_who_says_what() {
+    let good = json!({ "next_hop": "192.0.2.1", "link_local": null, "origin": "IGP", "as_path": "65001 65002", "med": 0,
+        "local_pref": null, "communities": ["65001:1", "65001:2"], "large_communities": [], "other": [] });
+    let bad = json!({ "next_hop": "192.0.2.9", "origin": "IGP", "as_path": "" });
+    let v = json!({ "prefix": "198.51.100.0/24",
+        "received": [{ "peer": "192.0.2.1", "route": good }],
+        "sessions": [{ "peer": "192.0.2.2", "published": good, "winner": good, "why": "2 of 3 say so", "said": [
+            { "instance": "frr", "route": good, "counted": true, "note": "" },
+            { "instance": "openbgpd", "route": bad, "counted": true, "note": "not with the majority" },
+            { "instance": "watch", "route": null, "counted": false, "note": "observer" } ] }] });
+    assert_eq!(
+        routes(&v),
+        "\
+198.51.100.0/24
+  from 192.0.2.1: via 192.0.2.1, path 65001 65002, IGP, MED 0, communities 65001:1 65001:2
+  to 192.0.2.2: via 192.0.2.1, path 65001 65002, IGP, MED 0, communities 65001:1 65001:2
+    because 2 of 3 say so
+    = frr       via 192.0.2.1, path 65001 65002, IGP, MED 0, communities 65001:1 65001:2
+    ! openbgpd  via 192.0.2.9, path empty, IGP  [not with the majority]
+      watch     none  [observer]
+"
+    );
+    let nothing = json!({ "prefix": "10.0.0.0/8", "received": [], "sessions": [] });
+    assert_eq!(routes(&nothing), "10.0.0.0/8\n  nobody has said anything about it\n");
+}
+
+#[test]
+fn events_are_lines_and_cannot_drive_a_terminal() {
+    let v = json!({ "time": "2026-01-01T00:00:00.000Z", "severity": "alarm", "kind": "disagreement", "text": "a\u{1b}[2Jb",
+        "said": [{ "instance": "frr", "route": "none", "counted": false }] });
+    let line =
+        "2026-01-01T00:00:00.000Z ALARM   disagreement         a\u{fffd}[2Jb\n    frr          none  [not counted]\n";
+    assert_eq!(event(&v), line);
+    assert_eq!(events(&json!({ "events": [v] })), line);
+    assert_eq!(event(&json!({ "missed": 3 })), "(3 events came faster than they could be shown)\n");
+}
+
+#[test]
+fn nothing_at_all_is_shown_as_dashes() {
+    for shown in [status(&json!({})), sessions(&json!({ "sessions": [{}] })), instances(&json!({ "instances": [{}] }))]
+    {
+        assert!(shown.contains('-'), "{shown}");
+    }
+    routes(&json!({ "sessions": [{ "said": [{}] }], "received": [{}] }));
+    event(&json!(null));
+}
+
+#[test]
+fn durations_are_short() {
+    let table = [
+        (0, "0ms"),
+        (850, "850ms"),
+        (1000, "1s"),
+        (2500, "2.5s"),
+        (59_999, "59s"),
+        (245_000, "4m05s"),
+        (12_000_000, "3h20m"),
+        (1_051_200_000, "12d04h"),
+    ];
+    for (ms, shown) in table {
+        assert_eq!(duration(Duration::from_millis(ms)), shown);
+    }
+}

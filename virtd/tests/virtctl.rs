@@ -1,0 +1,125 @@
+//! The virtctl binary against a control socket whose core is a stub.
+
+use serde_json::json;
+use std::path::Path;
+use std::process::{Command, Output};
+use virtd::control::{self, ControlSocket};
+use virtd::event::{Event, Severity};
+use virtd::eventlog;
+
+fn virtctl(socket: &Path, arguments: &[&str]) -> Output {
+    Command::new(env!("CARGO_BIN_EXE_virtctl")).arg("--socket").arg(socket).args(arguments).output().unwrap()
+}
+
+fn out(o: &Output) -> String {
+    assert!(o.status.success(), "{}", String::from_utf8_lossy(&o.stderr));
+    String::from_utf8(o.stdout.clone()).unwrap()
+}
+
+fn err(o: &Output) -> String {
+    assert_eq!(o.status.code(), Some(1), "{}", String::from_utf8_lossy(&o.stdout));
+    String::from_utf8(o.stderr.clone()).unwrap()
+}
+
+#[test]
+fn every_command_prints_what_the_core_says() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("control");
+    let (events, log, _) = eventlog::start(None).unwrap();
+    for i in 0..3 {
+        events.send(Event::new(i, "session-up", Severity::Info, format!("session {i} is up")));
+    }
+    while log.last_seq() < 3 {
+        log.after(log.last_seq(), std::time::Duration::from_secs(5));
+    }
+    let (queue, requests) = control::queue(None);
+    let _guard = ControlSocket::bind(&path, 0o600, None).unwrap().serve(queue, log).unwrap();
+    std::thread::spawn(move || {
+        for r in requests {
+            let answer = match r.request["command"].as_str() {
+                Some("status") => json!({ "uptime_us": 1_000_000, "sessions": 2, "sessions_up": 1 }),
+                Some("sessions") => json!({ "sessions": [{ "peer": "192.0.2.1", "state": "Idle" }] }),
+                Some("instances") => json!({ "instances": [{ "name": "frr" }] }),
+                Some("routes") => json!({ "prefix": r.request["prefix"], "received": [], "sessions": [] }),
+                _ => json!({ "error": "what?" }),
+            };
+            let _ = r.reply.try_send(answer);
+        }
+    });
+    let table: [(&[&str], &str); 8] = [
+        (&["status"], "sessions       1 up of 2\n"),
+        (&["sessions"], "192.0.2.1  -   Idle"),
+        (&["instances"], "frr       -     -"),
+        (&["routes", "192.0.2.77/24"], "192.0.2.0/24\n  nobody has said anything about it\n"),
+        (&["events"], "session-up           session 2 is up\n"),
+        (&["events", "-n", "1"], "session 2 is up\n"),
+        (&["--json", "status"], "{\"sessions\":2,\"sessions_up\":1,\"uptime_us\":1000000}\n"),
+        (&["events", "--kind", "leg-up"], "no such event\n"),
+    ];
+    for (arguments, expected) in table {
+        let shown = out(&virtctl(&path, arguments));
+        assert!(shown.contains(expected), "{arguments:?}: {expected:?} is not in\n{shown}");
+    }
+    assert_eq!(out(&virtctl(&path, &["events", "-n", "1"])).lines().count(), 1);
+    let bad = virtctl(&path, &["routes", "10.0.0.0/33"]);
+    assert_eq!(bad.status.code(), Some(2));
+    assert!(String::from_utf8_lossy(&bad.stderr).contains("the length is a number from 0 to 32"));
+}
+
+#[test]
+fn a_follower_sees_events_and_the_end() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("control");
+    let (events, log, thread) = eventlog::start(None).unwrap();
+    let (queue, _requests) = control::queue(None);
+    let _guard = ControlSocket::bind(&path, 0o600, None).unwrap().serve(queue, log).unwrap();
+    let follower = std::thread::spawn({
+        let path = path.clone();
+        move || virtctl(&path, &["--json", "events", "-f", "-n", "1000"])
+    });
+    // Whenever the follower comes, it gets all three: as the past or as they happen.
+    for i in 0..3 {
+        events.send(Event::new(i, "session-up", Severity::Info, "text"));
+        std::thread::sleep(std::time::Duration::from_millis(100));
+    }
+    drop(events);
+    thread.join().unwrap();
+    assert_eq!(out(&follower.join().unwrap()).lines().count(), 3);
+}
+
+#[test]
+fn what_is_in_the_way_is_named_with_a_remedy() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("control");
+    let missing = err(&virtctl(&path, &["status"]));
+    assert!(missing.contains("does not exist: is virtd running? (its control_socket may be elsewhere"), "{missing}");
+    drop(std::os::unix::net::UnixListener::bind(&path).unwrap());
+    let stale = err(&virtctl(&path, &["status"]));
+    assert!(stale.contains("nobody listens on "), "{stale}");
+    std::fs::remove_file(&path).unwrap();
+    std::fs::write(&path, "").unwrap();
+    let file = err(&virtctl(&path, &["status"]));
+    assert!(file.ends_with("is not a socket\n"), "{file}");
+}
+
+/// Root passes every permission check, so virtctl runs as nobody, from a copy that nobody may execute.
+#[test]
+fn permission_denied_names_the_group() {
+    use std::os::unix::fs::PermissionsExt;
+    use std::os::unix::process::CommandExt;
+    if !nix::unistd::geteuid().is_root() {
+        eprintln!("not root: skipped");
+        return;
+    }
+    let dir = tempfile::tempdir().unwrap();
+    std::fs::set_permissions(dir.path(), PermissionsExt::from_mode(0o755)).unwrap();
+    let path = dir.path().join("control");
+    let copy = dir.path().join("virtctl");
+    std::fs::copy(env!("CARGO_BIN_EXE_virtctl"), &copy).unwrap();
+    let (_events, log, _) = eventlog::start(None).unwrap();
+    let (queue, _requests) = control::queue(None);
+    let _guard = ControlSocket::bind(&path, 0o660, Some("adm")).unwrap().serve(queue, log).unwrap();
+    let o = Command::new(&copy).arg("--socket").arg(&path).arg("status").uid(65534).gid(65534).output().unwrap();
+    let denied = err(&o);
+    assert!(denied.contains("is for user root and group adm (mode 0660); join that group, or use sudo"), "{denied}");
+}
