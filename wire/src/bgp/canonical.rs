@@ -42,14 +42,14 @@ use std::net::Ipv4Addr;
 /// Octets before the value of an attribute in a canonical route.
 pub(super) const ATTRIBUTE_HEADER: usize = 4;
 /// Segment types of AS_PATH (RFC 4271 section 4.3, RFC 5065 section 3).
-pub(super) mod segment {
+pub(crate) mod segment {
     pub const AS_SET: u8 = 1;
     pub const AS_SEQUENCE: u8 = 2;
     pub const AS_CONFED_SEQUENCE: u8 = 3;
     pub const AS_CONFED_SET: u8 = 4;
+    /// The most AS numbers that a segment's count octet can tell.
+    pub const SEGMENT_MAX: usize = 255;
 }
-/// The most AS numbers that one segment's count octet can tell.
-const SEGMENT_MAX: usize = 255;
 
 /// What canonicalisation must know of the session a route is sent to.
 #[derive(Clone, Debug)]
@@ -209,7 +209,7 @@ fn path_holds<const N: usize>(value: &[u8], asn: [u8; N]) -> bool {
 }
 
 /// The segments of an AS_PATH as (type, members); `None` once where the value does not have that form, then the end.
-pub(super) fn segments(value: &[u8], width: usize) -> impl Iterator<Item = Option<(u8, &[u8])>> {
+pub(crate) fn segments(value: &[u8], width: usize) -> impl Iterator<Item = Option<(u8, &[u8])>> {
     let mut rest = value;
     std::iter::from_fn(move || {
         if rest.is_empty() {
@@ -340,7 +340,7 @@ fn write_sequence(kind: u8, mut members: &[u8], width: usize, open: Option<(u8, 
             out.len() - 2
         });
         let count = usize::from(out[head + 1]);
-        let (now, later) = members.split_at(members.len().min((SEGMENT_MAX - count) * width));
+        let (now, later) = members.split_at(members.len().min((segment::SEGMENT_MAX - count) * width));
         out.extend_from_slice(now);
         out[head + 1] = (count + now.len() / width) as u8;
         if later.is_empty() {

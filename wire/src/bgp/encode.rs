@@ -137,7 +137,8 @@ const fn attribute_len(value: usize) -> usize {
     attribute_header_len(value) + value
 }
 
-fn put_attribute_header(flags: u8, code: u8, len: usize, out: &mut BytesMut) {
+/// Writes an attribute's header in its shortest form; `len`, the value's, is at most 65535.
+fn put_attribute_header(flags: u8, code: u8, len: usize, out: &mut impl BufMut) {
     // A message has at most 65535 octets, and so has what stands in it.
     match u8::try_from(len) {
         Ok(len) => out.put_slice(&[flags, code, len]),
@@ -148,7 +149,8 @@ fn put_attribute_header(flags: u8, code: u8, len: usize, out: &mut BytesMut) {
     }
 }
 
-fn put_attribute(flags: u8, code: u8, value: &[u8], out: &mut BytesMut) {
+/// Writes an attribute whose value has at most 65535 octets.
+pub(crate) fn put_attribute(flags: u8, code: u8, value: &[u8], out: &mut impl BufMut) {
     put_attribute_header(flags, code, value.len(), out);
     out.put_slice(value);
 }
