@@ -72,6 +72,24 @@ pub fn run(program: impl AsRef<OsStr>, args: &[&str]) -> Result<String> {
     Ok(text)
 }
 
+/// One of this workspace's own programs or libraries, out of the folder this program was built into.
+pub fn built(name: &str) -> Result<PathBuf> {
+    let this = std::env::current_exe().context("finding the build folder")?;
+    let folders = this.ancestors().skip(1).take(2);
+    let found = folders.map(|f| f.join(name)).find(|p| p.is_file());
+    found.with_context(|| format!("{name} is not built yet: run `cargo build --workspace` (`make test` does)"))
+}
+
+/// A file of real BGP data beside the workspace (`../shared/data/mrt`), or `None` and a line that says what is skipped.
+pub fn real_data(name: &str) -> Option<PathBuf> {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../shared/data/mrt").join(name);
+    if path.is_file() {
+        return Some(path);
+    }
+    println!("skipped: no real data at {}", path.display());
+    None
+}
+
 /// A network namespace; removed with its lab.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Netns {
@@ -288,9 +306,11 @@ impl Lab {
                 &neighbour.name,
             ],
         )?;
-        for (ns, device, v4, v6) in
-            [(router, near.as_str(), site.router_v4, site.router_v6), (neighbour, far, site.v4, site.v6)]
-        {
+        let ends = [(router, near.as_str(), site.router_v4, site.router_v6), (neighbour, far, site.v4, site.v6)];
+        for (end, (ns, device, v4, v6)) in ends.into_iter().enumerate() {
+            // A fixed MAC makes a fixed link-local address, and that is part of what routers announce.
+            let mac = format!("02:00:00:00:{:02x}:{:02x}", site.number, end + 1);
+            run("ip", &["-n", &ns.name, "link", "set", device, "address", &mac])?;
             run("ip", &["-n", &ns.name, "address", "add", &format!("{v4}/24"), "dev", device])?;
             run("ip", &["-n", &ns.name, "address", "add", &format!("{v6}/64"), "dev", device, "nodad"])?;
             run("ip", &["-n", &ns.name, "link", "set", device, "up"])?;

@@ -9,3 +9,4 @@
 pub mod daemons;
 pub mod lab;
 pub mod neighbours;
+pub mod replayer;

@@ -1,0 +1,209 @@
+//! hv-replay as a neighbour: plays a table or listens, and says afterwards what it sent, learned and suffered.
+
+use crate::lab::{Lab, Netns, Process, Site, built, wait_until};
+use anyhow::{Context, Result, ensure};
+use nix::sys::signal::Signal;
+use serde_json::Value;
+use std::fs;
+use std::net::IpAddr;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+use wire::bgp::canonical::agrees;
+
+/// How long it may take to write its summary and table after it was asked to leave.
+const LEAVE: Duration = Duration::from_secs(60);
+
+/// A running hv-replay.
+#[derive(Debug)]
+pub struct Replayer {
+    name: String,
+    process: Process,
+    folder: PathBuf,
+    peer: IpAddr,
+}
+
+impl Replayer {
+    /// Dials the router from a site. `arguments` say what to announce (`--monitor`, `--mrt FILE`, `--generate N` …).
+    pub fn dial(lab: &Lab, site: &Site, v6: bool, arguments: &[&str]) -> Result<Replayer> {
+        let (own, router) = site.addresses(v6);
+        let session = ["--connect".to_owned(), router.to_string(), "--bind".to_owned(), own.to_string()];
+        Self::start(lab, &site.ns, site, own, &session, v6, arguments)
+    }
+
+    /// Waits for the router at a site.
+    pub fn listen(lab: &Lab, site: &Site, v6: bool, arguments: &[&str]) -> Result<Replayer> {
+        let (own, router) = site.addresses(v6);
+        let session = ["--listen".to_owned(), own.to_string(), "--peer".to_owned(), router.to_string()];
+        Self::start(lab, &site.ns, site, own, &session, v6, arguments)
+    }
+
+    fn start(
+        lab: &Lab,
+        ns: &Netns,
+        site: &Site,
+        own: IpAddr,
+        session: &[String],
+        v6: bool,
+        arguments: &[&str],
+    ) -> Result<Replayer> {
+        let name = format!("replay{}-{}", site.number, if v6 { "v6" } else { "v4" });
+        let folder = lab.folder(&name)?;
+        let mut command = ns.command(built("hv-replay")?);
+        command.args(session).args(["--asn", &site.asn.to_string(), "--quiet"]);
+        command.args(["--router-id", &format!("10.255.1.{}", site.number)]);
+        command.args(["--families", if v6 { "ipv6" } else { "ipv4" }]);
+        for (option, file) in [("--json", "summary.json"), ("--table", "table.json"), ("--events", "events.jsonl")] {
+            command.arg(option).arg(folder.join(file));
+        }
+        command.args(arguments);
+        let process = lab.spawn(&name, &mut command)?;
+        lab.watch_log(&folder.join("events.jsonl"));
+        Ok(Replayer { name, process, folder, peer: own })
+    }
+
+    /// Its own address.
+    pub fn address(&self) -> IpAddr {
+        self.peer
+    }
+
+    /// Events so far, oldest first.
+    pub fn events(&self) -> Vec<Value> {
+        let text = fs::read_to_string(self.folder.join("events.jsonl")).unwrap_or_default();
+        // The last line may be half written.
+        text.lines().filter_map(|line| serde_json::from_str(line).ok()).collect()
+    }
+
+    /// How many events of one name there were so far.
+    pub fn count(&self, event: &str) -> usize {
+        self.events().iter().filter(|e| e["event"] == event).count()
+    }
+
+    /// Waits for an event.
+    pub fn wait_event(&mut self, event: &str, timeout: Duration) -> Result<()> {
+        let what = format!("{} to see {event}", self.name);
+        wait_until(&what, timeout, || {
+            let seen = self.count(event) > 0;
+            let ended = !self.process.running();
+            if seen { Ok(()) } else { Err(if ended { "it has ended".to_owned() } else { String::new() }) }
+        })
+    }
+
+    /// Whether it still runs; it ends by itself when its session is reset or its `--exit-after-idle` is over.
+    pub fn running(&mut self) -> bool {
+        self.process.running()
+    }
+
+    /// Waits for its own end.
+    pub fn wait(&mut self, timeout: Duration) -> Result<Outcome> {
+        self.process.wait(timeout)?;
+        self.outcome()
+    }
+
+    /// Asks it to leave and reads what it has to say.
+    pub fn finish(&mut self) -> Result<Outcome> {
+        if self.process.running() {
+            self.process.signal(Signal::SIGTERM)?;
+        }
+        self.wait(LEAVE)
+    }
+
+    fn outcome(&self) -> Result<Outcome> {
+        let path = self.folder.join("summary.json");
+        let text = fs::read_to_string(&path).with_context(|| format!("{} wrote no summary", self.name))?;
+        let summary = serde_json::from_str(&text).with_context(|| format!("reading {}", path.display()))?;
+        Ok(Outcome { name: self.name.clone(), summary, table: self.folder.join("table.json") })
+    }
+}
+
+/// What one hv-replay came to.
+#[derive(Debug)]
+pub struct Outcome {
+    name: String,
+    /// The summary that `--json` wrote.
+    pub summary: Value,
+    /// The table that `--table` wrote.
+    pub table: PathBuf,
+}
+
+impl Outcome {
+    /// A number of the summary; 0 where there is none.
+    pub fn number(&self, key: &str) -> u64 {
+        self.summary[key].as_u64().unwrap_or(0)
+    }
+
+    /// The routes it had learned at its end, by prefix.
+    pub fn routes(&self) -> Result<serde_json::Map<String, Value>> {
+        table(&self.table).with_context(|| format!("what {} learned", self.name))
+    }
+
+    /// Exactly one session, ended by us, and no NOTIFICATION from the router.
+    pub fn check_quiet(&self) -> Result<()> {
+        ensure!(
+            self.number("sessions_up") == 1,
+            "{}: {} sessions instead of one",
+            self.name,
+            self.number("sessions_up")
+        );
+        ensure!(self.number("sessions_reset") == 0, "{}: reset: {}", self.name, self.summary["session_ends"]);
+        let notifications = &self.summary["notifications_received"];
+        ensure!(notifications.as_array().is_none_or(Vec::is_empty), "{}: NOTIFICATION: {notifications}", self.name);
+        Ok(())
+    }
+}
+
+/// Reads a table that `--table` wrote: the routes by prefix.
+pub fn table(path: &Path) -> Result<serde_json::Map<String, Value>> {
+    let text = fs::read_to_string(path).with_context(|| format!("reading {}", path.display()))?;
+    serde_json::from_str(&text).with_context(|| format!("reading {}", path.display()))
+}
+
+/// How two tables differ.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Differences {
+    /// In words, one prefix each: missing on one side, or with other attributes.
+    pub routes: Vec<String>,
+    /// Prefixes whose routes read the same but for attribute flags (the Partial bit).
+    pub flags_only: usize,
+}
+
+/// Compares two tables as the voter compares candidates: by canonical form, an absent link-local next hop agreeing with any.
+pub fn differences(a: &Path, b: &Path) -> Result<Differences> {
+    let (a, b) = (table(a)?, table(b)?);
+    let mut found = Differences::default();
+    for prefix in a.keys().chain(b.keys().filter(|p| !a.contains_key(*p))) {
+        let (Some(one), Some(other)) = (a.get(prefix), b.get(prefix)) else {
+            found
+                .routes
+                .push(format!("{prefix}: only in the {}", if a.contains_key(prefix) { "first" } else { "second" }));
+            continue;
+        };
+        if agrees(&octets(one)?, &octets(other)?) {
+            continue;
+        }
+        let (one, other) = (words(one), words(other));
+        if one == other {
+            found.flags_only += 1;
+        } else {
+            found.routes.push(format!("{prefix}: {one} | {other}"));
+        }
+    }
+    Ok(found)
+}
+
+/// The canonical form that the table holds in hexadecimal.
+fn octets(route: &Value) -> Result<Vec<u8>> {
+    let text = route["canonical"].as_str().context("a route without its canonical form")?;
+    let digits: Option<Vec<u8>> = text.chars().map(|c| c.to_digit(16).and_then(|d| u8::try_from(d).ok())).collect();
+    let digits = digits.context("a canonical form that is not hexadecimal")?;
+    Ok(digits.chunks_exact(2).map(|pair| pair.iter().fold(0, |n, d| n << 4 | d)).collect())
+}
+
+/// A route without its canonical form and link-local next hop.
+fn words(route: &Value) -> Value {
+    let mut words = route.clone();
+    if let Some(map) = words.as_object_mut() {
+        map.remove("canonical");
+        map.remove("link_local");
+    }
+    words
+}
