@@ -30,6 +30,9 @@
 
 mod describe;
 #[cfg(test)]
+#[path = "canonical_properties.rs"]
+mod properties;
+#[cfg(test)]
 #[path = "canonical_tests.rs"]
 mod tests;
 
