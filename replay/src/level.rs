@@ -127,13 +127,100 @@ pub fn replay(
 mod tests {
     use super::*;
     use proptest::prelude::*;
+    use std::collections::BTreeMap;
     use std::net::{IpAddr, Ipv4Addr};
+    use wire::bgp::SessionKind;
+    use wire::bgp::frame::next_message;
+    use wire::bgp::hygiene::{Verdict, check};
+    use wire::bgp::update::{Attributes, Update, attr};
 
     fn prefix(n: u8) -> Prefix {
         Prefix::new(IpAddr::V4(Ipv4Addr::new(10, n, 0, 0)), 16).expect("a prefix")
     }
 
+    const CONTEXT: UpdateContext =
+        UpdateContext { as4: true, kind: SessionKind::Ebgp, extended_next_hop: false, max_message_len: 4096 };
+
+    /// What a neighbour knows after reading these messages: the MED tells the routes apart.
+    fn read(mut messages: BytesMut, known: &mut BTreeMap<Prefix, u32>) {
+        while let Some(message) = next_message(&mut messages, false).expect("whole messages") {
+            assert_eq!(check(message.body(), &CONTEXT), Verdict::Pass);
+            let update = Update::parse(message.body()).expect("an UPDATE");
+            for prefix in update.withdrawn.chain(update.mp_withdrawn().into_iter().flatten()) {
+                known.remove(&prefix);
+            }
+            let med = Attributes::new(update.attributes).flatten().find(|a| a.code == attr::MULTI_EXIT_DISC);
+            let med = med.and_then(|a| a.value.try_into().ok()).map(u32::from_be_bytes);
+            for prefix in update.nlri.chain(update.mp_announced().into_iter().flatten()) {
+                known.insert(prefix, med.expect("a MED"));
+            }
+        }
+    }
+
+    /// A block as a peer's announcement leaves it in the store.
+    fn block(v6: bool, med: u32) -> Vec<u8> {
+        let next_hop = [0x20, 1, 0xd, 0xb8, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1];
+        let mut block = if v6 { [&[1, 16][..], &next_hop].concat() } else { vec![0, 0] };
+        block.extend([0x40, attr::ORIGIN, 1, 0]);
+        block.extend([0x40, attr::AS_PATH, 6, 2, 1, 0, 0, 0xfb, 0xf5]);
+        if !v6 {
+            block.extend([0x40, attr::NEXT_HOP, 4, 192, 0, 2, 1]);
+        }
+        block.extend([&[0x80, attr::MULTI_EXIT_DISC, 4][..], &med.to_be_bytes()].concat());
+        block
+    }
+
+    #[test]
+    fn a_route_too_long_to_be_told_is_withdrawn() {
+        let (mut store, mut interner) = (Store::new(), Interner::new());
+        let mut long = block(false, 1);
+        long.extend([&[0xd0, 99, 0x10, 0x00][..], &[0; 0x1000]].concat());
+        store.announce(prefix(1), interner.intern(&long), 0);
+        let mut known = BTreeMap::from([(prefix(1), 7)]);
+        let mut out = BytesMut::new();
+        assert_eq!(replay(&store, &interner, &mut [prefix(1)], &CONTEXT, &mut out), 1);
+        read(out, &mut known);
+        assert!(known.is_empty(), "an older route would be wrong");
+    }
+
     proptest! {
+        /// Whatever was missed, whoever reads the replay of the prefixes that changed knows what the store knows.
+        #[test]
+        fn a_replay_brings_a_neighbour_level(
+            before in prop::collection::vec((any::<bool>(), 0u8..20, 0u32..4), 0..60),
+            after in prop::collection::vec((any::<bool>(), 0u8..20, 0u32..4), 0..60),
+        ) {
+            let (mut store, mut interner, mut todo) = (Store::new(), Interner::new(), Todo::new());
+            let mut known = BTreeMap::new();
+            let change = |changes: &[(bool, u8, u32)], todo: &mut Todo, store: &mut Store, interner: &mut Interner| {
+                for &(v6, n, med) in changes {
+                    let addr = if v6 { IpAddr::V6([n + 1; 16].into()) } else { IpAddr::V4([n + 1; 4].into()) };
+                    let prefix = Prefix::new(addr, 32).expect("a prefix");
+                    let old = match med {
+                        0 => store.withdraw(&prefix),
+                        _ => store.announce(prefix, interner.intern(&block(v6, med)), 0),
+                    };
+                    interner.release(old);
+                    todo.push(prefix);
+                }
+            };
+            change(&before, &mut Todo::new(), &mut store, &mut interner);
+            let mut out = BytesMut::new();
+            let mut all = store.prefixes_by_attributes(None);
+            prop_assert_eq!(replay(&store, &interner, &mut all, &CONTEXT, &mut out), 0);
+            read(out, &mut known);
+            change(&after, &mut todo, &mut store, &mut interner);
+            while !todo.is_empty() {
+                let (mut batch, mut out) = (Vec::new(), BytesMut::new());
+                todo.pop_batch(7, &mut batch);
+                replay(&store, &interner, &mut batch, &CONTEXT, &mut out);
+                read(out, &mut known);
+            }
+            let med = |id| interner.bytes(id).last_chunk().map(|m| u32::from_be_bytes(*m)).expect("a MED");
+            prop_assert_eq!(known, store.iter().map(|(p, id)| (p, med(id))).collect::<BTreeMap<_, _>>());
+            prop_assert!(interner.len() <= 6, "{} blocks for 3 routes of 2 families", interner.len());
+        }
+
         #[test]
         fn todo_is_a_queue_without_repeats(first: u32, calls in prop::collection::vec((any::<bool>(), 0u8..30), 0..300)) {
             let mut todo = Todo { first, ..Todo::new() };

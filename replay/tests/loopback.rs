@@ -207,3 +207,80 @@ fn both_ends_of_one_session_can_be_measured() {
     assert!(0 < ns("min_ns") && ns("p50_ns") <= ns("p99_ns") && ns("p99_ns") <= ns("max_ns"), "{latency}");
     assert_eq!((&table["arrived"], &table["lost"]), (&200.into(), &0.into()));
 }
+
+#[test]
+fn a_key_must_be_the_same_on_both_sides() {
+    let mut monitor =
+        HvReplay::start(None, &["--listen", "127.0.0.1:0", "--asn", "64502", "--md5", "secret", "--peer", "127.0.0.1"]);
+    let addr = monitor.listening();
+    let mut wrong =
+        HvReplay::start(None, &["--connect", &addr, "--asn", "64501", "--md5", "other", "--duration", "1s"]);
+    assert_eq!(wrong.wait().code(), Some(1), "no session without the key");
+    let mut feed = HvReplay::start(None, &["--connect", &addr, "--asn", "64501", "--md5", "secret"]);
+    feed.event("session-up", |_| true);
+    monitor.event("session-up", |_| true);
+}
+
+/// Real updates of 2019: what is counted on arrival is what bgpdump counts in the file, and the recording, played again, ends
+/// in the same table.
+#[test]
+fn a_real_trace_is_played_and_its_recording_says_the_same() {
+    let trace = &Path::new(env!("CARGO_MANIFEST_DIR")).join("../../shared/data/mrt/updates.20190101.0000.gz");
+    if !trace.is_file() {
+        eprintln!("SKIPPED: {} is not there", trace.display());
+        return;
+    }
+    let dir = dir();
+    let files = |n: usize| ["table", "summary", "record"].map(|f| dir.path().join(format!("{f}{n}")));
+    let mut played = trace.to_owned();
+    for n in 0..2 {
+        let [table, summary, record] = files(n);
+        let mut monitor = HvReplay::start(
+            None,
+            &[
+                "--listen",
+                "127.0.0.1:0",
+                "--asn",
+                "64502",
+                "--exit-after-idle",
+                "5s",
+                "--table",
+                text(&table),
+                "--json",
+                text(&summary),
+                "--record",
+                text(&record),
+            ],
+        );
+        let addr = monitor.listening();
+        let mut feed = HvReplay::start(None, &["--connect", &addr, "--asn", "64501", "--mrt", text(&played)]);
+        feed.event("feed-done", |_| true);
+        monitor.wait();
+        let summary = json(&summary);
+        assert_eq!(summary["prefixes_announced"], 159_948, "{summary}");
+        assert_eq!(summary["prefixes_withdrawn"], 2_626);
+        assert_eq!(summary["malformed_received"], 0, "{summary}");
+        played = record;
+    }
+    let [a, b] = [0, 1].map(|n| std::fs::read_to_string(&files(n)[0]).expect("written"));
+    assert_eq!(a, b);
+}
+
+#[test]
+fn a_trace_can_be_played_as_fast_as_it_happened_times_n() {
+    let dir = dir();
+    let file = dir.path().join("trace");
+    let eor = |seconds: u32| {
+        let message = [&[0xff; 16][..], &[0, 27, 2, 0, 4, 24, 10, 0, (seconds & 255) as u8, 0, 0]].concat();
+        let head = [seconds.to_be_bytes(), [0, 16, 0, 4], (20 + message.len() as u32).to_be_bytes()].concat();
+        let ends = [[0, 0, 0, 1], [0, 0, 0, 2], [0, 0, 0, 1], [192, 0, 2, 1], [192, 0, 2, 2]].concat();
+        [head, ends, message].concat()
+    };
+    std::fs::write(&file, [eor(1000), eor(1040)].concat()).expect("written");
+    let mut monitor = HvReplay::start(None, &["--listen", "127.0.0.1:0", "--asn", "64502", "--events-updates"]);
+    let addr = monitor.listening();
+    let _feed = HvReplay::start(None, &["--connect", &addr, "--asn", "64501", "--mrt", text(&file), "--speed", "100"]);
+    let at = |event: serde_json::Value| event["ts_us"].as_u64().expect("a time");
+    let (first, second) = (at(monitor.event("update", |_| true)), at(monitor.event("update", |_| true)));
+    assert!((390_000..5_000_000).contains(&(second - first)), "40 s at 100 times the speed took {} us", second - first);
+}

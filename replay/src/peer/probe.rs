@@ -181,6 +181,11 @@ impl Pair {
             let next = started + gap;
             while Instant::now() < next {
                 self.turn(next)?;
+                let left = next.saturating_duration_since(Instant::now());
+                if left < Duration::from_millis(1) && !options.busy_poll {
+                    // The poller counts in milliseconds; spinning instead would take the router's processor away.
+                    std::thread::sleep(left);
+                }
             }
         }
         Ok(json!({

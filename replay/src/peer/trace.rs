@@ -133,6 +133,9 @@ impl Trace {
                 return;
             }
         };
+        let families = [update.mp_reach.map(|mp| mp.family), update.mp_unreach.map(|mp| mp.family)];
+        // The rest of such a message is played all the same.
+        self.skipped += u64::from(families.into_iter().flatten().any(|f| !f.is_voted()));
         self.at(m.at_us);
         let withdrawn = [update.withdrawn.collect(), update.mp_withdrawn().into_iter().flatten().collect::<Vec<_>>()];
         self.items.extend(withdrawn.into_iter().filter(|p| !p.is_empty()).map(Item::Withdraw));
@@ -190,7 +193,7 @@ impl Source for Trace {
                     self.done = true;
                     self.rib.drain(&mut self.items);
                     if self.skipped > 0 {
-                        log::warn!("{} records could not be played", self.skipped);
+                        log::warn!("{} records could not be played (damaged, add-path, another family)", self.skipped);
                     }
                 }
             }
