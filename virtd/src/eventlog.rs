@@ -216,7 +216,12 @@ fn print(event: &Event) {
         Severity::Warning => log::Level::Warn,
         Severity::Alarm => log::Level::Error,
     };
-    let mut line = format!("{}: {}", event.kind, event.text);
+    let mut line = event.kind.to_owned();
+    // Most texts speak of "this session".
+    if let Some(session) = event.session.as_ref().filter(|s| !event.text.contains(s.as_str())) {
+        line.push_str(&format!(" {session}"));
+    }
+    line.push_str(&format!(": {}", event.text));
     for (i, said) in event.said.iter().enumerate() {
         line.push_str(if i == 0 { " | " } else { "; " });
         line.push_str(&format!("{} says {}", said.instance, said.route));

@@ -176,7 +176,7 @@ fn the_shim_is_looked_for_in_order() {
     fs::write(&path, "").unwrap();
     assert!(preflight::find_shim(Some(&path)).unwrap().is_absolute());
     if let Err(error) = preflight::find_shim(None) {
-        assert_eq!(error.tried.len(), 2);
+        assert_eq!(error.tried.len(), 3);
         assert!(error.to_string().contains("/usr/lib/virtd/libhvlibc.so; name it with --shim PATH"), "{error}");
     }
 }

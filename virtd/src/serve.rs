@@ -9,6 +9,9 @@ use anyhow::{Context, Result, bail};
 use crossbeam_channel::{Receiver, Sender};
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
+use std::os::linux::net::SocketAddrExt;
+use std::os::unix::ffi::OsStrExt;
+use std::os::unix::net::{SocketAddr, UnixDatagram};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -86,6 +89,7 @@ pub fn serve<L: EventLoop>(
     watch_signals(&stop, &driver.waker(), &instances)?;
     log::info!("virtd serves {} with {} instances", listening(config), config.instances.len());
 
+    notify("READY=1");
     let result = driver.run(&requests, &stop);
     drop(driver);
     end_instances(&instances);
@@ -97,6 +101,19 @@ pub fn serve<L: EventLoop>(
 
 fn listening(config: &Config) -> String {
     config.listen.iter().map(|a| std::net::SocketAddr::new(*a, config.port).to_string()).collect::<Vec<_>>().join(", ")
+}
+
+/// Tells a service manager that asked for it (sd_notify(3)), so that daemons ordered after virtd find its socket.
+fn notify(state: &str) {
+    let Some(path) = std::env::var_os("NOTIFY_SOCKET") else { return };
+    let address = match path.as_bytes().strip_prefix(b"@") {
+        Some(name) => SocketAddr::from_abstract_name(name),
+        None => SocketAddr::from_pathname(&path),
+    };
+    let sent = address.and_then(|a| UnixDatagram::unbound()?.send_to_addr(state.as_bytes(), &a));
+    if let Err(e) = sent {
+        log::warn!("NOTIFY_SOCKET {}: {e}", path.display());
+    }
 }
 
 fn end_instances(instances: &Mutex<Option<Instances>>) {
@@ -126,6 +143,7 @@ fn watch_signals(
                 std::process::exit(128 + signal);
             }
             log::info!("virtd ends (signal {signal})");
+            notify("STOPPING=1");
             let (stop, waker, instances) = (stop.clone(), waker.clone(), instances.clone());
             // On a thread of its own, so that a second signal is heard meanwhile.
             let ending = std::thread::Builder::new().name("stop".into()).spawn(move || {

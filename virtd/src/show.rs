@@ -136,7 +136,11 @@ pub fn event(v: &Value) -> String {
         Some("warning") => "warning",
         _ => "info",
     };
-    let mut out = format!("{} {severity:<7} {:<20} {}\n", text(&v["time"]), text(&v["kind"]), text(&v["text"]));
+    let what = text(&v["text"]);
+    // Most texts speak of "this session".
+    let session = v["session"].as_str().map(clean).filter(|s| !what.contains(s.as_str()));
+    let session = session.map(|s| format!("{s}: ")).unwrap_or_default();
+    let mut out = format!("{} {severity:<7} {:<20} {session}{what}\n", text(&v["time"]), text(&v["kind"]));
     for said in items(&v["said"]) {
         let counted = if said["counted"].as_bool() == Some(false) { "  [not counted]" } else { "" };
         let _ = writeln!(out, "    {:<12} {}{counted}", text(&said["instance"]), text(&said["route"]));

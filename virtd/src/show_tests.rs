@@ -94,6 +94,9 @@ fn events_are_lines_and_cannot_drive_a_terminal() {
         "2026-01-01T00:00:00.000Z ALARM   disagreement         a\u{fffd}[2Jb\n    frr          none  [not counted]\n";
     assert_eq!(event(&v), line);
     assert_eq!(events(&json!({ "events": [v] })), line);
+    let about = |text: &str| event(&json!({ "session": "192.0.2.1", "text": text }));
+    assert!(about("frr joined").ends_with(" 192.0.2.1: frr joined\n"));
+    assert!(about("192.0.2.1 is up").ends_with(" 192.0.2.1 is up\n"));
     assert_eq!(event(&json!({ "missed": 3 })), "(3 events came faster than they could be shown)\n");
 }
 

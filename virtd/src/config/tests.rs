@@ -116,6 +116,43 @@ fn every_key_is_read() {
     assert_eq!((peer.asn, peer.description.as_deref(), peer.allow_own_as), (Some(65001), Some("transit"), true));
 }
 
+/// What is commented out in the complete example is a key too, and stands there with its default or a good value.
+#[test]
+fn the_examples_are_good() {
+    let examples = Path::new(env!("CARGO_MANIFEST_DIR")).join("../examples");
+    for name in ["virtd.toml", "native.toml"] {
+        let text = std::fs::read_to_string(examples.join(name)).unwrap();
+        let with_all: String = text
+            .lines()
+            .map(|l| {
+                l.strip_prefix("# ").filter(|l| l.split_once(" = ").is_some_and(|(k, _)| !k.contains(' '))).unwrap_or(l)
+            })
+            .flat_map(|l| [l, "\n"])
+            .collect();
+        for text in [&text, &with_all] {
+            parse(Path::new(name), text).unwrap_or_else(|e| panic!("{e}"));
+        }
+        if name == "virtd.toml" {
+            let keys = super::names::SECTIONS.iter().flat_map(|(_, keys)| keys.iter());
+            for key in keys.chain(super::names::LIMIT_KEYS) {
+                assert!(with_all.contains(&format!("{key} = ")), "{name} does not show {key}");
+            }
+        }
+    }
+}
+
+/// The reference lists every key; so nobody adds one in silence.
+#[test]
+fn the_documentation_has_every_key() {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs/OPERATIONS.md");
+    let text = std::fs::read_to_string(path).unwrap();
+    for (section, keys) in super::names::SECTIONS {
+        for key in keys.iter().chain(super::names::LIMIT_KEYS) {
+            assert!(text.contains(&format!("`{key}`")), "docs/OPERATIONS.md does not list {key} of {section}");
+        }
+    }
+}
+
 #[test]
 fn toml_has_octal_numbers_too() {
     let c = good("[router]\naccept_any = true\ncontrol_mode = 0o640\n[[instance]]\nname = \"frr\"\n");

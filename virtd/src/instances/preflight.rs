@@ -23,13 +23,17 @@ fn list(paths: &[PathBuf]) -> String {
     paths.iter().map(|p| p.display().to_string()).collect::<Vec<_>>().join(", ")
 }
 
-/// The absolute path of libhvlibc.so: `given`, or else next to the running program, or else where it is installed.
+/// The absolute path of libhvlibc.so: `given`, or else next to the running program (a build folder), in the `lib` beside its folder
+/// (`make install`), or where a package puts it.
 pub fn find_shim(given: Option<&Path>) -> Result<PathBuf, ShimNotFound> {
     let tried = match given {
         Some(path) => vec![path.to_owned()],
         None => {
-            let beside = std::env::current_exe().ok().and_then(|exe| Some(exe.parent()?.join(SHIM)));
-            beside.into_iter().chain([PathBuf::from(SHIM_INSTALLED)]).collect()
+            let exe = std::env::current_exe().ok();
+            let folder = exe.as_deref().and_then(Path::parent);
+            let beside = folder.map(|folder| folder.join(SHIM));
+            let lib = folder.and_then(Path::parent).map(|prefix| prefix.join("lib").join(SHIM));
+            beside.into_iter().chain(lib).chain([PathBuf::from(SHIM_INSTALLED)]).collect()
         }
     };
     let found = tried.iter().find(|p| p.is_file()).and_then(|p| fs::canonicalize(p).ok());
