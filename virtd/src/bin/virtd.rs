@@ -1,0 +1,73 @@
+//! virtd: the broker between the outside world and the routing daemons behind it.
+
+use clap::Parser;
+use std::path::PathBuf;
+use std::process::ExitCode;
+use virtd::config::{Config, parse, summary};
+use virtd::serve;
+
+const EXAMPLES: &str = "\
+Example, two commands:
+  virtd --config /etc/virtd/virtd.toml --check    what the file means; errors have file, line and column
+  virtd --config /etc/virtd/virtd.toml            run in the foreground until SIGTERM
+
+The smallest configuration, one daemon that something else starts:
+  [router]
+  accept_any = true
+  [[instance]]
+  name = \"frr\"
+
+A daemon becomes an instance by three variables:
+  LD_PRELOAD=/usr/local/lib/libhvlibc.so HV_SOCKET=/run/virtd/hv.sock HV_INSTANCE=frr bgpd -f bgpd.conf
+
+Logging: RUST_LOG=warn, or RUST_LOG=virtd=debug; the default is info.
+Every key: docs/OPERATIONS.md and examples/virtd.toml. What it is: README.md. What it cannot do: docs/LIMITATIONS.md.
+Ask a running one: virtctl status, virtctl events -f.";
+
+/// One BGP router made of several unmodified daemons: owns the sessions with the peers, gives every daemon what the peers say,
+/// votes on what the daemons say, and tells the peers the outcome.
+#[derive(Parser)]
+#[command(name = "virtd", version, after_help = EXAMPLES)]
+struct Arguments {
+    /// The configuration file (TOML)
+    #[arg(long, short, value_name = "FILE")]
+    config: PathBuf,
+    /// Check the file and print what would be done; exit status 0 if it would start, 1 if not
+    #[arg(long)]
+    check: bool,
+    /// libhvlibc.so, for the instances that virtd starts; default: next to virtd, in ../lib from there, in /usr/lib/virtd
+    #[arg(long, value_name = "PATH")]
+    shim: Option<PathBuf>,
+}
+
+fn main() -> ExitCode {
+    let arguments = Arguments::parse();
+    env_logger::Builder::from_env(env_logger::Env::default().default_filter_or("info")).init();
+    let outcome = match parse::load(&arguments.config) {
+        Err(e) => Err(anyhow::Error::new(e)),
+        Ok(config) if arguments.check => check(&config, &arguments),
+        Ok(config) => run(&config, &arguments),
+    };
+    match outcome {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(e) => {
+            eprintln!("{e:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// Runs the router. What [`serve::serve`] needs here is the loop: `|config, events| Driver::new(config.clone(), Core::new(config, 0), events)`.
+fn run(config: &Config, arguments: &Arguments) -> anyhow::Result<()> {
+    serve::check(config, arguments.shim.as_deref())?;
+    anyhow::bail!("this build of virtd has no driver for its sockets yet: it can only --check")
+}
+
+fn check(config: &Config, arguments: &Arguments) -> anyhow::Result<()> {
+    print!("{}", summary::summary(config));
+    if let Some(shim) = serve::check(config, arguments.shim.as_deref())? {
+        println!("{:<16}{}", "shim", shim.display());
+    }
+    println!("{} is good.", arguments.config.display());
+    Ok(())
+}

@@ -1,0 +1,97 @@
+//! The virtd binary as an operator meets it before anything runs.
+
+use std::path::Path;
+use std::process::{Command, Output};
+
+fn virtd(folder: &Path, text: &str, arguments: &[&str]) -> Output {
+    std::fs::write(folder.join("v.toml"), text).unwrap();
+    let mut command = Command::new(env!("CARGO_BIN_EXE_virtd"));
+    command.current_dir(folder).args(["--config", "v.toml"]).args(arguments).output().unwrap()
+}
+
+fn text(octets: &[u8]) -> String {
+    String::from_utf8_lossy(octets).into_owned()
+}
+
+#[test]
+fn check_says_what_a_good_file_means() {
+    let dir = tempfile::tempdir().unwrap();
+    let file = "[router]\naccept_any = true\n[[instance]]\nname='a'\n[[instance]]\nname='b'\n[[instance]]\nname='c'\n";
+    let o = virtd(dir.path(), file, &["--check"]);
+    assert!(o.status.success(), "{}", text(&o.stderr));
+    assert_eq!(
+        text(&o.stdout),
+        "\
+AS              as the instances say
+router id       as the instances say
+listens on      0.0.0.0:179, [::]:179
+shim socket     /run/virtd/hv.sock
+control socket  /run/virtd/control.sock (mode 0660)
+OPEN            voted: one OPEN out of what the instances share
+inbound         rfc7606
+strategy        wait-for-consensus, T = 10 s
+quorum          3 voters, k=2: masks 1 fault
+instance        a (voter), started by something else
+instance        b (voter), started by something else
+instance        c (voter), started by something else
+peer            any other that an instance listens for or dials
+v.toml is good.
+"
+    );
+}
+
+#[test]
+fn check_refuses_with_the_place_and_status_1() {
+    let dir = tempfile::tempdir().unwrap();
+    let o = virtd(dir.path(), "[router]\nacept_any = true\n[[instance]]\nname='a'\n", &["--check"]);
+    assert_eq!(o.status.code(), Some(1));
+    assert_eq!(
+        text(&o.stderr),
+        "\
+v.toml:2:1: unknown key `acept_any` in [router]
+  |
+2 | acept_any = true
+  | ^^^^^^^^^
+  = did you mean `accept_any`?
+"
+    );
+    let o = virtd(dir.path(), "", &["--check", "--config", "gone.toml"]);
+    assert_ne!(o.status.code(), Some(0));
+}
+
+#[test]
+fn check_looks_for_what_the_instances_need() {
+    let dir = tempfile::tempdir().unwrap();
+    let file = "[router]\naccept_any = true\n[[instance]]\nname='a'\ncommand=['/nonexistent/bgpd']\n";
+    let o = virtd(dir.path(), file, &["--check", "--shim", "/nonexistent/libhvlibc.so"]);
+    assert_eq!(o.status.code(), Some(1));
+    assert!(
+        text(&o.stderr)
+            .contains("libhvlibc.so is not found; tried /nonexistent/libhvlibc.so; name it with --shim PATH")
+    );
+    let shim = dir.path().join("s.so");
+    std::fs::write(&shim, "").unwrap();
+    let o = virtd(dir.path(), file, &["--check", "--shim", "s.so"]);
+    assert_eq!(text(&o.stderr), "instance a: /nonexistent/bgpd: No such file or directory (os error 2)\n");
+}
+
+#[test]
+fn a_file_that_is_not_there_is_named() {
+    let dir = tempfile::tempdir().unwrap();
+    let o = Command::new(env!("CARGO_BIN_EXE_virtd"))
+        .current_dir(dir.path())
+        .args(["--config", "v.toml"])
+        .output()
+        .unwrap();
+    assert_eq!(o.status.code(), Some(1));
+    assert_eq!(text(&o.stderr), "v.toml: No such file or directory (os error 2)\n");
+}
+
+#[test]
+fn the_help_teaches() {
+    let o = Command::new(env!("CARGO_BIN_EXE_virtd")).arg("--help").output().unwrap();
+    let help = text(&o.stdout);
+    for part in ["[[instance]]", "LD_PRELOAD=", "docs/OPERATIONS.md", "virtctl status", "--check"] {
+        assert!(help.contains(part), "{part} is not in\n{help}");
+    }
+}
