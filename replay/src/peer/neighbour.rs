@@ -24,6 +24,9 @@ const HIGH_MARK: usize = 1 << 20;
 /// Items sent between two looks at what has arrived.
 const BURST: usize = 2_000;
 
+/// Error code of a NOTIFICATION about the OPEN (RFC 4271 section 6.2).
+const OPEN_ERROR: u8 = 2;
+
 /// What a neighbour announces and how.
 pub struct Feed {
     source: Option<Box<dyn Source>>,
@@ -76,6 +79,8 @@ pub struct Neighbour {
     pub feed_done: Option<Instant>,
     /// A script asked for the end.
     pub exit: bool,
+    /// One side did not like the other's OPEN: trying again changes nothing.
+    pub refused: bool,
     /// The session of this program's own will is over; no reset.
     leaving: bool,
     /// The neighbour's AS, from its last OPEN.
@@ -116,6 +121,7 @@ impl Neighbour {
             last_update: None,
             feed_done: None,
             exit: false,
+            refused: false,
             leaving: false,
             peer_asn: 0,
             feed,
@@ -211,11 +217,13 @@ impl Neighbour {
                 News::Update(message, at) => self.update(&message, at, events),
                 News::Refresh(refresh) => self.refresh(&refresh, now, events),
                 News::NotificationReceived(n) => {
+                    self.refused |= n.code == OPEN_ERROR;
                     let n = report::notification(stamp, &n);
                     events.write(now, "notification-received", n.clone());
                     self.summary.notifications_received.push(n);
                 }
                 News::NotificationSent(n) => {
+                    self.refused |= n.code == OPEN_ERROR;
                     let n = report::notification(stamp, &n);
                     events.write(now, "notification-sent", n.clone());
                     self.summary.notifications_sent.push(n);

@@ -190,7 +190,11 @@ fn finished(n: &Neighbour, options: &RunOptions, clock: &Clock, now: Instant) ->
         // With something else to wait for, time alone is not success.
         return Some(options.until_routes.is_none() && n.summary.sessions_up > 0);
     }
-    let over = !n.summary.session_ends.is_empty() && !n.session.connected() && !n.link.busy();
+    // A router that is not ready yet may close a connection or two before the first session comes up.
+    let over = (n.summary.sessions_up > 0 || n.refused)
+        && !n.summary.session_ends.is_empty()
+        && !n.session.connected()
+        && !n.link.busy();
     (over && !options.reconnect).then_some(n.summary.sessions_reset == 0 && n.summary.sessions_up > 0)
 }
 
