@@ -10,3 +10,4 @@ pub mod daemons;
 pub mod lab;
 pub mod neighbours;
 pub mod replayer;
+pub mod router;

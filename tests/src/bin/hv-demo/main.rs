@@ -1,0 +1,200 @@
+//! `make demo`: one BGP router made of FRR, BIRD and OpenBGPD, in network namespaces. Two neighbours play a table, a third one
+//! watches; a daemon lies, another is killed; and the neighbours are asked at the end what they noticed.
+#![forbid(unsafe_code)]
+
+mod judge;
+
+use anyhow::{Context, Result};
+use clap::Parser;
+use judge::Verdict;
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::time::{Duration, Instant};
+use tests::daemons::{Attach, Daemon, Instance, Lie};
+use tests::lab::{Lab, Star, wait_for};
+use tests::replayer::{Outcome, Replayer};
+use tests::router::{Options, Router};
+use wire::bgp::Prefix;
+
+/// Sessions come up within this.
+const UP: Duration = Duration::from_secs(30);
+/// A full table goes through the slowest daemon within this, twice over.
+const SETTLE: Duration = Duration::from_secs(240);
+/// Nothing moved for this long: at rest. Longer than T and FRR's coalescing.
+const QUIET: Duration = Duration::from_secs(4);
+/// How long a fault is left alone, for it to leak if it can.
+const FAULT: Duration = Duration::from_secs(5);
+/// Routes each neighbour makes up without `--mrt`.
+const GENERATED: &str = "5000";
+
+/// Shows one BGP router made of three daemons, and what its neighbours notice when a daemon lies or dies
+#[derive(Debug, Parser)]
+#[command(version)]
+struct Arguments {
+    /// Play this MRT file (RIB dump or updates) instead of a made-up table
+    #[arg(long, value_name = "FILE")]
+    mrt: Option<PathBuf>,
+}
+
+fn main() -> ExitCode {
+    let start = Instant::now();
+    match Demo::new(start).and_then(|demo| demo.run(&Arguments::parse())) {
+        Ok(verdict) => {
+            println!("{}", verdict.json(start.elapsed()));
+            if verdict.masked() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+        }
+        Err(e) => {
+            eprintln!("hv-demo: {e:#}");
+            ExitCode::from(2)
+        }
+    }
+}
+
+struct Demo {
+    start: Instant,
+    lab: Lab,
+}
+
+/// Three hv-replays: two that announce, one that watches.
+struct Neighbours {
+    feeds: Vec<Replayer>,
+    monitor: Replayer,
+}
+
+impl Neighbours {
+    fn start(lab: &Lab, star: &Star, announce: &[Vec<String>]) -> Result<Neighbours> {
+        let (watcher, players) = star.sites.split_last().context("a star without neighbours")?;
+        let mut monitor = Replayer::dial(lab, watcher, false, &["--monitor", "--events-updates"])?;
+        monitor.wait_event("session-up", UP)?;
+        let mut feeds = Vec::new();
+        for (site, arguments) in players.iter().zip(announce) {
+            let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
+            feeds.push(Replayer::dial(lab, site, false, &arguments)?);
+        }
+        feeds.iter_mut().try_for_each(|f| f.wait_event("feed-done", SETTLE))?;
+        Ok(Neighbours { feeds, monitor })
+    }
+
+    fn finish(mut self) -> Result<Vec<Outcome>> {
+        // The watcher leaves first: afterwards the others' routes are withdrawn, as they should be.
+        let mut outcomes = vec![self.monitor.finish()?];
+        for feed in &mut self.feeds {
+            outcomes.push(feed.finish()?);
+        }
+        Ok(outcomes)
+    }
+}
+
+impl Demo {
+    fn new(start: Instant) -> Result<Demo> {
+        Ok(Demo { start, lab: Lab::new("demo")? })
+    }
+
+    fn say(&self, text: &str) {
+        println!("\n[{:5.1} s] {text}", self.start.elapsed().as_secs_f32());
+    }
+
+    fn run(mut self, arguments: &Arguments) -> Result<Verdict> {
+        let announce = what_to_announce(arguments)?;
+        let (expected, reference) = self.reference(&announce)?;
+
+        self.say(
+            "The router: virtd, and FRR, BIRD and OpenBGPD as Debian ships them, each with LD_PRELOAD=libhvlibc.so",
+        );
+        let star = self.lab.star(3)?;
+        let mut router = Router::start(&self.lab, &star, &Options::default())?;
+        let neighbours = Neighbours::start(&self.lab, &star, &announce)?;
+        router.wait_voting(UP)?;
+        router.wait_quiet(QUIET, SETTLE)?;
+        self.say("Two neighbours have played their tables, a third one watches. What virtctl says:");
+        self.show(&router, &["sessions"])?;
+        self.show(&router, &["instances"])?;
+        let calm = neighbours.monitor.count("update");
+
+        let prefix = judge::some_prefix(&expected).context("the reference learned no route")?;
+        self.lie(&mut router, prefix)?;
+        self.kill(&mut router)?;
+
+        self.say("What did the neighbours notice?");
+        let told = neighbours.monitor.count("update") - calm;
+        let (votes, instances) = (router.status("votes")?, router.instances.len());
+        let outcomes = neighbours.finish()?;
+        let verdict = Verdict::new(&expected, &outcomes, told, votes, instances)?;
+        print!("{}", verdict.text());
+        drop((router, reference));
+        if verdict.masked() {
+            self.lab.passed();
+        }
+        Ok(verdict)
+    }
+
+    /// What the same neighbours learn from a single BIRD without us: the measure of lost and wrong.
+    fn reference(&self, announce: &[Vec<String>]) -> Result<(Vec<PathBuf>, Lab)> {
+        self.say("For comparison first: the same neighbours around one BIRD alone");
+        let mut lab = Lab::new("demo-alone")?;
+        let star = lab.star(3)?;
+        let spec = Options::default().spec(&star.sites);
+        let bird = Instance::start(&lab, &star.router, Daemon::Bird, "bird", &spec, &Attach::Native)?;
+        let neighbours = Neighbours::start(&lab, &star, announce)?;
+        let mut seen = (0, Instant::now());
+        wait_for("BIRD alone to come to rest", SETTLE, || {
+            let now = neighbours.monitor.count("update");
+            if now != seen.0 {
+                seen = (now, Instant::now());
+            }
+            seen.1.elapsed() >= QUIET
+        })?;
+        let tables: Vec<PathBuf> = neighbours.finish()?.into_iter().map(|o| o.table).collect();
+        drop(bird);
+        println!("          the watching neighbour learned {} routes", tests::replayer::table(&tables[0])?.len());
+        Ok((tables, lab))
+    }
+
+    fn show(&self, router: &Router, command: &[&str]) -> Result<()> {
+        println!("$ virtctl {}", command.join(" "));
+        print!("{}", router.show(command)?);
+        Ok(())
+    }
+
+    /// BIRD tells a lie about one prefix, and takes it back.
+    fn lie(&self, router: &mut Router, prefix: Prefix) -> Result<()> {
+        self.say(&format!("BIRD starts to lie: it adds the community 65000:666 to {prefix}"));
+        router.instance("bird")?.set_lie(Some(Lie { prefix, community: (65000, 666) }))?;
+        wait_for("virtd to see the lie", UP, || router.status("disagreements_now").is_ok_and(|n| n > 0))?;
+        std::thread::sleep(FAULT);
+        self.show(router, &["routes", &prefix.to_string()])?;
+        self.say("BIRD takes the lie back");
+        router.instance("bird")?.set_lie(None)?;
+        router.wait_quiet(QUIET, SETTLE)
+    }
+
+    /// FRR is killed, and comes back.
+    fn kill(&self, router: &mut Router) -> Result<()> {
+        self.say("FRR is killed (SIGKILL)");
+        router.instance("frr")?.crash();
+        router.wait_state("frr", "absent", UP)?;
+        std::thread::sleep(FAULT);
+        self.show(router, &["instances"])?;
+        self.say("FRR is started again; virtd tells it everything it missed, the neighbours are not asked");
+        router.instance("frr")?.launch(&self.lab)?;
+        router.wait_state("frr", "voting", SETTLE)?;
+        router.wait_quiet(QUIET, SETTLE)?;
+        self.show(router, &["status"])
+    }
+}
+
+/// Arguments of the two hv-replays that announce.
+fn what_to_announce(arguments: &Arguments) -> Result<Vec<Vec<String>>> {
+    let both = |one: &[&str], two: &[&str]| {
+        [one, two].iter().map(|list| list.iter().map(ToString::to_string).collect()).collect()
+    };
+    Ok(match &arguments.mrt {
+        Some(file) => {
+            let file = file.canonicalize().with_context(|| format!("no file {}", file.display()))?;
+            let file = file.to_str().context("a file name that is not UTF-8")?.to_owned();
+            // The same table from two sides, as two providers would give it.
+            both(&["--mrt", &file, "--replace-first-as"], &["--mrt", &file])
+        }
+        None => both(&["--generate", GENERATED, "--seed", "1"], &["--generate", GENERATED, "--seed", "2"]),
+    })
+}

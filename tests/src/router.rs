@@ -1,0 +1,235 @@
+//! One router made of several daemons: virtd and its instances in a namespace, with equivalent configurations.
+
+use crate::daemons::{Attach, Daemon, Instance, PeerSpec, RouterSpec, Shim};
+use crate::lab::{Lab, Netns, Process, Site, Star, built, run, wait_until};
+use anyhow::{Context, Result};
+use serde_json::Value;
+use std::fmt::Write as _;
+use std::fs;
+use std::net::Ipv4Addr;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+/// The router's AS number in every scenario.
+pub const ASN: u32 = 65000;
+/// The router's id in every scenario.
+pub const ROUTER_ID: Ipv4Addr = Ipv4Addr::new(10, 255, 0, 1);
+/// How long virtd may take until it answers.
+const START_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// What kind of router.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// Which daemons, each once; several of one kind get a number behind their name.
+    pub daemons: Vec<Daemon>,
+    /// `open` of virtd.toml.
+    pub open: &'static str,
+    /// `inbound` of virtd.toml.
+    pub inbound: &'static str,
+    /// `strategy` of virtd.toml.
+    pub strategy: &'static str,
+    /// `t_ms` of virtd.toml.
+    pub t_ms: u32,
+    /// Sessions over IPv4.
+    pub v4: bool,
+    /// Sessions over IPv6.
+    pub v6: bool,
+    /// The instances only listen: whoever dials is the neighbour.
+    pub passive: bool,
+    /// TCP MD5 on every session.
+    pub password: Option<String>,
+    /// More lines for virtd.toml's `[timers]`.
+    pub timers: String,
+}
+
+impl Default for Options {
+    /// Three daemons, consensus, IPv4, listening; T is short, since nothing here is slow but FRR's coalescing.
+    fn default() -> Options {
+        Options {
+            daemons: Daemon::ALL.to_vec(),
+            open: "voted",
+            inbound: "rfc7606",
+            strategy: "wait-for-consensus",
+            t_ms: 3_000,
+            v4: true,
+            v6: false,
+            passive: true,
+            password: None,
+            timers: String::new(),
+        }
+    }
+}
+
+impl Options {
+    /// What each daemon is told.
+    pub fn spec(&self, sites: &[Site]) -> RouterSpec {
+        let versions = [(self.v4, false), (self.v6, true)].into_iter().filter(|(wanted, _)| *wanted).map(|(_, v6)| v6);
+        let peers = versions.flat_map(|v6| sites.iter().map(move |site| (site, v6))).map(|(site, v6)| {
+            let (theirs, ours) = site.addresses(v6);
+            PeerSpec { passive: self.passive, password: self.password.clone(), ..PeerSpec::new(theirs, ours, site.asn) }
+        });
+        RouterSpec { asn: ASN, router_id: ROUTER_ID, peers: peers.collect(), networks: Vec::new(), lie: None }
+    }
+
+    fn names(&self) -> Vec<String> {
+        let name = |(i, daemon): (usize, &Daemon)| {
+            let before = self.daemons.iter().take(i).filter(|d| *d == daemon).count();
+            if before == 0 { daemon.name().to_owned() } else { format!("{}{}", daemon.name(), before + 1) }
+        };
+        self.daemons.iter().enumerate().map(name).collect()
+    }
+
+    fn virtd_toml(&self, folder: &Path, spec: &RouterSpec) -> String {
+        let mut text = format!(
+            "[router]\nasn = {ASN}\nrouter_id = \"{ROUTER_ID}\"\nshim_socket = {:?}\ncontrol_socket = {:?}\nevent_log = {:?}\n\
+             open = {:?}\ninbound = {:?}\n\n[vote]\nstrategy = {:?}\nt_ms = {}\n\n[timers]\n{}\n",
+            folder.join("hv.sock"),
+            folder.join("control.sock"),
+            folder.join("events.jsonl"),
+            self.open,
+            self.inbound,
+            self.strategy,
+            self.t_ms,
+            self.timers
+        );
+        // Writing to a String cannot fail.
+        for name in self.names() {
+            let _ = writeln!(text, "[[instance]]\nname = {name:?}\n");
+        }
+        for peer in &spec.peers {
+            let _ = writeln!(text, "[[peer]]\naddress = \"{}\"\nasn = {}\n", peer.address, peer.asn);
+        }
+        text
+    }
+}
+
+/// A running router.
+#[derive(Debug)]
+pub struct Router {
+    /// virtd itself.
+    pub virtd: Process,
+    /// The daemons, in the order of the options.
+    pub instances: Vec<Instance>,
+    folder: PathBuf,
+    ns: Netns,
+}
+
+impl Router {
+    /// Starts virtd and all instances in the star's middle.
+    pub fn start(lab: &Lab, star: &Star, options: &Options) -> Result<Router> {
+        let mut router = Router::without_instances(lab, star, options)?;
+        let spec = options.spec(&star.sites);
+        let attach = Attach::Shim(router.shim()?);
+        for (name, daemon) in options.names().iter().zip(&options.daemons) {
+            router.instances.push(Instance::start(lab, &star.router, *daemon, name, &spec, &attach)?);
+        }
+        Ok(router)
+    }
+
+    /// Starts virtd alone.
+    pub fn without_instances(lab: &Lab, star: &Star, options: &Options) -> Result<Router> {
+        let folder = lab.folder("virtd")?;
+        let config = folder.join("virtd.toml");
+        fs::write(&config, options.virtd_toml(&folder, &options.spec(&star.sites))).context("writing virtd.toml")?;
+        let mut command = star.router.command(built("virtd")?);
+        command.arg("--config").arg(&config);
+        let virtd = lab.spawn("virtd", &mut command)?;
+        lab.watch_log(&folder.join("events.jsonl"));
+        let router = Router { virtd, instances: Vec::new(), folder, ns: star.router.clone() };
+        wait_until("virtd to answer virtctl", START_TIMEOUT, || {
+            router.ctl(&["status"]).map(|_| ()).map_err(|e| format!("{e:#}"))
+        })?;
+        Ok(router)
+    }
+
+    /// What a daemon needs to become an instance.
+    pub fn shim(&self) -> Result<Shim> {
+        Ok(Shim { library: built("libhvlibc.so")?, socket: self.folder.join("hv.sock") })
+    }
+
+    /// The namespace it runs in.
+    pub fn ns(&self) -> &Netns {
+        &self.ns
+    }
+
+    /// What virtctl prints for a person.
+    pub fn show(&self, command: &[&str]) -> Result<String> {
+        self.virtctl(&[], command)
+    }
+
+    /// What `virtctl --json` says.
+    pub fn ctl(&self, command: &[&str]) -> Result<Value> {
+        let text = self.virtctl(&["--json"], command)?;
+        serde_json::from_str(&text).with_context(|| format!("reading virtctl's answer: {text}"))
+    }
+
+    fn virtctl(&self, options: &[&str], command: &[&str]) -> Result<String> {
+        let socket = self.folder.join("control.sock").display().to_string();
+        let mut all = vec!["--socket", &socket];
+        all.extend_from_slice(options);
+        all.extend_from_slice(command);
+        run(built("virtctl")?, &all)
+    }
+
+    /// The instance of that name.
+    pub fn instance(&mut self, name: &str) -> Result<&mut Instance> {
+        self.instances.iter_mut().find(|i| i.name == name).with_context(|| format!("no instance {name}"))
+    }
+
+    /// What virtd says of an instance: `voting`, `catching-up`, `absent` …
+    pub fn state_of(&self, name: &str) -> Result<String> {
+        let answer = self.ctl(&["instances"])?;
+        let list = answer["instances"].as_array().cloned().unwrap_or_default();
+        let found = list.iter().find(|i| i["name"] == name).and_then(|i| i["state"].as_str());
+        found.map(str::to_owned).with_context(|| format!("virtd does not know {name}: {answer}"))
+    }
+
+    /// Waits until an instance is in a state.
+    pub fn wait_state(&self, name: &str, state: &str, timeout: Duration) -> Result<()> {
+        wait_until(&format!("{name} to be {state}"), timeout, || match self.state_of(name) {
+            Ok(now) if now == state => Ok(()),
+            Ok(now) => Err(format!("it is {now}")),
+            Err(e) => Err(format!("{e:#}")),
+        })
+    }
+
+    /// Waits until every instance votes.
+    pub fn wait_voting(&self, timeout: Duration) -> Result<()> {
+        self.instances.iter().try_for_each(|i| self.wait_state(&i.name, "voting", timeout))
+    }
+
+    /// A number of `virtctl status`.
+    pub fn status(&self, key: &str) -> Result<u64> {
+        let status = self.ctl(&["status"])?;
+        status[key].as_u64().with_context(|| format!("no number {key} in {status}"))
+    }
+
+    /// How many prefixes a peer was told.
+    pub fn prefixes_out(&self, peer: &str) -> Result<u64> {
+        let answer = self.ctl(&["sessions"])?;
+        let list = answer["sessions"].as_array().cloned().unwrap_or_default();
+        let found = list.iter().find(|s| s["peer"] == peer).and_then(|s| s["prefixes_out"].as_u64());
+        found.with_context(|| format!("no established session with {peer}"))
+    }
+
+    /// Waits until the router has been quiet for a while: nobody disagrees and no peer is told anything new.
+    pub fn wait_quiet(&self, quiet: Duration, timeout: Duration) -> Result<()> {
+        let mut last = (Value::Null, std::time::Instant::now());
+        wait_until("the router to come to rest", timeout, || {
+            let status = self.ctl(&["status"]).map_err(|e| format!("{e:#}"))?;
+            let moving = serde_json::json!([status["updates_out"], status["updates_in"], status["disagreements_now"]]);
+            if moving != last.0 {
+                last = (moving, std::time::Instant::now());
+            }
+            let agreed = status["disagreements_now"] == 0;
+            if agreed && last.1.elapsed() >= quiet { Ok(()) } else { Err(status.to_string()) }
+        })
+    }
+
+    /// virtd's events of one kind so far.
+    pub fn events(&self, kind: &str) -> Vec<Value> {
+        let text = fs::read_to_string(self.folder.join("events.jsonl")).unwrap_or_default();
+        let all = text.lines().filter_map(|line| serde_json::from_str::<Value>(line).ok());
+        all.filter(|e| e["kind"] == kind).collect()
+    }
+}
