@@ -3,6 +3,7 @@
 pub mod config;
 pub mod control;
 pub mod core;
+pub mod driver;
 pub mod event;
 pub mod eventlog;
 pub mod instances;

@@ -116,7 +116,7 @@ fn a_killed_instance_is_not_noticed_and_comes_back_level() {
     sim.announce(1, &["100.64.0.0/10"], &[64501]);
     sim.run(5 * SECOND);
     assert!(!sim.table(2).contains_key(&prefix("100.64.0.0/10")), "two that differ: fail static");
-    assert_eq!(sim.events_of("no-quorum").len(), 1);
+    assert_eq!(sim.events_of("no-quorum").len(), 1, "{:#?}", sim.events_of("no-quorum"));
     assert!(sim.no_reset());
 }
 

@@ -4,6 +4,8 @@ use clap::Parser;
 use std::path::PathBuf;
 use std::process::ExitCode;
 use virtd::config::{Config, parse, summary};
+use virtd::core::Core;
+use virtd::driver::Driver;
 use virtd::serve;
 
 const EXAMPLES: &str = "\
@@ -57,10 +59,9 @@ fn main() -> ExitCode {
     }
 }
 
-/// Runs the router. What [`serve::serve`] needs here is the loop: `|config, events| Driver::new(config.clone(), Core::new(config, 0), events)`.
 fn run(config: &Config, arguments: &Arguments) -> anyhow::Result<()> {
-    serve::check(config, arguments.shim.as_deref())?;
-    anyhow::bail!("this build of virtd has no driver for its sockets yet: it can only --check")
+    let open = |config: &Config, events| Driver::new(config.clone(), Core::new(config, 0), events);
+    serve::serve(config, arguments.shim.as_deref(), open)
 }
 
 fn check(config: &Config, arguments: &Arguments) -> anyhow::Result<()> {

@@ -15,9 +15,11 @@ mod stream;
 mod sys;
 
 use crate::config::Config;
+use crate::control::ControlRequest;
 use crate::core::Core;
 use crate::core::io::{ConnId, Input, InstanceId, LegId, ListenerId, Micros, Output};
 use crate::event::{Event, Severity};
+use crate::serve::EventLoop;
 use anyhow::{Context, Result};
 use crossbeam_channel::{Receiver, Sender, TrySendError};
 use hashbrown::HashMap;
@@ -75,15 +77,6 @@ impl Broker for Core {
     }
 }
 
-/// A question of virtctl's for the broker, on its way through the loop.
-#[derive(Debug)]
-pub struct ControlRequest {
-    /// `{"command": ...}`.
-    pub request: serde_json::Value,
-    /// Where the answer goes.
-    pub reply: Sender<serde_json::Value>,
-}
-
 /// What a token stands for.
 #[derive(Clone, Copy, Debug)]
 enum Source {
@@ -94,6 +87,22 @@ enum Source {
     Leg(LegId),
     Channel(u64),
     Listening(ListenerId),
+}
+
+/// One source that has something for us.
+struct Ready {
+    token: Token,
+    readable: bool,
+    writable: bool,
+    /// Read until the socket says it is empty: data and the end of the stream may have come as one edge.
+    exhaust: bool,
+}
+
+impl From<&mio::event::Event> for Ready {
+    fn from(e: &mio::event::Event) -> Ready {
+        let over = e.is_read_closed() || e.is_error();
+        Ready { token: e.token(), readable: e.is_readable() || over, writable: e.is_writable(), exhaust: over }
+    }
 }
 
 struct Peer {
@@ -110,6 +119,8 @@ struct Leg {
     instance: InstanceId,
     /// SO_COOKIE of the daemon's end.
     cookie: u64,
+    /// Registered for writability: only while the socket is full, because a Unix socket says so after every read of the daemon's.
+    wants_write: bool,
     /// The instance's connect has not been answered; octets of filler to read away when it is.
     connecting: Option<usize>,
     /// Where a blocking connect waits.
@@ -243,7 +254,7 @@ impl<B: Broker> Driver<B> {
     }
 
     /// Wakes the loop from another thread: a control request waits, or it is to stop.
-    pub fn waker(&self) -> Arc<Waker> {
+    fn loop_waker(&self) -> Arc<Waker> {
         self.waker.clone()
     }
 
@@ -251,9 +262,9 @@ impl<B: Broker> Driver<B> {
     ///
     /// # Errors
     /// Only when epoll itself fails.
-    pub fn run(&mut self, control: &Receiver<ControlRequest>, stop: &AtomicBool) -> Result<()> {
+    fn run_loop(&mut self, control: &Receiver<ControlRequest>, stop: &AtomicBool) -> Result<()> {
         let mut events = Events::with_capacity(1024);
-        let mut ready: Vec<(Token, bool, bool)> = Vec::new();
+        let mut ready: Vec<Ready> = Vec::new();
         while !stop.load(Ordering::Relaxed) {
             let timeout = self.timeout();
             match self.poll.poll(&mut events, timeout) {
@@ -263,10 +274,11 @@ impl<B: Broker> Driver<B> {
             }
             self.now = self.started.elapsed().as_micros() as Micros;
             ready.clear();
-            ready.extend(self.again.drain(..).map(|t| (t, true, false)));
-            ready.extend(events.iter().map(|e| (e.token(), e.is_readable() || e.is_read_closed() || e.is_error(), e.is_writable())));
-            for (token, readable, writable) in ready.drain(..) {
-                self.on_event(token, readable, writable, control);
+            let again = self.again.drain(..);
+            ready.extend(again.map(|token| Ready { token, readable: true, writable: false, exhaust: true }));
+            ready.extend(events.iter().map(Ready::from));
+            for r in ready.drain(..) {
+                self.on_event(r, control);
             }
             self.accept_late();
             if self.broker.deadline().is_some_and(|at| at <= self.now) {
@@ -323,7 +335,8 @@ impl<B: Broker> Driver<B> {
         self.tell(event);
     }
 
-    fn on_event(&mut self, token: Token, readable: bool, writable: bool, control: &Receiver<ControlRequest>) {
+    fn on_event(&mut self, ready: Ready, control: &Receiver<ControlRequest>) {
+        let Ready { token, readable, writable, exhaust } = ready;
         let Some(source) = self.sources.get(&token).copied() else { return };
         match source {
             Source::Waker => {
@@ -341,7 +354,7 @@ impl<B: Broker> Driver<B> {
                     self.peer_writable(conn);
                 }
                 if readable {
-                    self.peer_readable(conn);
+                    self.peer_readable(conn, exhaust);
                 }
             }
             Source::Leg(leg) => {
@@ -349,7 +362,7 @@ impl<B: Broker> Driver<B> {
                     self.written.push(source);
                 }
                 if readable {
-                    self.leg_readable(leg);
+                    self.leg_readable(leg, exhaust);
                 }
             }
         }
@@ -417,7 +430,7 @@ impl<B: Broker> Driver<B> {
         self.broker.handle(self.now, Input::PeerDialFailed { conn, errno: failed }, &mut self.out);
     }
 
-    fn peer_readable(&mut self, conn: ConnId) {
+    fn peer_readable(&mut self, conn: ConnId, exhaust: bool) {
         let Some(p) = self.peers.get_mut(&conn) else { return };
         if p.dialling {
             return self.peer_writable(conn);
@@ -425,7 +438,7 @@ impl<B: Broker> Driver<B> {
         if p.stream.paused {
             return;
         }
-        let end = p.stream.read(&mut self.scratch);
+        let end = p.stream.read(&mut self.scratch, exhaust);
         let closing = p.stream.closing.is_some();
         if !closing && !p.stream.rx.is_empty() {
             let mut buf = std::mem::take(&mut p.stream.rx);
@@ -446,7 +459,7 @@ impl<B: Broker> Driver<B> {
         }
     }
 
-    fn leg_readable(&mut self, id: LegId) {
+    fn leg_readable(&mut self, id: LegId, exhaust: bool) {
         let Some(leg) = self.legs.get_mut(&id) else { return };
         if leg.stream.paused {
             return;
@@ -459,7 +472,7 @@ impl<B: Broker> Driver<B> {
             }
             return;
         }
-        let end = leg.stream.read(&mut self.scratch);
+        let end = leg.stream.read(&mut self.scratch, exhaust);
         let closing = leg.stream.closing.is_some();
         if !closing && !leg.stream.rx.is_empty() {
             let mut buf = std::mem::take(&mut leg.stream.rx);
@@ -516,6 +529,12 @@ impl<B: Broker> Driver<B> {
                 let before = l.stream.queued();
                 l.stream.write();
                 let queued = l.stream.queued();
+                if (queued > 0) != l.wants_write {
+                    l.wants_write = queued > 0;
+                    let interest = if queued > 0 { Interest::READABLE | Interest::WRITABLE } else { Interest::READABLE };
+                    let fd = l.stream.io.as_raw_fd();
+                    let _ = self.poll.registry().reregister(&mut SourceFd(&fd), l.token, interest);
+                }
                 if before > 0 && l.stream.closing.is_none() {
                     self.broker.handle(self.now, Input::LegDrained { leg, queued }, &mut self.out);
                 }
@@ -662,11 +681,21 @@ impl<B: Broker> Driver<B> {
     fn add_leg(&mut self, id: LegId, end: OwnedFd, leg: impl FnOnce(Stream, Token) -> Leg) -> Result<()> {
         let stream = UnixStream::from(end);
         stream.set_nonblocking(true)?;
-        let token = self.register(stream.as_raw_fd(), Source::Leg(id), true)?;
+        let token = self.register(stream.as_raw_fd(), Source::Leg(id), false)?;
         let leg = leg(Stream::new(Io::Unix(stream)), token);
         self.named.insert(leg.cookie, Named::Leg(id));
         self.legs.insert(id, leg);
         Ok(())
+    }
+}
+
+impl<B: Broker> EventLoop for Driver<B> {
+    fn waker(&self) -> Arc<Waker> {
+        self.loop_waker()
+    }
+
+    fn run(&mut self, control: &Receiver<ControlRequest>, stop: &AtomicBool) -> Result<()> {
+        self.run_loop(control, stop)
     }
 }
 

@@ -170,6 +170,7 @@ impl<B: Broker> Driver<B> {
             token,
             instance,
             cookie,
+            wants_write: false,
             connecting: Some(filler_len as usize),
             waiting,
             names: None,
@@ -238,6 +239,7 @@ impl<B: Broker> Driver<B> {
             token,
             instance,
             cookie,
+            wants_write: false,
             connecting: None,
             waiting: None,
             names: Some((local, peer)),
@@ -262,11 +264,11 @@ impl<B: Broker> Driver<B> {
                 Err(e) => format!("{} set by {} was not accepted: {e}", options::name(level, name), self.instance_name(instance)),
             },
             options::Outcome::Differs(first) => format!(
-                "{} and {} set {} differently for the same peer ({:02x?} is asked for now); the first stays: configure the same",
+                "{} and {} set {} differently for the same peer; what {} set stays: configure the same",
                 self.instance_name(InstanceId(first)),
                 self.instance_name(instance),
                 options::name(level, name),
-                value
+                self.instance_name(InstanceId(first)),
             ),
         };
         self.warn("option-differs", text);

@@ -11,8 +11,8 @@ use std::os::fd::{AsRawFd, OwnedFd};
 use std::path::Path;
 use wire::shim::{Accepted, MAX_MESSAGE, Reply};
 
-/// Fds that one request can carry: a broker's end and a reply end.
-const MAX_FDS: usize = 4;
+/// Room for as many fds as one message can carry (SCM_MAX_FD): what does not fit would stay open, owned by nobody.
+const MAX_FDS: usize = 253;
 
 fn io(e: nix::errno::Errno) -> io::Error {
     io::Error::from_raw_os_error(e as i32)

@@ -99,8 +99,8 @@ impl Stream {
         }
     }
 
-    /// Reads what there is, up to the budget, into `rx`. `scratch` is shared by all streams, so that an idle one holds no buffer.
-    pub fn read(&mut self, scratch: &mut [u8]) -> ReadEnd {
+    /// Reads what there is, up to the budget, into `rx`; with `exhaust` until the socket itself says that it is empty or at its end. `scratch` is shared by all streams, so that an idle one holds no buffer.
+    pub fn read(&mut self, scratch: &mut [u8], exhaust: bool) -> ReadEnd {
         let mut taken = 0;
         while taken < READ_BUDGET {
             match self.io.read(scratch) {
@@ -111,7 +111,7 @@ impl Stream {
                         self.rx.extend_from_slice(scratch.get(..n).unwrap_or_default());
                     }
                     // A short read means the socket is empty: the next octet brings a new edge.
-                    if n < scratch.len() {
+                    if n < scratch.len() && !exhaust {
                         return ReadEnd::Empty;
                     }
                 }

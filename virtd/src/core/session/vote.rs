@@ -139,15 +139,11 @@ impl Session {
     /// Holds the vote on one key and takes note of what follows.
     fn vote(&mut self, slot: u32, env: &mut Env, out: &mut Vec<Output>) {
         let now = env.now_ms();
+        self.note_input(slot, env);
         let Some(e) = self.table.entry(slot) else { return };
-        let (mut first_age, mut last_age) = (age_ms(now, e.first_ms), age_ms(now, e.last_ms));
-        // Input disturbs a key too; it matters only where the key would otherwise count as steady.
-        if last_age >= env.rules.steady_ms
-            && let Some(age) = env.input_age_ms(&e.prefix).filter(|age| *age < env.rules.steady_ms)
-        {
-            (first_age, last_age) = (age, age);
-        }
-        let electorate = self.electorate(&e.prefix, env);
+        let (first_age, last_age) = (age_ms(now, e.first_ms), age_ms(now, e.last_ms));
+        // What an instance said over a leg that is gone, and has not said again, is nobody's word.
+        let electorate = self.electorate(&e.prefix, env).minus(e.stale);
         let ballot = Ballot {
             candidates: self.table.candidates(slot),
             electorate,
@@ -176,6 +172,18 @@ impl Session {
             self.judge(slot, dissent, outcome.lost_quorum, electorate, env, out);
         }
         self.table.tidy(slot);
+    }
+
+    /// Input disturbs a key as a changed candidate does; it matters only where the key would otherwise count as steady.
+    fn note_input(&mut self, slot: u32, env: &Env) {
+        let (now, steady_ms) = (env.now_ms(), env.rules.steady_ms);
+        let Some(e) = self.table.entry_mut(slot) else { return };
+        let (first, last) = (age_ms(now, e.first_ms), age_ms(now, e.last_ms));
+        let Some(age) = env.input_age_ms(&e.prefix).filter(|age| last >= steady_ms && *age < steady_ms) else { return };
+        // Ages count backwards from now; the voter's rule wants points in time.
+        let at = |age: u64| now.saturating_sub(age);
+        let (first, last) = env.rules.disturb(at(first), at(last), at(age));
+        (e.first_ms, e.last_ms) = (first as u32, last as u32);
     }
 
     /// Carries an outcome into the table: the winner, the recheck, the list of keys to tell.

@@ -1,0 +1,169 @@
+//! The control channel to virtd: opened in the constructor, found again by its path when it was lost.
+
+use crate::sys::{self, Errno};
+use std::cell::UnsafeCell;
+use std::sync::atomic::{AtomicBool, AtomicI32, AtomicU16, AtomicU64, Ordering};
+use wire::shim::{Reply, Request, MAX_MESSAGE, MAX_NAME, PROTOCOL_VERSION};
+
+/// How long virtd may take to answer anything but a blocking connect.
+const ANSWER_MS: i32 = 10_000;
+
+static FD: AtomicI32 = AtomicI32::new(-1);
+/// SO_COOKIE of the channel: a daemon that closes all its fds may have given the number to something else.
+static COOKIE: AtomicU64 = AtomicU64::new(0);
+static PORT: AtomicU16 = AtomicU16::new(179);
+static ACTIVE: AtomicBool = AtomicBool::new(false);
+static COMPLAINED: AtomicBool = AtomicBool::new(false);
+
+/// HV_SOCKET and HV_INSTANCE, copied before the daemon can change its environment.
+struct Names {
+    path: UnsafeCell<([u8; 108], usize)>,
+    instance: UnsafeCell<([u8; MAX_NAME], usize)>,
+}
+
+// SAFETY: written once in the constructor, before the daemon has threads; only read afterwards.
+unsafe impl Sync for Names {}
+
+static NAMES: Names = Names { path: UnsafeCell::new(([0; 108], 0)), instance: UnsafeCell::new(([0; MAX_NAME], 0)) };
+
+/// Copies an environment variable; false where it is missing or too long.
+fn copy_variable(name: &std::ffi::CStr, into: &mut [u8], len: &mut usize) -> bool {
+    // SAFETY: the constructor runs alone; getenv gives null or a string that lives as long as the environment.
+    let value = unsafe {
+        let p = libc::getenv(name.as_ptr());
+        if p.is_null() {
+            return false;
+        }
+        std::ffi::CStr::from_ptr(p).to_bytes()
+    };
+    let Some(room) = into.get_mut(..value.len()) else { return false };
+    room.copy_from_slice(value);
+    *len = value.len();
+    !value.is_empty()
+}
+
+fn path() -> &'static [u8] {
+    // SAFETY: see `Names`.
+    let (bytes, len) = unsafe { &*NAMES.path.get() };
+    bytes.get(..*len).unwrap_or_default()
+}
+
+fn instance() -> &'static str {
+    // SAFETY: see `Names`.
+    let (bytes, len) = unsafe { &*NAMES.instance.get() };
+    std::str::from_utf8(bytes.get(..*len).unwrap_or_default()).unwrap_or_default()
+}
+
+/// Whether HV_SOCKET and HV_INSTANCE make this process part of an instance.
+pub fn active() -> bool {
+    ACTIVE.load(Ordering::Relaxed)
+}
+
+/// The port that is redirected.
+pub fn port() -> u16 {
+    PORT.load(Ordering::Relaxed)
+}
+
+/// The constructor's part: reads the environment and says hello.
+pub fn open() {
+    // SAFETY: the constructor runs alone.
+    let (path, instance) = unsafe { (&mut *NAMES.path.get(), &mut *NAMES.instance.get()) };
+    if !copy_variable(c"HV_SOCKET", &mut path.0, &mut path.1) {
+        return sys::complain(&["HV_SOCKET is not set (or longer than 107 octets): nothing is redirected"]);
+    }
+    if !copy_variable(c"HV_INSTANCE", &mut instance.0, &mut instance.1) {
+        return sys::complain(&["HV_INSTANCE is not set (or longer than 64 octets): nothing is redirected"]);
+    }
+    ACTIVE.store(true, Ordering::Relaxed);
+    let _ = connect();
+}
+
+/// Opens the channel and says hello. A failure is told on stderr once until it works again.
+fn connect() -> Result<i32, Errno> {
+    let lost = |e: Errno| {
+        if !COMPLAINED.swap(true, Ordering::Relaxed) {
+            let path = std::str::from_utf8(path()).unwrap_or("?");
+            sys::complain(&["virtd does not answer at ", path, ": calls on the BGP port fail until it does (is it running?)"]);
+        }
+        e
+    };
+    let fd = sys::move_high(sys::connect_path(path()).map_err(lost)?);
+    let hello = Request::Hello {
+        version: PROTOCOL_VERSION,
+        instance: instance(),
+        pid: std::process::id(),
+        netns_cookie: sys::netns_cookie(),
+    };
+    let mut buf = [0u8; MAX_MESSAGE];
+    match exchange(fd, &hello, None, ANSWER_MS, &mut buf).and_then(|n| decode(&buf, n)) {
+        Ok(Reply::Welcome { bgp_port }) => {
+            PORT.store(bgp_port, Ordering::Relaxed);
+            COOKIE.store(sys::cookie(fd), Ordering::Relaxed);
+            // Another thread may have been here at the same time: its channel is as good, and closed with the process.
+            FD.store(fd, Ordering::Release);
+            COMPLAINED.store(false, Ordering::Relaxed);
+            Ok(fd)
+        }
+        Ok(Reply::Error { text, .. }) => {
+            if !COMPLAINED.swap(true, Ordering::Relaxed) {
+                sys::complain(&["virtd refuses this process: ", text]);
+            }
+            sys::close(fd);
+            Err(libc::ENETDOWN)
+        }
+        other => {
+            sys::close(fd);
+            Err(lost(other.err().unwrap_or(libc::EPROTO)))
+        }
+    }
+}
+
+/// One request over one channel; the answer comes over a socket of its own, so that parent and child never take each other's.
+/// Gives the answer's length in `buf`.
+fn exchange(fd: i32, request: &Request<'_>, end: Option<i32>, wait_ms: i32, buf: &mut [u8; MAX_MESSAGE]) -> Result<usize, Errno> {
+    let n = request.encode(buf).map_err(|_| libc::EINVAL)?;
+    let (ours, theirs) = sys::pair(libc::SOCK_SEQPACKET)?;
+    let fds = [end.unwrap_or(theirs), theirs];
+    let passed = fds.get(usize::from(end.is_none())..).unwrap_or_default();
+    let sent = sys::send_with_fds(fd, buf.get(..n).unwrap_or_default(), passed);
+    sys::close(theirs);
+    let received = sent.and_then(|()| match sys::poll(ours, libc::POLLIN, wait_ms) {
+        Ok(0) => Err(libc::ETIMEDOUT),
+        Ok(_) => sys::receive_with_fd(ours, buf, libc::MSG_DONTWAIT),
+        Err(e) => Err(e),
+    });
+    sys::close(ours);
+    match received? {
+        // The broker went away with the request.
+        (0, _) => Err(libc::EPIPE),
+        (n, _) => Ok(n),
+    }
+}
+
+fn decode(buf: &[u8; MAX_MESSAGE], n: usize) -> Result<Reply<'_>, Errno> {
+    Reply::decode(buf.get(..n).unwrap_or_default()).map_err(|_| libc::EPROTO)
+}
+
+/// Asks virtd. `end` is passed along (the broker's end of a new pair); the caller closes its copy. `forever`: a blocking connect.
+///
+/// # Errors
+/// ENETDOWN where virtd cannot be reached: never silently native. ETIMEDOUT where it does not answer.
+pub fn ask<'b>(request: &Request<'_>, end: Option<i32>, forever: bool, buf: &'b mut [u8; MAX_MESSAGE]) -> Result<Reply<'b>, Errno> {
+    let wait = if forever { -1 } else { ANSWER_MS };
+    let fd = FD.load(Ordering::Acquire);
+    let ours = fd >= 0 && sys::cookie(fd) == COOKIE.load(Ordering::Relaxed);
+    if ours {
+        match exchange(fd, request, end, wait, buf) {
+            Ok(n) => return decode(buf, n),
+            Err(e @ (libc::ETIMEDOUT | libc::EMFILE | libc::ENFILE | libc::ENOMEM | libc::EINVAL)) => return Err(e),
+            // The channel is gone: virtd was restarted, or the daemon closed all its fds.
+            Err(_) => {
+                FD.store(-1, Ordering::Release);
+                sys::close(fd);
+            }
+        }
+    }
+    let fd = connect().map_err(|_| libc::ENETDOWN)?;
+    let n = exchange(fd, request, end, wait, buf)?;
+    decode(buf, n)
+}

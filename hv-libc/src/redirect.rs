@@ -1,0 +1,420 @@
+//! What each hook decides. [`Outcome::Native`] means the real function is called; everything else is an answer.
+//!
+//! A TCP socket becomes ours in one moment, at bind or connect to the BGP port: until then the kernel does everything, and what the
+//! daemon sets is recorded; from then on its fd number holds one end of a Unix socketpair and virtd has the other.
+
+use crate::sys::{self, Errno};
+use crate::table::{self, Entry, Kind};
+use crate::{addr, channel};
+use libc::{c_int, c_void, sockaddr, socklen_t};
+use std::net::SocketAddr;
+use wire::shim::{Accepted, Options, Reply, Request, SocketOption, ANY, MAX_MESSAGE, MAX_OPTION_LEN};
+
+const TCP_MD5SIG_EXT: c_int = 32;
+/// A dead broker leaves a listening fd readable for ever; a daemon that polls it may not spin.
+const DEAD_LISTENER_PAUSE_US: u32 = 100_000;
+
+/// What a hook returns.
+pub enum Outcome {
+    /// Not ours: call the real function.
+    Native,
+    /// Done; the call's result.
+    Done(c_int),
+    /// Failed with this errno.
+    Failed(Errno),
+}
+
+use Outcome::{Done, Failed, Native};
+
+impl From<Result<c_int, Errno>> for Outcome {
+    fn from(r: Result<c_int, Errno>) -> Outcome {
+        match r {
+            Ok(v) => Done(v),
+            Err(e) => Failed(e),
+        }
+    }
+}
+
+/// Asks virtd something that is answered by `Done` or an error.
+fn ask(request: &Request<'_>, end: Option<c_int>, forever: bool) -> Result<(), Errno> {
+    let mut buf = [0u8; MAX_MESSAGE];
+    match channel::ask(request, end, forever, &mut buf)? {
+        Reply::Done => Ok(()),
+        Reply::Error { errno, text } => {
+            if !text.is_empty() {
+                sys::complain(&[text]);
+            }
+            Err(errno)
+        }
+        _ => Err(libc::EPROTO),
+    }
+}
+
+/// What is known of an fd that may be ours; `None` for what the kernel shall answer.
+fn ours(fd: c_int) -> Option<Entry> {
+    if !channel::active() || sys::int_option(fd, libc::SOL_SOCKET, libc::SO_DOMAIN)? != libc::AF_UNIX {
+        return None;
+    }
+    let cookie = sys::cookie(fd);
+    match table::find(cookie) {
+        Some(e) if e.kind == Kind::Foreign => None,
+        Some(e) => Some(e),
+        None => learn(cookie),
+    }
+}
+
+/// Asks virtd about a Unix socket that came from another process, or fell out of the table.
+fn learn(cookie: u64) -> Option<Entry> {
+    let mut buf = [0u8; MAX_MESSAGE];
+    let entry = match channel::ask(&Request::Names { socket: cookie }, None, false, &mut buf) {
+        Ok(Reply::Names { local, remote: None }) => Entry::new(cookie, Kind::Listener, Some(local), None),
+        Ok(Reply::Names { local, remote }) => Entry::new(cookie, Kind::Leg, Some(local), remote),
+        Ok(Reply::Error { errno: libc::ENOTCONN, .. }) => Entry::new(cookie, Kind::Connecting, None, None),
+        Ok(Reply::Error { errno: libc::ENOENT, .. }) => Entry::new(cookie, Kind::Foreign, None, None),
+        _ => return None,
+    };
+    table::put(&entry);
+    (entry.kind != Kind::Foreign).then_some(entry)
+}
+
+/// Whether `fd` is a TCP socket of the kernel's and `address` names the BGP port.
+fn wanted(fd: c_int, address: &SocketAddr) -> bool {
+    channel::active() && address.port() == channel::port() && sys::domain(fd).is_some_and(|d| d != libc::AF_UNIX)
+}
+
+fn native_name(fd: c_int) -> Option<SocketAddr> {
+    let mut storage = addr::storage();
+    let mut len = size_of::<libc::sockaddr_storage>() as socklen_t;
+    sys::with_address(libc::SYS_getsockname, fd, &mut storage, &mut len).ok()?;
+    // SAFETY: the kernel has just written `len` octets of address into `storage`.
+    unsafe { addr::read((&raw const storage).cast(), len) }
+}
+
+/// bind to the BGP port: the fd becomes one end of a SEQPACKET pair.
+pub fn bind(fd: c_int, address: Option<SocketAddr>) -> Outcome {
+    let Some(local) = address.filter(|a| wanted(fd, a)) else { return Native };
+    take_listener(fd, local).map(|()| 0).into()
+}
+
+fn take_listener(fd: c_int, local: SocketAddr) -> Result<(), Errno> {
+    // The kernel says whether the address is ours, and binds the real socket to it on a port that does not matter.
+    let mut probe = local;
+    probe.set_port(0);
+    let (mut storage, mut len) = addr::to_storage(&probe);
+    sys::with_address(libc::SYS_bind, fd, &mut storage, &mut len)?;
+    let v6_only = local.is_ipv6() && sys::int_option(fd, libc::IPPROTO_IPV6, libc::IPV6_V6ONLY) == Some(1);
+    let before = table::find(sys::cookie(fd));
+    let (daemon, broker) = sys::pair(libc::SOCK_SEQPACKET)?;
+    let cookie = sys::cookie(daemon);
+    let mut entry = Entry::new(cookie, Kind::Listener, Some(local), None);
+    if let Some(e) = &before {
+        entry.inherit(e);
+    }
+    let asked = ask(&Request::Bind { socket: cookie, local, v6_only, options: entry.options() }, Some(broker), false);
+    sys::close(broker);
+    finish_swap(fd, daemon, &entry, asked)
+}
+
+fn finish_swap(fd: c_int, daemon: c_int, entry: &Entry, asked: Result<(), Errno>) -> Result<(), Errno> {
+    if let Err(e) = asked {
+        sys::close(daemon);
+        return Err(e);
+    }
+    table::put(entry);
+    sys::replace(fd, daemon)
+}
+
+/// listen on what bind has made ours; possibly in another process, after chroot and setuid.
+pub fn listen(fd: c_int, backlog: c_int) -> Outcome {
+    match ours(fd) {
+        Some(e) if e.kind == Kind::Listener => ask(&Request::Listen { socket: e.cookie, backlog }, None, false).map(|()| 0).into(),
+        _ => Native,
+    }
+}
+
+/// accept4 on a listening socket of ours: the next leg comes as a passed fd.
+///
+/// # Safety
+/// `address` and `len` as accept's caller promises.
+pub unsafe fn accept4(fd: c_int, address: *mut sockaddr, len: *mut socklen_t, flags: c_int) -> Outcome {
+    match ours(fd) {
+        Some(e) if e.kind == Kind::Listener => {}
+        _ => return Native,
+    }
+    let mut buf = [0u8; 128];
+    let (n, leg) = match sys::receive_with_fd(fd, &mut buf, 0) {
+        Ok((0, _)) => {
+            // SAFETY: no memory is passed.
+            unsafe { libc::usleep(DEAD_LISTENER_PAUSE_US) };
+            return Failed(libc::EINVAL);
+        }
+        Ok((n, Some(leg))) => (n, leg),
+        Ok((_, None)) => return Failed(libc::ECONNABORTED),
+        Err(e) => return Failed(e),
+    };
+    let Ok(accepted) = Accepted::decode(buf.get(..n).unwrap_or_default()) else {
+        sys::close(leg);
+        return Failed(libc::ECONNABORTED);
+    };
+    table::put(&Entry::new(sys::cookie(leg), Kind::Leg, Some(accepted.local), Some(accepted.remote)));
+    if flags & libc::SOCK_CLOEXEC == 0 {
+        // SAFETY: no memory is passed.
+        unsafe { libc::fcntl(leg, libc::F_SETFD, 0) };
+    }
+    sys::set_nonblocking(leg, flags & libc::SOCK_NONBLOCK != 0);
+    // SAFETY: the caller's promise.
+    unsafe { addr::write(&accepted.remote, address, len) };
+    Done(leg)
+}
+
+/// connect to the BGP port: the fd becomes one end of a stream pair.
+pub fn connect(fd: c_int, address: Option<SocketAddr>) -> Outcome {
+    let Some(remote) = address.filter(|a| channel::active() && a.port() == channel::port()) else { return Native };
+    if wanted(fd, &remote) {
+        return dial(fd, remote);
+    }
+    // A second connect on the same fd asks how the first one went.
+    match ours(fd) {
+        Some(e) if matches!(e.kind, Kind::Connecting | Kind::Leg) => match progress(&e) {
+            Ok(0) => Failed(libc::EISCONN),
+            Ok(libc::EINPROGRESS) => Failed(libc::EALREADY),
+            Ok(errno) | Err(errno) => Failed(errno),
+        },
+        _ => Native,
+    }
+}
+
+fn dial(fd: c_int, remote: SocketAddr) -> Outcome {
+    let nonblocking = sys::flags(fd).0 & libc::O_NONBLOCK != 0;
+    let local = native_name(fd).unwrap_or(ANY);
+    let before = table::find(sys::cookie(fd));
+    let (daemon, broker) = match sys::pair(libc::SOCK_STREAM) {
+        Ok(pair) => pair,
+        Err(e) => return Failed(e),
+    };
+    let cookie = sys::cookie(daemon);
+    let mut entry = Entry::new(cookie, Kind::Connecting, Some(local), Some(remote));
+    if let Some(e) = &before {
+        entry.inherit(e);
+    }
+    // Not writable until the broker has read the filler away: what a TCP socket is while its SYN is out.
+    let filler_len = if nonblocking { sys::fill(daemon) } else { 0 };
+    let asked = ask(&Request::Connect { socket: cookie, local, remote, filler_len, options: entry.options() }, Some(broker), !nonblocking);
+    sys::close(broker);
+    let asked = match asked {
+        Err(libc::EINPROGRESS) if nonblocking => Ok(()),
+        other => other,
+    };
+    if asked.is_ok() && !nonblocking {
+        entry.kind = Kind::Leg;
+        entry.local = None; // virtd knows the port; asked for when the daemon wants it
+    }
+    match finish_swap(fd, daemon, &entry, asked) {
+        Ok(()) if nonblocking => Failed(libc::EINPROGRESS),
+        Ok(()) => Done(0),
+        Err(e) => Failed(e),
+    }
+}
+
+/// How a connect is going: 0 connected, EINPROGRESS, or why it failed.
+fn progress(e: &Entry) -> Result<Errno, Errno> {
+    if e.kind == Kind::Leg {
+        return Ok(0);
+    }
+    let mut buf = [0u8; MAX_MESSAGE];
+    match channel::ask(&Request::SocketError { socket: e.cookie }, None, false, &mut buf)? {
+        Reply::Error { errno, .. } => {
+            if errno == 0 {
+                table::put(&e.renamed(Kind::Leg, None, e.remote));
+            }
+            Ok(errno)
+        }
+        _ => Err(libc::EPROTO),
+    }
+}
+
+/// The names of a socket of ours, asked of virtd where the table has not got them.
+fn names(e: &Entry) -> Result<(SocketAddr, Option<SocketAddr>), Errno> {
+    if let (Kind::Listener, Some(local)) | (Kind::Leg, Some(local)) = (e.kind, e.local) {
+        return Ok((local, e.remote));
+    }
+    let mut buf = [0u8; MAX_MESSAGE];
+    match channel::ask(&Request::Names { socket: e.cookie }, None, false, &mut buf)? {
+        Reply::Names { local, remote } => {
+            table::put(&e.renamed(Kind::Leg, Some(local), remote));
+            Ok((local, remote))
+        }
+        Reply::Error { errno, .. } => Err(errno),
+        _ => Err(libc::EPROTO),
+    }
+}
+
+/// getsockname.
+///
+/// # Safety
+/// `address` and `len` as getsockname's caller promises.
+pub unsafe fn getsockname(fd: c_int, address: *mut sockaddr, len: *mut socklen_t) -> Outcome {
+    let Some(e) = ours(fd) else { return Native };
+    // While a connect is under way, or after it failed, the local name is what the socket was bound to.
+    let local = match names(&e) {
+        Ok((local, _)) => local,
+        Err(_) => e.local.unwrap_or(ANY),
+    };
+    // SAFETY: the caller's promise.
+    unsafe { addr::write(&local, address, len) };
+    Done(0)
+}
+
+/// getpeername.
+///
+/// # Safety
+/// `address` and `len` as getpeername's caller promises.
+pub unsafe fn getpeername(fd: c_int, address: *mut sockaddr, len: *mut socklen_t) -> Outcome {
+    let Some(e) = ours(fd) else { return Native };
+    match names(&e) {
+        Ok((_, Some(remote))) => {
+            // SAFETY: the caller's promise.
+            unsafe { addr::write(&remote, address, len) };
+            Done(0)
+        }
+        Ok((_, None)) | Err(_) => Failed(libc::ENOTCONN),
+    }
+}
+
+/// Options that are recorded on a TCP socket of the kernel's, in case it becomes ours.
+fn recorded(level: c_int, name: c_int) -> bool {
+    match level {
+        libc::IPPROTO_IP | libc::IPPROTO_IPV6 => true,
+        libc::IPPROTO_TCP => {
+            matches!(name, libc::TCP_MD5SIG | TCP_MD5SIG_EXT | libc::TCP_NODELAY | libc::TCP_MAXSEG | libc::TCP_USER_TIMEOUT)
+        }
+        libc::SOL_SOCKET => matches!(name, libc::SO_BINDTODEVICE | libc::SO_MARK | libc::SO_PRIORITY | libc::SO_REUSEPORT),
+        _ => false,
+    }
+}
+
+/// Options of a socket of ours that a Unix socket does not know, or knows and ignores.
+fn emulated(level: c_int, name: c_int) -> bool {
+    match level {
+        libc::IPPROTO_IP | libc::IPPROTO_IPV6 | libc::IPPROTO_TCP => true,
+        _ => recorded(level, name),
+    }
+}
+
+/// Whether virtd's real socket has a use for the option.
+fn carried(level: c_int, name: c_int) -> bool {
+    !matches!(
+        (level, name),
+        (libc::IPPROTO_TCP, libc::TCP_NODELAY | libc::TCP_USER_TIMEOUT)
+            | (libc::SOL_SOCKET, libc::SO_REUSEPORT)
+            | (libc::IPPROTO_IPV6, libc::IPV6_V6ONLY | libc::IPV6_RECVPKTINFO)
+            | (libc::IPPROTO_IP, libc::IP_PKTINFO)
+    )
+}
+
+/// setsockopt.
+///
+/// # Safety
+/// `value` is valid for reads of `len` octets, as setsockopt's caller promises. `real` is the real function, already bound to
+/// the arguments.
+pub unsafe fn setsockopt(fd: c_int, level: c_int, name: c_int, value: *const c_void, len: socklen_t, real: impl FnOnce() -> c_int) -> Outcome {
+    if !channel::active() || !emulated(level, name) || value.is_null() || len as usize > MAX_OPTION_LEN {
+        return Native;
+    }
+    // SAFETY: the caller's promise.
+    let bytes = unsafe { std::slice::from_raw_parts(value.cast::<u8>(), len as usize) };
+    let option = SocketOption { level, name, value: bytes };
+    match sys::domain(fd) {
+        Some(libc::AF_UNIX) => {}
+        Some(_) => {
+            let r = real();
+            if r == 0 && recorded(level, name) {
+                let cookie = sys::cookie(fd);
+                let mut e = table::find(cookie).unwrap_or(Entry::new(cookie, Kind::Native, None, None));
+                e.record(&option);
+                table::put(&e);
+            }
+            return Done(r);
+        }
+        None => return Native,
+    }
+    let Some(mut e) = ours(fd) else { return Native };
+    e.record(&option);
+    table::put(&e);
+    if !carried(level, name) {
+        return Done(0);
+    }
+    ask(&Request::SetOption { socket: e.cookie, option }, None, false).map(|()| 0).into()
+}
+
+/// getsockopt.
+///
+/// # Safety
+/// `value` is valid for writes of `*len` octets, as getsockopt's caller promises.
+pub unsafe fn getsockopt(fd: c_int, level: c_int, name: c_int, value: *mut c_void, len: *mut socklen_t) -> Outcome {
+    let about_kind = level == libc::SOL_SOCKET
+        && matches!(name, libc::SO_ERROR | libc::SO_TYPE | libc::SO_DOMAIN | libc::SO_PROTOCOL | libc::SO_ACCEPTCONN);
+    if !channel::active() || !(about_kind || emulated(level, name)) || value.is_null() || len.is_null() {
+        return Native;
+    }
+    let Some(e) = ours(fd) else { return Native };
+    let v6 = e.remote.or(e.local).is_some_and(|a| a.is_ipv6());
+    let number = match (level, name) {
+        (libc::SOL_SOCKET, libc::SO_ERROR) if e.kind != Kind::Connecting => return Native,
+        (libc::SOL_SOCKET, libc::SO_ERROR) => match progress(&e) {
+            // TCP has no error yet while its SYN is out.
+            Ok(libc::EINPROGRESS) => 0,
+            Ok(errno) => errno,
+            Err(errno) => return Failed(errno),
+        },
+        (libc::SOL_SOCKET, libc::SO_TYPE) => libc::SOCK_STREAM,
+        (libc::SOL_SOCKET, libc::SO_DOMAIN) if v6 => libc::AF_INET6,
+        (libc::SOL_SOCKET, libc::SO_DOMAIN) => libc::AF_INET,
+        (libc::SOL_SOCKET, libc::SO_PROTOCOL) => libc::IPPROTO_TCP,
+        (libc::SOL_SOCKET, libc::SO_ACCEPTCONN) => c_int::from(e.kind == Kind::Listener),
+        _ => {
+            // SAFETY: the caller's promise, passed on.
+            return unsafe { other_option(&e, level, name, value, len) };
+        }
+    };
+    // SAFETY: the caller's promise, passed on.
+    unsafe { give(&number.to_ne_bytes(), value, len) };
+    Done(0)
+}
+
+/// From the record, else from virtd's real socket.
+///
+/// # Safety
+/// As for [`getsockopt`].
+unsafe fn other_option(e: &Entry, level: c_int, name: c_int, value: *mut c_void, len: *mut socklen_t) -> Outcome {
+    let secret = level == libc::IPPROTO_TCP && matches!(name, libc::TCP_MD5SIG | TCP_MD5SIG_EXT);
+    let set = Options { encoded: e.options().encoded }.iter().filter(|o| (o.level, o.name) == (level, name)).last();
+    if let Some(o) = set.filter(|_| !secret) {
+        // SAFETY: the caller's promise.
+        unsafe { give(o.value, value, len) };
+        return Done(0);
+    }
+    let mut buf = [0u8; MAX_MESSAGE];
+    // SAFETY: `len` is valid, as checked by `getsockopt`.
+    let max_len = unsafe { *len };
+    match channel::ask(&Request::GetOption { socket: e.cookie, level, name, max_len }, None, false, &mut buf) {
+        Ok(Reply::Option { value: answer }) => {
+            // SAFETY: the caller's promise.
+            unsafe { give(answer, value, len) };
+            Done(0)
+        }
+        Ok(Reply::Error { errno, .. }) | Err(errno) => Failed(errno),
+        Ok(_) => Failed(libc::EPROTO),
+    }
+}
+
+/// # Safety
+/// `value` is valid for writes of `*len` octets and `len` for reads and writes.
+unsafe fn give(answer: &[u8], value: *mut c_void, len: *mut socklen_t) {
+    // SAFETY: the caller's promise; at most its room is written.
+    unsafe {
+        let n = answer.len().min(*len as usize);
+        std::ptr::copy_nonoverlapping(answer.as_ptr(), value.cast::<u8>(), n);
+        *len = n as socklen_t;
+    }
+}

@@ -1,0 +1,270 @@
+//! Raw system calls and errno. Every function gives `Err(errno)` instead of setting it: errno is set once, at the edge.
+
+use libc::{c_int, c_long, c_void, socklen_t};
+use std::mem;
+
+/// errno of a failed call.
+pub type Errno = c_int;
+
+/// SO_NETNS_COOKIE, which the libc crate lacks.
+const SO_NETNS_COOKIE: c_int = 71;
+
+/// The calling thread's errno.
+pub fn errno() -> Errno {
+    // SAFETY: the C library gives a valid pointer to this thread's errno.
+    unsafe { *libc::__errno_location() }
+}
+
+/// Sets the calling thread's errno.
+pub fn set_errno(e: Errno) {
+    // SAFETY: as above.
+    unsafe { *libc::__errno_location() = e }
+}
+
+fn check(r: c_long) -> Result<c_int, Errno> {
+    if r < 0 {
+        Err(errno())
+    } else {
+        Ok(r as c_int)
+    }
+}
+
+/// socketpair(AF_UNIX, kind | SOCK_CLOEXEC).
+pub fn pair(kind: c_int) -> Result<(c_int, c_int), Errno> {
+    let mut fds = [0 as c_int; 2];
+    // SAFETY: `fds` has room for the two numbers.
+    check(unsafe { libc::syscall(libc::SYS_socketpair, libc::AF_UNIX, kind | libc::SOCK_CLOEXEC, 0, fds.as_mut_ptr()) })?;
+    Ok((fds[0], fds[1]))
+}
+
+/// close; what it says is of no use.
+pub fn close(fd: c_int) {
+    // SAFETY: no memory is passed.
+    unsafe { libc::syscall(libc::SYS_close, fd) };
+}
+
+/// getsockopt of an int; `None` where the fd is no socket or the option unknown.
+pub fn int_option(fd: c_int, level: c_int, name: c_int) -> Option<c_int> {
+    let mut value: c_int = 0;
+    let n = option(fd, level, name, &mut value)?;
+    (n == mem::size_of::<c_int>()).then_some(value)
+}
+
+fn option<T>(fd: c_int, level: c_int, name: c_int, value: &mut T) -> Option<usize> {
+    let mut len = mem::size_of::<T>() as socklen_t;
+    // SAFETY: `value` has room for `len` octets, and every caller's T is a plain number, valid whatever is written.
+    let r = unsafe { libc::syscall(libc::SYS_getsockopt, fd, level, name, (value as *mut T).cast::<c_void>(), &raw mut len) };
+    (r == 0).then_some(len as usize)
+}
+
+/// SO_COOKIE; 0 where the fd is no socket.
+pub fn cookie(fd: c_int) -> u64 {
+    let mut value = 0u64;
+    option(fd, libc::SOL_SOCKET, libc::SO_COOKIE, &mut value).map_or(0, |_| value)
+}
+
+/// SO_NETNS_COOKIE of this process; 0 where the kernel has none.
+pub fn netns_cookie() -> u64 {
+    // SAFETY: no memory is passed.
+    let fd = unsafe { libc::syscall(libc::SYS_socket, libc::AF_INET, libc::SOCK_DGRAM | libc::SOCK_CLOEXEC, 0) } as c_int;
+    if fd < 0 {
+        return 0;
+    }
+    let mut value = 0u64;
+    let known = option(fd, libc::SOL_SOCKET, SO_NETNS_COOKIE, &mut value);
+    close(fd);
+    known.map_or(0, |_| value)
+}
+
+/// AF_INET or AF_INET6 where the fd is a TCP socket of the kernel's, AF_UNIX for any Unix socket; else `None`.
+pub fn domain(fd: c_int) -> Option<c_int> {
+    match int_option(fd, libc::SOL_SOCKET, libc::SO_DOMAIN)? {
+        libc::AF_UNIX => Some(libc::AF_UNIX),
+        family @ (libc::AF_INET | libc::AF_INET6) => {
+            (int_option(fd, libc::SOL_SOCKET, libc::SO_TYPE)? == libc::SOCK_STREAM).then_some(family)
+        }
+        _ => None,
+    }
+}
+
+/// (status flags, descriptor flags).
+pub fn flags(fd: c_int) -> (c_int, c_int) {
+    // SAFETY: no memory is passed.
+    unsafe { (libc::fcntl(fd, libc::F_GETFL).max(0), libc::fcntl(fd, libc::F_GETFD).max(0)) }
+}
+
+/// Puts `new` in the place of `fd`, with the flags `fd` has, and closes `new`.
+pub fn replace(fd: c_int, new: c_int) -> Result<(), Errno> {
+    let (status, descriptor) = flags(fd);
+    set_nonblocking(new, status & libc::O_NONBLOCK != 0);
+    let cloexec = if descriptor & libc::FD_CLOEXEC != 0 { libc::O_CLOEXEC } else { 0 };
+    // SAFETY: no memory is passed.
+    let r = check(unsafe { libc::syscall(libc::SYS_dup3, new, fd, cloexec) });
+    close(new);
+    r.map(|_| ())
+}
+
+/// Sets or clears O_NONBLOCK.
+pub fn set_nonblocking(fd: c_int, on: bool) {
+    let (status, _) = flags(fd);
+    let wanted = if on { status | libc::O_NONBLOCK } else { status & !libc::O_NONBLOCK };
+    // SAFETY: no memory is passed.
+    unsafe { libc::fcntl(fd, libc::F_SETFL, wanted) };
+}
+
+/// Moves `fd` up to a number a daemon is unlikely to use, out of reach of dup2(fd, 3) and loops over low numbers.
+pub fn move_high(fd: c_int) -> c_int {
+    for floor in [1000, 200, 64] {
+        // SAFETY: no memory is passed.
+        let high = unsafe { libc::fcntl(fd, libc::F_DUPFD_CLOEXEC, floor) };
+        if high >= 0 {
+            close(fd);
+            return high;
+        }
+    }
+    fd
+}
+
+/// poll of one fd; `Ok(0)` is the timeout (milliseconds, -1 for none). Interrupted calls go on.
+pub fn poll(fd: c_int, events: i16, timeout_ms: c_int) -> Result<i16, Errno> {
+    let mut p = libc::pollfd { fd, events, revents: 0 };
+    loop {
+        // SAFETY: `p` is one pollfd.
+        match check(unsafe { libc::poll(&raw mut p, 1, timeout_ms) } as c_long) {
+            Ok(0) => return Ok(0),
+            Ok(_) => return Ok(p.revents),
+            Err(libc::EINTR) => {}
+            Err(e) => return Err(e),
+        }
+    }
+}
+
+/// Writes zeros until the socket says it is not writable; gives how many.
+pub fn fill(fd: c_int) -> u32 {
+    let zeros = [0u8; 65536];
+    let mut n: u32 = 0;
+    // A send buffer is a few hundred kilobytes; the bound only keeps a strange kernel from holding us here.
+    for _ in 0..1024 {
+        if poll(fd, libc::POLLOUT, 0) == Ok(0) {
+            break;
+        }
+        // SAFETY: `zeros` is valid for its length.
+        let r = unsafe { libc::send(fd, zeros.as_ptr().cast(), zeros.len(), libc::MSG_DONTWAIT | libc::MSG_NOSIGNAL) };
+        match u32::try_from(r) {
+            Ok(sent) => n += sent,
+            Err(_) => break,
+        }
+    }
+    n
+}
+
+/// Room for two passed fds, aligned as cmsghdr wants it.
+#[repr(C, align(8))]
+struct Control([u8; 64]);
+
+/// sendmsg of `bytes` with `fds`.
+pub fn send_with_fds(fd: c_int, bytes: &[u8], fds: &[c_int]) -> Result<(), Errno> {
+    let mut control = Control([0; 64]);
+    let mut iov = libc::iovec { iov_base: bytes.as_ptr().cast_mut().cast(), iov_len: bytes.len() };
+    // SAFETY: msghdr is plain data; zero is a valid value for each field.
+    let mut msg: libc::msghdr = unsafe { mem::zeroed() };
+    (msg.msg_iov, msg.msg_iovlen) = (&raw mut iov, 1);
+    let payload = mem::size_of_val(fds);
+    // SAFETY: pure arithmetic.
+    let (space, len) = unsafe { (libc::CMSG_SPACE(payload as u32), libc::CMSG_LEN(payload as u32)) };
+    if space as usize > control.0.len() {
+        return Err(libc::EINVAL);
+    }
+    (msg.msg_control, msg.msg_controllen) = (control.0.as_mut_ptr().cast(), space as _);
+    // SAFETY: the control buffer is large enough for one header with `payload` octets, as checked; CMSG_FIRSTHDR points into it.
+    unsafe {
+        let header = libc::CMSG_FIRSTHDR(&raw const msg);
+        (*header).cmsg_level = libc::SOL_SOCKET;
+        (*header).cmsg_type = libc::SCM_RIGHTS;
+        (*header).cmsg_len = len as _;
+        std::ptr::copy_nonoverlapping(fds.as_ptr().cast::<u8>(), libc::CMSG_DATA(header), payload);
+    }
+    loop {
+        // SAFETY: everything `msg` points to lives until here.
+        match check(unsafe { libc::sendmsg(fd, &raw const msg, libc::MSG_NOSIGNAL) } as c_long) {
+            Err(libc::EINTR) => {}
+            r => return r.map(|_| ()),
+        }
+    }
+}
+
+/// recvmsg into `bytes`; gives the length and the one fd that may come along. `flags` are the caller's (MSG_DONTWAIT).
+pub fn receive_with_fd(fd: c_int, bytes: &mut [u8], flags: c_int) -> Result<(usize, Option<c_int>), Errno> {
+    let mut control = Control([0; 64]);
+    let mut iov = libc::iovec { iov_base: bytes.as_mut_ptr().cast(), iov_len: bytes.len() };
+    // SAFETY: as in `send_with_fds`.
+    let mut msg: libc::msghdr = unsafe { mem::zeroed() };
+    (msg.msg_iov, msg.msg_iovlen) = (&raw mut iov, 1);
+    (msg.msg_control, msg.msg_controllen) = (control.0.as_mut_ptr().cast(), control.0.len() as _);
+    // SAFETY: everything `msg` points to lives until the end of the function.
+    let n = check(unsafe { libc::recvmsg(fd, &raw mut msg, flags | libc::MSG_CMSG_CLOEXEC) } as c_long)?;
+    // SAFETY: the kernel has filled the control buffer with whole headers; CMSG_FIRSTHDR is null where there is none.
+    let passed = unsafe {
+        let header = libc::CMSG_FIRSTHDR(&raw const msg);
+        if header.is_null() || (*header).cmsg_level != libc::SOL_SOCKET || (*header).cmsg_type != libc::SCM_RIGHTS {
+            None
+        } else {
+            let mut got: c_int = -1;
+            std::ptr::copy_nonoverlapping(libc::CMSG_DATA(header), (&raw mut got).cast::<u8>(), mem::size_of::<c_int>());
+            Some(got)
+        }
+    };
+    Ok((n as usize, passed))
+}
+
+/// A SEQPACKET connection to the socket at `path`.
+pub fn connect_path(path: &[u8]) -> Result<c_int, Errno> {
+    // SAFETY: sockaddr_un is plain data.
+    let mut sun: libc::sockaddr_un = unsafe { mem::zeroed() };
+    sun.sun_family = libc::AF_UNIX as _;
+    if path.is_empty() || path.len() >= sun.sun_path.len() {
+        return Err(libc::ENAMETOOLONG);
+    }
+    for (to, from) in sun.sun_path.iter_mut().zip(path) {
+        *to = *from as libc::c_char;
+    }
+    // SAFETY: no memory is passed.
+    let fd = check(unsafe { libc::syscall(libc::SYS_socket, libc::AF_UNIX, libc::SOCK_SEQPACKET | libc::SOCK_CLOEXEC, 0) })?;
+    let len = mem::size_of::<libc::sockaddr_un>();
+    // SAFETY: `sun` is a whole sockaddr_un.
+    match check(unsafe { libc::syscall(libc::SYS_connect, fd, &raw const sun, len) }) {
+        Ok(_) => Ok(fd),
+        Err(e) => {
+            close(fd);
+            Err(e)
+        }
+    }
+}
+
+/// getsockname or bind with a sockaddr_storage of ours, by raw system call number.
+pub fn with_address(call: c_long, fd: c_int, storage: &mut libc::sockaddr_storage, len: &mut socklen_t) -> Result<(), Errno> {
+    let pointer: *mut libc::sockaddr_storage = storage;
+    // SAFETY: `storage` has room for any address; bind takes the length by value, getsockname by pointer.
+    let r = unsafe {
+        if call == libc::SYS_bind {
+            libc::syscall(call, fd, pointer, *len)
+        } else {
+            libc::syscall(call, fd, pointer, std::ptr::from_mut(len))
+        }
+    };
+    check(r).map(|_| ())
+}
+
+/// A line for the operator; the only thing the shim ever prints.
+pub fn complain(parts: &[&str]) {
+    let mut line = [0u8; 512];
+    let mut n = 0;
+    for byte in ["libhvlibc: "].iter().chain(parts).chain(&["\n"]).flat_map(|p| p.bytes()) {
+        if let Some(place) = line.get_mut(n) {
+            *place = byte;
+            n += 1;
+        }
+    }
+    // SAFETY: the first `n` octets of `line` are set.
+    unsafe { libc::write(2, line.as_ptr().cast(), n) };
+}
