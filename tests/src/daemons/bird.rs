@@ -23,7 +23,7 @@ pub(super) fn configuration(spec: &RouterSpec, folder: &Path) -> String {
             // Writing to a String cannot fail.
             let _ = writeln!(text, "protocol static own_{name} {{\n    {name};");
             for network in networks {
-                let _ = writeln!(text, "    route {network} blackhole;");
+                let _ = writeln!(text, "    route {network} blackhole {{ bgp_med = 0; }};");
             }
             text.push_str("}\n\n");
         }

@@ -28,7 +28,7 @@ pub(super) fn configuration(spec: &RouterSpec, folder: &Path) -> String {
     );
     for network in &spec.networks {
         // Writing to a String cannot fail.
-        let _ = writeln!(text, "network {network}");
+        let _ = writeln!(text, "network {network} set med 0");
     }
     for peer in &spec.peers {
         let _ = writeln!(
