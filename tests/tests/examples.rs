@@ -55,8 +55,10 @@ fn each_daemon_accepts_its_example() -> Result<()> {
     run("chmod", &["600", &file("openbgpd.conf")])?;
     run("/usr/sbin/bgpd", &["-n", "-f", &file("openbgpd.conf")])?;
     run("bird", &["-p", "-c", &file("bird.conf")])?;
-    let answer = run("/usr/lib/frr/bgpd", &["--dryrun", "--skip_runas", "-f", &file("frr.conf")])?;
-    ensure!(!answer.contains("rror"), "bgpd: {answer}");
+    // bgpd says on stderr what it does not understand, and is content all the same.
+    let dry = format!("/usr/lib/frr/bgpd --dryrun --skip_runas -f {} 2>&1", file("frr.conf"));
+    let answer = run("sh", &["-c", &dry])?;
+    ensure!(answer.trim().is_empty(), "bgpd: {answer}");
     lab.passed();
     Ok(())
 }
