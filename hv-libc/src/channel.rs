@@ -83,7 +83,11 @@ fn connect() -> Result<i32, Errno> {
     let lost = |e: Errno| {
         if !COMPLAINED.swap(true, Ordering::Relaxed) {
             let path = std::str::from_utf8(path()).unwrap_or("?");
-            sys::complain(&["virtd does not answer at ", path, ": calls on the BGP port fail until it does (is it running?)"]);
+            sys::complain(&[
+                "virtd does not answer at ",
+                path,
+                ": calls on the BGP port fail until it does (is it running?)",
+            ]);
         }
         e
     };
@@ -120,7 +124,13 @@ fn connect() -> Result<i32, Errno> {
 
 /// One request over one channel; the answer comes over a socket of its own, so that parent and child never take each other's.
 /// Gives the answer's length in `buf`.
-fn exchange(fd: i32, request: &Request<'_>, end: Option<i32>, wait_ms: i32, buf: &mut [u8; MAX_MESSAGE]) -> Result<usize, Errno> {
+fn exchange(
+    fd: i32,
+    request: &Request<'_>,
+    end: Option<i32>,
+    wait_ms: i32,
+    buf: &mut [u8; MAX_MESSAGE],
+) -> Result<usize, Errno> {
     let n = request.encode(buf).map_err(|_| libc::EINVAL)?;
     let (ours, theirs) = sys::pair(libc::SOCK_SEQPACKET)?;
     let fds = [end.unwrap_or(theirs), theirs];
@@ -148,7 +158,12 @@ fn decode(buf: &[u8; MAX_MESSAGE], n: usize) -> Result<Reply<'_>, Errno> {
 ///
 /// # Errors
 /// ENETDOWN where virtd cannot be reached: never silently native. ETIMEDOUT where it does not answer.
-pub fn ask<'b>(request: &Request<'_>, end: Option<i32>, forever: bool, buf: &'b mut [u8; MAX_MESSAGE]) -> Result<Reply<'b>, Errno> {
+pub fn ask<'b>(
+    request: &Request<'_>,
+    end: Option<i32>,
+    forever: bool,
+    buf: &'b mut [u8; MAX_MESSAGE],
+) -> Result<Reply<'b>, Errno> {
     let wait = if forever { -1 } else { ANSWER_MS };
     let fd = FD.load(Ordering::Acquire);
     let ours = fd >= 0 && sys::cookie(fd) == COOKIE.load(Ordering::Relaxed);

@@ -2,7 +2,13 @@
 //!
 //! redhook's macro writes unsafe code without comments and resolves each real function on its first use; `resolve` uses
 //! each once in the constructor, because dlsym may lock and allocate.
-#![allow(clippy::undocumented_unsafe_blocks, clippy::missing_safety_doc, unsafe_op_in_unsafe_fn, static_mut_refs, missing_docs)]
+#![allow(
+    clippy::undocumented_unsafe_blocks,
+    clippy::missing_safety_doc,
+    unsafe_op_in_unsafe_fn,
+    static_mut_refs,
+    missing_docs
+)]
 #![allow(missing_abi)]
 
 use crate::redirect::{self, Outcome};

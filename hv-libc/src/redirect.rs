@@ -127,7 +127,9 @@ fn finish_swap(fd: c_int, daemon: c_int, entry: &Entry, asked: Result<(), Errno>
 /// listen on what bind has made ours; possibly in another process, after chroot and setuid.
 pub fn listen(fd: c_int, backlog: c_int) -> Outcome {
     match ours(fd) {
-        Some(e) if e.kind == Kind::Listener => ask(&Request::Listen { socket: e.cookie, backlog }, None, false).map(|()| 0).into(),
+        Some(e) if e.kind == Kind::Listener => {
+            ask(&Request::Listen { socket: e.cookie, backlog }, None, false).map(|()| 0).into()
+        }
         _ => Native,
     }
 }
@@ -199,7 +201,11 @@ fn dial(fd: c_int, remote: SocketAddr) -> Outcome {
     }
     // Not writable until the broker has read the filler away: what a TCP socket is while its SYN is out.
     let filler_len = if nonblocking { sys::fill(daemon) } else { 0 };
-    let asked = ask(&Request::Connect { socket: cookie, local, remote, filler_len, options: entry.options() }, Some(broker), !nonblocking);
+    let asked = ask(
+        &Request::Connect { socket: cookie, local, remote, filler_len, options: entry.options() },
+        Some(broker),
+        !nonblocking,
+    );
     sys::close(broker);
     let asked = match asked {
         Err(libc::EINPROGRESS) if nonblocking => Ok(()),
@@ -286,9 +292,14 @@ fn recorded(level: c_int, name: c_int) -> bool {
     match level {
         libc::IPPROTO_IP | libc::IPPROTO_IPV6 => true,
         libc::IPPROTO_TCP => {
-            matches!(name, libc::TCP_MD5SIG | TCP_MD5SIG_EXT | libc::TCP_NODELAY | libc::TCP_MAXSEG | libc::TCP_USER_TIMEOUT)
+            matches!(
+                name,
+                libc::TCP_MD5SIG | TCP_MD5SIG_EXT | libc::TCP_NODELAY | libc::TCP_MAXSEG | libc::TCP_USER_TIMEOUT
+            )
         }
-        libc::SOL_SOCKET => matches!(name, libc::SO_BINDTODEVICE | libc::SO_MARK | libc::SO_PRIORITY | libc::SO_REUSEPORT),
+        libc::SOL_SOCKET => {
+            matches!(name, libc::SO_BINDTODEVICE | libc::SO_MARK | libc::SO_PRIORITY | libc::SO_REUSEPORT)
+        }
         _ => false,
     }
 }
@@ -317,7 +328,14 @@ fn carried(level: c_int, name: c_int) -> bool {
 /// # Safety
 /// `value` is valid for reads of `len` octets, as setsockopt's caller promises. `real` is the real function, already bound to
 /// the arguments.
-pub unsafe fn setsockopt(fd: c_int, level: c_int, name: c_int, value: *const c_void, len: socklen_t, real: impl FnOnce() -> c_int) -> Outcome {
+pub unsafe fn setsockopt(
+    fd: c_int,
+    level: c_int,
+    name: c_int,
+    value: *const c_void,
+    len: socklen_t,
+    real: impl FnOnce() -> c_int,
+) -> Outcome {
     if !channel::active() || !emulated(level, name) || value.is_null() || len as usize > MAX_OPTION_LEN {
         return Native;
     }

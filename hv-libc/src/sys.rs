@@ -33,7 +33,9 @@ fn check(r: c_long) -> Result<c_int, Errno> {
 pub fn pair(kind: c_int) -> Result<(c_int, c_int), Errno> {
     let mut fds = [0 as c_int; 2];
     // SAFETY: `fds` has room for the two numbers.
-    check(unsafe { libc::syscall(libc::SYS_socketpair, libc::AF_UNIX, kind | libc::SOCK_CLOEXEC, 0, fds.as_mut_ptr()) })?;
+    check(unsafe {
+        libc::syscall(libc::SYS_socketpair, libc::AF_UNIX, kind | libc::SOCK_CLOEXEC, 0, fds.as_mut_ptr())
+    })?;
     Ok((fds[0], fds[1]))
 }
 
@@ -53,7 +55,9 @@ pub fn int_option(fd: c_int, level: c_int, name: c_int) -> Option<c_int> {
 fn option<T>(fd: c_int, level: c_int, name: c_int, value: &mut T) -> Option<usize> {
     let mut len = mem::size_of::<T>() as socklen_t;
     // SAFETY: `value` has room for `len` octets, and every caller's T is a plain number, valid whatever is written.
-    let r = unsafe { libc::syscall(libc::SYS_getsockopt, fd, level, name, (value as *mut T).cast::<c_void>(), &raw mut len) };
+    let r = unsafe {
+        libc::syscall(libc::SYS_getsockopt, fd, level, name, (value as *mut T).cast::<c_void>(), &raw mut len)
+    };
     (r == 0).then_some(len as usize)
 }
 
@@ -66,7 +70,8 @@ pub fn cookie(fd: c_int) -> u64 {
 /// SO_NETNS_COOKIE of this process; 0 where the kernel has none.
 pub fn netns_cookie() -> u64 {
     // SAFETY: no memory is passed.
-    let fd = unsafe { libc::syscall(libc::SYS_socket, libc::AF_INET, libc::SOCK_DGRAM | libc::SOCK_CLOEXEC, 0) } as c_int;
+    let fd =
+        unsafe { libc::syscall(libc::SYS_socket, libc::AF_INET, libc::SOCK_DGRAM | libc::SOCK_CLOEXEC, 0) } as c_int;
     if fd < 0 {
         return 0;
     }
@@ -210,7 +215,11 @@ pub fn receive_with_fd(fd: c_int, bytes: &mut [u8], flags: c_int) -> Result<(usi
             None
         } else {
             let mut got: c_int = -1;
-            std::ptr::copy_nonoverlapping(libc::CMSG_DATA(header), (&raw mut got).cast::<u8>(), mem::size_of::<c_int>());
+            std::ptr::copy_nonoverlapping(
+                libc::CMSG_DATA(header),
+                (&raw mut got).cast::<u8>(),
+                mem::size_of::<c_int>(),
+            );
             Some(got)
         }
     };
@@ -229,7 +238,8 @@ pub fn connect_path(path: &[u8]) -> Result<c_int, Errno> {
         *to = *from as libc::c_char;
     }
     // SAFETY: no memory is passed.
-    let fd = check(unsafe { libc::syscall(libc::SYS_socket, libc::AF_UNIX, libc::SOCK_SEQPACKET | libc::SOCK_CLOEXEC, 0) })?;
+    let fd =
+        check(unsafe { libc::syscall(libc::SYS_socket, libc::AF_UNIX, libc::SOCK_SEQPACKET | libc::SOCK_CLOEXEC, 0) })?;
     let len = mem::size_of::<libc::sockaddr_un>();
     // SAFETY: `sun` is a whole sockaddr_un.
     match check(unsafe { libc::syscall(libc::SYS_connect, fd, &raw const sun, len) }) {
@@ -242,7 +252,12 @@ pub fn connect_path(path: &[u8]) -> Result<c_int, Errno> {
 }
 
 /// getsockname or bind with a sockaddr_storage of ours, by raw system call number.
-pub fn with_address(call: c_long, fd: c_int, storage: &mut libc::sockaddr_storage, len: &mut socklen_t) -> Result<(), Errno> {
+pub fn with_address(
+    call: c_long,
+    fd: c_int,
+    storage: &mut libc::sockaddr_storage,
+    len: &mut socklen_t,
+) -> Result<(), Errno> {
     let pointer: *mut libc::sockaddr_storage = storage;
     // SAFETY: `storage` has room for any address; bind takes the length by value, getsockname by pointer.
     let r = unsafe {

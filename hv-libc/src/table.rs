@@ -46,7 +46,8 @@ pub struct Entry {
 }
 
 impl Entry {
-    const EMPTY: Entry = Entry { cookie: 0, kind: Kind::Free, local: None, remote: None, options: [0; OPTION_BYTES], used: 0 };
+    const EMPTY: Entry =
+        Entry { cookie: 0, kind: Kind::Free, local: None, remote: None, options: [0; OPTION_BYTES], used: 0 };
 
     /// A socket about which nothing else is known.
     pub fn new(cookie: u64, kind: Kind, local: Option<SocketAddr>, remote: Option<SocketAddr>) -> Entry {

@@ -106,7 +106,11 @@ fn a_killed_instance_is_not_noticed_and_comes_back_level() {
     sim.start_instance(0);
     sim.run(5 * SECOND);
     let heard: Vec<_> = sim.instances[0].heard.iter().filter(|h| h.0 == 1).flat_map(|h| h.1.clone()).collect();
-    assert_eq!(heard, vec![prefix("192.0.2.0/25"), prefix(P)], "what stands in the store, not what was withdrawn meanwhile");
+    assert_eq!(
+        heard,
+        vec![prefix("192.0.2.0/25"), prefix(P)],
+        "what stands in the store, not what was withdrawn meanwhile"
+    );
     assert!(sim.instances[0].eor_heard >= 1);
     assert_eq!(sim.events_of("leg-level").len(), 1, "{:?}", sim.events_of("leg-level"));
     assert_eq!(sim.peers[&2].updates, before.1 + 2, "the peer heard of the live changes and of nothing else");
@@ -154,7 +158,9 @@ fn a_mute_instance_loses_its_leg_and_nothing_else_happens() {
     let mut sim = router(Strategy::ContinuousMajority);
     sim.instances[1].fault.mute = true;
     sim.run(12 * SECOND);
-    assert!(sim.events_of("leg-fault").iter().any(|e| e.instance.as_deref() == Some("i1") && e.text.contains("hold time")));
+    assert!(
+        sim.events_of("leg-fault").iter().any(|e| e.instance.as_deref() == Some("i1") && e.text.contains("hold time"))
+    );
     sim.announce(1, &[P], &[64501]);
     sim.run(SECOND);
     assert_eq!(sim.table(2).len(), 1);
@@ -182,7 +188,10 @@ fn bad_bytes_of_an_instance_cost_that_leg_only() {
         let mut sim = router(Strategy::ContinuousMajority);
         sim.leg_sends(2, 2, bytes);
         sim.run(SECOND / 2);
-        let told = sim.events.iter().filter(|e| e.instance.as_deref() == Some("i2") && e.kind.starts_with("leg-") && e.kind != "leg-up");
+        let told = sim
+            .events
+            .iter()
+            .filter(|e| e.instance.as_deref() == Some("i2") && e.kind.starts_with("leg-") && e.kind != "leg-up");
         assert_eq!(told.count(), 1, "{bytes:02x?}: {:?}", sim.events);
         sim.announce(1, &[P], &[64501]);
         sim.run(5 * SECOND);
@@ -222,7 +231,11 @@ fn bad_bytes_of_a_peer_get_the_code_the_rfc_names_and_end_that_session_only() {
         ("length 65535", header(65535, 2), (1, 2)),
         ("type 9", header(19, 9), (1, 3)),
         ("keepalive with a body", header(20, 4).into_iter().chain([0]).collect(), (1, 2)),
-        ("an OPEN out of place", header(29, 1).into_iter().chain([4, 0xfb, 0xf5, 0, 90, 10, 0, 0, 1, 0]).collect(), (5, 3)),
+        (
+            "an OPEN out of place",
+            header(29, 1).into_iter().chain([4, 0xfb, 0xf5, 0, 90, 10, 0, 0, 1, 0]).collect(),
+            (5, 3),
+        ),
         ("NLRI /33", nlri_33, (3, 10)),
         ("withdrawn length past the end", header(23, 2).into_iter().chain([0xff, 0xff, 0, 0]).collect(), (3, 1)),
     ];
@@ -233,7 +246,11 @@ fn bad_bytes_of_a_peer_get_the_code_the_rfc_names_and_end_that_session_only() {
         sim.run(SECOND);
         let n = &sim.peers[&1].notifications;
         assert_eq!(n.iter().map(|n| (n.code, n.subcode)).collect::<Vec<_>>(), vec![code], "{name}");
-        assert_eq!((sim.peers[&2].closed, sim.peers[&2].notifications.len()), (0, 0), "{name}: the other session goes on");
+        assert_eq!(
+            (sim.peers[&2].closed, sim.peers[&2].notifications.len()),
+            (0, 0),
+            "{name}: the other session goes on"
+        );
         assert!(sim.instances.iter().all(|i| i.heard.iter().all(|h| h.0 == 2)), "{name}: no instance ever saw it");
     }
 }
@@ -324,7 +341,7 @@ fn history(seed: u64, strategy: Strategy) -> Sim {
     let mut sick: Option<(usize, bool)> = None;
     for _ in 0..60 {
         let p = format!("10.{}.0.0/16", rng.random_range(0..12));
-        let feeder = 1 + u8::from(prefix(&p).octets()[1] % 2 == 0);
+        let feeder = 1 + u8::from(prefix(&p).octets()[1] & 1 == 0);
         match rng.random_range(0..10) {
             0..=4 => {
                 let path = vec![64500 + u32::from(feeder), rng.random_range(65000..65010)];
@@ -371,7 +388,9 @@ fn history(seed: u64, strategy: Strategy) -> Sim {
 #[test]
 fn seeded_histories_end_in_what_the_peers_said() {
     for seed in 0..150 {
-        for strategy in [Strategy::WaitForConsensus, Strategy::ContinuousMajority, Strategy::MasterSlave, Strategy::FirstK] {
+        for strategy in
+            [Strategy::WaitForConsensus, Strategy::ContinuousMajority, Strategy::MasterSlave, Strategy::FirstK]
+        {
             let sim = history(seed, strategy);
             if strategy == Strategy::WaitForConsensus || strategy == Strategy::ContinuousMajority {
                 assert!(sim.peers[&3].history.iter().all(|(_, med, _)| *med != Some(666)), "seed {seed}: a lie left");

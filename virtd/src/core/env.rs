@@ -197,7 +197,7 @@ impl Env {
 
     /// A quorum of the configured voters.
     pub fn quorum(&self) -> usize {
-        self.voters.len() as usize / 2 + 1
+        self.voters.len() / 2 + 1
     }
 
     /// Tells the operator about a session.

@@ -11,6 +11,7 @@
 //! | `query` | virtctl's answers |
 //!
 //! Nothing here reads a clock or an fd; the same inputs give the same outputs.
+#![forbid(unsafe_code)]
 
 pub mod io;
 
@@ -75,7 +76,10 @@ impl Core {
         self.env.now = self.env.now.max(now);
         let from = out.len();
         match input {
-            Input::InstanceAttached { .. } | Input::InstanceDetached { .. } | Input::Listening { .. } | Input::ListenerClosed { .. } => {
+            Input::InstanceAttached { .. }
+            | Input::InstanceDetached { .. }
+            | Input::Listening { .. }
+            | Input::ListenerClosed { .. } => {
                 self.instance_input(input, out);
             }
             input if self.native.is_some() => {
@@ -126,7 +130,9 @@ impl Core {
                     s.attached = true;
                     let name = s.name.clone();
                     let text = format!("{name} attached (process {pid})");
-                    out.push(Output::Event(Event::new(now, "instance-attached", Severity::Info, text).with_instance(&name)));
+                    out.push(Output::Event(
+                        Event::new(now, "instance-attached", Severity::Info, text).with_instance(&name),
+                    ));
                 }
             }
             Input::InstanceDetached { instance } => {
@@ -178,14 +184,12 @@ impl Core {
                 self.legs.remove(&leg);
             }
             Input::LegDrained { leg, queued } => self.on_leg(leg, |s, env| s.leg_drained(leg, queued, env, out)),
-            Input::Tick => {
-                if env_now >= self.next_tick {
-                    self.next_tick = env_now + session::TICK_US;
-                    for s in &mut self.sessions {
-                        s.tick(&mut self.env, out);
-                    }
-                    self.env.prune_recent_sometimes();
+            Input::Tick if env_now >= self.next_tick => {
+                self.next_tick = env_now + session::TICK_US;
+                for s in &mut self.sessions {
+                    s.tick(&mut self.env, out);
                 }
+                self.env.prune_recent_sometimes();
             }
             _ => {}
         }
@@ -214,7 +218,9 @@ impl Core {
             if self.told_strangers.len() < MAX_SESSIONS && self.told_strangers.insert(peer, ()).is_none() {
                 let text = match known {
                     true => format!("{} is refused: {MAX_SESSIONS} sessions exist already", peer.ip()),
-                    false => format!("{} is refused: no [[peer]] names it; add one, or set accept_any = true", peer.ip()),
+                    false => {
+                        format!("{} is refused: no [[peer]] names it; add one, or set accept_any = true", peer.ip())
+                    }
                 };
                 self.env.tell(out, "peer-refused", Severity::Warning, &peer, text);
             }

@@ -28,18 +28,30 @@ pub fn prefix(s: &str) -> Prefix {
 }
 
 fn open(asn: u32, id: Ipv4Addr, hold: u16) -> Bytes {
-    let capabilities = vec![Capability::Multiprotocol(Family::IPV4_UNICAST), Capability::RouteRefresh, Capability::FourOctetAs(asn)];
+    let capabilities =
+        vec![Capability::Multiprotocol(Family::IPV4_UNICAST), Capability::RouteRefresh, Capability::FourOctetAs(asn)];
     Open { asn, hold_time_s: hold, router_id: id, capabilities }.encode()
 }
 
 /// An UPDATE message; `style` changes how it is written, never what it means.
-pub fn update(prefixes: &[Prefix], withdrawn: &[Prefix], path: &[u32], next_hop: Ipv4Addr, med: Option<u32>, style: usize) -> Bytes {
+pub fn update(
+    prefixes: &[Prefix],
+    withdrawn: &[Prefix],
+    path: &[u32],
+    next_hop: Ipv4Addr,
+    med: Option<u32>,
+    style: usize,
+) -> Bytes {
     let mut attributes: Vec<Vec<u8>> = Vec::new();
     if !prefixes.is_empty() {
         let mut as_path = vec![2, path.len() as u8];
         path.iter().for_each(|a| as_path.extend(a.to_be_bytes()));
         attributes.push(vec![0x40, attr::ORIGIN, 1, 0]);
-        let mut a = if style == 1 { vec![0x50, attr::AS_PATH, 0, as_path.len() as u8] } else { vec![0x40, attr::AS_PATH, as_path.len() as u8] };
+        let mut a = if style == 1 {
+            vec![0x50, attr::AS_PATH, 0, as_path.len() as u8]
+        } else {
+            vec![0x40, attr::AS_PATH, as_path.len() as u8]
+        };
         a.extend(as_path);
         attributes.push(a);
         let mut nh = vec![0x40, attr::NEXT_HOP, 4];
@@ -55,7 +67,9 @@ pub fn update(prefixes: &[Prefix], withdrawn: &[Prefix], path: &[u32], next_hop:
         }
     }
     let nlri = |list: &[Prefix]| -> Vec<u8> {
-        list.iter().flat_map(|p| std::iter::once(p.len()).chain(p.octets().iter().copied()).collect::<Vec<u8>>()).collect()
+        list.iter()
+            .flat_map(|p| std::iter::once(p.len()).chain(p.octets().iter().copied()).collect::<Vec<u8>>())
+            .collect()
     };
     let (w, a, n) = (nlri(withdrawn), attributes.concat(), nlri(prefixes));
     let mut m = vec![0xff; 16];
@@ -159,7 +173,12 @@ impl Sim {
         self.instances[i] = SimInstance { listening: true, ..SimInstance::default() };
         self.input(Input::InstanceAttached { instance: InstanceId(i as u8), pid: 100 + i as u32 });
         let local = "0.0.0.0:179".parse().expect("an address");
-        self.input(Input::Listening { instance: InstanceId(i as u8), listener: ListenerId(1000 + 2 * i as u64 + 1), local, v6_only: false });
+        self.input(Input::Listening {
+            instance: InstanceId(i as u8),
+            listener: ListenerId(1000 + 2 * i as u64 + 1),
+            local,
+            v6_only: false,
+        });
     }
 
     /// The instance's process dies: every leg and the listening socket close.
@@ -296,7 +315,8 @@ impl Sim {
             self.now = deadline.min(self.next_keepalive).min(end);
             if self.now >= self.next_keepalive {
                 self.next_keepalive += 2_000_000;
-                let up: Vec<u8> = self.peers.iter().filter(|(_, p)| p.established && !p.silent).map(|(n, _)| *n).collect();
+                let up: Vec<u8> =
+                    self.peers.iter().filter(|(_, p)| p.established && !p.silent).map(|(n, _)| *n).collect();
                 up.into_iter().for_each(|n| self.peer_sends(n, &keepalive()));
                 let alive = self.instances.iter().filter(|i| !i.fault.mute);
                 let legs: Vec<u64> = alive.flat_map(|i| i.legs.iter().filter(|l| l.up).map(|l| l.id)).collect();
@@ -355,7 +375,8 @@ impl SimInstance {
                 let path = path_of(&u);
                 let mut changes: Vec<(Prefix, Option<Vec<u32>>)> = u.withdrawn.map(|p| (p, None)).collect();
                 changes.extend(u.nlri.map(|p| (p, Some(path.clone()))));
-                let others: Vec<(u64, u8)> = self.legs.iter().filter(|l| l.up && l.peer != from).map(|l| (l.id, l.peer)).collect();
+                let others: Vec<(u64, u8)> =
+                    self.legs.iter().filter(|l| l.up && l.peer != from).map(|l| (l.id, l.peer)).collect();
                 let mut answers = Vec::new();
                 for (prefix, path) in changes {
                     match &path {
@@ -418,8 +439,14 @@ impl SimPeer {
 }
 
 fn path_of(u: &Update<'_>) -> Vec<u32> {
-    let value = Attributes::new(u.attributes).flatten().find(|a| a.code == attr::AS_PATH).map(|a| a.value).unwrap_or_default();
-    value.get(2..).unwrap_or_default().chunks(4).map(|c| u32::from_be_bytes(c.try_into().expect("four octets"))).collect()
+    let value =
+        Attributes::new(u.attributes).flatten().find(|a| a.code == attr::AS_PATH).map(|a| a.value).unwrap_or_default();
+    value
+        .get(2..)
+        .unwrap_or_default()
+        .chunks(4)
+        .map(|c| u32::from_be_bytes(c.try_into().expect("four octets")))
+        .collect()
 }
 
 fn med_of(u: &Update<'_>) -> Option<u32> {

@@ -3,9 +3,9 @@
 use super::*;
 use crate::event::Severity;
 use replay::level;
+use wire::bgp::encode;
 use wire::bgp::frame::{self, Message, MessageType};
 use wire::bgp::message::{self, RefreshKind, RouteRefresh};
-use wire::bgp::encode;
 
 /// First wait before an instance is offered a leg again; doubles up to the cap.
 const OFFER_BACKOFF_US: Micros = 1_000_000;

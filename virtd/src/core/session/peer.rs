@@ -13,7 +13,14 @@ use wire::bgp::{Prefix, encode};
 
 impl Session {
     /// The peer connected to us.
-    pub fn accepted(&mut self, conn: ConnId, peer: SocketAddr, local: SocketAddr, env: &mut Env, out: &mut Vec<Output>) {
+    pub fn accepted(
+        &mut self,
+        conn: ConnId,
+        peer: SocketAddr,
+        local: SocketAddr,
+        env: &mut Env,
+        out: &mut Vec<Output>,
+    ) {
         let wanted =
             self.seats.iter().enumerate().any(|(i, s)| s.leg.is_some() || env.listener_for(i, local.ip()).is_some());
         if !wanted {
@@ -55,7 +62,14 @@ impl Session {
         }
     }
 
-    pub(super) fn add_ext(&mut self, id: ConnId, dialled: bool, local: Option<SocketAddr>, remote: SocketAddr, now: Micros) {
+    pub(super) fn add_ext(
+        &mut self,
+        id: ConnId,
+        dialled: bool,
+        local: Option<SocketAddr>,
+        remote: SocketAddr,
+        now: Micros,
+    ) {
         self.exts.push(Ext {
             id,
             dialled,
@@ -91,7 +105,7 @@ impl Session {
         let ready = self.seats.iter().enumerate().filter(|(i, s)| voters.contains(*i as u8) && sits(s)).count();
         let known =
             self.seats.iter().enumerate().filter(|(i, s)| voters.contains(*i as u8) && s.open.is_some()).count();
-        let all = voters.len() as usize;
+        let all = voters.len();
         let waited = env.now >= since + Micros::from(env.config.timers.open_wait_ms) * 1000;
         // After a quorum's Cease the session comes back only when a quorum wants it (DESIGN decision 7).
         let ceased = self.seats.iter().filter(|s| s.ceased.is_some()).count();
