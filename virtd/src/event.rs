@@ -55,7 +55,16 @@ pub struct Event {
 impl Event {
     /// An event about nothing in particular; add what it is about with the `with_` functions.
     pub fn new(at_us: u64, kind: &'static str, severity: Severity, text: impl Into<String>) -> Event {
-        Event { at_us, kind, severity, session: None, instance: None, prefix: None, said: Vec::new(), text: text.into() }
+        Event {
+            at_us,
+            kind,
+            severity,
+            session: None,
+            instance: None,
+            prefix: None,
+            said: Vec::new(),
+            text: text.into(),
+        }
     }
 
     /// Names the session.

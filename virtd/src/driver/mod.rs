@@ -210,7 +210,8 @@ impl<B: Broker> Driver<B> {
             std::fs::create_dir_all(dir).with_context(|| format!("cannot make {}", dir.display()))?;
         }
         let path = config.shim_socket.display().to_string();
-        let shims = shim::listen_on(&config.shim_socket).with_context(|| format!("cannot open the shim's socket {path}"))?;
+        let shims =
+            shim::listen_on(&config.shim_socket).with_context(|| format!("cannot open the shim's socket {path}"))?;
         // Instances may run as users of their own; who may use it is decided by SO_PEERCRED.
         std::fs::set_permissions(&config.shim_socket, std::os::unix::fs::PermissionsExt::from_mode(0o666))
             .with_context(|| format!("cannot set the mode of {path}"))?;
@@ -531,7 +532,8 @@ impl<B: Broker> Driver<B> {
                 let queued = l.stream.queued();
                 if (queued > 0) != l.wants_write {
                     l.wants_write = queued > 0;
-                    let interest = if queued > 0 { Interest::READABLE | Interest::WRITABLE } else { Interest::READABLE };
+                    let interest =
+                        if queued > 0 { Interest::READABLE | Interest::WRITABLE } else { Interest::READABLE };
                     let fd = l.stream.io.as_raw_fd();
                     let _ = self.poll.registry().reregister(&mut SourceFd(&fd), l.token, interest);
                 }
@@ -573,7 +575,9 @@ impl<B: Broker> Driver<B> {
                     self.again.extend((!pause).then_some(l.token));
                 }
             }
-            Output::OfferLeg { leg, listener, peer, local, conn, .. } => self.offer_leg(leg, listener, peer, local, conn),
+            Output::OfferLeg { leg, listener, peer, local, conn, .. } => {
+                self.offer_leg(leg, listener, peer, local, conn)
+            }
             Output::LegConnected { leg, local, peer, conn } => self.leg_connected(leg, local, peer, conn),
             Output::LegRefused { leg, errno } => self.leg_refused(leg, errno),
         }
@@ -588,7 +592,8 @@ impl<B: Broker> Driver<B> {
                 for (level, name, value) in list {
                     agreed.set(instance.0, *level, *name, value);
                     if let Err(e) = sys::set_option(socket, *level, *name, value) {
-                        complaint = Some(format!("{} for {} was not accepted: {e}", options::name(*level, *name), peer.ip()));
+                        complaint =
+                            Some(format!("{} for {} was not accepted: {e}", options::name(*level, *name), peer.ip()));
                     }
                 }
             }

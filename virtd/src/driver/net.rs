@@ -8,7 +8,8 @@ use std::net::{SocketAddr, TcpStream};
 const BACKLOG: i32 = 1024;
 
 fn tcp(for_address: SocketAddr) -> io::Result<Socket> {
-    let socket = Socket::new(Domain::for_address(for_address), Type::STREAM.nonblocking().cloexec(), Some(Protocol::TCP))?;
+    let socket =
+        Socket::new(Domain::for_address(for_address), Type::STREAM.nonblocking().cloexec(), Some(Protocol::TCP))?;
     socket.set_tcp_nodelay(true)?;
     Ok(socket)
 }

@@ -13,10 +13,13 @@ impl<B: Broker> Driver<B> {
         loop {
             match shim::accept(&self.shims) {
                 Ok((_, uid)) if !self.allowed_uids.contains(&uid) => {
-                    let text = format!("a process of user {uid} wanted to be an instance: name that user in its [[instance]]");
+                    let text =
+                        format!("a process of user {uid} wanted to be an instance: name that user in its [[instance]]");
                     self.warn("shim-refused", text);
                 }
-                Ok(_) if self.channels.len() >= MAX_CHANNELS => self.warn("shim-refused", format!("{MAX_CHANNELS} channels are open")),
+                Ok(_) if self.channels.len() >= MAX_CHANNELS => {
+                    self.warn("shim-refused", format!("{MAX_CHANNELS} channels are open"))
+                }
                 Ok((fd, _)) => {
                     let id = self.fresh_id();
                     match self.register(fd.as_raw_fd(), Source::Channel(id), false) {
@@ -40,7 +43,10 @@ impl<B: Broker> Driver<B> {
                     match Request::decode(bytes) {
                         Ok(request) => self.request(id, &request, fds),
                         Err(_) => {
-                            self.warn("shim-refused", "a control channel carried what is no message of the shim".to_owned());
+                            self.warn(
+                                "shim-refused",
+                                "a control channel carried what is no message of the shim".to_owned(),
+                            );
                             return self.channel_closed(id);
                         }
                     }
@@ -75,8 +81,15 @@ impl<B: Broker> Driver<B> {
                 let id = ListenerId(self.fresh_id());
                 match self.register(end.as_raw_fd(), Source::Listening(id), false) {
                     Ok(token) => {
-                        let listening =
-                            Listening { end, token, instance, cookie: *socket, local: *local, v6_only: *v6_only, active: false };
+                        let listening = Listening {
+                            end,
+                            token,
+                            instance,
+                            cookie: *socket,
+                            local: *local,
+                            v6_only: *v6_only,
+                            active: false,
+                        };
                         self.named.insert(*socket, Named::Listening(id));
                         self.listening.insert(id, listening);
                         for o in options.iter() {
@@ -94,7 +107,9 @@ impl<B: Broker> Driver<B> {
                 self.connect(to, end, instance, *socket, *local, *remote, *filler_len, wanted);
             }
             (Request::SetOption { socket, option }, _) => self.set_option(&to, instance, *socket, option),
-            (Request::GetOption { socket, level, name, max_len }, _) => self.get_option(&to, *socket, *level, *name, *max_len),
+            (Request::GetOption { socket, level, name, max_len }, _) => {
+                self.get_option(&to, *socket, *level, *name, *max_len)
+            }
             (Request::SocketError { socket }, _) => self.socket_error(&to, *socket),
             (Request::Names { socket }, _) => self.names(&to, *socket),
             (Request::Bind { .. } | Request::Connect { .. } | Request::Hello { .. }, _) => {
@@ -106,12 +121,12 @@ impl<B: Broker> Driver<B> {
     fn hello(&mut self, channel: u64, to: &OwnedFd, version: u16, name: &str, pid: u32, netns_cookie: u64) {
         let known = self.config.instances.iter().position(|i| i.name == name);
         let refusal = match known {
-            _ if version != PROTOCOL_VERSION => {
-                Some(format!("libhvlibc.so speaks version {version}, virtd {PROTOCOL_VERSION}: install both from the same build"))
-            }
-            _ if netns_cookie != 0 && self.netns_cookie != 0 && netns_cookie != self.netns_cookie => {
-                Some(format!("instance {name:?} runs in another network namespace than virtd: one virtd serves one namespace"))
-            }
+            _ if version != PROTOCOL_VERSION => Some(format!(
+                "libhvlibc.so speaks version {version}, virtd {PROTOCOL_VERSION}: install both from the same build"
+            )),
+            _ if netns_cookie != 0 && self.netns_cookie != 0 && netns_cookie != self.netns_cookie => Some(format!(
+                "instance {name:?} runs in another network namespace than virtd: one virtd serves one namespace"
+            )),
             None => {
                 let names: Vec<&str> = self.config.instances.iter().map(|i| i.name.as_str()).collect();
                 Some(format!("no [[instance]] is named {name:?} (HV_INSTANCE); configured: {}", names.join(", ")))
@@ -221,7 +236,14 @@ impl<B: Broker> Driver<B> {
         }
     }
 
-    pub(super) fn offer_leg(&mut self, id: LegId, listener: ListenerId, peer: SocketAddr, local: SocketAddr, conn: Option<ConnId>) {
+    pub(super) fn offer_leg(
+        &mut self,
+        id: LegId,
+        listener: ListenerId,
+        peer: SocketAddr,
+        local: SocketAddr,
+        conn: Option<ConnId>,
+    ) {
         let offered = self.try_offer(id, listener, peer, local, conn);
         if offered.is_err() {
             self.drop_leg(id);
@@ -229,7 +251,14 @@ impl<B: Broker> Driver<B> {
         }
     }
 
-    fn try_offer(&mut self, id: LegId, on: ListenerId, peer: SocketAddr, local: SocketAddr, conn: Option<ConnId>) -> Result<()> {
+    fn try_offer(
+        &mut self,
+        id: LegId,
+        on: ListenerId,
+        peer: SocketAddr,
+        local: SocketAddr,
+        conn: Option<ConnId>,
+    ) -> Result<()> {
         let (ours, theirs) = shim::leg_pair()?;
         let cookie = sys::cookie(&theirs);
         let l = self.listening.get(&on).context("the listening socket is gone")?;
@@ -261,7 +290,11 @@ impl<B: Broker> Driver<B> {
             options::Outcome::Same => return,
             options::Outcome::Apply => match sys::set_option(&p.stream.io, level, name, value) {
                 Ok(()) => return,
-                Err(e) => format!("{} set by {} was not accepted: {e}", options::name(level, name), self.instance_name(instance)),
+                Err(e) => format!(
+                    "{} set by {} was not accepted: {e}",
+                    options::name(level, name),
+                    self.instance_name(instance)
+                ),
             },
             options::Outcome::Differs(first) => format!(
                 "{} and {} set {} differently for the same peer; what {} set stays: configure the same",

@@ -3,8 +3,8 @@
 
 use super::sys;
 use nix::sys::socket::{
-    AddressFamily, Backlog, ControlMessage, ControlMessageOwned, MsgFlags, SockFlag, SockType, UnixAddr, accept4, bind, getsockopt,
-    listen, recvmsg, send, sendmsg, socket, socketpair, sockopt,
+    AddressFamily, Backlog, ControlMessage, ControlMessageOwned, MsgFlags, SockFlag, SockType, UnixAddr, accept4, bind,
+    getsockopt, listen, recvmsg, send, sendmsg, socket, socketpair, sockopt,
 };
 use std::io::{self, IoSlice, IoSliceMut};
 use std::os::fd::{AsRawFd, OwnedFd};
@@ -93,6 +93,7 @@ pub fn offer(listening: &OwnedFd, accepted: &Accepted, end: &OwnedFd) -> io::Res
     let slices = [IoSlice::new(buf.get(..n).unwrap_or_default())];
     let fds = [end.as_raw_fd()];
     let rights = [ControlMessage::ScmRights(&fds)];
-    sendmsg::<()>(listening.as_raw_fd(), &slices, &rights, MsgFlags::MSG_DONTWAIT | MsgFlags::MSG_NOSIGNAL, None).map_err(io)?;
+    sendmsg::<()>(listening.as_raw_fd(), &slices, &rights, MsgFlags::MSG_DONTWAIT | MsgFlags::MSG_NOSIGNAL, None)
+        .map_err(io)?;
     Ok(())
 }

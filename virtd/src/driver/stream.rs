@@ -83,7 +83,15 @@ pub struct Stream {
 impl Stream {
     /// Wraps a non-blocking socket.
     pub fn new(io: Io) -> Stream {
-        Stream { io, rx: BytesMut::new(), tx: VecDeque::new(), queued: 0, paused: false, closing: None, half_closed: false }
+        Stream {
+            io,
+            rx: BytesMut::new(),
+            tx: VecDeque::new(),
+            queued: 0,
+            paused: false,
+            closing: None,
+            half_closed: false,
+        }
     }
 
     /// Octets that the kernel has not taken yet.
