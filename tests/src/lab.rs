@@ -27,6 +27,8 @@ const TERM_GRACE: Duration = Duration::from_secs(3);
 const POLL: Duration = Duration::from_millis(25);
 /// Lines of each log that a failure prints.
 const TAIL_LINES: usize = 12;
+/// Characters of each such line.
+const TAIL_COLUMNS: usize = 240;
 
 /// Waits until `condition` holds; the error names `what` and says what the last look found wrong.
 pub fn wait_for(what: &str, timeout: Duration, mut condition: impl FnMut() -> bool) -> Result<()> {
@@ -365,7 +367,8 @@ impl Lab {
             let lines: Vec<&str> = all.lines().collect();
             let _ = writeln!(text, "--- {} (last of {} lines)", log.display(), lines.len());
             for line in lines.iter().skip(lines.len().saturating_sub(TAIL_LINES)) {
-                let _ = writeln!(text, "    {line}");
+                let cut: String = line.chars().take(TAIL_COLUMNS).collect();
+                let _ = writeln!(text, "    {cut}");
             }
         }
         eprint!("{text}");
@@ -385,6 +388,24 @@ impl Drop for Lab {
             let _ = fs::remove_dir_all(&self.directory);
         }
     }
+}
+
+/// On SIGINT or SIGTERM: kills what runs in this process's namespaces, deletes them, and exits.
+pub fn clean_up_on_signal() -> Result<()> {
+    let mut signals = signal_hook::iterator::Signals::new([signal_hook::consts::SIGINT, signal_hook::consts::SIGTERM])?;
+    std::thread::spawn(move || {
+        if signals.forever().next().is_some() {
+            let own = format!("{PREFIX}-{}-", std::process::id());
+            for name in file_names(Path::new("/run/netns")).into_iter().filter(|n| n.starts_with(&own)) {
+                Netns { name }.remove();
+            }
+            for name in file_names(&std::env::temp_dir()).into_iter().filter(|n| n.starts_with(&own)) {
+                let _ = fs::remove_dir_all(std::env::temp_dir().join(name));
+            }
+            std::process::exit(130);
+        }
+    });
+    Ok(())
 }
 
 /// Removes the namespaces, and the folders of scenarios that did not fail, whose test process lives no more.

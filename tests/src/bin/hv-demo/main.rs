@@ -11,7 +11,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
 use tests::daemons::{Attach, Daemon, Instance, Lie};
-use tests::lab::{Lab, Star, wait_for};
+use tests::lab::{Lab, Star, clean_up_on_signal, wait_for};
 use tests::replayer::{Outcome, Replayer};
 use tests::router::{Options, Router};
 use wire::bgp::Prefix;
@@ -24,8 +24,10 @@ const SETTLE: Duration = Duration::from_secs(240);
 const QUIET: Duration = Duration::from_secs(4);
 /// How long a fault is left alone, for it to leak if it can.
 const FAULT: Duration = Duration::from_secs(5);
-/// Routes each neighbour makes up without `--mrt`.
+/// Routes that the first neighbour makes up without `--mrt`.
 const GENERATED: &str = "5000";
+/// The second one says the same routes and some more: on most prefixes the daemons have to choose.
+const GENERATED_MORE: &str = "8000";
 
 /// Shows one BGP router made of three daemons, and what its neighbours notice when a daemon lies or dies
 #[derive(Debug, Parser)]
@@ -38,7 +40,9 @@ struct Arguments {
 
 fn main() -> ExitCode {
     let start = Instant::now();
-    match Demo::new(start).and_then(|demo| demo.run(&Arguments::parse())) {
+    let arguments = Arguments::parse();
+    let demo = clean_up_on_signal().and_then(|()| Demo::new(start));
+    match demo.and_then(|demo| demo.run(&arguments)) {
         Ok(verdict) => {
             println!("{}", verdict.json(start.elapsed()));
             if verdict.masked() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
@@ -55,33 +59,29 @@ struct Demo {
     lab: Lab,
 }
 
-/// Three hv-replays: two that announce, one that watches.
-struct Neighbours {
-    feeds: Vec<Replayer>,
-    monitor: Replayer,
-}
+/// Three hv-replays: the one that watches, and two that announce.
+struct Neighbours(Vec<Replayer>);
 
 impl Neighbours {
     fn start(lab: &Lab, star: &Star, announce: &[Vec<String>]) -> Result<Neighbours> {
         let (watcher, players) = star.sites.split_last().context("a star without neighbours")?;
-        let mut monitor = Replayer::dial(lab, watcher, false, &["--monitor", "--events-updates"])?;
-        monitor.wait_event("session-up", UP)?;
-        let mut feeds = Vec::new();
+        let mut all = vec![Replayer::dial(lab, watcher, false, &["--monitor", "--events-updates"])?];
+        all[0].wait_event("session-up", UP)?;
         for (site, arguments) in players.iter().zip(announce) {
             let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
-            feeds.push(Replayer::dial(lab, site, false, &arguments)?);
+            all.push(Replayer::dial(lab, site, false, &arguments)?);
         }
-        feeds.iter_mut().try_for_each(|f| f.wait_event("feed-done", SETTLE))?;
-        Ok(Neighbours { feeds, monitor })
+        all.iter_mut().try_for_each(|n| n.wait_event("feed-done", SETTLE))?;
+        Ok(Neighbours(all))
+    }
+
+    /// UPDATEs that the watching one has received so far.
+    fn told(&self) -> usize {
+        self.0[0].count("update")
     }
 
     fn finish(mut self) -> Result<Vec<Outcome>> {
-        // The watcher leaves first: afterwards the others' routes are withdrawn, as they should be.
-        let mut outcomes = vec![self.monitor.finish()?];
-        for feed in &mut self.feeds {
-            outcomes.push(feed.finish()?);
-        }
-        Ok(outcomes)
+        Replayer::finish_together(&mut self.0)
     }
 }
 
@@ -96,7 +96,7 @@ impl Demo {
 
     fn run(mut self, arguments: &Arguments) -> Result<Verdict> {
         let announce = what_to_announce(arguments)?;
-        let (expected, reference) = self.reference(&announce)?;
+        let expected = self.reference(&announce)?;
 
         self.say(
             "The router: virtd, and FRR, BIRD and OpenBGPD as Debian ships them, each with LD_PRELOAD=libhvlibc.so",
@@ -109,19 +109,19 @@ impl Demo {
         self.say("Two neighbours have played their tables, a third one watches. What virtctl says:");
         self.show(&router, &["sessions"])?;
         self.show(&router, &["instances"])?;
-        let calm = neighbours.monitor.count("update");
+        let calm = neighbours.told();
 
         let prefix = judge::some_prefix(&expected).context("the reference learned no route")?;
         self.lie(&mut router, prefix)?;
         self.kill(&mut router)?;
 
         self.say("What did the neighbours notice?");
-        let told = neighbours.monitor.count("update") - calm;
+        let told = neighbours.told() - calm;
         let (votes, instances) = (router.status("votes")?, router.instances.len());
         let outcomes = neighbours.finish()?;
         let verdict = Verdict::new(&expected, &outcomes, told, votes, instances)?;
         print!("{}", verdict.text());
-        drop((router, reference));
+        drop(router);
         if verdict.masked() {
             self.lab.passed();
         }
@@ -129,7 +129,7 @@ impl Demo {
     }
 
     /// What the same neighbours learn from a single BIRD without us: the measure of lost and wrong.
-    fn reference(&self, announce: &[Vec<String>]) -> Result<(Vec<PathBuf>, Lab)> {
+    fn reference(&self, announce: &[Vec<String>]) -> Result<Vec<PathBuf>> {
         self.say("For comparison first: the same neighbours around one BIRD alone");
         let mut lab = Lab::new("demo-alone")?;
         let star = lab.star(3)?;
@@ -138,16 +138,23 @@ impl Demo {
         let neighbours = Neighbours::start(&lab, &star, announce)?;
         let mut seen = (0, Instant::now());
         wait_for("BIRD alone to come to rest", SETTLE, || {
-            let now = neighbours.monitor.count("update");
+            let now = neighbours.told();
             if now != seen.0 {
                 seen = (now, Instant::now());
             }
             seen.1.elapsed() >= QUIET
         })?;
-        let tables: Vec<PathBuf> = neighbours.finish()?.into_iter().map(|o| o.table).collect();
+        let kept = self.lab.folder("alone")?;
+        let mut tables = Vec::new();
+        for (number, outcome) in neighbours.finish()?.into_iter().enumerate() {
+            let table = kept.join(format!("{number}.json"));
+            std::fs::copy(&outcome.table, &table).context("keeping a table")?;
+            tables.push(table);
+        }
         drop(bird);
+        lab.passed();
         println!("          the watching neighbour learned {} routes", tests::replayer::table(&tables[0])?.len());
-        Ok((tables, lab))
+        Ok(tables)
     }
 
     fn show(&self, router: &Router, command: &[&str]) -> Result<()> {
@@ -195,6 +202,6 @@ fn what_to_announce(arguments: &Arguments) -> Result<Vec<Vec<String>>> {
             // The same table from two sides, as two providers would give it.
             both(&["--mrt", &file, "--replace-first-as"], &["--mrt", &file])
         }
-        None => both(&["--generate", GENERATED, "--seed", "1"], &["--generate", GENERATED, "--seed", "2"]),
+        None => both(&["--generate", GENERATED], &["--generate", GENERATED_MORE]),
     })
 }
