@@ -44,7 +44,7 @@ impl Core {
                 "asn": profile.map(|p| p.asn).or(env.config.asn),
                 "router_id": profile.map(|p| p.router_id).or(env.config.router_id),
             },
-            "strategy": format!("{:?}", env.config.vote.strategy),
+            "strategy": env.config.vote.strategy.name(),
             "k": k,
             "t_ms": env.rules.steady_ms,
             "voters": env.voters.len(),
@@ -208,7 +208,7 @@ impl super::session::Session {
         let agree = electorate.iter().filter(|i| candidates.get(usize::from(*i)) == Some(&e.winner)).count();
         let why = match e.flags & super::table::flag::NO_QUORUM {
             0 => {
-                format!("{agree} of {} say the winner to the letter ({:?})", electorate.len(), env.config.vote.strategy)
+                format!("{agree} of {} say the winner to the letter ({})", electorate.len(), env.config.vote.strategy.name())
             }
             _ => "no majority: what was published stays".to_owned(),
         };
