@@ -37,6 +37,14 @@ pub unsafe fn read(addr: *const sockaddr, len: socklen_t) -> Option<SocketAddr> 
     }
 }
 
+/// The address as an IPv6 socket shows it: IPv4 mapped into ::ffff:0:0/96.
+pub fn map(a: SocketAddr) -> SocketAddr {
+    match a {
+        SocketAddr::V4(v4) => SocketAddr::V6(SocketAddrV6::new(v4.ip().to_ipv6_mapped(), v4.port(), 0, 0)),
+        SocketAddr::V6(_) => a,
+    }
+}
+
 /// The sockaddr of an address, in a storage, and its length.
 pub fn to_storage(address: &SocketAddr) -> (sockaddr_storage, socklen_t) {
     let mut out = storage();

@@ -173,12 +173,14 @@ pub fn ask<'b>(
             Err(e @ (libc::ETIMEDOUT | libc::EMFILE | libc::ENFILE | libc::ENOMEM | libc::EINVAL)) => return Err(e),
             // The channel is gone: virtd was restarted, or the daemon closed all its fds.
             Err(_) => {
-                FD.store(-1, Ordering::Release);
-                sys::close(fd);
+                // One of several threads that see this closes the number; by then another may have opened the next channel.
+                if FD.compare_exchange(fd, -1, Ordering::AcqRel, Ordering::Relaxed).is_ok() {
+                    sys::close(fd);
+                }
             }
         }
     }
     let fd = connect().map_err(|_| libc::ENETDOWN)?;
-    let n = exchange(fd, request, end, wait, buf)?;
+    let n = exchange(fd, request, end, wait, buf).map_err(|e| if e == libc::ETIMEDOUT { e } else { libc::ENETDOWN })?;
     decode(buf, n)
 }

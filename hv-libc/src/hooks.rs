@@ -12,7 +12,7 @@
 #![allow(missing_abi)]
 
 use crate::redirect::{self, Outcome};
-use crate::{addr, sys};
+use crate::{addr, options, sys};
 use libc::{c_int, c_void, sockaddr, socklen_t};
 use redhook::{hook, real};
 
@@ -82,13 +82,13 @@ hook! {
 hook! {
     unsafe fn setsockopt(fd: c_int, level: c_int, name: c_int, value: *const c_void, len: socklen_t) -> c_int => hv_setsockopt {
         let native = || real!(setsockopt)(fd, level, name, value, len);
-        edge(sys::errno(), redirect::setsockopt(fd, level, name, value, len, native), native)
+        edge(sys::errno(), options::set(fd, level, name, value, len, native), native)
     }
 }
 
 hook! {
     unsafe fn getsockopt(fd: c_int, level: c_int, name: c_int, value: *mut c_void, len: *mut socklen_t) -> c_int => hv_getsockopt {
-        edge(sys::errno(), redirect::getsockopt(fd, level, name, value, len), || real!(getsockopt)(fd, level, name, value, len))
+        edge(sys::errno(), options::get(fd, level, name, value, len), || real!(getsockopt)(fd, level, name, value, len))
     }
 }
 

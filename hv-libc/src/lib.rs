@@ -5,6 +5,7 @@
 //! |---|---|
 //! | [`hooks`] | the one table of hooked symbols; docs/HOOKS.md says why each is there and why others are not |
 //! | [`redirect`] | what each hook decides |
+//! | [`options`] | the same for setsockopt and getsockopt |
 //! | [`channel`] | requests to virtd and their answers |
 //! | [`table`] | what is known of the daemon's sockets, by SO_COOKIE |
 //! | [`addr`] | sockaddr to [`std::net::SocketAddr`] and back |
@@ -16,6 +17,7 @@
 mod addr;
 mod channel;
 mod hooks;
+mod options;
 mod redirect;
 mod sys;
 mod table;

@@ -5,12 +5,11 @@
 
 use crate::sys::{self, Errno};
 use crate::table::{self, Entry, Kind};
-use crate::{addr, channel};
-use libc::{c_int, c_void, sockaddr, socklen_t};
+use crate::{addr, channel, options};
+use libc::{c_int, sockaddr, socklen_t};
 use std::net::SocketAddr;
-use wire::shim::{Accepted, Options, Reply, Request, SocketOption, ANY, MAX_MESSAGE, MAX_OPTION_LEN};
+use wire::shim::{Accepted, Reply, Request, ANY, MAX_MESSAGE};
 
-const TCP_MD5SIG_EXT: c_int = 32;
 /// A dead broker leaves a listening fd readable for ever; a daemon that polls it may not spin.
 const DEAD_LISTENER_PAUSE_US: u32 = 100_000;
 
@@ -36,7 +35,7 @@ impl From<Result<c_int, Errno>> for Outcome {
 }
 
 /// Asks virtd something that is answered by `Done` or an error.
-fn ask(request: &Request<'_>, end: Option<c_int>, forever: bool) -> Result<(), Errno> {
+pub fn ask(request: &Request<'_>, end: Option<c_int>, forever: bool) -> Result<(), Errno> {
     let mut buf = [0u8; MAX_MESSAGE];
     match channel::ask(request, end, forever, &mut buf)? {
         Reply::Done => Ok(()),
@@ -51,7 +50,7 @@ fn ask(request: &Request<'_>, end: Option<c_int>, forever: bool) -> Result<(), E
 }
 
 /// What is known of an fd that may be ours; `None` for what the kernel shall answer.
-fn ours(fd: c_int) -> Option<Entry> {
+pub fn ours(fd: c_int) -> Option<Entry> {
     if !channel::active() || sys::int_option(fd, libc::SOL_SOCKET, libc::SO_DOMAIN)? != libc::AF_UNIX {
         return None;
     }
@@ -59,7 +58,9 @@ fn ours(fd: c_int) -> Option<Entry> {
     match table::find(cookie) {
         Some(e) if e.kind == Kind::Foreign => None,
         Some(e) => Some(e),
-        None => learn(cookie),
+        // What virtd holds the other end of is connected and has no name at either end.
+        None if sys::is_unnamed_pair(fd) => learn(cookie),
+        None => None,
     }
 }
 
@@ -110,6 +111,7 @@ fn take_listener(fd: c_int, local: SocketAddr) -> Result<(), Errno> {
     if let Some(e) = &before {
         entry.inherit(e);
     }
+    options::inherit_natively(daemon, &entry);
     let asked = ask(&Request::Bind { socket: cookie, local, v6_only, options: entry.options() }, Some(broker), false);
     sys::close(broker);
     finish_swap(fd, daemon, &entry, asked)
@@ -127,8 +129,13 @@ fn finish_swap(fd: c_int, daemon: c_int, entry: &Entry, asked: Result<(), Errno>
 /// listen on what bind has made ours; possibly in another process, after chroot and setuid.
 pub fn listen(fd: c_int, backlog: c_int) -> Outcome {
     match ours(fd) {
-        Some(e) if e.kind == Kind::Listener => {
-            ask(&Request::Listen { socket: e.cookie, backlog }, None, false).map(|()| 0).into()
+        Some(mut e) if e.kind == Kind::Listener => {
+            let asked = ask(&Request::Listen { socket: e.cookie, backlog }, None, false);
+            if asked.is_ok() {
+                e.listens = true;
+                table::put(&e);
+            }
+            asked.map(|()| 0).into()
         }
         _ => Native,
     }
@@ -139,9 +146,12 @@ pub fn listen(fd: c_int, backlog: c_int) -> Outcome {
 /// # Safety
 /// `address` and `len` as accept's caller promises.
 pub unsafe fn accept4(fd: c_int, address: *mut sockaddr, len: *mut socklen_t, flags: c_int) -> Outcome {
-    match ours(fd) {
-        Some(e) if e.kind == Kind::Listener => {}
+    let listener = match ours(fd) {
+        Some(e) if e.kind == Kind::Listener => e,
         _ => return Native,
+    };
+    if flags & !(libc::SOCK_CLOEXEC | libc::SOCK_NONBLOCK) != 0 {
+        return Failed(libc::EINVAL);
     }
     let mut buf = [0u8; 128];
     let (n, leg) = match sys::receive_with_fd(fd, &mut buf, 0) {
@@ -151,21 +161,32 @@ pub unsafe fn accept4(fd: c_int, address: *mut sockaddr, len: *mut socklen_t, fl
             return Failed(libc::EINVAL);
         }
         Ok((n, Some(leg))) => (n, leg),
-        Ok((_, None)) => return Failed(libc::ECONNABORTED),
+        // No fd came along: this process may have no more. The leg is closed, and virtd sees that.
+        Ok((_, None)) => return Failed(libc::EMFILE),
         Err(e) => return Failed(e),
     };
     let Ok(accepted) = Accepted::decode(buf.get(..n).unwrap_or_default()) else {
         sys::close(leg);
         return Failed(libc::ECONNABORTED);
     };
-    table::put(&Entry::new(sys::cookie(leg), Kind::Leg, Some(accepted.local), Some(accepted.remote)));
+    // A listening IPv6 socket shows IPv4 peers as mapped addresses.
+    let mapped = listener.local.is_some_and(|a| a.is_ipv6());
+    let (local, remote) = if mapped {
+        (addr::map(accepted.local), addr::map(accepted.remote))
+    } else {
+        (accepted.local, accepted.remote)
+    };
+    let mut entry = Entry::new(sys::cookie(leg), Kind::Leg, Some(local), Some(remote));
+    entry.inherit(&listener);
+    table::put(&entry);
+    options::inherit_natively(leg, &entry);
     if flags & libc::SOCK_CLOEXEC == 0 {
         // SAFETY: no memory is passed.
         unsafe { libc::fcntl(leg, libc::F_SETFD, 0) };
     }
     sys::set_nonblocking(leg, flags & libc::SOCK_NONBLOCK != 0);
     // SAFETY: the caller's promise.
-    unsafe { addr::write(&accepted.remote, address, len) };
+    unsafe { addr::write(&remote, address, len) };
     Done(leg)
 }
 
@@ -177,8 +198,13 @@ pub fn connect(fd: c_int, address: Option<SocketAddr>) -> Outcome {
     }
     // A second connect on the same fd asks how the first one went.
     match ours(fd) {
-        Some(e) if matches!(e.kind, Kind::Connecting | Kind::Leg) => match progress(&e) {
-            Ok(0) => Failed(libc::EISCONN),
+        Some(e) if e.kind == Kind::Failed => Failed(libc::ECONNABORTED),
+        Some(e) if e.kind == Kind::Leg => Failed(libc::EISCONN),
+        Some(e) if matches!(e.kind, Kind::Connecting | Kind::Connected) => match progress(fd, &e) {
+            Ok(0) => {
+                table::put(&e.renamed(Kind::Leg, e.local.filter(|_| e.kind == Kind::Connected), e.remote));
+                Done(0)
+            }
             Ok(libc::EINPROGRESS) => Failed(libc::EALREADY),
             Ok(errno) | Err(errno) => Failed(errno),
         },
@@ -199,6 +225,7 @@ fn dial(fd: c_int, remote: SocketAddr) -> Outcome {
     if let Some(e) = &before {
         entry.inherit(e);
     }
+    options::inherit_natively(daemon, &entry);
     // Not writable until the broker has read the filler away: what a TCP socket is while its SYN is out.
     let filler_len = if nonblocking { sys::fill(daemon) } else { 0 };
     let asked = ask(
@@ -222,17 +249,22 @@ fn dial(fd: c_int, remote: SocketAddr) -> Outcome {
     }
 }
 
-/// How a connect is going: 0 connected, EINPROGRESS, or why it failed.
-fn progress(e: &Entry) -> Result<Errno, Errno> {
-    if e.kind == Kind::Leg {
+/// How a connect is going: 0 connected, EINPROGRESS, or why it failed, which is told once.
+pub fn progress(fd: c_int, e: &Entry) -> Result<Errno, Errno> {
+    if e.kind != Kind::Connecting {
         return Ok(0);
     }
     let mut buf = [0u8; MAX_MESSAGE];
     match channel::ask(&Request::SocketError { socket: e.cookie }, None, false, &mut buf)? {
+        Reply::Error { errno: 0, .. } => {
+            table::put(&e.renamed(Kind::Connected, None, e.remote));
+            Ok(0)
+        }
+        Reply::Error { errno: libc::EINPROGRESS, .. } => Ok(libc::EINPROGRESS),
         Reply::Error { errno, .. } => {
-            if errno == 0 {
-                table::put(&e.renamed(Kind::Leg, None, e.remote));
-            }
+            table::put(&e.renamed(Kind::Failed, e.local, e.remote));
+            // The Unix socket has an error of its own, since its other end closed with the filler unread: reading takes it away.
+            let _ = sys::int_option(fd, libc::SOL_SOCKET, libc::SO_ERROR);
             Ok(errno)
         }
         _ => Err(libc::EPROTO),
@@ -241,13 +273,16 @@ fn progress(e: &Entry) -> Result<Errno, Errno> {
 
 /// The names of a socket of ours, asked of virtd where the table has not got them.
 fn names(e: &Entry) -> Result<(SocketAddr, Option<SocketAddr>), Errno> {
-    if let (Kind::Listener, Some(local)) | (Kind::Leg, Some(local)) = (e.kind, e.local) {
-        return Ok((local, e.remote));
+    match (e.kind, e.local) {
+        (Kind::Listener | Kind::Connected | Kind::Leg, Some(local)) => return Ok((local, e.remote)),
+        (Kind::Failed, _) => return Err(libc::ENOTCONN),
+        _ => {}
     }
     let mut buf = [0u8; MAX_MESSAGE];
     match channel::ask(&Request::Names { socket: e.cookie }, None, false, &mut buf)? {
         Reply::Names { local, remote } => {
-            table::put(&e.renamed(Kind::Leg, Some(local), remote));
+            let kind = if e.kind == Kind::Connecting { Kind::Connected } else { e.kind };
+            table::put(&e.renamed(kind, Some(local), remote));
             Ok((local, remote))
         }
         Reply::Error { errno, .. } => Err(errno),
@@ -284,155 +319,5 @@ pub unsafe fn getpeername(fd: c_int, address: *mut sockaddr, len: *mut socklen_t
             Done(0)
         }
         Ok((_, None)) | Err(_) => Failed(libc::ENOTCONN),
-    }
-}
-
-/// Options that are recorded on a TCP socket of the kernel's, in case it becomes ours.
-fn recorded(level: c_int, name: c_int) -> bool {
-    match level {
-        libc::IPPROTO_IP | libc::IPPROTO_IPV6 => true,
-        libc::IPPROTO_TCP => {
-            matches!(
-                name,
-                libc::TCP_MD5SIG | TCP_MD5SIG_EXT | libc::TCP_NODELAY | libc::TCP_MAXSEG | libc::TCP_USER_TIMEOUT
-            )
-        }
-        libc::SOL_SOCKET => {
-            matches!(name, libc::SO_BINDTODEVICE | libc::SO_MARK | libc::SO_PRIORITY | libc::SO_REUSEPORT)
-        }
-        _ => false,
-    }
-}
-
-/// Options of a socket of ours that a Unix socket does not know, or knows and ignores.
-fn emulated(level: c_int, name: c_int) -> bool {
-    match level {
-        libc::IPPROTO_IP | libc::IPPROTO_IPV6 | libc::IPPROTO_TCP => true,
-        _ => recorded(level, name),
-    }
-}
-
-/// Whether virtd's real socket has a use for the option.
-fn carried(level: c_int, name: c_int) -> bool {
-    !matches!(
-        (level, name),
-        (libc::IPPROTO_TCP, libc::TCP_NODELAY | libc::TCP_USER_TIMEOUT)
-            | (libc::SOL_SOCKET, libc::SO_REUSEPORT)
-            | (libc::IPPROTO_IPV6, libc::IPV6_V6ONLY | libc::IPV6_RECVPKTINFO)
-            | (libc::IPPROTO_IP, libc::IP_PKTINFO)
-    )
-}
-
-/// setsockopt.
-///
-/// # Safety
-/// `value` is valid for reads of `len` octets, as setsockopt's caller promises. `real` is the real function, already bound to
-/// the arguments.
-pub unsafe fn setsockopt(
-    fd: c_int,
-    level: c_int,
-    name: c_int,
-    value: *const c_void,
-    len: socklen_t,
-    real: impl FnOnce() -> c_int,
-) -> Outcome {
-    if !channel::active() || !emulated(level, name) || value.is_null() || len as usize > MAX_OPTION_LEN {
-        return Native;
-    }
-    // SAFETY: the caller's promise.
-    let bytes = unsafe { std::slice::from_raw_parts(value.cast::<u8>(), len as usize) };
-    let option = SocketOption { level, name, value: bytes };
-    match sys::domain(fd) {
-        Some(libc::AF_UNIX) => {}
-        Some(_) => {
-            let r = real();
-            if r == 0 && recorded(level, name) {
-                let cookie = sys::cookie(fd);
-                let mut e = table::find(cookie).unwrap_or(Entry::new(cookie, Kind::Native, None, None));
-                e.record(&option);
-                table::put(&e);
-            }
-            return Done(r);
-        }
-        None => return Native,
-    }
-    let Some(mut e) = ours(fd) else { return Native };
-    e.record(&option);
-    table::put(&e);
-    if !carried(level, name) {
-        return Done(0);
-    }
-    ask(&Request::SetOption { socket: e.cookie, option }, None, false).map(|()| 0).into()
-}
-
-/// getsockopt.
-///
-/// # Safety
-/// `value` is valid for writes of `*len` octets, as getsockopt's caller promises.
-pub unsafe fn getsockopt(fd: c_int, level: c_int, name: c_int, value: *mut c_void, len: *mut socklen_t) -> Outcome {
-    let about_kind = level == libc::SOL_SOCKET
-        && matches!(name, libc::SO_ERROR | libc::SO_TYPE | libc::SO_DOMAIN | libc::SO_PROTOCOL | libc::SO_ACCEPTCONN);
-    if !channel::active() || !(about_kind || emulated(level, name)) || value.is_null() || len.is_null() {
-        return Native;
-    }
-    let Some(e) = ours(fd) else { return Native };
-    let v6 = e.remote.or(e.local).is_some_and(|a| a.is_ipv6());
-    let number = match (level, name) {
-        (libc::SOL_SOCKET, libc::SO_ERROR) if e.kind != Kind::Connecting => return Native,
-        (libc::SOL_SOCKET, libc::SO_ERROR) => match progress(&e) {
-            // TCP has no error yet while its SYN is out.
-            Ok(libc::EINPROGRESS) => 0,
-            Ok(errno) => errno,
-            Err(errno) => return Failed(errno),
-        },
-        (libc::SOL_SOCKET, libc::SO_TYPE) => libc::SOCK_STREAM,
-        (libc::SOL_SOCKET, libc::SO_DOMAIN) if v6 => libc::AF_INET6,
-        (libc::SOL_SOCKET, libc::SO_DOMAIN) => libc::AF_INET,
-        (libc::SOL_SOCKET, libc::SO_PROTOCOL) => libc::IPPROTO_TCP,
-        (libc::SOL_SOCKET, libc::SO_ACCEPTCONN) => c_int::from(e.kind == Kind::Listener),
-        _ => {
-            // SAFETY: the caller's promise, passed on.
-            return unsafe { other_option(&e, level, name, value, len) };
-        }
-    };
-    // SAFETY: the caller's promise, passed on.
-    unsafe { give(&number.to_ne_bytes(), value, len) };
-    Done(0)
-}
-
-/// From the record, else from virtd's real socket.
-///
-/// # Safety
-/// As for [`getsockopt`].
-unsafe fn other_option(e: &Entry, level: c_int, name: c_int, value: *mut c_void, len: *mut socklen_t) -> Outcome {
-    let secret = level == libc::IPPROTO_TCP && matches!(name, libc::TCP_MD5SIG | TCP_MD5SIG_EXT);
-    let set = Options { encoded: e.options().encoded }.iter().filter(|o| (o.level, o.name) == (level, name)).last();
-    if let Some(o) = set.filter(|_| !secret) {
-        // SAFETY: the caller's promise.
-        unsafe { give(o.value, value, len) };
-        return Done(0);
-    }
-    let mut buf = [0u8; MAX_MESSAGE];
-    // SAFETY: `len` is valid, as checked by `getsockopt`.
-    let max_len = unsafe { *len };
-    match channel::ask(&Request::GetOption { socket: e.cookie, level, name, max_len }, None, false, &mut buf) {
-        Ok(Reply::Option { value: answer }) => {
-            // SAFETY: the caller's promise.
-            unsafe { give(answer, value, len) };
-            Done(0)
-        }
-        Ok(Reply::Error { errno, .. }) | Err(errno) => Failed(errno),
-        Ok(_) => Failed(libc::EPROTO),
-    }
-}
-
-/// # Safety
-/// `value` is valid for writes of `*len` octets and `len` for reads and writes.
-unsafe fn give(answer: &[u8], value: *mut c_void, len: *mut socklen_t) {
-    // SAFETY: the caller's promise; at most its room is written.
-    unsafe {
-        let n = answer.len().min(*len as usize);
-        std::ptr::copy_nonoverlapping(answer.as_ptr(), value.cast::<u8>(), n);
-        *len = n as socklen_t;
     }
 }

@@ -81,6 +81,28 @@ pub fn netns_cookie() -> u64 {
     known.map_or(0, |_| value)
 }
 
+/// setsockopt by raw system call; an option that the socket refuses is left as it is.
+pub fn set_option(fd: c_int, level: c_int, name: c_int, value: &[u8]) {
+    // SAFETY: pointer and length describe `value`.
+    unsafe { libc::syscall(libc::SYS_setsockopt, fd, level, name, value.as_ptr(), value.len()) };
+}
+
+/// (process id, thread id), asked of the kernel each time.
+pub fn ids() -> (u32, u32) {
+    // SAFETY: no memory is passed.
+    unsafe { (libc::syscall(libc::SYS_getpid) as u32, libc::syscall(libc::SYS_gettid) as u32) }
+}
+
+/// Whether a Unix socket is connected and nameless at both ends, as a socketpair's ends are; sockets with a path, sockets that
+/// listen and those not connected yet are not.
+pub fn is_unnamed_pair(fd: c_int) -> bool {
+    [libc::SYS_getsockname, libc::SYS_getpeername].into_iter().all(|call| {
+        let mut storage = crate::addr::storage();
+        let mut len = mem::size_of::<libc::sockaddr_storage>() as socklen_t;
+        with_address(call, fd, &mut storage, &mut len).is_ok() && len as usize == mem::size_of::<libc::sa_family_t>()
+    })
+}
+
 /// AF_INET or AF_INET6 where the fd is a TCP socket of the kernel's, AF_UNIX for any Unix socket; else `None`.
 pub fn domain(fd: c_int) -> Option<c_int> {
     match int_option(fd, libc::SOL_SOCKET, libc::SO_DOMAIN)? {
@@ -251,7 +273,7 @@ pub fn connect_path(path: &[u8]) -> Result<c_int, Errno> {
     }
 }
 
-/// getsockname or bind with a sockaddr_storage of ours, by raw system call number.
+/// getsockname, getpeername or bind with a sockaddr_storage of ours, by raw system call number.
 pub fn with_address(
     call: c_long,
     fd: c_int,
@@ -259,7 +281,7 @@ pub fn with_address(
     len: &mut socklen_t,
 ) -> Result<(), Errno> {
     let pointer: *mut libc::sockaddr_storage = storage;
-    // SAFETY: `storage` has room for any address; bind takes the length by value, getsockname by pointer.
+    // SAFETY: `storage` has room for any address; bind takes the length by value, the others by pointer.
     let r = unsafe {
         if call == libc::SYS_bind {
             libc::syscall(call, fd, pointer, *len)

@@ -1,0 +1,228 @@
+//! Each hook twice: a probe makes a daemon's calls natively and under the shim, and what it prints must be equal.
+
+mod broker;
+
+use broker::Broker;
+use std::io::{Read, Write};
+use std::net::{Ipv4Addr, Ipv6Addr, TcpListener};
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output, Stdio};
+use std::sync::atomic::{AtomicU16, Ordering};
+use std::sync::OnceLock;
+
+/// The probe, compiled once for all tests.
+fn probe() -> &'static Path {
+    static PROBE: OnceLock<PathBuf> = OnceLock::new();
+    PROBE.get_or_init(|| {
+        let out = Path::new(env!("CARGO_TARGET_TMPDIR")).join("probe");
+        let source = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/probe.c");
+        let cc = std::env::var("CC").unwrap_or_else(|_| "cc".to_owned());
+        let done =
+            Command::new(cc).args(["-Wall", "-Wextra", "-Werror", "-pthread", "-o"]).arg(&out).arg(source).status();
+        assert!(done.expect("a C compiler").success(), "the probe does not compile");
+        out
+    })
+}
+
+/// The library under test: beside the folder that this test's binary is in.
+fn library() -> PathBuf {
+    let mut p = std::env::current_exe().expect("own path");
+    p.pop();
+    for _ in 0..2 {
+        let lib = p.join("libhvlibc.so");
+        if lib.exists() {
+            return lib;
+        }
+        p.pop();
+    }
+    panic!("libhvlibc.so was not built");
+}
+
+/// A port free on both loopback addresses, below those the kernel gives to dialling sockets.
+fn free_port() -> u16 {
+    static NEXT: AtomicU16 = AtomicU16::new(0);
+    loop {
+        let step = NEXT.fetch_add(1, Ordering::Relaxed);
+        let port = 10_000 + ((std::process::id() as u16 % 1000).wrapping_mul(20) + step) % 20_000;
+        if TcpListener::bind((Ipv4Addr::LOCALHOST, port)).is_ok()
+            && TcpListener::bind((Ipv6Addr::LOCALHOST, port)).is_ok()
+        {
+            return port;
+        }
+    }
+}
+
+fn command(scenario: &str, port: u16) -> Command {
+    let mut c = Command::new(probe());
+    c.arg(scenario).arg(port.to_string()).env_remove("HV_SOCKET").env_remove("HV_INSTANCE").env_remove("LD_PRELOAD");
+    c.stdin(Stdio::null());
+    c
+}
+
+fn shimmed(scenario: &str, port: u16, socket: &Path) -> Command {
+    let mut c = command(scenario, port);
+    c.env("LD_PRELOAD", library()).env("HV_SOCKET", socket).env("HV_INSTANCE", "probe");
+    c
+}
+
+fn text(o: &Output) -> String {
+    format!(
+        "{}{}",
+        String::from_utf8_lossy(&o.stdout),
+        if o.status.success() { String::new() } else { format!("{}\n", o.status) }
+    )
+}
+
+/// Runs a scenario both ways; gives what the broker was asked.
+fn same(scenario: &str) -> Vec<String> {
+    let native = text(&command(scenario, free_port()).output().expect("probe"));
+    let port = free_port();
+    let broker = Broker::start(port);
+    let run = shimmed(scenario, port, broker.path()).output().expect("probe");
+    let ours = text(&run);
+    let errors = String::from_utf8_lossy(&run.stderr);
+    for (i, (a, b)) in native.lines().zip(ours.lines()).enumerate() {
+        assert_eq!(
+            a, b,
+            "{scenario}: line {i}: natively (left) and under the shim (right)\n{native}\n--- shim\n{ours}\n{errors}"
+        );
+    }
+    assert_eq!(native, ours, "{scenario}");
+    assert_eq!(errors, "", "{scenario}: nothing is printed when nothing is wrong");
+    broker.log()
+}
+
+fn count(log: &[String], beginning: &str) -> usize {
+    log.iter().filter(|l| l.starts_with(beginning)).count()
+}
+
+#[test]
+fn refused_connections() {
+    for scenario in ["refused4", "refused6"] {
+        let log = same(scenario);
+        assert_eq!((count(&log, "connect blocking=false"), count(&log, "connect blocking=true")), (2, 1), "{log:?}");
+    }
+}
+
+#[test]
+fn sessions_both_ways() {
+    for (scenario, v6_only) in [("session4", false), ("session6", true)] {
+        let log = same(scenario);
+        assert_eq!((count(&log, &format!("bind v6_only={v6_only}")), count(&log, "listen")), (1, 1), "{log:?}");
+        assert_eq!((count(&log, "connect blocking=false"), count(&log, "connect blocking=true")), (1, 1), "{log:?}");
+    }
+}
+
+#[test]
+fn lengths_of_addresses_and_errno() {
+    for scenario in ["room4", "room6"] {
+        assert_eq!(count(&same(scenario), "bind"), 1);
+    }
+}
+
+#[test]
+fn options() {
+    for (scenario, ttl) in
+        [("options4", format!("set {} {}", libc::IPPROTO_IP, libc::IP_TTL)), ("options6", "set 41 16".to_owned())]
+    {
+        let log = same(scenario);
+        assert!(log.contains(&ttl), "{ttl} reaches the broker: {log:?}");
+        assert_eq!(
+            count(&log, &format!("set {} {}", libc::IPPROTO_TCP, libc::TCP_NODELAY)),
+            0,
+            "the shim answers that alone"
+        );
+    }
+}
+
+#[test]
+fn duplicates_and_children() {
+    same("duplicates");
+}
+
+#[test]
+fn listening_socket_passed_to_a_chrooted_process() {
+    let log = same("passed");
+    assert_eq!((count(&log, "hello"), count(&log, "bind"), count(&log, "listen")), (2, 1, 1), "{log:?}");
+}
+
+#[test]
+fn channel_closed_by_the_daemon() {
+    let log = same("close_all");
+    assert!(count(&log, "hello") >= 2, "{log:?}");
+}
+
+#[test]
+fn sockets_that_are_not_bgp() {
+    let log = same("others");
+    assert_eq!(log.iter().filter(|l| *l != "hello" && *l != "names").count(), 0, "{log:?}");
+    // Asked once for each end of the pair at most; sockets with names and sockets not connected are known to be the daemon's own.
+    assert!(count(&log, "names") <= 2, "{log:?}");
+}
+
+#[test]
+fn forks_while_threads_are_inside() {
+    same("forks");
+}
+
+#[test]
+fn inert_without_environment() {
+    let native = text(&command("session4", free_port()).output().expect("probe"));
+    let run = command("session4", free_port()).env("LD_PRELOAD", library()).output().expect("probe");
+    assert_eq!(text(&run), native);
+    let errors = String::from_utf8_lossy(&run.stderr);
+    assert!(errors.lines().count() == 1 && errors.contains("HV_SOCKET"), "{errors}");
+}
+
+#[test]
+fn no_broker() {
+    let dir = tempfile::tempdir().expect("a temporary folder");
+    // The port is virtd's to say; without it the default is held back.
+    let run = shimmed("absent", 179, &dir.path().join("nobody")).output().expect("probe");
+    let out = text(&run);
+    assert!(
+        out.starts_with("connect: -1 ENETDOWN\nbind: -1 ENETDOWN\nnever connected getsockname: v4 0.0.0.0 0 len 16\n"),
+        "{out}"
+    );
+    let others = out.split_once("unix type").map(|(_, rest)| rest);
+    let native = text(&command("others", 179).output().expect("probe"));
+    assert_eq!(others, native.split_once("unix type").map(|(_, rest)| rest), "everything else works as ever");
+    let errors = String::from_utf8_lossy(&run.stderr);
+    assert!(errors.lines().count() == 1 && errors.contains("nobody"), "{errors}");
+}
+
+#[test]
+fn broker_dies() {
+    let port = free_port();
+    let broker = Broker::start(port);
+    let mut child = shimmed("orphan", port, broker.path())
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .expect("probe");
+    let mut out = child.stdout.take().expect("piped");
+    let mut seen = Vec::new();
+    let mut buf = [0; 512];
+    while !String::from_utf8_lossy(&seen).contains("accept") {
+        let n = out.read(&mut buf).expect("pipe");
+        assert!(n > 0, "{}", String::from_utf8_lossy(&seen));
+        seen.extend_from_slice(&buf[..n]);
+    }
+    drop(broker);
+    child.stdin.take().expect("piped").write_all(b"x").expect("pipe");
+    out.read_to_end(&mut seen).expect("pipe");
+    let run = child.wait_with_output().expect("probe");
+    let out = String::from_utf8_lossy(&seen);
+    for line in [
+        "leg read 0",
+        "accept: -1 EINVAL",
+        "leg getpeername: v4 127.0.0.1 ephemeral len 16",
+        "connect: -1 ENETDOWN",
+        "not connected type 1 domain 2 protocol 6 acceptconn 0",
+    ] {
+        assert!(out.lines().any(|l| l == line), "{line:?} missing in\n{out}");
+    }
+    let errors = String::from_utf8_lossy(&run.stderr);
+    assert!(errors.lines().count() == 1 && errors.contains("virtd does not answer"), "{errors}");
+}
