@@ -24,18 +24,21 @@ fn probe() -> &'static Path {
     })
 }
 
-/// The library under test: beside the folder that this test's binary is in.
-fn library() -> PathBuf {
-    let mut p = std::env::current_exe().expect("own path");
-    p.pop();
-    for _ in 0..2 {
-        let lib = p.join("libhvlibc.so");
-        if lib.exists() {
-            return lib;
+/// The library under test. `cargo test` alone does not build a cdylib, and would leave an old one to be tested.
+fn library() -> &'static Path {
+    static LIBRARY: OnceLock<PathBuf> = OnceLock::new();
+    LIBRARY.get_or_init(|| {
+        let mut build = Command::new(env!("CARGO"));
+        build.args(["build", "--quiet", "--package", "hv-libc"]).current_dir(env!("CARGO_MANIFEST_DIR"));
+        if !cfg!(debug_assertions) {
+            build.arg("--release");
         }
-        p.pop();
-    }
-    panic!("libhvlibc.so was not built");
+        assert!(build.status().expect("cargo").success(), "the library does not build");
+        // This test's binary is in the folder `deps` beside it.
+        let own = std::env::current_exe().expect("own path");
+        let folder = own.ancestors().nth(2).expect("the build folder");
+        folder.join("libhvlibc.so")
+    })
 }
 
 /// A port free on both loopback addresses, below those the kernel gives to dialling sockets.
