@@ -9,5 +9,6 @@
 pub mod daemons;
 pub mod lab;
 pub mod neighbours;
+pub mod operate;
 pub mod replayer;
 pub mod router;

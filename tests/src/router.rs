@@ -118,19 +118,31 @@ impl Router {
     /// Starts virtd and all instances in the star's middle.
     pub fn start(lab: &Lab, star: &Star, options: &Options) -> Result<Router> {
         let mut router = Router::without_instances(lab, star, options)?;
-        let spec = options.spec(&star.sites);
-        let attach = Attach::Shim(router.shim()?);
-        for (name, daemon) in options.names().iter().zip(&options.daemons) {
-            router.instances.push(Instance::start(lab, &star.router, *daemon, name, &spec, &attach)?);
-        }
+        router.launch(lab, star, options)?;
         Ok(router)
+    }
+
+    /// Starts the instances that the options name.
+    pub fn launch(&mut self, lab: &Lab, star: &Star, options: &Options) -> Result<()> {
+        let spec = options.spec(&star.sites);
+        let attach = Attach::Shim(self.shim()?);
+        for (name, daemon) in options.names().iter().zip(&options.daemons) {
+            self.instances.push(Instance::start(lab, &star.router, *daemon, name, &spec, &attach)?);
+        }
+        Ok(())
     }
 
     /// Starts virtd alone.
     pub fn without_instances(lab: &Lab, star: &Star, options: &Options) -> Result<Router> {
+        Router::with_toml(lab, star, options, |text| text)
+    }
+
+    /// Starts virtd alone, with a configuration that the scenario has changed.
+    pub fn with_toml(lab: &Lab, star: &Star, options: &Options, edit: impl FnOnce(String) -> String) -> Result<Router> {
         let folder = lab.folder("virtd")?;
         let config = folder.join("virtd.toml");
-        fs::write(&config, options.virtd_toml(&folder, &options.spec(&star.sites))).context("writing virtd.toml")?;
+        let text = edit(options.virtd_toml(&folder, &options.spec(&star.sites)));
+        fs::write(&config, text).context("writing virtd.toml")?;
         let mut command = star.router.command(built("virtd")?);
         command.arg("--config").arg(&config);
         let virtd = lab.spawn("virtd", &mut command)?;
@@ -212,17 +224,29 @@ impl Router {
         found.with_context(|| format!("no established session with {peer}"))
     }
 
-    /// Waits until the router has been quiet for a while: nobody disagrees and no peer is told anything new.
-    pub fn wait_quiet(&self, quiet: Duration, timeout: Duration) -> Result<()> {
+    /// Waits until the router has been quiet for a while: nothing comes, no peer is told anything, nobody changes their mind.
+    /// Returns how many disagreements are left.
+    pub fn wait_quiet(&self, quiet: Duration, timeout: Duration) -> Result<u64> {
         let mut last = (Value::Null, std::time::Instant::now());
         wait_until("the router to come to rest", timeout, || {
             let status = self.ctl(&["status"]).map_err(|e| format!("{e:#}"))?;
-            let moving = serde_json::json!([status["updates_out"], status["updates_in"], status["disagreements_now"]]);
+            let moving =
+                ["updates_out", "updates_in", "candidates", "disagreements_now"].map(|key| status[key].clone());
+            let moving = Value::from(moving.to_vec());
             if moving != last.0 {
                 last = (moving, std::time::Instant::now());
             }
-            let agreed = status["disagreements_now"] == 0;
-            if agreed && last.1.elapsed() >= quiet { Ok(()) } else { Err(status.to_string()) }
+            let left = status["disagreements_now"].as_u64().unwrap_or(u64::MAX);
+            if last.1.elapsed() >= quiet { Ok(left) } else { Err(status.to_string()) }
+        })
+    }
+
+    /// Waits until as many disagreements are left as there were before.
+    pub fn wait_agreement(&self, before: u64, timeout: Duration) -> Result<()> {
+        wait_until("the disagreement to end", timeout, || match self.status("disagreements_now") {
+            Ok(now) if now == before => Ok(()),
+            Ok(now) => Err(format!("{now} disagreements, before {before}")),
+            Err(e) => Err(format!("{e:#}")),
         })
     }
 

@@ -1,0 +1,50 @@
+//! What an operator does at a daemon's own control program, and what a process costs.
+
+use crate::daemons::{Daemon, Instance};
+use crate::lab::{Netns, run};
+use anyhow::Result;
+use std::fs;
+
+/// Runs one command of a daemon's control program: vtysh (several lines: one each), birdc or bgpctl.
+pub fn control(instance: &Instance, ns: &Netns, command: &str) -> Result<String> {
+    let file = |name: &str| instance.folder().join(name).display().to_string();
+    match instance.daemon {
+        Daemon::Frr => {
+            let folder = instance.folder().display().to_string();
+            let mut args = vec!["--vty_socket", &folder, "-d", "bgpd"];
+            args.extend(command.lines().flat_map(|line| ["-c", line]));
+            ns.run("vtysh", &args)
+        }
+        Daemon::Bird => ns.run("birdc", &["-s", &file("bird.ctl"), command]),
+        Daemon::OpenBgpd => {
+            let socket = file("bgpd.sock");
+            let mut args = vec!["-s", &socket];
+            args.extend(command.split_whitespace());
+            run("bgpctl", &args)
+        }
+    }
+}
+
+/// The routes a daemon has, as its control program prints them.
+pub fn routes(instance: &Instance, ns: &Netns, v6: bool) -> Result<String> {
+    let command = match (instance.daemon, v6) {
+        (Daemon::Frr, false) => "show bgp ipv4 unicast",
+        (Daemon::Frr, true) => "show bgp ipv6 unicast",
+        (Daemon::Bird, _) => "show route",
+        (Daemon::OpenBgpd, _) => "show rib",
+    };
+    control(instance, ns, command)
+}
+
+/// Hundredths of a second of CPU time that everything in a namespace has used so far.
+pub fn cpu_ticks(ns: &Netns) -> u64 {
+    let pids = run("ip", &["netns", "pids", ns.name()]).unwrap_or_default();
+    let stat = |pid: &str| fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+    let ticks = |pid: &str| -> u64 {
+        let text = stat(pid);
+        // Fields 14 and 15 of proc(5), counted behind the command's closing parenthesis, which ends field 2.
+        let behind = text.rsplit(") ").next().unwrap_or_default();
+        behind.split_whitespace().skip(11).take(2).filter_map(|n| n.parse::<u64>().ok()).sum()
+    };
+    pids.split_whitespace().map(ticks).sum()
+}
