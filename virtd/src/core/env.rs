@@ -51,6 +51,8 @@ pub struct InstanceState {
     pub dissents_now: u64,
     /// The same, ever.
     pub dissents_total: u64,
+    /// When it last sent an UPDATE on any session: it may still be digesting what one peer sent while it tells another.
+    pub last_output: Micros,
     /// What it did wrong last, in words.
     pub last_fault: Option<String>,
 }
@@ -102,7 +104,7 @@ pub struct Env {
     pub counters: Counters,
     /// Sessions whose keys must be voted on anew because an electorate changed.
     pub walk: bool,
-    recent: HashMap<Prefix, u32, foldhash::fast::FixedState>,
+    recent: HashMap<Prefix, u32, foldhash::fast::RandomState>,
     next_id: u64,
 }
 
@@ -148,6 +150,7 @@ impl Env {
                 pids: Vec::new(),
                 dissents_now: 0,
                 dissents_total: 0,
+                last_output: 0,
                 last_fault: None,
             })
             .collect();

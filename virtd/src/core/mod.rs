@@ -138,6 +138,7 @@ impl Core {
             Input::InstanceDetached { instance } => {
                 let Some(s) = self.env.instances.get_mut(usize::from(instance.0)) else { return };
                 (s.attached, s.pids) = (false, Vec::new());
+                self.sessions.iter_mut().for_each(|s| s.instance_gone(usize::from(instance.0)));
                 let name = s.name.clone();
                 let text = format!("{name} is gone: all its processes ended");
                 out.push(Output::Event(Event::new(now, "instance-gone", Severity::Warning, text).with_instance(&name)));
@@ -171,7 +172,10 @@ impl Core {
                 None => out.push(Output::LegRefused { leg, errno: libc::ECONNREFUSED }),
             },
             Input::PeerConnected { conn, local, .. } => self.on_conn(conn, |s, env| s.connected(conn, local, env, out)),
-            Input::PeerDialFailed { conn, errno } => self.on_conn(conn, |s, env| s.dial_failed(conn, errno, env, out)),
+            Input::PeerDialFailed { conn, errno } => {
+                self.on_conn(conn, |s, env| s.dial_failed(conn, errno, env, out));
+                self.conns.remove(&conn);
+            }
             Input::PeerBytes { conn, buf } => self.on_conn(conn, |s, env| s.peer_bytes(conn, buf, env, out)),
             Input::PeerClosed { conn, errno } => {
                 self.on_conn(conn, |s, env| s.peer_closed(conn, errno, env, out));

@@ -191,7 +191,7 @@ impl super::session::Session {
             id => serde_json::to_value(canonical::describe(env.routes.bytes(id), self.is_as4())).unwrap_or(Value::Null),
         };
         let candidates = self.table.candidates(slot);
-        let electorate = self.electorate(prefix, env);
+        let electorate = self.electorate(prefix, env).minus(e.stale);
         let said: Vec<Value> = candidates
             .iter()
             .enumerate()
@@ -208,7 +208,11 @@ impl super::session::Session {
         let agree = electorate.iter().filter(|i| candidates.get(usize::from(*i)) == Some(&e.winner)).count();
         let why = match e.flags & super::table::flag::NO_QUORUM {
             0 => {
-                format!("{agree} of {} say the winner to the letter ({})", electorate.len(), env.config.vote.strategy.name())
+                format!(
+                    "{agree} of {} say the winner to the letter ({})",
+                    electorate.len(),
+                    env.config.vote.strategy.name()
+                )
             }
             _ => "no majority: what was published stays".to_owned(),
         };

@@ -3,7 +3,7 @@
 //! One entry a prefix, candidates in a second array with one column an instance, both indexed alike, found by a hash index of
 //! their own: about 60 octets a prefix with three instances. Routes are ids of canonical byte strings ([`replay::intern`]).
 
-use foldhash::fast::FixedState;
+use foldhash::fast::RandomState;
 use hashbrown::HashTable;
 use replay::intern::BlobId;
 use std::hash::BuildHasher;
@@ -56,7 +56,8 @@ pub fn age_ms(now_ms: u64, then: u32) -> u64 {
 pub struct Table {
     columns: usize,
     index: HashTable<u32>,
-    hasher: FixedState,
+    /// Seeded: peers choose the prefixes, and nothing ever depends on the order of the index.
+    hasher: RandomState,
     entries: Vec<Entry>,
     candidates: Vec<BlobId>,
     free: Vec<u32>,
@@ -68,7 +69,7 @@ impl Table {
         Table {
             columns,
             index: HashTable::new(),
-            hasher: FixedState::default(),
+            hasher: RandomState::default(),
             entries: Vec::new(),
             candidates: Vec::new(),
             free: Vec::new(),

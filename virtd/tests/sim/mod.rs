@@ -4,6 +4,8 @@
 //! A simulated instance is a route server: what it hears on one leg it sends on its other legs with its AS prepended, each
 //! instance in a style of its own (attribute order, extended length bit), as real daemons differ.
 
+#![allow(dead_code, reason = "each test file uses a part of it")]
+
 use bytes::{Bytes, BytesMut};
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
@@ -231,7 +233,7 @@ impl Sim {
         self.peer_sends(n, &update(&[], &list, &[], LOCAL, None, 0));
     }
 
-    fn input(&mut self, input: Input<'_>) {
+    pub fn input(&mut self, input: Input<'_>) {
         let mut out = Vec::new();
         self.core.handle(self.now, input, &mut out);
         self.core.flush(self.now, &mut out);

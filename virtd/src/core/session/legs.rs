@@ -45,6 +45,11 @@ impl Session {
                 let mut peer = self.peer;
                 peer.set_port(env.config.port);
                 self.add_ext(conn, true, None, peer, env.now);
+                // The daemon's own socket still holds the port that the kernel gave it.
+                let local = local.map(|mut l| {
+                    l.set_port(0);
+                    l
+                });
                 out.push(Output::Dial { conn, peer, local, leg: id });
             }
         }
@@ -87,7 +92,10 @@ impl Session {
     /// Bytes from an instance.
     pub fn leg_bytes(&mut self, id: LegId, buf: &mut BytesMut, env: &mut Env, out: &mut Vec<Output>) {
         let Some(i) = self.seat_of(id) else { return };
-        let extended = self.up.as_ref().is_some_and(|up| up.negotiated.shared.extended_message);
+        // A leg may be established before the peer's side is: what was negotiated holds for it from the peer's OPEN on.
+        let negotiated =
+            self.up.as_ref().map(|up| &up.negotiated).or_else(|| self.exts.iter().find_map(|e| e.negotiated.as_ref()));
+        let extended = negotiated.is_some_and(|n| n.shared.extended_message);
         loop {
             if self.seats[i].leg.as_ref().is_none_or(|l| l.id != id) {
                 return;
@@ -176,7 +184,9 @@ impl Session {
         leg.state = LegState::Established;
         leg.since = env.now;
         leg.last_update = env.now;
-        leg.level = empty;
+        leg.level = false;
+        leg.fed_since = empty.then_some(env.now);
+        leg.replayed = !empty;
         let (id, hold_us) = (leg.id, leg.hold_us);
         leg.hold_until = if hold_us > 0 { env.now + hold_us } else { Micros::MAX };
         if !empty {
@@ -377,14 +387,19 @@ impl Session {
     fn check_level(&mut self, i: usize, env: &mut Env, out: &mut Vec<Output>) {
         let Some(leg) = self.seats[i].leg.as_mut() else { return };
         let (false, Some(fed)) = (leg.level, leg.fed_since) else { return };
-        let quiet = leg.queued == 0 && env.now >= leg.last_update.max(fed) + env.t_us();
+        let last_output = env.instances.get(i).map_or(0, |s| s.last_output);
+        let quiet = leg.queued == 0 && env.now >= leg.last_update.max(last_output).max(fed) + env.t_us();
         if !quiet && env.now < fed + LEVEL_CAP * env.t_us() {
             return;
         }
         leg.level = true;
+        let replayed = leg.replayed;
         env.unlevel[self.index].remove(i as u8);
         self.sweep_stale(i, env);
         env.walk = true;
+        if !replayed {
+            return;
+        }
         let text = format!("{} has caught up on this session and votes again", env.name(i));
         env.tell_of(out, "leg-level", Severity::Info, &self.peer, i, text);
     }
@@ -423,6 +438,7 @@ fn new_leg(id: LegId, state: LegState, offered: bool, now: Micros) -> Leg {
         feed: Feed::Live,
         level: false,
         fed_since: None,
+        replayed: false,
         last_update: now,
         eor: Vec::new(),
         after_feed: Vec::new(),

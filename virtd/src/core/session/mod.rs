@@ -116,6 +116,8 @@ pub struct Leg {
     level: bool,
     /// Everything has been handed over; level follows after quiet.
     fed_since: Option<Micros>,
+    /// There was something in the store when it came.
+    replayed: bool,
     last_update: Micros,
     /// Families whose End-of-RIB it sent.
     eor: Vec<Family>,
@@ -157,6 +159,8 @@ pub struct Session {
     pub table: Table,
     dirty: Vec<u32>,
     walk_at: Option<u32>,
+    /// An electorate changed again while a walk was under way: one more round.
+    walk_again: bool,
     attached: Members,
     /// Offers to listening instances start here, so that those that dial anyway come first.
     offer_from: Micros,
@@ -191,6 +195,8 @@ pub struct Up {
     /// Families whose End-of-RIB we sent, and those a refresh is to be closed for.
     eor_sent: Vec<Family>,
     refresh_end: Vec<Family>,
+    /// Families that are being sent again: further requests for them are one with the first.
+    refreshing: Vec<Family>,
     last_published: Micros,
     /// Octets the peer's socket has not taken.
     queued: usize,
@@ -220,6 +226,7 @@ impl Session {
             table: Table::new(n),
             dirty: Vec::new(),
             walk_at: None,
+            walk_again: false,
             attached: Members::default(),
             offer_from: 0,
             no_leg_since: None,
@@ -253,6 +260,13 @@ impl Session {
             ExtState::Established => 4,
         };
         self.exts.iter().max_by_key(rank)
+    }
+
+    /// The processes of instance `i` are gone: a Cease they sent on their way out was no wish of an operator's for this session.
+    pub fn instance_gone(&mut self, i: usize) {
+        if let Some(seat) = self.seats.get_mut(i) {
+            seat.ceased = None;
+        }
     }
 
     /// Instance `i` has begun to listen: a leg may be offered to it at once.
@@ -309,10 +323,9 @@ impl Session {
         }
         self.attached = Members::default();
         env.unlevel[self.index] = Members::default();
-        for prefix in env.stores[self.index].prefixes_by_attributes(None) {
+        let store = std::mem::take(&mut env.stores[self.index]);
+        for (prefix, id) in store.iter() {
             env.note_withdrawn(prefix);
-        }
-        for id in env.stores[self.index].clear() {
             env.blobs.release(id);
         }
         self.forget_dissent(env);

@@ -278,6 +278,7 @@ impl Session {
             out.push(Output::SendPeer { conn: other.id, bytes: Notification::new(6, 7).encode() });
             out.push(Output::ClosePeer { conn: other.id, abort: false });
         }
+        env.unlevel[self.index] = env.voters.union(env.observers).minus(self.attached);
         self.up = Some(Up {
             conn,
             negotiated,
@@ -285,6 +286,7 @@ impl Session {
             peer_eor: Vec::new(),
             eor_sent: Vec::new(),
             refresh_end: Vec::new(),
+            refreshing: Vec::new(),
             last_published: env.now,
             queued: 0,
             updates_in: 0,
@@ -338,7 +340,7 @@ impl Session {
         keys.clear();
         let update = Update::parse(message.get(frame::HEADER_LEN..)?).ok()?;
         if let (Some(family), Some(up)) = (update.end_of_rib(), up.as_mut()) {
-            if !up.peer_eor.contains(&family) {
+            if up.negotiated.shared.families.contains(&family) && !up.peer_eor.contains(&family) {
                 up.peer_eor.push(family);
             }
             return Some(());
@@ -377,6 +379,10 @@ impl Session {
         if r.kind != RefreshKind::Request || !up.negotiated.shared.families.contains(&r.family) {
             return;
         }
+        if up.refreshing.contains(&r.family) {
+            return;
+        }
+        up.refreshing.push(r.family);
         if up.negotiated.shared.enhanced_refresh {
             let begin = RouteRefresh { family: r.family, kind: RefreshKind::Begin };
             out.push(Output::SendPeer { conn: up.conn, bytes: begin.encode() });
@@ -469,7 +475,7 @@ impl Session {
     /// The death of every instance at once is survivable for `grace_s` (DESIGN decision 3).
     fn tick_grace(&mut self, env: &mut Env, out: &mut Vec<Output>) {
         let Some(conn) = self.up.as_ref().map(|up| up.conn) else { return };
-        if self.seats.iter().any(|s| s.leg.as_ref().is_some_and(|l| l.state == LegState::Established)) {
+        if !env.voters.intersect(self.attached).is_empty() {
             self.no_leg_since = None;
             return;
         }

@@ -56,13 +56,17 @@ impl Session {
             Err(n) => return self.leg_fault(i, Some(n), "its UPDATE cannot be taken apart", env, out),
         };
         if let Some(family) = update.end_of_rib() {
-            if let Some(leg) = self.seats[i].leg.as_mut().filter(|l| !l.eor.contains(&family)) {
+            let known = negotiated.shared.families.contains(&family);
+            if let Some(leg) = self.seats[i].leg.as_mut().filter(|l| known && !l.eor.contains(&family)) {
                 leg.eor.push(family);
             }
             return self.tick_end_of_rib(env, out);
         }
         if let Some(leg) = self.seats[i].leg.as_mut() {
             leg.last_update = env.now;
+        }
+        if let Some(instance) = env.instances.get_mut(i) {
+            instance.last_output = env.now;
         }
         for prefix in update.withdrawn.chain(update.mp_withdrawn().into_iter().flatten()) {
             self.candidate(i, prefix, BlobId::NONE, env, out);
@@ -107,7 +111,6 @@ impl Session {
         };
         let Some(said) = self.table.candidates_mut(slot).get_mut(i) else { return };
         let old = std::mem::replace(said, route);
-        let steady_ms = env.rules.steady_ms;
         let Some(e) = self.table.entry_mut(slot) else { return };
         e.stale.remove(i as u8);
         if old == route {
@@ -117,10 +120,9 @@ impl Session {
             env.routes.retain(route, 1);
         }
         env.routes.release(old);
-        if age_ms(now, e.last_ms) >= steady_ms {
-            e.first_ms = now as u32;
-        }
-        e.last_ms = now as u32;
+        let at = |ms| now.saturating_sub(age_ms(now, ms));
+        let (first, last) = env.rules.disturb(at(e.first_ms), at(e.last_ms), now);
+        (e.first_ms, e.last_ms) = (first as u32, last as u32);
         env.counters.votes += 1;
         self.vote(slot, env, out);
     }
@@ -153,7 +155,10 @@ impl Session {
             first_disturbed: now - first_age.max(last_age).min(now),
             last_disturbed: now - last_age.min(now),
         };
-        let watched = env.observers.intersect(self.attached);
+        let mut watched = env.observers.intersect(self.attached).minus(e.stale);
+        if !watched.is_empty() {
+            watched = watched.minus(env.abstainers(&e.prefix));
+        }
         let outcome = voter::decide(&env.rules, &ballot, watched, &ById(&env.routes), now);
         let (was_dissent, was_lost) = (e.dissent, e.flags & flag::NO_QUORUM != 0);
         self.settle(slot, &outcome, env);
@@ -179,7 +184,11 @@ impl Session {
         let (now, steady_ms) = (env.now_ms(), env.rules.steady_ms);
         let Some(e) = self.table.entry_mut(slot) else { return };
         let (first, last) = (age_ms(now, e.first_ms), age_ms(now, e.last_ms));
-        let Some(age) = env.input_age_ms(&e.prefix).filter(|age| last >= steady_ms && *age < steady_ms) else { return };
+        // Asking every store is dear: only where the answer can matter.
+        if last < steady_ms {
+            return;
+        }
+        let Some(age) = env.input_age_ms(&e.prefix).filter(|age| *age < steady_ms) else { return };
         // Ages count backwards from now; the voter's rule wants points in time.
         let at = |age: u64| now.saturating_sub(age);
         let (first, last) = env.rules.disturb(at(first), at(last), at(age));
@@ -189,22 +198,15 @@ impl Session {
     /// Carries an outcome into the table: the winner, the recheck, the list of keys to tell.
     fn settle(&mut self, slot: u32, outcome: &voter::Outcome<BlobId>, env: &mut Env) {
         let Some(e) = self.table.entry_mut(slot) else { return };
-        let mut keep = |new: BlobId, old: BlobId| {
-            if new != BlobId::NONE {
-                env.routes.retain(new, 1);
-            }
-            env.routes.release(old);
+        let winner = match outcome.decision {
+            Decision::Publish(v) => v,
+            Decision::Keep => e.winner,
         };
-        if let Decision::Publish(v) = outcome.decision
-            && v != e.winner
-        {
-            keep(v, e.winner);
-            e.winner = v;
-        }
-        if outcome.overruled != e.overruled {
-            keep(outcome.overruled.unwrap_or(BlobId::NONE), e.overruled.unwrap_or(BlobId::NONE));
-            e.overruled = outcome.overruled;
-        }
+        let none = BlobId::NONE;
+        env.routes.retain(winner, 1);
+        env.routes.retain(outcome.overruled.unwrap_or(none), 1);
+        env.routes.release(std::mem::replace(&mut e.winner, winner));
+        env.routes.release(std::mem::replace(&mut e.overruled, outcome.overruled).unwrap_or(none));
         if e.winner != e.published && e.flags & flag::DIRTY == 0 {
             e.flags |= flag::DIRTY;
             self.dirty.push(slot);
@@ -342,8 +344,10 @@ impl Session {
 
     /// An electorate changed somewhere: every key of this session is voted on anew, in turns.
     pub fn start_walk(&mut self) {
-        if self.table.len() > 0 {
-            self.walk_at = Some(0);
+        match self.walk_at {
+            Some(_) => self.walk_again = true,
+            None if self.table.len() > 0 => self.walk_at = Some(0),
+            None => {}
         }
     }
 
@@ -359,7 +363,8 @@ impl Session {
             for slot in at..end {
                 self.vote(slot, env, out);
             }
-            self.walk_at = (end < self.table.slots()).then_some(end);
+            let again = end >= self.table.slots() && std::mem::take(&mut self.walk_again);
+            self.walk_at = if again { Some(0) } else { (end < self.table.slots()).then_some(end) };
         }
         self.publish(env, out);
         self.tell_alone(env, out);
@@ -368,7 +373,7 @@ impl Session {
     /// Packs what changed into UPDATEs: one message's worth of prefixes to each route.
     fn publish(&mut self, env: &mut Env, out: &mut Vec<Output>) {
         let Some(up) = self.up.as_mut().filter(|up| up.queued < HIGH_MARK) else { return };
-        if self.dirty.is_empty() {
+        if self.dirty.is_empty() && up.refreshing.is_empty() {
             return;
         }
         let context = up.negotiated.context();
@@ -440,6 +445,7 @@ impl Session {
             out.push(Output::SendPeer { conn: up.conn, bytes: packed.split().freeze() });
         }
         if self.dirty.is_empty() {
+            up.refreshing.clear();
             for family in up.refresh_end.drain(..) {
                 let end = RouteRefresh { family, kind: RefreshKind::End };
                 out.push(Output::SendPeer { conn: up.conn, bytes: end.encode() });
@@ -504,9 +510,7 @@ impl Session {
     /// A new leg of instance `i`: what the old one said counts as stale until it is said again.
     pub(super) fn mark_stale(&mut self, i: usize) {
         for slot in 0..self.table.slots() {
-            if self.table.candidates(slot).get(i).is_some_and(|c| *c != BlobId::NONE)
-                && let Some(e) = self.table.entry_mut(slot)
-            {
+            if let Some(e) = self.table.entry_mut(slot) {
                 e.stale.insert(i as u8);
             }
         }
