@@ -138,7 +138,7 @@ fn a_lie_of_one_daemon_stays_inside() -> Result<()> {
     neighbour.wait_established(UP)?;
     monitor.wait_event("update", UP)?;
     router.wait_voting(UP)?;
-    router.wait_quiet(QUIET, SETTLE)?;
+    ensure!(router.wait_quiet(QUIET, SETTLE)? == 0, "they disagree without a lie");
     let told = monitor.count("update");
     for name in ["frr", "bird", "openbgpd"] {
         router.instance(name)?.set_lie(Some(lie))?;
@@ -146,8 +146,9 @@ fn a_lie_of_one_daemon_stays_inside() -> Result<()> {
             router.status("disagreements_now").is_ok_and(|n| n > 0)
         })?;
         router.instance(name)?.set_lie(None)?;
-        router.wait_quiet(QUIET, SETTLE)?;
+        router.wait_agreement(0, SETTLE)?;
     }
+    router.wait_quiet(QUIET, SETTLE)?;
     ensure!(monitor.count("update") == told, "the monitor was told something: {:?}", monitor.events());
     monitor.finish()?.check_quiet()?;
     neighbour.check_quiet()?;

@@ -1,10 +1,10 @@
 //! What the neighbours noticed, counted on their side only.
 
-use anyhow::{Result, ensure};
-use serde_json::json;
-use std::path::PathBuf;
+use anyhow::{Context, Result, ensure};
+use serde_json::{Value, json};
+use std::path::{Path, PathBuf};
 use std::time::Duration;
-use tests::replayer::{Outcome, differences, table};
+use tests::replayer::{Outcome, differences, same, table};
 use wire::bgp::Prefix;
 
 /// How many differences are printed.
@@ -28,6 +28,31 @@ pub struct Verdict {
 pub fn some_prefix(expected: &[PathBuf]) -> Option<Prefix> {
     let routes = table(expected.first()?).ok()?;
     routes.keys().nth(routes.len() / 2)?.parse().ok()
+}
+
+/// Writes the table that most of the given ones agree on, prefix by prefix; a prefix without a majority is an error.
+pub fn majority(tables: &[PathBuf], to: &Path) -> Result<()> {
+    let tables = tables.iter().map(|t| table(t)).collect::<Result<Vec<_>>>()?;
+    let mut agreed = serde_json::Map::new();
+    for prefix in tables.iter().flat_map(serde_json::Map::keys) {
+        if agreed.contains_key(prefix) {
+            continue;
+        }
+        let said: Vec<&Value> = tables.iter().filter_map(|t| t.get(prefix)).collect();
+        if said.len() * 2 <= tables.len() {
+            continue;
+        }
+        let mut winner = None;
+        for one in &said {
+            let votes = said.iter().map(|other| same(one, other)).collect::<Result<Vec<_>>>()?;
+            if votes.iter().filter(|same| **same).count() * 2 > tables.len() {
+                winner = Some((*one).clone());
+            }
+        }
+        let winner = winner.with_context(|| format!("the daemons alone do not agree on {prefix} at all"))?;
+        agreed.insert(prefix.clone(), winner);
+    }
+    std::fs::write(to, serde_json::to_vec(&agreed)?).with_context(|| format!("writing {}", to.display()))
 }
 
 impl Verdict {
