@@ -31,6 +31,11 @@ impl Native {
             Input::LegDialed { leg, peer, local, .. } => {
                 let conn = ConnId(env.fresh_id());
                 self.pair(conn, leg, peer);
+                // The daemon's own socket still holds the port that the kernel gave it.
+                let local = local.map(|mut l| {
+                    l.set_port(0);
+                    l
+                });
                 out.push(Output::Dial { conn, peer, local, leg });
             }
             Input::PeerConnected { conn, local, peer } => {
