@@ -34,7 +34,10 @@ demo: ## One router out of FRR, BIRD and OpenBGPD; MRT=FILE plays a real table
 	$(AS_ROOT) target/release/hv-demo $(if $(MRT),--mrt $(MRT))
 
 bench: packages ## Measurements as ratios against HAProxy and the daemons alone; writes target/bench.json
-	cargo bench --workspace
+	cargo build --release --workspace
+	cargo bench -p wire --bench canonical
+	cargo bench -p virtd --bench votes
+	$(AS_ROOT) target/release/hv-bench
 
 lint: ## Formatting, clippy without warnings, licences and advisories
 	cargo fmt --all --check

@@ -1,0 +1,41 @@
+//! What the criterion benches measured (TARGETS P6), out of the files they leave.
+
+use crate::figures::Figures;
+use anyhow::{Context, Result};
+use serde_json::Value;
+use std::fs;
+use std::path::Path;
+
+/// The group of virtd/benches/votes.rs.
+const GROUP: &str = "votes";
+/// TARGETS P6, candidates a second.
+const WANTED: f64 = 2_000_000.0;
+
+/// Adds what is there; says what is not.
+pub fn collect(folder: &Path, figures: &mut Figures) -> Result<()> {
+    let named = |function: &str| rate(&folder.join(GROUP).join(function).join("new")).map(|r| (function.to_owned(), r));
+    let Ok((_, decode)) = named("bgpkit-parser decode") else {
+        println!("no criterion results in {}: run `cargo bench -p virtd --bench votes` first", folder.display());
+        return Ok(());
+    };
+    for function in ["core unchanged", "core new"] {
+        let (_, value) = named(function)?;
+        let title = format!("P6 candidates a second, {function}, to bgpkit-parser's decoding");
+        figures.judge(title, (value, "1/s"), Some(decode), "2 million or more", value >= WANTED);
+    }
+    let (_, value) = named("voter decide")?;
+    figures.note("decisions a second, voter alone, three candidates", value, "1/s", None);
+    Ok(())
+}
+
+/// Elements a second, by the median.
+fn rate(folder: &Path) -> Result<f64> {
+    let read = |file: &str| -> Result<Value> {
+        let path = folder.join(file);
+        let text = fs::read_to_string(&path).with_context(|| format!("reading {}", path.display()))?;
+        serde_json::from_str(&text).with_context(|| format!("reading {}", path.display()))
+    };
+    let elements = read("benchmark.json")?["throughput"]["Elements"].as_f64().context("no number of elements")?;
+    let ns = read("estimates.json")?["median"]["point_estimate"].as_f64().context("no median")?;
+    Ok(elements * 1e9 / ns)
+}

@@ -1,0 +1,112 @@
+//! The time of one UPDATE from neighbour to neighbour (TARGETS P1 and P2). The places take turns, so that whatever drifts on the
+//! machine drifts for all; each round's differences are taken within the round, and of those the median.
+
+use crate::Arguments;
+use crate::figures::{Figures, median};
+use crate::places::{Kind, Place};
+use anyhow::{Context, Result, ensure};
+use serde_json::{Value, json};
+use std::fs;
+use tests::daemons::Daemon::{Bird, Frr, OpenBgpd};
+
+/// What the paper's proxy adds to 60 ms.
+const PAPER_US: f64 = 48.0;
+/// TARGETS P2.
+const SEVERAL_US: f64 = 100.0;
+
+const PLACES: [(&str, Kind); 7] = [
+    ("bird", Kind::Alone(Bird)),
+    ("haproxy", Kind::HaProxy),
+    ("native", Kind::Virtd(&[Bird], "native", "wait-for-consensus")),
+    ("voted", Kind::Virtd(&[Bird], "voted", "wait-for-consensus")),
+    ("three-birds", Kind::Virtd(&[Bird, Bird, Bird], "voted", "master-slave")),
+    ("three-birds-consensus", Kind::Virtd(&[Bird, Bird, Bird], "voted", "wait-for-consensus")),
+    ("three-kinds", Kind::Virtd(&[Bird, Frr, OpenBgpd], "voted", "master-slave")),
+];
+
+/// p50 and p99 of each place, one of each round, in microseconds.
+struct Series {
+    name: &'static str,
+    p50: Vec<f64>,
+    p99: Vec<f64>,
+}
+
+impl Series {
+    /// The median over the rounds of what this place takes more than another.
+    fn added(&self, base: &Series, quantile: fn(&Series) -> &Vec<f64>) -> f64 {
+        median(quantile(self).iter().zip(quantile(base)).map(|(mine, theirs)| mine - theirs))
+    }
+}
+
+/// Measures and judges.
+pub fn measure(arguments: &Arguments, figures: &mut Figures) -> Result<()> {
+    let raw = arguments.raw.join("latency.jsonl");
+    fs::write(&raw, "")?;
+    let places = PLACES.iter().map(|(name, kind)| Place::start(name, kind)).collect::<Result<Vec<_>>>()?;
+    let new = |p: &Place| Series { name: p.name, p50: Vec::new(), p99: Vec::new() };
+    let mut all: Vec<Series> = places.iter().map(new).collect();
+    let (count, rate) = (arguments.count.to_string(), arguments.rate.to_string());
+    for round in 1..=arguments.rounds {
+        for (place, series) in places.iter().zip(&mut all) {
+            let result = place.probe(&arguments.raw, &["--count", &count, "--rate", &rate])?;
+            crate::keep(&raw, &json!({ "round": round, "place": place.name, "result": result }))?;
+            series.p50.push(us(&result, "p50_ns")?);
+            series.p99.push(us(&result, "p99_ns")?);
+        }
+        let line: Vec<String> =
+            all.iter().map(|s| format!("{} {:.0}", s.name, s.p50.last().copied().unwrap_or(0.0))).collect();
+        println!("latency, round {round} of {}: p50 in us: {}", arguments.rounds, line.join(", "));
+    }
+    places.into_iter().for_each(Place::done);
+    judge(&all, figures)
+}
+
+fn us(result: &Value, key: &str) -> Result<f64> {
+    ensure!(result["lost"] == 0, "UPDATEs were lost: {result}");
+    result[key].as_f64().map(|ns| ns / 1000.0).with_context(|| format!("no {key} in {result}"))
+}
+
+fn judge(all: &[Series], figures: &mut Figures) -> Result<()> {
+    let of = |name: &str| all.iter().find(|s| s.name == name).with_context(|| format!("{name} was not measured"));
+    let (bird, haproxy, voted) = (of("bird")?, of("haproxy")?, of("voted")?);
+    for series in all {
+        let name = series.name;
+        figures.note(format!("latency p50, {name}"), median(series.p50.clone()), "us", Some(median(bird.p50.clone())));
+        figures.note(format!("latency p99, {name}"), median(series.p99.clone()), "us", Some(median(bird.p99.clone())));
+    }
+    let proxy = haproxy.added(bird, |s| &s.p50);
+    figures.note("P1 added p50, HAProxy", proxy, "us", None);
+    for name in ["native", "voted"] {
+        let series = of(name)?;
+        let added = series.added(bird, |s| &s.p50);
+        figures.judge(
+            format!("P1 added p50, virtd N=1 {name}, to HAProxy's"),
+            (added, "us"),
+            Some(proxy),
+            "no more than HAProxy's and under 48 us",
+            added <= proxy && added < PAPER_US,
+        );
+        let (p50, p99) = (median(series.p50.clone()), median(series.p99.clone()));
+        let alone = median(bird.p99.clone()) / median(bird.p50.clone());
+        let spread = p99 / p50;
+        let title = format!("P1 p99 over p50, virtd N=1 {name}, to BIRD's alone");
+        figures.judge(title, (spread, "x"), Some(alone), "p99 under 3 x p50", spread < 3.0);
+    }
+    for name in ["three-birds", "three-kinds"] {
+        let added = of(name)?.added(bird, |s| &s.p50);
+        let over_one = of(name)?.added(voted, |s| &s.p50);
+        let title = format!("P2 added p50, virtd {name} master-slave, to N=1's");
+        let one = voted.added(bird, |s| &s.p50);
+        figures.judge(
+            title,
+            (added, "us"),
+            Some(one),
+            "under 100 us beyond the instance's own time",
+            added < SEVERAL_US,
+        );
+        figures.note(format!("P2 p50 beyond N=1, virtd {name} master-slave"), over_one, "us", None);
+    }
+    let added = of("three-birds-consensus")?.added(bird, |s| &s.p50);
+    figures.note("added p50, virtd three-birds wait-for-consensus", added, "us", None);
+    Ok(())
+}

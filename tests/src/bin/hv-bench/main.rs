@@ -1,0 +1,90 @@
+//! `make bench`: what virtd costs, as ratios to the same daemon without it and to HAProxy in its place, measured side by side in
+//! one run. docs/BENCHMARKS.md says what each figure means. Raw results of every round go to `target/bench/`.
+#![forbid(unsafe_code)]
+
+mod criterion;
+mod figures;
+mod latency;
+mod places;
+mod processes;
+mod table;
+
+use anyhow::{Context, Result};
+use clap::Parser;
+use figures::Figures;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+use tests::lab::clean_up_on_signal;
+
+/// Measures virtd beside the daemons alone and beside HAProxy
+#[derive(Debug, Parser)]
+#[command(version)]
+struct Arguments {
+    /// Rounds of the latency measurement; each round visits every place once
+    #[arg(long, default_value_t = 7)]
+    rounds: u32,
+    /// UPDATEs that are timed at each place in each round
+    #[arg(long, default_value_t = 300)]
+    count: u32,
+    /// UPDATEs a second
+    #[arg(long, default_value_t = 200)]
+    rate: u32,
+    /// Rounds of the table measurement
+    #[arg(long, default_value_t = 3)]
+    table_rounds: u32,
+    /// Prefixes of the table
+    #[arg(long, default_value_t = 100_000)]
+    prefixes: u32,
+    /// Where the figures go
+    #[arg(long, default_value = "target/bench.json")]
+    output: PathBuf,
+    /// Where the raw results go
+    #[arg(long, default_value = "target/bench")]
+    raw: PathBuf,
+    /// Where the criterion benches have left their results
+    #[arg(long, default_value = "target/criterion")]
+    criterion: PathBuf,
+}
+
+fn main() -> ExitCode {
+    match clean_up_on_signal().and_then(|()| run(&Arguments::parse())) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(e) => {
+            eprintln!("hv-bench: {e:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(arguments: &Arguments) -> Result<()> {
+    fs::create_dir_all(&arguments.raw).with_context(|| format!("making {}", arguments.raw.display()))?;
+    println!("{}", machine());
+    let mut figures = Figures::default();
+    latency::measure(arguments, &mut figures)?;
+    table::measure(arguments, &mut figures)?;
+    criterion::collect(&arguments.criterion, &mut figures)?;
+    println!("\n{figures}");
+    println!("{}", machine());
+    figures.write(&arguments.output)?;
+    println!("written: {} (raw results: {})", arguments.output.display(), arguments.raw.display());
+    Ok(())
+}
+
+/// What it runs on, and how busy that was: without this an absolute time means nothing.
+fn machine() -> String {
+    let read = |path: &str| fs::read_to_string(path).unwrap_or_default();
+    let cpu = read("/proc/cpuinfo");
+    let model =
+        cpu.lines().find_map(|l| l.strip_prefix("model name")).unwrap_or("?").trim_start_matches(['\t', ':', ' ']);
+    let cpus = std::thread::available_parallelism().map_or(0, usize::from);
+    let kernel = read("/proc/sys/kernel/osrelease");
+    format!("machine: {cpus} x {model}, Linux {}, load average {}", kernel.trim(), read("/proc/loadavg").trim())
+}
+
+/// Appends one raw result to a file of them, one JSON object a line.
+fn keep(file: &Path, result: &serde_json::Value) -> Result<()> {
+    use std::io::Write as _;
+    let mut out = fs::OpenOptions::new().create(true).append(true).open(file)?;
+    writeln!(out, "{result}").with_context(|| format!("writing {}", file.display()))
+}
