@@ -18,6 +18,9 @@ const BAD_NLRI: [u8; 4] = [24, 198, 51, 100];
 /// The innocent neighbour's prefixes, the later one announced while something is wrong.
 const INNOCENT_NLRI: [u8; 4] = [24, 203, 0, 113];
 
+/// Path attributes of CVE-2023-46753: unknown ones only.
+const FIRST_CVE: &str = "ff1f001000040146464646460004464646464646";
+
 const OPEN: u8 = 1;
 const UPDATE: u8 = 2;
 const NOTIFICATION: u8 = 3;
@@ -166,6 +169,16 @@ impl Scene {
         scene.wait_legs(6)?;
         scene.descriptors = scene.open_files();
         Ok(scene)
+    }
+
+    /// The route map without which FRR survives the two messages.
+    fn prepend_in_frr(&self) -> Result<()> {
+        let commands = format!(
+            "configure terminal\nroute-map PREPEND permit 10\nset as-path prepend {ASN}\nexit\nrouter bgp {ASN}\n\
+             address-family ipv4 unicast\nneighbor {} route-map PREPEND in",
+            self.bad().v4
+        );
+        control(&self.router.instances[0], &self.star.router, &commands).map(|_| ())
     }
 
     fn bad(&self) -> &Site {
@@ -339,17 +352,12 @@ fn silence_runs_into_the_hold_timer() -> Result<()> {
 #[test]
 fn two_messages_that_kill_frr_kill_nobody() -> Result<()> {
     let mut scene = Scene::new("cve", "rfc7606")?;
-    let frr = format!(
-        "configure terminal\nroute-map PREPEND permit 10\nset as-path prepend {ASN}\nexit\nrouter bgp {ASN}\n\
-         address-family ipv4 unicast\nneighbor {} route-map PREPEND in",
-        scene.bad().v4
-    );
-    control(&scene.router.instances[0], &scene.star.router, &frr)?;
+    scene.prepend_in_frr()?;
     let mut raw = Raw::establish(scene.bad(), 240)?;
     raw.send(&update(&attributes(scene.bad()), &BAD_NLRI))?;
     scene.wait_told("announced", BAD_PREFIX)?;
     scene.wait_legs(9)?;
-    raw.send(&update(&octets("ff1f001000040146464646460004464646464646")?, &BAD_NLRI))?;
+    raw.send(&update(&octets(FIRST_CVE)?, &BAD_NLRI))?;
     scene.wait_told("withdrawn", BAD_PREFIX)?;
     scene.wait_legs(9)?;
     let second = octets("ffffffffffffffffffffffffffffffff002b0200000003c0ff00010100eb00ac100b0b001ad908ac100b0b")?;
@@ -357,4 +365,22 @@ fn two_messages_that_kill_frr_kill_nobody() -> Result<()> {
     raw.expect_notification(3, 10)?;
     scene.others_go_on()?;
     scene.finish()
+}
+
+/// The same first message taken raw: FRR dies, OpenBGPD resets its leg, and still no neighbour loses anything.
+#[test]
+fn taken_raw_the_first_message_kills_frr_and_no_neighbour_notices() -> Result<()> {
+    let mut scene = Scene::new("cve-raw", "opaque")?;
+    scene.prepend_in_frr()?;
+    let mut raw = Raw::establish(scene.bad(), 240)?;
+    raw.send(&update(&attributes(scene.bad()), &BAD_NLRI))?;
+    scene.wait_told("announced", BAD_PREFIX)?;
+    scene.wait_legs(9)?;
+    raw.send(&update(&octets(FIRST_CVE)?, &BAD_NLRI))?;
+    scene.router.wait_state("frr", "absent", UP)?;
+    scene.others_go_on()?;
+    raw.send(&message(KEEPALIVE, &[]))?;
+    scene.monitor.finish()?.check_quiet()?;
+    scene.lab.passed();
+    Ok(())
 }
