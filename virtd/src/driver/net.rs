@@ -44,13 +44,17 @@ pub fn accept(listener: &Socket) -> io::Result<(TcpStream, SocketAddr, SocketAdd
     Ok((socket.into(), inet(peer)?, local))
 }
 
-/// Starts a connection; `prepare` sets options before anything is sent.
+/// Starts a connection; `prepare` sets options before anything is sent, and its error ends the attempt.
 ///
 /// # Errors
 /// What the kernel says at once, such as ENETUNREACH or EADDRNOTAVAIL.
-pub fn dial(peer: SocketAddr, local: Option<SocketAddr>, prepare: impl FnOnce(&Socket)) -> io::Result<TcpStream> {
+pub fn dial(
+    peer: SocketAddr,
+    local: Option<SocketAddr>,
+    prepare: impl FnOnce(&Socket) -> io::Result<()>,
+) -> io::Result<TcpStream> {
     let socket = tcp(peer)?;
-    prepare(&socket);
+    prepare(&socket)?;
     if let Some(local) = local {
         socket.set_reuse_address(true)?;
         socket.bind(&SockAddr::from(local))?;

@@ -76,6 +76,17 @@ impl<B: Broker> Driver<B> {
         let Some(instance) = self.channels.get(&channel).and_then(|c| c.instance) else {
             return refuse(&to, libc::EPERM, "the channel has not said which instance it belongs to");
         };
+        // What is passed must be what the request is about: anything else would sit in our loop and behave unlike it.
+        let wanted = match request {
+            Request::Bind { .. } => Some(libc::SOCK_SEQPACKET),
+            Request::Connect { .. } => Some(libc::SOCK_STREAM),
+            _ => None,
+        };
+        if let (Some(kind), Some(end)) = (wanted, &end)
+            && !sys::is_unix(end, kind)
+        {
+            return refuse(&to, libc::EINVAL, "the passed socket is of the wrong kind");
+        }
         match (request, end) {
             (Request::Bind { socket, local, v6_only, options }, Some(end)) => {
                 let id = ListenerId(self.fresh_id());
@@ -90,17 +101,17 @@ impl<B: Broker> Driver<B> {
                             v6_only: *v6_only,
                             active: false,
                         };
-                        self.named.insert(*socket, Named::Listening(id));
+                        self.named.insert((instance, *socket), Named::Listening(id));
                         self.listening.insert(id, listening);
                         for o in options.iter() {
-                            self.listener_option(&o);
+                            self.listener_option(instance, id, &o);
                         }
                         shim::reply(&to, &Reply::Done);
                     }
                     Err(_) => refuse(&to, libc::ENOMEM, ""),
                 }
             }
-            (Request::Listen { socket, .. }, _) => self.listen(&to, *socket),
+            (Request::Listen { socket, .. }, _) => self.listen(&to, instance, *socket),
             (Request::Connect { socket, local, remote, filler_len, options }, Some(end)) => {
                 let wanted = options.iter().filter(|o| options::matters(o.level, o.name));
                 let wanted = wanted.map(|o| (o.level, o.name, o.value.to_vec())).collect();
@@ -108,10 +119,10 @@ impl<B: Broker> Driver<B> {
             }
             (Request::SetOption { socket, option }, _) => self.set_option(&to, instance, *socket, option),
             (Request::GetOption { socket, level, name, max_len }, _) => {
-                self.get_option(&to, *socket, *level, *name, *max_len)
+                self.get_option(&to, instance, *socket, *level, *name, *max_len)
             }
-            (Request::SocketError { socket }, _) => self.socket_error(&to, *socket),
-            (Request::Names { socket }, _) => self.names(&to, *socket),
+            (Request::SocketError { socket }, _) => self.socket_error(&to, instance, *socket),
+            (Request::Names { socket }, _) => self.names(&to, instance, *socket),
             (Request::Bind { .. } | Request::Connect { .. } | Request::Hello { .. }, _) => {
                 refuse(&to, libc::EINVAL, "the request lacks its socket");
             }
@@ -145,8 +156,10 @@ impl<B: Broker> Driver<B> {
         shim::reply(to, &Reply::Welcome { bgp_port: self.config.port });
     }
 
-    fn listen(&mut self, to: &OwnedFd, socket: u64) {
-        let Some(Named::Listening(id)) = self.named.get(&socket).copied() else { return refuse(to, libc::EINVAL, "") };
+    fn listen(&mut self, to: &OwnedFd, instance: InstanceId, socket: u64) {
+        let Some(Named::Listening(id)) = self.named.get(&(instance, socket)).copied() else {
+            return refuse(to, libc::EINVAL, "");
+        };
         let Some(l) = self.listening.get_mut(&id) else { return refuse(to, libc::EINVAL, "") };
         shim::reply(to, &Reply::Done);
         if !std::mem::replace(&mut l.active, true) {
@@ -159,7 +172,8 @@ impl<B: Broker> Driver<B> {
     pub(super) fn listening_event(&mut self, id: ListenerId) {
         let Some(l) = self.listening.remove(&id) else { return };
         self.forget(l.token, l.end.as_raw_fd());
-        self.named.remove(&l.cookie);
+        self.named.remove(&(l.instance, l.cookie));
+        self.drop_keys(l.instance, id);
         if l.active {
             self.broker.handle(self.now, Input::ListenerClosed { listener: id }, &mut self.out);
         }
@@ -222,13 +236,13 @@ impl<B: Broker> Driver<B> {
 
     pub(super) fn leg_refused(&mut self, id: LegId, errno: i32) {
         let Some(leg) = self.legs.get_mut(&id) else { return };
-        let cookie = leg.cookie;
+        let (instance, cookie) = (leg.instance, leg.cookie);
         if let Some(to) = leg.waiting.take() {
             refuse(&to, errno, "");
         }
         self.drop_leg(id);
-        self.named.insert(cookie, Named::Failed(errno));
-        self.failed.push_back(cookie);
+        self.named.insert((instance, cookie), Named::Failed(errno));
+        self.failed.push_back((instance, cookie));
         if self.failed.len() > MAX_FAILED
             && let Some(old) = self.failed.pop_front()
         {
@@ -280,102 +294,15 @@ impl<B: Broker> Driver<B> {
         Ok(())
     }
 
-    /// Puts an option of one instance on the real socket of its leg.
-    fn apply(&mut self, id: LegId, level: i32, name: i32, value: &[u8]) {
-        let Some(leg) = self.legs.get_mut(&id) else { return };
-        let instance = leg.instance;
-        let Some(conn) = leg.conn else { return leg.wanted.push((level, name, value.to_vec())) };
-        let Some(p) = self.peers.get_mut(&conn) else { return };
-        let text = match p.agreed.set(instance.0, level, name, value) {
-            options::Outcome::Same => return,
-            options::Outcome::Apply => match sys::set_option(&p.stream.io, level, name, value) {
-                Ok(()) => return,
-                Err(e) => format!(
-                    "{} set by {} was not accepted: {e}",
-                    options::name(level, name),
-                    self.instance_name(instance)
-                ),
-            },
-            options::Outcome::Differs(first) => format!(
-                "{} and {} set {} differently for the same peer; what {} set stays: configure the same",
-                self.instance_name(InstanceId(first)),
-                self.instance_name(instance),
-                options::name(level, name),
-                self.instance_name(InstanceId(first)),
-            ),
-        };
-        self.warn("option-differs", text);
-    }
-
     fn instance_name(&self, i: InstanceId) -> String {
         self.config.instances.get(usize::from(i.0)).map_or_else(|| i.0.to_string(), |c| c.name.clone())
     }
 
-    fn set_option(&mut self, to: &OwnedFd, _instance: InstanceId, socket: u64, option: &SocketOption<'_>) {
-        match self.named.get(&socket).copied() {
-            Some(Named::Leg(id)) => {
-                if options::matters(option.level, option.name) {
-                    self.apply(id, option.level, option.name, option.value);
-                }
-                shim::reply(to, &Reply::Done);
-            }
-            Some(Named::Listening(_)) => {
-                self.listener_option(option);
-                shim::reply(to, &Reply::Done);
-            }
-            Some(Named::Failed(_)) => shim::reply(to, &Reply::Done),
-            None => refuse(to, libc::ENOENT, ""),
-        }
-    }
-
-    /// Keys for peers go on virtd's own listening sockets, or the peer's SYN would be dropped.
-    fn listener_option(&mut self, option: &SocketOption<'_>) {
-        if !options::matters_to_listener(option.level, option.name) {
-            return;
-        }
-        let family = options::key_family(option.value);
-        let mut failed = None;
-        for (socket, ip) in self.listeners.iter().zip(&self.config.listen) {
-            let ours = if ip.is_ipv4() { libc::AF_INET } else { libc::AF_INET6 };
-            // Removing a key that another instance has removed already is no fault.
-            if family == Some(ours)
-                && let Err(e) = sys::set_option(socket, option.level, option.name, option.value)
-                && e.raw_os_error() != Some(libc::ENOENT)
-            {
-                failed = Some(e);
-            }
-        }
-        if let Some(e) = failed {
-            self.warn("option-failed", format!("an MD5 key was not accepted by the listening socket: {e}"));
-        }
-    }
-
-    fn get_option(&mut self, to: &OwnedFd, socket: u64, level: i32, name: i32, max_len: u32) {
-        let conn = match self.named.get(&socket) {
-            Some(Named::Leg(id)) => self.legs.get(id).and_then(|l| l.conn),
-            _ => None,
-        };
-        let mut buf = [0u8; 1024];
-        let room = buf.get_mut(..(max_len as usize).min(1024)).unwrap_or_default();
-        let answer = match conn.and_then(|c| self.peers.get(&c)) {
-            Some(p) => sys::option(&p.stream.io, level, name, room),
-            // A listening socket, or a leg whose connection is still on its way: as one of ours would say.
-            None => match self.listeners.first() {
-                Some(l) => sys::option(l, level, name, room),
-                None => Err(std::io::Error::from_raw_os_error(libc::ENOPROTOOPT)),
-            },
-        };
-        match answer {
-            Ok(value) => shim::reply(to, &Reply::Option { value }),
-            Err(e) => refuse(to, e.raw_os_error().unwrap_or(libc::ENOPROTOOPT), ""),
-        }
-    }
-
-    fn socket_error(&mut self, to: &OwnedFd, socket: u64) {
-        let errno = match self.named.get(&socket).copied() {
+    fn socket_error(&mut self, to: &OwnedFd, instance: InstanceId, socket: u64) {
+        let errno = match self.named.get(&(instance, socket)).copied() {
             Some(Named::Leg(id)) if self.legs.get(&id).is_some_and(|l| l.connecting.is_some()) => libc::EINPROGRESS,
             Some(Named::Failed(errno)) => {
-                self.named.remove(&socket);
+                self.named.remove(&(instance, socket));
                 errno
             }
             _ => 0,
@@ -383,8 +310,8 @@ impl<B: Broker> Driver<B> {
         shim::reply(to, &Reply::Error { errno, text: "" });
     }
 
-    fn names(&mut self, to: &OwnedFd, socket: u64) {
-        match self.named.get(&socket).copied() {
+    fn names(&mut self, to: &OwnedFd, instance: InstanceId, socket: u64) {
+        match self.named.get(&(instance, socket)).copied() {
             Some(Named::Leg(id)) => match self.legs.get(&id).and_then(|l| l.names) {
                 Some((local, remote)) => shim::reply(to, &Reply::Names { local, remote: Some(remote) }),
                 None => refuse(to, libc::ENOTCONN, ""),

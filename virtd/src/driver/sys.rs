@@ -58,3 +58,12 @@ pub fn own(fds: &[RawFd]) -> Vec<OwnedFd> {
     // SAFETY: the callers pass what accept4 or recvmsg returned to them: open, and owned by nobody yet.
     fds.iter().map(|&fd| unsafe { OwnedFd::from_raw_fd(fd) }).collect()
 }
+
+/// Whether `fd` is an AF_UNIX socket of this type (SOCK_STREAM, SOCK_SEQPACKET).
+pub fn is_unix(fd: &impl AsRawFd, kind: i32) -> bool {
+    let number = |name| {
+        let mut buf = [0u8; 4];
+        option(fd, libc::SOL_SOCKET, name, &mut buf).is_ok_and(|b| b.len() == 4).then(|| i32::from_ne_bytes(buf))
+    };
+    number(libc::SO_DOMAIN) == Some(libc::AF_UNIX) && number(libc::SO_TYPE) == Some(kind)
+}
