@@ -22,7 +22,7 @@ use tests::lab::clean_up_on_signal;
 #[command(version)]
 struct Arguments {
     /// Rounds of the latency measurement; each round visits every place once
-    #[arg(long, default_value_t = 7)]
+    #[arg(long, default_value_t = 6)]
     rounds: u32,
     /// UPDATEs that are timed at each place in each round
     #[arg(long, default_value_t = 300)]

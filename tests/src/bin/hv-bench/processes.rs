@@ -53,14 +53,18 @@ pub fn cpu(ns: &Netns) -> Result<Cpu> {
     Ok(total)
 }
 
-/// Memory of the one process of that name.
+/// Memory of the process of that name; of the largest of several.
 pub fn memory(ns: &Netns, name: &str) -> Result<Memory> {
     let all = of(ns)?;
-    let (pid, _) = all.iter().find(|(_, n)| n == name).with_context(|| format!("no process {name}: {all:?}"))?;
-    let status = fs::read_to_string(format!("/proc/{pid}/status"))?;
+    let memories = all.iter().filter(|(_, n)| n == name).filter_map(|(pid, _)| status(*pid));
+    memories.max_by(|a, b| a.peak.total_cmp(&b.peak)).with_context(|| format!("no process {name}: {all:?}"))
+}
+
+fn status(pid: u32) -> Option<Memory> {
+    let status = fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
     let field = |key: &str| {
         let line = status.lines().find_map(|l| l.strip_prefix(key));
-        line.and_then(|l| l.split_whitespace().next()).and_then(|n| n.parse().ok()).unwrap_or(0.0)
+        line.and_then(|l| l.split_whitespace().next()).and_then(|n| n.parse().ok())
     };
-    Ok(Memory { now: field("VmRSS:"), peak: field("VmHWM:") })
+    Some(Memory { now: field("VmRSS:")?, peak: field("VmHWM:")? })
 }

@@ -3,7 +3,7 @@
 use crate::Arguments;
 use crate::figures::{Figures, median};
 use crate::places::{Kind, Place};
-use crate::processes::{self, Cpu, Memory};
+use crate::processes::{self, Cpu};
 use anyhow::{Context, Result, ensure};
 use serde_json::json;
 use std::fs;
@@ -21,86 +21,81 @@ const PLACES: [(&str, Kind); 5] = [
     ("three", Kind::Virtd(&[Frr, Bird, OpenBgpd], "voted", "continuous-majority")),
 ];
 
+/// What each round came to.
 struct Runs {
-    place: Place,
-    /// Whose memory is looked at.
-    process: &'static str,
-    /// Before any session.
-    empty: Memory,
+    name: &'static str,
     seconds: Vec<f64>,
     cpu: Vec<Cpu>,
-    /// At the end of the first round, whose table met fresh memory.
-    full: Option<Memory>,
+    /// KiB at the peak, less what it takes without any session.
+    memory: Vec<f64>,
 }
 
 impl Runs {
-    fn start((name, kind): &(&'static str, Kind)) -> Result<Runs> {
-        let place = Place::start(name, kind)?;
+    /// One round on a router of its own: fresh memory, and no daemon that holds back its sessions because the last ones ended
+    /// (OpenBGPD waits twice as long each time).
+    fn round(&mut self, kind: &Kind, arguments: &Arguments, round: u32) -> Result<()> {
+        let place = Place::start(self.name, kind)?;
+        let ns = &place.star.router;
         let process = match kind {
             Kind::Virtd(..) => "virtd",
-            Kind::Alone(Frr) => "bgpd",
+            Kind::Alone(Frr | OpenBgpd) => "bgpd",
             Kind::Alone(Bird) | Kind::HaProxy => "bird",
-            Kind::Alone(OpenBgpd) => "bgpd",
         };
-        let empty = processes::memory(&place.star.router, process)?;
-        Ok(Runs { place, process, empty, seconds: Vec::new(), cpu: Vec::new(), full: None })
-    }
-
-    fn round(&mut self, arguments: &Arguments, round: u32) -> Result<()> {
-        let ns = &self.place.star.router;
+        let empty = processes::memory(ns, process)?;
         let before = processes::cpu(ns)?;
         let count = arguments.prefixes.to_string();
-        let result = self.place.probe(&arguments.raw, &["--table-run", "--count", &count])?;
+        let result = place.probe(&arguments.raw, &["--table-run", "--count", &count])?;
         std::thread::sleep(AFTER);
         let used = processes::cpu(ns)?.since(before);
-        let memory = processes::memory(ns, self.process)?;
-        self.full.get_or_insert(memory);
+        let memory = processes::memory(ns, process)?;
         ensure!(result["lost"] == 0, "routes were lost: {result}");
         let seconds = result["seconds"].as_f64().context("no time in the result")?;
         self.seconds.push(seconds);
         self.cpu.push(used);
+        self.memory.push(memory.peak - empty.now);
         println!(
-            "table, round {round}: {}: {seconds:.3} s, processor time virtd {:.2} s, daemons {:.2} s, {} VmRSS {} KiB, VmHWM {} KiB",
-            self.place.name, used.virtd, used.others, self.process, memory.now, memory.peak
+            "table, round {round}: {}: {seconds:.3} s, processor time virtd {:.2} s, daemons {:.2} s, {process} VmRSS {} KiB, VmHWM {} KiB",
+            self.name, used.virtd, used.others, memory.now, memory.peak
         );
         crate::keep(
             &arguments.raw.join("table.jsonl"),
             &json!({
-                "round": round, "place": self.place.name, "result": result,
+                "round": round, "place": self.name, "result": result,
                 "cpu_s": { "virtd": used.virtd, "daemons": used.others },
-                "memory_kib": { "process": self.process, "empty_rss": self.empty.now, "rss": memory.now, "peak": memory.peak },
+                "memory_kib": { "process": process, "empty_rss": empty.now, "rss": memory.now, "peak": memory.peak },
             }),
-        )
+        )?;
+        place.done();
+        Ok(())
     }
 
     fn time(&self) -> f64 {
         median(self.seconds.iter().copied())
     }
 
-    /// Octets a prefix in the first round, at the peak, over what it took without any.
+    /// Octets a prefix.
     fn octets(&self, prefixes: u32) -> f64 {
-        let full = self.full.unwrap_or_default();
-        (full.peak - self.empty.now) * 1024.0 / f64::from(prefixes)
+        median(self.memory.iter().copied()) * 1024.0 / f64::from(prefixes)
     }
 }
 
 /// Measures and judges.
 pub fn measure(arguments: &Arguments, figures: &mut Figures) -> Result<()> {
     fs::write(arguments.raw.join("table.jsonl"), "")?;
-    let mut all = PLACES.iter().map(Runs::start).collect::<Result<Vec<_>>>()?;
+    let new = |name| Runs { name, seconds: Vec::new(), cpu: Vec::new(), memory: Vec::new() };
+    let mut all: Vec<Runs> = PLACES.iter().map(|(name, _)| new(*name)).collect();
     for round in 1..=arguments.table_rounds {
-        all.iter_mut().try_for_each(|runs| runs.round(arguments, round))?;
+        let mut turns = PLACES.iter().zip(&mut all);
+        turns.try_for_each(|((_, kind), runs)| runs.round(kind, arguments, round))?;
     }
-    judge(&all, arguments.prefixes, figures)?;
-    all.into_iter().for_each(|runs| runs.place.done());
-    Ok(())
+    judge(&all, arguments.prefixes, figures)
 }
 
 fn judge(all: &[Runs], prefixes: u32, figures: &mut Figures) -> Result<()> {
-    let of = |name: &str| all.iter().find(|r| r.place.name == name).with_context(|| format!("{name} was not measured"));
+    let of = |name: &str| all.iter().find(|r| r.name == name).with_context(|| format!("{name} was not measured"));
     let (bird, one, three) = (of("bird")?, of("one")?, of("three")?);
     for runs in all {
-        figures.note(format!("{prefixes} prefixes, {}", runs.place.name), runs.time(), "s", Some(bird.time()));
+        figures.note(format!("{prefixes} prefixes, {}", runs.name), runs.time(), "s", Some(bird.time()));
     }
     let ratio = one.time() / bird.time();
     let title = format!("P4 {prefixes} prefixes, virtd N=1, to BIRD alone");
