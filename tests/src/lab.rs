@@ -21,6 +21,8 @@ use std::time::{Duration, Instant};
 
 /// First part of every name we make.
 const PREFIX: &str = "hvt";
+/// A neighbour's AS number is this plus its site's number.
+pub const FIRST_ASN: u32 = 65000;
 /// How long a process has between SIGTERM and SIGKILL.
 const TERM_GRACE: Duration = Duration::from_secs(3);
 /// Pause between two looks at a condition.
@@ -473,7 +475,7 @@ impl Site {
         Ok(Site {
             number,
             ns,
-            asn: 65000 + u32::from(number),
+            asn: FIRST_ASN + u32::from(number),
             v4: Ipv4Addr::new(10, 0, number, 2),
             v6: v6(2),
             router_v4: Ipv4Addr::new(10, 0, number, 1),

@@ -11,7 +11,8 @@ use tests::router::{ASN, Options, Router};
 
 const UP: Duration = Duration::from_secs(30);
 const SETTLE: Duration = Duration::from_secs(90);
-const QUIET: Duration = Duration::from_secs(2);
+/// Longer than T: what disagrees has shown itself by then.
+const QUIET: Duration = Duration::from_secs(4);
 
 /// One session, no NOTIFICATION, no reconnect, for this neighbour, with an instance's crash and return in between.
 fn sees_nothing_unusual(kind: Kind, v6: bool, passive: bool) -> Result<()> {

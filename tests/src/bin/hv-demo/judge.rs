@@ -30,9 +30,17 @@ pub fn some_prefix(expected: &[PathBuf]) -> Option<Prefix> {
     routes.keys().nth(routes.len() / 2)?.parse().ok()
 }
 
-/// Writes the table that most of the given ones agree on, prefix by prefix; a prefix without a majority is an error.
-pub fn majority(tables: &[PathBuf], to: &Path) -> Result<()> {
-    let tables = tables.iter().map(|t| table(t)).collect::<Result<Vec<_>>>()?;
+/// Whether a path holds this AS. Private AS numbers like those of our neighbours do leak into the real table.
+fn passes(route: &Value, asn: u32) -> bool {
+    let path = route["as_path"].as_str().unwrap_or_default();
+    path.split(|c: char| !c.is_ascii_digit()).any(|hop| hop.parse() == Ok(asn))
+}
+
+/// Writes the table that most of the given ones agree on, prefix by prefix; a prefix without a majority is an error. Routes that the
+/// neighbour, AS `asn`, has to drop as loops are left out.
+pub fn majority(tables: &[PathBuf], asn: u32, to: &Path) -> Result<()> {
+    let mut tables = tables.iter().map(|t| table(t)).collect::<Result<Vec<_>>>()?;
+    tables.iter_mut().for_each(|t| t.retain(|_, route| !passes(route, asn)));
     let mut agreed = serde_json::Map::new();
     for prefix in tables.iter().flat_map(serde_json::Map::keys) {
         if agreed.contains_key(prefix) {

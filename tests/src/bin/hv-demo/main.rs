@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
 use tests::daemons::{Attach, Daemon, Instance, Lie};
-use tests::lab::{Lab, Star, clean_up_on_signal, wait_for};
+use tests::lab::{FIRST_ASN, Lab, Star, clean_up_on_signal, wait_for};
 use tests::replayer::{Outcome, Replayer};
 use tests::router::{Options, Router};
 use wire::bgp::Prefix;
@@ -157,9 +157,12 @@ impl Demo {
             let routes = tests::replayer::table(&tables[0][tables[0].len() - 1])?.len();
             println!("          from {:9} the watching neighbour learned {routes} routes", daemon.name());
         }
+        // The watching neighbour is the last site and the first table.
         let agreed = |(number, tables): (usize, &Vec<PathBuf>)| {
             let to = kept.join(format!("agreed-{number}.json"));
-            judge::majority(tables, &to).map(|()| to)
+            let site = if number == 0 { announce.len() + 1 } else { number };
+            let asn = FIRST_ASN + u32::try_from(site)?;
+            judge::majority(tables, asn, &to).map(|()| to)
         };
         tables.iter().enumerate().map(agreed).collect()
     }
