@@ -19,6 +19,16 @@ const FLAP_CAP: u64 = 6;
 /// Withdrawn prefixes remembered as recent input; past this the oldest knowledge is dropped, which only makes a verdict come sooner.
 const MAX_RECENT: usize = 1 << 20;
 
+/// Verdicts told one by one in a second; a table's worth of them would keep the loop from its keepalives. The rest are counted.
+const VERDICTS_PER_SECOND: u32 = 200;
+
+#[derive(Clone, Copy, Debug, Default)]
+struct Told {
+    second: u64,
+    told: u32,
+    counted: u64,
+}
+
 /// Counters for `virtctl status`.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Counters {
@@ -102,6 +112,8 @@ pub struct Env {
     pub rechecks: BinaryHeap<Reverse<(u64, u32, u32)>>,
     /// For `virtctl status`.
     pub counters: Counters,
+    /// Verdict events still told this second, and how many were only counted.
+    told: Told,
     /// Sessions whose keys must be voted on anew because an electorate changed.
     pub walk: bool,
     recent: HashMap<Prefix, u32, foldhash::fast::RandomState>,
@@ -171,6 +183,7 @@ impl Env {
             canonicaliser: Canonicaliser::default(),
             rechecks: BinaryHeap::new(),
             counters: Counters::default(),
+            told: Told::default(),
             walk: false,
             recent: HashMap::default(),
             next_id: 0,
@@ -191,6 +204,25 @@ impl Env {
     pub fn fresh_id(&mut self) -> u64 {
         self.next_id += 2;
         self.next_id
+    }
+
+    /// Whether one more verdict is told in words; else it is counted, and the next second's first says how many were.
+    pub fn may_tell(&mut self, out: &mut Vec<Output>) -> bool {
+        let second = self.now / 1_000_000;
+        if self.told.second != second {
+            let counted = self.told.counted;
+            self.told = Told { second, told: 0, counted: 0 };
+            if counted > 0 {
+                let text = format!(
+                    "{counted} more verdicts a moment ago, only counted: virtctl instances and routes have them"
+                );
+                out.push(Output::Event(Event::new(self.now, "verdicts-counted", Severity::Warning, text)));
+            }
+        }
+        self.told.told += 1;
+        let may = self.told.told <= VERDICTS_PER_SECOND;
+        self.told.counted += u64::from(!may);
+        may
     }
 
     /// The name of an instance.

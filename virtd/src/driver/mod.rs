@@ -554,13 +554,17 @@ impl<B: Broker> Driver<B> {
             Output::SendPeer { conn, bytes } => {
                 if let Some(p) = self.peers.get_mut(&conn) {
                     p.stream.push(bytes);
-                    self.written.push(Source::Peer(conn));
+                    if !std::mem::replace(&mut p.stream.listed, true) {
+                        self.written.push(Source::Peer(conn));
+                    }
                 }
             }
             Output::SendLeg { leg, bytes } => {
                 if let Some(l) = self.legs.get_mut(&leg) {
                     l.stream.push(bytes);
-                    self.written.push(Source::Leg(leg));
+                    if !std::mem::replace(&mut l.stream.listed, true) {
+                        self.written.push(Source::Leg(leg));
+                    }
                 }
             }
             Output::Event(event) => self.tell(event),

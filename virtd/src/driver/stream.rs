@@ -78,6 +78,8 @@ pub struct Stream {
     /// To be closed: when at the latest, in microseconds.
     pub closing: Option<u64>,
     half_closed: bool,
+    /// Stands in the turn's list of streams to write, or waits for the kernel to say that it takes more.
+    pub listed: bool,
 }
 
 impl Stream {
@@ -91,6 +93,7 @@ impl Stream {
             paused: false,
             closing: None,
             half_closed: false,
+            listed: false,
         }
     }
 
@@ -146,6 +149,7 @@ impl Stream {
 
     /// Writes what the kernel takes. An error is left to the next read to report.
     pub fn write(&mut self) {
+        self.listed = false;
         while !self.tx.is_empty() {
             let mut slices = [IoSlice::new(&[]); MAX_SLICES];
             let mut n = 0;
@@ -155,7 +159,11 @@ impl Stream {
             }
             match self.io.write_vectored(slices.get(..n).unwrap_or_default()) {
                 Ok(sent) => self.sent(sent),
-                Err(e) if e.kind() == io::ErrorKind::WouldBlock => return,
+                Err(e) if e.kind() == io::ErrorKind::WouldBlock => {
+                    // The writable edge brings it back: until then every try would be in vain.
+                    self.listed = true;
+                    return;
+                }
                 Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
                 Err(_) => {
                     self.tx.clear();

@@ -267,6 +267,9 @@ impl Session {
                 s.dissents_now = s.dissents_now.saturating_sub(1);
             }
         }
+        if !env.may_tell(out) {
+            return;
+        }
         let names = |m: Members| m.iter().map(|i| env.name(usize::from(i)).to_owned()).collect::<Vec<_>>().join(", ");
         let (kind, severity, text) = if lost && !was_lost {
             ("no-quorum", Severity::Alarm, format!("no majority on {prefix}: what was published stays"))
