@@ -7,12 +7,15 @@
 //! Readiness is edge-triggered: a source is read until it is empty or its budget is used up, and then comes again in the next
 //! turn without waiting. Writing is tried at once; what the kernel does not take waits for the next writable edge.
 
+mod keys;
 mod net;
 pub mod options;
 mod requests;
+mod settings;
 mod shim;
 mod stream;
 mod sys;
+mod traffic;
 
 use crate::config::Config;
 use crate::control::ControlRequest;
@@ -30,15 +33,24 @@ use std::collections::VecDeque;
 use std::io::ErrorKind;
 use std::net::SocketAddr;
 use std::os::fd::{AsRawFd, OwnedFd, RawFd};
-use std::os::unix::net::UnixStream;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
-use stream::{Io, ReadEnd, Stream};
+use stream::{Io, Stream};
 use wire::shim::Reply;
 
-/// Connections accepted from one listening socket in one turn.
+/// Connections or channels accepted from one listening socket in one turn.
 const ACCEPT_BUDGET: usize = 64;
+/// TCP connections with peers at once: two for each session the core can have (RFC 4271 section 6.8, collision).
+const MAX_CONNECTIONS: usize = 8192;
+/// Legs of one instance at once: the same, seen from the other side.
+const MAX_LEGS: usize = 8192;
+/// Listening sockets of one instance at once: one for each of a router's addresses.
+const MAX_LISTENING: usize = 1024;
+/// Channels at once whose process is no user that an instance may have: they get one answer, and must not crowd out the others.
+const MAX_STRANGERS: usize = 16;
+/// The same refusal is told again only after this.
+const REFUSAL_PAUSE_US: Micros = 1_000_000;
 /// After accept failed for want of fds or memory it is tried again this much later.
 const ACCEPT_RETRY_US: Micros = 100_000;
 /// How long a closed connection with a peer may take to deliver what is queued, its NOTIFICATION above all.
@@ -127,8 +139,25 @@ struct Leg {
     waiting: Option<OwnedFd>,
     names: Option<(SocketAddr, SocketAddr)>,
     conn: Option<ConnId>,
-    /// Options set before there was a connection to put them on.
-    wanted: Vec<(i32, i32, Vec<u8>)>,
+    /// What the instance has set, in order, for the connection it dials.
+    wanted: options::Wanted,
+}
+
+impl Leg {
+    fn new(stream: Stream, token: Token, instance: InstanceId, cookie: u64) -> Leg {
+        Leg {
+            stream,
+            token,
+            instance,
+            cookie,
+            wants_write: false,
+            connecting: None,
+            waiting: None,
+            names: None,
+            conn: None,
+            wanted: options::Wanted::default(),
+        }
+    }
 }
 
 /// The broker's end of a daemon's listening socket.
@@ -146,6 +175,8 @@ struct Listening {
 struct Channel {
     fd: OwnedFd,
     token: Token,
+    /// SO_PEERCRED: who opened it.
+    uid: u32,
     instance: Option<InstanceId>,
 }
 
@@ -170,22 +201,31 @@ pub struct Driver<B> {
     next_token: usize,
     next_id: u64,
     listeners: Vec<Socket>,
+    listener_tokens: Vec<Token>,
     shims: OwnedFd,
+    shims_token: Token,
     peers: HashMap<ConnId, Peer>,
     legs: HashMap<LegId, Leg>,
     listening: HashMap<ListenerId, Listening>,
     channels: HashMap<u64, Channel>,
     /// By instance and SO_COOKIE: no instance can name another's sockets.
     named: HashMap<(InstanceId, u64), Named>,
-    /// MD5 keys on our listening sockets: (peer address part of the option) to what each instance asked for.
-    keys: options::Keys,
+    /// MD5 keys on our listening sockets, and who wants them.
+    keys: keys::Keys,
     failed: VecDeque<(InstanceId, u64)>,
     netns_cookie: u64,
-    allowed_uids: Vec<u32>,
+    /// Users that each instance may run as, besides root and virtd's own.
+    users: Vec<Option<u32>>,
+    /// The last refusal told, and when.
+    refusal: (Micros, String),
     /// Sources to be read again without waiting for an edge.
     again: Vec<Token>,
     accept_again: Option<Micros>,
+    /// Accept has failed and the operator knows; until it works again.
+    accept_failing: bool,
     written: Vec<Source>,
+    /// Capacity for `written`, kept between turns.
+    spare: Vec<Source>,
     closing: Vec<Source>,
     out: Vec<Output>,
     scratch: Vec<u8>,
@@ -219,7 +259,7 @@ impl<B: Broker> Driver<B> {
         std::fs::set_permissions(&config.shim_socket, std::os::unix::fs::PermissionsExt::from_mode(0o666))
             .with_context(|| format!("cannot set the mode of {path}"))?;
         let netns_cookie = listeners.first().map_or(0, sys::netns_cookie);
-        let allowed_uids = allowed_uids(&config);
+        let users = config.instances.iter().map(|i| i.user.as_deref().and_then(uid_of)).collect();
         let mut driver = Driver {
             broker,
             config,
@@ -231,19 +271,24 @@ impl<B: Broker> Driver<B> {
             next_token: 1,
             next_id: 1,
             listeners,
+            listener_tokens: Vec::new(),
             shims,
+            shims_token: Token(0),
             peers: HashMap::new(),
             legs: HashMap::new(),
             listening: HashMap::new(),
             channels: HashMap::new(),
             named: HashMap::new(),
-            keys: options::Keys::default(),
+            keys: keys::Keys::default(),
             failed: VecDeque::new(),
             netns_cookie,
-            allowed_uids,
+            users,
+            refusal: (0, String::new()),
             again: Vec::new(),
             accept_again: None,
+            accept_failing: false,
             written: Vec::new(),
+            spare: Vec::new(),
             closing: Vec::new(),
             out: Vec::new(),
             scratch: vec![0; 64 << 10],
@@ -251,9 +296,10 @@ impl<B: Broker> Driver<B> {
             lost_events: 0,
         };
         driver.sources.insert(Token(0), Source::Waker);
-        driver.register(driver.shims.as_raw_fd(), Source::Shims, false)?;
+        driver.shims_token = driver.register(driver.shims.as_raw_fd(), Source::Shims, false)?;
         for i in 0..driver.listeners.len() {
-            driver.register(driver.listeners[i].as_raw_fd(), Source::Listener(i), false)?;
+            let token = driver.register(driver.listeners[i].as_raw_fd(), Source::Listener(i), false)?;
+            driver.listener_tokens.push(token);
         }
         Ok(driver)
     }
@@ -279,13 +325,13 @@ impl<B: Broker> Driver<B> {
             }
             self.now = self.started.elapsed().as_micros() as Micros;
             ready.clear();
+            self.accept_late();
             let again = self.again.drain(..);
             ready.extend(again.map(|token| Ready { token, readable: true, writable: false, exhaust: true }));
             ready.extend(events.iter().map(Ready::from));
             for r in ready.drain(..) {
                 self.on_event(r, control);
             }
-            self.accept_late();
             if self.broker.deadline().is_some_and(|at| at <= self.now) {
                 self.broker.handle(self.now, Input::Tick, &mut self.out);
             }
@@ -340,6 +386,15 @@ impl<B: Broker> Driver<B> {
         self.tell(event);
     }
 
+    /// Somebody was turned away. Whoever keeps knocking is not told of again and again.
+    fn refused(&mut self, kind: &'static str, text: String) {
+        let (at, last) = &self.refusal;
+        if *last != text || self.now >= at + REFUSAL_PAUSE_US {
+            self.refusal = (self.now, text.clone());
+            self.warn(kind, text);
+        }
+    }
+
     fn on_event(&mut self, ready: Ready, control: &Receiver<ControlRequest>) {
         let Ready { token, readable, writable, exhaust } = ready;
         let Some(source) = self.sources.get(&token).copied() else { return };
@@ -351,7 +406,7 @@ impl<B: Broker> Driver<B> {
                 }
             }
             Source::Shims => self.accept_channels(),
-            Source::Listener(i) => self.accept_peers(i, token),
+            Source::Listener(i) => self.accept_peers(i),
             Source::Channel(id) => self.channel_readable(id),
             Source::Listening(id) => self.listening_event(id),
             Source::Peer(conn) => {
@@ -363,7 +418,8 @@ impl<B: Broker> Driver<B> {
                 }
             }
             Source::Leg(leg) => {
-                if writable {
+                if writable && let Some(l) = self.legs.get_mut(&leg) {
+                    l.stream.blocked = false;
                     self.written.push(source);
                 }
                 if readable {
@@ -373,335 +429,63 @@ impl<B: Broker> Driver<B> {
         }
     }
 
+    /// After a failure no edge may come for what waits already: all are asked again.
     fn accept_late(&mut self) {
         if self.accept_again.is_some_and(|at| at <= self.now) {
             self.accept_again = None;
-            for i in 0..self.listeners.len() {
-                self.accept_peers(i, Token(0));
-            }
+            self.again.push(self.shims_token);
+            self.again.extend(&self.listener_tokens);
         }
     }
 
-    fn accept_peers(&mut self, i: usize, token: Token) {
+    /// Accept failed for want of something: told once, tried again by the clock.
+    fn accept_failed(&mut self, what: &str, e: &std::io::Error) {
+        self.accept_again = Some(self.now + ACCEPT_RETRY_US);
+        if !std::mem::replace(&mut self.accept_failing, true) {
+            self.warn(
+                "accept-failed",
+                format!("cannot accept {what}: {e}; trying until it works (open files: ulimit -n)"),
+            );
+        }
+    }
+
+    fn accept_peers(&mut self, i: usize) {
         for _ in 0..ACCEPT_BUDGET {
-            match net::accept(&self.listeners[i]) {
+            let Some(listener) = self.listeners.get(i) else { return };
+            match net::accept(listener) {
+                Ok(_) if self.peers.len() >= MAX_CONNECTIONS => {
+                    self.refused(
+                        "accept-failed",
+                        format!("a peer's connection was dropped: {MAX_CONNECTIONS} are open"),
+                    );
+                }
                 Ok((stream, peer, local)) => {
+                    self.accept_failing = false;
                     let conn = ConnId(self.fresh_id());
                     if let Err(e) = self.add_peer(conn, stream, false) {
                         self.warn("accept-failed", format!("a connection from {peer} was dropped: {e:#}"));
                         continue;
                     }
+                    if let Some(p) = self.peers.get_mut(&conn) {
+                        for (instance, option, value) in self.keys.of_peer(peer.ip()) {
+                            p.agreed.set(instance, libc::IPPROTO_TCP, option, value);
+                        }
+                    }
                     self.broker.handle(self.now, Input::PeerAccepted { conn, peer, local }, &mut self.out);
                 }
                 Err(e) if e.kind() == ErrorKind::WouldBlock => return,
                 // The connection went away while it waited.
-                Err(e) if matches!(e.raw_os_error(), Some(libc::ECONNABORTED | libc::EPROTO | libc::ENOTCONN)) => {}
-                Err(e) => {
-                    self.accept_again = Some(self.now + ACCEPT_RETRY_US);
-                    return self.warn("accept-failed", format!("cannot accept a connection: {e}; trying again"));
-                }
+                Err(e) if went_away(&e) => {}
+                Err(e) => return self.accept_failed("a connection", &e),
             }
         }
-        if token != Token(0) {
-            self.again.push(token);
-        } else {
-            self.accept_again = Some(self.now);
-        }
+        self.again.extend(self.listener_tokens.get(i));
     }
 
     fn add_peer(&mut self, conn: ConnId, stream: std::net::TcpStream, dialling: bool) -> Result<()> {
         let token = self.register(stream.as_raw_fd(), Source::Peer(conn), true)?;
         let stream = Stream::new(Io::Tcp(stream));
         self.peers.insert(conn, Peer { stream, token, dialling, agreed: options::Agreed::default() });
-        Ok(())
-    }
-
-    fn peer_writable(&mut self, conn: ConnId) {
-        let Some(p) = self.peers.get_mut(&conn) else { return };
-        if !p.dialling {
-            return self.written.push(Source::Peer(conn));
-        }
-        let Io::Tcp(s) = &p.stream.io else { return };
-        let failed = match (s.take_error(), s.peer_addr(), s.local_addr()) {
-            (Ok(None), Ok(peer), Ok(local)) => {
-                p.dialling = false;
-                return self.broker.handle(self.now, Input::PeerConnected { conn, local, peer }, &mut self.out);
-            }
-            (Ok(Some(e)) | Err(e), ..) => e.raw_os_error().unwrap_or(libc::EIO),
-            // Not connected and no error: a spurious wake-up.
-            (Ok(None), ..) => return,
-        };
-        self.drop_peer(conn);
-        self.broker.handle(self.now, Input::PeerDialFailed { conn, errno: failed }, &mut self.out);
-    }
-
-    fn peer_readable(&mut self, conn: ConnId, exhaust: bool) {
-        let Some(p) = self.peers.get_mut(&conn) else { return };
-        if p.dialling {
-            return self.peer_writable(conn);
-        }
-        if p.stream.paused {
-            return;
-        }
-        let end = p.stream.read(&mut self.scratch, exhaust);
-        let closing = p.stream.closing.is_some();
-        if !closing && !p.stream.rx.is_empty() {
-            let mut buf = std::mem::take(&mut p.stream.rx);
-            self.broker.handle(self.now, Input::PeerBytes { conn, buf: &mut buf }, &mut self.out);
-            if let Some(p) = self.peers.get_mut(&conn) {
-                p.stream.rx = buf;
-            }
-        }
-        match end {
-            ReadEnd::Empty => {}
-            ReadEnd::More => self.again.extend(self.peers.get(&conn).map(|p| p.token)),
-            ReadEnd::Closed(errno) => {
-                self.drop_peer(conn);
-                if !closing {
-                    self.broker.handle(self.now, Input::PeerClosed { conn, errno }, &mut self.out);
-                }
-            }
-        }
-    }
-
-    fn leg_readable(&mut self, id: LegId, exhaust: bool) {
-        let Some(leg) = self.legs.get_mut(&id) else { return };
-        if leg.stream.paused {
-            return;
-        }
-        if leg.connecting.is_some() {
-            // Nothing but filler can be there; what matters is whether the daemon gave up.
-            if hung_up(&leg.stream.io) {
-                self.drop_leg(id);
-                self.broker.handle(self.now, Input::LegClosed { leg: id }, &mut self.out);
-            }
-            return;
-        }
-        let end = leg.stream.read(&mut self.scratch, exhaust);
-        let closing = leg.stream.closing.is_some();
-        if !closing && !leg.stream.rx.is_empty() {
-            let mut buf = std::mem::take(&mut leg.stream.rx);
-            self.broker.handle(self.now, Input::LegBytes { leg: id, buf: &mut buf }, &mut self.out);
-            if let Some(leg) = self.legs.get_mut(&id) {
-                leg.stream.rx = buf;
-            }
-        }
-        match end {
-            ReadEnd::Empty => {}
-            ReadEnd::More => self.again.extend(self.legs.get(&id).map(|l| l.token)),
-            ReadEnd::Closed(_) => {
-                self.drop_leg(id);
-                if !closing {
-                    self.broker.handle(self.now, Input::LegClosed { leg: id }, &mut self.out);
-                }
-            }
-        }
-    }
-
-    /// Ends the turn: outputs are carried out, written, and the broker told what left, until nothing moves.
-    fn turn(&mut self) {
-        for _ in 0..MAX_ROUNDS {
-            self.broker.flush(self.now, &mut self.out);
-            if self.out.is_empty() && self.written.is_empty() {
-                break;
-            }
-            let mut out = std::mem::take(&mut self.out);
-            for o in out.drain(..) {
-                self.carry_out(o);
-            }
-            out.append(&mut self.out);
-            self.out = out;
-            for source in std::mem::take(&mut self.written) {
-                self.write(source);
-            }
-        }
-        self.finish_closing();
-    }
-
-    fn write(&mut self, source: Source) {
-        match source {
-            Source::Peer(conn) => {
-                let Some(p) = self.peers.get_mut(&conn).filter(|p| !p.dialling) else { return };
-                let before = p.stream.queued();
-                p.stream.write();
-                let queued = p.stream.queued();
-                if before > 0 && p.stream.closing.is_none() {
-                    self.broker.handle(self.now, Input::PeerDrained { conn, queued }, &mut self.out);
-                }
-            }
-            Source::Leg(leg) => {
-                let Some(l) = self.legs.get_mut(&leg) else { return };
-                let before = l.stream.queued();
-                l.stream.write();
-                let queued = l.stream.queued();
-                if (queued > 0) != l.wants_write {
-                    l.wants_write = queued > 0;
-                    let interest =
-                        if queued > 0 { Interest::READABLE | Interest::WRITABLE } else { Interest::READABLE };
-                    let fd = l.stream.io.as_raw_fd();
-                    let _ = self.poll.registry().reregister(&mut SourceFd(&fd), l.token, interest);
-                }
-                if before > 0 && l.stream.closing.is_none() {
-                    self.broker.handle(self.now, Input::LegDrained { leg, queued }, &mut self.out);
-                }
-            }
-            _ => {}
-        }
-    }
-
-    fn carry_out(&mut self, o: Output) {
-        match o {
-            Output::SendPeer { conn, bytes } => {
-                if let Some(p) = self.peers.get_mut(&conn) {
-                    p.stream.push(bytes);
-                    if !std::mem::replace(&mut p.stream.listed, true) {
-                        self.written.push(Source::Peer(conn));
-                    }
-                }
-            }
-            Output::SendLeg { leg, bytes } => {
-                if let Some(l) = self.legs.get_mut(&leg) {
-                    l.stream.push(bytes);
-                    if !std::mem::replace(&mut l.stream.listed, true) {
-                        self.written.push(Source::Leg(leg));
-                    }
-                }
-            }
-            Output::Event(event) => self.tell(event),
-            Output::Dial { conn, peer, local, leg } => self.dial(conn, peer, local, leg),
-            Output::ClosePeer { conn, abort } => self.close_peer(conn, abort),
-            Output::CloseLeg { leg } => self.close_leg(leg),
-            Output::PausePeer { conn, pause } => {
-                if let Some(p) = self.peers.get_mut(&conn).filter(|p| p.stream.paused != pause) {
-                    p.stream.paused = pause;
-                    self.again.extend((!pause).then_some(p.token));
-                }
-            }
-            Output::PauseLeg { leg, pause } => {
-                if let Some(l) = self.legs.get_mut(&leg).filter(|l| l.stream.paused != pause) {
-                    l.stream.paused = pause;
-                    self.again.extend((!pause).then_some(l.token));
-                }
-            }
-            Output::OfferLeg { leg, listener, peer, local, conn, .. } => {
-                self.offer_leg(leg, listener, peer, local, conn)
-            }
-            Output::LegConnected { leg, local, peer, conn } => self.leg_connected(leg, local, peer, conn),
-            Output::LegRefused { leg, errno } => self.leg_refused(leg, errno),
-        }
-    }
-
-    fn dial(&mut self, conn: ConnId, peer: SocketAddr, local: Option<SocketAddr>, leg: LegId) {
-        let wanted = self.legs.get(&leg).map(|l| (l.instance, l.wanted.clone()));
-        let mut agreed = options::Agreed::default();
-        let mut refused = None;
-        let dialled = net::dial(peer, local, |socket| {
-            for (instance, list) in wanted.iter() {
-                for (level, name, value) in list {
-                    agreed.set(instance.0, *level, *name, value);
-                    if let Err(e) = sys::set_option(socket, *level, *name, value) {
-                        refused = Some((options::name(*level, *name), e));
-                    }
-                }
-            }
-            // Without its key, device or minimum TTL the connection would go out unprotected: it does not go out at all.
-            match &refused {
-                Some((_, e)) => Err(std::io::Error::from_raw_os_error(e.raw_os_error().unwrap_or(libc::EINVAL))),
-                None => Ok(()),
-            }
-        });
-        if let Some((name, e)) = refused {
-            self.warn("option-failed", format!("not dialled: the kernel does not take {name} for {}: {e}", peer.ip()));
-        }
-        let failed = match dialled {
-            Ok(stream) => match self.add_peer(conn, stream, true) {
-                Ok(()) => {
-                    if let Some(p) = self.peers.get_mut(&conn) {
-                        p.agreed = agreed;
-                    }
-                    return;
-                }
-                Err(_) => libc::ENOMEM,
-            },
-            Err(e) => e.raw_os_error().unwrap_or(libc::EIO),
-        };
-        self.broker.handle(self.now, Input::PeerDialFailed { conn, errno: failed }, &mut self.out);
-    }
-
-    fn close_peer(&mut self, conn: ConnId, abort: bool) {
-        let Some(p) = self.peers.get_mut(&conn) else { return };
-        if abort || p.dialling {
-            if let Io::Tcp(s) = &p.stream.io {
-                let _ = socket2::SockRef::from(s).set_linger(Some(Duration::ZERO));
-            }
-            return self.drop_peer(conn);
-        }
-        p.stream.closing = Some(self.now + PEER_LINGER_US);
-        p.stream.paused = false;
-        self.closing.push(Source::Peer(conn));
-        self.written.push(Source::Peer(conn));
-        self.again.extend(self.peers.get(&conn).map(|p| p.token));
-    }
-
-    fn close_leg(&mut self, id: LegId) {
-        let Some(leg) = self.legs.get_mut(&id) else { return };
-        if leg.connecting.is_some() {
-            return self.leg_refused(id, libc::ECONNRESET);
-        }
-        leg.stream.closing = Some(self.now + LEG_LINGER_US);
-        leg.stream.paused = false;
-        self.closing.push(Source::Leg(id));
-        self.written.push(Source::Leg(id));
-        let token = leg.token;
-        self.again.push(token);
-    }
-
-    /// Drops what was to be closed and is past its time; what the other side closed is gone already.
-    fn finish_closing(&mut self) {
-        let now = self.now;
-        let late = |s: Option<&Stream>| s.is_some_and(|s| s.closing.is_some_and(|at| at <= now));
-        let mut due = Vec::new();
-        let (peers, legs) = (&self.peers, &self.legs);
-        self.closing.retain(|source| {
-            let (there, over) = match source {
-                Source::Peer(c) => (peers.contains_key(c), late(peers.get(c).map(|p| &p.stream))),
-                Source::Leg(l) => (legs.contains_key(l), late(legs.get(l).map(|l| &l.stream))),
-                _ => (false, false),
-            };
-            if over {
-                due.push(*source);
-            }
-            there && !over
-        });
-        for source in due {
-            match source {
-                Source::Peer(c) => self.drop_peer(c),
-                Source::Leg(l) => self.drop_leg(l),
-                _ => {}
-            }
-        }
-    }
-
-    fn drop_peer(&mut self, conn: ConnId) {
-        if let Some(p) = self.peers.remove(&conn) {
-            self.forget(p.token, p.stream.io.as_raw_fd());
-        }
-    }
-
-    fn drop_leg(&mut self, id: LegId) {
-        if let Some(leg) = self.legs.remove(&id) {
-            self.forget(leg.token, leg.stream.io.as_raw_fd());
-            self.named.remove(&(leg.instance, leg.cookie));
-        }
-    }
-
-    fn add_leg(&mut self, id: LegId, end: OwnedFd, leg: impl FnOnce(Stream, Token) -> Leg) -> Result<()> {
-        let stream = UnixStream::from(end);
-        stream.set_nonblocking(true)?;
-        let token = self.register(stream.as_raw_fd(), Source::Leg(id), false)?;
-        let leg = leg(Stream::new(Io::Unix(stream)), token);
-        self.named.insert((leg.instance, leg.cookie), Named::Leg(id));
-        self.legs.insert(id, leg);
         Ok(())
     }
 }
@@ -723,22 +507,11 @@ impl<B> Drop for Driver<B> {
     }
 }
 
-/// Whether the other end of a leg is gone, without reading.
-fn hung_up(io: &Io) -> bool {
-    use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
-    let Io::Unix(s) = io else { return false };
-    let fd = std::os::fd::AsFd::as_fd(s);
-    let mut fds = [PollFd::new(fd, PollFlags::empty())];
-    poll(&mut fds, PollTimeout::ZERO).is_ok_and(|n| n > 0)
+/// Errors of accept that are about the one connection that was to be accepted (accept(2)).
+fn went_away(e: &std::io::Error) -> bool {
+    matches!(e.raw_os_error(), Some(libc::ECONNABORTED | libc::EPROTO | libc::ENOTCONN | libc::EINTR))
 }
 
-/// Users whose processes may be instances: root, virtd's own, and those the configuration names.
-fn allowed_uids(config: &Config) -> Vec<u32> {
-    let mut uids = vec![0, nix::unistd::Uid::effective().as_raw()];
-    for user in config.instances.iter().filter_map(|i| i.user.as_deref()) {
-        if let Ok(Some(u)) = nix::unistd::User::from_name(user) {
-            uids.push(u.uid.as_raw());
-        }
-    }
-    uids
+fn uid_of(user: &str) -> Option<u32> {
+    nix::unistd::User::from_name(user).ok().flatten().map(|u| u.uid.as_raw())
 }

@@ -47,20 +47,20 @@ pub fn accept(listener: &Socket) -> io::Result<(TcpStream, SocketAddr, SocketAdd
 /// Starts a connection; `prepare` sets options before anything is sent, and its error ends the attempt.
 ///
 /// # Errors
-/// What the kernel says at once, such as ENETUNREACH or EADDRNOTAVAIL.
-pub fn dial(
+/// What `prepare` says, or the kernel at once, such as ENETUNREACH or EADDRNOTAVAIL.
+pub fn dial<T>(
     peer: SocketAddr,
     local: Option<SocketAddr>,
-    prepare: impl FnOnce(&Socket) -> io::Result<()>,
-) -> io::Result<TcpStream> {
+    prepare: impl FnOnce(&Socket) -> io::Result<T>,
+) -> io::Result<(TcpStream, T)> {
     let socket = tcp(peer)?;
-    prepare(&socket)?;
+    let prepared = prepare(&socket)?;
     if let Some(local) = local {
         socket.set_reuse_address(true)?;
         socket.bind(&SockAddr::from(local))?;
     }
     match socket.connect(&SockAddr::from(peer)) {
         Err(e) if e.raw_os_error() != Some(libc::EINPROGRESS) => Err(e),
-        _ => Ok(socket.into()),
+        _ => Ok((socket.into(), prepared)),
     }
 }

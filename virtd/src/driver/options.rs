@@ -1,11 +1,25 @@
 //! Socket options that reach virtd's real sockets, and what to do where instances differ (DESIGN decision 3). Pure.
 
+use std::net::{IpAddr, Ipv6Addr};
+
 /// IPV6_MINHOPCOUNT.
 const IPV6_MINHOPCOUNT: i32 = 73;
 /// TCP_MD5SIG_EXT.
 const TCP_MD5SIG_EXT: i32 = 32;
 /// sizeof(struct tcp_md5sig).
 const MD5SIG_LEN: usize = 216;
+/// Where tcpm_flags and, next to it, tcpm_prefixlen stand; before them is the address.
+const FLAGS_AT: usize = 128;
+/// Where tcpm_keylen stands.
+const KEYLEN_AT: usize = 130;
+/// Where tcpm_ifindex stands.
+const IFINDEX_AT: usize = 132;
+/// Where tcpm_key stands.
+const KEY_AT: usize = 136;
+/// TCP_MD5SIG_FLAG_PREFIX.
+const FLAG_PREFIX: u8 = 1;
+/// TCP_MD5SIG_FLAG_IFINDEX.
+const FLAG_IFINDEX: u8 = 2;
 /// Options kept for one connection at most.
 const MAX_AGREED: usize = 64;
 
@@ -32,189 +46,215 @@ pub fn matters(level: i32, option: i32) -> bool {
     !name(level, option).is_empty()
 }
 
-/// Whether it reaches virtd's listening sockets: keys only, since those sockets serve every peer.
-pub fn matters_to_listener(level: i32, option: i32) -> bool {
-    level == libc::IPPROTO_TCP && matches!(option, libc::TCP_MD5SIG | TCP_MD5SIG_EXT)
-}
-
-/// Address family of the peer that an MD5 key (struct tcp_md5sig) is for.
-pub fn key_family(value: &[u8]) -> Option<i32> {
-    match value {
-        [a, b, ..] if value.len() >= MD5SIG_LEN => Some(i32::from(u16::from_ne_bytes([*a, *b]))),
-        _ => None,
+/// Options a daemon may read from the real socket of its leg: harmless ones, whose reading changes nothing (SO_ERROR's would).
+pub fn may_read(level: i32, option: i32) -> bool {
+    match level {
+        libc::IPPROTO_TCP => matches!(
+            option,
+            libc::TCP_MAXSEG | libc::TCP_INFO | libc::TCP_NODELAY | libc::TCP_USER_TIMEOUT | libc::TCP_CONGESTION
+        ),
+        libc::IPPROTO_IP => {
+            matches!(option, libc::IP_TTL | libc::IP_MINTTL | libc::IP_TOS | libc::IP_MTU | libc::IP_MTU_DISCOVER)
+        }
+        libc::IPPROTO_IPV6 => matches!(
+            option,
+            libc::IPV6_UNICAST_HOPS | IPV6_MINHOPCOUNT | libc::IPV6_TCLASS | libc::IPV6_MTU | libc::IPV6_V6ONLY
+        ),
+        libc::SOL_SOCKET => matches!(option, libc::SO_BINDTODEVICE | libc::SO_MARK | libc::SO_PRIORITY),
+        _ => false,
     }
 }
 
-/// Whether two MD5 options hold one key: daemons write the rest of the structure (port, prefix length) each in their own way.
-fn same_key(level: i32, option: i32, a: &[u8], b: &[u8]) -> bool {
-    let key = |v: &[u8]| v.get(KEYLEN_AT..KEYLEN_AT + 2).zip(v.get(136..)).map(|(n, k)| (n.to_vec(), k.to_vec()));
-    matters_to_listener(level, option) && key(a).is_some() && key(a) == key(b)
+/// Without these a connection would go out unprotected, or another way than meant: rather not at all.
+pub fn protects(level: i32, option: i32) -> bool {
+    is_key(level, option)
+        || matches!(
+            (level, option),
+            (libc::IPPROTO_IP, libc::IP_MINTTL)
+                | (libc::IPPROTO_IPV6, IPV6_MINHOPCOUNT)
+                | (libc::SOL_SOCKET, libc::SO_BINDTODEVICE)
+        )
+}
+
+/// TCP-MD5 (RFC 2385): struct tcp_md5sig, in either form.
+pub fn is_key(level: i32, option: i32) -> bool {
+    level == libc::IPPROTO_TCP && matches!(option, libc::TCP_MD5SIG | TCP_MD5SIG_EXT)
+}
+
+/// The peers that an MD5 key is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct KeyPeer {
+    /// An IPv4 address as such, not mapped into IPv6.
+    pub ip: IpAddr,
+    /// A whole prefix of this length.
+    prefix_len: Option<u8>,
+    ifindex: u32,
+}
+
+/// Reads struct tcp_md5sig: whom the key is for. `None` for anything that is not one.
+pub fn key_peer(option: i32, value: &[u8]) -> Option<KeyPeer> {
+    if value.len() < MD5SIG_LEN {
+        return None;
+    }
+    let ip = match i32::from(u16::from_ne_bytes(array(value, 0)?)) {
+        libc::AF_INET => IpAddr::from(array::<4>(value, 4)?),
+        libc::AF_INET6 => IpAddr::from(array::<16>(value, 8)?).to_canonical(),
+        _ => return None,
+    };
+    let [flags, prefix_len] = array(value, FLAGS_AT)?;
+    let has = |flag| option == TCP_MD5SIG_EXT && flags & flag != 0;
+    Some(KeyPeer {
+        ip,
+        prefix_len: has(FLAG_PREFIX).then_some(prefix_len),
+        ifindex: if has(FLAG_IFINDEX) { u32::from_ne_bytes(array(value, IFINDEX_AT)?) } else { 0 },
+    })
+}
+
+fn array<const N: usize>(value: &[u8], at: usize) -> Option<[u8; N]> {
+    value.get(at..at + N)?.try_into().ok()
+}
+
+/// Whether this value takes the key away instead of setting one: its length is 0.
+pub fn removes_key(value: &[u8]) -> bool {
+    array(value, KEYLEN_AT).is_none_or(|n: [u8; 2]| n == [0, 0])
+}
+
+/// The value that takes away the key that `value` set.
+pub fn key_removal(value: &[u8]) -> Vec<u8> {
+    let mut v = value.to_vec();
+    for range in [KEYLEN_AT..KEYLEN_AT + 2, KEY_AT..MD5SIG_LEN] {
+        v.get_mut(range).unwrap_or_default().fill(0);
+    }
+    v
+}
+
+/// An IPv4 peer written as an IPv6 one (::ffff:192.0.2.1), as a socket that takes IPv4 only needs it.
+pub fn key_unmapped(value: &[u8]) -> Vec<u8> {
+    let mut v = value.to_vec();
+    let v6 = array(value, 0).map(u16::from_ne_bytes) == Some(libc::AF_INET6 as u16);
+    let v4 = array::<16>(value, 8).and_then(|a| Ipv6Addr::from(a).to_ipv4_mapped()).filter(|_| v6);
+    if let (Some(v4), Some(address)) = (v4, v.get_mut(..FLAGS_AT)) {
+        address.fill(0);
+        for (to, from) in address.iter_mut().zip((libc::AF_INET as u16).to_ne_bytes()) {
+            *to = from;
+        }
+        for (to, from) in address.iter_mut().skip(4).zip(v4.octets()) {
+            *to = from;
+        }
+    }
+    v
+}
+
+/// Whether two values mean the same. Daemons write integers of one octet or four, names with and without their NUL, and the parts of
+/// struct tcp_md5sig that do not matter each in their own way.
+pub fn same_value(level: i32, option: i32, a: &[u8], b: &[u8]) -> bool {
+    if is_key(level, option) {
+        return a.get(KEYLEN_AT..KEYLEN_AT + 2) == b.get(KEYLEN_AT..KEYLEN_AT + 2)
+            && a.get(KEY_AT..MD5SIG_LEN) == b.get(KEY_AT..MD5SIG_LEN);
+    }
+    let trimmed = |v: &[u8]| v.iter().rposition(|o| *o != 0).map_or(0, |i| i + 1);
+    a.get(..trimmed(a)) == b.get(..trimmed(b))
+}
+
+/// What is set by an option: for keys, one thing for each peer.
+fn same_thing(a: (i32, i32, &[u8]), b: (i32, i32, &[u8])) -> bool {
+    match (is_key(a.0, a.1), is_key(b.0, b.1)) {
+        (true, true) => key_peer(a.1, a.2) == key_peer(b.1, b.2),
+        (false, false) => (a.0, a.1) == (b.0, b.1),
+        _ => false,
+    }
+}
+
+/// What an instance has set for a connection that is still to be dialled; in order.
+#[derive(Clone, Default)]
+pub struct Wanted {
+    set: Vec<(i32, i32, Vec<u8>)>,
+}
+
+impl Wanted {
+    /// Adds one, or replaces it. False where there are too many.
+    pub fn set(&mut self, level: i32, option: i32, value: &[u8]) -> bool {
+        let before = self.set.iter().position(|(l, n, v)| same_thing((*l, *n, v), (level, option, value)));
+        if let Some(i) = before {
+            self.set.remove(i);
+        }
+        let room = self.set.len() < MAX_AGREED;
+        if room && !(is_key(level, option) && removes_key(value)) {
+            self.set.push((level, option, value.to_vec()));
+        }
+        room
+    }
+
+    /// Level, name, value.
+    pub fn iter(&self) -> impl Iterator<Item = (i32, i32, &[u8])> {
+        self.set.iter().map(|(l, n, v)| (*l, *n, v.as_slice()))
+    }
 }
 
 /// What setting an option on a shared connection comes to.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Outcome {
-    /// It is set so already.
+    /// It is set so already, or there is nothing to do.
     Same,
     /// To be put on the real socket.
     Apply,
-    /// This instance set it otherwise first, and that stays.
+    /// This instance holds on to another value, and that stays.
     Differs(u8),
 }
 
-/// Who set what first on one connection.
-#[derive(Debug, Default)]
+/// One option of one connection and who wants it so. Has no Debug: the value may be a key.
+struct Held {
+    level: i32,
+    option: i32,
+    value: Vec<u8>,
+    /// Instances, one bit each.
+    by: u32,
+}
+
+/// Who wants what on one connection. A value that several instances agreed on stays until the last of them has changed its mind:
+/// one that is alone with its wish must not break the connection of all.
+#[derive(Default)]
 pub struct Agreed {
-    set: Vec<(u8, i32, i32, Vec<u8>)>,
+    held: Vec<Held>,
 }
 
 impl Agreed {
-    /// An instance sets an option. The one that came first may change its mind.
+    /// An instance sets an option.
     pub fn set(&mut self, instance: u8, level: i32, option: i32, value: &[u8]) -> Outcome {
-        match self.set.iter_mut().find(|(_, l, n, _)| (*l, *n) == (level, option)) {
-            Some((_, _, _, old)) if old == value || same_key(level, option, old, value) => Outcome::Same,
-            Some((first, _, _, _)) if *first != instance => Outcome::Differs(*first),
-            Some((_, _, _, old)) => {
-                value.clone_into(old);
-                Outcome::Apply
+        let me = 1u32.checked_shl(u32::from(instance)).unwrap_or(0);
+        let removes = is_key(level, option) && removes_key(value);
+        let Some(i) = self.held.iter().position(|h| same_thing((h.level, h.option, &h.value), (level, option, value)))
+        else {
+            if removes {
+                return Outcome::Same;
             }
-            None => {
-                if self.set.len() < MAX_AGREED {
-                    self.set.push((instance, level, option, value.to_vec()));
-                }
-                Outcome::Apply
+            if self.held.len() < MAX_AGREED {
+                self.held.push(Held { level, option, value: value.to_vec(), by: me });
             }
+            return Outcome::Apply;
+        };
+        let Some(h) = self.held.get_mut(i) else { return Outcome::Same };
+        if same_value(level, option, &h.value, value) {
+            h.by |= me;
+            return Outcome::Same;
         }
-    }
-}
-
-/// Options a daemon may read from the real socket of its leg: those whose reading changes nothing.
-pub fn may_read(level: i32, option: i32) -> bool {
-    let harmless = match level {
-        libc::IPPROTO_TCP => {
-            matches!(option, libc::TCP_MAXSEG | libc::TCP_INFO | libc::TCP_NODELAY | libc::TCP_USER_TIMEOUT)
+        h.by &= !me;
+        match h.by {
+            0 if removes => drop(self.held.remove(i)),
+            0 => (h.by, h.value) = (me, value.to_vec()),
+            // The key stays for those who want it.
+            _ if removes => return Outcome::Same,
+            by => return Outcome::Differs(by.trailing_zeros() as u8),
         }
-        libc::IPPROTO_IP => matches!(option, libc::IP_MTU | libc::IP_MTU_DISCOVER),
-        libc::IPPROTO_IPV6 => matches!(option, libc::IPV6_MTU | libc::IPV6_V6ONLY),
-        libc::SOL_SOCKET => option == libc::SO_PRIORITY,
-        _ => false,
-    };
-    let secret = level == libc::IPPROTO_TCP && matches!(option, libc::TCP_MD5SIG | TCP_MD5SIG_EXT);
-    harmless || (matters(level, option) && !secret)
-}
-
-/// A listening socket of an instance: (instance, listener).
-type Holder = (u8, u64);
-
-/// Who wants which MD5 key on virtd's listening sockets. Keys are told apart by option and peer: everything of struct
-/// tcp_md5sig but the key itself.
-#[derive(Debug, Default)]
-pub struct Keys {
-    held: Vec<(Holder, i32, Vec<u8>)>,
-}
-
-/// What a key set by one instance means for the real socket.
-#[derive(Debug, PartialEq, Eq)]
-pub enum KeyChange {
-    /// Nothing to do.
-    None,
-    /// Put it there.
-    Set,
-    /// Nobody wants it any more: this value removes it.
-    Remove(Vec<u8>),
-    /// This instance set another key for the same peer first.
-    Differs(u8),
-}
-
-/// Offset of tcpm_keylen in struct tcp_md5sig: behind the address (128 octets), flags and prefix length.
-const KEYLEN_AT: usize = 130;
-/// Keys at most: each names a peer.
-const MAX_KEYS: usize = 16384;
-
-/// The peer a key is for: its address, flags and prefix length.
-fn peer_of(value: &[u8]) -> &[u8] {
-    value.get(..KEYLEN_AT).unwrap_or(value)
-}
-
-fn removes(value: &[u8]) -> bool {
-    value.get(KEYLEN_AT..KEYLEN_AT + 2).is_none_or(|n| n == [0, 0])
-}
-
-/// The value that removes what `value` set.
-fn removal(value: &[u8]) -> Vec<u8> {
-    let mut v = peer_of(value).to_vec();
-    v.resize(value.len(), 0);
-    v
-}
-
-impl Keys {
-    /// `holder` sets or removes a key.
-    pub fn set(&mut self, holder: Holder, option: i32, value: &[u8]) -> KeyChange {
-        let same_peer = |(_, o, v): &&(Holder, i32, Vec<u8>)| *o == option && peer_of(v) == peer_of(value);
-        if removes(value) {
-            let before = self.held.len();
-            self.held.retain(|h| h.0 != holder || !same_peer(&h));
-            let gone = before != self.held.len() && !self.held.iter().any(|h| same_peer(&h));
-            return if gone { KeyChange::Remove(value.to_vec()) } else { KeyChange::None };
-        }
-        if let Some((other, ..)) = self.held.iter().find(|h| same_peer(h) && h.0.0 != holder.0 && h.2 != value) {
-            return KeyChange::Differs(other.0);
-        }
-        self.held.retain(|h| h.0 != holder || !same_peer(&h));
-        if self.held.len() < MAX_KEYS {
-            self.held.push((holder, option, value.to_vec()));
-        }
-        KeyChange::Set
+        Outcome::Apply
     }
 
-    /// `holder` is closed; gives what removes the keys that nobody else wants.
-    pub fn forget(&mut self, holder: Holder) -> Vec<(i32, Vec<u8>)> {
-        let (gone, kept): (Vec<_>, Vec<_>) = std::mem::take(&mut self.held).into_iter().partition(|h| h.0 == holder);
-        self.held = kept;
-        let wanted = |o: i32, v: &[u8]| self.held.iter().any(|h| h.1 == o && peer_of(&h.2) == peer_of(v));
-        gone.iter().filter(|(_, o, v)| !wanted(*o, v)).map(|(_, o, v)| (*o, removal(v))).collect()
+    /// Whether there is a key for that peer.
+    pub fn has_key(&self, option: i32, value: &[u8]) -> bool {
+        self.held.iter().any(|h| same_thing((h.level, h.option, &h.value), (libc::IPPROTO_TCP, option, value)))
     }
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn key(peer: u8, key: &[u8]) -> Vec<u8> {
-        let mut v = vec![0; MD5SIG_LEN];
-        (v[0], v[4]) = (libc::AF_INET as u8, peer);
-        v[KEYLEN_AT] = key.len() as u8;
-        v[136..136 + key.len()].copy_from_slice(key);
-        v
-    }
-
-    #[test]
-    fn a_key_stays_while_anybody_wants_it() {
-        let mut keys = Keys::default();
-        assert_eq!(keys.set((0, 1), libc::TCP_MD5SIG, &key(7, b"secret")), KeyChange::Set);
-        assert_eq!(keys.set((1, 2), libc::TCP_MD5SIG, &key(7, b"secret")), KeyChange::Set);
-        assert_eq!(keys.set((2, 3), libc::TCP_MD5SIG, &key(7, b"other")), KeyChange::Differs(0));
-        assert_eq!(keys.set((0, 1), libc::TCP_MD5SIG, &key(7, b"")), KeyChange::None, "the second still wants it");
-        assert_eq!(keys.set((1, 2), libc::TCP_MD5SIG, &key(8, b"more")), KeyChange::Set);
-        let gone = keys.forget((1, 2));
-        assert_eq!(gone, vec![(libc::TCP_MD5SIG, key(7, b"")), (libc::TCP_MD5SIG, key(8, b""))]);
-        assert_eq!(keys.set((1, 2), libc::TCP_MD5SIG, &key(7, b"")), KeyChange::None, "gone already");
-    }
-
-    #[test]
-    fn the_first_decides_and_who_differs_is_named() {
-        let mut a = Agreed::default();
-        assert_eq!(a.set(0, libc::IPPROTO_IP, libc::IP_TTL, &[255, 0, 0, 0]), Outcome::Apply);
-        assert_eq!(a.set(1, libc::IPPROTO_IP, libc::IP_TTL, &[255, 0, 0, 0]), Outcome::Same);
-        assert_eq!(a.set(1, libc::IPPROTO_IP, libc::IP_TTL, &[1, 0, 0, 0]), Outcome::Differs(0));
-        assert_eq!(a.set(0, libc::IPPROTO_IP, libc::IP_TTL, &[64, 0, 0, 0]), Outcome::Apply, "its own mind");
-    }
-
-    #[test]
-    fn reading_a_key_or_an_error_of_the_real_socket_is_refused() {
-        assert!(may_read(libc::IPPROTO_TCP, libc::TCP_INFO));
-        assert!(may_read(libc::IPPROTO_IP, libc::IP_TTL));
-        assert!(!may_read(libc::IPPROTO_TCP, libc::TCP_MD5SIG));
-        assert!(!may_read(libc::SOL_SOCKET, libc::SO_ERROR));
-    }
-}
+#[path = "options_tests.rs"]
+mod tests;

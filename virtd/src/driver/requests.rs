@@ -1,34 +1,44 @@
 //! What shims ask, and the legs and listening sockets that come of it.
 
 use super::*;
-use wire::shim::{Accepted, MAX_MESSAGE, PROTOCOL_VERSION, Request, SocketOption};
+use wire::shim::{Accepted, MAX_MESSAGE, PROTOCOL_VERSION, Request};
 
 /// Requests taken from one channel in one turn.
 const REQUEST_BUDGET: usize = 64;
 /// Control channels at once; a daemon has a handful.
 const MAX_CHANNELS: usize = 1024;
+/// Most octets of filler: more than any send buffer holds, yet read away in one go.
+const MAX_FILLER: u32 = 64 << 20;
 
 impl<B: Broker> Driver<B> {
     pub(super) fn accept_channels(&mut self) {
-        loop {
+        for _ in 0..ACCEPT_BUDGET {
             match shim::accept(&self.shims) {
-                Ok((_, uid)) if !self.allowed_uids.contains(&uid) => {
-                    let text =
-                        format!("a process of user {uid} wanted to be an instance: name that user in its [[instance]]");
-                    self.warn("shim-refused", text);
+                Ok((fd, uid)) => {
+                    self.accept_failing = false;
+                    self.add_channel(fd, uid);
                 }
-                Ok(_) if self.channels.len() >= MAX_CHANNELS => {
-                    self.warn("shim-refused", format!("{MAX_CHANNELS} channels are open"))
-                }
-                Ok((fd, _)) => {
-                    let id = self.fresh_id();
-                    match self.register(fd.as_raw_fd(), Source::Channel(id), false) {
-                        Ok(token) => drop(self.channels.insert(id, Channel { fd, token, instance: None })),
-                        Err(e) => self.warn("shim-refused", format!("{e:#}")),
-                    }
-                }
-                Err(_) => return,
+                Err(e) if e.kind() == ErrorKind::WouldBlock => return,
+                Err(e) if went_away(&e) => {}
+                Err(e) => return self.accept_failed("a shim's channel", &e),
             }
+        }
+        self.again.push(self.shims_token);
+    }
+
+    /// A stranger is let in as far as its first message, so that its daemon can say on stderr why it may not go on.
+    fn add_channel(&mut self, fd: OwnedFd, uid: u32) {
+        let stranger = |uid: u32| !is_ours(uid) && !self.users.contains(&Some(uid));
+        if stranger(uid) && self.channels.values().filter(|c| stranger(c.uid)).count() >= MAX_STRANGERS {
+            return self.refused("shim-refused", format!("processes of user {uid} crowd the shim's socket"));
+        }
+        if self.channels.len() >= MAX_CHANNELS {
+            return self.refused("shim-refused", format!("{MAX_CHANNELS} channels are open"));
+        }
+        let id = self.fresh_id();
+        match self.register(fd.as_raw_fd(), Source::Channel(id), false) {
+            Ok(token) => drop(self.channels.insert(id, Channel { fd, token, uid, instance: None })),
+            Err(e) => self.refused("shim-refused", format!("{e:#}")),
         }
     }
 
@@ -38,19 +48,14 @@ impl<B: Broker> Driver<B> {
             let Some(channel) = self.channels.get(&id) else { return };
             match shim::receive(&channel.fd, &mut buf) {
                 Ok((0, _)) => return self.channel_closed(id),
-                Ok((n, fds)) => {
-                    let bytes = buf.get(..n).unwrap_or_default();
-                    match Request::decode(bytes) {
-                        Ok(request) => self.request(id, &request, fds),
-                        Err(_) => {
-                            self.warn(
-                                "shim-refused",
-                                "a control channel carried what is no message of the shim".to_owned(),
-                            );
-                            return self.channel_closed(id);
-                        }
+                Ok((n, fds)) => match Request::decode(buf.get(..n).unwrap_or_default()) {
+                    Ok(request) => self.request(id, &request, fds),
+                    Err(_) => {
+                        let text = "a control channel carried what is no message of the shim";
+                        self.refused("shim-refused", text.to_owned());
+                        return self.channel_closed(id);
                     }
-                }
+                },
                 Err(e) if e.kind() == ErrorKind::WouldBlock => return,
                 Err(_) => return self.channel_closed(id),
             }
@@ -68,58 +73,55 @@ impl<B: Broker> Driver<B> {
     }
 
     fn request(&mut self, channel: u64, request: &Request<'_>, mut fds: Vec<OwnedFd>) {
-        let Some(to) = fds.pop() else { return };
+        // What is passed must be what the request is about: anything else would sit in our loop and behave unlike it.
+        let Some(to) = fds.pop().filter(|to| sys::is_unix(to, libc::SOCK_SEQPACKET)) else {
+            return self.refused("shim-refused", "a request came without a socket for its answer".to_owned());
+        };
+        let kind = match request {
+            Request::Bind { .. } => Some(libc::SOCK_SEQPACKET),
+            Request::Connect { .. } => Some(libc::SOCK_STREAM),
+            _ => None,
+        };
         let end = fds.pop();
+        if !fds.is_empty() || end.is_some() != kind.is_some() {
+            return refuse(&to, libc::EINVAL, "the request carries too few or too many sockets");
+        }
+        if let (Some(kind), Some(end)) = (kind, &end)
+            && !sys::is_unix(end, kind)
+        {
+            return refuse(&to, libc::EINVAL, "the passed socket is of the wrong kind");
+        }
         if let Request::Hello { version, instance, pid, netns_cookie } = request {
             return self.hello(channel, &to, *version, instance, *pid, *netns_cookie);
         }
         let Some(instance) = self.channels.get(&channel).and_then(|c| c.instance) else {
             return refuse(&to, libc::EPERM, "the channel has not said which instance it belongs to");
         };
-        // What is passed must be what the request is about: anything else would sit in our loop and behave unlike it.
-        let wanted = match request {
-            Request::Bind { .. } => Some(libc::SOCK_SEQPACKET),
-            Request::Connect { .. } => Some(libc::SOCK_STREAM),
-            _ => None,
-        };
-        if let (Some(kind), Some(end)) = (wanted, &end)
-            && !sys::is_unix(end, kind)
-        {
-            return refuse(&to, libc::EINVAL, "the passed socket is of the wrong kind");
-        }
         match (request, end) {
             (Request::Bind { socket, local, v6_only, options }, Some(end)) => {
-                let id = ListenerId(self.fresh_id());
-                match self.register(end.as_raw_fd(), Source::Listening(id), false) {
-                    Ok(token) => {
-                        let listening = Listening {
-                            end,
-                            token,
-                            instance,
-                            cookie: *socket,
-                            local: *local,
-                            v6_only: *v6_only,
-                            active: false,
-                        };
-                        self.named.insert((instance, *socket), Named::Listening(id));
-                        self.listening.insert(id, listening);
-                        for o in options.iter() {
-                            self.listener_option(instance, id, &o);
-                        }
-                        shim::reply(&to, &Reply::Done);
-                    }
-                    Err(_) => refuse(&to, libc::ENOMEM, ""),
+                let bound = self.bind(end, instance, *socket, *local, *v6_only).and_then(|id| {
+                    let set = options.iter().try_for_each(|o| self.listener_option(instance, id, &o));
+                    set.inspect_err(|_| self.listening_event(id))
+                });
+                match bound {
+                    Ok(()) => shim::reply(&to, &Reply::Done),
+                    Err(errno) => refuse(&to, errno, ""),
                 }
             }
             (Request::Listen { socket, .. }, _) => self.listen(&to, instance, *socket),
             (Request::Connect { socket, local, remote, filler_len, options }, Some(end)) => {
-                let wanted = options.iter().filter(|o| options::matters(o.level, o.name));
-                let wanted = wanted.map(|o| (o.level, o.name, o.value.to_vec())).collect();
-                self.connect(to, end, instance, *socket, *local, *remote, *filler_len, wanted);
+                let mut wanted = options::Wanted::default();
+                for o in options.iter().filter(|o| options::matters(o.level, o.name)) {
+                    wanted.set(o.level, o.name, o.value);
+                }
+                if let Err(errno) = self.connect_allowed(instance, *socket, *filler_len) {
+                    return refuse(&to, errno, "");
+                }
+                self.connect(to, end, instance, *socket, (*local, *remote), *filler_len, wanted);
             }
             (Request::SetOption { socket, option }, _) => self.set_option(&to, instance, *socket, option),
             (Request::GetOption { socket, level, name, max_len }, _) => {
-                self.get_option(&to, instance, *socket, *level, *name, *max_len)
+                self.get_option(&to, instance, *socket, (*level, *name), *max_len)
             }
             (Request::SocketError { socket }, _) => self.socket_error(&to, instance, *socket),
             (Request::Names { socket }, _) => self.names(&to, instance, *socket),
@@ -131,9 +133,15 @@ impl<B: Broker> Driver<B> {
 
     fn hello(&mut self, channel: u64, to: &OwnedFd, version: u16, name: &str, pid: u32, netns_cookie: u64) {
         let known = self.config.instances.iter().position(|i| i.name == name);
+        let Some(c) = self.channels.get(&channel) else { return };
+        let may = is_ours(c.uid) || known.is_some_and(|i| self.users.get(i) == Some(&Some(c.uid)));
         let refusal = match known {
             _ if version != PROTOCOL_VERSION => Some(format!(
                 "libhvlibc.so speaks version {version}, virtd {PROTOCOL_VERSION}: install both from the same build"
+            )),
+            _ if !may => Some(format!(
+                "user {} may not run instance {name:?}: set user in its [[instance]] and restart virtd",
+                c.uid
             )),
             _ if netns_cookie != 0 && self.netns_cookie != 0 && netns_cookie != self.netns_cookie => Some(format!(
                 "instance {name:?} runs in another network namespace than virtd: one virtd serves one namespace"
@@ -142,11 +150,15 @@ impl<B: Broker> Driver<B> {
                 let names: Vec<&str> = self.config.instances.iter().map(|i| i.name.as_str()).collect();
                 Some(format!("no [[instance]] is named {name:?} (HV_INSTANCE); configured: {}", names.join(", ")))
             }
+            Some(i) if c.instance.is_some_and(|own| usize::from(own.0) != i) => {
+                Some(format!("a channel of another instance wanted to be {name:?}"))
+            }
             Some(_) => None,
         };
         if let Some(text) = refusal {
             refuse(to, libc::EPERM, &text);
-            return self.warn("shim-refused", text);
+            self.refused("shim-refused", text);
+            return self.channel_closed(channel);
         }
         let instance = InstanceId(known.unwrap_or_default() as u8);
         if let Some(c) = self.channels.get_mut(&channel) {
@@ -154,6 +166,44 @@ impl<B: Broker> Driver<B> {
         }
         self.broker.handle(self.now, Input::InstanceAttached { instance, pid }, &mut self.out);
         shim::reply(to, &Reply::Welcome { bgp_port: self.config.port });
+    }
+
+    /// A cookie names one socket for as long as that lives: a second claim to it is a mistake, or worse.
+    fn is_free(&self, instance: InstanceId, cookie: u64) -> Result<(), i32> {
+        match self.named.get(&(instance, cookie)) {
+            None | Some(Named::Failed(_)) if cookie != 0 => Ok(()),
+            _ => Err(libc::EEXIST),
+        }
+    }
+
+    fn bind(
+        &mut self,
+        end: OwnedFd,
+        instance: InstanceId,
+        cookie: u64,
+        local: SocketAddr,
+        v6_only: bool,
+    ) -> Result<ListenerId, i32> {
+        self.is_free(instance, cookie)?;
+        if self.listening.values().filter(|l| l.instance == instance).count() >= MAX_LISTENING {
+            return Err(libc::ENOBUFS);
+        }
+        let id = ListenerId(self.fresh_id());
+        let token = self.register(end.as_raw_fd(), Source::Listening(id), false).map_err(|_| libc::ENOMEM)?;
+        self.named.insert((instance, cookie), Named::Listening(id));
+        self.listening.insert(id, Listening { end, token, instance, cookie, local, v6_only, active: false });
+        Ok(id)
+    }
+
+    fn connect_allowed(&self, instance: InstanceId, cookie: u64, filler_len: u32) -> Result<(), i32> {
+        self.is_free(instance, cookie)?;
+        if filler_len > MAX_FILLER {
+            return Err(libc::EINVAL);
+        }
+        if self.legs.values().filter(|l| l.instance == instance).count() >= MAX_LEGS {
+            return Err(libc::ENOBUFS);
+        }
+        Ok(())
     }
 
     fn listen(&mut self, to: &OwnedFd, instance: InstanceId, socket: u64) {
@@ -186,33 +236,24 @@ impl<B: Broker> Driver<B> {
         end: OwnedFd,
         instance: InstanceId,
         cookie: u64,
-        local: SocketAddr,
-        remote: SocketAddr,
+        (local, remote): (SocketAddr, SocketAddr),
         filler_len: u32,
-        wanted: Vec<(i32, i32, Vec<u8>)>,
+        wanted: options::Wanted,
     ) {
         let id = LegId(self.fresh_id());
-        let blocking = filler_len == 0;
-        let (waiting, answer) = if blocking { (Some(to), None) } else { (None, Some(to)) };
+        sys::widen(&end);
         let added = self.add_leg(id, end, |stream, token| Leg {
-            stream,
-            token,
-            instance,
-            cookie,
-            wants_write: false,
             connecting: Some(filler_len as usize),
-            waiting,
-            names: None,
-            conn: None,
             wanted,
+            ..Leg::new(stream, token, instance, cookie)
         });
-        if let Some(to) = answer {
-            match added {
-                Ok(()) => shim::reply(&to, &Reply::Error { errno: libc::EINPROGRESS, text: "" }),
-                Err(_) => return refuse(&to, libc::ENOMEM, ""),
-            }
-        } else if added.is_err() {
-            return;
+        if added.is_err() {
+            return refuse(&to, libc::ENOMEM, "");
+        }
+        // Without filler the daemon waits for the answer.
+        match self.legs.get_mut(&id) {
+            Some(leg) if filler_len == 0 => leg.waiting = Some(to),
+            _ => refuse(&to, libc::EINPROGRESS, ""),
         }
         let local = (!local.ip().is_unspecified()).then_some(local);
         self.broker.handle(self.now, Input::LegDialed { leg: id, instance, peer: remote, local }, &mut self.out);
@@ -229,8 +270,8 @@ impl<B: Broker> Driver<B> {
         }
         self.again.push(leg.token);
         let wanted = std::mem::take(&mut leg.wanted);
-        for (level, name, value) in &wanted {
-            self.apply(id, *level, *name, value);
+        for (level, name, value) in wanted.iter() {
+            let _ = self.apply(id, level, name, value);
         }
     }
 
@@ -277,135 +318,17 @@ impl<B: Broker> Driver<B> {
         let cookie = sys::cookie(&theirs);
         let l = self.listening.get(&on).context("the listening socket is gone")?;
         let instance = l.instance;
+        anyhow::ensure!(self.legs.values().filter(|l| l.instance == instance).count() < MAX_LEGS, "too many legs");
+        sys::widen(&ours);
+        sys::widen(&theirs);
         self.add_leg(id, ours, |stream, token| Leg {
-            stream,
-            token,
-            instance,
-            cookie,
-            wants_write: false,
-            connecting: None,
-            waiting: None,
             names: Some((local, peer)),
             conn,
-            wanted: Vec::new(),
+            ..Leg::new(stream, token, instance, cookie)
         })?;
         let l = self.listening.get(&on).context("the listening socket is gone")?;
         shim::offer(&l.end, &Accepted { local, remote: peer }, &theirs)?;
         Ok(())
-    }
-
-    /// Puts an option of one instance on the real socket of its leg.
-    fn apply(&mut self, id: LegId, level: i32, name: i32, value: &[u8]) {
-        let Some(leg) = self.legs.get_mut(&id) else { return };
-        let instance = leg.instance;
-        let Some(conn) = leg.conn else { return leg.wanted.push((level, name, value.to_vec())) };
-        let Some(p) = self.peers.get_mut(&conn) else { return };
-        let text = match p.agreed.set(instance.0, level, name, value) {
-            options::Outcome::Same => return,
-            options::Outcome::Apply => match sys::set_option(&p.stream.io, level, name, value) {
-                Ok(()) => return,
-                Err(e) => format!(
-                    "{} set by {} was not accepted: {e}",
-                    options::name(level, name),
-                    self.instance_name(instance)
-                ),
-            },
-            options::Outcome::Differs(first) => format!(
-                "{} and {} set {} differently for the same peer; what {} set stays: configure the same",
-                self.instance_name(InstanceId(first)),
-                self.instance_name(instance),
-                options::name(level, name),
-                self.instance_name(InstanceId(first)),
-            ),
-        };
-        self.warn("option-differs", text);
-    }
-
-    fn instance_name(&self, i: InstanceId) -> String {
-        self.config.instances.get(usize::from(i.0)).map_or_else(|| i.0.to_string(), |c| c.name.clone())
-    }
-
-    fn set_option(&mut self, to: &OwnedFd, instance: InstanceId, socket: u64, option: &SocketOption<'_>) {
-        match self.named.get(&(instance, socket)).copied() {
-            Some(Named::Leg(id)) => {
-                if options::matters(option.level, option.name) {
-                    self.apply(id, option.level, option.name, option.value);
-                }
-                shim::reply(to, &Reply::Done);
-            }
-            Some(Named::Listening(id)) => {
-                self.listener_option(instance, id, option);
-                shim::reply(to, &Reply::Done);
-            }
-            Some(Named::Failed(_)) => shim::reply(to, &Reply::Done),
-            None => refuse(to, libc::ENOENT, ""),
-        }
-    }
-
-    /// Keys for peers go on virtd's own listening sockets, or the peer's SYN would be dropped. A key stays for as long as any
-    /// listening socket of any instance wants it: one instance that takes its own away takes nothing from the others.
-    fn listener_option(&mut self, instance: InstanceId, listener: ListenerId, option: &SocketOption<'_>) {
-        if !options::matters_to_listener(option.level, option.name) {
-            return;
-        }
-        match self.keys.set((instance.0, listener.0), option.name, option.value) {
-            options::KeyChange::None => {}
-            options::KeyChange::Set => self.put_key(option.name, option.value),
-            options::KeyChange::Remove(value) => self.put_key(option.name, &value),
-            options::KeyChange::Differs(other) => {
-                let (a, b) = (self.instance_name(InstanceId(other)), self.instance_name(instance));
-                let text =
-                    format!("{a} and {b} set different MD5 keys for one peer; the first stays: configure the same");
-                self.warn("option-differs", text);
-            }
-        }
-    }
-
-    fn drop_keys(&mut self, instance: InstanceId, listener: ListenerId) {
-        for (name, value) in self.keys.forget((instance.0, listener.0)) {
-            self.put_key(name, &value);
-        }
-    }
-
-    fn put_key(&mut self, name: i32, value: &[u8]) {
-        let family = options::key_family(value);
-        let mut failed = None;
-        for (socket, ip) in self.listeners.iter().zip(&self.config.listen) {
-            let ours = if ip.is_ipv4() { libc::AF_INET } else { libc::AF_INET6 };
-            if family == Some(ours)
-                && let Err(e) = sys::set_option(socket, libc::IPPROTO_TCP, name, value)
-                && e.raw_os_error() != Some(libc::ENOENT)
-            {
-                failed = Some(e);
-            }
-        }
-        if let Some(e) = failed {
-            self.warn("option-failed", format!("an MD5 key was not accepted by the listening socket: {e}"));
-        }
-    }
-
-    fn get_option(&mut self, to: &OwnedFd, instance: InstanceId, socket: u64, level: i32, name: i32, max_len: u32) {
-        let conn = match self.named.get(&(instance, socket)) {
-            Some(Named::Leg(id)) => self.legs.get(id).and_then(|l| l.conn),
-            _ => None,
-        };
-        if !options::may_read(level, name) {
-            return refuse(to, libc::ENOPROTOOPT, "");
-        }
-        let mut buf = [0u8; 1024];
-        let room = buf.get_mut(..(max_len as usize).min(1024)).unwrap_or_default();
-        let answer = match conn.and_then(|c| self.peers.get(&c)) {
-            Some(p) => sys::option(&p.stream.io, level, name, room),
-            // A listening socket, or a leg whose connection is still on its way: as one of ours would say.
-            None => match self.listeners.first() {
-                Some(l) => sys::option(l, level, name, room),
-                None => Err(std::io::Error::from_raw_os_error(libc::ENOPROTOOPT)),
-            },
-        };
-        match answer {
-            Ok(value) => shim::reply(to, &Reply::Option { value }),
-            Err(e) => refuse(to, e.raw_os_error().unwrap_or(libc::ENOPROTOOPT), ""),
-        }
     }
 
     fn socket_error(&mut self, to: &OwnedFd, instance: InstanceId, socket: u64) {
@@ -436,6 +359,11 @@ impl<B: Broker> Driver<B> {
     }
 }
 
-fn refuse(to: &OwnedFd, errno: i32, text: &str) {
+pub(super) fn refuse(to: &OwnedFd, errno: i32, text: &str) {
     shim::reply(to, &Reply::Error { errno, text });
+}
+
+/// Root's and virtd's own processes may be any instance.
+fn is_ours(uid: u32) -> bool {
+    uid == 0 || uid == nix::unistd::Uid::effective().as_raw()
 }

@@ -8,6 +8,7 @@ use nix::sys::socket::{
 };
 use std::io::{self, IoSlice, IoSliceMut};
 use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::unix::fs::FileTypeExt;
 use std::path::Path;
 use wire::shim::{Accepted, MAX_MESSAGE, Reply};
 
@@ -21,15 +22,19 @@ fn io(e: nix::errno::Errno) -> io::Error {
 /// The SEQPACKET socket that shims connect to. A file left over by an earlier virtd is replaced; a live one is not.
 ///
 /// # Errors
-/// AddrInUse where another virtd answers there; else what the kernel says.
+/// AddrInUse where another virtd answers there, AlreadyExists where the path is something else; else what the kernel says.
 pub fn listen_on(path: &Path) -> io::Result<OwnedFd> {
     let flags = SockFlag::SOCK_NONBLOCK | SockFlag::SOCK_CLOEXEC;
     let addr = UnixAddr::new(path).map_err(io)?;
     let fd = socket(AddressFamily::Unix, SockType::SeqPacket, flags, None).map_err(io)?;
     if path.exists() {
-        let probe = socket(AddressFamily::Unix, SockType::SeqPacket, SockFlag::SOCK_CLOEXEC, None).map_err(io)?;
-        if nix::sys::socket::connect(probe.as_raw_fd(), &addr).is_ok() {
+        let probe = socket(AddressFamily::Unix, SockType::SeqPacket, flags, None).map_err(io)?;
+        // EAGAIN: it is alive, but its backlog is full.
+        if matches!(nix::sys::socket::connect(probe.as_raw_fd(), &addr), Ok(()) | Err(nix::errno::Errno::EAGAIN)) {
             return Err(io::Error::new(io::ErrorKind::AddrInUse, "another virtd answers there"));
+        }
+        if !path.symlink_metadata()?.file_type().is_socket() {
+            return Err(io::Error::new(io::ErrorKind::AlreadyExists, "there is a file that is no socket"));
         }
         std::fs::remove_file(path)?;
     }

@@ -1,6 +1,8 @@
 //! A buffered non-blocking byte stream: a TCP connection with a peer, or the broker's end of a leg.
 
 use bytes::{Buf, Bytes, BytesMut};
+use nix::sys::socket::MsgFlags;
+use socket2::SockRef;
 use std::collections::VecDeque;
 use std::io::{self, IoSlice, Read, Write};
 use std::net::{Shutdown, TcpStream};
@@ -25,14 +27,15 @@ impl Io {
     fn read(&self, buf: &mut [u8]) -> io::Result<usize> {
         match self {
             Io::Tcp(s) => (&mut &*s).read(buf),
-            Io::Unix(s) => (&mut &*s).read(buf),
+            // The daemon may hold the same open file and take O_NONBLOCK off it: each call says for itself that it must not wait.
+            Io::Unix(s) => nix::sys::socket::recv(s.as_raw_fd(), buf, MsgFlags::MSG_DONTWAIT).map_err(io::Error::from),
         }
     }
 
     fn write_vectored(&self, slices: &[IoSlice<'_>]) -> io::Result<usize> {
         match self {
             Io::Tcp(s) => (&mut &*s).write_vectored(slices),
-            Io::Unix(s) => (&mut &*s).write_vectored(slices),
+            Io::Unix(s) => SockRef::from(s).send_vectored_with_flags(slices, libc::MSG_DONTWAIT | libc::MSG_NOSIGNAL),
         }
     }
 
@@ -78,8 +81,10 @@ pub struct Stream {
     /// To be closed: when at the latest, in microseconds.
     pub closing: Option<u64>,
     half_closed: bool,
-    /// Stands in the turn's list of streams to write, or waits for the kernel to say that it takes more.
+    /// Stands in the turn's list of streams to write.
     pub listed: bool,
+    /// The kernel took no more at the last try; the writable edge ends that.
+    pub blocked: bool,
 }
 
 impl Stream {
@@ -94,6 +99,7 @@ impl Stream {
             closing: None,
             half_closed: false,
             listed: false,
+            blocked: false,
         }
     }
 
@@ -150,6 +156,9 @@ impl Stream {
     /// Writes what the kernel takes. An error is left to the next read to report.
     pub fn write(&mut self) {
         self.listed = false;
+        if self.blocked {
+            return;
+        }
         while !self.tx.is_empty() {
             let mut slices = [IoSlice::new(&[]); MAX_SLICES];
             let mut n = 0;
@@ -160,8 +169,8 @@ impl Stream {
             match self.io.write_vectored(slices.get(..n).unwrap_or_default()) {
                 Ok(sent) => self.sent(sent),
                 Err(e) if e.kind() == io::ErrorKind::WouldBlock => {
-                    // The writable edge brings it back: until then every try would be in vain.
-                    self.listed = true;
+                    // Until the writable edge every further try would be in vain.
+                    self.blocked = true;
                     return;
                 }
                 Err(e) if e.kind() == io::ErrorKind::Interrupted => {}

@@ -67,3 +67,16 @@ pub fn is_unix(fd: &impl AsRawFd, kind: i32) -> bool {
     };
     number(libc::SO_DOMAIN) == Some(libc::AF_UNIX) && number(libc::SO_TYPE) == Some(kind)
 }
+
+/// Octets that a leg's socket holds in each direction: a burst of the peer's fits, and the loop is woken less often.
+const LEG_BUFFER: usize = 1 << 20;
+
+/// Gives a leg's socket [`LEG_BUFFER`], beyond net.core.wmem_max where we may; what the kernel does not grant is no error.
+pub fn widen(leg: &impl AsRawFd) {
+    let len = (LEG_BUFFER as i32).to_ne_bytes();
+    for (forced, plain) in [(libc::SO_SNDBUFFORCE, libc::SO_SNDBUF), (libc::SO_RCVBUFFORCE, libc::SO_RCVBUF)] {
+        if set_option(leg, libc::SOL_SOCKET, forced, &len).is_err() {
+            let _ = set_option(leg, libc::SOL_SOCKET, plain, &len);
+        }
+    }
+}

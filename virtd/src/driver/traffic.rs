@@ -1,0 +1,302 @@
+//! Octets between peers, legs and the broker: reading, writing, and carrying out what the broker wants done with connections.
+//!
+//! What is still queued for a side that has said it will send nothing more (end of stream) is dropped: BGP has no half-closed
+//! session (RFC 4271 section 8.2.2, TcpConnectionFails, ends it at once), so nobody there waits for it. What came in *before*
+//! the end is given to the broker first: a NOTIFICATION and the end often come together.
+
+use super::stream::ReadEnd;
+use super::*;
+use std::os::unix::net::UnixStream;
+
+impl<B: Broker> Driver<B> {
+    pub(super) fn peer_writable(&mut self, conn: ConnId) {
+        let Some(p) = self.peers.get_mut(&conn) else { return };
+        if !p.dialling {
+            p.stream.blocked = false;
+            return self.written.push(Source::Peer(conn));
+        }
+        let Io::Tcp(s) = &p.stream.io else { return };
+        let failed = match (s.take_error(), s.peer_addr(), s.local_addr()) {
+            (Ok(None), Ok(peer), Ok(local)) => {
+                p.dialling = false;
+                return self.broker.handle(self.now, Input::PeerConnected { conn, local, peer }, &mut self.out);
+            }
+            (Ok(Some(e)) | Err(e), ..) => e.raw_os_error().unwrap_or(libc::EIO),
+            // Not connected and no error: a spurious wake-up.
+            (Ok(None), ..) => return,
+        };
+        self.drop_peer(conn);
+        self.broker.handle(self.now, Input::PeerDialFailed { conn, errno: failed }, &mut self.out);
+    }
+
+    pub(super) fn peer_readable(&mut self, conn: ConnId, exhaust: bool) {
+        let Some(p) = self.peers.get_mut(&conn) else { return };
+        if p.dialling {
+            return self.peer_writable(conn);
+        }
+        if p.stream.paused {
+            return;
+        }
+        let end = p.stream.read(&mut self.scratch, exhaust);
+        let closing = p.stream.closing.is_some();
+        if !closing && !p.stream.rx.is_empty() {
+            let mut buf = std::mem::take(&mut p.stream.rx);
+            self.broker.handle(self.now, Input::PeerBytes { conn, buf: &mut buf }, &mut self.out);
+            if let Some(p) = self.peers.get_mut(&conn) {
+                p.stream.rx = buf;
+            }
+        }
+        match end {
+            ReadEnd::Empty => {}
+            ReadEnd::More => self.again.extend(self.peers.get(&conn).map(|p| p.token)),
+            ReadEnd::Closed(errno) => {
+                self.drop_peer(conn);
+                if !closing {
+                    self.broker.handle(self.now, Input::PeerClosed { conn, errno }, &mut self.out);
+                }
+            }
+        }
+    }
+
+    pub(super) fn leg_readable(&mut self, id: LegId, exhaust: bool) {
+        let Some(leg) = self.legs.get_mut(&id) else { return };
+        if leg.stream.paused {
+            return;
+        }
+        if leg.connecting.is_some() {
+            // Nothing but filler can be there; what matters is whether the daemon gave up.
+            if hung_up(&leg.stream.io) {
+                self.drop_leg(id);
+                self.broker.handle(self.now, Input::LegClosed { leg: id }, &mut self.out);
+            }
+            return;
+        }
+        let end = leg.stream.read(&mut self.scratch, exhaust);
+        let closing = leg.stream.closing.is_some();
+        if !closing && !leg.stream.rx.is_empty() {
+            let mut buf = std::mem::take(&mut leg.stream.rx);
+            self.broker.handle(self.now, Input::LegBytes { leg: id, buf: &mut buf }, &mut self.out);
+            if let Some(leg) = self.legs.get_mut(&id) {
+                leg.stream.rx = buf;
+            }
+        }
+        match end {
+            ReadEnd::Empty => {}
+            ReadEnd::More => self.again.extend(self.legs.get(&id).map(|l| l.token)),
+            ReadEnd::Closed(_) => {
+                self.drop_leg(id);
+                if !closing {
+                    self.broker.handle(self.now, Input::LegClosed { leg: id }, &mut self.out);
+                }
+            }
+        }
+    }
+
+    /// Ends the turn: outputs are carried out, written, and the broker told what left, until nothing moves.
+    pub(super) fn turn(&mut self) {
+        for _ in 0..MAX_ROUNDS {
+            self.broker.flush(self.now, &mut self.out);
+            if self.out.is_empty() && self.written.is_empty() {
+                break;
+            }
+            let mut out = std::mem::take(&mut self.out);
+            for o in out.drain(..) {
+                self.carry_out(o);
+            }
+            out.append(&mut self.out);
+            self.out = out;
+            // Their memory is kept from turn to turn.
+            let mut written = std::mem::replace(&mut self.written, std::mem::take(&mut self.spare));
+            for source in written.drain(..) {
+                self.write(source);
+            }
+            self.spare = written;
+        }
+        self.finish_closing();
+    }
+
+    fn write(&mut self, source: Source) {
+        match source {
+            Source::Peer(conn) => {
+                let Some(p) = self.peers.get_mut(&conn).filter(|p| !p.dialling) else { return };
+                let before = p.stream.queued();
+                p.stream.write();
+                let queued = p.stream.queued();
+                if before > 0 && p.stream.closing.is_none() {
+                    self.broker.handle(self.now, Input::PeerDrained { conn, queued }, &mut self.out);
+                }
+            }
+            Source::Leg(leg) => {
+                let Some(l) = self.legs.get_mut(&leg) else { return };
+                let before = l.stream.queued();
+                l.stream.write();
+                let queued = l.stream.queued();
+                if (queued > 0) != l.wants_write {
+                    l.wants_write = queued > 0;
+                    let interest =
+                        if queued > 0 { Interest::READABLE | Interest::WRITABLE } else { Interest::READABLE };
+                    let fd = l.stream.io.as_raw_fd();
+                    let _ = self.poll.registry().reregister(&mut SourceFd(&fd), l.token, interest);
+                }
+                if before > 0 && l.stream.closing.is_none() {
+                    self.broker.handle(self.now, Input::LegDrained { leg, queued }, &mut self.out);
+                }
+            }
+            _ => {}
+        }
+    }
+
+    fn carry_out(&mut self, o: Output) {
+        match o {
+            Output::SendPeer { conn, bytes } => {
+                if let Some(p) = self.peers.get_mut(&conn) {
+                    p.stream.push(bytes);
+                    if !std::mem::replace(&mut p.stream.listed, true) {
+                        self.written.push(Source::Peer(conn));
+                    }
+                }
+            }
+            Output::SendLeg { leg, bytes } => {
+                if let Some(l) = self.legs.get_mut(&leg) {
+                    l.stream.push(bytes);
+                    if !std::mem::replace(&mut l.stream.listed, true) {
+                        self.written.push(Source::Leg(leg));
+                    }
+                }
+            }
+            Output::Event(event) => self.tell(event),
+            Output::Dial { conn, peer, local, leg } => self.dial(conn, peer, local, leg),
+            Output::ClosePeer { conn, abort } => self.close_peer(conn, abort),
+            Output::CloseLeg { leg } => self.close_leg(leg),
+            Output::PausePeer { conn, pause } => {
+                if let Some(p) = self.peers.get_mut(&conn).filter(|p| p.stream.paused != pause) {
+                    p.stream.paused = pause;
+                    self.again.extend((!pause).then_some(p.token));
+                }
+            }
+            Output::PauseLeg { leg, pause } => {
+                if let Some(l) = self.legs.get_mut(&leg).filter(|l| l.stream.paused != pause) {
+                    l.stream.paused = pause;
+                    self.again.extend((!pause).then_some(l.token));
+                }
+            }
+            Output::OfferLeg { leg, listener, peer, local, conn, .. } => {
+                self.offer_leg(leg, listener, peer, local, conn)
+            }
+            Output::LegConnected { leg, local, peer, conn } => self.leg_connected(leg, local, peer, conn),
+            Output::LegRefused { leg, errno } => self.leg_refused(leg, errno),
+        }
+    }
+
+    fn dial(&mut self, conn: ConnId, peer: SocketAddr, local: Option<SocketAddr>, leg: LegId) {
+        if let Err(errno) = self.try_dial(conn, peer, local, leg) {
+            self.broker.handle(self.now, Input::PeerDialFailed { conn, errno }, &mut self.out);
+        }
+    }
+
+    fn try_dial(&mut self, conn: ConnId, peer: SocketAddr, local: Option<SocketAddr>, leg: LegId) -> Result<(), i32> {
+        // The leg knows the keys; without it the connection might go out unprotected.
+        let Some(leg) = self.legs.get(&leg) else { return Err(libc::ECONNABORTED) };
+        if self.peers.len() >= MAX_CONNECTIONS {
+            return Err(libc::ENOBUFS);
+        }
+        let mut failed = Vec::new();
+        let dialled = net::dial(peer, local, |socket| Self::prepare(socket, leg.instance, &leg.wanted, &mut failed));
+        for option in failed {
+            let how = if dialled.is_err() { "not dialled" } else { "dialled without it" };
+            self.warn("option-failed", format!("{} is {how}: the kernel does not take {option}", peer.ip()));
+        }
+        let (stream, agreed) = dialled.map_err(|e| e.raw_os_error().unwrap_or(libc::EIO))?;
+        self.add_peer(conn, stream, true).map_err(|_| libc::ENOMEM)?;
+        if let Some(p) = self.peers.get_mut(&conn) {
+            p.agreed = agreed;
+        }
+        Ok(())
+    }
+
+    fn close_peer(&mut self, conn: ConnId, abort: bool) {
+        let Some(p) = self.peers.get_mut(&conn) else { return };
+        if abort || p.dialling {
+            if let Io::Tcp(s) = &p.stream.io {
+                let _ = socket2::SockRef::from(s).set_linger(Some(Duration::ZERO));
+            }
+            return self.drop_peer(conn);
+        }
+        p.stream.closing = Some(self.now + PEER_LINGER_US);
+        p.stream.paused = false;
+        self.closing.push(Source::Peer(conn));
+        self.written.push(Source::Peer(conn));
+        self.again.extend(self.peers.get(&conn).map(|p| p.token));
+    }
+
+    fn close_leg(&mut self, id: LegId) {
+        let Some(leg) = self.legs.get_mut(&id) else { return };
+        if leg.connecting.is_some() {
+            return self.leg_refused(id, libc::ECONNRESET);
+        }
+        leg.stream.closing = Some(self.now + LEG_LINGER_US);
+        leg.stream.paused = false;
+        self.closing.push(Source::Leg(id));
+        self.written.push(Source::Leg(id));
+        let token = leg.token;
+        self.again.push(token);
+    }
+
+    /// Drops what was to be closed and is past its time; what the other side closed is gone already.
+    fn finish_closing(&mut self) {
+        let now = self.now;
+        let late = |s: Option<&Stream>| s.is_some_and(|s| s.closing.is_some_and(|at| at <= now));
+        let mut due = Vec::new();
+        let (peers, legs) = (&self.peers, &self.legs);
+        self.closing.retain(|source| {
+            let (there, over) = match source {
+                Source::Peer(c) => (peers.contains_key(c), late(peers.get(c).map(|p| &p.stream))),
+                Source::Leg(l) => (legs.contains_key(l), late(legs.get(l).map(|l| &l.stream))),
+                _ => (false, false),
+            };
+            if over {
+                due.push(*source);
+            }
+            there && !over
+        });
+        for source in due {
+            match source {
+                Source::Peer(c) => self.drop_peer(c),
+                Source::Leg(l) => self.drop_leg(l),
+                _ => {}
+            }
+        }
+    }
+
+    pub(super) fn drop_peer(&mut self, conn: ConnId) {
+        if let Some(p) = self.peers.remove(&conn) {
+            self.forget(p.token, p.stream.io.as_raw_fd());
+        }
+    }
+
+    pub(super) fn drop_leg(&mut self, id: LegId) {
+        if let Some(leg) = self.legs.remove(&id) {
+            self.forget(leg.token, leg.stream.io.as_raw_fd());
+            self.named.remove(&(leg.instance, leg.cookie));
+        }
+    }
+
+    pub(super) fn add_leg(&mut self, id: LegId, end: OwnedFd, leg: impl FnOnce(Stream, Token) -> Leg) -> Result<()> {
+        let stream = UnixStream::from(end);
+        stream.set_nonblocking(true)?;
+        let token = self.register(stream.as_raw_fd(), Source::Leg(id), false)?;
+        let leg = leg(Stream::new(Io::Unix(stream)), token);
+        self.named.insert((leg.instance, leg.cookie), Named::Leg(id));
+        self.legs.insert(id, leg);
+        Ok(())
+    }
+}
+
+/// Whether the other end of a leg is gone, without reading.
+fn hung_up(io: &Io) -> bool {
+    use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+    let Io::Unix(s) = io else { return false };
+    let fd = std::os::fd::AsFd::as_fd(s);
+    let mut fds = [PollFd::new(fd, PollFlags::empty())];
+    poll(&mut fds, PollTimeout::ZERO).is_ok_and(|n| n > 0)
+}

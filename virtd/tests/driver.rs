@@ -1,0 +1,359 @@
+//! The driver with real sockets: TCP on the loopback address on one side, a shim played by this file on the other. The broker is the
+//! real core, in native mode unless a test says otherwise.
+
+#[path = "driver/lab.rs"]
+mod lab;
+
+use lab::{Answer, Lab, Shim, key, option_bytes, pair, plain_connect, reads, socket, with_key};
+use nix::sys::socket::SockType;
+use std::io::{ErrorKind, Read, Write};
+use std::net::{Shutdown, SocketAddr, TcpListener};
+use std::os::fd::{AsRawFd, OwnedFd};
+use std::time::{Duration, Instant};
+use virtd::config::OpenMode;
+use wire::shim::{ANY, Options, PROTOCOL_VERSION, Request, SocketOption};
+
+const NOTIFICATION: [u8; 21] =
+    [255, 255, 255, 255, 255, 255, 255, 255, 255, 255, 255, 255, 255, 255, 255, 255, 0, 21, 3, 6, 2];
+
+#[test]
+fn who_may_not_be_an_instance_is_told_why_and_put_out() {
+    let lab = Lab::start(&["a", "b"], OpenMode::Voted);
+    for (version, name, why) in
+        [(PROTOCOL_VERSION, "x", "no [[instance]] is named \"x\""), (PROTOCOL_VERSION + 1, "a", "install both")]
+    {
+        let shim = Shim::connect(&lab.config.shim_socket);
+        let answer = shim.ask(&Request::Hello { version, instance: name, pid: 1, netns_cookie: 0 }, &[]);
+        assert!(matches!(&answer, Answer::Error(libc::EPERM, text) if text.contains(why)), "{answer:?}");
+        assert!(shim.is_closed());
+        lab.event("shim-refused");
+    }
+    let shim = Shim::connect(&lab.config.shim_socket);
+    let before = shim.ask(&Request::Names { socket: 1 }, &[]);
+    assert!(matches!(before, Answer::Error(libc::EPERM, _)), "{before:?}");
+    shim.send(&[0xff, 1, 2, 3], &[]);
+    assert!(shim.is_closed(), "garbage");
+    let shim = lab.shim("a");
+    let other = shim.ask(&Request::Hello { version: PROTOCOL_VERSION, instance: "b", pid: 1, netns_cookie: 0 }, &[]);
+    assert!(matches!(other, Answer::Error(libc::EPERM, _)), "a channel does not change sides: {other:?}");
+}
+
+#[test]
+fn another_user_may_be_only_the_instance_that_names_it() {
+    if !nix::unistd::Uid::effective().is_root() {
+        return;
+    }
+    let nobody = nix::unistd::User::from_name("nobody").unwrap().unwrap().uid.as_raw();
+    let lab = Lab::start_with(&["a", "b"], OpenMode::Voted, |c| c.instances[1].user = Some("nobody".to_owned()));
+    let path = lab.config.shim_socket.clone();
+    let answers = lab::as_user(nobody, move || ["a", "b"].map(|name| Shim::connect(&path).hello(name)));
+    assert!(matches!(&answers[0], Answer::Error(libc::EPERM, text) if text.contains("set user")), "{:?}", answers[0]);
+    assert!(matches!(answers[1], Answer::Welcome(_)), "{:?}", answers[1]);
+}
+
+#[test]
+fn what_is_passed_must_be_what_the_request_is_about() {
+    let lab = Lab::start(&["a"], OpenMode::Native);
+    let shim = lab.shim("a");
+    let bind = |socket| Request::Bind { socket, local: lab.address(), v6_only: false, options: Options::default() };
+    let connect = |socket| Request::Connect {
+        socket,
+        local: ANY,
+        remote: lab.address(),
+        filler_len: 0,
+        options: Options::default(),
+    };
+    let (stream, packets) = (pair(SockType::Stream), pair(SockType::SeqPacket));
+    let tcp = socket(libc::AF_INET);
+    let file: OwnedFd = std::fs::File::open("/dev/null").unwrap().into();
+    for wrong in [&stream.0, &tcp, &file] {
+        assert_eq!(shim.ask(&bind(1), &[wrong.as_raw_fd()]).errno(), libc::EINVAL);
+    }
+    for wrong in [&packets.0, &tcp, &file] {
+        assert_eq!(shim.ask(&connect(2), &[wrong.as_raw_fd()]).errno(), libc::EINVAL);
+    }
+    let many = [packets.0.as_raw_fd(); 200];
+    assert_eq!(shim.ask(&bind(1), &many).errno(), libc::EINVAL, "too many");
+    assert_eq!(shim.ask(&bind(1), &[]).errno(), libc::EINVAL, "too few");
+    assert_eq!(shim.ask(&Request::Names { socket: 1 }, &many).errno(), libc::EINVAL);
+    let too_much = Request::Connect {
+        socket: 2,
+        local: ANY,
+        remote: lab.address(),
+        filler_len: u32::MAX,
+        options: Options::default(),
+    };
+    assert_eq!(shim.ask(&too_much, &[stream.0.as_raw_fd()]).errno(), libc::EINVAL, "more filler than there can be");
+    assert_eq!(shim.ask(&bind(1), &[packets.0.as_raw_fd()]), Answer::Done, "the channel is none the worse for it");
+}
+
+#[test]
+fn no_instance_can_name_the_sockets_of_another_or_claim_one_twice() {
+    let lab = Lab::start(&["a", "b"], OpenMode::Voted);
+    let (a, b) = (lab.shim("a"), lab.shim("b"));
+    let (ours, _theirs) = pair(SockType::SeqPacket);
+    let (other, _theirs2) = pair(SockType::SeqPacket);
+    let bind = Request::Bind { socket: 7, local: lab.address(), v6_only: false, options: Options::default() };
+    assert_eq!(a.ask(&bind, &[ours.as_raw_fd()]), Answer::Done);
+    assert_eq!(a.ask(&bind, &[other.as_raw_fd()]).errno(), libc::EEXIST);
+    assert_eq!(b.ask(&Request::Names { socket: 7 }, &[]).errno(), libc::ENOENT);
+    assert_eq!(b.ask(&Request::Listen { socket: 7, backlog: 1 }, &[]).errno(), libc::EINVAL);
+    assert_eq!(b.ask(&bind, &[other.as_raw_fd()]), Answer::Done, "its own number 7");
+    assert!(matches!(a.ask(&Request::Names { socket: 7 }, &[]), Answer::Names(local, None) if local == lab.address()));
+}
+
+#[test]
+fn a_blocking_connect_and_octets_both_ways() {
+    let lab = Lab::start(&["a"], OpenMode::Native);
+    let shim = lab.shim("a");
+    let peer = TcpListener::bind("127.0.0.1:0").unwrap();
+    let to = peer.local_addr().unwrap();
+    let ttl = option_bytes(libc::IPPROTO_IP, libc::IP_TTL, &33i32.to_ne_bytes());
+    let (leg, answer) = shim.dial(1, to, 0, Options { encoded: &ttl });
+    assert_eq!(answer, Answer::Done);
+    let (mut far, from) = peer.accept().unwrap();
+    let names = shim.ask(&Request::Names { socket: 1 }, &[]);
+    assert_eq!(names, Answer::Names(from, Some(to)));
+    let read = |level, name| shim.ask(&Request::GetOption { socket: 1, level, name, max_len: 4 }, &[]);
+    assert_eq!(read(libc::IPPROTO_IP, libc::IP_TTL), Answer::Option(33i32.to_ne_bytes().to_vec()));
+    assert_eq!(read(libc::SOL_SOCKET, libc::SO_ERROR).errno(), libc::ENOPROTOOPT, "reading it would clear it");
+    let set = SocketOption { level: libc::IPPROTO_IP, name: libc::IP_TTL, value: &44i32.to_ne_bytes() };
+    assert_eq!(shim.ask(&Request::SetOption { socket: 1, option: set }, &[]), Answer::Done);
+    assert_eq!(read(libc::IPPROTO_IP, libc::IP_TTL), Answer::Option(44i32.to_ne_bytes().to_vec()));
+    let mut leg = lab::stream(leg);
+    far.write_all(b"from the peer").unwrap();
+    reads(&mut leg, b"from the peer");
+    leg.write_all(b"from the daemon").unwrap();
+    reads(&mut far, b"from the daemon");
+    // Data, then the end, each way.
+    leg.write_all(&NOTIFICATION).unwrap();
+    drop(leg);
+    reads(&mut far, &NOTIFICATION);
+    assert_eq!(far.read(&mut [0]).unwrap(), 0);
+}
+
+#[test]
+fn a_refused_dial_tells_its_errno_once() {
+    let lab = Lab::start(&["a"], OpenMode::Native);
+    let shim = lab.shim("a");
+    let nobody = SocketAddr::from(([127, 0, 0, 1], lab::free_port()));
+    assert_eq!(shim.dial(1, nobody, 0, Options::default()).1.errno(), libc::ECONNREFUSED, "blocking");
+    let (leg, filler) = lab::filled();
+    let answer = shim.connect_with(2, nobody, filler, Options::default(), leg.1);
+    assert_eq!(answer.errno(), libc::EINPROGRESS);
+    assert!(lab::writable(&leg.0, 5000), "it ends with POLLHUP");
+    let error = || shim.ask(&Request::SocketError { socket: 2 }, &[]).errno();
+    assert_eq!((error(), error()), (libc::ECONNREFUSED, 0), "told once, as SO_ERROR is");
+    assert_eq!(shim.ask(&Request::Names { socket: 2 }, &[]).errno(), libc::ENOENT);
+}
+
+#[test]
+fn a_dial_in_progress_becomes_writable_and_carries_none_of_the_filler() {
+    let lab = Lab::start(&["a"], OpenMode::Native);
+    let shim = lab.shim("a");
+    let peer = TcpListener::bind("127.0.0.1:0").unwrap();
+    let (leg, filler) = lab::filled();
+    assert!(filler > 0 && !lab::writable(&leg.0, 0));
+    let answer = shim.connect_with(1, peer.local_addr().unwrap(), filler, Options::default(), leg.1);
+    assert_eq!(answer.errno(), libc::EINPROGRESS);
+    assert!(lab::writable(&leg.0, 5000));
+    assert_eq!(shim.ask(&Request::SocketError { socket: 1 }, &[]).errno(), 0);
+    let (mut far, _) = peer.accept().unwrap();
+    lab::stream(leg.0).write_all(b"first").unwrap();
+    reads(&mut far, b"first");
+}
+
+#[test]
+fn without_its_device_a_dial_does_not_go_out() {
+    let lab = Lab::start(&["a"], OpenMode::Native);
+    let shim = lab.shim("a");
+    let peer = TcpListener::bind("127.0.0.1:0").unwrap();
+    peer.set_nonblocking(true).unwrap();
+    let device = option_bytes(libc::SOL_SOCKET, libc::SO_BINDTODEVICE, b"nodevice0\0");
+    let (_, answer) = shim.dial(1, peer.local_addr().unwrap(), 0, Options { encoded: &device });
+    assert_eq!(answer.errno(), libc::ENODEV);
+    assert!(lab.event("option-failed").contains("SO_BINDTODEVICE"));
+    assert_eq!(peer.accept().unwrap_err().kind(), ErrorKind::WouldBlock);
+    // One that protects nothing is an event, no more.
+    let hops = option_bytes(libc::IPPROTO_IPV6, libc::IPV6_TCLASS, &[1]);
+    let (_leg, answer) = shim.dial(2, peer.local_addr().unwrap(), 0, Options { encoded: &hops });
+    assert_eq!(answer, Answer::Done);
+    assert!(lab.event("option-failed").contains("IPV6_TCLASS"));
+}
+
+#[test]
+fn an_accepted_connection_is_offered_and_closed_both_ways() {
+    let lab = Lab::start(&["a"], OpenMode::Native);
+    let shim = lab.shim("a");
+    let listening = shim.listen(5, lab.address());
+    let mut far = plain_connect(lab.address()).unwrap();
+    let (accepted, leg) = lab::accept(&listening);
+    assert_eq!((accepted.local, accepted.remote), (lab.address(), far.local_addr().unwrap()));
+    let mut leg = lab::stream(leg);
+    leg.write_all(b"hello").unwrap();
+    reads(&mut far, b"hello");
+    // The message and the end in one segment: both must arrive, in this order.
+    far.write_all(&NOTIFICATION).unwrap();
+    far.shutdown(Shutdown::Both).unwrap();
+    reads(&mut leg, &NOTIFICATION);
+    assert_eq!(leg.read(&mut [0]).unwrap(), 0);
+
+    let mut far = plain_connect(lab.address()).unwrap();
+    let mut leg = lab::stream(lab::accept(&listening).1);
+    leg.write_all(&NOTIFICATION).unwrap();
+    drop(leg);
+    reads(&mut far, &NOTIFICATION);
+    assert_eq!(far.read(&mut [0]).unwrap(), 0);
+
+    // The listening socket is closed: from then on nobody listens.
+    drop(listening);
+    let deadline = Instant::now() + Duration::from_secs(5);
+    loop {
+        let gone = plain_connect(lab.address()).and_then(|mut s| s.read(&mut [0]));
+        if gone.is_err_and(|e| e.kind() == ErrorKind::ConnectionReset) {
+            break;
+        }
+        assert!(Instant::now() < deadline);
+    }
+}
+
+#[test]
+fn a_slow_reader_holds_up_the_sender_and_loses_nothing() {
+    const TOTAL: usize = 48 << 20;
+    const BOUND: usize = 32 << 20;
+    let octet = |i: usize| (i % 251) as u8;
+    let lab = Lab::start(&["a"], OpenMode::Native);
+    let shim = lab.shim("a");
+    let listening = shim.listen(5, lab.address());
+    for from_peer in [true, false] {
+        let far: OwnedFd = plain_connect(lab.address()).unwrap().into();
+        let leg = lab::accept(&listening).1;
+        let (from, to) = if from_peer { (far, leg) } else { (leg, far) };
+        let (mut from, mut to) = (lab::stream(from), lab::stream(to));
+        let (tell, stuck) = std::sync::mpsc::channel();
+        let sender = std::thread::spawn(move || {
+            let data: Vec<u8> = (0..TOTAL).map(octet).collect();
+            // The other side does not read yet: what goes in must be bounded by the sockets' buffers and our mark.
+            let mut sent = 0;
+            while sent < TOTAL && lab::writable(&from, 500) {
+                sent += nix::sys::socket::send(
+                    from.as_raw_fd(),
+                    &data[sent..TOTAL.min(sent + 65536)],
+                    nix::sys::socket::MsgFlags::MSG_DONTWAIT,
+                )
+                .unwrap_or(0);
+            }
+            tell.send(sent).unwrap();
+            from.write_all(&data[sent..]).unwrap();
+        });
+        let stuck_at = stuck.recv().unwrap();
+        assert!(stuck_at < BOUND, "{stuck_at} octets went in without a reader");
+        let mut buf = vec![0; 1 << 20];
+        let mut got = 0;
+        loop {
+            let n = to.read(&mut buf).unwrap();
+            if n == 0 {
+                break;
+            }
+            assert!(buf[..n].iter().enumerate().all(|(i, o)| *o == octet(got + i)), "octets in their order");
+            got += n;
+        }
+        assert_eq!(got, TOTAL);
+        sender.join().unwrap();
+    }
+}
+
+#[test]
+fn an_md5_key_stays_while_an_instance_wants_it() {
+    let lab = Lab::start(&["a", "b"], OpenMode::Voted);
+    let (a, b) = (lab.shim("a"), lab.shim("b"));
+    let (on_a, on_b) = (a.listen(1, lab.address()), b.listen(2, lab.address()));
+    let set = |shim: &Shim, socket, secret: &[u8]| {
+        let value = key([127, 0, 0, 1], secret);
+        let option = SocketOption { level: libc::IPPROTO_TCP, name: libc::TCP_MD5SIG, value: &value };
+        assert_eq!(shim.ask(&Request::SetOption { socket, option }, &[]), Answer::Done);
+    };
+    set(&a, 1, b"secret");
+    set(&b, 2, b"secret");
+    assert!(with_key(lab.address(), b"secret"));
+    drop(on_a);
+    a.ask(&Request::Names { socket: 1 }, &[]);
+    assert!(with_key(lab.address(), b"secret"), "b still wants it");
+    let differs = a.listen(3, lab.address());
+    set(&a, 3, b"another");
+    let text = lab.event("option-differs");
+    assert!(text.contains("MD5") && !text.contains("secret") && !text.contains("another"), "{text}");
+    assert!(with_key(lab.address(), b"secret"), "the first stays");
+    set(&b, 2, b"");
+    assert!(with_key(lab.address(), b"another"), "the next takes its place");
+    drop((differs, on_b));
+    // Its requests are answered after the end of its socket has been seen, or the key is tried again.
+    let deadline = Instant::now() + Duration::from_secs(10);
+    while lab::connects(lab.address(), Duration::from_millis(300)).is_err() {
+        assert!(Instant::now() < deadline, "the key is still there");
+    }
+}
+
+#[test]
+fn five_hundred_connections_leave_no_fd_behind() {
+    let lab = Lab::start_alone(&["a"], OpenMode::Native);
+    let shim = lab.shim("a");
+    let listening = shim.listen(1, lab.address());
+    let peer = TcpListener::bind("127.0.0.1:0").unwrap();
+    let count = || std::fs::read_dir("/proc/self/fd").unwrap().count();
+    let before = count();
+    let extra = pair(SockType::SeqPacket);
+    for i in 0..250 {
+        let (leg, answer) = shim.dial(10 + i, peer.local_addr().unwrap(), 0, Options::default());
+        assert_eq!(answer, Answer::Done);
+        let far = peer.accept().unwrap().0;
+        drop((leg, far));
+        let far = plain_connect(lab.address()).unwrap();
+        let leg = lab::accept(&listening).1;
+        drop((far, leg));
+        let many = [extra.0.as_raw_fd(); 20];
+        assert_eq!(shim.ask(&Request::Names { socket: 1 }, &many).errno(), libc::EINVAL);
+        assert!(matches!(lab.shim("a").hello("nobody"), Answer::Error(..)));
+    }
+    drop(extra);
+    let deadline = Instant::now() + Duration::from_secs(15);
+    while count() > before {
+        assert!(Instant::now() < deadline, "{} more fds than before", count() - before);
+        std::thread::sleep(Duration::from_millis(20));
+    }
+}
+
+#[test]
+fn the_stop_flag_ends_the_loop_and_the_socket_is_gone() {
+    let mut lab = Lab::start(&["a"], OpenMode::Native);
+    let _shim = lab.shim("a");
+    assert!(lab.config.shim_socket.exists());
+    lab.stop();
+    assert!(!lab.config.shim_socket.exists());
+}
+
+#[test]
+fn without_fds_accept_waits_is_told_once_and_works_again() {
+    use nix::sys::resource::{Resource, getrlimit, setrlimit};
+    let lab = Lab::start_alone(&["a"], OpenMode::Native);
+    let shim = lab.shim("a");
+    let listening = shim.listen(1, lab.address());
+    let far = [plain_connect(lab.address()).unwrap(), plain_connect(lab.address()).unwrap()];
+    let legs = [lab::accept(&listening), lab::accept(&listening)];
+    lab.settle();
+    let (soft, hard) = getrlimit(Resource::RLIMIT_NOFILE).unwrap();
+    // Sockets of our own, made beforehand: from here on nothing can be opened.
+    let late = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None).unwrap();
+    let last = late.as_raw_fd() as u64 + 1;
+    setrlimit(Resource::RLIMIT_NOFILE, last, hard).unwrap();
+    // What is free below the limit is taken.
+    let full: Vec<_> = std::iter::from_fn(|| late.try_clone().ok()).collect();
+    late.connect(&lab.address().into()).unwrap();
+    assert!(lab.event("accept-failed").contains("files"));
+    std::thread::sleep(Duration::from_millis(500));
+    assert_eq!(lab.events_of("accept-failed"), 0, "told once");
+    setrlimit(Resource::RLIMIT_NOFILE, soft, hard).unwrap();
+    let (accepted, _leg) = lab::accept(&listening);
+    assert_eq!(Some(accepted.remote), late.local_addr().unwrap().as_socket());
+    drop((full, far, legs));
+}
