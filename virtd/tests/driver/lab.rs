@@ -93,7 +93,7 @@ impl Lab {
         let (stop, waker) = (Arc::new(AtomicBool::new(false)), driver.waker());
         let flag = stop.clone();
         let thread = std::thread::spawn(move || driver.run(&requests, &flag).unwrap());
-        Lab { config, events, stop, waker, thread: Some(thread), control: control, _dir: dir, _turn: turn }
+        Lab { config, events, stop, waker, thread: Some(thread), control, _dir: dir, _turn: turn }
     }
 
     /// Where peers connect to.
