@@ -12,6 +12,8 @@ static FD: AtomicI32 = AtomicI32::new(-1);
 /// SO_COOKIE of the channel: a daemon that closes all its fds may have given the number to something else.
 static COOKIE: AtomicU64 = AtomicU64::new(0);
 static PORT: AtomicU16 = AtomicU16::new(179);
+/// SO_NETNS_COOKIE of the network namespace that virtd has accepted as its own; 0 as long as it has not.
+static NETNS: AtomicU64 = AtomicU64::new(0);
 static ACTIVE: AtomicBool = AtomicBool::new(false);
 static COMPLAINED: AtomicBool = AtomicBool::new(false);
 
@@ -64,6 +66,14 @@ pub fn port() -> u16 {
     PORT.load(Ordering::Relaxed)
 }
 
+/// SO_NETNS_COOKIE of virtd's network namespace; until virtd has been reached, that of the calling thread.
+pub fn netns_cookie() -> u64 {
+    match NETNS.load(Ordering::Relaxed) {
+        0 => sys::netns_cookie(),
+        known => known,
+    }
+}
+
 /// The constructor's part: reads the environment and says hello.
 pub fn open() {
     // SAFETY: the constructor runs alone.
@@ -92,16 +102,14 @@ fn connect() -> Result<i32, Errno> {
         e
     };
     let fd = sys::move_high(sys::connect_path(path()).map_err(lost)?);
-    let hello = Request::Hello {
-        version: PROTOCOL_VERSION,
-        instance: instance(),
-        pid: std::process::id(),
-        netns_cookie: sys::netns_cookie(),
-    };
+    let netns_cookie = sys::netns_cookie();
+    let hello =
+        Request::Hello { version: PROTOCOL_VERSION, instance: instance(), pid: std::process::id(), netns_cookie };
     let mut buf = [0u8; MAX_MESSAGE];
     match exchange(fd, &hello, None, ANSWER_MS, &mut buf).and_then(|n| decode(&buf, n)) {
         Ok(Reply::Welcome { bgp_port }) => {
             PORT.store(bgp_port, Ordering::Relaxed);
+            NETNS.store(netns_cookie, Ordering::Relaxed);
             COOKIE.store(sys::cookie(fd), Ordering::Relaxed);
             // Another thread may have been here at the same time: its channel is as good, and closed with the process.
             FD.store(fd, Ordering::Release);

@@ -139,9 +139,11 @@ fn set_on_ours(fd: c_int, option: &SocketOption<'_>) -> Outcome {
             return Failed(errno);
         }
     }
-    if !secret(option.level, option.name) && e.record(option) {
-        table::put(&e);
+    if !e.record(option) {
+        // virtd knows it; another virtd could not be told.
+        e.whole = false;
     }
+    table::put(&e);
     Done(0)
 }
 

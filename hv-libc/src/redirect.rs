@@ -8,10 +8,13 @@ use crate::table::{self, Entry, Kind};
 use crate::{addr, channel, options};
 use libc::{c_int, sockaddr, socklen_t};
 use std::net::SocketAddr;
+use std::sync::atomic::{AtomicBool, Ordering};
 use wire::shim::{Accepted, Reply, Request, ANY, MAX_MESSAGE};
 
 /// A dead broker leaves a listening fd readable for ever; a daemon that polls it may not spin.
 const DEAD_LISTENER_PAUSE_US: u32 = 100_000;
+/// How often virtd is looked for then; it logs every process it refuses.
+const REVIVE_EVERY_MS: u64 = 1_000;
 
 /// What a hook returns.
 pub enum Outcome {
@@ -83,6 +86,19 @@ fn wanted(fd: c_int, address: &SocketAddr) -> bool {
     channel::active() && address.port() == channel::port() && sys::domain(fd).is_some_and(|d| d != libc::AF_UNIX)
 }
 
+/// A socket that its process made in another network namespace than virtd's (a VRF of FRR's, say) belongs to another router.
+///
+/// # Errors
+/// ENETDOWN, as where no virtd answers: there is none for that namespace.
+fn refuse_other_netns(fd: c_int) -> Result<(), Errno> {
+    let (virtd, socket) = (channel::netns_cookie(), sys::netns_cookie_of(fd));
+    if virtd == 0 || socket == 0 || virtd == socket {
+        return Ok(());
+    }
+    sys::complain(&["a socket on the BGP port is in another network namespace than virtd, which serves one: refused"]);
+    Err(libc::ENETDOWN)
+}
+
 fn native_name(fd: c_int) -> Option<SocketAddr> {
     let mut storage = addr::storage();
     let mut len = size_of::<libc::sockaddr_storage>() as socklen_t;
@@ -98,23 +114,58 @@ pub fn bind(fd: c_int, address: Option<SocketAddr>) -> Outcome {
 }
 
 fn take_listener(fd: c_int, local: SocketAddr) -> Result<(), Errno> {
+    refuse_other_netns(fd)?;
     // The kernel says whether the address is ours, and binds the real socket to it on a port that does not matter.
     let mut probe = local;
     probe.set_port(0);
     let (mut storage, mut len) = addr::to_storage(&probe);
     sys::with_address(libc::SYS_bind, fd, &mut storage, &mut len)?;
-    let v6_only = local.is_ipv6() && sys::int_option(fd, libc::IPPROTO_IPV6, libc::IPV6_V6ONLY) == Some(1);
-    let before = table::find(sys::cookie(fd));
-    let (daemon, broker) = sys::pair(libc::SOCK_SEQPACKET)?;
-    let cookie = sys::cookie(daemon);
-    let mut entry = Entry::new(cookie, Kind::Listener, Some(local), None);
-    if let Some(e) = &before {
-        entry.inherit(e);
+    let mut entry = Entry::new(0, Kind::Listener, Some(local), None);
+    entry.v6_only = local.is_ipv6() && sys::int_option(fd, libc::IPPROTO_IPV6, libc::IPV6_V6ONLY) == Some(1);
+    entry.whole = true;
+    if let Some(e) = table::find(sys::cookie(fd)) {
+        entry.inherit(&e);
     }
-    options::inherit_natively(daemon, &entry);
-    let asked = ask(&Request::Bind { socket: cookie, local, v6_only, options: entry.options() }, Some(broker), false);
+    place_listener(fd, &mut entry, local, None)
+}
+
+/// Puts a new SEQPACKET end in the place of `fd` and tells virtd what it stands for; with a backlog also that it listens.
+fn place_listener(fd: c_int, entry: &mut Entry, local: SocketAddr, backlog: Option<c_int>) -> Result<(), Errno> {
+    let (daemon, broker) = sys::pair(libc::SOCK_SEQPACKET)?;
+    let socket = sys::cookie(daemon);
+    entry.cookie = socket;
+    options::inherit_natively(daemon, entry);
+    let bind = Request::Bind { socket, local, v6_only: entry.v6_only, options: entry.options() };
+    let mut asked = ask(&bind, Some(broker), false);
     sys::close(broker);
-    finish_swap(fd, daemon, &entry, asked)
+    if let (Ok(()), Some(backlog)) = (asked, backlog) {
+        asked = ask(&Request::Listen { socket, backlog }, None, false);
+    }
+    finish_swap(fd, daemon, entry, asked)
+}
+
+/// The other end of a listening socket is gone, and virtd with it: where one answers again, it is told what it has to know, and
+/// the daemon listens on as if nothing had been.
+fn revive(fd: c_int, e: &Entry) -> Result<(), Errno> {
+    static COMPLAINED: AtomicBool = AtomicBool::new(false);
+    let (Some(local), true) = (e.local, e.whole) else {
+        if !COMPLAINED.swap(true, Ordering::Relaxed) {
+            sys::complain(&[
+                "virtd is gone, and another cannot be told all about a listening socket that came from another process ",
+                "or has many TCP-MD5 keys: restart this daemon when virtd is back",
+            ]);
+        }
+        return Err(libc::ECONNABORTED);
+    };
+    let mut entry = *e;
+    let now = sys::monotonic_ms();
+    if now < e.revive_at_ms {
+        return Err(libc::ECONNABORTED);
+    }
+    entry.revive_at_ms = now + REVIVE_EVERY_MS;
+    table::put(&entry);
+    entry.listens = true;
+    place_listener(fd, &mut entry, local, Some(e.backlog))
 }
 
 fn finish_swap(fd: c_int, daemon: c_int, entry: &Entry, asked: Result<(), Errno>) -> Result<(), Errno> {
@@ -132,7 +183,7 @@ pub fn listen(fd: c_int, backlog: c_int) -> Outcome {
         Some(mut e) if e.kind == Kind::Listener => {
             let asked = ask(&Request::Listen { socket: e.cookie, backlog }, None, false);
             if asked.is_ok() {
-                e.listens = true;
+                (e.listens, e.backlog) = (true, backlog);
                 table::put(&e);
             }
             asked.map(|()| 0).into()
@@ -154,11 +205,20 @@ pub unsafe fn accept4(fd: c_int, address: *mut sockaddr, len: *mut socklen_t, fl
         return Failed(libc::EINVAL);
     }
     let mut buf = [0u8; 128];
-    let (n, leg) = match sys::receive_with_fd(fd, &mut buf, 0) {
+    let mut received = sys::receive_with_fd(fd, &mut buf, 0);
+    if matches!(received, Ok((0, _))) && revive(fd, &listener).is_ok() {
+        // Never waits, not on a blocking socket either (FRR's is one): poll sent the daemon here, and for no connection.
+        received = match sys::receive_with_fd(fd, &mut buf, libc::MSG_DONTWAIT) {
+            Err(libc::EAGAIN) if sys::flags(fd).0 & libc::O_NONBLOCK == 0 => Err(libc::ECONNABORTED),
+            other => other,
+        };
+    }
+    let (n, leg) = match received {
         Ok((0, _)) => {
             // SAFETY: no memory is passed.
             unsafe { libc::usleep(DEAD_LISTENER_PAUSE_US) };
-            return Failed(libc::EINVAL);
+            // Of all errors the one that makes no daemon give the socket up: at EINVAL FRR closes it and binds another.
+            return Failed(libc::ECONNABORTED);
         }
         Ok((n, Some(leg))) => (n, leg),
         // No fd came along: this process may have no more. The leg is closed, and virtd sees that.
@@ -213,6 +273,9 @@ pub fn connect(fd: c_int, address: Option<SocketAddr>) -> Outcome {
 }
 
 fn dial(fd: c_int, remote: SocketAddr) -> Outcome {
+    if let Err(e) = refuse_other_netns(fd) {
+        return Failed(e);
+    }
     let nonblocking = sys::flags(fd).0 & libc::O_NONBLOCK != 0;
     let local = native_name(fd).unwrap_or(ANY);
     let before = table::find(sys::cookie(fd));
@@ -256,6 +319,11 @@ pub fn progress(fd: c_int, e: &Entry) -> Result<Errno, Errno> {
     }
     let mut buf = [0u8; MAX_MESSAGE];
     match channel::ask(&Request::SocketError { socket: e.cookie }, None, false, &mut buf)? {
+        // Another virtd than the one that was asked to connect: the leg's other end closed before the filler was read.
+        Reply::Error { errno: 0, .. } if sys::poll(fd, 0, 0).is_ok_and(|r| r & libc::POLLERR != 0) => {
+            table::put(&e.renamed(Kind::Failed, e.local, e.remote));
+            Ok(sys::int_option(fd, libc::SOL_SOCKET, libc::SO_ERROR).unwrap_or(libc::ECONNRESET))
+        }
         Reply::Error { errno: 0, .. } => {
             table::put(&e.renamed(Kind::Connected, None, e.remote));
             Ok(0)

@@ -67,7 +67,7 @@ pub fn cookie(fd: c_int) -> u64 {
     option(fd, libc::SOL_SOCKET, libc::SO_COOKIE, &mut value).map_or(0, |_| value)
 }
 
-/// SO_NETNS_COOKIE of this process; 0 where the kernel has none.
+/// SO_NETNS_COOKIE of this thread; 0 where the kernel has none.
 pub fn netns_cookie() -> u64 {
     // SAFETY: no memory is passed.
     let fd =
@@ -75,10 +75,23 @@ pub fn netns_cookie() -> u64 {
     if fd < 0 {
         return 0;
     }
-    let mut value = 0u64;
-    let known = option(fd, libc::SOL_SOCKET, SO_NETNS_COOKIE, &mut value);
+    let cookie = netns_cookie_of(fd);
     close(fd);
-    known.map_or(0, |_| value)
+    cookie
+}
+
+/// SO_NETNS_COOKIE of a socket, which stays where it was made wherever its process goes; 0 where the kernel has none.
+pub fn netns_cookie_of(fd: c_int) -> u64 {
+    let mut value = 0u64;
+    option(fd, libc::SOL_SOCKET, SO_NETNS_COOKIE, &mut value).map_or(0, |_| value)
+}
+
+/// Milliseconds on the monotonic clock.
+pub fn monotonic_ms() -> u64 {
+    let mut t = libc::timespec { tv_sec: 0, tv_nsec: 0 };
+    // SAFETY: `t` is a whole timespec.
+    unsafe { libc::clock_gettime(libc::CLOCK_MONOTONIC, &raw mut t) };
+    (t.tv_sec as u64).saturating_mul(1000).saturating_add(t.tv_nsec as u64 / 1_000_000)
 }
 
 /// setsockopt by raw system call; an option that the socket refuses is left as it is.

@@ -54,6 +54,14 @@ pub struct Entry {
     pub remote: Option<SocketAddr>,
     /// Whether this process has called listen on it.
     pub listens: bool,
+    /// With what backlog.
+    pub backlog: i32,
+    /// IPV6_V6ONLY of the socket whose place a listening one took.
+    pub v6_only: bool,
+    /// Whether all that virtd was told of a listening socket is here, so that another virtd can be told.
+    pub whole: bool,
+    /// Of a listening socket whose virtd is gone: when another is looked for again (monotonic milliseconds).
+    pub revive_at_ms: u64,
     options: [u8; OPTION_BYTES],
     used: usize,
 }
@@ -65,6 +73,10 @@ impl Entry {
         local: None,
         remote: None,
         listens: false,
+        backlog: 0,
+        v6_only: false,
+        whole: false,
+        revive_at_ms: 0,
         options: [0; OPTION_BYTES],
         used: 0,
     };

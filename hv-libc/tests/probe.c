@@ -8,7 +8,9 @@
 #include <netinet/in.h>
 #include <netinet/tcp.h>
 #include <poll.h>
+#include <net/if.h>
 #include <pthread.h>
+#include <sched.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -539,6 +541,99 @@ static void orphan(int af) {
     kind("not connected", fd);
 }
 
+/* Listens on while virtd goes and comes again, as a daemon does that polls; each step when the test says so. */
+static void restarted(int extra) {
+    struct sockaddr_storage s;
+    char c;
+    int l = listening(AF_INET, extra);
+    for (int round = 0; round < 2; round++) {
+        printf("ready\n");
+        fflush(stdout);
+        if (read(0, &c, 1) != 1) DIE("no word from the test");
+        wait_for("listening", l, POLLIN);
+        say("accept", accept(l, NULL, NULL));
+    }
+    /* virtd is looked for once a second. A daemon never waits in accept for what poll has not promised. */
+    struct pollfd p = {l, POLLIN, 0};
+    for (int i = 0; i < 50 && poll(&p, 1, 0) == 1; i++)
+        if (accept(l, NULL, NULL) >= 0 || (errno != ECONNABORTED && errno != EAGAIN)) DIE("accept");
+    names("listening", l);
+    flags("listening", l);
+    pid_t pid = child(just_dial, AF_INET);
+    wait_for("listening", l, POLLIN);
+    int fd = say("accept", accept(l, NULL, NULL));
+    names("accepted", fd);
+    close(fd);
+    reap(pid);
+    fd = dial(AF_INET, 0);
+    socklen_t len = sizeof s;
+    say("dialled getpeername", getpeername(fd, (void *)&s, &len));
+}
+
+/* Sockets of another network namespace, as a daemon has them that puts each VRF into one. */
+static void elsewhere(int af) {
+    struct sockaddr_storage s;
+    int here = tcp(af, 0);
+    if (unshare(CLONE_NEWNET) < 0) DIE("unshare");
+    int there = tcp(af, 0);
+    say("bind there", bind(there, (void *)&s, address(&s, af, port)));
+    say("connect there", connect(there, (void *)&s, address(&s, af, port)));
+    say("other port there", bind(there, (void *)&s, address(&s, AF_INET, 0)));
+    say("bind here", bind(here, (void *)&s, address(&s, af, port)));
+}
+
+/* A host that never answers. The test has made the network for it. */
+static void timed_out(int af) {
+    struct sockaddr_storage s;
+    socklen_t len = address(&s, af, port), room = sizeof s;
+    inet_pton(AF_INET, "192.0.2.9", &((struct sockaddr_in *)&s)->sin_addr);
+    int fd = tcp(af, SOCK_NONBLOCK);
+    say("connect", connect(fd, (void *)&s, len));
+    struct pollfd p = {fd, POLLIN | POLLOUT, 0};
+    printf("poll while under way %d\n", poll(&p, 1, 300));
+    so_error("under way", fd);
+    say("connect again", connect(fd, (void *)&s, len));
+    struct sockaddr_storage peer;
+    say("getpeername", getpeername(fd, (void *)&peer, &room));
+    wait_for("dialled", fd, POLLIN | POLLOUT);
+    so_error("first", fd);
+    so_error("second", fd);
+}
+
+static socklen_t link_local(struct sockaddr_storage *s) {
+    socklen_t len = address(s, AF_INET6, port);
+    struct sockaddr_in6 *a = (void *)s;
+    inet_pton(AF_INET6, "fe80::1", &a->sin6_addr);
+    a->sin6_scope_id = if_nametoindex("hvt0");
+    return len;
+}
+
+static void dial_link_local(int af) {
+    struct sockaddr_storage s;
+    int fd = tcp(af, 0);
+    say("connect", connect(fd, (void *)&s, link_local(&s)));
+    names("dialled", fd);
+    char c;
+    printf("dialler read %zd\n", read(fd, &c, 1));
+}
+
+/* IPv6 link-local addresses mean nothing without their scope. */
+static void scope(int af) {
+    struct sockaddr_storage s;
+    int l = tcp(af, 0), one = 1;
+    setsockopt(l, IPPROTO_IPV6, IPV6_V6ONLY, &one, sizeof one);
+    say("bind", bind(l, (void *)&s, link_local(&s)));
+    say("listen", listen(l, 1));
+    names("listening", l);
+    pid_t pid = child(dial_link_local, af);
+    socklen_t len = sizeof s;
+    int fd = accept(l, (void *)&s, &len);
+    print_address("accepted", &s, len);
+    names("accepted", fd);
+    close(fd);
+    reap(pid);
+}
+
 static void absent(int unused) {
     (void)unused;
     struct sockaddr_storage s;
@@ -556,7 +651,9 @@ int main(int argc, char **argv) {
         {"options4", options, AF_INET},       {"options6", options, AF_INET6},   {"duplicates", duplicates, AF_INET},
         {"passed", passed, AF_INET},          {"engine", engine, 0},             {"close_all", close_all, AF_INET},
         {"others", others, 0},                {"forks", forks, AF_INET},         {"orphan", orphan, AF_INET},
-        {"absent", absent, 0},
+        {"absent", absent, 0},                {"restarted", restarted, SOCK_NONBLOCK},
+        {"restarted_blocking", restarted, 0}, {"elsewhere", elsewhere, AF_INET},
+        {"timed_out", timed_out, AF_INET},    {"scope", scope, AF_INET6},
     };
     static char out[1 << 16];
     setvbuf(stdout, out, _IOFBF, sizeof out);

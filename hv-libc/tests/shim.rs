@@ -9,6 +9,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 use std::sync::atomic::{AtomicU16, Ordering};
 use std::sync::OnceLock;
+use std::time::SystemTime;
 
 /// The probe, compiled once for all tests.
 fn probe() -> &'static Path {
@@ -24,21 +25,38 @@ fn probe() -> &'static Path {
     })
 }
 
-/// The library under test. `cargo test` alone does not build a cdylib, and would leave an old one to be tested.
+/// The library under test. `cargo test` alone does not build a cdylib, and would leave an old one to be tested; `make test` has
+/// built it, and may run this as another user who has no cargo.
 fn library() -> &'static Path {
     static LIBRARY: OnceLock<PathBuf> = OnceLock::new();
     LIBRARY.get_or_init(|| {
-        let mut build = Command::new(env!("CARGO"));
-        build.args(["build", "--quiet", "--package", "hv-libc"]).current_dir(env!("CARGO_MANIFEST_DIR"));
-        if !cfg!(debug_assertions) {
-            build.arg("--release");
-        }
-        assert!(build.status().expect("cargo").success(), "the library does not build");
         // This test's binary is in the folder `deps` beside it.
         let own = std::env::current_exe().expect("own path");
         let folder = own.ancestors().nth(2).expect("the build folder");
-        folder.join("libhvlibc.so")
+        let library = folder.join("libhvlibc.so");
+        if changed(&library).is_none_or(|built| built < newest_source()) {
+            let mut build = Command::new(env!("CARGO"));
+            build.args(["build", "--quiet", "--package", "hv-libc"]).current_dir(env!("CARGO_MANIFEST_DIR"));
+            build.arg("--target-dir").arg(folder.parent().expect("the target folder"));
+            if !cfg!(debug_assertions) {
+                build.arg("--release");
+            }
+            assert!(build.status().expect("cargo").success(), "the library does not build");
+        }
+        library
     })
+}
+
+fn changed(p: &Path) -> Option<SystemTime> {
+    p.metadata().and_then(|m| m.modified()).ok()
+}
+
+/// When what the library is made of was last changed.
+fn newest_source() -> SystemTime {
+    let here = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let sources = here.join("src").read_dir().expect("sources").flatten().map(|e| e.path());
+    let others = [here.join("Cargo.toml"), here.join("../wire/src/lib.rs"), here.join("../wire/src/shim.rs")];
+    sources.chain(others).filter_map(|p| changed(&p)).max().expect("sources")
 }
 
 /// A port free on both loopback addresses, below those the kernel gives to dialling sockets.
@@ -219,7 +237,7 @@ fn broker_dies() {
     let out = String::from_utf8_lossy(&seen);
     for line in [
         "leg read 0",
-        "accept: -1 EINVAL",
+        "accept: -1 ECONNABORTED",
         "leg getpeername: v4 127.0.0.1 ephemeral len 16",
         "connect: -1 ENETDOWN",
         "not connected type 1 domain 2 protocol 6 acceptconn 0",
@@ -228,4 +246,115 @@ fn broker_dies() {
     }
     let errors = String::from_utf8_lossy(&run.stderr);
     assert!(errors.lines().count() == 1 && errors.contains("virtd does not answer"), "{errors}");
+}
+
+/// Runs `f` in a network namespace of its own, with addresses to dial; skipped, loudly, where that takes rights we do not have.
+fn alone(f: impl FnOnce() + Send + 'static) {
+    let thread = std::thread::spawn(|| {
+        if nix::sched::unshare(nix::sched::CloneFlags::CLONE_NEWNET).is_err() {
+            return eprintln!("skipped: a network namespace needs root");
+        }
+        for line in [
+            "link set lo up",
+            "link add hvt0 type veth peer name hvt1",
+            "link set hvt0 up",
+            "link set hvt1 up",
+            "addr add 192.0.2.1/24 dev hvt0",
+            "addr add fe80::1/64 dev hvt0 nodad",
+            // Nobody at the other end of the cable has that address.
+            "neigh add 192.0.2.9 lladdr 02:00:00:00:00:09 dev hvt0",
+        ] {
+            assert!(Command::new("ip").args(line.split(' ')).status().expect("ip").success(), "ip {line}");
+        }
+        // Three seconds until a connect is given up, not two minutes.
+        std::fs::write("/proc/sys/net/ipv4/tcp_syn_retries", "1").expect("sysctl");
+        f();
+    });
+    if let Err(panic) = thread.join() {
+        std::panic::resume_unwind(panic);
+    }
+}
+
+#[test]
+fn connect_that_times_out() {
+    alone(|| {
+        let log = same("timed_out");
+        assert_eq!(count(&log, "connect blocking=false"), 1, "{log:?}");
+    });
+}
+
+#[test]
+fn link_local_addresses_keep_their_scope() {
+    alone(|| {
+        let log = same("scope");
+        assert_eq!((count(&log, "bind v6_only=true"), count(&log, "connect")), (1, 1), "{log:?}");
+    });
+}
+
+#[test]
+fn sockets_of_another_network_namespace() {
+    alone(|| {
+        let port = free_port();
+        let broker = Broker::start(port);
+        let run = shimmed("elsewhere", port, broker.path()).output().expect("probe");
+        assert_eq!(
+            text(&run),
+            "bind there: -1 ENETDOWN\nconnect there: -1 ENETDOWN\nother port there: 0\nbind here: 0\n",
+            "a socket belongs to the namespace it was made in"
+        );
+        let errors = String::from_utf8_lossy(&run.stderr);
+        assert!(errors.lines().all(|l| l.contains("another network namespace")) && !errors.is_empty(), "{errors}");
+        assert_eq!(count(&broker.log(), "bind"), 1, "virtd hears of its own namespace's socket only");
+    });
+}
+
+/// Reads what a probe says until it is ready for the next word.
+fn until_ready(out: &mut impl Read, seen: &mut String, times: usize) {
+    let mut buf = [0; 512];
+    while seen.matches("ready\n").count() < times {
+        let n = out.read(&mut buf).expect("pipe");
+        assert!(n > 0, "{seen}");
+        seen.push_str(&String::from_utf8_lossy(&buf[..n]));
+    }
+}
+
+fn outlives_the_broker(scenario: &str, flags: &str) {
+    let port = free_port();
+    let broker = Broker::start(port);
+    let mut run = shimmed(scenario, port, broker.path());
+    let mut child = run.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("probe");
+    let (mut out, mut word) = (child.stdout.take().expect("piped"), child.stdin.take().expect("piped"));
+    let mut seen = String::new();
+    until_ready(&mut out, &mut seen, 1);
+    let dir = broker.kill();
+    word.write_all(b"x").expect("pipe");
+    until_ready(&mut out, &mut seen, 2);
+    let broker = Broker::start_in(dir, port);
+    word.write_all(b"x").expect("pipe");
+    let run = child.wait_with_output().expect("probe");
+    out.read_to_string(&mut seen).expect("pipe");
+    let expected = format!(
+        "bind: 0\nlisten: 0\n\
+         ready\nlistening poll: 1 in hup\naccept: -1 ECONNABORTED\n\
+         ready\nlistening poll: 1 in hup\naccept: -1 ECONNABORTED\n\
+         listening getsockname: v4 127.0.0.1 bgp len 16\nlistening getpeername: -1 ENOTCONN\nlistening flags:{flags}\n\
+         dialler read 0\nlistening poll: 1 in\naccept: positive\n\
+         accepted getsockname: v4 127.0.0.1 bgp len 16\naccepted getpeername: v4 127.0.0.1 ephemeral len 16\n\
+         dialled getpeername: 0\n"
+    );
+    let errors = String::from_utf8_lossy(&run.stderr);
+    assert_eq!(seen, expected, "{errors}");
+    assert!(errors.lines().count() == 1 && errors.contains("virtd does not answer"), "{errors}");
+    let log = broker.log();
+    assert_eq!((count(&log, "bind v6_only=false options=1"), count(&log, "listen")), (1, 1), "told all again: {log:?}");
+}
+
+#[test]
+fn listening_socket_outlives_the_broker() {
+    outlives_the_broker("restarted", " nonblock");
+}
+
+#[test]
+fn blocking_listening_socket_outlives_the_broker() {
+    outlives_the_broker("restarted_blocking", "");
 }

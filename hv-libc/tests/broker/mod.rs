@@ -39,7 +39,7 @@ pub struct Broker {
     path: PathBuf,
     front: OwnedFd,
     state: Arc<Mutex<State>>,
-    _dir: tempfile::TempDir,
+    dir: Arc<tempfile::TempDir>,
 }
 
 fn lock(state: &Mutex<State>) -> MutexGuard<'_, State> {
@@ -49,8 +49,18 @@ fn lock(state: &Mutex<State>) -> MutexGuard<'_, State> {
 impl Broker {
     /// Listens for shims; they are told that `port` is the BGP port.
     pub fn start(port: u16) -> Broker {
-        let dir = tempfile::tempdir().expect("a temporary folder");
+        Broker::start_in(Arc::new(tempfile::tempdir().expect("a temporary folder")), port)
+    }
+
+    /// Killed; gives the folder in which another can be started.
+    pub fn kill(self) -> Arc<tempfile::TempDir> {
+        Arc::clone(&self.dir)
+    }
+
+    /// Another at the same path.
+    pub fn start_in(dir: Arc<tempfile::TempDir>, port: u16) -> Broker {
         let path = dir.path().join("virtd.sock");
+        let _ = std::fs::remove_file(&path);
         let front = socket(AddressFamily::Unix, SockType::SeqPacket, SockFlag::SOCK_CLOEXEC, None).expect("socket");
         bind(front.as_raw_fd(), &UnixAddr::new(&path).expect("path")).expect("bind");
         listen(&front, Backlog::new(16).expect("backlog")).expect("listen");
@@ -64,7 +74,7 @@ impl Broker {
                 thread::spawn(move || serve(&channel, port, &shared));
             }
         });
-        Broker { path, front, state, _dir: dir }
+        Broker { path, front, state, dir }
     }
 
     /// For HV_SOCKET.
