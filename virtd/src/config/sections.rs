@@ -207,12 +207,9 @@ pub(crate) fn instance(value: Value<'_>, problems: &mut Problems) -> Option<Plac
         user: section.text("user", "a user's name in quotes", problems).map(str::to_owned),
         ..Instance::default()
     };
-    if section.value("command").is_none() {
-        for key in ["env", "user"].into_iter().filter(|key| section.value(key).is_some()) {
-            let message = format!("`{key}` without `command` has no effect");
-            let help = "virtd starts only instances that have a `command`; set it where the daemon is started";
-            problems.at(section.span_of(key), message, help);
-        }
+    if section.value("command").is_none() && section.value("env").is_some() {
+        let help = "virtd starts only instances that have a `command`; set it where the daemon is started";
+        problems.at(section.span_of("env"), "`env` without `command` has no effect".to_owned(), help);
     }
     let sessions = section.value("limit").map_or_else(Vec::new, |v| limit(v, &mut instance, problems));
     Some(Placed { value: instance, span: value.span(), key: name.map(|_| section.span_of("name")), sessions })

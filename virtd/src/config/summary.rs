@@ -118,10 +118,10 @@ const fn open_line(open: OpenMode) -> &'static str {
 
 fn instance_line(instance: &Instance) -> String {
     let mut line = format!("{} ({})", instance.name, if instance.observer { "observer" } else { "voter" });
+    let user = instance.user.as_deref().map(|u| format!(" as {u}")).unwrap_or_default();
     if instance.command.is_empty() {
-        line.push_str(", started by something else");
+        let _ = write!(line, ", started by something else{user}");
     } else {
-        let user = instance.user.as_deref().map(|u| format!(" as {u}")).unwrap_or_default();
         let _ = write!(line, ", started{user}: {}", instance.command.join(" "));
     }
     let mut limits: Vec<String> = instance.limit_sessions.iter().map(ToString::to_string).collect();

@@ -129,7 +129,7 @@ impl Agreement<BlobId> for ById<'_> {
     }
 
     fn prefers(&self, a: BlobId, b: BlobId) -> bool {
-        self.0.bytes(a) < self.0.bytes(b)
+        canonical::prefers(self.0.bytes(a), self.0.bytes(b))
     }
 }
 

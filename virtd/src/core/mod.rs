@@ -264,6 +264,14 @@ impl Core {
         self.learn_ids(from, out);
     }
 
+    /// virtd ends: every peer and every instance is told.
+    pub fn stop(&mut self, now: Micros, out: &mut Vec<Output>) {
+        self.env.now = self.env.now.max(now);
+        for s in &mut self.sessions {
+            s.stop(&mut self.env, out);
+        }
+    }
+
     /// When [`Input::Tick`] and a flush are wanted, whatever else happens.
     pub fn deadline(&self) -> Option<Micros> {
         if self.sessions.is_empty() {

@@ -3,7 +3,7 @@
 
 use super::env::Env;
 use super::io::{ConnId, Input, LegId, Output};
-use hashbrown::HashMap;
+use hashbrown::{HashMap, HashSet};
 use std::net::SocketAddr;
 
 /// Octets that may wait for one side before reading from the other stops: TCP's own back-pressure, passed on.
@@ -14,6 +14,9 @@ pub(super) struct Native {
     leg_of: HashMap<ConnId, LegId>,
     conn_of: HashMap<LegId, ConnId>,
     peers: HashMap<ConnId, SocketAddr>,
+    /// Where reading has been stopped, because the other side does not take what comes.
+    paused: HashSet<LegId>,
+    held: HashSet<ConnId>,
 }
 
 impl Native {
@@ -70,13 +73,19 @@ impl Native {
                 }
             }
             Input::PeerDrained { conn, queued } => {
-                if let Some(&leg) = self.leg_of.get(&conn) {
-                    out.push(Output::PauseLeg { leg, pause: queued > PAUSE_MARK });
+                let pause = queued > PAUSE_MARK;
+                if let Some(&leg) = self.leg_of.get(&conn)
+                    && changes(&mut self.paused, leg, pause)
+                {
+                    out.push(Output::PauseLeg { leg, pause });
                 }
             }
             Input::LegDrained { leg, queued } => {
-                if let Some(&conn) = self.conn_of.get(&leg) {
-                    out.push(Output::PausePeer { conn, pause: queued > PAUSE_MARK });
+                let pause = queued > PAUSE_MARK;
+                if let Some(&conn) = self.conn_of.get(&leg)
+                    && changes(&mut self.held, conn, pause)
+                {
+                    out.push(Output::PausePeer { conn, pause });
                 }
             }
             _ => {}
@@ -98,6 +107,13 @@ impl Native {
         self.peers.remove(&conn);
         let leg = self.leg_of.remove(&conn)?;
         self.conn_of.remove(&leg);
+        self.paused.remove(&leg);
+        self.held.remove(&conn);
         Some(leg)
     }
+}
+
+/// Notes whether `id` is stopped; true where that is news.
+fn changes<T: Eq + std::hash::Hash>(stopped: &mut HashSet<T>, id: T, stop: bool) -> bool {
+    if stop { stopped.insert(id) } else { stopped.remove(&id) }
 }

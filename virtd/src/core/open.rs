@@ -38,6 +38,13 @@ pub struct Shared {
 }
 
 impl Shared {
+    /// Which prefixes belong to a negotiated family: what else a speaker sends is nobody's route (RFC 4760 section 8).
+    pub fn carries(&self) -> impl Fn(&wire::bgp::Prefix) -> bool + Copy + 'static {
+        let has = |family| self.families.contains(&family);
+        let (v4, v6) = (has(Family::IPV4_UNICAST), has(Family::IPV6_UNICAST));
+        move |prefix| if prefix.family() == Family::IPV4_UNICAST { v4 } else { v6 }
+    }
+
     /// What one OPEN offers of the allowlist.
     pub fn of(open: &Open) -> Shared {
         let mut s = Shared::default();

@@ -57,6 +57,8 @@ const ACCEPT_RETRY_US: Micros = 100_000;
 const PEER_LINGER_US: Micros = 5_000_000;
 /// The same for a leg.
 const LEG_LINGER_US: Micros = 1_000_000;
+/// How long virtd's end may wait for its last words to be taken.
+const FAREWELL_US: Micros = 1_000_000;
 /// Failed connects whose errno waits for SO_ERROR.
 const MAX_FAILED: usize = 4096;
 /// Rounds of output and drained reports in one turn; a broker that still has work gets the next turn.
@@ -70,6 +72,8 @@ pub trait Broker {
     fn flush(&mut self, now: Micros, out: &mut Vec<Output>);
     /// When a [`Input::Tick`] is due.
     fn deadline(&self) -> Option<Micros>;
+    /// virtd ends: says so to whom it concerns.
+    fn stop(&mut self, now: Micros, out: &mut Vec<Output>);
     /// Answers virtctl.
     fn query(&mut self, now: Micros, request: &serde_json::Value) -> serde_json::Value;
 }
@@ -83,6 +87,9 @@ impl Broker for Core {
     }
     fn deadline(&self) -> Option<Micros> {
         Core::deadline(self)
+    }
+    fn stop(&mut self, now: Micros, out: &mut Vec<Output>) {
+        Core::stop(self, now, out);
     }
     fn query(&mut self, now: Micros, request: &serde_json::Value) -> serde_json::Value {
         Core::query(self, now, request)
@@ -317,26 +324,38 @@ impl<B: Broker> Driver<B> {
         let mut events = Events::with_capacity(1024);
         let mut ready: Vec<Ready> = Vec::new();
         while !stop.load(Ordering::Relaxed) {
-            let timeout = self.timeout();
-            match self.poll.poll(&mut events, timeout) {
-                Ok(()) => {}
-                Err(e) if e.kind() == ErrorKind::Interrupted => continue,
-                Err(e) => return Err(e).context("epoll_wait"),
-            }
-            self.now = self.started.elapsed().as_micros() as Micros;
-            ready.clear();
-            self.accept_late();
-            let again = self.again.drain(..);
-            ready.extend(again.map(|token| Ready { token, readable: true, writable: false, exhaust: true }));
-            ready.extend(events.iter().map(Ready::from));
-            for r in ready.drain(..) {
-                self.on_event(r, control);
-            }
-            if self.broker.deadline().is_some_and(|at| at <= self.now) {
-                self.broker.handle(self.now, Input::Tick, &mut self.out);
-            }
-            self.turn();
+            self.once(&mut events, &mut ready, control)?;
         }
+        self.broker.stop(self.now, &mut self.out);
+        self.turn();
+        let patience = self.now + FAREWELL_US;
+        while !self.closing.is_empty() && self.now < patience {
+            self.once(&mut events, &mut ready, control)?;
+        }
+        Ok(())
+    }
+
+    /// Waits for something to happen and sees to it.
+    fn once(&mut self, events: &mut Events, ready: &mut Vec<Ready>, control: &Receiver<ControlRequest>) -> Result<()> {
+        let timeout = self.timeout();
+        match self.poll.poll(events, timeout) {
+            Ok(()) => {}
+            Err(e) if e.kind() == ErrorKind::Interrupted => return Ok(()),
+            Err(e) => return Err(e).context("epoll_wait"),
+        }
+        self.now = self.started.elapsed().as_micros() as Micros;
+        ready.clear();
+        self.accept_late();
+        let again = self.again.drain(..);
+        ready.extend(again.map(|token| Ready { token, readable: true, writable: false, exhaust: true }));
+        ready.extend(events.iter().map(Ready::from));
+        for r in ready.drain(..) {
+            self.on_event(r, control);
+        }
+        if self.broker.deadline().is_some_and(|at| at <= self.now) {
+            self.broker.handle(self.now, Input::Tick, &mut self.out);
+        }
+        self.turn();
         Ok(())
     }
 

@@ -386,7 +386,8 @@ impl<'a> Parts<'a> {
     }
 }
 
-/// Whether two canonical routes mean the same: equal but for the link-local next hop, which agrees with an absent one.
+/// Whether two canonical routes mean the same: equal but for PARTIAL bits, which some daemons forget on the way (FRR 8.4 on
+/// communities), and for the link-local next hop, which agrees with an absent one.
 ///
 /// Not transitive: a route without a link-local next hop agrees with two that differ in theirs.
 pub fn agrees(a: &[u8], b: &[u8]) -> bool {
@@ -394,7 +395,27 @@ pub fn agrees(a: &[u8], b: &[u8]) -> bool {
         return true;
     }
     let (Some(a), Some(b)) = (Parts::new(a), Parts::new(b)) else { return false };
-    a.attribute_bytes == b.attribute_bytes
-        && a.next_hop == b.next_hop
+    a.next_hop == b.next_hop
         && (a.link_local.is_empty() || b.link_local.is_empty() || a.link_local == b.link_local)
+        && same_but_for_partial(&a, &b)
+}
+
+fn same_but_for_partial(a: &Parts<'_>, b: &Parts<'_>) -> bool {
+    if a.attribute_bytes == b.attribute_bytes {
+        return true;
+    }
+    let kept = |(flags, code, value)| (flags & !flag::PARTIAL, code, value);
+    a.attribute_bytes.len() == b.attribute_bytes.len() && a.attributes().map(kept).eq(b.attributes().map(kept))
+}
+
+/// Which of two routes that mean the same is published: the one with more PARTIAL bits, since no router may take one away
+/// (RFC 4271 section 5), else the smaller string. A strict order.
+pub fn prefers(a: &[u8], b: &[u8]) -> bool {
+    let partial = |route| {
+        Parts::new(route).map_or(0, |p| p.attributes().filter(|(flags, ..)| flags & flag::PARTIAL != 0).count())
+    };
+    match partial(a).cmp(&partial(b)) {
+        std::cmp::Ordering::Equal => a < b,
+        more => more.is_gt(),
+    }
 }

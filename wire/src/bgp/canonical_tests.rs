@@ -115,6 +115,21 @@ fn an_absent_link_local_agrees_with_any() {
 }
 
 #[test]
+fn a_forgotten_partial_bit_is_no_difference_and_is_kept() {
+    let route = |flags: u8| {
+        let attributes = [attribute(0x40, 1, &[0]), attribute(flags, attr::COMMUNITIES, &[0, 1, 0, 2])];
+        classic(&attributes, &context(true)).unwrap()
+    };
+    let (partial, forgotten) = (route(0xe0), route(0xc0));
+    assert_ne!(partial, forgotten);
+    assert!(agrees(&partial, &forgotten) && agrees(&forgotten, &partial));
+    assert!(prefers(&partial, &forgotten) && !prefers(&forgotten, &partial) && !prefers(&partial, &partial));
+    let mut other = forgotten.clone();
+    *other.last_mut().unwrap() ^= 1;
+    assert!(!agrees(&partial, &other));
+}
+
+#[test]
 fn as_paths() {
     assert_eq!(path4(&[seq(2, [1, 2]), seq(2, [3])].concat()), seq(2, [1, 2, 3]));
     assert_eq!(path4(&[seq(2, [1]), seq(1, []), seq(2, []), seq(2, [3])].concat()), seq(2, [1, 3]));

@@ -5,7 +5,7 @@ use crate::event::Severity;
 use replay::level;
 use wire::bgp::encode;
 use wire::bgp::frame::{self, Message, MessageType};
-use wire::bgp::message::{self, RefreshKind, RouteRefresh};
+use wire::bgp::message::{self, Capability, RefreshKind, RouteRefresh};
 
 /// First wait before an instance is offered a leg again; doubles up to the cap.
 const OFFER_BACKOFF_US: Micros = 1_000_000;
@@ -278,11 +278,14 @@ impl Session {
     /// ROUTE-REFRESH from an instance is answered from the store (DESIGN decision 8), through the same bounded way as a late joiner.
     fn leg_refresh(&mut self, i: usize, r: RouteRefresh, env: &mut Env, out: &mut Vec<Output>) {
         let Some(up) = self.up.as_ref() else { return };
-        let Some(leg) = self.seats[i].leg.as_mut() else { return };
         if r.kind != RefreshKind::Request || !up.negotiated.shared.families.contains(&r.family) {
             return;
         }
-        if up.negotiated.shared.enhanced_refresh {
+        // The session may have negotiated the markers without this one.
+        let marks =
+            self.seats[i].open.as_ref().is_some_and(|o| o.capabilities.contains(&Capability::EnhancedRouteRefresh));
+        let Some(leg) = self.seats[i].leg.as_mut() else { return };
+        if up.negotiated.shared.enhanced_refresh && marks {
             let begin = RouteRefresh { family: r.family, kind: RefreshKind::Begin };
             out.push(Output::SendLeg { leg: leg.id, bytes: begin.encode() });
             leg.owe(RouteRefresh { family: r.family, kind: RefreshKind::End }.encode());

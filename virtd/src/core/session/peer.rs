@@ -346,7 +346,8 @@ impl Session {
             return Some(());
         }
         let now = env.now_ms() as u32;
-        for prefix in update.withdrawn.chain(update.mp_withdrawn().into_iter().flatten()) {
+        let carried = up.as_ref()?.negotiated.shared.carries();
+        for prefix in update.withdrawn.chain(update.mp_withdrawn().into_iter().flatten()).filter(carried) {
             let old = env.stores[*index].withdraw(&prefix);
             env.blobs.release(old);
             env.note_withdrawn(prefix);
@@ -365,10 +366,10 @@ impl Session {
             env.blobs.release(id);
         };
         if !update.nlri.is_empty() {
-            announce(Carried::Classic, &mut update.nlri.clone());
+            announce(Carried::Classic, &mut update.nlri.filter(carried));
         }
-        if let Some(mut nlri) = update.mp_announced() {
-            announce(Carried::MpReach, &mut nlri);
+        if let Some(nlri) = update.mp_announced() {
+            announce(Carried::MpReach, &mut nlri.filter(carried));
         }
         Some(())
     }
@@ -470,6 +471,31 @@ impl Session {
         self.tick_end_of_rib(env, out);
         self.tick_grace(env, out);
         self.tick_cease(env, out);
+        self.tick_unwanted(env, out);
+    }
+
+    /// virtd ends: the peer is told, and need not wait for its hold time (RFC 4486: Administrative Shutdown).
+    pub fn stop(&mut self, env: &mut Env, out: &mut Vec<Output>) {
+        for conn in self.exts.iter().map(|e| e.id).collect::<Vec<_>>() {
+            self.reset(conn, Notification::new(6, 2), "virtd ends", env, out);
+        }
+    }
+
+    /// After a quorum's Cease a peer that comes back is not left waiting for an OPEN that nobody will send (RFC 4486: Connection
+    /// Rejected).
+    fn tick_unwanted(&mut self, env: &mut Env, out: &mut Vec<Output>) {
+        let voters = env.voters;
+        let ceased = |s: &Seat| s.ceased.is_some();
+        let left = self.seats.iter().enumerate().filter(|(i, s)| voters.contains(*i as u8) && !ceased(s)).count();
+        let opening = |s: &Seat| s.leg.as_ref().is_some_and(|l| l.state >= LegState::OpenReceived);
+        if left >= env.quorum() || self.seats.iter().filter(|s| opening(s)).count() >= env.quorum() {
+            return;
+        }
+        let wait = Micros::from(env.config.timers.open_wait_ms) * 1000;
+        let late = |e: &&Ext| e.state == ExtState::Connected && env.now >= e.since + wait;
+        if let Some(conn) = self.exts.iter().find(late).map(|e| e.id) {
+            self.reset(conn, Notification::new(6, 5), "a quorum of instances has ended this session", env, out);
+        }
     }
 
     /// The death of every instance at once is survivable for `grace_s` (DESIGN decision 3).

@@ -36,6 +36,7 @@ impl Session {
             allow_own_as: self.allow_own_as,
             ignore: env.ignore,
         };
+        let carried = negotiated.shared.carries();
         // What the peer would have to treat as withdraw or discard is no candidate: it cannot leave (DESIGN decision 5).
         let verdict = hygiene::check(m.body(), &context.update);
         let body = match &verdict {
@@ -68,14 +69,14 @@ impl Session {
         if let Some(instance) = env.instances.get_mut(i) {
             instance.last_output = env.now;
         }
-        for prefix in update.withdrawn.chain(update.mp_withdrawn().into_iter().flatten()) {
+        for prefix in update.withdrawn.chain(update.mp_withdrawn().into_iter().flatten()).filter(carried) {
             self.candidate(i, prefix, BlobId::NONE, env, out);
         }
         if !update.nlri.is_empty() {
-            self.announced(i, &update, Carried::Classic, update.nlri, &context, env, out);
+            self.announced(i, &update, Carried::Classic, update.nlri.filter(carried), &context, env, out);
         }
         if let Some(nlri) = update.mp_announced() {
-            self.announced(i, &update, Carried::MpReach, nlri, &context, env, out);
+            self.announced(i, &update, Carried::MpReach, nlri.filter(carried), &context, env, out);
         }
     }
 
