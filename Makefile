@@ -37,6 +37,7 @@ bench: packages ## Measurements as ratios against HAProxy and the daemons alone;
 	cargo build --release --workspace
 	cargo bench -p wire --bench canonical
 	cargo bench -p virtd --bench votes
+	cargo bench -p virtd --bench allocations
 	$(AS_ROOT) target/release/hv-bench
 
 lint: ## Formatting, clippy without warnings, licences and advisories

@@ -3,18 +3,12 @@
 mod sim;
 
 use sim::*;
-use virtd::config::{Config, Instance, Strategy};
-use virtd::core::io::Input;
+use virtd::config::Strategy;
+use virtd::core::io::{Input, Output};
+
 const SECOND: u64 = 1_000_000;
 const P: &str = "198.51.100.0/24";
 const Q: &str = "203.0.113.0/24";
-fn config(instances: usize, strategy: Strategy) -> Config {
-    let mut c = Config { accept_any: true, ..Config::default() };
-    c.vote.strategy = strategy;
-    c.vote.t_ms = 1000;
-    c.instances = (0..instances).map(|i| Instance { name: format!("i{i}"), ..Instance::default() }).collect();
-    c
-}
 #[test]
 fn what_everybody_stopped_saying_while_away_is_withdrawn() {
     let mut sim = Sim::new(&config(3, Strategy::WaitForConsensus));
@@ -128,4 +122,58 @@ fn an_observer_alone_does_not_keep_a_session() {
     sim.kill_instance(0);
     sim.run(600 * SECOND);
     assert!(!sim.peers[&2].established, "the only voter died 10 minutes ago; P still told: {}", sim.table(2).len());
+}
+
+#[test]
+fn prefixes_of_a_family_that_was_not_negotiated_are_nobodys() {
+    let mut sim = Sim::new(&config(3, Strategy::WaitForConsensus));
+    sim.connect_peer(1);
+    sim.connect_peer(2);
+    sim.run(SECOND);
+    // ORIGIN, AS_PATH 64501, MP_REACH_NLRI of 2001:db8::/32 by way of 2001:db8::1.
+    let path = [2, 1, 0, 0, 0xfb, 0xf5];
+    let mut attributes = vec![0x40, 1, 1, 0, 0x40, 2, 6];
+    attributes.extend(path);
+    attributes.extend([
+        0x80, 14, 26, 0, 2, 1, 16, 0x20, 1, 0x0d, 0xb8, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1, 0, 32, 0x20, 1, 0x0d, 0xb8,
+    ]);
+    let mut message = vec![0xff; 16];
+    message.extend([0, 23 + attributes.len() as u8, 2, 0, 0, 0, attributes.len() as u8]);
+    message.extend(attributes);
+    sim.peer_sends(1, &message);
+    sim.leg_sends(0, 2, &message);
+    sim.run(SECOND);
+    let sessions = sim.query(serde_json::json!({"command": "sessions"}));
+    assert_eq!(sessions["sessions"][0]["prefixes_in"], 0);
+    assert!(sim.no_reset() && sim.peers[&2].updates == 0);
+}
+
+#[test]
+fn after_a_quorums_cease_a_peer_that_comes_back_is_rejected_in_time() {
+    let mut sim = Sim::new(&config(3, Strategy::WaitForConsensus));
+    sim.connect_peer(1);
+    sim.run(SECOND);
+    // Their processes live on, as those of a daemon whose operator has shut one neighbour down.
+    for i in 0..2 {
+        sim.leg_sends(i, 1, &wire::bgp::Notification::new(6, 2).encode());
+        sim.instances[i].listening = false;
+    }
+    sim.run(SECOND);
+    assert_eq!(sim.peers[&1].closed, 1, "a quorum's Cease ends the session");
+    sim.connect_peer(1);
+    sim.run(10 * SECOND);
+    assert_eq!(sim.peers[&1].notifications.last().map(|n| (n.code, n.subcode)), Some((6, 5)));
+}
+
+#[test]
+fn peers_and_instances_are_told_that_virtd_ends() {
+    let mut sim = Sim::new(&config(3, Strategy::WaitForConsensus));
+    sim.connect_peer(1);
+    sim.run(SECOND);
+    let mut out = Vec::new();
+    sim.core.stop(sim.now, &mut out);
+    let cease = |bytes: &[u8]| bytes.get(18..20) == Some(&[3, 6]);
+    let peers = out.iter().filter(|o| matches!(o, Output::SendPeer { bytes, .. } if cease(bytes))).count();
+    let legs = out.iter().filter(|o| matches!(o, Output::SendLeg { bytes, .. } if cease(bytes))).count();
+    assert_eq!((peers, legs), (1, 3));
 }

@@ -4,23 +4,14 @@ mod sim;
 
 use rand::rngs::SmallRng;
 use rand::{Rng, SeedableRng};
-use sim::{LOCAL, OUR_AS, Sim, peer_addr, prefix, update};
-use virtd::config::{Config, Instance, Strategy};
+use sim::{LOCAL, OUR_AS, Sim, T_MS, config, peer_addr, prefix, update};
+use virtd::config::Strategy;
 use wire::bgp::Family;
 use wire::bgp::message::{RefreshKind, RouteRefresh};
 
-const T_MS: u32 = 1000;
 const SECOND: u64 = 1_000_000;
 const P: &str = "198.51.100.0/24";
 const Q: &str = "203.0.113.0/24";
-
-fn config(instances: usize, strategy: Strategy) -> Config {
-    let mut c = Config { accept_any: true, ..Config::default() };
-    c.vote.strategy = strategy;
-    c.vote.t_ms = T_MS;
-    c.instances = (0..instances).map(|i| Instance { name: format!("i{i}"), ..Instance::default() }).collect();
-    c
-}
 
 /// Three instances, peer 1 feeding, peer 2 watching.
 fn router(strategy: Strategy) -> Sim {

@@ -9,7 +9,7 @@
 use bytes::{Bytes, BytesMut};
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
-use virtd::config::Config;
+use virtd::config::{Config, Instance, Strategy};
 use virtd::core::Core;
 use virtd::core::io::{ConnId, Input, InstanceId, LegId, ListenerId, Output};
 use virtd::event::Event;
@@ -20,6 +20,17 @@ use wire::bgp::{Family, Notification, Prefix};
 
 pub const LOCAL: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 254);
 pub const OUR_AS: u32 = 64500;
+/// T of [`config`].
+pub const T_MS: u32 = 1000;
+
+/// A router of so many instances that takes any peer.
+pub fn config(instances: usize, strategy: Strategy) -> Config {
+    let mut c = Config { accept_any: true, ..Config::default() };
+    c.vote.strategy = strategy;
+    c.vote.t_ms = T_MS;
+    c.instances = (0..instances).map(|i| Instance { name: format!("i{i}"), ..Instance::default() }).collect();
+    c
+}
 
 pub fn peer_addr(n: u8) -> SocketAddr {
     SocketAddr::new(IpAddr::V4(Ipv4Addr::new(192, 0, 2, n)), 0)
