@@ -60,6 +60,10 @@ pub struct Config {
     pub accept_any: bool,
     /// Attribute codes that are left out of the comparison.
     pub ignore_attributes: Vec<u8>,
+    /// `[faults]`: when an instance is found faulty, and what is done about it.
+    pub faults: Faults,
+    /// `[recorder]`: the flight recorder.
+    pub recorder: Recorder,
 }
 
 impl Default for Config {
@@ -83,14 +87,16 @@ impl Default for Config {
             peers: Vec::new(),
             accept_any: false,
             ignore_attributes: Vec::new(),
+            faults: Faults::default(),
+            recorder: Recorder::default(),
         }
     }
 }
 
 impl Config {
-    /// How many instances vote, that is, are not observers.
+    /// How many instances vote, that is, are neither observers nor standbys.
     pub fn voters(&self) -> usize {
-        self.instances.iter().filter(|i| !i.observer).count()
+        self.instances.iter().filter(|i| i.is_voter()).count()
     }
 
     /// A strict majority of the configured voters.
@@ -214,6 +220,109 @@ impl Default for Timers {
     }
 }
 
+/// `[faults]`: DESIGN decision 7. Times in milliseconds.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Faults {
+    /// `action = "restart" | "report"`: what is done with an instance found faulty.
+    pub action: FaultAction,
+    /// `min_keys` = 10: an instance that dissents on so many keys for `timers.fault_threshold_s` is faulty.
+    pub min_keys: u32,
+    /// `one_key_s` = 600: so is one that dissents on any key for so long.
+    pub one_key_ms: u32,
+    /// `split_keys` = 1000: with so many keys without a quorum the majority itself is in doubt and nobody is accused.
+    pub split_keys: u32,
+    /// `leg_losses` = 5: an instance that loses so many legs within `leg_losses_s` = 60 is faulty.
+    pub leg_losses: u32,
+    /// See above.
+    pub leg_losses_ms: u32,
+    /// `restart_min_s` = 1: first wait before a restart; doubles.
+    pub restart_min_ms: u32,
+    /// `restart_max_s` = 60: longest wait.
+    pub restart_max_ms: u32,
+    /// `restart_limit` = 10: after so many restarts within `restart_limit_s` = 600 it stays down until an operator says otherwise.
+    pub restart_limit: u32,
+    /// See above.
+    pub restart_limit_ms: u32,
+    /// `cpu_percent` = 95: using so much of one processor for `cpu_s` = 60 raises suspicion.
+    pub cpu_percent: u32,
+    /// See above.
+    pub cpu_ms: u32,
+    /// `memory_mib`: an instance that is larger is faulty; `None` is no limit. Growth to twice what it was when it had caught up raises
+    /// suspicion in any case.
+    pub memory_mib: Option<u32>,
+    /// `poison_restarts` = 6: restarts that looking for the UPDATE that kills an instance may cost.
+    pub poison_restarts: u32,
+}
+
+impl Default for Faults {
+    fn default() -> Faults {
+        Faults {
+            action: FaultAction::Restart,
+            min_keys: 10,
+            one_key_ms: 600_000,
+            split_keys: 1000,
+            leg_losses: 5,
+            leg_losses_ms: 60_000,
+            restart_min_ms: 1_000,
+            restart_max_ms: 60_000,
+            restart_limit: 10,
+            restart_limit_ms: 600_000,
+            cpu_percent: 95,
+            cpu_ms: 60_000,
+            memory_mib: None,
+            poison_restarts: 6,
+        }
+    }
+}
+
+/// `action` of `[faults]`.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum FaultAction {
+    /// The instance is killed and started again, or replaced by a standby.
+    Restart,
+    /// An event says so; nothing else is done.
+    Report,
+}
+
+/// `[recorder]`: the flight recorder keeps the last messages to and from every leg in memory, and writes them at a verdict.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Recorder {
+    /// `folder`: where records go; `None` (the default) is no recorder.
+    pub folder: Option<PathBuf>,
+    /// `minutes` = 5: how far back a record reaches.
+    pub minutes: u32,
+    /// `memory_mib` = 32: bound of what is kept in memory.
+    pub memory_mib: u32,
+    /// `disk_mib` = 256: bound of the folder; the oldest records go first.
+    pub disk_mib: u32,
+}
+
+impl Default for Recorder {
+    fn default() -> Recorder {
+        Recorder { folder: None, minutes: 5, memory_mib: 32, disk_mib: 256 }
+    }
+}
+
+/// A daemon that virtd knows how to start.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Kind {
+    /// FRR: zebra, bgpd.
+    Frr,
+    /// BIRD.
+    Bird,
+    /// OpenBGPD.
+    OpenBgpd,
+}
+
+/// How an instance waits for its turn.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Standby {
+    /// `role = "standby"`: started when it is needed.
+    Cold,
+    /// `role = "warm-standby"`: running and fed, without a vote until it is needed.
+    Warm,
+}
+
 /// `[[instance]]`.
 #[derive(Clone, Debug, Default)]
 pub struct Instance {
@@ -221,7 +330,15 @@ pub struct Instance {
     pub name: String,
     /// `role = "voter" | "observer"`: an observer is fed and compared, never counted.
     pub observer: bool,
-    /// `command`: started by virtd (shim and HV_ variables added); empty = started by someone else.
+    /// `role = "standby" | "warm-standby"`: takes the place of a voter found faulty.
+    pub standby: Option<Standby>,
+    /// `kind = "frr" | "bird" | "openbgpd"`: virtd knows how to start it. Excludes `command`.
+    pub kind: Option<Kind>,
+    /// `config`: with `kind`, the daemon's own configuration file.
+    pub config_file: Option<PathBuf>,
+    /// `root`: with `kind`, a folder with another version's packages unpacked (usr/lib/frr/bgpd below it and so on).
+    pub root: Option<PathBuf>,
+    /// `command`: started by virtd (shim and HV_ variables added); empty = started by someone else, unless `kind` says how.
     pub command: Vec<String>,
     /// `env`.
     pub env: BTreeMap<String, String>,
@@ -233,6 +350,18 @@ pub struct Instance {
     pub limit_families: Vec<Family>,
     /// See above.
     pub limit_prefixes: Vec<Prefix>,
+}
+
+impl Instance {
+    /// Whether it votes from the start.
+    pub fn is_voter(&self) -> bool {
+        !self.observer && self.standby.is_none()
+    }
+
+    /// Whether virtd starts it.
+    pub fn is_ours(&self) -> bool {
+        !self.command.is_empty() || self.kind.is_some()
+    }
 }
 
 /// `[[peer]]`.

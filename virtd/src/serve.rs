@@ -2,6 +2,7 @@
 
 use crate::config::Config;
 use crate::control::{self, ControlRequest, ControlSocket};
+use crate::core::io::{InstanceId, Order, ProcessNews, Record};
 use crate::event::Event;
 use crate::eventlog;
 use crate::instances::{Instances, preflight};
@@ -16,6 +17,33 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Instant;
+
+/// Orders and reports that may wait: some for every instance that there can be.
+const MAX_WAITING: usize = 256;
+/// Records that may wait for the disk.
+const MAX_RECORDS: usize = 16;
+
+/// What the supervisor says about an instance.
+#[derive(Debug)]
+pub struct Report {
+    /// Which.
+    pub instance: InstanceId,
+    /// What happened.
+    pub news: ProcessNews,
+}
+
+/// The loop's lines to the other threads. It never waits on any of them.
+#[derive(Debug)]
+pub struct Lines {
+    /// To the event log.
+    pub events: Sender<Event>,
+    /// To the supervisor of the instances.
+    pub orders: Sender<(InstanceId, Order)>,
+    /// From it; the sender wakes the loop.
+    pub reports: Receiver<Report>,
+    /// To the flight recorder.
+    pub records: Sender<Box<Record>>,
+}
 
 /// The loop that does all I/O with peers and instances: the driver, or a test's stand-in.
 pub trait EventLoop {
@@ -64,14 +92,17 @@ pub fn check(config: &Config, shim: Option<&Path>) -> Result<Option<PathBuf>> {
 pub fn serve<L: EventLoop>(
     config: &Config,
     shim: Option<&Path>,
-    open: impl FnOnce(&Config, Sender<Event>) -> Result<L>,
+    open: impl FnOnce(&Config, Lines) -> Result<L>,
 ) -> Result<()> {
     let shim = check(config, shim)?;
     let start = Instant::now();
     let (events, log, events_thread) =
         eventlog::start(config.event_log.as_deref()).context("cannot start the event log's thread")?;
     let control = ControlSocket::bind(&config.control_socket, config.control_mode, config.control_group.as_deref())?;
-    let mut driver = open(config, events.channel())?;
+    let (orders, _ordered) = crossbeam_channel::bounded(MAX_WAITING);
+    let (_reporter, reports) = crossbeam_channel::bounded(MAX_WAITING);
+    let (records, _to_record) = crossbeam_channel::bounded(MAX_RECORDS);
+    let mut driver = open(config, Lines { events: events.channel(), orders, reports, records })?;
     let (queue, requests) = control::queue(Some(driver.waker()));
     let guard = control.serve(queue, log).context("cannot start the control socket's thread")?;
     let stop = Arc::new(AtomicBool::new(false));

@@ -28,7 +28,7 @@ fn what_everybody_stopped_saying_while_away_is_withdrawn() {
         sim.table(2).len(),
         1,
         "P was withdrawn by its origin; {:?}",
-        sim.core.query(sim.now, &serde_json::json!({"command":"routes","prefix":P}))
+        sim.query(serde_json::json!({"command":"routes","prefix":P}))
     );
 }
 #[test]

@@ -60,7 +60,7 @@ fn main() -> ExitCode {
 }
 
 fn run(config: &Config, arguments: &Arguments) -> anyhow::Result<()> {
-    let open = |config: &Config, events| Driver::new(config.clone(), Core::new(config, 0), events);
+    let open = |config: &Config, lines| Driver::new(config.clone(), Core::new(config, 0), lines);
     serve::serve(config, arguments.shim.as_deref(), open)
 }
 

@@ -4,6 +4,7 @@
 use crate::event::Event;
 use bytes::{Bytes, BytesMut};
 use std::net::SocketAddr;
+use voter::Members;
 
 /// Microseconds on a monotonic clock that starts at 0 with virtd.
 pub type Micros = u64;
@@ -133,8 +134,100 @@ pub enum Input<'a> {
         /// Octets still queued in user space.
         queued: usize,
     },
+    /// What the supervisor says about the processes of an instance that virtd starts.
+    Process {
+        /// Which instance.
+        instance: InstanceId,
+        /// What happened.
+        news: ProcessNews,
+    },
     /// Time passed; also fires what [`super::Core::deadline`] named.
     Tick,
+}
+
+/// What happened to the processes of an instance.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum ProcessNews {
+    /// They run.
+    Started {
+        /// The main process.
+        pid: u32,
+    },
+    /// The main process has ended, and the rest of its group with it.
+    Ended {
+        /// Not because it was told to ([`Order`]).
+        unasked: bool,
+        /// How: exit status, signal, core file.
+        text: String,
+    },
+    /// They could not be started.
+    Failed {
+        /// Why.
+        text: String,
+    },
+    /// What all its processes used since the last report, about once a second.
+    Usage {
+        /// Thousandths of one processor.
+        cpu_permille: u32,
+        /// Resident memory, KiB.
+        rss_kib: u64,
+    },
+}
+
+/// What the supervisor is to do with an instance.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Order {
+    /// Start it, unless it runs.
+    Start,
+    /// SIGTERM to its process group, SIGKILL after a few seconds.
+    Stop,
+    /// SIGKILL to its process group at once: it is not trusted with an orderly end any more.
+    Kill,
+}
+
+/// A message that crossed a leg, for the flight recorder.
+#[derive(Clone, Debug)]
+pub struct Recorded {
+    /// When.
+    pub at: Micros,
+    /// The peer that the leg's session is with.
+    pub peer: SocketAddr,
+    /// Our address on that session.
+    pub local: Option<SocketAddr>,
+    /// The peer's AS number, 0 where it is not known yet.
+    pub peer_as: u32,
+    /// Ours.
+    pub local_as: u32,
+    /// AS numbers in it have four octets.
+    pub as4: bool,
+    /// Which way.
+    pub way: Way,
+    /// The whole message, or several.
+    pub bytes: Bytes,
+}
+
+/// Which way a recorded message went.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Way {
+    /// To these instances.
+    To(Members),
+    /// From this one.
+    From(InstanceId),
+}
+
+/// Something to be kept on disk: what led to a verdict, or the UPDATE that kills an instance.
+#[derive(Clone, Debug)]
+pub struct Record {
+    /// When the verdict fell.
+    pub at: Micros,
+    /// The event's kind that it belongs to: `instance-faulty`, `poison`.
+    pub kind: &'static str,
+    /// The instance it is about.
+    pub instance: String,
+    /// The messages, oldest first.
+    pub messages: Vec<Recorded>,
+    /// The account of the disagreement.
+    pub account: serde_json::Value,
 }
 
 /// Something to do.
@@ -224,6 +317,15 @@ pub enum Output {
         /// Stop.
         pause: bool,
     },
+    /// Start or end an instance that virtd starts.
+    Order {
+        /// Which.
+        instance: InstanceId,
+        /// What.
+        order: Order,
+    },
+    /// Write a record to disk.
+    Record(Box<Record>),
     /// Tell the operator.
     Event(Event),
 }

@@ -10,7 +10,7 @@ use wire::bgp::update::Update;
 
 impl Core {
     /// Answers `{"command": "status" | "sessions" | "instances" | "routes", ...}`; errors come as `{"error": "..."}`.
-    pub fn query(&mut self, now: super::io::Micros, request: &Value) -> Value {
+    pub fn query(&mut self, now: super::io::Micros, request: &Value, _out: &mut Vec<super::io::Output>) -> Value {
         self.env.now = self.env.now.max(now);
         match request.get("command").and_then(Value::as_str) {
             Some("status") => self.status(),

@@ -22,9 +22,9 @@ use crate::control::ControlRequest;
 use crate::core::Core;
 use crate::core::io::{ConnId, Input, InstanceId, LegId, ListenerId, Micros, Output};
 use crate::event::{Event, Severity};
-use crate::serve::EventLoop;
+use crate::serve::{EventLoop, Lines, Report};
 use anyhow::{Context, Result};
-use crossbeam_channel::{Receiver, Sender, TrySendError};
+use crossbeam_channel::{Receiver, TrySendError};
 use hashbrown::HashMap;
 use mio::unix::SourceFd;
 use mio::{Events, Interest, Poll, Registry, Token, Waker};
@@ -74,8 +74,8 @@ pub trait Broker {
     fn deadline(&self) -> Option<Micros>;
     /// virtd ends: says so to whom it concerns.
     fn stop(&mut self, now: Micros, out: &mut Vec<Output>);
-    /// Answers virtctl.
-    fn query(&mut self, now: Micros, request: &serde_json::Value) -> serde_json::Value;
+    /// Answers virtctl, and does what it asks for.
+    fn query(&mut self, now: Micros, request: &serde_json::Value, out: &mut Vec<Output>) -> serde_json::Value;
 }
 
 impl Broker for Core {
@@ -91,8 +91,8 @@ impl Broker for Core {
     fn stop(&mut self, now: Micros, out: &mut Vec<Output>) {
         Core::stop(self, now, out);
     }
-    fn query(&mut self, now: Micros, request: &serde_json::Value) -> serde_json::Value {
-        Core::query(self, now, request)
+    fn query(&mut self, now: Micros, request: &serde_json::Value, out: &mut Vec<Output>) -> serde_json::Value {
+        Core::query(self, now, request, out)
     }
 }
 
@@ -236,7 +236,7 @@ pub struct Driver<B> {
     closing: Vec<Source>,
     out: Vec<Output>,
     scratch: Vec<u8>,
-    events: Sender<Event>,
+    lines: Lines,
     lost_events: u64,
 }
 
@@ -245,7 +245,7 @@ impl<B: Broker> Driver<B> {
     ///
     /// # Errors
     /// Names the address or path that could not be opened, and the likely remedy.
-    pub fn new(config: Config, broker: B, events: Sender<Event>) -> Result<Driver<B>> {
+    pub fn new(config: Config, broker: B, lines: Lines) -> Result<Driver<B>> {
         let poll = Poll::new().context("epoll")?;
         let waker = Arc::new(Waker::new(poll.registry(), Token(0)).context("eventfd")?);
         let mut listeners = Vec::new();
@@ -299,7 +299,7 @@ impl<B: Broker> Driver<B> {
             closing: Vec::new(),
             out: Vec::new(),
             scratch: vec![0; 64 << 10],
-            events,
+            lines,
             lost_events: 0,
         };
         driver.sources.insert(Token(0), Source::Waker);
@@ -394,7 +394,7 @@ impl<B: Broker> Driver<B> {
 
     /// Tells the operator. Never waits: what the log cannot take is counted.
     fn tell(&mut self, event: Event) {
-        match self.events.try_send(event) {
+        match self.lines.events.try_send(event) {
             Ok(()) => {}
             Err(TrySendError::Full(_) | TrySendError::Disconnected(_)) => self.lost_events += 1,
         }
@@ -420,8 +420,12 @@ impl<B: Broker> Driver<B> {
         match source {
             Source::Waker => {
                 for request in control.try_iter() {
-                    let answer = self.broker.query(self.now, &request.request);
+                    let answer = self.broker.query(self.now, &request.request, &mut self.out);
                     let _ = request.reply.try_send(answer);
+                }
+                while let Ok(report) = self.lines.reports.try_recv() {
+                    let Report { instance, news } = report;
+                    self.broker.handle(self.now, Input::Process { instance, news }, &mut self.out);
                 }
             }
             Source::Shims => self.accept_channels(),

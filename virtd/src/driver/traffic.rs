@@ -165,6 +165,23 @@ impl<B: Broker> Driver<B> {
                 }
             }
             Output::Event(event) => self.tell(event),
+            Output::Order { instance, order } => {
+                if self.lines.orders.try_send((instance, order)).is_err() {
+                    let who = self.instance_name(instance);
+                    self.warn(
+                        "order-lost",
+                        format!(
+                            "{order:?} of {who} could not be passed on: virtd is ending, or its supervisor is stuck"
+                        ),
+                    );
+                }
+            }
+            Output::Record(record) => {
+                // A disk that is slow or full must not hold up a route.
+                if self.lines.records.try_send(record).is_err() {
+                    self.warn("record-lost", "a flight record was dropped: the disk does not keep up".to_owned());
+                }
+            }
             Output::Dial { conn, peer, local, leg } => self.dial(conn, peer, local, leg),
             Output::ClosePeer { conn, abort } => self.close_peer(conn, abort),
             Output::CloseLeg { leg } => self.close_leg(leg),

@@ -22,6 +22,7 @@ use virtd::core::Core;
 use virtd::driver::Driver;
 use virtd::event::Event;
 use virtd::serve::EventLoop;
+use virtd::serve::Lines;
 use wire::shim::{Accepted, MAX_MESSAGE, Options, PROTOCOL_VERSION, Reply, Request};
 
 /// Nothing here takes longer unless it is broken.
@@ -83,7 +84,7 @@ impl Lab {
         let (sender, events) = bounded(1024);
         let mut driver = loop {
             config.port = free_port();
-            match Driver::new(config.clone(), Core::new(&config, 0), sender.clone()) {
+            match Driver::new(config.clone(), Core::new(&config, 0), lines(&sender)) {
                 Ok(driver) => break driver,
                 // Another test was given the same port.
                 Err(e) => assert!(format!("{e:#}").contains("in use"), "{e:#}"),
@@ -366,4 +367,9 @@ pub fn as_user<T: Send + 'static>(uid: u32, what: impl FnOnce() -> T + Send + 's
         what()
     });
     thread.join().unwrap()
+}
+
+/// The driver's lines, with nobody at their other ends but the one for events.
+fn lines(events: &Sender<Event>) -> Lines {
+    Lines { events: events.clone(), orders: bounded(1).0, reports: bounded(1).1, records: bounded(1).0 }
 }

@@ -11,7 +11,7 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use virtd::config::{Config, Instance, Strategy};
 use virtd::core::Core;
-use virtd::core::io::{ConnId, Input, InstanceId, LegId, ListenerId, Output};
+use virtd::core::io::{ConnId, Input, InstanceId, LegId, ListenerId, Order, Output, Record};
 use virtd::event::Event;
 use wire::bgp::frame::{HEADER_LEN, Message, MessageType, next_message};
 use wire::bgp::message::{Capability, Open, keepalive};
@@ -151,6 +151,10 @@ pub struct Sim {
     pub instances: Vec<SimInstance>,
     pub peers: BTreeMap<u8, SimPeer>,
     pub events: Vec<Event>,
+    /// What the supervisor was told to do.
+    pub orders: Vec<(u8, Order)>,
+    /// What was to be kept on disk.
+    pub records: Vec<Record>,
     next_odd: u64,
     next_keepalive: u64,
     /// What the core asked for and nobody has carried out yet: answers never overtake what was asked before.
@@ -167,6 +171,8 @@ impl Sim {
             instances: (0..n).map(|_| SimInstance::default()).collect(),
             peers: BTreeMap::new(),
             events: Vec::new(),
+            orders: Vec::new(),
+            records: Vec::new(),
             next_odd: 1,
             next_keepalive: 2_000_000,
             queue: VecDeque::new(),
@@ -272,6 +278,8 @@ impl Sim {
                         p.closed += 1;
                     }
                 }
+                Output::Order { instance, order } => self.orders.push((instance.0, order)),
+                Output::Record(record) => self.records.push(*record),
                 other => panic!("the simulation has nobody to do {other:?}"),
             }
         }
@@ -337,6 +345,15 @@ impl Sim {
             }
             self.input(Input::Tick);
         }
+    }
+
+    /// Asks as virtctl does.
+    pub fn query(&mut self, request: serde_json::Value) -> serde_json::Value {
+        let mut out = Vec::new();
+        let answer = self.core.query(self.now, &request, &mut out);
+        self.queue.extend(out);
+        self.input(Input::Tick);
+        answer
     }
 
     pub fn table(&self, n: u8) -> BTreeMap<Prefix, (Vec<u32>, Option<u32>)> {
