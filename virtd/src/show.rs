@@ -26,7 +26,12 @@ pub fn status(v: &Value) -> String {
     rows.push(("updates", format!("{} in, {} out", text(&v["updates_in"]), text(&v["updates_out"]))));
     rows.push(("votes", text(&v["votes"])));
     rows.push(("published", format!("{} routes", text(&v["routes_published"]))));
-    rows.push(("disagreements", format!("{} now", text(&v["disagreements_now"]))));
+    let without = v["without_quorum"].as_u64().filter(|n| *n > 0);
+    let without = without.map(|n| format!(", {n} prefixes without a majority")).unwrap_or_default();
+    rows.push(("disagreements", format!("{} now{without}", text(&v["disagreements_now"]))));
+    if !v["change_us"].is_null() {
+        rows.push(("policy", format!("being changed for {}: no verdict ends an instance", micros(&v["change_us"]))));
+    }
     let mut out = String::new();
     for (name, value) in rows {
         let _ = writeln!(out, "{name:<15}{value}");
@@ -64,21 +69,29 @@ pub fn sessions(v: &Value) -> String {
 
 /// `virtctl instances`.
 pub fn instances(v: &Value) -> String {
-    let mut table = Table::new(&["INSTANCE", "ROLE", "STATE", "LEGS", "DISSENTS", "EVER", "PIDS", "LAST FAULT"]);
+    let mut table =
+        Table::new(&["INSTANCE", "ROLE", "STATE", "LEGS", "DISSENTS", "EVER", "CPU", "MEMORY", "PIDS", "LAST FAULT"]);
     let list = items(&v["instances"]);
     for i in list {
         table.row(vec![
             text(&i["name"]),
-            text(&i["role"]),
+            format!("{}{}", text(&i["role"]), if i["pinned"] == true { ", pinned" } else { "" }),
             text(&i["state"]),
             format!("{}/{}", text(&i["legs_up"]), text(&i["legs"])),
             text(&i["dissents_now"]),
             text(&i["dissents_total"]),
+            i["cpu_percent"].as_f64().map_or_else(|| "-".into(), |percent| format!("{percent:.0}%")),
+            i["memory_kib"].as_u64().map_or_else(|| "-".into(), |kib| format!("{}M", kib / 1024)),
             words(&i["pids"], " "),
             text(&i["last_fault"]),
         ]);
     }
     table.finish(list.is_empty(), "no instance")
+}
+
+/// What a command has done.
+pub fn done(v: &Value) -> String {
+    format!("{}\n", text(&v["done"]))
 }
 
 /// `virtctl routes PREFIX`.

@@ -48,13 +48,13 @@ PEER         AS     STATE        UP     HOLD  IN  OUT  FAMILIES                 
 fn instances_are_a_table() {
     let v = json!({ "instances": [
         { "name": "frr", "role": "voter", "attached": true, "pids": [12, 13], "state": "voting", "legs_up": 2, "legs": 2,
-          "dissents_now": 1, "dissents_total": 40, "last_fault": null },
+          "dissents_now": 1, "dissents_total": 40, "last_fault": null, "pinned": true, "cpu_percent": 12.4, "memory_kib": 167_000 },
     ]});
     assert_eq!(
         instances(&v),
         "\
-INSTANCE  ROLE   STATE   LEGS  DISSENTS  EVER  PIDS   LAST FAULT
-frr       voter  voting  2/2   1         40    12 13  -
+INSTANCE  ROLE           STATE   LEGS  DISSENTS  EVER  CPU  MEMORY  PIDS   LAST FAULT
+frr       voter, pinned  voting  2/2   1         40    12%  163M    12 13  -
 "
     );
 }

@@ -24,6 +24,11 @@ impl FaultAccount {
         self.keys = self.keys.saturating_sub(1);
     }
 
+    /// What stands against it counts from `now`: an operator had the rules changed meanwhile.
+    pub fn restart(&mut self, now: Millis) {
+        self.since = now;
+    }
+
     /// On how many keys it dissents now.
     pub fn keys(&self) -> u32 {
         self.keys

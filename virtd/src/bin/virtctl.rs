@@ -1,6 +1,6 @@
 //! virtctl: asks a running virtd over its control socket and prints tables, or the JSON as it came.
 
-use clap::{Parser, Subcommand};
+use clap::{Parser, Subcommand, ValueEnum};
 use serde_json::{Value, json};
 use std::io::{self, BufRead, BufReader, ErrorKind, Write};
 use std::os::unix::fs::{FileTypeExt, MetadataExt};
@@ -21,6 +21,8 @@ Examples:
   virtctl routes 192.0.2.0/24                     who says what about a prefix, what was published, why
   virtctl events -f                               what happens, as it happens
   virtctl events -n 500 --kind disagreement       only that kind
+  virtctl instance frr restart                    end it and start it again; the others go on
+  virtctl change begin                            before policy is changed in one instance after another
   virtctl --json sessions | jq '.sessions[].peer'
 
 Kinds of events and the fields of each answer: docs/OPERATIONS.md.
@@ -53,6 +55,26 @@ enum Command {
         /// An exact prefix, like 192.0.2.0/24 or 2001:db8::/32
         prefix: Prefix,
     },
+    /// Do something with an instance: restart, drain (no vote, but fed and compared), disable (no vote, stopped), enable (undoes
+    /// both), promote (first in line; a standby gets a vote), pin (no verdict ends it), unpin
+    Instance {
+        /// Its name
+        name: String,
+        #[arg(value_enum)]
+        action: InstanceAction,
+    },
+    /// Do something with the session with a peer: reset it, shut it down, or let it start again
+    Session {
+        /// The peer's address
+        peer: std::net::IpAddr,
+        #[arg(value_enum)]
+        action: SessionAction,
+    },
+    /// Say that policy is being changed in the instances, one after another: between begin and commit no verdict ends one
+    Change {
+        #[arg(value_enum)]
+        action: ChangeAction,
+    },
     /// What happened
     Events {
         /// Go on printing as events happen, until interrupted
@@ -67,6 +89,38 @@ enum Command {
     },
 }
 
+/// See [`Command::Instance`].
+#[derive(Clone, Copy, ValueEnum)]
+enum InstanceAction {
+    Restart,
+    Drain,
+    Disable,
+    Enable,
+    Promote,
+    Pin,
+    Unpin,
+}
+
+/// See [`Command::Session`].
+#[derive(Clone, Copy, ValueEnum)]
+enum SessionAction {
+    Reset,
+    Shutdown,
+    Start,
+}
+
+/// See [`Command::Change`].
+#[derive(Clone, Copy, ValueEnum)]
+enum ChangeAction {
+    Begin,
+    Commit,
+}
+
+/// The word on the command line, which is the word on the wire.
+fn word(action: impl ValueEnum) -> String {
+    action.to_possible_value().map_or_else(String::new, |v| v.get_name().to_owned())
+}
+
 impl Command {
     fn request(&self) -> Value {
         match self {
@@ -74,6 +128,13 @@ impl Command {
             Command::Sessions => json!({ "command": "sessions" }),
             Command::Instances => json!({ "command": "instances" }),
             Command::Routes { prefix } => json!({ "command": "routes", "prefix": prefix }),
+            Command::Instance { name, action } => {
+                json!({ "command": "instance", "name": name, "action": word(*action) })
+            }
+            Command::Session { peer, action } => {
+                json!({ "command": "session", "peer": peer.to_string(), "action": word(*action) })
+            }
+            Command::Change { action } => json!({ "command": "change", "action": word(*action) }),
             Command::Events { follow, n, kind } => {
                 json!({ "command": "events", "follow": follow, "n": n, "kind": kind })
             }
@@ -90,6 +151,7 @@ impl Command {
             Command::Sessions => show::sessions(answer),
             Command::Instances => show::instances(answer),
             Command::Routes { .. } => show::routes(answer),
+            Command::Instance { .. } | Command::Session { .. } | Command::Change { .. } => show::done(answer),
             Command::Events { follow: true, .. } => show::event(answer),
             Command::Events { .. } => show::events(answer),
         }

@@ -10,7 +10,7 @@ use replay::store::Store;
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BinaryHeap};
 use std::net::{IpAddr, SocketAddr};
-use voter::{Agreement, Members, Rules};
+use voter::{Agreement, FaultAccount, Members, Rules};
 use wire::bgp::Prefix;
 use wire::bgp::canonical::{self, AttributeSet, Canonicaliser};
 
@@ -51,16 +51,16 @@ pub struct Counters {
 pub struct InstanceState {
     /// Its name.
     pub name: String,
-    /// Fed and compared, never counted.
-    pub observer: bool,
     /// Its control channel is open.
     pub attached: bool,
     /// Its processes that said hello.
     pub pids: Vec<u32>,
-    /// Keys on which it is not with a steady majority now.
-    pub dissents_now: u64,
-    /// The same, ever.
+    /// On how many keys it is not with a steady majority now, and since when.
+    pub account: FaultAccount,
+    /// The same keys, ever.
     pub dissents_total: u64,
+    /// Candidates it has sent, changed or not.
+    pub candidates: u64,
     /// When it last sent an UPDATE on any session: it may still be digesting what one peer sent while it tells another.
     pub last_output: Micros,
     /// What it did wrong last, in words.
@@ -116,6 +116,12 @@ pub struct Env {
     told: Told,
     /// Sessions whose keys must be voted on anew because an electorate changed.
     pub walk: bool,
+    /// Legs lost since the controller last looked: instance, session, and whether because nothing came from the instance.
+    pub losses: Vec<(usize, usize, bool)>,
+    /// Instances that had an established leg when the controller last looked.
+    pub standing: Members,
+    /// Keys that are steady without a majority.
+    pub without_quorum: u32,
     recent: HashMap<Prefix, u32, foldhash::fast::RandomState>,
     next_id: u64,
 }
@@ -139,7 +145,11 @@ impl Env {
         let mut voters = Members::default();
         let mut observers = Members::default();
         for (i, instance) in config.instances.iter().enumerate() {
-            if instance.observer { &mut observers } else { &mut voters }.insert(i as u8);
+            match (instance.is_voter(), instance.standby) {
+                (true, _) => voters.insert(i as u8),
+                (false, Some(crate::config::Standby::Cold)) => {}
+                (false, _) => observers.insert(i as u8),
+            }
         }
         let majority = (voters.len() / 2 + 1) as u8;
         let k = config.vote.k.unwrap_or(majority);
@@ -157,11 +167,11 @@ impl Env {
             .iter()
             .map(|i| InstanceState {
                 name: i.name.clone(),
-                observer: i.observer,
                 attached: false,
                 pids: Vec::new(),
-                dissents_now: 0,
+                account: FaultAccount::default(),
                 dissents_total: 0,
+                candidates: 0,
                 last_output: 0,
                 last_fault: None,
             })
@@ -185,6 +195,9 @@ impl Env {
             counters: Counters::default(),
             told: Told::default(),
             walk: false,
+            losses: Vec::new(),
+            standing: Members::default(),
+            without_quorum: 0,
             recent: HashMap::default(),
             next_id: 0,
         }

@@ -7,6 +7,7 @@
 //! | `session` | one peer: its TCP connections, the legs, the votes |
 //! | `open` | OPEN negotiation |
 //! | `table` | candidates and published routes of one session |
+//! | `controller` | who may vote; verdicts on instances, restarts, standbys |
 //! | `native` | one instance, bytes verbatim (`open = "native"`) |
 //! | `query` | virtctl's answers |
 //!
@@ -15,6 +16,7 @@
 
 pub mod io;
 
+mod controller;
 mod env;
 mod native;
 mod open;
@@ -24,6 +26,7 @@ mod table;
 
 use crate::config::{Config, OpenMode};
 use crate::event::{Event, Severity};
+use controller::Controller;
 use env::{Env, Listener};
 use hashbrown::HashMap;
 use io::{ConnId, Input, LegId, Micros, Output};
@@ -39,6 +42,7 @@ const RECHECK_BATCH: usize = 8192;
 /// The broker. See the module's comment.
 pub struct Core {
     env: Env,
+    controller: Controller,
     native: Option<Native>,
     sessions: Vec<Session>,
     by_peer: HashMap<SocketAddr, usize>,
@@ -61,6 +65,7 @@ impl Core {
         let native = (config.open == OpenMode::Native).then(Native::default);
         Core {
             env: Env::new(config.clone(), now),
+            controller: Controller::new(config),
             native,
             sessions: Vec::new(),
             by_peer: HashMap::new(),
@@ -82,6 +87,10 @@ impl Core {
             | Input::ListenerClosed { .. } => {
                 self.instance_input(input, out);
             }
+            Input::Process { instance, news } => {
+                self.controller.process(usize::from(instance.0), news, &mut self.env, out);
+            }
+            Input::Tick if self.native.is_some() => self.controller.tick(&mut self.env, &mut self.sessions, out),
             input if self.native.is_some() => {
                 if let Some(native) = &mut self.native {
                     native.handle(&mut self.env, input, out);
@@ -193,6 +202,7 @@ impl Core {
                 for s in &mut self.sessions {
                     s.tick(&mut self.env, out);
                 }
+                self.controller.tick(&mut self.env, &mut self.sessions, out);
                 self.env.prune_recent_sometimes();
             }
             _ => {}
@@ -275,7 +285,7 @@ impl Core {
     /// When [`Input::Tick`] and a flush are wanted, whatever else happens.
     pub fn deadline(&self) -> Option<Micros> {
         if self.sessions.is_empty() {
-            return None;
+            return self.controller.deadline();
         }
         if self.env.walk || self.sessions.iter().any(Session::has_work) {
             return Some(self.env.now);

@@ -1,6 +1,7 @@
 //! virtctl's questions and their answers, as JSON. The shapes are listed in docs/OPERATIONS.md.
 
 use super::Core;
+use super::controller::Duty;
 use super::session::LegState;
 use replay::intern::BlobId;
 use serde_json::{Value, json};
@@ -10,8 +11,9 @@ use wire::bgp::update::Update;
 
 impl Core {
     /// Answers `{"command": "status" | "sessions" | "instances" | "routes", ...}`; errors come as `{"error": "..."}`.
-    pub fn query(&mut self, now: super::io::Micros, request: &Value, _out: &mut Vec<super::io::Output>) -> Value {
+    pub fn query(&mut self, now: super::io::Micros, request: &Value, out: &mut Vec<super::io::Output>) -> Value {
         self.env.now = self.env.now.max(now);
+        let from = out.len();
         match request.get("command").and_then(Value::as_str) {
             Some("status") => self.status(),
             Some("sessions") => json!({ "sessions": self.session_list() }),
@@ -20,8 +22,13 @@ impl Core {
                 Ok(prefix) => self.routes(&prefix),
                 Err(e) => json!({ "error": e }),
             },
+            Some("instance" | "session" | "change") => {
+                let answer = self.controller.command(request, &mut self.env, &mut self.sessions, out);
+                self.learn_ids(from, out);
+                answer
+            }
             Some(other) => {
-                json!({ "error": format!("unknown command {other:?}: expected status, sessions, instances, routes or events") })
+                json!({ "error": format!("unknown command {other:?}: expected status, sessions, instances, routes, events, instance, session or change") })
             }
             None => json!({ "error": "the request has no \"command\"" }),
         }
@@ -58,7 +65,9 @@ impl Core {
             "updates_out": self.sessions.iter().filter_map(|s| s.up.as_ref()).map(|u| u.updates_out).sum::<u64>(),
             "routes_published": self.sessions.iter().filter_map(|s| s.up.as_ref()).map(|u| u.prefixes_out).sum::<u64>(),
             "prefixes_told": c.published,
-            "disagreements_now": env.instances.iter().map(|i| i.dissents_now).sum::<u64>(),
+            "disagreements_now": env.instances.iter().map(|i| u64::from(i.account.keys())).sum::<u64>(),
+            "without_quorum": env.without_quorum,
+            "change_us": self.controller.change_since().map(|since| env.now - since),
             "disagreements_total": c.dissents,
             "malformed_updates": c.mended,
             "interned_routes": env.routes.len(),
@@ -110,22 +119,30 @@ impl Core {
                 let legs = self.sessions.iter().filter_map(|s| s.seats[i].leg.as_ref());
                 let up = legs.clone().filter(|l| l.state == LegState::Established).count();
                 let level = !env.unlevel.iter().any(|u| u.contains(i as u8));
-                let state = match (instance.attached, instance.observer, up, level) {
+                let duty = self.controller.duty(i);
+                let (pinned, usage, restarts) = self.controller.detail(i);
+                let state = match (instance.attached, duty, up, level) {
                     (false, ..) => "absent",
-                    (_, true, ..) => "observer",
+                    (_, Duty::Observer, ..) => "observer",
+                    (_, Duty::Standby(_), ..) => "standby",
+                    (_, Duty::Drained | Duty::Disabled, ..) => "drained",
                     (_, _, 0, _) => "attached",
                     (_, _, _, true) => "voting",
                     (_, _, _, false) => "catching-up",
                 };
                 json!({
                     "name": instance.name,
-                    "role": if instance.observer { "observer" } else { "voter" },
+                    "role": duty.name(),
+                    "pinned": pinned,
+                    "cpu_percent": usage.map(|(permille, _)| f64::from(permille) / 10.0),
+                    "memory_kib": usage.map(|(_, kib)| kib),
+                    "restarts": restarts,
                     "attached": instance.attached,
                     "pids": instance.pids,
                     "state": state,
                     "legs_up": up,
                     "legs": self.sessions.iter().filter(|s| s.up.is_some()).count(),
-                    "dissents_now": instance.dissents_now,
+                    "dissents_now": instance.account.keys(),
                     "dissents_total": instance.dissents_total,
                     "last_fault": instance.last_fault,
                 })

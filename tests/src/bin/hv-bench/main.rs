@@ -36,6 +36,9 @@ struct Arguments {
     /// Prefixes of the table
     #[arg(long, default_value_t = 100_000)]
     prefixes: u32,
+    /// Prefixes of one more, single round with a table of the size that the targets name; 0 leaves it out
+    #[arg(long, default_value_t = 1_000_000)]
+    large: u32,
     /// Where the figures go
     #[arg(long, default_value = "target/bench.json")]
     output: PathBuf,

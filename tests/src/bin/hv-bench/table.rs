@@ -1,4 +1,4 @@
-//! A whole generated table through the router (TARGETS P4, P5 and P7 at a tenth of their size): time, processor time, memory.
+//! A whole generated table through the router (TARGETS P4, P5 and P7, at their size and at a tenth of it): time, processor time, memory.
 
 use crate::Arguments;
 use crate::figures::{Figures, median};
@@ -33,7 +33,7 @@ struct Runs {
 impl Runs {
     /// One round on a router of its own: fresh memory, and no daemon that holds back its sessions because the last ones ended
     /// (OpenBGPD waits twice as long each time).
-    fn round(&mut self, kind: &Kind, arguments: &Arguments, round: u32) -> Result<()> {
+    fn round(&mut self, kind: &Kind, arguments: &Arguments, prefixes: u32, round: u32) -> Result<()> {
         let place = Place::start(self.name, kind)?;
         let ns = &place.star.router;
         let process = match kind {
@@ -43,7 +43,7 @@ impl Runs {
         };
         let empty = processes::memory(ns, process)?;
         let before = processes::cpu(ns)?;
-        let count = arguments.prefixes.to_string();
+        let count = prefixes.to_string();
         let result = place.probe(&arguments.raw, &["--table-run", "--count", &count])?;
         std::thread::sleep(AFTER);
         let used = processes::cpu(ns)?.since(before);
@@ -54,13 +54,13 @@ impl Runs {
         self.cpu.push(used);
         self.memory.push(memory.peak - empty.now);
         println!(
-            "table, round {round}: {}: {seconds:.3} s, processor time virtd {:.2} s, daemons {:.2} s, {process} VmRSS {} KiB, VmHWM {} KiB",
+            "table of {prefixes}, round {round}: {}: {seconds:.3} s, processor time virtd {:.2} s, daemons {:.2} s, {process} VmRSS {} KiB, VmHWM {} KiB",
             self.name, used.virtd, used.others, memory.now, memory.peak
         );
         crate::keep(
             &arguments.raw.join("table.jsonl"),
             &json!({
-                "round": round, "place": self.name, "result": result,
+                "prefixes": prefixes, "round": round, "place": self.name, "result": result,
                 "cpu_s": { "virtd": used.virtd, "daemons": used.others },
                 "memory_kib": { "process": process, "empty_rss": empty.now, "rss": memory.now, "peak": memory.peak },
             }),
@@ -82,13 +82,17 @@ impl Runs {
 /// Measures and judges.
 pub fn measure(arguments: &Arguments, figures: &mut Figures) -> Result<()> {
     fs::write(arguments.raw.join("table.jsonl"), "")?;
-    let new = |name| Runs { name, seconds: Vec::new(), cpu: Vec::new(), memory: Vec::new() };
-    let mut all: Vec<Runs> = PLACES.iter().map(|(name, _)| new(*name)).collect();
-    for round in 1..=arguments.table_rounds {
-        let mut turns = PLACES.iter().zip(&mut all);
-        turns.try_for_each(|((_, kind), runs)| runs.round(kind, arguments, round))?;
+    let sizes = [(arguments.prefixes, arguments.table_rounds), (arguments.large, arguments.table_rounds.min(1))];
+    for (prefixes, rounds) in sizes.into_iter().filter(|(prefixes, rounds)| *prefixes > 0 && *rounds > 0) {
+        let new = |name| Runs { name, seconds: Vec::new(), cpu: Vec::new(), memory: Vec::new() };
+        let mut all: Vec<Runs> = PLACES.iter().map(|(name, _)| new(*name)).collect();
+        for round in 1..=rounds {
+            let mut turns = PLACES.iter().zip(&mut all);
+            turns.try_for_each(|((_, kind), runs)| runs.round(kind, arguments, prefixes, round))?;
+        }
+        judge(&all, prefixes, figures)?;
     }
-    judge(&all, arguments.prefixes, figures)
+    Ok(())
 }
 
 fn judge(all: &[Runs], prefixes: u32, figures: &mut Figures) -> Result<()> {
@@ -108,7 +112,7 @@ fn judge(all: &[Runs], prefixes: u32, figures: &mut Figures) -> Result<()> {
     for (name, runs) in [("N=1", one), ("N=3", three)] {
         let virtd = median(runs.cpu.iter().map(|c| c.virtd));
         let daemons = median(runs.cpu.iter().map(|c| c.others));
-        let title = format!("processor time of virtd {name}, to its instances'");
+        let title = format!("processor time of virtd {name}, {prefixes} prefixes, to its instances'");
         if name == "N=3" {
             figures.judge(format!("P5 {title}"), (virtd, "s"), Some(daemons), "under 10 %", virtd < 0.1 * daemons);
         } else {
@@ -116,10 +120,15 @@ fn judge(all: &[Runs], prefixes: u32, figures: &mut Figures) -> Result<()> {
         }
     }
     let base = bird.octets(prefixes);
-    figures.note("memory a prefix, virtd N=1, to BIRD's alone", one.octets(prefixes), "octets", Some(base));
+    figures.note(
+        format!("memory a prefix of {prefixes}, virtd N=1, to BIRD's alone"),
+        one.octets(prefixes),
+        "octets",
+        Some(base),
+    );
     let value = three.octets(prefixes);
     figures.judge(
-        "P7 memory a prefix, virtd N=3, to BIRD's alone",
+        format!("P7 memory a prefix of {prefixes}, virtd N=3, to BIRD's alone"),
         (value, "octets"),
         Some(base),
         "no more",

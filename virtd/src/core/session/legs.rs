@@ -29,6 +29,9 @@ impl Session {
         env: &mut Env,
         out: &mut Vec<Output>,
     ) {
+        if self.shut {
+            return out.push(Output::LegRefused { leg: id, errno: libc::ECONNREFUSED });
+        }
         let Some(seat) = self.seats.get_mut(i) else { return };
         seat.ceased = None;
         // An offered leg on which it has already spoken wins: it dialled before it saw the offer.
@@ -157,7 +160,10 @@ impl Session {
             let text = format!("{} is refused on this session: {why}", env.name(i));
             out.push(Output::SendLeg { leg: leg.id, bytes: Notification::new(2, 7).encode() });
             env.tell_of(out, "leg-refused", Severity::Alarm, &self.peer, i, text);
-            return self.drop_leg(i, env, out);
+            self.drop_leg(i, env, out);
+            // Started again it would say the same.
+            self.seats[i].gone_since = None;
+            return;
         }
         let hold_s = env.config.timers.leg_hold_s;
         let (id, bytes) = (leg.id, negotiated.open_for_leg(hold_s).encode());
@@ -179,7 +185,7 @@ impl Session {
         let families = self.up.as_ref().map(|up| up.negotiated.shared.families.clone()).unwrap_or_default();
         let peer_eor = self.up.as_ref().map(|up| up.peer_eor.clone()).unwrap_or_default();
         let seat = &mut self.seats[i];
-        (seat.backoff, seat.rejected) = (0, None);
+        (seat.backoff, seat.rejected, seat.gone_since) = (0, None, None);
         let Some(leg) = seat.leg.as_mut() else { return };
         leg.state = LegState::Established;
         leg.since = env.now;
@@ -309,6 +315,7 @@ impl Session {
                 self.seats[i].rejected = Some(n);
             }
             env.tell_of(out, "leg-notification", Severity::Warning, &self.peer, i, text);
+            env.losses.push((i, self.index, false));
         }
         self.drop_leg(i, env, out);
         self.accept_if_quorum(env, out);
@@ -321,6 +328,7 @@ impl Session {
         if leg.state == LegState::Established {
             let text = format!("{} closed its leg without a NOTIFICATION", env.name(i));
             env.tell_of(out, "leg-closed", Severity::Warning, &self.peer, i, text);
+            env.losses.push((i, self.index, false));
         }
         self.drop_leg(i, env, out);
     }
@@ -334,12 +342,14 @@ impl Session {
         env: &mut Env,
         out: &mut Vec<Output>,
     ) {
+        let expired = n.as_ref().is_some_and(|n| n.code == 4);
         let named = n.as_ref().map_or(String::new(), |n| format!(" ({n})"));
         if let (Some(leg), Some(n)) = (self.seats[i].leg.as_ref(), n) {
             out.push(Output::SendLeg { leg: leg.id, bytes: n.encode() });
         }
         let text = format!("the leg of {} is closed: {why}{named}", env.name(i));
         env.tell_of(out, "leg-fault", Severity::Warning, &self.peer, i, text);
+        env.losses.push((i, self.index, expired));
         self.drop_leg(i, env, out);
     }
 
@@ -362,6 +372,7 @@ impl Session {
             self.attached.remove(i as u8);
             if self.up.is_some() {
                 env.unlevel[self.index].insert(i as u8);
+                self.seats[i].gone_since = self.seats[i].ceased.is_none().then_some(env.now);
             }
             env.walk = true;
         }

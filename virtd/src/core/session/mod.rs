@@ -139,6 +139,8 @@ pub struct Seat {
     ceased: Option<Notification>,
     /// The NOTIFICATION with which it answered the OPEN in the current attempt.
     rejected: Option<Notification>,
+    /// Since when the session goes on without the leg it had.
+    gone_since: Option<Micros>,
 }
 
 /// See the module's comment.
@@ -170,6 +172,8 @@ pub struct Session {
     /// Times an established session ended.
     pub resets: u64,
     alone_told: bool,
+    /// An operator has shut it down: nobody is let in, and no instance out.
+    shut: bool,
 }
 
 /// Buffers that are kept, so that the update path allocates nothing in steady state.
@@ -234,6 +238,7 @@ impl Session {
             has_limits: env.has_limits(),
             resets: 0,
             alone_told: false,
+            shut: false,
         }
     }
 
@@ -266,7 +271,24 @@ impl Session {
     pub fn instance_gone(&mut self, i: usize) {
         if let Some(seat) = self.seats.get_mut(i) {
             seat.ceased = None;
+            seat.gone_since = None;
         }
+    }
+
+    /// Whether instance `i` has ever taken part in this session.
+    pub fn knows(&self, i: usize) -> bool {
+        self.seats.get(i).is_some_and(|s| s.open.is_some())
+    }
+
+    /// Whether instance `i` has an established leg.
+    pub fn stands(&self, i: usize) -> bool {
+        let leg = self.seats.get(i).and_then(|s| s.leg.as_ref());
+        leg.is_some_and(|l| l.state == LegState::Established)
+    }
+
+    /// Since when this session goes on without instance `i`, which took part and did not ask to leave.
+    pub fn gone_since(&self, i: usize) -> Option<Micros> {
+        self.seats.get(i).and_then(|s| s.gone_since)
     }
 
     /// Instance `i` has begun to listen: a leg may be offered to it at once.
@@ -318,6 +340,7 @@ impl Session {
                 }
             }
             self.seats[i].rejected = None;
+            self.seats[i].gone_since = None;
             self.seats[i].next_offer = 0;
             self.seats[i].backoff = 0;
         }

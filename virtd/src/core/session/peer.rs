@@ -23,7 +23,7 @@ impl Session {
     ) {
         let wanted =
             self.seats.iter().enumerate().any(|(i, s)| s.leg.is_some() || env.listener_for(i, local.ip()).is_some());
-        if !wanted {
+        if !wanted || self.shut {
             return out.push(Output::ClosePeer { conn, abort: true });
         }
         // RFC 4271 section 6.8: a connection that collides with an established one is closed; so is a third.
@@ -472,6 +472,19 @@ impl Session {
         self.tick_grace(env, out);
         self.tick_cease(env, out);
         self.tick_unwanted(env, out);
+    }
+
+    /// An operator wants the session away: for now, or until [`Session::operator_start`]. `subcode` is RFC 4486's.
+    pub fn operator_end(&mut self, subcode: u8, shut: bool, env: &mut Env, out: &mut Vec<Output>) {
+        self.shut |= shut;
+        for conn in self.exts.iter().map(|e| e.id).collect::<Vec<_>>() {
+            self.reset(conn, Notification::new(6, subcode), "an operator asked for it", env, out);
+        }
+    }
+
+    /// An operator lets the session come back.
+    pub fn operator_start(&mut self) {
+        self.shut = false;
     }
 
     /// virtd ends: the peer is told, and need not wait for its hold time (RFC 4486: Administrative Shutdown).

@@ -104,6 +104,9 @@ impl Session {
     /// Instance `i` now says `route` about `prefix`.
     fn candidate(&mut self, i: usize, prefix: Prefix, route: BlobId, env: &mut Env, out: &mut Vec<Output>) {
         env.counters.candidates += 1;
+        if let Some(s) = env.instances.get_mut(i) {
+            s.candidates += 1;
+        }
         let now = env.now_ms();
         let slot = match (route, self.table.find(&prefix)) {
             (BlobId::NONE, None) => return,
@@ -255,9 +258,10 @@ impl Session {
         let was_lost = e.flags & flag::NO_QUORUM != 0;
         e.flags = if lost { e.flags | flag::NO_QUORUM } else { e.flags & !flag::NO_QUORUM };
         let (prefix, winner) = (e.prefix, e.winner);
+        let now = env.now_ms();
         for i in dissent.minus(was).iter() {
             if let Some(s) = env.instances.get_mut(usize::from(i)) {
-                s.dissents_now += 1;
+                s.account.begin(now);
                 s.dissents_total += 1;
                 s.last_fault = Some(format!("not with the majority on {prefix} towards {}", self.peer.ip()));
             }
@@ -265,8 +269,13 @@ impl Session {
         }
         for i in was.minus(dissent).iter() {
             if let Some(s) = env.instances.get_mut(usize::from(i)) {
-                s.dissents_now = s.dissents_now.saturating_sub(1);
+                s.account.end();
             }
+        }
+        match (was_lost, lost) {
+            (false, true) => env.without_quorum += 1,
+            (true, false) => env.without_quorum = env.without_quorum.saturating_sub(1),
+            _ => {}
         }
         if !env.may_tell(out) {
             return;
@@ -282,11 +291,12 @@ impl Session {
                 format!("{who} is not with the majority on {prefix}; the majority's route is published"),
             )
         } else {
-            let who = names(was.minus(dissent));
-            let text = if who.is_empty() {
-                format!("a majority stands again on {prefix}")
-            } else {
-                format!("{who} is with the majority again on {prefix}")
+            let back = was.minus(dissent);
+            let counted = back.intersect(electorate.union(env.observers.intersect(self.attached)));
+            let text = match (names(back), counted.is_empty()) {
+                (who, _) if who.is_empty() => format!("a majority stands again on {prefix}"),
+                (who, true) => format!("{who} is not compared on {prefix} any more"),
+                (who, false) => format!("{who} is with the majority again on {prefix}"),
             };
             ("agreement", Severity::Info, text)
         };
@@ -326,6 +336,15 @@ impl Session {
         } else {
             "abstains: out of its limits"
         }
+    }
+
+    /// The keys on which instance `i` is not with the majority, with what everybody says.
+    pub fn dissenting<'a>(&'a self, i: usize, env: &'a Env) -> impl Iterator<Item = (Prefix, Vec<Said>)> + 'a {
+        let marked = move |slot: &u32| self.table.entry(*slot).is_some_and(|e| e.dissent.contains(i as u8));
+        (0..self.table.slots()).filter(marked).filter_map(move |slot| {
+            let e = self.table.entry(slot)?;
+            Some((e.prefix, self.said(slot, self.electorate(&e.prefix, env).minus(e.stale), env)))
+        })
     }
 
     fn route_words(&self, id: BlobId, env: &Env) -> String {
@@ -537,8 +556,11 @@ impl Session {
             let Some(e) = self.table.entry(slot) else { continue };
             for i in e.dissent.iter() {
                 if let Some(s) = env.instances.get_mut(usize::from(i)) {
-                    s.dissents_now = s.dissents_now.saturating_sub(1);
+                    s.account.end();
                 }
+            }
+            if e.flags & flag::NO_QUORUM != 0 {
+                env.without_quorum = env.without_quorum.saturating_sub(1);
             }
         }
     }

@@ -1,0 +1,352 @@
+//! Who may vote, and what becomes of an instance that is wrong, dead, hung or silent (DESIGN decision 7; paper sections 3.1 and 4.2).
+//!
+//! Sessions keep the accounts (who dissents on which key, who lost a leg); once a tick this looks at them, passes verdicts, orders the
+//! supervisor to kill and start, moves votes to standbys, and tells the operator. It never touches a route: an instance that is
+//! killed loses its legs, and the rest follows from that.
+//!
+//! ```text
+//! dissent, lost legs, exits, usage ──▶ tick ──▶ verdict ──▶ kill ──▶ (standby votes) ──▶ wait ──▶ start ──▶ level ──▶ votes
+//! ```
+
+mod operator;
+mod verdict;
+
+use super::env::Env;
+use super::io::{InstanceId, Micros, Order, Output, ProcessNews};
+use super::session::Session;
+use crate::config::{Config, Standby};
+use crate::event::{Event, Severity};
+use std::collections::VecDeque;
+
+/// Longer than any window that is looked back on: what is kept of an instance's past is bounded by its number as well.
+const MAX_PAST: usize = 256;
+
+/// What an instance is for at the moment.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Duty {
+    /// It votes (where it is level).
+    Voter,
+    /// Fed and compared, as configured.
+    Observer,
+    /// It waits to replace a voter.
+    Standby(Standby),
+    /// An operator has taken its vote away.
+    Drained,
+    /// An operator has stopped it.
+    Disabled,
+}
+
+impl Duty {
+    /// The word virtctl shows.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Duty::Voter => "voter",
+            Duty::Observer => "observer",
+            Duty::Standby(Standby::Warm) => "warm-standby",
+            Duty::Standby(Standby::Cold) => "standby",
+            Duty::Drained => "drained",
+            Duty::Disabled => "disabled",
+        }
+    }
+}
+
+/// The processes of an instance, as far as they are virtd's.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Process {
+    /// Something else starts it.
+    NotOurs,
+    /// It runs, or is being started.
+    Running,
+    /// It was told to end.
+    Ending,
+    /// It does not run; when to start it, if at all.
+    Down(Option<Micros>),
+}
+
+/// Everything about one instance.
+#[derive(Debug)]
+struct Control {
+    duty: Duty,
+    pinned: bool,
+    process: Process,
+    /// Times of restarts within the limit's window.
+    restarts: VecDeque<Micros>,
+    /// When it lost its leg of which session, its own end left out.
+    losses: VecDeque<(Micros, usize)>,
+    /// A leg's hold time has expired and none has come up since.
+    silent: bool,
+    /// When the last verdict on it was told.
+    accused: Option<Micros>,
+    /// When its process started, until it votes.
+    started: Option<Micros>,
+    /// Candidates it had sent when it was last looked at, and since when it floods.
+    candidates: u64,
+    flood_since: Option<Micros>,
+    /// Thousandths of a processor and KiB, as last reported.
+    usage: Option<(u32, u64)>,
+    busy_since: Option<Micros>,
+    /// Its memory when it had caught up.
+    base_rss: Option<u64>,
+}
+
+/// See the module's comment.
+#[derive(Debug)]
+pub struct Controller {
+    list: Vec<Control>,
+    /// Since when an operator changes policy: no verdict kills.
+    change: Option<Micros>,
+    split_told: bool,
+    next_second: Micros,
+}
+
+impl Controller {
+    /// Everybody as configured.
+    pub fn new(config: &Config) -> Controller {
+        let control = |c: &crate::config::Instance| Control {
+            duty: match (c.observer, c.standby) {
+                (true, _) => Duty::Observer,
+                (_, Some(standby)) => Duty::Standby(standby),
+                _ => Duty::Voter,
+            },
+            pinned: false,
+            process: match (c.is_ours(), c.standby) {
+                (false, _) => Process::NotOurs,
+                (true, Some(Standby::Cold)) => Process::Down(None),
+                (true, _) => Process::Running,
+            },
+            restarts: VecDeque::new(),
+            losses: VecDeque::new(),
+            silent: false,
+            accused: None,
+            started: None,
+            candidates: 0,
+            flood_since: None,
+            usage: None,
+            busy_since: None,
+            base_rss: None,
+        };
+        Controller {
+            list: config.instances.iter().map(control).collect(),
+            change: None,
+            split_told: false,
+            next_second: 0,
+        }
+    }
+
+    /// What instance `i` is for.
+    pub fn duty(&self, i: usize) -> Duty {
+        self.list.get(i).map_or(Duty::Observer, |c| c.duty)
+    }
+
+    /// For virtctl: pinned, thousandths of a processor, KiB, restarts within the limit's window.
+    pub fn detail(&self, i: usize) -> (bool, Option<(u32, u64)>, usize) {
+        self.list.get(i).map_or((false, None, 0), |c| (c.pinned, c.usage, c.restarts.len()))
+    }
+
+    /// Since when an operator changes policy.
+    pub fn change_since(&self) -> Option<Micros> {
+        self.change
+    }
+
+    /// What the supervisor says.
+    pub fn process(&mut self, i: usize, news: ProcessNews, env: &mut Env, out: &mut Vec<Output>) {
+        let Some(c) = self.list.get_mut(i).filter(|c| c.process != Process::NotOurs) else { return };
+        match news {
+            ProcessNews::Started { .. } => {
+                c.process = Process::Running;
+                (c.started, c.usage, c.base_rss, c.busy_since) = (Some(env.now), None, None, None);
+            }
+            ProcessNews::Usage { cpu_permille, rss_kib } => {
+                c.usage = Some((cpu_permille, rss_kib));
+                if c.started.is_none() {
+                    // It has caught up: what it takes from here on is growth.
+                    c.base_rss.get_or_insert(rss_kib);
+                }
+                self.watch_usage(i, cpu_permille, rss_kib, env, out);
+            }
+            ProcessNews::Failed { text } => self.ended(i, true, &text, env, out),
+            ProcessNews::Ended { unasked, text } => self.ended(i, unasked, &text, env, out),
+        }
+    }
+
+    /// The processes of instance `i` are gone.
+    fn ended(&mut self, i: usize, unasked: bool, text: &str, env: &mut Env, out: &mut Vec<Output>) {
+        let Some(c) = self.list.get_mut(i) else { return };
+        let asked = !unasked || c.process == Process::Ending;
+        (c.usage, c.busy_since, c.started) = (None, None, None);
+        c.losses.clear();
+        match c.duty {
+            Duty::Disabled | Duty::Standby(Standby::Cold) => c.process = Process::Down(None),
+            _ if asked && matches!(c.process, Process::Down(_)) => {}
+            _ => {
+                if !asked && let Some(s) = env.instances.get_mut(i) {
+                    s.last_fault = Some(text.to_owned());
+                }
+                // Whoever falls is replaced where somebody waits, and goes to the end of the line.
+                let replaced = if asked { None } else { self.replace(i, env, out) };
+                match (replaced, self.duty(i)) {
+                    (Some(_), Duty::Standby(Standby::Cold)) => self.set_process(i, Process::Down(None)),
+                    _ => self.plan_restart(i, env, out),
+                }
+            }
+        }
+    }
+
+    fn set_process(&mut self, i: usize, process: Process) {
+        if let Some(c) = self.list.get_mut(i) {
+            c.process = process;
+        }
+    }
+
+    /// Restarts with a wait that doubles, up to a limit.
+    fn plan_restart(&mut self, i: usize, env: &Env, out: &mut Vec<Output>) {
+        let f = env.config.faults;
+        let now = env.now;
+        let Some(c) = self.list.get_mut(i) else { return };
+        let window = Micros::from(f.restart_limit_ms) * 1000;
+        c.restarts.retain(|at| now < at + window);
+        if c.restarts.len() >= (f.restart_limit as usize).min(MAX_PAST) {
+            c.process = Process::Down(None);
+            let name = env.name(i);
+            let text = format!(
+                "{name} has been restarted {} times within {} s and stays down; `virtctl instance restart {name}` tries again",
+                c.restarts.len(),
+                f.restart_limit_ms / 1000
+            );
+            return env.tell_about(out, "instance-given-up", Severity::Alarm, i, text);
+        }
+        let doubled = Micros::from(f.restart_min_ms) << c.restarts.len().min(20);
+        let wait = doubled.min(Micros::from(f.restart_max_ms)) * 1000;
+        c.restarts.push_back(now);
+        c.process = Process::Down(Some(now + wait));
+        let text = format!(
+            "{} is started again in {:.1} s (restart {} of at most {} within {} s)",
+            env.name(i),
+            wait as f64 / 1e6,
+            c.restarts.len(),
+            f.restart_limit,
+            f.restart_limit_ms / 1000
+        );
+        env.tell_about(out, "instance-restart", Severity::Info, i, text);
+    }
+
+    /// Looks at everything once; called with every tick.
+    pub fn tick(&mut self, env: &mut Env, sessions: &mut [Session], out: &mut Vec<Output>) {
+        env.standing = verdict::standing(sessions, self.list.len());
+        self.note_losses(env);
+        self.start_due(env, out);
+        if env.now >= self.next_second {
+            self.next_second = env.now + 1_000_000;
+            self.watch_floods(env, sessions, out);
+            self.tell_back(env, sessions, out);
+        }
+        self.judge(env, sessions, out);
+    }
+
+    /// When [`Controller::tick`] is wanted although no session asks for one.
+    pub fn deadline(&self) -> Option<Micros> {
+        let again = |c: &Control| if let Process::Down(at) = c.process { at } else { None };
+        self.list.iter().filter_map(again).min()
+    }
+
+    fn note_losses(&mut self, env: &mut Env) {
+        let now = env.now;
+        for (i, session, expired) in env.losses.drain(..) {
+            let Some(c) = self.list.get_mut(i).filter(|c| c.process != Process::Ending) else { continue };
+            c.silent |= expired;
+            if c.losses.len() < MAX_PAST {
+                c.losses.push_back((now, session));
+            }
+        }
+        let window = Micros::from(env.config.faults.leg_losses_ms) * 1000;
+        for (i, c) in self.list.iter_mut().enumerate() {
+            // One leg that stands shows that the others were no hang.
+            c.silent &= !env.standing.contains(i as u8);
+            c.losses.retain(|(at, _)| now < at + window);
+        }
+    }
+
+    /// Orders the starts whose time has come.
+    fn start_due(&mut self, env: &Env, out: &mut Vec<Output>) {
+        for (i, c) in self.list.iter_mut().enumerate() {
+            if let Process::Down(Some(at)) = c.process
+                && at <= env.now
+            {
+                c.process = Process::Running;
+                out.push(Output::Order { instance: InstanceId(i as u8), order: Order::Start });
+            }
+        }
+    }
+
+    /// Moves the vote of `i` to a standby, if one waits: a warm one that runs, else a cold one. `i` goes to the end of the line.
+    fn replace(&mut self, i: usize, env: &mut Env, out: &mut Vec<Output>) -> Option<usize> {
+        if self.duty(i) != Duty::Voter {
+            return None;
+        }
+        let waits = |want: Standby| {
+            let ready = |(n, c): &(usize, &Control)| match want {
+                Standby::Warm => env.instances.get(*n).is_some_and(|s| s.attached),
+                Standby::Cold => c.process == Process::Down(None),
+            };
+            self.list.iter().enumerate().filter(|(_, c)| c.duty == Duty::Standby(want)).find(ready).map(|(n, _)| n)
+        };
+        let (s, how) = waits(Standby::Warm)
+            .map(|s| (s, Standby::Warm))
+            .or_else(|| waits(Standby::Cold).map(|s| (s, Standby::Cold)))?;
+        self.set_duty(s, Duty::Voter, env);
+        self.set_duty(i, Duty::Standby(how), env);
+        env.master_line.push(s as u8);
+        env.master_line.push(i as u8);
+        if how == Standby::Cold {
+            self.set_process(s, Process::Running);
+            out.push(Output::Order { instance: InstanceId(s as u8), order: Order::Start });
+        }
+        let text =
+            format!("{} votes in the place of {}, which is now a {}", env.name(s), env.name(i), self.duty(i).name());
+        env.tell_about(out, "instance-promoted", Severity::Warning, s, text);
+        Some(s)
+    }
+
+    /// Gives an instance another duty; the electorates follow.
+    fn set_duty(&mut self, i: usize, duty: Duty, env: &mut Env) {
+        let Some(c) = self.list.get_mut(i) else { return };
+        c.duty = duty;
+        let n = i as u8;
+        env.voters.remove(n);
+        env.observers.remove(n);
+        env.master_line.retain(|m| *m != n);
+        match duty {
+            Duty::Voter => env.voters.insert(n),
+            // What a cold standby says while it is still being stopped is nobody's word.
+            Duty::Observer | Duty::Drained | Duty::Standby(Standby::Warm) => env.observers.insert(n),
+            Duty::Standby(Standby::Cold) | Duty::Disabled => {}
+        }
+        env.walk = true;
+    }
+
+    /// Says once that an instance that was started votes, and how long that took.
+    fn tell_back(&mut self, env: &Env, sessions: &[Session], out: &mut Vec<Output>) {
+        for (i, c) in self.list.iter_mut().enumerate() {
+            let Some(started) = c.started else { continue };
+            let there = sessions.iter().any(|s| s.up.is_some())
+                && sessions.iter().filter(|s| s.up.is_some() && s.knows(i)).all(|s| s.stands(i))
+                && sessions.iter().any(|s| s.stands(i));
+            if !there || env.unlevel.iter().any(|u| u.contains(i as u8)) {
+                continue;
+            }
+            c.started = None;
+            c.silent = false;
+            let seconds = (env.now - started) as f64 / 1e6;
+            let what = if c.duty == Duty::Voter { "votes" } else { "has caught up" };
+            let text = format!("{} {what}, {seconds:.1} s after its start", env.name(i));
+            env.tell_about(out, "instance-back", Severity::Info, i, text);
+        }
+    }
+}
+
+impl Env {
+    /// Tells the operator about one instance.
+    pub fn tell_about(&self, out: &mut Vec<Output>, kind: &'static str, severity: Severity, i: usize, text: String) {
+        out.push(Output::Event(Event::new(self.now, kind, severity, text).with_instance(self.name(i))));
+    }
+}

@@ -1,0 +1,199 @@
+//! What an operator does with instances, sessions and policy: `virtctl instance`, `session`, `change`.
+
+use super::{Controller, Duty, Process};
+use crate::config::Standby;
+use crate::core::env::Env;
+use crate::core::io::{InstanceId, Order, Output};
+use crate::core::session::Session;
+use crate::event::{Event, Severity};
+use serde_json::{Value, json};
+
+const INSTANCE_ACTIONS: &str = "restart, drain, disable, enable, promote, pin or unpin";
+const SESSION_ACTIONS: &str = "reset, shutdown or start";
+
+fn word<'v>(request: &'v Value, key: &str) -> &'v str {
+    request.get(key).and_then(Value::as_str).unwrap_or_default()
+}
+
+fn error(text: String) -> Value {
+    json!({ "error": text })
+}
+
+impl Controller {
+    /// Answers `{"command": "instance" | "session" | "change", …}` and does it.
+    pub fn command(
+        &mut self,
+        request: &Value,
+        env: &mut Env,
+        sessions: &mut [Session],
+        out: &mut Vec<Output>,
+    ) -> Value {
+        let done = match word(request, "command") {
+            "instance" => self.instance(word(request, "name"), word(request, "action"), env, out),
+            "session" => session(word(request, "peer"), word(request, "action"), env, sessions, out),
+            _ => self.change(word(request, "action"), env, out),
+        };
+        match done {
+            Ok(text) => json!({ "done": text }),
+            Err(text) => error(text),
+        }
+    }
+
+    fn instance(&mut self, name: &str, action: &str, env: &mut Env, out: &mut Vec<Output>) -> Result<String, String> {
+        let Some(i) = env.instances.iter().position(|s| s.name == name) else {
+            let known: Vec<&str> = env.instances.iter().map(|s| s.name.as_str()).collect();
+            return Err(format!("there is no instance {name:?}: expected {}", known.join(", ")));
+        };
+        let (duty, ours) = (self.duty(i), self.list.get(i).is_some_and(|c| c.process != Process::NotOurs));
+        let last = duty == Duty::Voter && env.voters.len() == 1;
+        let text = match action {
+            "restart" if !ours => return Err(format!("virtd did not start {name}: restart it where it was started")),
+            "restart" => {
+                self.restart(i, out);
+                format!("{name} is restarted")
+            }
+            "drain" | "disable" if last => {
+                return Err(format!("{name} is the last that votes: bring another one in first"));
+            }
+            "drain" => {
+                self.set_duty(i, Duty::Drained, env);
+                format!(
+                    "{name} does not vote any more; it is fed and compared. `virtctl instance enable {name}` gives its vote back"
+                )
+            }
+            "disable" => {
+                self.set_duty(i, Duty::Disabled, env);
+                if ours {
+                    self.end(i, Order::Stop, out);
+                }
+                let how = if ours { "it is being stopped" } else { "stop it where it was started" };
+                format!("{name} does not vote any more; {how}. `virtctl instance enable {name}` brings it back")
+            }
+            "enable" => self.enable(i, env, out),
+            "promote" => self.promote(i, env, out)?,
+            "pin" | "unpin" => {
+                if let Some(c) = self.list.get_mut(i) {
+                    c.pinned = action == "pin";
+                }
+                match action {
+                    "pin" => format!("no verdict ends {name} until it is unpinned"),
+                    _ => format!("{name} is not pinned any more"),
+                }
+            }
+            _ => return Err(format!("{action:?} is nothing to do with an instance: expected {INSTANCE_ACTIONS}")),
+        };
+        env.tell_about(out, "operator", Severity::Info, i, text.clone());
+        Ok(text)
+    }
+
+    fn end(&mut self, i: usize, order: Order, out: &mut Vec<Output>) {
+        let Some(c) = self.list.get_mut(i) else { return };
+        if !matches!(c.process, Process::Down(_)) {
+            c.process = Process::Ending;
+        } else {
+            c.process = Process::Down(None);
+        }
+        out.push(Output::Order { instance: InstanceId(i as u8), order });
+    }
+
+    fn restart(&mut self, i: usize, out: &mut Vec<Output>) {
+        let Some(c) = self.list.get_mut(i) else { return };
+        // Whoever asks for it has looked: the count begins anew.
+        c.restarts.clear();
+        c.accused = None;
+        match c.process {
+            Process::Down(_) => self.start(i, out),
+            _ => self.end(i, Order::Stop, out),
+        }
+    }
+
+    fn start(&mut self, i: usize, out: &mut Vec<Output>) {
+        self.set_process(i, Process::Running);
+        out.push(Output::Order { instance: InstanceId(i as u8), order: Order::Start });
+    }
+
+    /// What it was configured to be, and running.
+    fn enable(&mut self, i: usize, env: &mut Env, out: &mut Vec<Output>) -> String {
+        let name = env.name(i).to_owned();
+        let configured = env.config.instances.get(i).map_or((false, None), |c| (c.observer, c.standby));
+        let duty = match (self.duty(i), configured) {
+            (Duty::Drained | Duty::Disabled, (true, _)) => Duty::Observer,
+            (Duty::Drained | Duty::Disabled, (_, Some(standby))) => Duty::Standby(standby),
+            (Duty::Drained | Duty::Disabled, _) => Duty::Voter,
+            (as_it_is, _) => return format!("{name} is {}: nothing to do", as_it_is.name()),
+        };
+        self.set_duty(i, duty, env);
+        if duty == Duty::Voter {
+            env.master_line.push(i as u8);
+        }
+        let down = self.list.get(i).is_some_and(|c| matches!(c.process, Process::Down(_)));
+        if down && duty != Duty::Standby(Standby::Cold) {
+            self.restart(i, out);
+        }
+        format!("{name} is {} again", duty.name())
+    }
+
+    /// First in line; a standby or a drained one gets its vote with it.
+    fn promote(&mut self, i: usize, env: &mut Env, out: &mut Vec<Output>) -> Result<String, String> {
+        let name = env.name(i).to_owned();
+        if matches!(self.duty(i), Duty::Observer | Duty::Disabled) {
+            return Err(format!("{name} is {}: enable it, or configure it as a voter", self.duty(i).name()));
+        }
+        if self.list.get(i).is_some_and(|c| matches!(c.process, Process::Down(_))) {
+            self.start(i, out);
+        }
+        self.set_duty(i, Duty::Voter, env);
+        env.master_line.insert(0, i as u8);
+        Ok(format!("{name} votes and is first in line"))
+    }
+
+    fn change(&mut self, action: &str, env: &mut Env, out: &mut Vec<Output>) -> Result<String, String> {
+        let text = match (action, self.change) {
+            ("begin", Some(_)) => return Err("a change is under way already: `virtctl change commit` ends it".into()),
+            ("begin", None) => {
+                self.change = Some(env.now);
+                "no verdict ends an instance until `virtctl change commit`".to_owned()
+            }
+            ("commit", None) => return Err("no change is under way".into()),
+            ("commit", Some(since)) => {
+                self.change = None;
+                // What differed while the policy did counts from now.
+                let now = env.now_ms();
+                env.instances.iter_mut().for_each(|s| s.account.restart(now));
+                format!("verdicts count again after {} s", (env.now - since) / 1_000_000)
+            }
+            _ => return Err(format!("{action:?} is nothing to do with a change: expected begin or commit")),
+        };
+        out.push(Output::Event(Event::new(env.now, "operator", Severity::Info, text.clone())));
+        Ok(text)
+    }
+}
+
+fn session(
+    peer: &str,
+    action: &str,
+    env: &mut Env,
+    sessions: &mut [Session],
+    out: &mut Vec<Output>,
+) -> Result<String, String> {
+    let Some(s) = sessions.iter_mut().find(|s| s.peer.ip().to_string() == peer) else {
+        return Err(format!("no session with {peer:?} is known: `virtctl sessions` lists them"));
+    };
+    let text = match action {
+        "reset" => {
+            s.operator_end(4, false, env, out);
+            format!("the session with {peer} is reset")
+        }
+        "shutdown" => {
+            s.operator_end(2, true, env, out);
+            format!("the session with {peer} is shut down; `virtctl session {peer} start` lets it come back")
+        }
+        "start" => {
+            s.operator_start();
+            format!("the session with {peer} may come back")
+        }
+        _ => return Err(format!("{action:?} is nothing to do with a session: expected {SESSION_ACTIONS}")),
+    };
+    env.tell(out, "operator", Severity::Info, &s.peer.clone(), text.clone());
+    Ok(text)
+}

@@ -1,0 +1,285 @@
+//! When an instance is found faulty, and what follows.
+//!
+//! | found | rule |
+//! |---|---|
+//! | wrong | it dissents on `min_keys` keys or more and has dissented for the fault threshold; or on any key for `one_key_s` |
+//! | silent | a leg's hold time expired and it has no other leg left |
+//! | absent | it runs, and has been without a session it once had for the fault threshold |
+//! | flapping | it lost `leg_losses` legs within `leg_losses_s` |
+//! | flooding | it sends ten times what any other does, and more than 10,000 routes a second, for ten seconds |
+//! | large | its memory is beyond `memory_mib` |
+//!
+//! Nobody is accused of dissent while the majority itself is in doubt (paper, footnote 6), and nobody is killed while an operator
+//! changes policy.
+
+use super::{Control, Controller, Duty, Process};
+use crate::config::FaultAction;
+use crate::core::env::Env;
+use crate::core::io::{InstanceId, Micros, Order, Output};
+use crate::core::session::Session;
+use crate::event::{Event, Said, Severity};
+use voter::{FaultAccount, Members, majority_split};
+use wire::bgp::Prefix;
+
+/// Routes a second below which nobody floods.
+const FLOOD_RATE: u64 = 10_000;
+/// How many times what any other sends.
+const FLOOD_RATIO: u64 = 10;
+/// For how long.
+const FLOOD_US: Micros = 10_000_000;
+/// Growth of memory below which nothing is made of it, KiB.
+const SMALL_KIB: u64 = 65_536;
+/// Keys named in a verdict.
+const KEYS_NAMED: usize = 5;
+
+/// Why an instance is found faulty.
+struct Charge {
+    why: String,
+    /// A key that shows it, with what everybody says.
+    key: Option<(Prefix, Vec<Said>)>,
+    /// What it says cannot be trusted, or it says nothing: to be killed even where it is the last.
+    useless: bool,
+}
+
+impl Charge {
+    fn new(why: String) -> Charge {
+        Charge { why, key: None, useless: false }
+    }
+}
+
+impl Controller {
+    /// Passes verdicts on everybody.
+    pub(super) fn judge(&mut self, env: &mut Env, sessions: &mut [Session], out: &mut Vec<Output>) {
+        let f = env.config.faults;
+        let accounts: Vec<FaultAccount> = env.instances.iter().map(|s| s.account).collect();
+        let split = majority_split(&accounts, env.voters, f.min_keys, env.without_quorum, f.split_keys);
+        if split && !self.split_told {
+            let text = format!(
+                "the majority itself is in doubt ({} prefixes without one): nobody is accused; compare the instances' configurations",
+                env.without_quorum
+            );
+            out.push(Output::Event(Event::new(env.now, "majority-split", Severity::Alarm, text)));
+        }
+        self.split_told = split;
+        for i in 0..self.list.len() {
+            let Some(c) = self.list.get(i) else { continue };
+            let told_lately = c.accused.is_some_and(|at| env.now < at + threshold(env));
+            if c.process == Process::Ending || matches!(c.process, Process::Down(_)) || told_lately {
+                continue;
+            }
+            let dissents = if split || self.change.is_some() { None } else { wrong(i, env, sessions) };
+            let charge = dissents.or_else(|| silent(c, i, env, sessions)).or_else(|| absent(i, env, sessions));
+            if let Some(charge) = charge.or_else(|| flapping(c, env, sessions)) {
+                self.condemn(i, charge, env, out);
+            }
+        }
+    }
+
+    /// Tells the verdict and carries it out where that is allowed.
+    fn condemn(&mut self, i: usize, charge: Charge, env: &mut Env, out: &mut Vec<Output>) {
+        let (refusal, name) = (self.spared(i, &charge, env), env.name(i).to_owned());
+        let Some(c) = self.list.get_mut(i) else { return };
+        c.accused = Some(env.now);
+        c.losses.clear();
+        c.silent = false;
+        if let Some(s) = env.instances.get_mut(i) {
+            s.last_fault = Some(charge.why.clone());
+        }
+        let done = refusal.as_deref().unwrap_or("it is killed and started again");
+        let severity = if refusal.is_some() { Severity::Alarm } else { Severity::Warning };
+        let mut event = Event::new(env.now, "instance-faulty", severity, format!("{name} {}; {done}", charge.why));
+        event.instance = Some(name);
+        if let Some((prefix, said)) = charge.key {
+            (event.prefix, event.said) = (Some(prefix), said);
+        }
+        out.push(Output::Event(event));
+        if refusal.is_none() {
+            self.kill(i, env, out);
+        }
+    }
+
+    /// Ends an instance at once; a standby votes in its place, and it comes back by itself.
+    pub(super) fn kill(&mut self, i: usize, env: &mut Env, out: &mut Vec<Output>) {
+        out.push(Output::Order { instance: InstanceId(i as u8), order: Order::Kill });
+        if let Some(c) = self.list.get_mut(i) {
+            c.process = Process::Ending;
+        }
+        if self.replace(i, env, out).is_none() && self.duty(i) == Duty::Voter {
+            // The next in line is master from now on, and stays so when this one comes back.
+            env.master_line.retain(|m| usize::from(*m) != i);
+            env.master_line.push(i as u8);
+            env.walk = true;
+        }
+    }
+
+    /// Why an instance is left alone although it is faulty.
+    fn spared(&self, i: usize, charge: &Charge, env: &Env) -> Option<String> {
+        let c = self.list.get(i)?;
+        let others = env.voters.iter().filter(|v| usize::from(*v) != i && env.votes_somewhere(*v)).count();
+        Some(match c.duty {
+            Duty::Observer | Duty::Drained => format!("it is {}, so nothing is done", article(c.duty.name())),
+            _ if env.config.faults.action == FaultAction::Report => "reported only (faults.action)".to_owned(),
+            _ if c.pinned => "it is pinned, so nothing is done".to_owned(),
+            _ if self.change.is_some() => "policy is being changed, so nothing is done".to_owned(),
+            _ if c.process == Process::NotOurs => {
+                "virtd did not start it and cannot restart it: do that; what it says wrongly is outvoted meanwhile"
+                    .to_owned()
+            }
+            Duty::Voter if others == 0 && !charge.useless => {
+                "it is the last one that votes, so it is left running".to_owned()
+            }
+            _ => return None,
+        })
+    }
+
+    /// Processor and memory of an instance: an anomaly raises suspicion before the output is wrong (papers/002 section 5.3.1).
+    pub(super) fn watch_usage(
+        &mut self,
+        i: usize,
+        cpu_permille: u32,
+        rss_kib: u64,
+        env: &mut Env,
+        out: &mut Vec<Output>,
+    ) {
+        let f = env.config.faults;
+        let name = env.name(i).to_owned();
+        let Some(c) = self.list.get_mut(i) else { return };
+        if cpu_permille >= f.cpu_percent * 10 {
+            let since = *c.busy_since.get_or_insert(env.now);
+            let limit = Micros::from(f.cpu_ms) * 1000;
+            if since != Micros::MAX && env.now >= since + limit {
+                let text = format!("{name} has used {} % of a processor for {} s", cpu_permille / 10, f.cpu_ms / 1000);
+                env.tell_about(out, "instance-suspect", Severity::Warning, i, text);
+                c.busy_since = Some(Micros::MAX); // told; until it rests
+            }
+        } else {
+            c.busy_since = None;
+        }
+        if let Some(base) = c.base_rss
+            && rss_kib > 2 * base
+            && rss_kib > base + SMALL_KIB
+        {
+            let text = format!("{name} has grown from {} to {} MiB since it caught up", base / 1024, rss_kib / 1024);
+            c.base_rss = Some(rss_kib);
+            env.tell_about(out, "instance-suspect", Severity::Warning, i, text);
+        }
+        if let Some(limit) = f.memory_mib
+            && rss_kib > u64::from(limit) * 1024
+            && c.process == Process::Running
+            && c.accused.is_none_or(|at| env.now >= at + threshold(env))
+        {
+            let why = format!("uses {} MiB of memory, more than faults.memory_mib = {limit}", rss_kib / 1024);
+            self.condemn(i, Charge::new(why), env, out);
+        }
+    }
+
+    /// Looks for an instance that sends far more than all others; called once a second.
+    pub(super) fn watch_floods(&mut self, env: &mut Env, _sessions: &[Session], out: &mut Vec<Output>) {
+        let now = env.now;
+        let counts: Vec<u64> = env.instances.iter().map(|s| s.candidates).collect();
+        let rates: Vec<u64> =
+            self.list.iter_mut().zip(&counts).map(|(c, n)| n - std::mem::replace(&mut c.candidates, *n)).collect();
+        for i in 0..self.list.len() {
+            let rate = rates.get(i).copied().unwrap_or(0);
+            let others = rates.iter().enumerate().filter(|(n, _)| *n != i).map(|(_, r)| *r).max();
+            let Some(c) = self.list.get_mut(i) else { continue };
+            // Alone there is nobody to compare with.
+            let floods = rate > FLOOD_RATE && others.is_some_and(|o| rate > FLOOD_RATIO * o);
+            if !floods {
+                c.flood_since = None;
+                continue;
+            }
+            if now < *c.flood_since.get_or_insert(now) + FLOOD_US {
+                continue;
+            }
+            c.flood_since = None;
+            let why =
+                format!("sends {rate} routes a second, more than {FLOOD_RATIO} times what any other instance does");
+            self.condemn(i, Charge::new(why), env, out);
+        }
+    }
+}
+
+fn threshold(env: &Env) -> Micros {
+    Micros::from(env.config.timers.fault_threshold_ms) * 1000
+}
+
+fn article(word: &str) -> String {
+    let vowel = word.starts_with(['a', 'e', 'i', 'o', 'u']);
+    if word == "drained" { word.to_owned() } else { format!("{} {word}", if vowel { "an" } else { "a" }) }
+}
+
+/// Wrong contents, or a message missing: not with a steady majority for too long.
+fn wrong(i: usize, env: &Env, sessions: &[Session]) -> Option<Charge> {
+    let f = env.config.faults;
+    let account = env.instances.get(i)?.account;
+    let now = env.now_ms();
+    let many = account.exceeds(u64::from(env.config.timers.fault_threshold_ms), f.min_keys, now);
+    if !many && !account.exceeds(u64::from(f.one_key_ms), 1, now) {
+        return None;
+    }
+    let keys: Vec<(Prefix, Vec<Said>)> =
+        sessions.iter().flat_map(|s| s.dissenting(i, env).take(KEYS_NAMED)).take(KEYS_NAMED).collect();
+    let named: Vec<String> = keys.iter().map(|(p, _)| p.to_string()).collect();
+    let since = (now - account.since().unwrap_or(now)) / 1000;
+    let why = format!(
+        "has not been with the majority for {since} s, now on {} prefixes ({}{})",
+        account.keys(),
+        named.join(", "),
+        if account.keys() as usize > named.len() { ", …" } else { "" }
+    );
+    Some(Charge { why, key: keys.into_iter().next(), useless: false })
+}
+
+/// A hang: no leg is left, and one went because nothing came from the instance.
+fn silent(c: &Control, i: usize, env: &Env, sessions: &[Session]) -> Option<Charge> {
+    let attached = env.instances.get(i)?.attached;
+    if !c.silent || !attached || sessions.iter().any(|s| s.stands(i)) {
+        return None;
+    }
+    let hold_s = env.config.timers.leg_hold_s;
+    Some(Charge { useless: true, ..Charge::new(format!("hangs: nothing has come from it for {hold_s} s")) })
+}
+
+/// A session it once took part in goes on without it.
+fn absent(i: usize, env: &Env, sessions: &[Session]) -> Option<Charge> {
+    if !env.instances.get(i)?.attached {
+        return None;
+    }
+    let (session, since) = sessions.iter().find_map(|s| {
+        let since = s.gone_since(i)?;
+        (env.now >= since + threshold(env)).then_some((s, since))
+    })?;
+    let why =
+        format!("has been without its session with {} for {} s", session.peer.ip(), (env.now - since) / 1_000_000);
+    Some(Charge::new(why))
+}
+
+/// The same leg, lost again and again.
+fn flapping(c: &Control, env: &Env, sessions: &[Session]) -> Option<Charge> {
+    let f = env.config.faults;
+    let limit = f.leg_losses.max(1) as usize;
+    if c.losses.len() < limit {
+        return None;
+    }
+    let times = |session: usize| c.losses.iter().filter(|(_, s)| *s == session).count();
+    let session = c.losses.iter().map(|(_, s)| *s).find(|s| times(*s) >= limit)?;
+    let peer = sessions.get(session)?.peer.ip();
+    Some(Charge::new(format!(
+        "has lost its session with {peer} {} times within {} s",
+        times(session),
+        f.leg_losses_ms / 1000
+    )))
+}
+
+impl Env {
+    /// Whether instance `i` has a vote on some session now.
+    pub(super) fn votes_somewhere(&self, i: u8) -> bool {
+        self.standing.contains(i) && !self.unlevel.iter().all(|u| u.contains(i))
+    }
+}
+
+/// The instances that have an established leg on some session.
+pub(super) fn standing(sessions: &[Session], n: usize) -> Members {
+    (0..n as u8).filter(|i| sessions.iter().any(|s| s.stands(usize::from(*i)))).collect()
+}

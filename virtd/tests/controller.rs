@@ -1,0 +1,357 @@
+//! Verdicts on instances, restarts, standbys and an operator's commands, under the virtual clock.
+
+mod sim;
+
+use serde_json::json;
+use sim::{Sim, config, prefix};
+use virtd::config::{Config, Standby, Strategy};
+use virtd::core::io::{Input, InstanceId, Order, ProcessNews};
+
+const SECOND: u64 = 1_000_000;
+/// More prefixes than `min_keys`.
+const MANY: usize = 20;
+
+fn prefixes() -> Vec<String> {
+    (0..MANY).map(|n| format!("198.51.{n}.0/24")).collect()
+}
+
+/// Instances that virtd starts, with short thresholds.
+fn supervised(n: usize, strategy: Strategy) -> Config {
+    let mut c = config(n, strategy);
+    c.instances.iter_mut().for_each(|i| i.command = vec!["/bin/daemon".to_owned()]);
+    c.timers.fault_threshold_ms = 20_000;
+    c.faults.one_key_ms = 100_000;
+    c
+}
+
+/// Both peers up, peer 1's table everywhere.
+fn running(config: &Config) -> Sim {
+    let mut sim = Sim::new(config);
+    for i in 0..config.instances.len() {
+        news(&mut sim, i, ProcessNews::Started { pid: 100 + i as u32 });
+    }
+    sim.connect_peer(1);
+    sim.connect_peer(2);
+    sim.run(SECOND);
+    let list = prefixes();
+    sim.announce(1, &list.iter().map(String::as_str).collect::<Vec<_>>(), &[64501]);
+    sim.run(5 * SECOND);
+    assert_eq!(sim.table(2).len(), MANY);
+    sim
+}
+
+fn news(sim: &mut Sim, i: usize, news: ProcessNews) {
+    sim.input(Input::Process { instance: InstanceId(i as u8), news });
+}
+
+/// Instance `i` lies about so many prefixes from the next announcement on.
+fn lie(sim: &mut Sim, i: usize, about: usize) {
+    for p in prefixes().iter().take(about) {
+        sim.instances[i].fault.lies_about.insert(prefix(p));
+    }
+    let list = prefixes();
+    sim.announce(1, &list.iter().map(String::as_str).collect::<Vec<_>>(), &[64501, 64999]);
+}
+
+/// What the supervisor does with an order, at once.
+fn obey(sim: &mut Sim) -> Vec<(u8, Order)> {
+    let orders = std::mem::take(&mut sim.orders);
+    for (i, order) in orders.clone() {
+        let i = usize::from(i);
+        match order {
+            Order::Start => {
+                news(sim, i, ProcessNews::Started { pid: 200 + i as u32 });
+                sim.start_instance(i);
+            }
+            Order::Stop | Order::Kill => {
+                sim.kill_instance(i);
+                news(sim, i, ProcessNews::Ended { unasked: false, text: "killed".into() });
+            }
+        }
+    }
+    orders
+}
+
+/// Lets time pass with a supervisor that obeys; returns all orders.
+fn supervise(sim: &mut Sim, seconds: u64) -> Vec<(u8, Order)> {
+    let mut all = Vec::new();
+    for _ in 0..seconds * 10 {
+        sim.run(SECOND / 10);
+        all.extend(obey(sim));
+    }
+    all
+}
+
+fn said(sim: &Sim, kind: &str) -> Vec<(Option<String>, String)> {
+    sim.events_of(kind).into_iter().map(|e| (e.instance.clone(), e.text.clone())).collect()
+}
+
+#[test]
+fn wrong_on_many_prefixes_for_the_threshold_is_killed_and_comes_back() {
+    for strategy in [Strategy::WaitForConsensus, Strategy::ContinuousMajority, Strategy::MasterSlave, Strategy::FirstK]
+    {
+        let mut sim = running(&supervised(3, strategy));
+        lie(&mut sim, 2, MANY);
+        assert_eq!(supervise(&mut sim, 15), [], "{strategy:?}: not before the threshold");
+        let orders = supervise(&mut sim, 60);
+        assert_eq!(orders, [(2, Order::Kill), (2, Order::Start)], "{strategy:?}");
+        let verdicts = sim.events_of("instance-faulty");
+        assert_eq!(verdicts.len(), 1);
+        assert_eq!(verdicts[0].instance.as_deref(), Some("i2"));
+        assert_eq!(verdicts[0].said.len(), 3, "what every instance said stands in the verdict");
+        assert!(verdicts[0].text.contains("20 prefixes"), "{}", verdicts[0].text);
+        assert_eq!(said(&sim, "instance-back").iter().filter(|(i, _)| i.as_deref() == Some("i2")).count(), 2);
+        assert!(sim.table(2).values().all(|(_, med)| med.is_none()) && sim.no_reset());
+        let instances = sim.query(json!({"command": "instances"}));
+        assert_eq!(instances["instances"][2]["state"], "voting");
+        assert_eq!(instances["instances"][2]["dissents_now"], 0);
+    }
+}
+
+#[test]
+fn one_prefix_counts_after_much_longer() {
+    let mut sim = running(&supervised(3, Strategy::WaitForConsensus));
+    lie(&mut sim, 1, 1);
+    assert_eq!(supervise(&mut sim, 90), []);
+    assert_eq!(sim.events_of("disagreement").len(), 1);
+    assert_eq!(supervise(&mut sim, 30).first(), Some(&(1, Order::Kill)));
+}
+
+#[test]
+fn nobody_is_accused_while_the_majority_is_in_doubt() {
+    let mut config = supervised(4, Strategy::WaitForConsensus);
+    config.faults.split_keys = 10;
+    let mut sim = running(&config);
+    // Two against two: no majority on any of them.
+    for p in prefixes() {
+        sim.instances[0].fault.lies_about.insert(prefix(&p));
+        sim.instances[1].fault.lies_about.insert(prefix(&p));
+    }
+    lie(&mut sim, 0, MANY);
+    assert_eq!(supervise(&mut sim, 200), []);
+    assert_eq!(sim.events_of("majority-split").len(), 1);
+    let status = sim.query(json!({"command": "status"}));
+    assert_eq!(status["without_quorum"], MANY);
+    // They agree again: nothing is left over.
+    sim.instances.iter_mut().for_each(|i| i.fault.lies_about.clear());
+    lie(&mut sim, 0, 0);
+    let list = prefixes();
+    sim.announce(1, &list.iter().map(String::as_str).collect::<Vec<_>>(), &[64501]);
+    supervise(&mut sim, 10);
+    assert_eq!(sim.query(json!({"command": "status"}))["without_quorum"], 0);
+}
+
+#[test]
+fn while_policy_changes_nobody_is_killed() {
+    let mut sim = running(&supervised(3, Strategy::WaitForConsensus));
+    assert!(sim.query(json!({"command": "change", "action": "begin"}))["done"].is_string());
+    assert!(sim.query(json!({"command": "change", "action": "begin"}))["error"].is_string());
+    lie(&mut sim, 2, MANY);
+    assert_eq!(supervise(&mut sim, 200), []);
+    assert!(!sim.events_of("disagreement").is_empty(), "it is shown all the same");
+    sim.query(json!({"command": "change", "action": "commit"}));
+    assert_eq!(supervise(&mut sim, 15), [], "the threshold begins anew");
+    assert_eq!(supervise(&mut sim, 15).first(), Some(&(2, Order::Kill)));
+}
+
+#[test]
+fn a_warm_standby_votes_in_the_place_of_the_fallen_at_once() {
+    let mut config = supervised(4, Strategy::WaitForConsensus);
+    config.instances[3].standby = Some(Standby::Warm);
+    let mut sim = running(&config);
+    assert_eq!(sim.query(json!({"command": "instances"}))["instances"][3]["role"], "warm-standby");
+    sim.kill_instance(0);
+    news(&mut sim, 0, ProcessNews::Ended { unasked: true, text: "was ended by SIGSEGV".into() });
+    let instances = sim.query(json!({"command": "instances"}));
+    assert_eq!(
+        (&instances["instances"][3]["state"], &instances["instances"][0]["role"]),
+        (&json!("voting"), &json!("warm-standby"))
+    );
+    assert_eq!(supervise(&mut sim, 30), [(0, Order::Start)]);
+    assert_eq!(sim.query(json!({"command": "instances"}))["instances"][0]["state"], "standby");
+    // Its vote counts: two old ones and the new one, one of which lies.
+    lie(&mut sim, 1, MANY);
+    sim.run(3 * SECOND);
+    assert!(sim.table(2).values().all(|(path, med)| med.is_none() && path.len() == 3));
+    assert!(sim.no_reset());
+}
+
+#[test]
+fn a_cold_standby_is_started_when_it_is_needed() {
+    let mut config = supervised(4, Strategy::WaitForConsensus);
+    config.instances[3].standby = Some(Standby::Cold);
+    let mut sim = Sim::new(&config);
+    sim.kill_instance(3);
+    (0..3).for_each(|i| news(&mut sim, i, ProcessNews::Started { pid: 100 }));
+    sim.connect_peer(1);
+    sim.connect_peer(2);
+    sim.run(SECOND);
+    let list = prefixes();
+    sim.announce(1, &list.iter().map(String::as_str).collect::<Vec<_>>(), &[64501]);
+    assert_eq!(supervise(&mut sim, 10), []);
+    lie(&mut sim, 2, MANY);
+    let orders = supervise(&mut sim, 60);
+    assert_eq!(orders, [(2, Order::Kill), (3, Order::Start)], "the fallen one is the cold standby now and stays down");
+    let instances = sim.query(json!({"command": "instances"}));
+    assert_eq!(
+        (&instances["instances"][3]["state"], &instances["instances"][2]["role"]),
+        (&json!("voting"), &json!("standby"))
+    );
+    assert!(sim.no_reset());
+}
+
+#[test]
+fn a_hang_is_found_by_silence_and_killed() {
+    let mut sim = running(&supervised(3, Strategy::MasterSlave));
+    sim.instances[0].fault.mute = true;
+    let orders = supervise(&mut sim, 40);
+    assert_eq!(orders, [(0, Order::Kill), (0, Order::Start)]);
+    assert!(said(&sim, "instance-faulty")[0].1.contains("hangs"));
+    assert!(sim.no_reset());
+    assert_eq!(sim.table(2).len(), MANY);
+}
+
+#[test]
+fn crash_after_crash_ends_with_a_word_to_the_operator() {
+    let mut config = supervised(3, Strategy::WaitForConsensus);
+    config.faults.restart_limit = 3;
+    let mut sim = running(&config);
+    let mut starts = 0;
+    sim.kill_instance(1);
+    news(&mut sim, 1, ProcessNews::Ended { unasked: true, text: "was ended by SIGABRT".into() });
+    for _ in 0..400 {
+        sim.run(SECOND / 10);
+        let orders = std::mem::take(&mut sim.orders);
+        for (i, order) in orders {
+            assert_eq!((i, order), (1, Order::Start));
+            starts += 1;
+            news(&mut sim, 1, ProcessNews::Ended { unasked: true, text: "was ended by SIGABRT".into() });
+        }
+    }
+    assert_eq!(starts, 3);
+    assert_eq!(sim.events_of("instance-given-up").len(), 1);
+    sim.query(json!({"command": "instance", "name": "i1", "action": "restart"}));
+    assert_eq!(obey(&mut sim), [(1, Order::Start)]);
+    supervise(&mut sim, 20);
+    assert_eq!(sim.query(json!({"command": "instances"}))["instances"][1]["state"], "voting");
+    assert!(sim.no_reset());
+}
+
+#[test]
+fn an_instance_of_somebody_elses_is_only_reported() {
+    let mut config = supervised(3, Strategy::WaitForConsensus);
+    config.instances[2].command.clear();
+    let mut sim = running(&config);
+    lie(&mut sim, 2, MANY);
+    assert_eq!(supervise(&mut sim, 30), []);
+    let verdicts = said(&sim, "instance-faulty");
+    assert_eq!(verdicts.len(), 1, "and not again with every tick");
+    assert!(verdicts[0].1.contains("virtd did not start it"), "{}", verdicts[0].1);
+}
+
+#[test]
+fn a_session_lost_for_good_and_one_that_flaps() {
+    // One session stays away.
+    let mut sim = running(&supervised(3, Strategy::WaitForConsensus));
+    sim.instances[1].listening = false;
+    sim.leg_sends(1, 2, &wire::bgp::Notification::new(6, 4).encode());
+    sim.run(SECOND);
+    // Cease 6/4 is an operator's wish: no fault.
+    assert_eq!(supervise(&mut sim, 60), []);
+    let mut sim = running(&supervised(3, Strategy::WaitForConsensus));
+    sim.instances[1].listening = false;
+    sim.leg_sends(1, 2, &wire::bgp::Notification::new(6, 0).encode());
+    let orders = supervise(&mut sim, 60);
+    assert_eq!(orders.first(), Some(&(1, Order::Kill)));
+    assert!(said(&sim, "instance-faulty")[0].1.contains("without its session"), "{:?}", said(&sim, "instance-faulty"));
+    // One comes and goes.
+    let mut config = supervised(3, Strategy::WaitForConsensus);
+    config.faults.leg_losses = 3;
+    let mut sim = running(&config);
+    let mut orders = Vec::new();
+    for _ in 0..10 {
+        sim.leg_sends(1, 2, &wire::bgp::Notification::new(5, 0).encode());
+        orders.extend(supervise(&mut sim, 5));
+    }
+    assert_eq!(orders.first(), Some(&(1, Order::Kill)));
+    assert!(said(&sim, "instance-faulty")[0].1.contains("times within"), "{:?}", said(&sim, "instance-faulty"));
+    assert!(sim.no_reset());
+}
+
+#[test]
+fn memory_beyond_its_limit_and_processor_time_that_never_rests() {
+    let mut config = supervised(3, Strategy::WaitForConsensus);
+    config.faults.memory_mib = Some(512);
+    let mut sim = running(&config);
+    for second in 0..70 {
+        sim.run(SECOND);
+        for i in 0..3 {
+            let cpu_permille = if i == 1 { 990 } else { 10 };
+            let rss_kib = if i == 2 { 100_000 + 4_000 * second } else { 100_000 };
+            news(&mut sim, i, ProcessNews::Usage { cpu_permille, rss_kib });
+        }
+    }
+    let suspects = said(&sim, "instance-suspect");
+    assert!(suspects.iter().any(|(i, t)| i.as_deref() == Some("i1") && t.contains("99 %")), "{suspects:?}");
+    assert_eq!(suspects.iter().filter(|(i, _)| i.as_deref() == Some("i1")).count(), 1);
+    assert!(suspects.iter().any(|(i, t)| i.as_deref() == Some("i2") && t.contains("grown")), "{suspects:?}");
+    assert_eq!(sim.orders, []);
+    news(&mut sim, 2, ProcessNews::Usage { cpu_permille: 10, rss_kib: 600_000 });
+    assert_eq!(sim.orders, [(2, Order::Kill)]);
+}
+
+#[test]
+fn an_operators_hand() {
+    let mut sim = running(&supervised(3, Strategy::MasterSlave));
+    let act = |sim: &mut Sim, name: &str, action: &str| {
+        sim.query(json!({"command": "instance", "name": name, "action": action}))
+    };
+    assert!(act(&mut sim, "nobody", "drain")["error"].as_str().is_some_and(|e| e.contains("i0, i1, i2")));
+    assert!(act(&mut sim, "i0", "fly")["error"].as_str().is_some_and(|e| e.contains("restart")));
+    act(&mut sim, "i0", "drain");
+    assert_eq!(sim.query(json!({"command": "instances"}))["instances"][0]["state"], "drained");
+    lie(&mut sim, 0, MANY);
+    sim.run(5 * SECOND);
+    assert!(sim.table(2).values().all(|(path, med)| med.is_none() && path.len() == 3), "the next in line is master");
+    assert_eq!(supervise(&mut sim, 60), [], "a drained one is not killed");
+    act(&mut sim, "i0", "disable");
+    assert_eq!(obey(&mut sim), [(0, Order::Stop)]);
+    assert_eq!(supervise(&mut sim, 10), [], "and stays down");
+    sim.instances[0].fault = sim::Fault::default();
+    act(&mut sim, "i0", "enable");
+    assert_eq!(obey(&mut sim), [(0, Order::Start)]);
+    supervise(&mut sim, 20);
+    assert_eq!(sim.query(json!({"command": "instances"}))["instances"][0]["state"], "voting");
+    act(&mut sim, "i1", "pin");
+    lie(&mut sim, 1, MANY);
+    assert_eq!(supervise(&mut sim, 60), [], "a pinned one is not killed");
+    assert!(said(&sim, "instance-faulty").last().is_some_and(|(_, t)| t.contains("pinned")));
+    act(&mut sim, "i1", "unpin");
+    assert_eq!(supervise(&mut sim, 60).first(), Some(&(1, Order::Kill)));
+    assert!(sim.no_reset());
+    // The last that votes stays.
+    let mut sim = running(&supervised(1, Strategy::WaitForConsensus));
+    assert!(act(&mut sim, "i0", "drain")["error"].is_string());
+}
+
+#[test]
+fn sessions_end_and_come_back_at_an_operators_word() {
+    let mut sim = running(&supervised(3, Strategy::WaitForConsensus));
+    let act =
+        |sim: &mut Sim, action: &str| sim.query(json!({"command": "session", "peer": "192.0.2.2", "action": action}));
+    assert!(act(&mut sim, "reset")["done"].is_string());
+    assert_eq!(sim.peers[&2].notifications.last().map(|n| (n.code, n.subcode)), Some((6, 4)));
+    sim.connect_peer(2);
+    sim.run(5 * SECOND);
+    assert_eq!(sim.table(2).len(), MANY);
+    act(&mut sim, "shutdown");
+    assert_eq!(sim.peers[&2].notifications.last().map(|n| (n.code, n.subcode)), Some((6, 2)));
+    sim.connect_peer(2);
+    sim.run(5 * SECOND);
+    assert!(!sim.peers[&2].established);
+    act(&mut sim, "start");
+    sim.connect_peer(2);
+    sim.run(5 * SECOND);
+    assert_eq!(sim.table(2).len(), MANY);
+    assert_eq!(supervise(&mut sim, 60), [], "an operator's doing is nobody's fault");
+}
