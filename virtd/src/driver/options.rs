@@ -156,6 +156,29 @@ pub fn same_value(level: i32, option: i32, a: &[u8], b: &[u8]) -> bool {
     a.get(..trimmed(a)) == b.get(..trimmed(b))
 }
 
+/// A TTL that is sent. Daemons differ in it by nature (towards a neighbour on the link BIRD sends 255, FRR and OpenBGPD 1), and a peer
+/// with TTL security (RFC 5082) needs 255: so the largest stands, and nobody is told. What is demanded of the peer (IP_MINTTL) is a
+/// matter of configuration and compared like everything else.
+fn hops(level: i32, option: i32, value: &[u8]) -> Option<i32> {
+    let ttl =
+        matches!((level, option), (libc::IPPROTO_IP, libc::IP_TTL) | (libc::IPPROTO_IPV6, libc::IPV6_UNICAST_HOPS));
+    match value {
+        [n] if ttl => Some(i32::from(*n)),
+        _ if ttl => array(value, 0).map(i32::from_ne_bytes),
+        _ => None,
+    }
+}
+
+/// A value as a person may read it: a number. Keys are nobody's business.
+pub fn shown(level: i32, option: i32, value: &[u8]) -> String {
+    match value {
+        _ if is_key(level, option) => String::new(),
+        [n] => format!(" to {n}"),
+        [a, b, c, d] => format!(" to {}", i32::from_ne_bytes([*a, *b, *c, *d])),
+        _ => String::new(),
+    }
+}
+
 /// What is set by an option: for keys, one thing for each peer.
 fn same_thing(a: (i32, i32, &[u8]), b: (i32, i32, &[u8])) -> bool {
     match (is_key(a.0, a.1), is_key(b.0, b.1)) {
@@ -238,6 +261,14 @@ impl Agreed {
             h.by |= me;
             return Outcome::Same;
         }
+        if let (Some(held), Some(wish)) = (hops(level, option, &h.value), hops(level, option, value)) {
+            h.by |= me;
+            if wish <= held {
+                return Outcome::Same;
+            }
+            h.value = value.to_vec();
+            return Outcome::Apply;
+        }
         h.by &= !me;
         match h.by {
             0 if removes => drop(self.held.remove(i)),
@@ -247,6 +278,12 @@ impl Agreed {
             by => return Outcome::Differs(by.trailing_zeros() as u8),
         }
         Outcome::Apply
+    }
+
+    /// What stands for an option, as a person may read it.
+    pub fn standing(&self, level: i32, option: i32) -> String {
+        let held = self.held.iter().find(|h| (h.level, h.option) == (level, option));
+        held.map_or_else(String::new, |h| shown(level, option, &h.value))
     }
 
     /// Whether there is a key for that peer.

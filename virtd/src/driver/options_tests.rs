@@ -10,17 +10,33 @@ fn key(peer: u8, key: &[u8]) -> Vec<u8> {
 }
 
 const TTL: (i32, i32) = (libc::IPPROTO_IP, libc::IP_TTL);
+const TOS: (i32, i32) = (libc::IPPROTO_IP, libc::IP_TOS);
 const MD5: (i32, i32) = (libc::IPPROTO_TCP, libc::TCP_MD5SIG);
+
+#[test]
+fn of_the_ttls_that_are_sent_the_largest_stands() {
+    let mut a = Agreed::default();
+    assert_eq!(a.set(0, TTL.0, TTL.1, &[1, 0, 0, 0]), Outcome::Apply);
+    assert_eq!(a.set(1, TTL.0, TTL.1, &[255, 0, 0, 0]), Outcome::Apply);
+    assert_eq!(a.set(2, TTL.0, TTL.1, &[1]), Outcome::Same);
+    assert_eq!(a.standing(TTL.0, TTL.1), " to 255");
+    assert_eq!(a.set(0, libc::IPPROTO_IP, libc::IP_MINTTL, &[254]), Outcome::Apply);
+    assert_eq!(
+        a.set(1, libc::IPPROTO_IP, libc::IP_MINTTL, &[253]),
+        Outcome::Differs(0),
+        "what is demanded is compared"
+    );
+}
 
 #[test]
 fn what_two_hold_stays_until_both_have_changed_their_mind() {
     let mut a = Agreed::default();
-    assert_eq!(a.set(0, TTL.0, TTL.1, &[255, 0, 0, 0]), Outcome::Apply);
-    assert_eq!(a.set(1, TTL.0, TTL.1, &[255]), Outcome::Same, "one octet or four");
-    assert_eq!(a.set(2, TTL.0, TTL.1, &[64, 0, 0, 0]), Outcome::Differs(0));
-    assert_eq!(a.set(0, TTL.0, TTL.1, &[64, 0, 0, 0]), Outcome::Differs(1));
-    assert_eq!(a.set(1, TTL.0, TTL.1, &[64, 0, 0, 0]), Outcome::Apply);
-    assert_eq!(a.set(2, TTL.0, TTL.1, &[64, 0, 0, 0]), Outcome::Same);
+    assert_eq!(a.set(0, TOS.0, TOS.1, &[255, 0, 0, 0]), Outcome::Apply);
+    assert_eq!(a.set(1, TOS.0, TOS.1, &[255]), Outcome::Same, "one octet or four");
+    assert_eq!(a.set(2, TOS.0, TOS.1, &[64, 0, 0, 0]), Outcome::Differs(0));
+    assert_eq!(a.set(0, TOS.0, TOS.1, &[64, 0, 0, 0]), Outcome::Differs(1));
+    assert_eq!(a.set(1, TOS.0, TOS.1, &[64, 0, 0, 0]), Outcome::Apply);
+    assert_eq!(a.set(2, TOS.0, TOS.1, &[64, 0, 0, 0]), Outcome::Same);
 }
 
 #[test]

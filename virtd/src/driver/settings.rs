@@ -45,10 +45,11 @@ impl<B: Broker> Driver<B> {
             }
             options::Outcome::Differs(other) => other,
         };
+        let (stands, wish) = (p.agreed.standing(level, name), options::shown(level, name, value));
         let (first, who) = (self.instance_name(InstanceId(other)), self.instance_name(instance));
         let option = options::name(level, name);
         let text = format!(
-            "{first} and {who} set {option} differently for the same peer; what {first} set stays: configure the same"
+            "{first} sets {option}{stands} and {who} sets it{wish} for the same peer; what {first} set stays: configure the same"
         );
         self.warn("option-differs", text);
         Ok(())
