@@ -355,3 +355,26 @@ fn sessions_end_and_come_back_at_an_operators_word() {
     assert_eq!(sim.table(2).len(), MANY);
     assert_eq!(supervise(&mut sim, 60), [], "an operator's doing is nobody's fault");
 }
+
+#[test]
+fn who_says_what_was_chosen_counts_at_once_and_who_does_not_after_quiet() {
+    for lies in [false, true] {
+        let mut config = supervised(3, Strategy::WaitForConsensus);
+        config.vote.t_ms = 20_000;
+        let mut sim = running(&config);
+        sim.run(30 * SECOND);
+        sim.kill_instance(1);
+        news(&mut sim, 1, ProcessNews::Ended { unasked: true, text: "was ended by SIGSEGV".into() });
+        sim.run(2 * SECOND);
+        sim.start_instance(1);
+        if lies {
+            sim.instances[1].fault.lies_about.insert(prefix(&prefixes()[3]));
+        }
+        sim.run(5 * SECOND);
+        let level = |sim: &Sim| sim.events_of("leg-level").len();
+        assert_eq!(level(&sim) > 0, !lies, "T is 20 s");
+        sim.run(40 * SECOND);
+        assert!(level(&sim) > 0);
+        assert!(sim.no_reset() && sim.table(2).values().all(|(_, med)| med.is_none()));
+    }
+}

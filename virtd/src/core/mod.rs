@@ -202,10 +202,28 @@ impl Core {
                 for s in &mut self.sessions {
                     s.tick(&mut self.env, out);
                 }
+                self.admit_concurring(out);
                 self.controller.tick(&mut self.env, &mut self.sessions, out);
                 self.env.prune_recent_sometimes();
             }
             _ => {}
+        }
+    }
+
+    /// Admits instances that have caught up and say what was chosen, everywhere they take part (the rule of quiet, in
+    /// `session/legs.rs`, is for those that do not).
+    fn admit_concurring(&mut self, out: &mut Vec<Output>) {
+        for i in 0..self.env.instances.len() {
+            let waits = |s: &Session| s.waits_for_admission(i);
+            if !self.sessions.iter().any(waits) {
+                continue;
+            }
+            let env = &self.env;
+            if self.sessions.iter_mut().filter(|s| s.stands(i)).all(|s| s.concurs(i, env)) {
+                for s in self.sessions.iter_mut().filter(|s| s.waits_for_admission(i)) {
+                    s.admit(i, &mut self.env, out);
+                }
+            }
         }
     }
 

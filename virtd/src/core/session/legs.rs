@@ -403,9 +403,20 @@ impl Session {
         let (false, Some(fed)) = (leg.level, leg.fed_since) else { return };
         let last_output = env.instances.get(i).map_or(0, |s| s.last_output);
         let quiet = leg.queued == 0 && env.now >= leg.last_update.max(last_output).max(fed) + env.t_us();
-        if !quiet && env.now < fed + LEVEL_CAP * env.t_us() {
-            return;
+        if quiet || env.now >= fed + LEVEL_CAP * env.t_us() {
+            self.admit(i, env, out);
         }
+    }
+
+    /// Whether the leg of instance `i` has been given everything, its input is drained, and it waits to be admitted.
+    pub fn waits_for_admission(&self, i: usize) -> bool {
+        let leg = self.seats.get(i).and_then(|s| s.leg.as_ref());
+        leg.is_some_and(|l| l.state == LegState::Established && !l.level && l.fed_since.is_some() && l.queued == 0)
+    }
+
+    /// What instance `i` says on this session counts from now on, and what it has not said again it does not say any more.
+    pub fn admit(&mut self, i: usize, env: &mut Env, out: &mut Vec<Output>) {
+        let Some(leg) = self.seats.get_mut(i).and_then(|s| s.leg.as_mut()) else { return };
         leg.level = true;
         let replayed = leg.replayed;
         env.unlevel[self.index].remove(i as u8);

@@ -141,6 +141,8 @@ pub struct Seat {
     rejected: Option<Notification>,
     /// Since when the session goes on without the leg it had.
     gone_since: Option<Micros>,
+    /// The slot at which it was last found to say something else than what was chosen.
+    differs_at: u32,
 }
 
 /// See the module's comment.

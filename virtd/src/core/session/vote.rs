@@ -6,7 +6,7 @@ use super::*;
 use crate::event::{Event, Said, Severity};
 use replay::intern::BlobId;
 use std::cmp::Reverse;
-use voter::{Ballot, Decision};
+use voter::{Agreement, Ballot, Decision};
 use wire::bgp::canonical::{self, CanonicalContext, Carried};
 use wire::bgp::frame::Message;
 use wire::bgp::hygiene::{self, Verdict};
@@ -548,6 +548,24 @@ impl Session {
                 env.routes.release(std::mem::replace(said, BlobId::NONE));
             }
         }
+    }
+
+    /// Whether instance `i` has said of every key what was chosen for it: then its vote changes nothing, and need not wait for its
+    /// output to fall quiet. Looks first where it last found a difference, so that watching a table come in costs one walk over it.
+    pub fn concurs(&mut self, i: usize, env: &Env) -> bool {
+        let from = self.seats.get(i).map_or(0, |s| s.differs_at).min(self.table.slots());
+        let agreement = ById(&env.routes);
+        let differs = |slot: &u32| {
+            let Some(e) = self.table.entry(*slot) else { return false };
+            let said = self.table.candidates(*slot).get(i).copied().unwrap_or(BlobId::NONE);
+            let said = if e.stale.contains(i as u8) { BlobId::NONE } else { said };
+            !agreement.agrees(said, e.winner)
+        };
+        let found = (from..self.table.slots()).find(differs).or_else(|| (0..from).find(differs));
+        if let Some(seat) = self.seats.get_mut(i) {
+            seat.differs_at = found.unwrap_or(0);
+        }
+        found.is_none()
     }
 
     /// The session ends: nobody disagrees about it any more.
