@@ -93,6 +93,11 @@ impl Replayer {
         self.process.running()
     }
 
+    /// Sends it a signal: SIGSTOP makes it a neighbour that does not read.
+    pub fn signal(&self, signal: Signal) -> Result<()> {
+        self.process.signal(signal)
+    }
+
     /// Waits for its own end.
     pub fn wait(&mut self, timeout: Duration) -> Result<Outcome> {
         self.process.wait(timeout)?;
