@@ -84,6 +84,11 @@ impl Todo {
         self.queue.len()
     }
 
+    /// Octets it takes.
+    pub fn memory_bytes(&self) -> usize {
+        self.queue.capacity() * size_of::<Prefix>() + self.index.allocation_size()
+    }
+
     /// Forgets everything and gives its memory back.
     pub fn clear(&mut self) {
         self.queue = VecDeque::new();

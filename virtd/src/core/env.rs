@@ -16,8 +16,9 @@ use wire::bgp::canonical::{self, AttributeSet, Canonicaliser};
 
 /// A key that keeps changing is decided all the same after this many times T (DESIGN decision 6, "a cap for flapping").
 const FLAP_CAP: u64 = 6;
-/// Withdrawn prefixes remembered as recent input; past this the oldest knowledge is dropped, which only makes a verdict come sooner.
-const MAX_RECENT: usize = 1 << 20;
+/// Withdrawn prefixes remembered one by one as recent input; where there are more, every key counts as disturbed, which only makes
+/// verdicts come later.
+const MAX_RECENT: usize = 1 << 16;
 
 /// Verdicts told one by one in a second; a table's worth of them would keep the loop from its keepalives. The rest are counted.
 const VERDICTS_PER_SECOND: u32 = 200;
@@ -123,6 +124,8 @@ pub struct Env {
     /// Keys that are steady without a majority.
     pub without_quorum: u32,
     recent: HashMap<Prefix, u32, foldhash::fast::RandomState>,
+    /// When more was withdrawn than is remembered one by one.
+    recent_all: Option<u32>,
     next_id: u64,
 }
 
@@ -199,6 +202,7 @@ impl Env {
             standing: Members::default(),
             without_quorum: 0,
             recent: HashMap::default(),
+            recent_all: None,
             next_id: 0,
         }
     }
@@ -287,15 +291,21 @@ impl Env {
 
     /// Remembers that a peer withdrew `prefix` just now: input that disturbs the key although nothing of it is stored.
     pub fn note_withdrawn(&mut self, prefix: Prefix) {
-        if self.recent.len() >= MAX_RECENT {
-            let (now, cap) = (self.now_ms(), self.rules.flap_cap_ms);
-            self.recent.retain(|_, then| super::table::age_ms(now, *then) < cap);
-            if self.recent.len() >= MAX_RECENT {
-                self.recent.clear();
-            }
-        }
         let now = self.now_ms() as u32;
+        if self.recent.len() >= MAX_RECENT {
+            self.recent = HashMap::default();
+            self.recent_all = Some(now);
+        }
         self.recent.insert(prefix, now);
+    }
+
+    /// Remembers that a peer took back all of `store`.
+    pub fn note_gone(&mut self, store: &Store) {
+        if store.len() > MAX_RECENT {
+            self.recent_all = Some(self.now_ms() as u32);
+        } else {
+            store.iter().for_each(|(prefix, _)| self.note_withdrawn(prefix));
+        }
     }
 
     /// When any peer last sent something about `prefix`, as an age in milliseconds; `None` when not lately.
@@ -304,15 +314,17 @@ impl Env {
         let stored =
             self.stores.iter().filter_map(|s| s.updated_ms(prefix)).map(|t| super::table::age_ms(now, t)).min();
         let withdrawn = self.recent.get(prefix).map(|t| super::table::age_ms(now, *t));
-        stored.into_iter().chain(withdrawn).min()
+        let all = self.recent_all.map(|t| super::table::age_ms(now, t));
+        stored.into_iter().chain(withdrawn).chain(all).min()
     }
 
     /// Forgets withdrawals older than any verdict needs, once a second's worth of ticks.
     pub fn prune_recent_sometimes(&mut self) {
-        if self.recent.is_empty() || self.now_ms() % 1000 >= 100 {
+        if self.now_ms() % 1000 >= 100 {
             return;
         }
         let (now, cap) = (self.now_ms(), self.rules.flap_cap_ms);
+        self.recent_all = self.recent_all.filter(|then| super::table::age_ms(now, *then) < cap);
         self.recent.retain(|_, then| super::table::age_ms(now, *then) < cap);
     }
 

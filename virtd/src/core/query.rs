@@ -71,7 +71,13 @@ impl Core {
             "disagreements_total": c.dissents,
             "malformed_updates": c.mended,
             "interned_routes": env.routes.len(),
-            "interned_bytes": env.routes.memory_bytes() + env.blobs.memory_bytes(),
+            "memory": {
+                "received_bytes": env.stores.iter().map(replay::store::Store::memory_bytes).sum::<usize>(),
+                "tables_bytes": self.sessions.iter().map(|s| s.memory_bytes().0).sum::<usize>(),
+                "attributes_bytes": env.routes.memory_bytes() + env.blobs.memory_bytes(),
+                "waiting_bytes": self.sessions.iter().map(|s| s.memory_bytes().1).sum::<usize>(),
+                "verdicts_bytes": env.rechecks.capacity() * size_of::<std::cmp::Reverse<(u64, u32, u32)>>(),
+            },
         })
     }
 

@@ -22,6 +22,8 @@ pub mod flag {
     pub const NO_QUORUM: u8 = 8;
     /// Not in use: waiting in the free list.
     pub const FREE: u8 = 16;
+    /// [`super::Entry::overruled`] holds something.
+    pub const OVERRULED: u8 = 32;
 }
 
 /// The state of one key.
@@ -39,12 +41,27 @@ pub struct Entry {
     pub winner: BlobId,
     /// What the peer was last told.
     pub published: BlobId,
-    /// What the steady majority took away from the master ([`voter::Ballot::overruled`]).
-    pub overruled: Option<BlobId>,
+    /// What the steady majority took away from the master ([`voter::Ballot::overruled`]); read by [`Entry::overruled`].
+    overruled: BlobId,
     /// Milliseconds (wrapping, see [`age_ms`]) of the first and the last disturbance.
     pub first_ms: u32,
     /// See `first_ms`.
     pub last_ms: u32,
+}
+
+impl Entry {
+    /// What stands overruled, if anything does: "no route" may.
+    pub fn overruled(&self) -> Option<BlobId> {
+        (self.flags & flag::OVERRULED != 0).then_some(self.overruled)
+    }
+
+    /// Puts another in its place; returns the old one, whose reference is the caller's now.
+    pub fn set_overruled(&mut self, id: Option<BlobId>) -> Option<BlobId> {
+        let old = self.overruled();
+        self.overruled = id.unwrap_or(BlobId::NONE);
+        self.flags = if id.is_some() { self.flags | flag::OVERRULED } else { self.flags & !flag::OVERRULED };
+        old
+    }
 }
 
 /// How long ago `then` was. Times wrap after 49 days; an entry that old may then look fresh, which only delays a verdict by T.
@@ -81,6 +98,14 @@ impl Table {
         self.index.len()
     }
 
+    /// Octets it takes.
+    pub fn memory_bytes(&self) -> usize {
+        self.entries.capacity() * size_of::<Entry>()
+            + self.candidates.capacity() * size_of::<BlobId>()
+            + self.free.capacity() * size_of::<u32>()
+            + self.index.allocation_size()
+    }
+
     /// Slots, in use or not; what a walk over all keys counts to.
     pub fn slots(&self) -> u32 {
         self.entries.len() as u32
@@ -106,7 +131,7 @@ impl Table {
             stale: Members::default(),
             winner: BlobId::NONE,
             published: BlobId::NONE,
-            overruled: None,
+            overruled: BlobId::NONE,
             first_ms: now_ms as u32,
             last_ms: now_ms as u32,
         };
@@ -116,6 +141,12 @@ impl Table {
                 i
             }
             None => {
+                if self.entries.len() == self.entries.capacity() {
+                    // By an eighth, not by doubling: a full table's waste stays small, and the kernel moves the pages.
+                    let more = self.entries.len() / 8 + 64;
+                    self.entries.reserve_exact(more);
+                    self.candidates.reserve_exact(more * self.columns);
+                }
                 self.entries.push(entry);
                 self.candidates.extend(std::iter::repeat_n(BlobId::NONE, self.columns));
                 (self.entries.len() - 1) as u32
@@ -155,7 +186,7 @@ impl Table {
         if e.flags & busy != 0 || e.winner != BlobId::NONE || e.published != BlobId::NONE || !e.dissent.is_empty() {
             return;
         }
-        if e.overruled.is_some() || self.candidates(slot).iter().any(|c| *c != BlobId::NONE) {
+        if e.overruled().is_some() || self.candidates(slot).iter().any(|c| *c != BlobId::NONE) {
             return;
         }
         let prefix = e.prefix;
@@ -174,7 +205,7 @@ impl Table {
         for e in self.entries.iter().filter(|e| e.flags & flag::FREE == 0) {
             release(e.winner);
             release(e.published);
-            e.overruled.map(&mut release);
+            e.overruled().map(&mut release);
         }
         self.candidates.iter().for_each(|c| release(*c));
         *self = Table::new(self.columns);

@@ -300,6 +300,15 @@ impl Session {
         }
     }
 
+    /// Octets that its tables, and what waits to be told, take: candidates and published routes; keys and messages that wait.
+    pub fn memory_bytes(&self) -> (usize, usize) {
+        let legs = self.seats.iter().filter_map(|s| s.leg.as_ref());
+        let todo = |l: &Leg| if let Feed::Levelling(todo) = &l.feed { todo.memory_bytes() } else { 0 };
+        let waiting: usize = legs.map(|l| l.queued + todo(l)).sum();
+        let peer = self.up.as_ref().map_or(0, |up| up.queued);
+        (self.table.memory_bytes(), waiting + peer + self.dirty.capacity() * size_of::<u32>())
+    }
+
     /// State and detail of an instance's leg, for people.
     pub fn leg_words(&self, i: usize) -> (&'static str, String) {
         let Some(leg) = self.seats.get(i).and_then(|s| s.leg.as_ref()) else { return ("none", String::new()) };
@@ -349,8 +358,8 @@ impl Session {
         self.attached = Members::default();
         env.unlevel[self.index] = Members::default();
         let store = std::mem::take(&mut env.stores[self.index]);
-        for (prefix, id) in store.iter() {
-            env.note_withdrawn(prefix);
+        env.note_gone(&store);
+        for (_, id) in store.iter() {
             env.blobs.release(id);
         }
         self.forget_dissent(env);

@@ -155,7 +155,7 @@ impl Session {
             electorate,
             master_line: &env.master_line,
             winner: e.winner,
-            overruled: e.overruled,
+            overruled: e.overruled(),
             first_disturbed: now - first_age.max(last_age).min(now),
             last_disturbed: now - last_age.min(now),
         };
@@ -210,7 +210,7 @@ impl Session {
         env.routes.retain(winner, 1);
         env.routes.retain(outcome.overruled.unwrap_or(none), 1);
         env.routes.release(std::mem::replace(&mut e.winner, winner));
-        env.routes.release(std::mem::replace(&mut e.overruled, outcome.overruled).unwrap_or(none));
+        env.routes.release(e.set_overruled(outcome.overruled).unwrap_or(none));
         if e.winner != e.published && e.flags & flag::DIRTY == 0 {
             e.flags |= flag::DIRTY;
             self.dirty.push(slot);
