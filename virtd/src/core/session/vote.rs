@@ -362,6 +362,11 @@ impl Session {
     pub fn recheck(&mut self, slot: u32, env: &mut Env, out: &mut Vec<Output>) {
         let Some(e) = self.table.entry_mut(slot) else { return };
         e.flags &= !flag::QUEUED;
+        // Nearly every key has long been settled by then: everybody says what was chosen, and nothing is marked.
+        let (winner, calm) = (e.winner, e.flags & (flag::NO_QUORUM | flag::OVERRULED) == 0 && e.dissent.is_empty());
+        if calm && self.table.candidates(slot).iter().all(|said| *said == winner) {
+            return self.table.tidy(slot);
+        }
         self.vote(slot, env, out);
     }
 
