@@ -19,6 +19,7 @@ pub struct Verdict {
     routes_lost: usize,
     routes_wrong: usize,
     updates_during_faults: usize,
+    real_bug: bool,
     votes: u64,
     instances: usize,
     differences: Vec<String>,
@@ -68,14 +69,17 @@ impl Verdict {
     pub fn new(
         expected: &[PathBuf],
         outcomes: &[Outcome],
+        (real_bug, sender_kept): (bool, bool),
         told: usize,
         votes: u64,
         instances: usize,
     ) -> Result<Verdict> {
         ensure!(expected.len() == outcomes.len(), "as many tables as neighbours");
         let mut verdict = Verdict {
-            sessions: 0,
-            sessions_reset: 0,
+            // The one that sent the UPDATE has no table to compare, but a session to lose.
+            sessions: 1,
+            sessions_reset: u64::from(!sender_kept),
+            real_bug,
             routes: 0,
             routes_lost: 0,
             routes_wrong: 0,
@@ -122,7 +126,14 @@ impl Verdict {
         for line in self.differences.iter().take(SHOWN) {
             text.push_str(&format!("          {line}\n"));
         }
-        let all = "One daemon lied, one died and came back, and nobody outside noticed.";
+        let all = match self.real_bug {
+            true => {
+                "One daemon lied, one was killed, and died again of a published bug of its own; nobody outside noticed."
+            }
+            false => {
+                "One daemon lied, one was killed twice (its published bug is mended here); nobody outside noticed."
+            }
+        };
         text.push_str(if self.masked() { all } else { "Something was noticed outside: see above." });
         text.push('\n');
         text
@@ -134,6 +145,7 @@ impl Verdict {
             "sessions_reset": self.sessions_reset,
             "routes_lost": self.routes_lost,
             "routes_wrong": self.routes_wrong,
+            "real_bug": self.real_bug,
             "votes": self.votes,
             "instances": self.instances,
             "neighbours": self.sessions,

@@ -1,7 +1,9 @@
 //! `make demo`: one BGP router made of FRR, BIRD and OpenBGPD, in network namespaces. Two neighbours play a table, a third one
-//! watches; a daemon lies, another is killed; and the neighbours are asked at the end what they noticed.
+//! watches; a daemon lies, another is killed, and dies once more of a published bug of its own; and the neighbours are asked at the end
+//! what they noticed.
 #![forbid(unsafe_code)]
 
+mod bug;
 mod judge;
 
 use anyhow::{Context, Result};
@@ -11,7 +13,7 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
 use tests::daemons::{Attach, Daemon, Instance, Lie};
-use tests::lab::{FIRST_ASN, Lab, Star, clean_up_on_signal, wait_for};
+use tests::lab::{FIRST_ASN, Lab, Site, Star, clean_up_on_signal, wait_for};
 use tests::replayer::{Outcome, Replayer};
 use tests::router::{Options, Router};
 use wire::bgp::Prefix;
@@ -70,8 +72,8 @@ struct Demo {
 struct Neighbours(Vec<Replayer>);
 
 impl Neighbours {
-    fn start(lab: &Lab, star: &Star, announce: &[Vec<String>]) -> Result<Neighbours> {
-        let (watcher, players) = star.sites.split_last().context("a star without neighbours")?;
+    fn start(lab: &Lab, sites: &[Site], announce: &[Vec<String>]) -> Result<Neighbours> {
+        let (watcher, players) = sites.split_last().context("a star without neighbours")?;
         let mut all = vec![Replayer::dial(lab, watcher, false, &["--monitor", "--events-updates"])?];
         all[0].wait_event("session-up", UP)?;
         for (site, arguments) in players.iter().zip(announce) {
@@ -110,10 +112,12 @@ impl Demo {
         self.say(
             "The router: virtd, and FRR, BIRD and OpenBGPD as Debian ships them, each with LD_PRELOAD=libhvlibc.so",
         );
-        let star = self.lab.star(3)?;
-        let options = Options { t_ms: self.t_ms, ..Options::default() };
+        // Three neighbours as before, and one that comes at the end with an UPDATE of its own. What is malformed reaches the daemons here:
+        // by default virtd would not let it.
+        let star = self.lab.star(4)?;
+        let options = Options { t_ms: self.t_ms, inbound: "opaque", ..Options::default() };
         let mut router = Router::start(&self.lab, &star, &options)?;
-        let neighbours = Neighbours::start(&self.lab, &star, &announce)?;
+        let neighbours = Neighbours::start(&self.lab, star.sites.get(..3).unwrap_or_default(), &announce)?;
         router.wait_voting(UP)?;
         let before = router.wait_quiet(self.rest, SETTLE)?;
         self.say("Two neighbours have played their tables, a third one watches. What virtctl says:");
@@ -129,12 +133,14 @@ impl Demo {
         let prefix = judge::some_prefix(&expected).context("the reference learned no route")?;
         self.lie(&mut router, prefix, before)?;
         self.kill(&mut router)?;
+        let mut bug = self.bug(&star, &mut router)?;
 
         self.say("What did the neighbours notice?");
         let told = neighbours.told() - calm;
         let (votes, instances) = (router.status("votes")?, router.instances.len());
         let outcomes = neighbours.finish()?;
-        let verdict = Verdict::new(&expected, &outcomes, told, votes, instances)?;
+        let sender_kept = bug.sender.finish()?.check_quiet().inspect_err(|e| println!("          {e:#}")).is_ok();
+        let verdict = Verdict::new(&expected, &outcomes, (bug.real, sender_kept), told, votes, instances)?;
         print!("{}", verdict.text());
         drop(router);
         if verdict.masked() {
@@ -194,10 +200,28 @@ impl Demo {
         std::thread::sleep(FAULT);
         self.show(router, &["instances"])?;
         self.say("FRR is started again; virtd tells it everything it missed, the neighbours are not asked");
+        self.bring_back(router)?;
+        self.show(router, &["status"])
+    }
+
+    fn bring_back(&self, router: &mut Router) -> Result<()> {
         router.instance("frr")?.launch(&self.lab)?;
         router.wait_state("frr", "voting", SETTLE)?;
-        router.wait_quiet(self.rest, SETTLE)?;
-        self.show(router, &["status"])
+        router.wait_quiet(self.rest, SETTLE).map(|_| ())
+    }
+
+    /// A published bug of Debian's own FRR.
+    fn bug(&self, star: &Star, router: &mut Router) -> Result<bug::Outcome> {
+        self.say(
+            "A fourth neighbour sends an UPDATE that was published in 2023 (CVE-2023-46753): attributes that nobody knows, and no path",
+        );
+        let outcome = bug::act(&self.lab, star, router)?;
+        router.wait_state("frr", "absent", UP)?;
+        self.show(router, &["instances"])?;
+        self.show(router, &["events", "-n", "6"])?;
+        self.say("FRR is started again. The UPDATE is not in what virtd tells it");
+        self.bring_back(router)?;
+        Ok(outcome)
     }
 }
 
@@ -206,7 +230,7 @@ fn alone(mut lab: Lab, daemon: Daemon, announce: &[Vec<String>], kept: &Path) ->
     let star = lab.star(3)?;
     let spec = Options::default().spec(&star.sites);
     let router = Instance::start(&lab, &star.router, daemon, daemon.name(), &spec, &Attach::Native)?;
-    let neighbours = Neighbours::start(&lab, &star, announce)?;
+    let neighbours = Neighbours::start(&lab, &star.sites, announce)?;
     let mut seen = (0, Instant::now());
     wait_for("the daemon to come to rest", SETTLE, || {
         let now = neighbours.told();

