@@ -3,18 +3,22 @@
 //! Each gets the shim preloaded, HV_SOCKET and HV_INSTANCE, a session and process group of its own, and its output in virtd's
 //! log. Nothing survives virtd: at an orderly end each group gets SIGTERM and after [`TERM_PATIENCE`] SIGKILL; should virtd die
 //! itself, the kernel kills each main process (PR_SET_PDEATHSIG). A main process that ends is an event; its group is ended
-//! too, and it is not started again.
+//! too. Whether and when it is started again is for the core to say: it is told of every start and end, and of what the processes use, and
+//! sends orders ([`Order`]).
 //!
 //! The kernel takes the death of the *thread* that forked for the death of the parent. So one thread starts all instances and lives
 //! until [`Instances::stop`].
 
 mod launch;
 pub mod preflight;
+mod usage;
 
-use crate::config::{Config, Instance};
+use crate::config::{Config, Instance, Standby};
+use crate::core::io::{InstanceId, Order, ProcessNews};
 use crate::event::{Event, Severity};
 use crate::eventlog::EventSender;
-use crossbeam_channel::{Receiver, Sender};
+use crate::serve::Report;
+use crossbeam_channel::{Receiver, Sender, select, tick};
 use launch::{Account, Preload};
 use nix::errno::Errno;
 use nix::sys::signal::{Signal, killpg};
@@ -24,6 +28,8 @@ use std::fs;
 use std::io::{self, BufRead, BufReader, Read};
 use std::path::Path;
 use std::process::Child;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
@@ -31,6 +37,8 @@ use std::time::{Duration, Instant};
 pub const TERM_PATIENCE: Duration = Duration::from_secs(3);
 /// How often a group that was told to end is looked at.
 const GROUP_CHECK: Duration = Duration::from_millis(20);
+/// How often the core is told what the processes use.
+const USAGE_EVERY: Duration = Duration::from_secs(1);
 /// Longer lines of a daemon's output are cut into several.
 const MAX_LINE: u64 = 2048;
 
@@ -45,17 +53,23 @@ impl Instances {
     /// Starts every instance that has a command, once virtd listens on `config.shim_socket`. `shim` is the absolute path of
     /// libhvlibc.so, `start` the zero of [`Event::at_us`]. An instance that cannot be started is an event, not an error:
     /// [`preflight::check`] finds in advance what can be found.
-    pub fn start(config: &Config, shim: &Path, start: Instant, events: EventSender) -> io::Result<Instances> {
-        let list: Vec<Instance> = config.instances.iter().filter(|i| !i.command.is_empty()).cloned().collect();
-        if list.is_empty() {
+    pub fn start(
+        config: &Config,
+        shim: &Path,
+        start: Instant,
+        events: EventSender,
+        core: CoreLine,
+    ) -> io::Result<Instances> {
+        if !config.instances.iter().any(|i| !i.command.is_empty()) {
             return Ok(Instances { stop: None, keeper: None });
         }
         let preload = Preload { shim: shim.to_owned(), socket: config.shim_socket.clone() };
-        let reporter = Reporter { start, events };
+        let reporter = Reporter { start, events, reports: core.reports, waker: core.waker };
         let (stop, stopped) = crossbeam_channel::bounded(1);
+        let list = config.instances.clone();
         let keeper = std::thread::Builder::new()
             .name("instances".into())
-            .spawn(move || keep(&list, &preload, &reporter, &stopped))?;
+            .spawn(move || Keeper::new(&list, preload, reporter).keep(&core.orders, &stopped))?;
         Ok(Instances { stop: Some(stop), keeper: Some(keeper) })
     }
 
@@ -80,11 +94,24 @@ impl Drop for Instances {
     }
 }
 
-/// Makes events out of what happens to processes.
+/// The supervisor's line to the core.
+#[derive(Debug)]
+pub struct CoreLine {
+    /// What the core wants done.
+    pub orders: Receiver<(InstanceId, Order)>,
+    /// What the core is told.
+    pub reports: Sender<Report>,
+    /// Wakes the core's loop, which then takes the reports.
+    pub waker: Arc<mio::Waker>,
+}
+
+/// Makes events, and reports to the core, out of what happens to processes.
 #[derive(Clone)]
 struct Reporter {
     start: Instant,
     events: EventSender,
+    reports: Sender<Report>,
+    waker: Arc<mio::Waker>,
 }
 
 impl Reporter {
@@ -92,38 +119,139 @@ impl Reporter {
         let at_us = u64::try_from(self.start.elapsed().as_micros()).unwrap_or(u64::MAX);
         self.events.send(Event::new(at_us, kind, severity, text).with_instance(instance));
     }
+
+    /// Tells the core. It takes what waits with every turn of its loop; should it ever not keep up, waiting here harms nobody.
+    fn news(&self, instance: InstanceId, news: ProcessNews) {
+        if self.reports.send(Report { instance, news }).is_ok()
+            && let Err(e) = self.waker.wake()
+        {
+            log::error!("the core cannot be woken: {e}");
+        }
+    }
 }
 
 /// The thread that starts the instances, and must outlive them.
-fn keep(list: &[Instance], preload: &Preload, reporter: &Reporter, stopped: &Receiver<()>) {
-    let mut waiters = Vec::new();
-    for instance in list {
-        match start_one(instance, preload, reporter) {
-            Ok(waiter) => waiters.push(waiter),
+struct Keeper<'c> {
+    list: &'c [Instance],
+    preload: Preload,
+    reporter: Reporter,
+    /// By instance: those that run.
+    waiters: Vec<Option<Waiter>>,
+    ended: Sender<usize>,
+    endings: Receiver<usize>,
+    usage: usage::Meter,
+}
+
+impl<'c> Keeper<'c> {
+    fn new(list: &'c [Instance], preload: Preload, reporter: Reporter) -> Keeper<'c> {
+        let (ended, endings) = crossbeam_channel::unbounded();
+        let waiters = list.iter().map(|_| None).collect();
+        Keeper { list, preload, reporter, waiters, ended, endings, usage: usage::Meter::default() }
+    }
+
+    /// Starts everybody but cold standbys, then obeys until the other end of `stopped` is dropped.
+    fn keep(mut self, orders: &Receiver<(InstanceId, Order)>, stopped: &Receiver<()>) {
+        for (i, instance) in self.list.iter().enumerate() {
+            if instance.standby != Some(Standby::Cold) {
+                self.start(i);
+            }
+        }
+        let seconds = tick(USAGE_EVERY);
+        loop {
+            select! {
+                recv(stopped) -> _ => break,
+                recv(orders) -> order => match order {
+                    Ok((instance, order)) => self.obey(usize::from(instance.0), order),
+                    Err(_) => break,
+                },
+                recv(self.endings) -> i => if let Ok(i) = i {
+                    self.reap(i);
+                },
+                recv(seconds) -> _ => {
+                    self.kill_late();
+                    self.measure();
+                }
+            }
+        }
+        self.end_all();
+    }
+
+    fn start(&mut self, i: usize) {
+        let Some(instance) = self.list.get(i).filter(|c| !c.command.is_empty()) else { return };
+        let id = InstanceId(i as u8);
+        match start_one(i, instance, &self.preload, &self.reporter, &self.ended) {
+            Ok(waiter) => {
+                let pid = waiter.group.as_raw().unsigned_abs();
+                if let Some(seat) = self.waiters.get_mut(i) {
+                    *seat = Some(waiter);
+                }
+                self.reporter.news(id, ProcessNews::Started { pid });
+            }
             Err(e) => {
                 let text = format!("{} cannot be started: {e}", instance.name);
-                reporter.report("instance-failed", Severity::Alarm, &instance.name, text);
+                self.reporter.report("instance-failed", Severity::Alarm, &instance.name, text.clone());
+                self.reporter.news(id, ProcessNews::Failed { text });
             }
         }
     }
-    // The other end is dropped, never sent on.
-    let _ = stopped.recv();
-    for waiter in &waiters {
-        waiter.stopping.store(true, std::sync::atomic::Ordering::Release);
-        signal_group(waiter.group, Signal::SIGTERM);
-    }
-    let deadline = Instant::now() + TERM_PATIENCE;
-    for waiter in &waiters {
-        while !waiter.thread.is_finished() && Instant::now() < deadline {
-            std::thread::sleep(GROUP_CHECK);
+
+    fn obey(&mut self, i: usize, order: Order) {
+        let Some(waiter) = self.waiters.get_mut(i).and_then(Option::as_mut) else {
+            if order == Order::Start {
+                self.start(i);
+            }
+            return;
+        };
+        match order {
+            // It runs: the order was late.
+            Order::Start => {}
+            Order::Stop => waiter.end(Signal::SIGTERM),
+            Order::Kill => waiter.end(Signal::SIGKILL),
         }
-        if !waiter.thread.is_finished() {
-            log::warn!("{} does not end on SIGTERM and is killed", waiter.name);
-            signal_group(waiter.group, Signal::SIGKILL);
+    }
+
+    /// The waiting thread of an instance has done its work.
+    fn reap(&mut self, i: usize) {
+        if let Some(waiter) = self.waiters.get_mut(i).and_then(Option::take) {
+            let _ = waiter.thread.join();
         }
     }
-    for waiter in waiters {
-        let _ = waiter.thread.join();
+
+    /// What was told to end and does not.
+    fn kill_late(&mut self) {
+        for waiter in self.waiters.iter_mut().flatten() {
+            if waiter.patience.is_some_and(|until| Instant::now() >= until) {
+                log::warn!("{} does not end on SIGTERM and is killed", waiter.name);
+                waiter.end(Signal::SIGKILL);
+                waiter.patience = None;
+            }
+        }
+    }
+
+    fn measure(&mut self) {
+        let running = self.waiters.iter().enumerate().filter_map(|(i, w)| Some((i, w.as_ref()?.group)));
+        for (i, used) in self.usage.measure(running) {
+            let news = ProcessNews::Usage { cpu_permille: used.cpu_permille, rss_kib: used.rss_kib };
+            self.reporter.news(InstanceId(i as u8), news);
+        }
+    }
+
+    fn end_all(self) {
+        let mut waiters: Vec<Waiter> = self.waiters.into_iter().flatten().collect();
+        waiters.iter_mut().for_each(|w| w.end(Signal::SIGTERM));
+        let deadline = Instant::now() + TERM_PATIENCE;
+        for waiter in &mut waiters {
+            while !waiter.thread.is_finished() && Instant::now() < deadline {
+                std::thread::sleep(GROUP_CHECK);
+            }
+            if !waiter.thread.is_finished() {
+                log::warn!("{} does not end on SIGTERM and is killed", waiter.name);
+                waiter.end(Signal::SIGKILL);
+            }
+        }
+        for waiter in waiters {
+            let _ = waiter.thread.join();
+        }
     }
 }
 
@@ -132,11 +260,28 @@ struct Waiter {
     name: String,
     /// Its main process, which leads its group. It stays a zombie, so that its number is nobody else's, until the group is empty.
     group: Pid,
-    stopping: std::sync::Arc<std::sync::atomic::AtomicBool>,
+    /// It was told to end.
+    stopping: Arc<AtomicBool>,
+    /// When to lose it.
+    patience: Option<Instant>,
     thread: JoinHandle<()>,
 }
 
-fn start_one(instance: &Instance, preload: &Preload, reporter: &Reporter) -> io::Result<Waiter> {
+impl Waiter {
+    fn end(&mut self, signal: Signal) {
+        self.stopping.store(true, Ordering::Release);
+        self.patience = (signal == Signal::SIGTERM).then(|| Instant::now() + TERM_PATIENCE);
+        signal_group(self.group, signal);
+    }
+}
+
+fn start_one(
+    i: usize,
+    instance: &Instance,
+    preload: &Preload,
+    reporter: &Reporter,
+    ended: &Sender<usize>,
+) -> io::Result<Waiter> {
     let account = instance.user.as_deref().map(Account::of).transpose()?;
     let mut child = launch::command(instance, preload, account)?.spawn()?;
     let pid = child.id();
@@ -153,21 +298,27 @@ fn start_one(instance: &Instance, preload: &Preload, reporter: &Reporter) -> io:
             return Err(e);
         }
     }
-    let stopping = std::sync::Arc::new(std::sync::atomic::AtomicBool::new(false));
+    let stopping = Arc::new(AtomicBool::new(false));
     let thread = {
-        let (name, reporter, stopping) = (instance.name.clone(), reporter.clone(), stopping.clone());
+        let (name, reporter, stopping, ended) =
+            (instance.name.clone(), reporter.clone(), stopping.clone(), ended.clone());
         std::thread::Builder::new()
             .name("instance-wait".into())
-            .spawn(move || wait(&name, child, group, &stopping, &reporter))
+            .spawn(move || {
+                let news = wait(&name, child, group, &stopping, &reporter);
+                // The keeper first: an order that the news brings about must find the place free.
+                let _ = ended.send(i);
+                reporter.news(InstanceId(i as u8), news);
+            })
             .inspect_err(|_| signal_group(group, Signal::SIGKILL))?
     };
     let text = format!("{} was started as process {pid}: {}", instance.name, instance.command.join(" "));
     reporter.report("instance-started", Severity::Info, &instance.name, text);
-    Ok(Waiter { name: instance.name.clone(), group, stopping, thread })
+    Ok(Waiter { name: instance.name.clone(), group, stopping, patience: None, thread })
 }
 
 /// Waits for the main process, reports its end, ends what is left of its group, and reaps it.
-fn wait(name: &str, mut child: Child, group: Pid, stopping: &std::sync::atomic::AtomicBool, reporter: &Reporter) {
+fn wait(name: &str, mut child: Child, group: Pid, stopping: &AtomicBool, reporter: &Reporter) -> ProcessNews {
     let ended = loop {
         match waitid(Id::Pid(group), WaitPidFlag::WEXITED | WaitPidFlag::WNOWAIT) {
             Err(Errno::EINTR) => {}
@@ -178,14 +329,15 @@ fn wait(name: &str, mut child: Child, group: Pid, stopping: &std::sync::atomic::
         Ok(WaitStatus::Exited(_, 0)) => "has exited with status 0; it must stay in the foreground".to_owned(),
         Ok(WaitStatus::Exited(_, status)) => format!("has exited with status {status}"),
         Ok(WaitStatus::Signaled(_, signal, core)) => {
-            format!("was ended by {signal}{}", if core { ", with a core dump" } else { "" })
+            format!("was ended by {signal}{}", if core { core_dump() } else { String::new() })
         }
         other => format!("is gone ({other:?})"),
     };
-    if stopping.load(std::sync::atomic::Ordering::Acquire) {
+    let asked = stopping.load(Ordering::Acquire);
+    if asked {
         reporter.report("instance-stopped", Severity::Info, name, format!("{name} has ended, as virtd told it to"));
     } else {
-        let text = format!("{name} (process {group}) {how}; virtd does not start it again by itself");
+        let text = format!("{name} (process {group}) {how}");
         reporter.report("instance-exited", Severity::Warning, name, text);
         signal_group(group, Signal::SIGTERM);
     }
@@ -195,6 +347,13 @@ fn wait(name: &str, mut child: Child, group: Pid, stopping: &std::sync::atomic::
     }
     signal_group(group, Signal::SIGKILL);
     let _ = child.wait();
+    ProcessNews::Ended { unasked: !asked, text: format!("{name} {how}") }
+}
+
+/// Where the kernel leaves a core file (core(5)).
+fn core_dump() -> String {
+    let pattern = fs::read_to_string("/proc/sys/kernel/core_pattern").unwrap_or_default();
+    format!(", with a core dump (kernel.core_pattern is {:?})", pattern.trim())
 }
 
 fn signal_group(group: Pid, signal: Signal) {

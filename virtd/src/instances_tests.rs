@@ -11,11 +11,56 @@ fn shell(name: &str, script: &str) -> Instance {
     Instance { name: name.into(), command: vec!["/bin/sh".into(), "-c".into(), script.into()], ..Instance::default() }
 }
 
+/// What stands in for the core: takes the reports, gives orders.
+struct Core {
+    orders: Sender<(InstanceId, Order)>,
+    reports: Receiver<Report>,
+    _poll: mio::Poll,
+}
+
+impl Core {
+    fn new() -> (Core, CoreLine) {
+        let poll = mio::Poll::new().unwrap();
+        let waker = Arc::new(mio::Waker::new(poll.registry(), mio::Token(0)).unwrap());
+        let ((orders, ordered), (reporter, reports)) = (crossbeam_channel::unbounded(), crossbeam_channel::unbounded());
+        (Core { orders, reports, _poll: poll }, CoreLine { orders: ordered, reports: reporter, waker })
+    }
+
+    fn order(&self, i: u8, order: Order) {
+        self.orders.send((InstanceId(i), order)).unwrap();
+    }
+
+    /// The next news that is no usage.
+    fn news(&self) -> (u8, ProcessNews) {
+        loop {
+            let report = self.reports.recv_timeout(Duration::from_secs(20)).unwrap();
+            if !matches!(report.news, ProcessNews::Usage { .. }) {
+                return (report.instance.0, report.news);
+            }
+        }
+    }
+
+    fn started(&self) -> String {
+        match self.news().1 {
+            ProcessNews::Started { pid } => pid.to_string(),
+            other => panic!("{other:?}"),
+        }
+    }
+}
+
 fn launch(list: Vec<Instance>) -> (Instances, EventLog) {
+    let (instances, log, core) = supervise(list);
+    // Nobody orders anything.
+    std::mem::forget(core.orders.clone());
+    (instances, log)
+}
+
+fn supervise(list: Vec<Instance>) -> (Instances, EventLog, Core) {
     let (events, log, _) = eventlog::start(None).unwrap();
     // An existing library without hooks: a missing one would only make ld.so complain.
     let shim = fs::canonicalize("/lib/x86_64-linux-gnu/libdl.so.2").unwrap_or_else(|_| "/nonexistent".into());
-    (Instances::start(&config(list), &shim, Instant::now(), events).unwrap(), log)
+    let (core, line) = Core::new();
+    (Instances::start(&config(list), &shim, Instant::now(), events, line).unwrap(), log, core)
 }
 
 fn event(log: &EventLog, kind: &str) -> Value {
@@ -137,6 +182,68 @@ fn a_user_is_taken_with_its_groups() {
     let script = format!("{{ id -un; id -Gn; echo end; }} > {0}.new; mv {0}.new {0}; sleep 99", file.display());
     let (instances, _log) = launch(vec![Instance { user: Some("nobody".into()), ..shell("frr", &script) }]);
     assert_eq!(contents(&file), "nobody\nnogroup\nend\n");
+    instances.stop();
+}
+
+#[test]
+fn orders_are_obeyed_and_what_happens_is_reported() {
+    let standby = Instance { standby: Some(Standby::Cold), ..shell("cold", "sleep 99") };
+    let (instances, _log, core) = supervise(vec![shell("frr", "sleep 99"), standby]);
+    let first = core.started();
+    core.order(0, Order::Kill);
+    let (i, news) = core.news();
+    assert!(matches!(&news, ProcessNews::Ended { unasked: false, text } if text.contains("SIGKILL")), "{news:?}");
+    assert_eq!(i, 0);
+    assert!(!is_alive(&first));
+    core.order(0, Order::Start);
+    let second = core.started();
+    core.order(0, Order::Start);
+    core.order(0, Order::Stop);
+    assert!(matches!(core.news().1, ProcessNews::Ended { unasked: false, .. }), "a second start is no news");
+    assert!(!is_alive(&second));
+    core.order(1, Order::Start);
+    assert_eq!(core.news().0, 1, "the cold standby waited for its order");
+    instances.stop();
+}
+
+#[test]
+fn an_end_of_its_own_is_reported_as_such_and_may_be_followed_by_a_start_at_once() {
+    let (instances, _log, core) = supervise(vec![shell("frr", "sleep 0.2; kill -SEGV $$")]);
+    for _ in 0..5 {
+        core.started();
+        let (_, news) = core.news();
+        assert!(matches!(&news, ProcessNews::Ended { unasked: true, text } if text.contains("SIGSEGV")), "{news:?}");
+        core.order(0, Order::Start);
+    }
+    core.started();
+    instances.stop();
+}
+
+#[test]
+fn who_does_not_stop_when_ordered_is_killed() {
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("ready");
+    let script = format!("trap '' TERM; echo end > {}; while :; do sleep 1; done", file.display());
+    let (instances, _log, core) = supervise(vec![shell("deaf", &script)]);
+    let pid = core.started();
+    contents(&file);
+    core.order(0, Order::Stop);
+    assert!(matches!(core.news().1, ProcessNews::Ended { unasked: false, .. }));
+    assert!(!is_alive(&pid));
+    instances.stop();
+}
+
+#[test]
+fn what_all_processes_use_is_reported() {
+    let (instances, _log, core) = supervise(vec![shell("busy", "sh -c 'while :; do :; done' & wait")]);
+    let deadline = Instant::now() + Duration::from_secs(30);
+    loop {
+        assert!(Instant::now() < deadline, "a busy loop was never seen");
+        let report = core.reports.recv_timeout(Duration::from_secs(20)).unwrap();
+        if matches!(report.news, ProcessNews::Usage { cpu_permille, rss_kib } if cpu_permille > 50 && rss_kib > 100) {
+            break;
+        }
+    }
     instances.stop();
 }
 

@@ -5,7 +5,7 @@ use crate::control::{self, ControlRequest, ControlSocket};
 use crate::core::io::{InstanceId, Order, ProcessNews, Record};
 use crate::event::Event;
 use crate::eventlog;
-use crate::instances::{Instances, preflight};
+use crate::instances::{CoreLine, Instances, preflight};
 use anyhow::{Context, Result, bail};
 use crossbeam_channel::{Receiver, Sender};
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
@@ -99,8 +99,8 @@ pub fn serve<L: EventLoop>(
     let (events, log, events_thread) =
         eventlog::start(config.event_log.as_deref()).context("cannot start the event log's thread")?;
     let control = ControlSocket::bind(&config.control_socket, config.control_mode, config.control_group.as_deref())?;
-    let (orders, _ordered) = crossbeam_channel::bounded(MAX_WAITING);
-    let (_reporter, reports) = crossbeam_channel::bounded(MAX_WAITING);
+    let (orders, ordered) = crossbeam_channel::bounded(MAX_WAITING);
+    let (reporter, reports) = crossbeam_channel::bounded(MAX_WAITING);
     let (records, _to_record) = crossbeam_channel::bounded(MAX_RECORDS);
     let mut driver = open(config, Lines { events: events.channel(), orders, reports, records })?;
     let (queue, requests) = control::queue(Some(driver.waker()));
@@ -109,7 +109,8 @@ pub fn serve<L: EventLoop>(
     // Instances come last: their shim needs the socket that the driver has opened.
     let instances = match shim {
         Some(shim) => {
-            Some(Instances::start(config, &shim, start, events).context("cannot start the instances' thread")?)
+            let core = CoreLine { orders: ordered, reports: reporter, waker: driver.waker() };
+            Some(Instances::start(config, &shim, start, events, core).context("cannot start the instances' thread")?)
         }
         None => {
             drop(events);
