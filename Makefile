@@ -12,7 +12,7 @@ AS_ROOT := sudo --preserve-env=MRT,RUST_TEST_THREADS,RUST_LOG
 export CARGO_TARGET_$(shell echo $(HOST) | tr 'a-z-' 'A-Z_')_RUNNER := $(AS_ROOT)
 endif
 
-.PHONY: help build test demo bench lint fmt deny install clean packages
+.PHONY: help build test faults demo bench lint fmt deny install clean packages
 
 help: ## What can be made
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "%-9s %s\n", $$1, $$2 }' Makefile
@@ -27,6 +27,10 @@ test: packages ## Everything, with the real daemons in network namespaces (insta
 	cargo build --workspace
 	cargo test --workspace --doc
 	cargo test --workspace --lib --bins --tests
+
+faults: packages ## Every fault under every strategy, judged by the neighbours' own logs; about 15 minutes (FILTER=TEXT, STRATEGY=NAME)
+	cargo build --workspace
+	$(AS_ROOT) target/debug/hv-faults $(if $(FILTER),--filter $(FILTER)) $(if $(STRATEGY),--strategy $(STRATEGY))
 
 demo: ## One router out of FRR, BIRD and OpenBGPD; MRT=FILE plays a real table
 	.ci/install demo

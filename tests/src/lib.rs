@@ -7,6 +7,7 @@
 //! deletes the namespaces, and keeps the folder with the logs.
 
 pub mod daemons;
+pub mod faults;
 pub mod lab;
 pub mod neighbours;
 pub mod operate;

@@ -242,7 +242,7 @@ impl Speaker {
         for leg in self.legs.iter_mut().filter(|leg| leg.backlog() < BACKLOG) {
             for n in 0..FLOOD_BATCH {
                 let number = self.floods.wrapping_mul(FLOOD_BATCH).wrapping_add(n);
-                let [_, b, c, _] = (number % 4096 << 8).to_be_bytes();
+                let [_, b, c, _] = ((number % 4096) << 8).to_be_bytes();
                 let made_up = Prefix::new(Ipv4Addr::new(100, 64 + b % 64, c, 0).into(), 24);
                 let route = Route::made_up(number);
                 if let Some(prefix) = made_up {

@@ -1,0 +1,160 @@
+//! `make faults`: every fault under every strategy, with real daemons, judged by the neighbours' own logs. Prints a table as it goes,
+//! then one JSON line. docs/FAULTS.md says what is done and what is checked.
+#![forbid(unsafe_code)]
+
+use anyhow::{Result, bail};
+use clap::Parser;
+use serde_json::{Value, json};
+use std::collections::VecDeque;
+use std::process::ExitCode;
+use std::sync::{Mutex, PoisonError};
+use std::time::Instant;
+use tests::faults::cases::{ALL, Case};
+use tests::faults::scene::{Keeper, STRATEGIES, Scene, Size};
+use tests::lab::clean_up_on_signal;
+
+/// Breaks the instances of a router in every way there is, and asks its neighbours what they noticed
+#[derive(Debug, Parser)]
+#[command(version)]
+struct Arguments {
+    /// Only cases with this in their name
+    #[arg(long, value_name = "TEXT")]
+    filter: Option<String>,
+    /// Only this strategy
+    #[arg(long, value_name = "NAME")]
+    strategy: Option<String>,
+    /// Say which cases there are, and nothing else
+    #[arg(long)]
+    list: bool,
+    /// Have virtd's controller bring the instances back, and count it as a failure where it does not
+    #[arg(long)]
+    recovery: bool,
+    /// Routers at a time
+    #[arg(long, value_name = "N", default_value_t = 2)]
+    jobs: usize,
+}
+
+/// What came of one case.
+struct Row {
+    name: &'static str,
+    strategy: &'static str,
+    passed: bool,
+    seconds: f64,
+    detail: String,
+}
+
+impl Row {
+    fn print(&self) {
+        let word = if self.passed { "ok    " } else { "FAILED" };
+        println!("{word} {:20} {:22} {:6.1} s  {}", self.strategy, self.name, self.seconds, self.detail);
+    }
+
+    fn json(&self) -> Value {
+        let seconds = (self.seconds * 10.0).round() / 10.0;
+        json!({"name": self.name, "strategy": self.strategy, "passed": self.passed, "seconds": seconds, "detail": self.detail})
+    }
+}
+
+/// Cases that share a router.
+struct Group {
+    strategy: &'static str,
+    size: Size,
+    cases: Vec<&'static Case>,
+}
+
+fn main() -> ExitCode {
+    let arguments = Arguments::parse();
+    match run(&arguments) {
+        Ok(true) => ExitCode::SUCCESS,
+        Ok(false) => ExitCode::FAILURE,
+        Err(e) => {
+            eprintln!("hv-faults: {e:#}");
+            ExitCode::from(2)
+        }
+    }
+}
+
+fn run(arguments: &Arguments) -> Result<bool> {
+    let groups = groups(arguments)?;
+    if arguments.list {
+        for group in &groups {
+            group.cases.iter().for_each(|case| println!("{:20} {}", group.strategy, case.name));
+        }
+        return Ok(true);
+    }
+    clean_up_on_signal()?;
+    let keeper = if arguments.recovery { Keeper::Virtd } else { Keeper::Scene };
+    let start = Instant::now();
+    let (waiting, rows) = (Mutex::new(groups), Mutex::new(Vec::new()));
+    std::thread::scope(|scope| {
+        for _ in 0..arguments.jobs.max(1) {
+            scope.spawn(|| {
+                loop {
+                    let group = waiting.lock().unwrap_or_else(PoisonError::into_inner).pop_front();
+                    let Some(group) = group else { return };
+                    play(&group, keeper, &rows);
+                }
+            });
+        }
+    });
+    let rows = rows.into_inner().unwrap_or_else(PoisonError::into_inner);
+    let passed = rows.iter().filter(|row| row.passed).count();
+    let cases: Vec<Value> = rows.iter().map(Row::json).collect();
+    let seconds = (start.elapsed().as_secs_f64() * 10.0).round() / 10.0;
+    println!(
+        "{}",
+        json!({"passed": passed, "failed": rows.len() - passed, "seconds": seconds, "recovery": arguments.recovery, "cases": cases})
+    );
+    Ok(passed == rows.len())
+}
+
+fn groups(arguments: &Arguments) -> Result<VecDeque<Group>> {
+    let mut groups = VecDeque::new();
+    for size in [Size::Three, Size::Five] {
+        for strategy in STRATEGIES {
+            let wanted = |case: &&Case| {
+                case.size == size && arguments.filter.as_ref().is_none_or(|text| case.name.contains(text.as_str()))
+            };
+            let cases: Vec<&Case> = ALL.iter().filter(wanted).collect();
+            let named = arguments.strategy.as_ref().is_none_or(|name| name == strategy);
+            if named && !cases.is_empty() {
+                groups.push_back(Group { strategy, size, cases });
+            }
+        }
+    }
+    if groups.is_empty() {
+        bail!("no case fits; --list shows them");
+    }
+    Ok(groups)
+}
+
+/// Plays cases one after another in one router, and in a new one after each failure.
+fn play(group: &Group, keeper: Keeper, rows: &Mutex<Vec<Row>>) {
+    let mut scene = None;
+    for case in &group.cases {
+        let start = Instant::now();
+        let outcome = play_one(case, group, keeper, &mut scene);
+        let passed = outcome.is_ok();
+        if !passed {
+            // Its files are kept, and say where.
+            drop(scene.take());
+        }
+        let detail = outcome.unwrap_or_else(|e| format!("{e:#}"));
+        let row =
+            Row { name: case.name, strategy: group.strategy, passed, seconds: start.elapsed().as_secs_f64(), detail };
+        let mut rows = rows.lock().unwrap_or_else(PoisonError::into_inner);
+        row.print();
+        rows.push(row);
+    }
+    if let Some(scene) = scene {
+        scene.passed();
+    }
+}
+
+fn play_one(case: &Case, group: &Group, keeper: Keeper, scene: &mut Option<Scene>) -> Result<String> {
+    let scene = match scene {
+        Some(scene) => scene,
+        None => scene.insert(Scene::start(group.strategy, group.size, keeper)?),
+    };
+    Ok(case.run(scene)?.join(", "))
+}

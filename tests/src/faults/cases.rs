@@ -1,0 +1,394 @@
+//! The faults. Each case begins and ends with a healthy router; docs/FAULTS.md has them as a table.
+
+use super::scene::{Keeper, Scene, Size, T};
+use super::slot::{Lie, Mode, prefix};
+use super::trial::Trial;
+use crate::lab::built;
+use anyhow::{Context, Result, ensure};
+use nix::sys::signal::Signal;
+use std::time::Duration;
+use wire::bgp::Prefix;
+
+/// Memory that the ballast takes, MiB: more than virtd's limit.
+const BALLAST_MIB: u32 = 400;
+/// How long a flood lasts.
+const FLOOD: Duration = Duration::from_secs(5);
+/// How long all instances are dead: longer than it takes any of them to come back.
+const ALL_DEAD: Duration = Duration::from_secs(8);
+/// A prefix that nobody has announced.
+const EXTRA: &str = "203.0.113.0/24";
+/// Events that say that an instance is gone.
+const GONE: &[&str] = &["instance-exited", "instance-gone", "leg-closed", "leg-cease", "leg-notification"];
+
+/// One fault, or several at once.
+#[derive(Clone, Copy)]
+pub struct Case {
+    /// Its name on the command line.
+    pub name: &'static str,
+    /// The router it needs.
+    pub size: Size,
+    /// The bad speaker stands in the place of one instance.
+    pub speaker: bool,
+    run: fn(&mut Trial<'_>) -> Result<()>,
+}
+
+/// All cases, in an order that restarts as little as possible.
+pub const ALL: &[Case] = &[
+    case("wrong-next-hop", wrong_next_hop),
+    case("wrong-path", wrong_path),
+    case("extra-route", extra_route),
+    case("wrong-withdraw", wrong_withdraw),
+    case("missing-announcement", missing_announcement),
+    case("notification", notification),
+    case("sigkill", sigkill),
+    case("sigstop", sigstop),
+    case("exit", exit),
+    case("memory-ballast", memory_ballast),
+    case("all-dead", all_dead),
+    case("degraded", degraded),
+    speaker("closed-leg", closed_leg),
+    speaker("update-error", update_error),
+    speaker("random-bytes", random_bytes),
+    speaker("random-update", random_update),
+    speaker("missing-withdraw", missing_withdraw),
+    speaker("mute", mute),
+    speaker("flood", flood),
+    five("two-kill-and-lie", two_kill_and_lie),
+    five("two-hang-and-extra", two_hang_and_extra),
+    five("two-lies", two_lies),
+];
+
+const fn case(name: &'static str, run: fn(&mut Trial<'_>) -> Result<()>) -> Case {
+    Case { name, size: Size::Three, speaker: false, run }
+}
+
+const fn speaker(name: &'static str, run: fn(&mut Trial<'_>) -> Result<()>) -> Case {
+    Case { name, size: Size::Three, speaker: true, run }
+}
+
+const fn five(name: &'static str, run: fn(&mut Trial<'_>) -> Result<()>) -> Case {
+    Case { name, size: Size::Five, speaker: false, run }
+}
+
+impl Case {
+    /// Runs it in a scene of its size; returns notes for the table. After an error the scene is in no known state.
+    pub fn run(&self, scene: &mut Scene) -> Result<Vec<String>> {
+        scene.restore(self.speaker.then(|| self.speaker_slot(scene))).context("before the fault")?;
+        let mut trial = Trial::begin(scene)?;
+        (self.run)(&mut trial)?;
+        trial.end()
+    }
+
+    /// Where the bad speaker stands: in the master's place, but for the flood. What a flooding master says goes out, as
+    /// master-slave says it must, for as long as it does not hold still.
+    fn speaker_slot(&self, scene: &Scene) -> usize {
+        if is_master_slave(scene) && self.name != "flood" { 0 } else { 2 }
+    }
+}
+
+fn is_master_slave(scene: &Scene) -> bool {
+    scene.strategy == "master-slave"
+}
+
+/// Who is broken: usually this one, with master-slave the master.
+fn victim(t: &Trial<'_>, usual: usize) -> usize {
+    if is_master_slave(t.scene) { 0 } else { usual }
+}
+
+fn name_of(t: &mut Trial<'_>, index: usize) -> Result<String> {
+    Ok(t.scene.slot(index)?.name.clone())
+}
+
+/// A prefix that the first neighbour has announced and the third has learned.
+fn standing(t: &Trial<'_>) -> Result<Prefix> {
+    let reference = t.scene.references.get(2).context("no third neighbour")?;
+    let from_first =
+        reference.iter().find(|(_, r)| r["as_path"].as_str().is_some_and(|p| p.starts_with("65000 65001 ")));
+    prefix(from_first.context("no route of the first neighbour")?.0)
+}
+
+/// Kills, hangs and the like: the router goes on learning, the neighbours notice nothing, and it comes back.
+fn gone(t: &mut Trial<'_>, name: &str, kinds: &[&str], word: &str) -> Result<()> {
+    let took = t.announce_probe()?;
+    t.named(name, kinds, word)?;
+    t.note(format!("learning went on within {:.1} s", took.as_secs_f32()));
+    t.dwell();
+    t.withdraw_probe()?;
+    t.check_masked().map(|_| ())
+}
+
+/// A wrong word of a real daemon's, then the right one again.
+fn lie(t: &mut Trial<'_>, index: usize, lie: Lie, at: &str) -> Result<()> {
+    let name = name_of(t, index)?;
+    t.through_master = is_master_slave(t.scene) && index == 0;
+    t.scene.slot(index)?.set_lie(Some(lie))?;
+    t.announce_probe()?;
+    t.named(&name, &["disagreement"], at)?;
+    t.dwell();
+    t.withdraw_probe()?;
+    t.check_masked()?;
+    t.scene.slot(index)?.set_lie(None)
+}
+
+fn wrong_next_hop(t: &mut Trial<'_>) -> Result<()> {
+    let (index, at) = (victim(t, 0), standing(t)?);
+    lie(t, index, Lie::NextHop(at), &at.to_string())
+}
+
+fn wrong_path(t: &mut Trial<'_>) -> Result<()> {
+    let (index, at) = (victim(t, 1), standing(t)?);
+    lie(t, index, Lie::Path(at), &at.to_string())
+}
+
+fn extra_route(t: &mut Trial<'_>) -> Result<()> {
+    let index = victim(t, 2);
+    lie(t, index, Lie::Extra(prefix(EXTRA)?), EXTRA)
+}
+
+fn wrong_withdraw(t: &mut Trial<'_>) -> Result<()> {
+    let (index, at) = (victim(t, 1), standing(t)?);
+    lie(t, index, Lie::Missing(at), &at.to_string())
+}
+
+/// What the second neighbour is about to announce will not go out.
+fn missing_announcement(t: &mut Trial<'_>) -> Result<()> {
+    let index = victim(t, 0);
+    let name = name_of(t, index)?;
+    let next = format!("198.18.{}.0/24", (t.scene.probes + 1) % 256);
+    t.scene.slot(index)?.set_lie(Some(Lie::Missing(prefix(&next)?)))?;
+    let took = t.announce_probe()?;
+    ensure!(t.probe()? == next, "the probe is {} and not {next}", t.probe()?);
+    t.note(format!("announced all the same after {:.1} s", took.as_secs_f32()));
+    t.named(&name, &["disagreement"], &next)?;
+    t.dwell();
+    t.check_masked()?;
+    t.withdraw_probe()?;
+    t.scene.slot(index)?.set_lie(None)
+}
+
+/// One instance's operator resets all its sessions: Cease, which only a quorum may send.
+fn notification(t: &mut Trial<'_>) -> Result<()> {
+    let index = victim(t, 2);
+    let name = name_of(t, index)?;
+    t.scene.slot(index)?.clear_sessions()?;
+    gone(t, &name, &["leg-cease", "leg-notification"], "NOTIFICATION")?;
+    t.recovered()
+}
+
+fn sigkill(t: &mut Trial<'_>) -> Result<()> {
+    let index = victim(t, 0);
+    let name = name_of(t, index)?;
+    t.scene.slot(index)?.signal_all(Signal::SIGKILL)?;
+    let (kinds, word) = match t.scene.keeper {
+        Keeper::Virtd => (&["instance-exited"][..], "SIGKILL"),
+        Keeper::Scene => (GONE, ""),
+    };
+    gone(t, &name, kinds, word)?;
+    t.recovered()
+}
+
+fn sigstop(t: &mut Trial<'_>) -> Result<()> {
+    let index = victim(t, 1);
+    let name = name_of(t, index)?;
+    t.scene.slot(index)?.signal_all(Signal::SIGSTOP)?;
+    gone(t, &name, &["leg-fault"], "hold time")?;
+    if t.scene.keeper == Keeper::Scene {
+        t.scene.slot(index)?.signal_all(Signal::SIGCONT)?;
+    }
+    t.recovered()
+}
+
+fn exit(t: &mut Trial<'_>) -> Result<()> {
+    let index = victim(t, 2);
+    let name = name_of(t, index)?;
+    t.scene.slot(index)?.signal_main(Signal::SIGTERM)?;
+    let kinds = if t.scene.keeper == Keeper::Virtd { &["instance-exited"] } else { GONE };
+    gone(t, &name, kinds, "")?;
+    t.recovered()
+}
+
+/// A process of the instance grows past virtd's limit, while the instance says nothing wrong.
+fn memory_ballast(t: &mut Trial<'_>) -> Result<()> {
+    let index = victim(t, 1);
+    let name = name_of(t, index)?;
+    let command = format!("{} --ballast {BALLAST_MIB}", built("hv-badspeaker")?.display());
+    t.scene.slot(index)?.run_inside(&command)?;
+    match t.scene.keeper {
+        Keeper::Virtd => gone(t, &name, &["instance-faulty", "instance-suspect"], "MiB")?,
+        Keeper::Scene => {
+            t.announce_probe()?;
+            t.dwell();
+            t.withdraw_probe()?;
+            t.note("memory is watched by virtd's controller only");
+            // It takes its process group with it.
+            t.scene.slot(index)?.crash()?;
+        }
+    }
+    t.check_masked()?;
+    t.recovered()
+}
+
+/// Every instance dies at once and none comes back for a while: the neighbours are kept with what they were told.
+fn all_dead(t: &mut Trial<'_>) -> Result<()> {
+    let names: Vec<String> = t.scene.slots.iter().map(|slot| slot.name.clone()).collect();
+    t.scene.all_down()?;
+    for name in &names {
+        t.named(name, GONE, "")?;
+    }
+    std::thread::sleep(ALL_DEAD);
+    t.check_masked()?;
+    t.scene.all_up()?;
+    t.recovered()
+}
+
+/// Decision 6: two live ones must agree, and where they do not, what was told stays; one alone drives, with an alarm.
+fn degraded(t: &mut Trial<'_>) -> Result<()> {
+    let (last, second, at) = (name_of(t, 0)?, name_of(t, 1)?, standing(t)?);
+    t.scene.switch(2, Mode::Down)?;
+    t.scene.wait_calm()?;
+    t.announce_probe()?;
+    t.withdraw_probe()?;
+    t.scene.slot(1)?.set_lie(Some(Lie::Path(at)))?;
+    t.named("", &["no-quorum", "disagreement"], &at.to_string())?;
+    t.dwell();
+    t.check_masked()?;
+    t.scene.slot(1)?.set_lie(None)?;
+    t.scene.wait_calm()?;
+    t.note(format!("two stood still on {at}"));
+    t.scene.switch(1, Mode::Down)?;
+    t.named(&last, &["one-alone"], "alone")?;
+    t.announce_probe()?;
+    t.check_masked()?;
+    t.withdraw_probe()?;
+    t.note(format!("without {second} one alone went on"));
+    t.scene.all_up()?;
+    t.recovered()
+}
+
+/// The bad speaker's place in the list.
+fn bad(t: &Trial<'_>) -> Result<usize> {
+    let at = t.scene.slots.iter().position(|slot| slot.mode() == Mode::Speaker);
+    at.context("no instance is the bad speaker")
+}
+
+/// The bad speaker does something once; its sessions end and begin anew.
+fn once(t: &mut Trial<'_>, order: &str, kinds: &[&str]) -> Result<()> {
+    let index = bad(t)?;
+    let name = name_of(t, index)?;
+    t.scene.slot(index)?.order(order)?;
+    gone(t, &name, kinds, "")?;
+    t.scene.slot(index)?.order("honest")?;
+    t.recovered()
+}
+
+fn closed_leg(t: &mut Trial<'_>) -> Result<()> {
+    once(t, "close", &["leg-closed"])
+}
+
+fn update_error(t: &mut Trial<'_>) -> Result<()> {
+    once(t, "notify", &["leg-notification"])
+}
+
+fn random_bytes(t: &mut Trial<'_>) -> Result<()> {
+    once(t, "garbage", &["leg-fault"])
+}
+
+fn random_update(t: &mut Trial<'_>) -> Result<()> {
+    once(t, "garbage-update", &["leg-fault", "instance-malformed"])
+}
+
+/// A route is withdrawn and one instance goes on with it.
+fn missing_withdraw(t: &mut Trial<'_>) -> Result<()> {
+    let index = bad(t)?;
+    let name = name_of(t, index)?;
+    t.announce_probe()?;
+    t.scene.wait_calm()?;
+    t.scene.slot(index)?.order("keep-withdrawn")?;
+    let probe = t.probe()?;
+    // The order is looked at many times a second, but the withdraw must not be there first.
+    std::thread::sleep(Duration::from_millis(500));
+    let took = t.withdraw_probe()?;
+    t.note(format!("withdrawn all the same after {:.1} s", took.as_secs_f32()));
+    t.named(&name, &["disagreement"], &probe)?;
+    t.dwell();
+    t.check_masked()?;
+    t.scene.slot(index)?.order("honest")?;
+    t.recovered()
+}
+
+/// It has said OPEN, and nothing after it: first on the sessions it has, then on each new one.
+fn mute(t: &mut Trial<'_>) -> Result<()> {
+    let index = bad(t)?;
+    let name = name_of(t, index)?;
+    t.scene.slot(index)?.order("mute")?;
+    gone(t, &name, &["leg-fault"], "hold time")?;
+    t.named(&name, &["leg-fault"], "did not answer")?;
+    t.check_masked()?;
+    t.scene.slot(index)?.order("honest")?;
+    t.recovered()
+}
+
+/// Routes without end, true ones changed and made-up ones.
+fn flood(t: &mut Trial<'_>) -> Result<()> {
+    let index = bad(t)?;
+    let before = t.scene.router.status("candidates")?;
+    t.scene.slot(index)?.order("flood")?;
+    let took = t.announce_probe()?;
+    std::thread::sleep(FLOOD + T);
+    t.withdraw_probe()?;
+    let said = t.scene.router.status("candidates")?.saturating_sub(before);
+    ensure!(said > 1000, "a flood of {said} routes is none");
+    t.note(format!("{said} routes, learning went on within {:.1} s", took.as_secs_f32()));
+    t.check_masked()?;
+    t.scene.slot(index)?.order("honest")?;
+    t.recovered()
+}
+
+fn two_kill_and_lie(t: &mut Trial<'_>) -> Result<()> {
+    let (dead, liar, at) = (name_of(t, 2)?, name_of(t, 0)?, standing(t)?);
+    t.through_master = is_master_slave(t.scene);
+    t.scene.slot(0)?.set_lie(Some(Lie::Path(at)))?;
+    t.scene.slot(2)?.signal_all(Signal::SIGKILL)?;
+    t.announce_probe()?;
+    t.named(&dead, GONE, "")?;
+    t.named(&liar, &["disagreement"], &at.to_string())?;
+    t.dwell();
+    t.withdraw_probe()?;
+    t.check_masked()?;
+    t.scene.slot(0)?.set_lie(None)?;
+    t.recovered()
+}
+
+fn two_hang_and_extra(t: &mut Trial<'_>) -> Result<()> {
+    let (hung, liar) = (name_of(t, 1)?, name_of(t, 0)?);
+    t.through_master = is_master_slave(t.scene);
+    t.scene.slot(0)?.set_lie(Some(Lie::Extra(prefix(EXTRA)?)))?;
+    t.scene.slot(1)?.signal_all(Signal::SIGSTOP)?;
+    t.announce_probe()?;
+    t.named(&liar, &["disagreement"], EXTRA)?;
+    t.named(&hung, &["leg-fault"], "hold time")?;
+    t.withdraw_probe()?;
+    t.check_masked()?;
+    t.scene.slot(0)?.set_lie(None)?;
+    if t.scene.keeper == Keeper::Scene {
+        t.scene.slot(1)?.signal_all(Signal::SIGCONT)?;
+    }
+    t.recovered()
+}
+
+/// Two instances are wrong about the same route, each in its own way.
+fn two_lies(t: &mut Trial<'_>) -> Result<()> {
+    let (one, other, at) = (name_of(t, 0)?, name_of(t, 3)?, standing(t)?);
+    t.through_master = is_master_slave(t.scene);
+    t.scene.slot(0)?.set_lie(Some(Lie::NextHop(at)))?;
+    t.scene.slot(3)?.set_lie(Some(Lie::Path(at)))?;
+    t.announce_probe()?;
+    for name in [&one, &other] {
+        t.named(name, &["disagreement"], &at.to_string())?;
+    }
+    t.dwell();
+    t.withdraw_probe()?;
+    t.check_masked()?;
+    t.scene.slot(0)?.set_lie(None)?;
+    t.scene.slot(3)?.set_lie(None)
+}
