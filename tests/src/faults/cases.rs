@@ -13,6 +13,8 @@ use wire::bgp::Prefix;
 const BALLAST_MIB: u32 = 400;
 /// How long a flood lasts.
 const FLOOD: Duration = Duration::from_secs(5);
+/// virtd keeps what a flood said last of each prefix, and nothing else: it may not grow by more than this, MiB.
+const FLOOD_MEMORY_MIB: u64 = 128;
 /// How long all instances are dead: longer than it takes any of them to come back.
 const ALL_DEAD: Duration = Duration::from_secs(8);
 /// A prefix that nobody has announced.
@@ -331,14 +333,16 @@ fn mute(t: &mut Trial<'_>) -> Result<()> {
 /// Routes without end, true ones changed and made-up ones.
 fn flood(t: &mut Trial<'_>) -> Result<()> {
     let index = bad(t)?;
-    let before = t.scene.router.status("candidates")?;
+    let (before, memory) = (t.scene.router.status("candidates")?, t.scene.memory_mib());
     t.scene.slot(index)?.order("flood")?;
     let took = t.announce_probe()?;
     std::thread::sleep(FLOOD + T);
     t.withdraw_probe()?;
     let said = t.scene.router.status("candidates")?.saturating_sub(before);
     ensure!(said > 1000, "a flood of {said} routes is none");
-    t.note(format!("{said} routes, learning went on within {:.1} s", took.as_secs_f32()));
+    let grown = t.scene.memory_mib().saturating_sub(memory);
+    ensure!(grown < FLOOD_MEMORY_MIB, "virtd grew by {grown} MiB");
+    t.note(format!("{said} routes, virtd +{grown} MiB, learning went on within {:.1} s", took.as_secs_f32()));
     t.check_masked()?;
     t.scene.slot(index)?.order("honest")?;
     t.recovered()

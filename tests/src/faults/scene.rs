@@ -196,9 +196,11 @@ impl Scene {
         Ok(table)
     }
 
-    /// The fourth neighbour's own log: one session, no complaint.
-    pub fn check_bird(&self) -> Result<()> {
-        self.bird.check_quiet()
+    /// What the fourth neighbour, a BIRD, complained of so far, by its own log; it has had one session and has it still.
+    pub fn bird_complaints(&self) -> Result<Vec<String>> {
+        let history = self.bird.history();
+        ensure!(history.established == 1, "BIRD, the fourth neighbour, saw {} sessions", history.established);
+        Ok(history.troubles)
     }
 
     fn events_file(&self) -> PathBuf {
@@ -214,6 +216,13 @@ impl Scene {
     /// How many events there were so far.
     pub fn event_mark(&self) -> usize {
         text_of(&self.events_file()).matches('\n').count()
+    }
+
+    /// What virtd has in memory, MiB.
+    pub fn memory_mib(&self) -> u64 {
+        let status = text_of(std::path::Path::new(&format!("/proc/{}/status", self.router.virtd.pid())));
+        let line = status.lines().find_map(|l| l.strip_prefix("VmRSS:")).unwrap_or_default();
+        line.split_whitespace().next().and_then(|kib| kib.parse::<u64>().ok()).unwrap_or_default() / 1024
     }
 
     /// A slot by its place.

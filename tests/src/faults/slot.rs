@@ -147,7 +147,8 @@ impl Slot {
              down) exec sleep 2147483647 ;;\n\
              speaker) {preload} {speaker} --asn {asn} --router-id {id} --orders {folder}/orders ;;\n\
              esac\n\
-             (read order < {folder}/fifo && exec $order) &\n\
+             # Nobody's child: OpenBGPD waits for all of its own before it ends.\n\
+             (read order < {folder}/fifo && exec $order &)\n\
              {daemon}",
             name = self.name,
             speaker = speaker.display(),

@@ -8,11 +8,10 @@ use serde_json::Value;
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
-/// TARGETS M1: what a master said wrong is corrected within T and this.
-pub const CORRECTED: Duration = Duration::from_millis(100);
-/// On a busy machine the correction may be measured later than it was due; beyond this it is wrong, not slow.
+/// What a master said wrong is to be corrected within T and 100 ms; the table says how much it was. On a busy machine that may be
+/// measured later than it was due; only beyond this and another T it counts as a failure.
 const GROSS: Duration = Duration::from_secs(5);
-/// Probes have this first octets: 198.18.N.0/24.
+/// Probes begin with these octets: 198.18.N.0/24.
 const PROBES: &str = "198.18.";
 
 /// What all neighbours together saw.
@@ -39,19 +38,35 @@ pub struct Trial<'a> {
     /// The strategy lets a wrong route through for T: the faulty instance is the master.
     pub through_master: bool,
     marks: Vec<usize>,
+    complaints: usize,
     events: usize,
     start: Instant,
     probe: Option<String>,
+    probes: Probes,
 }
+
+/// The prefixes that the second neighbour has announced during this fault, and when it withdrew each again, if it has.
+type Probes = BTreeMap<String, Option<u64>>;
 
 impl<'a> Trial<'a> {
     /// All is well, and from here on everything counts.
     pub fn begin(scene: &'a mut Scene) -> Result<Trial<'a>> {
         scene.watches.iter_mut().try_for_each(|watch| watch.look())?;
         let marks = scene.watches.iter().map(|watch| watch.changes.len()).collect();
+        let complaints = scene.bird_complaints()?.len();
         let events = scene.event_mark();
         let start = Instant::now();
-        Ok(Trial { scene, notes: Vec::new(), through_master: false, marks, events, start, probe: None })
+        Ok(Trial {
+            scene,
+            notes: Vec::new(),
+            through_master: false,
+            marks,
+            complaints,
+            events,
+            start,
+            probe: None,
+            probes: Probes::new(),
+        })
     }
 
     /// A word for the table.
@@ -65,12 +80,14 @@ impl<'a> Trial<'a> {
         let probe = format!("{PROBES}{}.0/24", self.scene.probes % 256);
         self.tell(&format!("announce {probe}"))?;
         self.probe = Some(probe.clone());
+        self.probes.insert(probe.clone(), None);
         self.probe_seen(&probe, true)
     }
 
     /// It withdraws it again.
     pub fn withdraw_probe(&mut self) -> Result<Duration> {
         let Some(probe) = self.probe.take() else { return Ok(Duration::ZERO) };
+        self.probes.insert(probe.clone(), Some(now_us()));
         self.tell(&format!("withdraw {probe}"))?;
         self.probe_seen(&probe, false)
     }
@@ -139,9 +156,15 @@ impl<'a> Trial<'a> {
             let next_hop = watch.site.router_v4.to_string();
             let changes = watch.changes.get(*mark..).unwrap_or_default();
             let name = format!("neighbour {}", watch.site.number);
-            judge(&name, changes, reference, &next_hop, now, &mut seen);
+            let should = Should { reference, probes: &self.probes, next_hop: &next_hop };
+            judge(&name, changes, &should, now, &mut seen);
         }
-        self.scene.check_bird()?;
+        let complaints = self.scene.bird_complaints()?;
+        // It looks at next hops more closely than others; a wrong one that came through says so here too.
+        let about_routes = |line: &&String| line.contains("Invalid NEXT_HOP") || line.contains("Invalid route");
+        let other = complaints.iter().skip(self.complaints).filter(|line| !(self.through_master && about_routes(line)));
+        let other: Vec<&str> = other.map(String::as_str).collect();
+        ensure!(other.is_empty(), "BIRD, the fourth neighbour, complains: {}", other.join("; "));
         Ok(seen)
     }
 
@@ -201,48 +224,65 @@ impl<'a> Trial<'a> {
             "BIRD, the fourth neighbour, ends with other routes: {:?}",
             differs(&bird)
         );
+        let mut verdict = format!("0 resets, {} lost, {} wrong", seen.lost.len(), seen.wrong.len());
         if !seen.longest.is_zero() {
-            let slack = seen.longest.saturating_sub(T + CORRECTED);
-            let late =
-                if slack.is_zero() { String::new() } else { format!(" ({} ms past T + 100 ms)", slack.as_millis()) };
-            self.note(format!("the master's word stood {:.2} s{late}", seen.longest.as_secs_f32()));
+            let past = seen.longest.saturating_sub(T);
+            verdict.push_str(&format!(", corrected {} ms after T (M1: 100)", past.as_millis()));
         }
+        self.notes.insert(0, verdict);
         Ok(self.notes)
     }
 }
 
+/// What one neighbour should know.
+struct Should<'a> {
+    reference: &'a Table,
+    probes: &'a Probes,
+    next_hop: &'a str,
+}
+
+impl Should<'_> {
+    /// Whether the neighbour is right to know this of a prefix at this moment.
+    fn allows(&self, change: &Change) -> bool {
+        let should = self.reference.get(&change.prefix);
+        let withdrawn = self.probes.get(&change.prefix).map(|at| at.unwrap_or(u64::MAX));
+        match (&change.route, should, withdrawn) {
+            (route, Some(should), _) => route.as_ref() == Some(should),
+            (None, None, withdrawn) => withdrawn.is_none_or(|at| change.at_us >= at),
+            (Some(route), None, Some(at)) => change.at_us <= at && self.is_probe(route),
+            (Some(_), None, None) => false,
+        }
+    }
+
+    /// A probe as the second neighbour has announced it.
+    fn is_probe(&self, route: &Value) -> bool {
+        let bare = ["communities", "large_communities", "other", "med"].iter().all(|key| route.get(*key).is_none());
+        route["as_path"] == "65000 65002" && route["next_hop"] == self.next_hop && bare
+    }
+}
+
 /// Goes through one neighbour's changes.
-fn judge(name: &str, changes: &[Change], reference: &Table, next_hop: &str, now_us: u64, seen: &mut Seen) {
+fn judge(name: &str, changes: &[Change], should: &Should<'_>, now_us: u64, seen: &mut Seen) {
     // Prefixes that are not as they should be, since when.
     let mut off: BTreeMap<&str, u64> = BTreeMap::new();
     let mut known: BTreeMap<&str, Option<&Value>> = BTreeMap::new();
     let mut longest = 0;
     for change in changes {
         let prefix = change.prefix.as_str();
-        let should = reference.get(prefix);
-        let before = known.insert(prefix, change.route.as_ref()).unwrap_or(should);
+        let before = known.insert(prefix, change.route.as_ref()).unwrap_or(should.reference.get(prefix));
         if before == change.route.as_ref() {
             seen.needless.push(format!("{name}: {prefix}"));
         }
-        let right = match (&change.route, should) {
-            (None, None) => true,
-            (Some(route), None) => is_probe(prefix, route, next_hop),
-            (route, should) => route.as_ref() == should,
-        };
-        match (right, &change.route) {
-            (true, _) => {
-                if let Some(since) = off.remove(prefix) {
-                    longest = longest.max(change.at_us.saturating_sub(since));
-                }
+        if should.allows(change) {
+            if let Some(since) = off.remove(prefix) {
+                longest = longest.max(change.at_us.saturating_sub(since));
             }
-            (false, None) => {
-                seen.lost.push(format!("{name}: {prefix}"));
-                off.entry(prefix).or_insert(change.at_us);
-            }
-            (false, Some(route)) => {
-                seen.wrong.push(format!("{name}: {prefix} {route}"));
-                off.entry(prefix).or_insert(change.at_us);
-            }
+            continue;
+        }
+        off.entry(prefix).or_insert(change.at_us);
+        match &change.route {
+            None => seen.lost.push(format!("{name}: {prefix}")),
+            Some(route) => seen.wrong.push(format!("{name}: {prefix} {route}")),
         }
     }
     for since in off.values() {
@@ -250,12 +290,6 @@ fn judge(name: &str, changes: &[Change], reference: &Table, next_hop: &str, now_
         longest = longest.max(now_us.saturating_sub(*since));
     }
     seen.longest = seen.longest.max(Duration::from_micros(longest));
-}
-
-/// A probe as the second neighbour has announced it.
-fn is_probe(prefix: &str, route: &Value, next_hop: &str) -> bool {
-    let bare = ["communities", "large_communities", "other", "med"].iter().all(|key| route.get(*key).is_none());
-    prefix.starts_with(PROBES) && route["as_path"] == "65000 65002" && route["next_hop"] == next_hop && bare
 }
 
 #[cfg(test)]

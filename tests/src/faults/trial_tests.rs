@@ -13,8 +13,10 @@ fn change(at_us: u64, prefix: &str, route: Option<Value>) -> Change {
 
 fn judged(changes: &[Change]) -> Seen {
     let reference = Table::from([("192.0.2.0/24".to_owned(), route("65000 65001 1"))]);
+    let probes = Probes::from([("198.18.3.0/24".to_owned(), Some(5_000_000)), ("198.18.4.0/24".to_owned(), None)]);
     let mut seen = Seen::default();
-    judge("n", changes, &reference, NEXT_HOP, 10_000_000, &mut seen);
+    let should = Should { reference: &reference, probes: &probes, next_hop: NEXT_HOP };
+    judge("n", changes, &should, 10_000_000, &mut seen);
     seen
 }
 
@@ -38,10 +40,14 @@ fn what_is_put_right_is_measured() {
 }
 
 #[test]
-fn a_probe_is_right_only_as_it_was_announced() {
-    let good = judged(&[change(1, "198.18.3.0/24", Some(route("65000 65002"))), change(2, "198.18.3.0/24", None)]);
+fn a_probe_is_right_only_as_and_while_it_was_announced() {
+    let probe = || Some(route("65000 65002"));
+    let good = judged(&[change(1, "198.18.3.0/24", probe()), change(5_000_001, "198.18.3.0/24", None)]);
     assert!(good.wrong.is_empty() && good.lost.is_empty() && good.needless.is_empty());
     assert_eq!(judged(&[change(1, "198.18.3.0/24", Some(route("65000 64999 65002")))]).wrong.len(), 1);
+    assert_eq!(judged(&[change(6_000_000, "198.18.3.0/24", probe())]).wrong.len(), 1);
+    assert_eq!(judged(&[change(1, "198.18.5.0/24", probe())]).wrong.len(), 1);
+    assert_eq!(judged(&[change(1, "198.18.4.0/24", probe()), change(2, "198.18.4.0/24", None)]).lost.len(), 1);
 }
 
 #[test]
