@@ -305,10 +305,10 @@ fn missing_withdraw(t: &mut Trial<'_>) -> Result<()> {
     let name = name_of(t, index)?;
     t.announce_probe()?;
     t.scene.wait_calm()?;
-    t.scene.slot(index)?.order("keep-withdrawn")?;
+    let speaker = t.scene.slot(index)?;
+    speaker.order("keep-withdrawn")?;
+    speaker.wait_order("keep-withdrawn")?;
     let probe = t.probe()?;
-    // The order is looked at many times a second, but the withdraw must not be there first.
-    std::thread::sleep(Duration::from_millis(500));
     let took = t.withdraw_probe()?;
     t.note(format!("withdrawn all the same after {:.1} s", took.as_secs_f32()));
     t.named(&name, &["disagreement"], &probe)?;

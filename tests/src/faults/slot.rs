@@ -197,6 +197,16 @@ impl Slot {
         fs::rename(&new, self.folder.join("orders")).context("giving an order")
     }
 
+    /// Waits until the bad speaker has taken its order.
+    pub fn wait_order(&self, word: &str) -> Result<()> {
+        let taken = self.folder.join("orders.taken");
+        wait_until(&format!("the order {word} to be taken"), START, || match fs::read_to_string(&taken) {
+            Ok(last) if last == word => Ok(()),
+            Ok(last) => Err(format!("the last one was {last}")),
+            Err(e) => Err(e.to_string()),
+        })
+    }
+
     /// Starts it, where virtd does not.
     pub fn start(&mut self, lab: &Lab) -> Result<()> {
         self.stop_own();

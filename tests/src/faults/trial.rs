@@ -11,6 +11,8 @@ use std::time::{Duration, Instant};
 /// What a master said wrong is to be corrected within T and 100 ms; the table says how much it was. On a busy machine that may be
 /// measured later than it was due; only beyond this and another T it counts as a failure.
 const GROSS: Duration = Duration::from_secs(5);
+/// So many of what went wrong are told one by one.
+const SHOWN: usize = 5;
 /// Probes begin with these octets: 198.18.N.0/24.
 const PROBES: &str = "198.18.";
 
@@ -173,18 +175,14 @@ impl<'a> Trial<'a> {
     pub fn check_masked(&mut self) -> Result<Seen> {
         let seen = self.seen()?;
         if self.through_master && !(seen.lost.is_empty() && seen.wrong.is_empty()) {
-            ensure!(!seen.standing, "still wrong: {}", [seen.lost.as_slice(), &seen.wrong].concat().join("; "));
-            ensure!(
-                seen.longest <= 2 * T + GROSS,
-                "corrected only after {:?}: {}",
-                seen.longest,
-                [seen.lost.as_slice(), &seen.wrong].concat().join("; ")
-            );
+            let all = [seen.lost.as_slice(), &seen.wrong].concat();
+            ensure!(!seen.standing, "still wrong: {}", some(&all));
+            ensure!(seen.longest <= 2 * T + GROSS, "corrected only after {:?}: {}", seen.longest, some(&all));
         } else {
-            ensure!(seen.lost.is_empty(), "lost: {}", seen.lost.join("; "));
-            ensure!(seen.wrong.is_empty(), "wrong: {}", seen.wrong.join("; "));
+            ensure!(seen.lost.is_empty(), "lost: {}", some(&seen.lost));
+            ensure!(seen.wrong.is_empty(), "wrong: {}", some(&seen.wrong));
         }
-        ensure!(seen.needless.is_empty(), "UPDATEs that say nothing new: {}", seen.needless.join("; "));
+        ensure!(seen.needless.is_empty(), "UPDATEs that say nothing new: {}", some(&seen.needless));
         Ok(seen)
     }
 
@@ -232,6 +230,13 @@ impl<'a> Trial<'a> {
         self.notes.insert(0, verdict);
         Ok(self.notes)
     }
+}
+
+/// The first few of a list, and how many there are.
+fn some(list: &[String]) -> String {
+    let shown: Vec<&str> = list.iter().take(SHOWN).map(String::as_str).collect();
+    let more = if list.len() > SHOWN { format!(" and {} more", list.len() - SHOWN) } else { String::new() };
+    format!("{}{more}", shown.join("; "))
 }
 
 /// What one neighbour should know.

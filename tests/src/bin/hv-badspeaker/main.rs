@@ -18,7 +18,7 @@ use rib::{Rib, Route};
 use std::fs;
 use std::io::ErrorKind;
 use std::net::{Ipv4Addr, TcpListener};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::time::Duration;
 use wire::bgp::message::Capability;
 use wire::bgp::message::Open;
@@ -48,7 +48,7 @@ struct Arguments {
     /// Our BGP identifier
     #[arg(long, default_value = "10.255.0.1")]
     router_id: Ipv4Addr,
-    /// The file whose first word is the order; looked at all the time
+    /// The file that holds the order, one word; looked at all the time. FILE.taken says which was taken last
     #[arg(long, value_name = "FILE", required_unless_present = "ballast")]
     orders: Option<PathBuf>,
     /// Take so much memory and keep it, and do nothing else
@@ -79,16 +79,15 @@ enum Order {
 }
 
 impl Order {
-    fn read(path: &Path) -> Order {
-        let text = fs::read_to_string(path).unwrap_or_default();
-        match text.split_whitespace().next() {
-            Some("keep-withdrawn") => Order::KeepWithdrawn,
-            Some("mute") => Order::Mute,
-            Some("flood") => Order::Flood,
-            Some("garbage") => Order::Garbage,
-            Some("garbage-update") => Order::GarbageUpdate,
-            Some("close") => Order::Close,
-            Some("notify") => Order::Notify,
+    fn of(word: &str) -> Order {
+        match word {
+            "keep-withdrawn" => Order::KeepWithdrawn,
+            "mute" => Order::Mute,
+            "flood" => Order::Flood,
+            "garbage" => Order::Garbage,
+            "garbage-update" => Order::GarbageUpdate,
+            "close" => Order::Close,
+            "notify" => Order::Notify,
             _ => Order::Honest,
         }
     }
@@ -135,6 +134,8 @@ struct Speaker {
     open: Open,
     orders: PathBuf,
     order: Order,
+    /// The word that `order` came from; none before the first look.
+    taken: Option<String>,
     legs: Vec<Leg>,
     rib: Rib,
     random: Random,
@@ -149,6 +150,7 @@ impl Default for Speaker {
             open,
             orders: PathBuf::new(),
             order: Order::Honest,
+            taken: None,
             legs: Vec::new(),
             rib: Rib::default(),
             random: Random(0x9e37_79b9_7f4a_7c15),
@@ -177,11 +179,17 @@ impl Speaker {
     }
 
     fn round(&mut self) {
-        let order = Order::read(&self.orders);
-        if order != self.order {
-            eprintln!("order: {order:?}");
-            self.order = order;
+        let text = fs::read_to_string(&self.orders).unwrap_or_default();
+        let word = text.trim();
+        if self.taken.as_deref() != Some(word) {
+            self.order = Order::of(word);
             self.once();
+            eprintln!("order: {:?}", self.order);
+            // Whoever has given the order can wait for this.
+            if let Err(e) = fs::write(self.orders.with_extension("taken"), word) {
+                eprintln!("cannot say that the order was taken: {e}");
+            }
+            self.taken = Some(word.to_owned());
         }
         let mut changed = Vec::new();
         for leg in &mut self.legs {

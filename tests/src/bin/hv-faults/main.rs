@@ -3,7 +3,7 @@
 #![forbid(unsafe_code)]
 
 use anyhow::{Result, bail};
-use clap::Parser;
+use clap::{ArgAction, Parser};
 use serde_json::{Value, json};
 use std::collections::VecDeque;
 use std::process::ExitCode;
@@ -27,7 +27,7 @@ struct Arguments {
     #[arg(long)]
     list: bool,
     /// Have virtd's controller bring the instances back, and count it as a failure where it does not
-    #[arg(long)]
+    #[arg(long, value_name = "BOOL", action = ArgAction::Set, num_args = 0..=1, default_value_t = false, default_missing_value = "true")]
     recovery: bool,
     /// Routers at a time
     #[arg(long, value_name = "N", default_value_t = 2)]
