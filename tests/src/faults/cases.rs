@@ -11,6 +11,8 @@ use wire::bgp::Prefix;
 
 /// Memory that the ballast takes, MiB: more than virtd's limit.
 const BALLAST_MIB: u32 = 400;
+/// How often sessions are closed in a row: virtd's limit for one instance.
+const FLAPS: usize = 5;
 /// How long a flood lasts.
 const FLOOD: Duration = Duration::from_secs(5);
 /// virtd keeps what a flood said last of each prefix, and nothing else: it may not grow by more than this, MiB.
@@ -31,6 +33,8 @@ pub struct Case {
     pub size: Size,
     /// The bad speaker stands in the place of one instance.
     pub speaker: bool,
+    /// It is about virtd's controller, so without it there is nothing to see.
+    pub controller: bool,
     run: fn(&mut Trial<'_>) -> Result<()>,
 }
 
@@ -46,6 +50,7 @@ pub const ALL: &[Case] = &[
     case("sigstop", sigstop),
     case("exit", exit),
     case("memory-ballast", memory_ballast),
+    Case { controller: true, ..case("wrong-for-long", wrong_for_long) },
     case("all-dead", all_dead),
     case("degraded", degraded),
     speaker("closed-leg", closed_leg),
@@ -54,6 +59,7 @@ pub const ALL: &[Case] = &[
     speaker("random-update", random_update),
     speaker("missing-withdraw", missing_withdraw),
     speaker("mute", mute),
+    speaker("flapping", flapping),
     speaker("flood", flood),
     five("two-kill-and-lie", two_kill_and_lie),
     five("two-hang-and-extra", two_hang_and_extra),
@@ -61,15 +67,15 @@ pub const ALL: &[Case] = &[
 ];
 
 const fn case(name: &'static str, run: fn(&mut Trial<'_>) -> Result<()>) -> Case {
-    Case { name, size: Size::Three, speaker: false, run }
+    Case { name, size: Size::Three, speaker: false, controller: false, run }
 }
 
 const fn speaker(name: &'static str, run: fn(&mut Trial<'_>) -> Result<()>) -> Case {
-    Case { name, size: Size::Three, speaker: true, run }
+    Case { name, size: Size::Three, speaker: true, controller: false, run }
 }
 
 const fn five(name: &'static str, run: fn(&mut Trial<'_>) -> Result<()>) -> Case {
-    Case { name, size: Size::Five, speaker: false, run }
+    Case { name, size: Size::Five, speaker: false, controller: false, run }
 }
 
 impl Case {
@@ -230,6 +236,22 @@ fn memory_ballast(t: &mut Trial<'_>) -> Result<()> {
     t.recovered()
 }
 
+/// FRR is wrong about everything, until it is found faulty and started again, which cures it.
+fn wrong_for_long(t: &mut Trial<'_>) -> Result<()> {
+    let name = name_of(t, 0)?;
+    t.through_master = is_master_slave(t.scene);
+    let slot = t.scene.slot(0)?;
+    let old = slot.pid()?;
+    slot.set_lie(Some(Lie::Everywhere))?;
+    t.announce_probe()?;
+    t.named(&name, &["instance-faulty"], "majority")?;
+    t.scene.wait_restarted(0, old)?;
+    t.scene.slot(0)?.forget_lie();
+    t.withdraw_probe()?;
+    t.check_masked()?;
+    t.recovered()
+}
+
 /// Every instance dies at once and none comes back for a while: the neighbours are kept with what they were told.
 fn all_dead(t: &mut Trial<'_>) -> Result<()> {
     let names: Vec<String> = t.scene.slots.iter().map(|slot| slot.name.clone()).collect();
@@ -330,6 +352,25 @@ fn mute(t: &mut Trial<'_>) -> Result<()> {
     t.recovered()
 }
 
+/// It closes its sessions again and again.
+fn flapping(t: &mut Trial<'_>) -> Result<()> {
+    let index = bad(t)?;
+    let name = name_of(t, index)?;
+    for flap in 1..=FLAPS {
+        for (order, event) in [("close", "leg-closed"), ("honest", "leg-up")] {
+            let speaker = t.scene.slot(index)?;
+            speaker.order(order)?;
+            speaker.wait_order(order)?;
+            t.wait_count(&name, event, flap)?;
+        }
+    }
+    if t.scene.keeper == Keeper::Virtd {
+        t.named(&name, &["instance-faulty"], "lost its session")?;
+    }
+    gone(t, &name, &["leg-closed"], "")?;
+    t.recovered()
+}
+
 /// Routes without end, true ones changed and made-up ones.
 fn flood(t: &mut Trial<'_>) -> Result<()> {
     let index = bad(t)?;
@@ -340,6 +381,10 @@ fn flood(t: &mut Trial<'_>) -> Result<()> {
     t.withdraw_probe()?;
     let said = t.scene.router.status("candidates")?.saturating_sub(before);
     ensure!(said > 1000, "a flood of {said} routes is none");
+    if t.scene.keeper == Keeper::Virtd {
+        let name = name_of(t, index)?;
+        t.named(&name, &["instance-faulty"], "routes a second")?;
+    }
     let grown = t.scene.memory_mib().saturating_sub(memory);
     ensure!(grown < FLOOD_MEMORY_MIB, "virtd grew by {grown} MiB");
     t.note(format!("{said} routes, virtd +{grown} MiB, learning went on within {:.1} s", took.as_secs_f32()));

@@ -7,6 +7,8 @@ use crate::lab::{Lab, Star, built, wait_until};
 use crate::neighbours::{Kind, Neighbour, NeighbourSpec};
 use crate::router::{ASN, Options, Router};
 use anyhow::{Context, Result, ensure};
+use nix::sys::signal::Signal;
+use nix::unistd::Pid;
 use serde_json::Value;
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -18,6 +20,8 @@ pub const T: Duration = Duration::from_millis(2_000);
 pub const LEG_HOLD: Duration = Duration::from_secs(6);
 /// How long the neighbours are kept without any instance.
 pub const GRACE: Duration = Duration::from_secs(60);
+/// An instance that has been wrong on many prefixes for so long is found faulty.
+pub const THRESHOLD: Duration = Duration::from_secs(10);
 /// Sessions and routes are there within this, on a machine that has other things to do.
 pub const SETTLE: Duration = Duration::from_secs(120);
 /// Nothing moves for so long: at rest.
@@ -91,7 +95,9 @@ impl Scene {
         let mut lab = Lab::new(&format!("faults-{strategy}-{}", size.daemons().len()))?;
         let star = lab.star(4)?;
         let daemons = size.daemons();
-        let timers = format!("leg_hold_s = {}\ngrace_s = {}\n", LEG_HOLD.as_secs(), GRACE.as_secs());
+        let seconds = [LEG_HOLD, GRACE, THRESHOLD].map(|time| time.as_secs());
+        let [hold, grace, threshold] = seconds;
+        let timers = format!("leg_hold_s = {hold}\ngrace_s = {grace}\nfault_threshold_s = {threshold}\n");
         let t_ms = u32::try_from(T.as_millis())?;
         let options = Options { daemons: daemons.clone(), strategy, t_ms, timers, ..Options::default() };
         let spec = options.spec(&star.sites);
@@ -239,33 +245,37 @@ impl Scene {
         }
         slot.set_mode(mode)?;
         let old = slot.pid()?;
-        slot.crash()?;
-        if keeper == Keeper::Scene {
-            slot.start(&self.lab)?;
+        match keeper {
+            // What the controller remembers of its past is forgotten with this.
+            Keeper::Virtd => self.router.ctl(&["instance", &slot.name, "restart"]).map(|_| ())?,
+            Keeper::Scene => {
+                slot.crash()?;
+                slot.start(&self.lab)?;
+            }
         }
+        self.wait_restarted(index, old)?;
+        self.slot(index)?.wait_started()
+    }
+
+    /// Waits until an instance runs as another process than this one.
+    pub fn wait_restarted(&self, index: usize, old: Pid) -> Result<()> {
+        let slot = self.slots.get(index).with_context(|| format!("no instance number {index}"))?;
         wait_until(&format!("{} to be started again", slot.name), SETTLE, || match slot.pid() {
             Ok(pid) if pid != old => Ok(()),
             Ok(_) => Err("it is not".to_owned()),
             Err(e) => Err(format!("{e:#}")),
-        })?;
-        slot.wait_started()
+        })
     }
 
     /// Every instance dies at the same moment, and stays away.
     pub fn all_down(&mut self) -> Result<()> {
         self.slots.iter_mut().try_for_each(|slot| slot.set_mode(Mode::Down))?;
-        self.slots.iter().try_for_each(|slot| slot.signal_all(nix::sys::signal::Signal::SIGKILL))?;
-        let pids: Result<Vec<_>> = self.slots.iter().map(Slot::pid).collect();
-        for (slot, old) in self.slots.iter_mut().zip(pids?) {
-            if self.keeper == Keeper::Scene {
-                slot.start(&self.lab)?;
-            }
-            wait_until(&format!("{} to be started as nothing", slot.name), SETTLE, || match slot.pid() {
-                Ok(pid) if pid != old => Ok(()),
-                _ => Err(String::new()),
-            })?;
+        let old: Vec<Pid> = self.slots.iter().map(Slot::pid).collect::<Result<_>>()?;
+        self.slots.iter().try_for_each(|slot| slot.signal_all(Signal::SIGKILL))?;
+        if self.keeper == Keeper::Scene {
+            self.slots.iter_mut().try_for_each(|slot| slot.start(&self.lab))?;
         }
-        Ok(())
+        old.into_iter().enumerate().try_for_each(|(index, old)| self.wait_restarted(index, old))
     }
 
     /// Those that were down are themselves again.
@@ -284,6 +294,10 @@ impl Scene {
             }
             self.switch(index, mode)?;
         }
+        if let (Keeper::Virtd, "master-slave", Some(first)) = (self.keeper, self.strategy, self.slots.first()) {
+            // A master that was found faulty is the last in line from then on.
+            self.router.ctl(&["instance", &first.name, "promote"])?;
+        }
         self.wait_calm()
     }
 
@@ -295,15 +309,15 @@ impl Scene {
     }
 }
 
-/// The configuration with a command for each instance, and with the controller as quick as it may be.
+/// The configuration with a command for each instance and what the controller needs to know.
 fn with_commands(text: &str, slots: &[Slot]) -> String {
     let mut text = text.to_owned();
     for slot in slots {
         let name = format!("name = {:?}\n", slot.name);
         text = text.replace(&name, &format!("{name}command = {:?}\n", slot.command()));
     }
-    text.push_str(&format!(
-        "[faults]\nrestart_min_s = 1\nrestart_max_s = 1\nrestart_limit = 1000\nrestart_limit_s = 60\nleg_losses = 3\nmemory_mib = {MEMORY_MIB}\n"
-    ));
+    // As quick as it may be: each instance dies many times here, for different reasons.
+    text.push_str("[faults]\nrestart_min_s = 1\nrestart_max_s = 1\nrestart_limit = 200\nrestart_limit_s = 60\n");
+    text.push_str(&format!("leg_losses_s = 20\nmemory_mib = {MEMORY_MIB}\n"));
     text
 }

@@ -56,6 +56,8 @@ pub enum Lie {
     Extra(Prefix),
     /// This prefix does not go out.
     Missing(Prefix),
+    /// Every prefix goes out with a community that does not belong there. FRR only, and only until it is started again.
+    Everywhere,
 }
 
 /// One instance of the router.
@@ -162,7 +164,7 @@ impl Slot {
         let text = self.daemon.configuration(&self.spec, &self.folder);
         let text = match (self.daemon, self.lie) {
             (Daemon::Bird, Some(lie)) => bird_lie(&text, lie, &self.spec)?,
-            (Daemon::OpenBgpd, Some(lie)) => openbgpd_lie(text, lie, &self.spec),
+            (Daemon::OpenBgpd, Some(lie)) => openbgpd_lie(text, lie, &self.spec)?,
             _ => text,
         };
         fs::write(&path, text).with_context(|| format!("writing {}", path.display()))?;
@@ -330,6 +332,11 @@ impl Slot {
         }
     }
 
+    /// It was started again with the configuration of its file, in which no lie stands.
+    pub fn forget_lie(&mut self) {
+        self.lie = None;
+    }
+
     /// Whether a lie is still in it.
     pub fn lies(&self) -> bool {
         self.lie.is_some()
@@ -364,9 +371,12 @@ fn frr_lie(lie: Lie, spec: &RouterSpec, begin: bool) -> Vec<String> {
             lines.extend([format!("{no}network {prefix}"), "exit".to_owned(), "exit".to_owned()]);
             return lines;
         }
-        Lie::NextHop(prefix) => (prefix, "permit", Some(format!("set ip next-hop {}", wrong_next_hop(spec)))),
-        Lie::Path(prefix) => (prefix, "permit", Some(format!("set as-path prepend {WRONG_AS}"))),
-        Lie::Missing(prefix) => (prefix, "deny", None),
+        Lie::NextHop(prefix) => {
+            (prefix.to_string(), "permit", Some(format!("set ip next-hop {}", wrong_next_hop(spec))))
+        }
+        Lie::Path(prefix) => (prefix.to_string(), "permit", Some(format!("set as-path prepend {WRONG_AS}"))),
+        Lie::Missing(prefix) => (prefix.to_string(), "deny", None),
+        Lie::Everywhere => ("any".to_owned(), "permit", Some(format!("set community {WRONG_AS}:1 additive"))),
     };
     let list = format!("ip prefix-list {MAP} seq 5 permit {prefix}");
     if begin {
@@ -395,6 +405,7 @@ fn bird_lie(text: &str, lie: Lie, spec: &RouterSpec) -> Result<String> {
         Lie::NextHop(prefix) => format!("if net = {prefix} then bgp_next_hop = {};", wrong_next_hop(spec)),
         Lie::Path(prefix) => format!("if net = {prefix} then bgp_path.prepend({WRONG_AS});"),
         Lie::Missing(prefix) => format!("if net = {prefix} then reject;"),
+        Lie::Everywhere => bail!("only FRR tells this lie"),
     };
     let filter = "filter to_peer {\n";
     if !text.contains(filter) {
@@ -403,14 +414,15 @@ fn bird_lie(text: &str, lie: Lie, spec: &RouterSpec) -> Result<String> {
     Ok(text.replacen(filter, &format!("{filter}    {line}\n"), 1))
 }
 
-fn openbgpd_lie(text: String, lie: Lie, spec: &RouterSpec) -> String {
+fn openbgpd_lie(text: String, lie: Lie, spec: &RouterSpec) -> Result<String> {
     let line = match lie {
         Lie::Extra(prefix) => format!("network {prefix}"),
         Lie::NextHop(prefix) => format!("match to any prefix {prefix} set nexthop {}", wrong_next_hop(spec)),
         Lie::Path(prefix) => format!("match to any prefix {prefix} set prepend-self 2"),
         Lie::Missing(prefix) => format!("deny to any prefix {prefix}"),
+        Lie::Everywhere => bail!("only FRR tells this lie"),
     };
-    format!("{text}{line}\n")
+    Ok(format!("{text}{line}\n"))
 }
 
 /// The name of every instance: the daemon's, with a number behind it from the second of a kind on.

@@ -143,6 +143,19 @@ impl<'a> Trial<'a> {
         Ok(event)
     }
 
+    /// Waits until one session has had so many events of a kind about an instance.
+    pub fn wait_count(&self, instance: &str, kind: &str, wanted: usize) -> Result<()> {
+        wait_until(&format!("{wanted} times {kind} of {instance}"), SETTLE, || {
+            let mut sessions: BTreeMap<String, usize> = BTreeMap::new();
+            for event in self.scene.events_since(self.events) {
+                if event["instance"] == instance && event["kind"] == kind {
+                    *sessions.entry(event["session"].to_string()).or_default() += 1;
+                }
+            }
+            if sessions.values().any(|n| *n >= wanted) { Ok(()) } else { Err(format!("{sessions:?}")) }
+        })
+    }
+
     /// Lets the fault last: what leaks, leaks after T.
     pub fn dwell(&self) {
         std::thread::sleep(T + Duration::from_millis(500));

@@ -83,6 +83,9 @@ fn run(arguments: &Arguments) -> Result<bool> {
         return Ok(true);
     }
     clean_up_on_signal()?;
+    for case in ALL.iter().filter(|case| case.controller && !arguments.recovery) {
+        println!("not played without --recovery: {}", case.name);
+    }
     let keeper = if arguments.recovery { Keeper::Virtd } else { Keeper::Scene };
     let start = Instant::now();
     let (waiting, rows) = (Mutex::new(groups), Mutex::new(Vec::new()));
@@ -113,7 +116,9 @@ fn groups(arguments: &Arguments) -> Result<VecDeque<Group>> {
     for size in [Size::Three, Size::Five] {
         for strategy in STRATEGIES {
             let wanted = |case: &&Case| {
-                case.size == size && arguments.filter.as_ref().is_none_or(|text| case.name.contains(text.as_str()))
+                case.size == size
+                    && (arguments.recovery || !case.controller)
+                    && arguments.filter.as_ref().is_none_or(|text| case.name.contains(text.as_str()))
             };
             let cases: Vec<&Case> = ALL.iter().filter(wanted).collect();
             let named = arguments.strategy.as_ref().is_none_or(|name| name == strategy);
