@@ -90,6 +90,9 @@ fn document_to_config(document: &DeTable<'_>, source: &str, problems: &mut Probl
     if let Some(value) = table(document, "timers", problems) {
         config.timers = sections::timers(value, problems);
     }
+    if let Some(value) = table(document, "faults", problems) {
+        config.faults = sections::faults(value, problems);
+    }
     let instances = tables(document, "instance", problems, sections::instance);
     let peers = tables(document, "peer", problems, sections::peer);
 
@@ -178,8 +181,8 @@ fn check_instances(instances: &[Placed<Instance>], source: &str, problems: &mut 
     if instances.is_empty() && problems.is_empty() {
         problems.missing("no instance is configured", "add an [[instance]] with a name for every daemon");
     }
-    if !instances.is_empty() && instances.iter().all(|i| i.value.observer) && problems.is_empty() {
-        let help = "every instance is an observer, so nothing would ever be published; make one a voter";
+    if !instances.is_empty() && instances.iter().all(|i| !i.value.is_voter()) && problems.is_empty() {
+        let help = "every instance is an observer or a standby, so nothing would ever be published; make one a voter";
         problems.missing("no instance votes", help);
     }
 }
@@ -245,7 +248,7 @@ fn check_vote(config: &Config, places: Option<&VotePlaces>, problems: &mut Probl
 }
 
 fn bounds(voters: usize) -> String {
-    format!("expected a whole number from 1 to {voters}, the number of instances that are not observers")
+    format!("expected a whole number from 1 to {voters}, the number of instances that vote")
 }
 
 /// DESIGN decision 4: native mode passes one instance's bytes verbatim, so there is nothing to vote on or compare.

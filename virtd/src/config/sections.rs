@@ -2,7 +2,7 @@
 
 use super::names::{self, keys_of};
 use super::reader::{self, Problems, Section, Value};
-use super::{Config, Inbound, Instance, OpenMode, Peer, Strategy, Timers, Vote};
+use super::{Config, FaultAction, Faults, Inbound, Instance, OpenMode, Peer, Standby, Strategy, Timers, Vote};
 use std::collections::BTreeMap;
 use std::net::Ipv4Addr;
 use std::ops::Range;
@@ -182,6 +182,49 @@ pub(crate) fn timers(value: Value<'_>, problems: &mut Problems) -> Timers {
     timers
 }
 
+/// Reads `[faults]`.
+pub(crate) fn faults(value: Value<'_>, problems: &mut Problems) -> Faults {
+    let mut f = Faults::default();
+    let Some(section) = Section::open("[faults]", value, keys_of("faults"), problems) else { return f };
+    let actions = [("restart", FaultAction::Restart), ("report", FaultAction::Report)];
+    f.action = section.word("action", &actions, problems).unwrap_or(f.action);
+    let mut count = |key: &str, bounds, into: &mut u32| {
+        *into = section.number(key, bounds, "", problems).unwrap_or(*into);
+    };
+    count("min_keys", 1..=u32::MAX, &mut f.min_keys);
+    count("split_keys", 1..=u32::MAX, &mut f.split_keys);
+    count("leg_losses", 1..=200, &mut f.leg_losses);
+    count("restart_limit", 0..=200, &mut f.restart_limit);
+    count("poison_restarts", 0..=20, &mut f.poison_restarts);
+    let mut seconds = |key: &str, bounds, into: &mut u32| {
+        *into = section.number(key, bounds, " seconds", problems).map_or(*into, |s| s.saturating_mul(1000));
+    };
+    seconds("one_key_s", 1..=604_800, &mut f.one_key_ms);
+    seconds("leg_losses_s", 1..=86_400, &mut f.leg_losses_ms);
+    seconds("restart_min_s", 1..=3600, &mut f.restart_min_ms);
+    seconds("restart_max_s", 1..=86_400, &mut f.restart_max_ms);
+    seconds("restart_limit_s", 1..=604_800, &mut f.restart_limit_ms);
+    seconds("cpu_s", 1..=86_400, &mut f.cpu_ms);
+    f.cpu_percent = section.number("cpu_percent", 1..=100, " percent", problems).unwrap_or(f.cpu_percent);
+    f.memory_mib = section.number("memory_mib", 1..=1 << 24, " MiB", problems);
+    if f.restart_max_ms < f.restart_min_ms {
+        let span =
+            section.span_of(if section.value("restart_max_s").is_some() { "restart_max_s" } else { "restart_min_s" });
+        let message =
+            format!("`restart_max_s` is {}, `restart_min_s` {}", f.restart_max_ms / 1000, f.restart_min_ms / 1000);
+        problems.at(span, message, "the wait before a restart grows from the one to the other");
+    }
+    f
+}
+
+/// What `role` says of an instance.
+#[derive(Clone, Copy)]
+enum Role {
+    Voter,
+    Observer,
+    Standby(Standby),
+}
+
 /// An instance with the places that later checks point at.
 pub(crate) struct Placed<T> {
     /// What was read.
@@ -198,10 +241,17 @@ pub(crate) struct Placed<T> {
 pub(crate) fn instance(value: Value<'_>, problems: &mut Problems) -> Option<Placed<Instance>> {
     let section = Section::open("[[instance]]", value, keys_of("instance"), problems)?;
     let name = name(&section, problems);
-    let roles = [("voter", false), ("observer", true)];
+    let roles = [
+        ("voter", Role::Voter),
+        ("observer", Role::Observer),
+        ("standby", Role::Standby(Standby::Cold)),
+        ("warm-standby", Role::Standby(Standby::Warm)),
+    ];
+    let role = section.word("role", &roles, problems).unwrap_or(Role::Voter);
     let mut instance = Instance {
         name: name.unwrap_or_default().to_owned(),
-        observer: section.word("role", &roles, problems).unwrap_or(false),
+        observer: matches!(role, Role::Observer),
+        standby: if let Role::Standby(standby) = role { Some(standby) } else { None },
         command: command(&section, problems),
         env: env(&section, problems),
         user: section.text("user", "a user's name in quotes", problems).map(str::to_owned),

@@ -1,7 +1,7 @@
 //! What a configuration amounts to, in words: the output of `virtd --check`.
 
 use super::names::attribute_name;
-use super::{Config, Instance, OpenMode, Strategy};
+use super::{Config, FaultAction, Instance, OpenMode, Standby, Strategy};
 use std::fmt::Write;
 
 /// How many instances may be wrong at once without a peer noticing.
@@ -87,6 +87,7 @@ pub fn summary(config: &Config) -> String {
         let names: Vec<String> = config.ignore_attributes.iter().map(|c| attribute_name(*c)).collect();
         row("not compared", names.join(", "));
     }
+    row("faults", faults_line(config));
     for instance in &config.instances {
         row("instance", instance_line(instance));
     }
@@ -109,6 +110,22 @@ pub fn summary(config: &Config) -> String {
     out
 }
 
+fn faults_line(config: &Config) -> String {
+    let f = &config.faults;
+    let wrong = seconds(config.timers.fault_threshold_ms);
+    let rule = format!("wrong on {} prefixes for {wrong}, or on one for {}", f.min_keys, seconds(f.one_key_ms));
+    match f.action {
+        FaultAction::Report => format!("{rule}: reported only"),
+        FaultAction::Restart => format!(
+            "{rule}: started again after {} to {}, at most {} times within {}",
+            seconds(f.restart_min_ms),
+            seconds(f.restart_max_ms),
+            f.restart_limit,
+            seconds(f.restart_limit_ms)
+        ),
+    }
+}
+
 const fn open_line(open: OpenMode) -> &'static str {
     match open {
         OpenMode::Voted => "voted: one OPEN out of what the instances share",
@@ -117,7 +134,13 @@ const fn open_line(open: OpenMode) -> &'static str {
 }
 
 fn instance_line(instance: &Instance) -> String {
-    let mut line = format!("{} ({})", instance.name, if instance.observer { "observer" } else { "voter" });
+    let role = match (instance.observer, instance.standby) {
+        (true, _) => "observer",
+        (_, Some(Standby::Cold)) => "standby",
+        (_, Some(Standby::Warm)) => "warm standby",
+        _ => "voter",
+    };
+    let mut line = format!("{} ({role})", instance.name);
     let user = instance.user.as_deref().map(|u| format!(" as {u}")).unwrap_or_default();
     if instance.command.is_empty() {
         let _ = write!(line, ", started by something else{user}");
