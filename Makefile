@@ -28,7 +28,7 @@ test: packages ## Everything, with the real daemons in network namespaces (insta
 	cargo test --workspace --doc
 	cargo test --workspace --lib --bins --tests
 
-faults: packages ## Every fault under every strategy, judged by the neighbours' own logs; about 15 minutes (FILTER=TEXT, STRATEGY=NAME)
+faults: packages ## Every fault under every strategy, judged by the neighbours' own logs; about eight minutes (FILTER=TEXT, STRATEGY=NAME)
 	cargo build --workspace
 	$(AS_ROOT) target/debug/hv-faults $(if $(FILTER),--filter $(FILTER)) $(if $(STRATEGY),--strategy $(STRATEGY))
 

@@ -83,7 +83,7 @@ fn run(arguments: &Arguments) -> Result<bool> {
         return Ok(true);
     }
     clean_up_on_signal()?;
-    for case in ALL.iter().filter(|case| case.controller && !arguments.recovery) {
+    for case in fitting(arguments).filter(|case| case.controller && !arguments.recovery) {
         println!("not played without --recovery: {}", case.name);
     }
     let keeper = if arguments.recovery { Keeper::Virtd } else { Keeper::Scene };
@@ -111,16 +111,19 @@ fn run(arguments: &Arguments) -> Result<bool> {
     Ok(passed == rows.len())
 }
 
+/// The cases that the filter lets through.
+fn fitting(arguments: &Arguments) -> impl Iterator<Item = &'static Case> {
+    let wanted = |case: &&Case| arguments.filter.as_ref().is_none_or(|text| case.name.contains(text.as_str()));
+    ALL.iter().filter(wanted)
+}
+
 fn groups(arguments: &Arguments) -> Result<VecDeque<Group>> {
     let mut groups = VecDeque::new();
     for size in [Size::Three, Size::Five] {
         for strategy in STRATEGIES {
-            let wanted = |case: &&Case| {
-                case.size == size
-                    && (arguments.recovery || !case.controller)
-                    && arguments.filter.as_ref().is_none_or(|text| case.name.contains(text.as_str()))
-            };
-            let cases: Vec<&Case> = ALL.iter().filter(wanted).collect();
+            let cases: Vec<&Case> = fitting(arguments)
+                .filter(|case| case.size == size && (arguments.recovery || !case.controller))
+                .collect();
             let named = arguments.strategy.as_ref().is_none_or(|name| name == strategy);
             if named && !cases.is_empty() {
                 groups.push_back(Group { strategy, size, cases });
