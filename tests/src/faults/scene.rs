@@ -33,6 +33,9 @@ const SECOND: u32 = 20;
 /// virtd's limit for an instance's memory, MiB: three times what any of the daemons has here.
 const MEMORY_MIB: u32 = 256;
 
+/// Lines of virtd's log that stand in the error where it does not start.
+const SHOWN_LINES: usize = 6;
+
 /// The strategies, as virtd.toml calls them.
 pub const STRATEGIES: [&str; 4] = ["wait-for-consensus", "continuous-majority", "master-slave", "first-k"];
 
@@ -107,7 +110,10 @@ impl Scene {
             made.map(|(name, daemon)| Slot::new(&lab, &star.router, &name, *daemon, &spec, &shim)).collect();
         let mut slots = slots?;
         let edit = |text: String| if keeper == Keeper::Virtd { with_commands(&text, &slots) } else { text };
-        let router = Router::with_toml(&lab, &star, &options, edit)?;
+        let router = Router::with_toml(&lab, &star, &options, edit).with_context(|| {
+            let log = text_of(&lab.directory().join("virtd.log"));
+            format!("virtd says: {}", log.lines().take(SHOWN_LINES).collect::<Vec<_>>().join(" | "))
+        })?;
         if keeper == Keeper::Scene {
             slots.iter_mut().try_for_each(|slot| slot.start(&lab))?;
         }

@@ -136,20 +136,32 @@ fn groups(arguments: &Arguments) -> Result<VecDeque<Group>> {
     Ok(groups)
 }
 
-/// Plays cases one after another in one router, and in a new one after each failure.
+/// Plays cases one after another in one router, and in a new one after each failure. Where no router can be had, all that are left have
+/// failed.
 fn play(group: &Group, keeper: Keeper, rows: &Mutex<Vec<Row>>) {
     let mut scene = None;
+    let mut hopeless = None;
     for case in &group.cases {
         let start = Instant::now();
-        let outcome = play_one(case, group, keeper, &mut scene);
-        let passed = outcome.is_ok();
+        if scene.is_none() && hopeless.is_none() {
+            match Scene::start(group.strategy, group.size, keeper) {
+                Ok(new) => scene = Some(new),
+                Err(e) => hopeless = Some(format!("no router: {e:#}")),
+            }
+        }
+        let (passed, detail) = match (&mut scene, &hopeless) {
+            (Some(scene), _) => match case.run(scene) {
+                Ok(notes) => (true, notes.join(", ")),
+                Err(e) => (false, format!("{e:#}")),
+            },
+            (None, why) => (false, why.clone().unwrap_or_default()),
+        };
         if !passed {
             // Its files are kept, and say where.
             drop(scene.take());
         }
-        let detail = outcome.unwrap_or_else(|e| format!("{e:#}"));
-        let row =
-            Row { name: case.name, strategy: group.strategy, passed, seconds: start.elapsed().as_secs_f64(), detail };
+        let seconds = start.elapsed().as_secs_f64();
+        let row = Row { name: case.name, strategy: group.strategy, passed, seconds, detail };
         let mut rows = rows.lock().unwrap_or_else(PoisonError::into_inner);
         row.print();
         rows.push(row);
@@ -157,12 +169,4 @@ fn play(group: &Group, keeper: Keeper, rows: &Mutex<Vec<Row>>) {
     if let Some(scene) = scene {
         scene.passed();
     }
-}
-
-fn play_one(case: &Case, group: &Group, keeper: Keeper, scene: &mut Option<Scene>) -> Result<String> {
-    let scene = match scene {
-        Some(scene) => scene,
-        None => scene.insert(Scene::start(group.strategy, group.size, keeper)?),
-    };
-    Ok(case.run(scene)?.join(", "))
 }
