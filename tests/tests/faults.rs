@@ -6,7 +6,7 @@ use tests::faults::scene::{Keeper, Scene, Size};
 
 /// Plays the cases of these names, in this order, in one router.
 fn play(strategy: &'static str, size: Size, names: &[&str]) -> Result<()> {
-    let mut scene = Scene::start(strategy, size, Keeper::Scene)?;
+    let mut scene = Scene::start(strategy, size, Keeper::Virtd)?;
     for name in names {
         let case = ALL.iter().find(|case| case.name == *name).with_context(|| format!("no case {name}"))?;
         let notes = case.run(&mut scene).with_context(|| format!("{strategy}, {name}"))?;

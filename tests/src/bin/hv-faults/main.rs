@@ -26,8 +26,8 @@ struct Arguments {
     /// Say which cases there are, and nothing else
     #[arg(long)]
     list: bool,
-    /// Have virtd's controller bring the instances back, and count it as a failure where it does not
-    #[arg(long, value_name = "BOOL", action = ArgAction::Set, num_args = 0..=1, default_value_t = false, default_missing_value = "true")]
+    /// Have virtd's controller bring the instances back, and count it as a failure where it does not; with false the suite does
+    #[arg(long, value_name = "BOOL", action = ArgAction::Set, num_args = 0..=1, default_value_t = true, default_missing_value = "true")]
     recovery: bool,
     /// Routers at a time
     #[arg(long, value_name = "N", default_value_t = 2)]
@@ -84,7 +84,7 @@ fn run(arguments: &Arguments) -> Result<bool> {
     }
     clean_up_on_signal()?;
     for case in fitting(arguments).filter(|case| case.controller && !arguments.recovery) {
-        println!("not played without --recovery: {}", case.name);
+        println!("not played with --recovery false: {}", case.name);
     }
     let keeper = if arguments.recovery { Keeper::Virtd } else { Keeper::Scene };
     let start = Instant::now();
