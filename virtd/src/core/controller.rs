@@ -21,6 +21,9 @@ use std::collections::VecDeque;
 /// Longer than any window that is looked back on: what is kept of an instance's past is bounded by its number as well.
 const MAX_PAST: usize = 256;
 
+/// How long the end of an instance may take that was told to end.
+const ASKED_US: Micros = 10_000_000;
+
 /// What an instance is for at the moment.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Duty {
@@ -75,6 +78,8 @@ struct Control {
     losses: VecDeque<(Micros, usize)>,
     /// A leg's hold time has expired and none has come up since.
     silent: bool,
+    /// When it was last told to end.
+    asked: Option<Micros>,
     /// When the last verdict on it was told.
     accused: Option<Micros>,
     /// When its process started, until it votes.
@@ -117,6 +122,7 @@ impl Controller {
             restarts: VecDeque::new(),
             losses: VecDeque::new(),
             silent: false,
+            asked: None,
             accused: None,
             started: None,
             candidates: 0,
@@ -141,6 +147,11 @@ impl Controller {
     /// For virtctl: pinned, thousandths of a processor, KiB, restarts within the limit's window.
     pub fn detail(&self, i: usize) -> (bool, Option<(u32, u64)>, usize) {
         self.list.get(i).map_or((false, None, 0), |c| (c.pinned, c.usage, c.restarts.len()))
+    }
+
+    /// Whether instance `i` was told to end, a moment ago or now: then no UPDATE killed it.
+    pub fn was_asked_to_end(&self, i: usize, now: Micros) -> bool {
+        self.list.get(i).and_then(|c| c.asked).is_some_and(|at| now < at + ASKED_US)
     }
 
     /// Since when an operator changes policy.

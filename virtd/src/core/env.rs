@@ -117,6 +117,8 @@ pub struct Env {
     told: Told,
     /// Sessions whose keys must be voted on anew because an electorate changed.
     pub walk: bool,
+    /// What may kill an instance, and is withheld from it.
+    pub poison: super::poison::Poison,
     /// Legs lost since the controller last looked: instance, session, and whether because nothing came from the instance.
     pub losses: Vec<(usize, usize, bool)>,
     /// Instances that had an established leg when the controller last looked.
@@ -179,6 +181,7 @@ impl Env {
                 last_fault: None,
             })
             .collect();
+        let (n, poison_restarts) = (config.instances.len(), config.faults.poison_restarts);
         Env {
             master_line: (0..config.instances.len() as u8).filter(|i| voters.contains(*i)).collect(),
             rules: Rules { strategy, steady_ms: t, flap_cap_ms: t * FLAP_CAP, min_voters: config.vote.min_voters },
@@ -198,6 +201,7 @@ impl Env {
             counters: Counters::default(),
             told: Told::default(),
             walk: false,
+            poison: super::poison::Poison::new(n, poison_restarts),
             losses: Vec::new(),
             standing: Members::default(),
             without_quorum: 0,
@@ -330,7 +334,7 @@ impl Env {
 
     /// The instances that abstain on `prefix` because some peer that sent it has not been replayed to them (DESIGN decision 8).
     pub fn abstainers(&self, prefix: &Prefix) -> Members {
-        let mut out = Members::default();
+        let mut out = self.poison.abstainers(prefix);
         for (unlevel, store) in self.unlevel.iter().zip(&self.stores) {
             if !unlevel.is_empty() && store.find(prefix).is_some() {
                 out = out.union(*unlevel);

@@ -8,6 +8,7 @@
 //! | `open` | OPEN negotiation |
 //! | `table` | candidates and published routes of one session |
 //! | `controller` | who may vote; verdicts on instances, restarts, standbys |
+//! | `poison` | the UPDATE that kills an instance: suspects, trials, what is withheld |
 //! | `native` | one instance, bytes verbatim (`open = "native"`) |
 //! | `query` | virtctl's answers |
 //!
@@ -20,6 +21,7 @@ mod controller;
 mod env;
 mod native;
 mod open;
+mod poison;
 mod query;
 mod session;
 mod table;
@@ -31,11 +33,14 @@ use env::{Env, Listener};
 use hashbrown::HashMap;
 use io::{ConnId, Input, LegId, Micros, Output};
 use native::Native;
+use poison::Poison;
 use session::Session;
 use std::net::SocketAddr;
 
 /// Sessions at most; an address more is refused by name. Each costs a table of its own.
 const MAX_SESSIONS: usize = 4096;
+/// A suspect is on trial for at least this long.
+const MIN_TRIAL_US: Micros = 2_000_000;
 /// Keys whose time has come that are looked at in one turn.
 const RECHECK_BATCH: usize = 8192;
 
@@ -202,11 +207,37 @@ impl Core {
                 for s in &mut self.sessions {
                     s.tick(&mut self.env, out);
                 }
+                self.look_for_poison(out);
                 self.admit_concurring(out);
                 self.controller.tick(&mut self.env, &mut self.sessions, out);
                 self.env.prune_recent_sometimes();
             }
             _ => {}
+        }
+    }
+
+    /// Follows up what may have died of an UPDATE (DESIGN decision 9).
+    fn look_for_poison(&mut self, out: &mut Vec<Output>) {
+        let quiet = self.env.t_us().max(MIN_TRIAL_US);
+        for i in 0..self.env.instances.len() {
+            let (env, sessions, controller) = (&mut self.env, &mut self.sessions, &self.controller);
+            // Out of the environment for as long as it asks the sessions, which need the rest of it.
+            let mut poison = std::mem::replace(&mut env.poison, Poison::new(0, 0));
+            let excused = controller.was_asked_to_end(i, env.now);
+            let hasher = poison.hasher();
+            let step = poison.look(i, excused, |s, bytes| {
+                sessions.get(s).map_or_else(Vec::new, |session| session.suspects(bytes, &hasher, env))
+            });
+            let level = sessions.iter().any(|s| s.stands(i)) && !env.unlevel.iter().any(|u| u.contains(i as u8));
+            let step = step.or_else(|| poison.proceed(i, level, env.now, quiet));
+            env.poison = poison;
+            let Some(step) = step else { continue };
+            env.walk = true;
+            for (session, keys) in self::poison::tell(i, &step, env, sessions, out) {
+                if let Some(s) = sessions.get_mut(session) {
+                    s.tell_again(i, keys, env, out);
+                }
+            }
         }
     }
 

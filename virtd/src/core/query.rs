@@ -143,6 +143,7 @@ impl Core {
                     "cpu_percent": usage.map(|(permille, _)| f64::from(permille) / 10.0),
                     "memory_kib": usage.map(|(_, kib)| kib),
                     "restarts": restarts,
+                    "withheld": env.poison.withheld(i),
                     "attached": instance.attached,
                     "pids": instance.pids,
                     "state": state,
@@ -223,7 +224,7 @@ impl super::session::Session {
                 let note = match (counted, e.dissent.contains(i as u8)) {
                     (true, true) => "not with the majority",
                     (true, false) => "",
-                    (false, _) => self.abstention(i, env),
+                    (false, _) => self.abstention(i, prefix, env),
                 };
                 json!({ "instance": env.name(i), "route": text(*id), "counted": counted, "note": note })
             })

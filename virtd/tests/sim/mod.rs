@@ -105,6 +105,12 @@ pub struct Fault {
     pub hides: BTreeSet<Prefix>,
     /// Says nothing at all any more, keepalives included.
     pub mute: bool,
+    /// Its process dies when it is told of one of these.
+    pub dies_of: BTreeSet<Prefix>,
+    /// It answers an UPDATE with one of these by NOTIFICATION 3/1.
+    pub objects_to: BTreeSet<Prefix>,
+    /// Its process dies of an UPDATE that ends with these octets.
+    pub dies_of_bytes: Option<Vec<u8>>,
 }
 
 /// One leg as the instance sees it.
@@ -155,6 +161,8 @@ pub struct Sim {
     pub orders: Vec<(u8, Order)>,
     /// What was to be kept on disk.
     pub records: Vec<Record>,
+    /// When which instance died (or objected) because of what it was told.
+    pub deaths: Vec<(u64, usize)>,
     next_odd: u64,
     next_keepalive: u64,
     /// What the core asked for and nobody has carried out yet: answers never overtake what was asked before.
@@ -173,6 +181,7 @@ impl Sim {
             events: Vec::new(),
             orders: Vec::new(),
             records: Vec::new(),
+            deaths: Vec::new(),
             next_odd: 1,
             next_keepalive: 2_000_000,
             queue: VecDeque::new(),
@@ -189,7 +198,11 @@ impl Sim {
 
     /// The instance's process starts and listens.
     pub fn start_instance(&mut self, i: usize) {
-        self.instances[i] = SimInstance { listening: true, ..SimInstance::default() };
+        self.start_instance_with(i, Fault::default());
+    }
+
+    fn start_instance_with(&mut self, i: usize, fault: Fault) {
+        self.instances[i] = SimInstance { listening: true, fault, ..SimInstance::default() };
         self.input(Input::InstanceAttached { instance: InstanceId(i as u8), pid: 100 + i as u32 });
         let local = "0.0.0.0:179".parse().expect("an address");
         self.input(Input::Listening {
@@ -198,6 +211,12 @@ impl Sim {
             local,
             v6_only: false,
         });
+    }
+
+    /// The same, by the same program: what kills it still does.
+    pub fn restart_instance(&mut self, i: usize) {
+        let fault = std::mem::take(&mut self.instances[i].fault);
+        self.start_instance_with(i, fault);
     }
 
     /// The instance's process dies: every leg and the listening socket close.
@@ -305,6 +324,22 @@ impl Sim {
         }
         for m in messages {
             if self.instances[i].fault.mute {
+                continue;
+            }
+            let fault = &self.instances[i].fault;
+            let told: Vec<Prefix> = Update::parse(m.body()).map(|u| u.nlri.collect()).unwrap_or_default();
+            let update = m.kind == MessageType::Update;
+            let by_bytes = fault.dies_of_bytes.as_ref().is_some_and(|b| m.bytes.ends_with(b));
+            if update && (by_bytes || told.iter().any(|p| fault.dies_of.contains(p))) {
+                self.deaths.push((self.now, i));
+                return self.kill_instance(i);
+            }
+            if update && told.iter().any(|p| fault.objects_to.contains(p)) {
+                self.deaths.push((self.now, i));
+                self.send_leg(leg.0, &Notification::new(3, 1).encode());
+                return;
+            }
+            if update && fault.dies_of_bytes.is_some() && Update::parse(m.body()).is_err() {
                 continue;
             }
             let answers = self.instances[i].hear(i, leg.0, &m);

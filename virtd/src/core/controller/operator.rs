@@ -3,7 +3,7 @@
 use super::{Controller, Duty, Process};
 use crate::config::Standby;
 use crate::core::env::Env;
-use crate::core::io::{InstanceId, Order, Output};
+use crate::core::io::{InstanceId, Micros, Order, Output};
 use crate::core::session::Session;
 use crate::event::{Event, Severity};
 use serde_json::{Value, json};
@@ -49,7 +49,7 @@ impl Controller {
         let text = match action {
             "restart" if !ours => return Err(format!("virtd did not start {name}: restart it where it was started")),
             "restart" => {
-                self.restart(i, out);
+                self.restart(i, env.now, out);
                 format!("{name} is restarted")
             }
             "drain" | "disable" if last => {
@@ -64,7 +64,7 @@ impl Controller {
             "disable" => {
                 self.set_duty(i, Duty::Disabled, env);
                 if ours {
-                    self.end(i, Order::Stop, out);
+                    self.end(i, Order::Stop, env.now, out);
                 }
                 let how = if ours { "it is being stopped" } else { "stop it where it was started" };
                 format!("{name} does not vote any more; {how}. `virtctl instance enable {name}` brings it back")
@@ -86,8 +86,9 @@ impl Controller {
         Ok(text)
     }
 
-    fn end(&mut self, i: usize, order: Order, out: &mut Vec<Output>) {
+    fn end(&mut self, i: usize, order: Order, now: Micros, out: &mut Vec<Output>) {
         let Some(c) = self.list.get_mut(i) else { return };
+        c.asked = Some(now);
         if !matches!(c.process, Process::Down(_)) {
             c.process = Process::Ending;
         } else {
@@ -96,14 +97,14 @@ impl Controller {
         out.push(Output::Order { instance: InstanceId(i as u8), order });
     }
 
-    fn restart(&mut self, i: usize, out: &mut Vec<Output>) {
+    fn restart(&mut self, i: usize, now: Micros, out: &mut Vec<Output>) {
         let Some(c) = self.list.get_mut(i) else { return };
         // Whoever asks for it has looked: the count begins anew.
         c.restarts.clear();
         c.accused = None;
         match c.process {
             Process::Down(_) => self.start(i, out),
-            _ => self.end(i, Order::Stop, out),
+            _ => self.end(i, Order::Stop, now, out),
         }
     }
 
@@ -128,7 +129,7 @@ impl Controller {
         }
         let down = self.list.get(i).is_some_and(|c| matches!(c.process, Process::Down(_)));
         if down && duty != Duty::Standby(Standby::Cold) {
-            self.restart(i, out);
+            self.restart(i, env.now, out);
         }
         format!("{name} is {} again", duty.name())
     }

@@ -103,6 +103,7 @@ impl Controller {
         out.push(Output::Order { instance: InstanceId(i as u8), order: Order::Kill });
         if let Some(c) = self.list.get_mut(i) {
             c.process = Process::Ending;
+            c.asked = Some(env.now);
         }
         if self.replace(i, env, out).is_none() && self.duty(i) == Duty::Voter {
             // The next in line is master from now on, and stays so when this one comes back.

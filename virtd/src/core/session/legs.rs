@@ -1,11 +1,17 @@
 //! The instances' side of a session: legs come and go, are shown the peer's OPEN, fed, watched; what they send is for `vote.rs`.
 
 use super::*;
+use crate::core::io::{Recorded, Way};
+use crate::core::poison::Suspect;
 use crate::event::Severity;
 use replay::level;
+use std::hash::BuildHasher;
+use wire::bgp::Prefix;
 use wire::bgp::encode;
 use wire::bgp::frame::{self, Message, MessageType};
+use wire::bgp::hygiene::{self, Verdict};
 use wire::bgp::message::{self, Capability, RefreshKind, RouteRefresh};
+use wire::bgp::update::Update;
 
 /// First wait before an instance is offered a leg again; doubles up to the cap.
 const OFFER_BACKOFF_US: Micros = 1_000_000;
@@ -223,10 +229,20 @@ impl Session {
     }
 
     /// Gives a peer's message to every leg; its prefixes stand in `scratch.keys`.
-    pub(super) fn replicate(&mut self, bytes: Bytes, out: &mut Vec<Output>) {
+    pub(super) fn replicate(&mut self, bytes: Bytes, env: &mut Env, out: &mut Vec<Output>) {
         let keys = std::mem::take(&mut self.scratch.keys);
-        for s in &mut self.seats {
+        let (mut to, mut by_keys) = (Members::default(), Members::default());
+        let index = self.index;
+        for (i, s) in self.seats.iter_mut().enumerate() {
             let Some(leg) = s.leg.as_mut().filter(|l| l.state == LegState::Established) else { continue };
+            let poisonous =
+                || env.poison.refuses(i, &bytes) || keys.iter().any(|prefix| env.poison.withholds(i, index, prefix));
+            if !env.poison.is_idle() && poisonous() {
+                // What stands is told key by key, and the feed leaves out what is withheld.
+                leg.level_mode().extend(keys.iter().copied());
+                by_keys.insert(i as u8);
+                continue;
+            }
             if matches!(leg.feed, Feed::Live) && leg.queued > HIGH_MARK {
                 // Slow is not dead: from here on only which keys changed is kept.
                 leg.level_mode();
@@ -237,11 +253,64 @@ impl Session {
                 Feed::Levelling(todo) => todo.extend(keys.iter().copied()),
                 Feed::Live => {
                     leg.queued += bytes.len();
+                    to.insert(i as u8);
                     out.push(Output::SendLeg { leg: leg.id, bytes: bytes.clone() });
                 }
             }
         }
+        env.poison.deliver(env.now, self.index, to, &bytes);
         self.scratch.keys = keys;
+        for i in by_keys.iter() {
+            self.feed(usize::from(i), env, out);
+        }
+    }
+
+    /// Tells instance `i` these prefixes again, as they stand.
+    pub fn tell_again(&mut self, i: usize, keys: Vec<Prefix>, env: &mut Env, out: &mut Vec<Output>) {
+        let leg = self.seats.get_mut(i).and_then(|s| s.leg.as_mut());
+        let Some(leg) = leg.filter(|l| l.state == LegState::Established) else { return };
+        leg.level_mode().extend(keys);
+        self.feed(i, env, out);
+    }
+
+    /// The messages in `bytes` that may kill an instance: those that announce something, and malformed ones.
+    pub fn suspects(&self, bytes: &Bytes, hasher: &impl BuildHasher, env: &Env) -> Vec<Suspect> {
+        let Some(up) = &self.up else { return Vec::new() };
+        let context = up.negotiated.context();
+        let mut rest = BytesMut::from(&bytes[..]);
+        let mut found = Vec::new();
+        while let Ok(Some(m)) = frame::next_message(&mut rest, up.negotiated.shared.extended_message) {
+            if m.kind != MessageType::Update {
+                continue;
+            }
+            let malformed = !matches!(hygiene::check(m.body(), &context), Verdict::Pass);
+            let keys: Vec<Prefix> = match Update::parse(m.body()) {
+                Ok(u) if !malformed => u.nlri.chain(u.mp_announced().into_iter().flatten()).collect(),
+                _ => Vec::new(),
+            };
+            let store = &env.stores[self.index];
+            let hash = |p: &Prefix| hasher.hash_one(store.find(p).map_or(&[][..], |id| env.blobs.bytes(id)));
+            let keys: Vec<(Prefix, u64)> = keys.into_iter().map(|p| (p, hash(&p))).collect();
+            if malformed || !keys.is_empty() {
+                found.push(Suspect { session: self.index, bytes: m.bytes, keys, malformed });
+            }
+        }
+        found
+    }
+
+    /// A message of this session as the flight recorder wants it.
+    pub fn recorded(&self, bytes: Bytes, env: &Env) -> Option<Recorded> {
+        let up = self.up.as_ref()?;
+        Some(Recorded {
+            at: env.now,
+            peer: self.peer,
+            local: self.exts.iter().find_map(|e| e.local),
+            peer_as: up.negotiated.peer_as,
+            local_as: self.profile.as_ref().map_or(0, |p| p.asn),
+            as4: up.negotiated.shared.as4,
+            way: Way::To(Members::default()),
+            bytes,
+        })
     }
 
     /// Tells a levelling leg more of the store, as far as its queue has room.
@@ -254,10 +323,16 @@ impl Session {
         while leg.queued < LOW_MARK && !todo.is_empty() {
             prefixes.clear();
             todo.pop_batch(LEVEL_BATCH, prefixes);
+            if !env.poison.is_idle() {
+                let index = self.index;
+                let withheld: Vec<Prefix> = prefixes.extract_if(.., |p| env.poison.withholds(i, index, p)).collect();
+                encode::withdraw(&withheld, &context, packed);
+            }
             level::replay(&env.stores[self.index], &env.blobs, prefixes, &context, packed);
             let bytes = packed.split().freeze();
             leg.queued += bytes.len();
             leg.last_update = env.now;
+            env.poison.deliver(env.now, self.index, [i as u8].into_iter().collect(), &bytes);
             out.push(Output::SendLeg { leg: leg.id, bytes });
         }
         if !todo.is_empty() {
@@ -306,6 +381,7 @@ impl Session {
         let state = self.seats[i].leg.as_ref().map(|l| l.state);
         // Subcodes of Cease that say the operator wants this session away: shutdown, de-configured, reset (RFC 4486).
         let wanted = n.code == 6 && matches!(n.subcode, 2..=4 | 6) && state == Some(LegState::Established);
+        let n_code = n.code;
         let text = format!("{} answered with NOTIFICATION {n}; it stays inside", env.name(i));
         if wanted {
             self.seats[i].ceased = Some(n);
@@ -316,6 +392,10 @@ impl Session {
             }
             env.tell_of(out, "leg-notification", Severity::Warning, &self.peer, i, text);
             env.losses.push((i, self.index, false));
+            // UPDATE Message Error (RFC 4271 section 6.3).
+            if n_code == 3 {
+                env.poison.ended(i, self.index, env.now, 0);
+            }
         }
         self.drop_leg(i, env, out);
         self.accept_if_quorum(env, out);
@@ -328,6 +408,7 @@ impl Session {
         if leg.state == LegState::Established {
             let text = format!("{} closed its leg without a NOTIFICATION", env.name(i));
             env.tell_of(out, "leg-closed", Severity::Warning, &self.peer, i, text);
+            env.poison.ended(i, self.index, env.now, 0);
             env.losses.push((i, self.index, false));
         }
         self.drop_leg(i, env, out);
@@ -350,6 +431,10 @@ impl Session {
         let text = format!("the leg of {} is closed: {why}{named}", env.name(i));
         env.tell_of(out, "leg-fault", Severity::Warning, &self.peer, i, text);
         env.losses.push((i, self.index, expired));
+        if expired && self.seats[i].leg.as_ref().is_some_and(|l| l.state == LegState::Established) {
+            let hold = Micros::from(env.config.timers.leg_hold_s) * 1_000_000;
+            env.poison.ended(i, self.index, env.now, hold);
+        }
         self.drop_leg(i, env, out);
     }
 

@@ -359,6 +359,7 @@ impl Session {
         env.unlevel[self.index] = Members::default();
         let store = std::mem::take(&mut env.stores[self.index]);
         env.note_gone(&store);
+        env.poison.session_gone(self.index);
         for (_, id) in store.iter() {
             env.blobs.release(id);
         }

@@ -331,7 +331,7 @@ impl Session {
         if self.remember(&stored, env).is_none() {
             self.scratch.keys.clear();
         }
-        self.replicate(bytes, out);
+        self.replicate(bytes, env, out);
     }
 
     /// Takes the UPDATE into the store; its prefixes are left in `scratch.keys`.
@@ -351,6 +351,7 @@ impl Session {
             let old = env.stores[*index].withdraw(&prefix);
             env.blobs.release(old);
             env.note_withdrawn(prefix);
+            env.poison.changed(*index, &prefix, &[]);
             keys.push(prefix);
         }
         let mut announce = |carried: Carried, prefixes: &mut dyn Iterator<Item = Prefix>| {
@@ -361,6 +362,7 @@ impl Session {
                 let old = env.stores[*index].announce(prefix, id, now);
                 env.blobs.retain(id, 1);
                 env.blobs.release(old);
+                env.poison.changed(*index, &prefix, block);
                 keys.push(prefix);
             }
             env.blobs.release(id);

@@ -133,7 +133,7 @@ impl Session {
 
     pub fn electorate(&self, prefix: &Prefix, env: &Env) -> Members {
         let mut members = env.voters.intersect(self.attached);
-        if env.unlevel.iter().any(|u| !u.is_empty()) {
+        if !env.poison.is_idle() || env.unlevel.iter().any(|u| !u.is_empty()) {
             members = members.minus(env.abstainers(prefix));
         }
         if self.has_limits {
@@ -313,12 +313,13 @@ impl Session {
 
     /// What every instance says about the key at `slot`, in words.
     fn said(&self, slot: u32, electorate: Members, env: &Env) -> Vec<Said> {
+        let Some(prefix) = self.table.entry(slot).map(|e| e.prefix) else { return Vec::new() };
         let said = self.table.candidates(slot).iter().enumerate();
         said.map(|(i, id)| {
             let counted = electorate.contains(i as u8);
             let mut route = self.route_words(*id, env);
             if !counted {
-                route = format!("{route} ({})", self.abstention(i, env));
+                route = format!("{route} ({})", self.abstention(i, &prefix, env));
             }
             Said { instance: env.name(i).to_owned(), route, counted }
         })
@@ -326,8 +327,10 @@ impl Session {
     }
 
     /// Why an instance's word on this session does not count now.
-    pub fn abstention(&self, i: usize, env: &Env) -> &'static str {
-        if env.observers.contains(i as u8) {
+    pub fn abstention(&self, i: usize, prefix: &Prefix, env: &Env) -> &'static str {
+        if env.poison.abstainers(prefix).contains(i as u8) {
+            "abstains: what kills it is withheld from it"
+        } else if env.observers.contains(i as u8) {
             "observer"
         } else if !self.attached.contains(i as u8) {
             "abstains: no leg"
@@ -562,6 +565,9 @@ impl Session {
         let agreement = ById(&env.routes);
         let differs = |slot: &u32| {
             let Some(e) = self.table.entry(*slot) else { return false };
+            if !env.poison.is_idle() && env.poison.abstainers(&e.prefix).contains(i as u8) {
+                return false;
+            }
             let said = self.table.candidates(*slot).get(i).copied().unwrap_or(BlobId::NONE);
             let said = if e.stale.contains(i as u8) { BlobId::NONE } else { said };
             !agreement.agrees(said, e.winner)

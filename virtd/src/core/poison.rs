@@ -1,0 +1,436 @@
+//! The UPDATE that kills an instance must not be replayed to it for ever (DESIGN decision 9).
+//!
+//! When a leg ends without an operator's wish, what was delivered last to that instance is suspect. Suspects are withheld from it, and from
+//! it alone: a replay leaves them out, and on their prefixes it abstains. Once it has been level for a while half of them are released;
+//! if it dies again the culprit is in that half, else it is in the rest, until one message is left or it has cost too many restarts. Who
+//! survives all of its suspects was killed by something else.
+//!
+//! ```text
+//! death ──▶ all suspects held ──▶ level for a while ──▶ half on trial ──┬─▶ dies: that half are the suspects ──▶ one left: poison
+//!                                        ▲                                └─▶ lives: they are innocent ──┬──▶ none left: released
+//!                                        └───────────────────────────────────────────────────────────────┘
+//! ```
+//! A malformed message (`inbound = "opaque"`) needs no trial: it is the poison, by its bytes, and a replay never had it.
+
+use super::env::Env;
+use super::io::{Micros, Output, Record};
+use super::session::Session;
+use crate::event::{Event, Severity};
+use bytes::Bytes;
+use foldhash::fast::RandomState;
+use hashbrown::{HashMap, HashSet};
+use serde_json::json;
+use std::collections::VecDeque;
+use std::hash::BuildHasher;
+use voter::Members;
+use wire::bgp::Prefix;
+
+/// Deliveries remembered: a Unix socket holds some 200 KiB that its reader has not seen, and what it died of stands in there.
+const MAX_DELIVERED: usize = 4096;
+/// The same in octets.
+const MAX_OCTETS: usize = 1 << 20;
+/// What was delivered longer ago than this before a crash has been digested.
+const CRASH_US: Micros = 2_000_000;
+/// Messages before the culprit that go into the record.
+const KEPT_BEFORE: usize = 16;
+/// Messages held or found at most, for each instance; beyond that the oldest go free.
+const MAX_HELD: usize = 4096;
+
+/// What was given to some instances; its octets stand in [`Poison::octets`].
+#[derive(Clone, Copy, Debug)]
+struct Delivery {
+    at: Micros,
+    session: usize,
+    to: Members,
+    len: usize,
+}
+
+/// A message that may be the one.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Suspect {
+    /// The session it came over.
+    pub session: usize,
+    /// The whole message, as it was delivered.
+    pub bytes: Bytes,
+    /// Its prefixes, with the stored attributes they had then (hashed).
+    pub keys: Vec<(Prefix, u64)>,
+    /// Hygiene would have mended it.
+    pub malformed: bool,
+}
+
+/// The search for the one among several.
+#[derive(Debug, Default)]
+struct Hunt {
+    /// Withheld.
+    held: Vec<Suspect>,
+    /// Released, to see what happens. The instance abstains on them until that is over: it may not have said anything about them yet.
+    trial: Vec<Suspect>,
+    /// Innocent, and told again: the same holds for these.
+    freed: Vec<Suspect>,
+    /// The poison was found: what follows is only tidying up.
+    found: bool,
+    /// Since when the instance has been level in this step.
+    quiet_since: Option<Micros>,
+    deaths: u32,
+}
+
+/// One route that an instance is not judged on.
+#[derive(Clone, Copy, Debug)]
+struct Held {
+    session: usize,
+    /// Of the stored attributes.
+    hash: u64,
+    withheld: bool,
+}
+
+/// What is known about one instance.
+#[derive(Debug, Default)]
+struct Patient {
+    hunt: Option<Hunt>,
+    /// Prefixes on which it abstains, and whether their route is withheld or has been told meanwhile.
+    held: HashMap<Prefix, Vec<Held>>,
+    /// Malformed messages that are never delivered again as they came.
+    bytes: HashSet<Bytes>,
+    /// Legs that ended and are still to be looked at: session, when, since when suspicion goes back.
+    ended: Vec<(usize, Micros, Micros)>,
+}
+
+/// What follows from a death or from time.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Step {
+    /// So many messages are withheld from now on; these others are innocent and to be told again.
+    Suspected(usize, Vec<Suspect>),
+    /// These were found; they stay withheld. What was delivered before them, and what is innocent and to be told again.
+    Found(Vec<Suspect>, Vec<Suspect>, Vec<Suspect>),
+    /// These are to be told again: they go on trial, or are innocent.
+    Release(Vec<Suspect>, bool),
+}
+
+/// See the module's comment.
+#[derive(Debug)]
+pub struct Poison {
+    delivered: VecDeque<Delivery>,
+    /// Copied, so that a small message does not keep the large buffer alive that it was read into.
+    octets: VecDeque<u8>,
+    patients: Vec<Patient>,
+    /// Instances from which something is withheld: the update path asks no further where there is none.
+    any: Members,
+    hasher: RandomState,
+    limit: u32,
+}
+
+impl Poison {
+    /// Nothing delivered, nobody dead. `limit`: restarts that a search may cost.
+    pub fn new(instances: usize, limit: u32) -> Poison {
+        Poison {
+            delivered: VecDeque::new(),
+            octets: VecDeque::new(),
+            patients: (0..instances).map(|_| Patient::default()).collect(),
+            any: Members::default(),
+            hasher: RandomState::default(),
+            limit,
+        }
+    }
+
+    /// Some instances are given a message (or several in one piece).
+    pub fn deliver(&mut self, now: Micros, session: usize, to: Members, bytes: &Bytes) {
+        let len = bytes.len();
+        if to.is_empty() || len > MAX_OCTETS {
+            return;
+        }
+        while self.delivered.len() >= MAX_DELIVERED || self.octets.len() + len > MAX_OCTETS {
+            let Some(old) = self.delivered.pop_front() else { break };
+            self.octets.drain(..old.len);
+        }
+        self.octets.extend(&bytes[..]);
+        self.delivered.push_back(Delivery { at: now, session, to, len });
+    }
+
+    /// A leg of instance `i` ended in a way that an UPDATE may have caused. `back`: how long it may have been dead before it showed.
+    pub fn ended(&mut self, i: usize, session: usize, now: Micros, back: Micros) {
+        if let Some(p) = self.patients.get_mut(i) {
+            p.ended.push((session, now, now.saturating_sub(back + CRASH_US)));
+        }
+    }
+
+    /// Looks at the legs that ended since the last time. `excused`: it was ended on purpose. `suspect` makes a suspect of a message that was
+    /// delivered over a session; `None` where it announces nothing.
+    pub fn look(&mut self, i: usize, excused: bool, suspect: impl Fn(usize, &Bytes) -> Vec<Suspect>) -> Option<Step> {
+        let p = self.patients.get_mut(i)?;
+        let ended = std::mem::take(&mut p.ended);
+        if ended.is_empty() || excused {
+            return None;
+        }
+        let mine = |d: &Delivery| {
+            d.to.contains(i as u8) && ended.iter().any(|(s, at, from)| *s == d.session && d.at >= *from && d.at <= *at)
+        };
+        let (mut recent, mut from) = (Vec::new(), 0);
+        for d in &self.delivered {
+            let to = from + d.len;
+            if mine(d) {
+                recent.extend(suspect(d.session, &self.octets.range(from..to).copied().collect()));
+            }
+            from = to;
+        }
+        let step = p.died(recent, self.limit);
+        self.note(i);
+        step
+    }
+
+    /// Goes on with the search where instance `i` has been level for `quiet` (`level` says whether it is now).
+    pub fn proceed(&mut self, i: usize, level: bool, now: Micros, quiet: Micros) -> Option<Step> {
+        let p = self.patients.get_mut(i)?;
+        let hunt = p.hunt.as_mut()?;
+        if !level {
+            hunt.quiet_since = None;
+            return None;
+        }
+        if now < *hunt.quiet_since.get_or_insert(now) + quiet {
+            return None;
+        }
+        hunt.quiet_since = None;
+        // Those have been told, and it lives.
+        let mut told = std::mem::take(&mut hunt.trial);
+        told.append(&mut hunt.freed);
+        let step = if hunt.held.is_empty() {
+            let over = !hunt.found;
+            p.hunt = None;
+            Step::Release(Vec::new(), over)
+        } else {
+            let half = hunt.held.len().div_ceil(2);
+            hunt.trial = hunt.held.drain(..half).collect();
+            let released = hunt.trial.clone();
+            p.mark(&released, false);
+            Step::Release(released, false)
+        };
+        p.forget(&told);
+        self.note(i);
+        Some(step)
+    }
+
+    /// Whether anything is withheld from anybody.
+    pub fn is_idle(&self) -> bool {
+        self.any.is_empty()
+    }
+
+    /// The instances that are not told what stands about `prefix`, and therefore abstain on it.
+    pub fn abstainers(&self, prefix: &Prefix) -> Members {
+        let holds = |i: &u8| self.patients.get(usize::from(*i)).is_some_and(|p| p.held.contains_key(prefix));
+        self.any.iter().filter(holds).collect()
+    }
+
+    /// Whether instance `i` is not to be told what stands about `prefix` on this session.
+    pub fn withholds(&self, i: usize, session: usize, prefix: &Prefix) -> bool {
+        self.any.contains(i as u8)
+            && self
+                .patients
+                .get(i)
+                .and_then(|p| p.held.get(prefix))
+                .is_some_and(|list| list.iter().any(|h| h.session == session && h.withheld))
+    }
+
+    /// Whether instance `i` is never given this message as it came.
+    pub fn refuses(&self, i: usize, bytes: &Bytes) -> bool {
+        self.any.contains(i as u8) && self.patients.get(i).is_some_and(|p| p.bytes.contains(bytes))
+    }
+
+    /// How many prefixes and messages are withheld from instance `i`.
+    pub fn withheld(&self, i: usize) -> usize {
+        self.patients.get(i).map_or(0, |p| p.held.len() + p.bytes.len())
+    }
+
+    /// A peer now says something about `prefix`: what was withheld is that no more, unless it is the same again.
+    pub fn changed(&mut self, session: usize, prefix: &Prefix, attributes: &[u8]) {
+        if self.any.is_empty() {
+            return;
+        }
+        let hash = self.hasher.hash_one(attributes);
+        for i in 0..self.patients.len() {
+            let Some(p) = self.patients.get_mut(i) else { continue };
+            if let Some(list) = p.held.get_mut(prefix) {
+                list.retain(|h| h.session != session || h.hash == hash);
+                if list.is_empty() {
+                    p.held.remove(prefix);
+                    self.note(i);
+                }
+            }
+        }
+    }
+
+    /// A session ended: its routes are nobody's any more.
+    pub fn session_gone(&mut self, session: usize) {
+        // What it was given stays, and is nobody's: sessions come and go less often than messages.
+        for d in self.delivered.iter_mut().filter(|d| d.session == session) {
+            d.to = Members::default();
+        }
+        for i in 0..self.patients.len() {
+            let Some(p) = self.patients.get_mut(i) else { continue };
+            p.ended.retain(|(s, ..)| *s != session);
+            p.held.retain(|_, list| {
+                list.retain(|h| h.session != session);
+                !list.is_empty()
+            });
+            if let Some(hunt) = &mut p.hunt {
+                hunt.held.retain(|s| s.session != session);
+                hunt.trial.retain(|s| s.session != session);
+                hunt.freed.retain(|s| s.session != session);
+            }
+            self.note(i);
+        }
+    }
+
+    /// What names stored attributes in [`Suspect::keys`].
+    pub fn hasher(&self) -> RandomState {
+        self.hasher.clone()
+    }
+
+    fn note(&mut self, i: usize) {
+        let some = self.patients.get(i).is_some_and(|p| !p.held.is_empty() || !p.bytes.is_empty());
+        if some { self.any.insert(i as u8) } else { self.any.remove(i as u8) }
+    }
+}
+
+impl Patient {
+    /// It died; `recent` was delivered shortly before.
+    fn died(&mut self, recent: Vec<Suspect>, limit: u32) -> Option<Step> {
+        // The last malformed one needs no trial: nothing else is out of the ordinary.
+        if let Some(at) = recent.iter().rposition(|s| s.malformed) {
+            let before = recent.get(..at).unwrap_or_default().to_vec();
+            let found = recent.get(at).cloned()?;
+            if self.bytes.len() < MAX_HELD {
+                self.bytes.insert(found.bytes.clone());
+            }
+            self.hunt = None;
+            return Some(Step::Found(vec![found], before, Vec::new()));
+        }
+        let mut hunt = self.hunt.take().unwrap_or_default();
+        hunt.quiet_since = None;
+        hunt.deaths += 1;
+        let mut innocent = Vec::new();
+        if !hunt.trial.is_empty() {
+            // Those that were not on trial are innocent; they are told with everything else when it comes back.
+            innocent = std::mem::take(&mut hunt.held);
+            self.mark(&innocent, false);
+            hunt.freed.extend(innocent.iter().cloned());
+            hunt.held = std::mem::take(&mut hunt.trial);
+        } else {
+            // Nothing on trial: whatever it was is among the new ones.
+            let news = recent.iter().filter(|s| !s.keys.is_empty() && !hunt.held.contains(s)).cloned();
+            let news: Vec<Suspect> = news.collect();
+            hunt.held.extend(news);
+            let surplus = hunt.held.len().saturating_sub(MAX_HELD);
+            hunt.held.drain(..surplus);
+        }
+        if hunt.held.is_empty() {
+            return None;
+        }
+        let held = hunt.held.clone();
+        self.mark(&held, true);
+        // Twice dead of it and alone, or the search has cost enough: what is left stays withheld.
+        if (hunt.held.len() == 1 && hunt.deaths > 1) || hunt.deaths > limit {
+            let before: Vec<Suspect> = recent.into_iter().filter(|s| !hunt.held.contains(s)).collect();
+            let found = std::mem::take(&mut hunt.held);
+            hunt.found = true;
+            self.hunt = Some(hunt);
+            return Some(Step::Found(found, before, innocent));
+        }
+        let n = hunt.held.len();
+        self.hunt = Some(hunt);
+        Some(Step::Suspected(n, innocent))
+    }
+
+    /// The instance abstains on these; they are withheld, or told.
+    fn mark(&mut self, suspects: &[Suspect], withheld: bool) {
+        for s in suspects {
+            for (prefix, hash) in &s.keys {
+                let list = self.held.entry(*prefix).or_default();
+                match list.iter_mut().find(|h| h.session == s.session && h.hash == *hash) {
+                    Some(held) => held.withheld = withheld,
+                    None => list.push(Held { session: s.session, hash: *hash, withheld }),
+                }
+            }
+        }
+    }
+
+    /// The instance is judged on these like on everything else.
+    fn forget(&mut self, suspects: &[Suspect]) {
+        for s in suspects {
+            for (prefix, hash) in &s.keys {
+                if let Some(list) = self.held.get_mut(prefix) {
+                    list.retain(|h| h.session != s.session || h.hash != *hash);
+                    if list.is_empty() {
+                        self.held.remove(prefix);
+                    }
+                }
+            }
+        }
+    }
+}
+
+/// Tells the operator of a step; returns what is to be told to the instance again, by session.
+pub fn tell(
+    i: usize,
+    step: &Step,
+    env: &Env,
+    sessions: &[Session],
+    out: &mut Vec<Output>,
+) -> Vec<(usize, Vec<Prefix>)> {
+    let name = env.name(i);
+    let peer = |s: &Suspect| sessions.get(s.session).map_or_else(|| "?".to_owned(), |s| s.peer.ip().to_string());
+    let again = match step {
+        Step::Suspected(n, innocent) => {
+            let text = format!(
+                "{name} died right after {n} UPDATEs: they are withheld from it until it is clear whether one of them did it"
+            );
+            env.tell_about(out, "poison-suspected", Severity::Warning, i, text);
+            innocent
+        }
+        Step::Found(found, before, innocent) => {
+            let one = found.first();
+            let what = match found.len() {
+                1 => format!("an UPDATE from {}", one.map(peer).unwrap_or_default()),
+                n => format!("one of {n} UPDATEs, which the search could not tell apart"),
+            };
+            let keys: Vec<String> = found.iter().flat_map(|s| &s.keys).take(5).map(|(p, _)| p.to_string()).collect();
+            let keys = if keys.is_empty() { String::new() } else { format!(" with {}", keys.join(", ")) };
+            let malformed = if one.is_some_and(|s| s.malformed) { ", malformed" } else { "" };
+            let text = format!(
+                "{name} does not survive {what}{keys}{malformed}; it is withheld from this instance, which abstains on its prefixes"
+            );
+            let mut event = Event::new(env.now, "poison", Severity::Warning, text).with_instance(name);
+            event.session = one.map(peer);
+            event.prefix = one.and_then(|s| s.keys.first()).map(|(p, _)| *p);
+            out.push(Output::Event(event));
+            out.push(Output::Record(Box::new(record(name, found, before, env, sessions))));
+            innocent
+        }
+        Step::Release(list, over) => {
+            if *over {
+                let text = format!(
+                    "{name} has been told everything that was withheld from it, and lives: something else had ended it"
+                );
+                env.tell_about(out, "poison-released", Severity::Info, i, text);
+            }
+            list
+        }
+    };
+    again.iter().map(|s| (s.session, s.keys.iter().map(|(p, _)| *p).collect())).collect()
+}
+
+/// The reproducer: what was delivered shortly before, then the culprit.
+fn record(instance: &str, found: &[Suspect], before: &[Suspect], env: &Env, sessions: &[Session]) -> Record {
+    let message = |s: &Suspect| sessions.get(s.session)?.recorded(s.bytes.clone(), env);
+    let before = before.iter().rev().take(KEPT_BEFORE).rev();
+    let culprits: Vec<String> = found.iter().map(|s| hex(&s.bytes)).collect();
+    Record {
+        at: env.now,
+        kind: "poison",
+        instance: instance.to_owned(),
+        messages: before.chain(found).filter_map(message).collect(),
+        account: json!({ "instance": instance, "culprits": culprits, "malformed": found.iter().any(|s| s.malformed) }),
+    }
+}
+
+fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|b| format!("{b:02x}")).collect()
+}

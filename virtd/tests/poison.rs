@@ -1,0 +1,181 @@
+//! The UPDATE that kills an instance, found and withheld, under the virtual clock.
+
+mod sim;
+
+use serde_json::json;
+use sim::{LOCAL, Sim, config, peer_addr, prefix, update};
+use std::net::IpAddr;
+use virtd::config::{Inbound, Strategy};
+
+const SECOND: u64 = 1_000_000;
+const BAD: &str = "203.0.113.0/24";
+
+fn names(n: u8) -> Vec<String> {
+    (0..n).map(|i| format!("198.51.{i}.0/24")).collect()
+}
+
+/// Three instances, two peers, some routes.
+fn running() -> Sim {
+    let mut sim = Sim::new(&config(3, Strategy::WaitForConsensus));
+    sim.connect_peer(1);
+    sim.connect_peer(2);
+    sim.run(SECOND);
+    announce_each(&mut sim, &names(20));
+    sim.run(10 * SECOND);
+    assert_eq!(sim.table(2).len(), 20);
+    sim
+}
+
+/// One UPDATE a prefix.
+fn announce_each(sim: &mut Sim, list: &[String]) {
+    for p in list {
+        sim.announce(1, &[p], &[64501]);
+    }
+}
+
+/// Time passes; whoever is dead is started again after a second.
+fn nurse(sim: &mut Sim, i: usize, seconds: u64) {
+    for _ in 0..seconds {
+        sim.run(SECOND);
+        if !sim.instances[i].listening {
+            sim.restart_instance(i);
+        }
+    }
+}
+
+fn withheld(sim: &mut Sim, i: usize) -> u64 {
+    sim.query(json!({"command": "instances"}))["instances"][i]["withheld"].as_u64().expect("a number")
+}
+
+fn voting(sim: &mut Sim, i: usize) -> bool {
+    sim.query(json!({"command": "instances"}))["instances"][i]["state"] == "voting"
+}
+
+#[test]
+fn the_one_among_fifty_is_found_and_everything_else_is_told() {
+    let mut sim = running();
+    sim.instances[1].fault.dies_of.insert(prefix(BAD));
+    let mut list = names(70)[20..].to_vec();
+    list.insert(31, BAD.to_owned());
+    announce_each(&mut sim, &list);
+    nurse(&mut sim, 1, 120);
+    let found = sim.events_of("poison");
+    assert_eq!(found.len(), 1, "{:?}", sim.events_of("poison-suspected"));
+    assert_eq!((found[0].instance.as_deref(), found[0].prefix), (Some("i1"), Some(prefix(BAD))));
+    assert_eq!(withheld(&mut sim, 1), 1);
+    assert!(voting(&mut sim, 1));
+    assert!(sim.deaths.len() <= 7, "{} deaths", sim.deaths.len());
+    assert_eq!(sim.table(2).len(), 71, "outside nothing is missing");
+    assert!(sim.no_reset());
+    let heard: Vec<_> = sim.instances[1].heard.iter().flat_map(|(_, told, _)| told.clone()).collect();
+    assert!(list.iter().filter(|p| *p != BAD).all(|p| heard.contains(&prefix(p))), "it has been told all the others");
+    // Its word on what it was not told does not count, and is not held against it.
+    let routes = sim.query(json!({"command": "routes", "prefix": BAD}));
+    assert_eq!(routes["sessions"][0]["said"][1]["counted"], false);
+    assert_eq!(sim.events_of("instance-faulty").len(), 0);
+    let record = &sim.records.iter().find(|r| r.kind == "poison").expect("a record");
+    assert!(record.messages.last().is_some_and(|m| m.bytes.ends_with(&[24, 203, 0, 113])));
+}
+
+#[test]
+fn another_route_for_the_prefix_is_told_and_the_same_one_again_is_not() {
+    let mut sim = running();
+    sim.instances[1].fault.dies_of.insert(prefix(BAD));
+    sim.announce(1, &[BAD], &[64501]);
+    nurse(&mut sim, 1, 30);
+    assert_eq!((sim.events_of("poison").len(), withheld(&mut sim, 1)), (1, 1));
+    let deaths = sim.deaths.len();
+    sim.announce(1, &[BAD], &[64501]);
+    nurse(&mut sim, 1, 10);
+    assert_eq!((sim.deaths.len(), withheld(&mut sim, 1)), (deaths, 1), "the same UPDATE again");
+    sim.instances[1].fault.dies_of.clear();
+    sim.announce(1, &[BAD], &[64501, 64999]);
+    nurse(&mut sim, 1, 10);
+    assert_eq!(withheld(&mut sim, 1), 0);
+    assert!(sim.instances[1].heard.last().is_some_and(|(_, told, _)| told.contains(&prefix(BAD))));
+    assert!(voting(&mut sim, 1) && sim.no_reset());
+}
+
+#[test]
+fn what_the_peer_withdraws_is_withheld_no_more() {
+    let mut sim = running();
+    sim.instances[1].fault.dies_of.insert(prefix(BAD));
+    sim.announce(1, &[BAD], &[64501]);
+    nurse(&mut sim, 1, 30);
+    assert_eq!(withheld(&mut sim, 1), 1);
+    sim.withdraw(1, &[BAD]);
+    sim.run(SECOND);
+    assert_eq!(withheld(&mut sim, 1), 0);
+}
+
+#[test]
+fn a_death_without_an_update_withholds_nothing_for_long() {
+    let mut sim = running();
+    sim.kill_instance(1);
+    nurse(&mut sim, 1, 20);
+    assert_eq!((withheld(&mut sim, 1), sim.events_of("poison-suspected").len()), (0, 0));
+    // A death by chance, right after some UPDATEs.
+    announce_each(&mut sim, &names(30)[20..]);
+    sim.kill_instance(1);
+    nurse(&mut sim, 1, 1);
+    assert_eq!(withheld(&mut sim, 1), 10);
+    nurse(&mut sim, 1, 60);
+    assert_eq!((withheld(&mut sim, 1), sim.events_of("poison").len()), (0, 0));
+    assert_eq!(sim.events_of("poison-released").len(), 1);
+    assert!(voting(&mut sim, 1) && sim.table(2).len() == 30 && sim.no_reset());
+}
+
+#[test]
+fn a_reset_that_would_come_again_and_again_ends() {
+    let mut sim = running();
+    sim.instances[2].fault.objects_to.insert(prefix(BAD));
+    sim.announce(1, &[BAD], &[64501]);
+    sim.run(120 * SECOND);
+    assert!(sim.deaths.len() <= 4, "{} resets", sim.deaths.len());
+    assert_eq!(sim.events_of("poison").len(), 1);
+    assert!(voting(&mut sim, 2) && sim.no_reset() && sim.table(2).len() == 21);
+}
+
+#[test]
+fn a_cease_poisons_nothing() {
+    let mut sim = running();
+    announce_each(&mut sim, &names(30)[20..]);
+    for subcode in [1, 2, 4, 6] {
+        sim.leg_sends(1, 1, &wire::bgp::Notification::new(6, subcode).encode());
+        sim.run(5 * SECOND);
+    }
+    assert_eq!(sim.events_of("poison-suspected").len(), 0);
+}
+
+#[test]
+fn a_malformed_one_is_known_by_its_bytes_and_told_in_its_mended_form_from_then_on() {
+    let mut c = config(3, Strategy::WaitForConsensus);
+    c.inbound = Inbound::Opaque;
+    let mut sim = Sim::new(&c);
+    sim.connect_peer(1);
+    sim.connect_peer(2);
+    sim.run(SECOND);
+    announce_each(&mut sim, &names(20));
+    sim.run(10 * SECOND);
+    // Without AS_PATH and NEXT_HOP: treated as withdraw by RFC 7606.
+    let IpAddr::V4(next_hop) = peer_addr(1).ip() else { unreachable!() };
+    let good = update(&[prefix(BAD)], &[], &[64501], next_hop, None, 0);
+    let mut bad = good[..19].to_vec();
+    bad.extend([0, 0, 0, 4, 0x40, 1, 1, 0, 24, 203, 0, 113]);
+    bad[17] = bad.len() as u8;
+    for i in 0..3 {
+        sim.instances[i].fault.dies_of_bytes = Some(vec![0xff; 99]);
+    }
+    sim.instances[1].fault.dies_of_bytes = Some(bad[19..].to_vec());
+    sim.peer_sends(1, &bad);
+    nurse(&mut sim, 1, 30);
+    assert_eq!((sim.deaths.len(), sim.events_of("poison").len()), (1, 1), "{:?}", sim.events_of("poison-suspected"));
+    assert!(voting(&mut sim, 1));
+    sim.peer_sends(1, &bad);
+    nurse(&mut sim, 1, 10);
+    assert_eq!(sim.deaths.len(), 1, "the same bytes do not reach it again");
+    let _ = LOCAL;
+    sim.peer_sends(1, &good);
+    nurse(&mut sim, 1, 10);
+    assert!(sim.table(2).contains_key(&prefix(BAD)) && sim.no_reset());
+}
