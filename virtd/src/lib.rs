@@ -7,5 +7,6 @@ pub mod driver;
 pub mod event;
 pub mod eventlog;
 pub mod instances;
+pub mod recorder;
 pub mod serve;
 pub mod show;

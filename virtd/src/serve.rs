@@ -6,6 +6,7 @@ use crate::core::io::{InstanceId, Order, ProcessNews, Record};
 use crate::event::Event;
 use crate::eventlog;
 use crate::instances::{CoreLine, Instances, preflight};
+use crate::recorder;
 use anyhow::{Context, Result, bail};
 use crossbeam_channel::{Receiver, Sender};
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
@@ -16,7 +17,7 @@ use std::os::unix::net::{SocketAddr, UnixDatagram};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Instant;
+use std::time::{Instant, SystemTime};
 
 /// Orders and reports that may wait: some for every instance that there can be.
 const MAX_WAITING: usize = 256;
@@ -101,7 +102,8 @@ pub fn serve<L: EventLoop>(
     let control = ControlSocket::bind(&config.control_socket, config.control_mode, config.control_group.as_deref())?;
     let (orders, ordered) = crossbeam_channel::bounded(MAX_WAITING);
     let (reporter, reports) = crossbeam_channel::bounded(MAX_WAITING);
-    let (records, _to_record) = crossbeam_channel::bounded(MAX_RECORDS);
+    let (records, to_record) = crossbeam_channel::bounded(MAX_RECORDS);
+    let recording = recorder::start(&config.recorder, to_record, SystemTime::now(), events.clone())?;
     let mut driver = open(config, Lines { events: events.channel(), orders, reports, records })?;
     let (queue, requests) = control::queue(Some(driver.waker()));
     let guard = control.serve(queue, log).context("cannot start the control socket's thread")?;
@@ -126,6 +128,10 @@ pub fn serve<L: EventLoop>(
     drop(driver);
     end_instances(&instances);
     drop(guard);
+    if let Some(recording) = recording {
+        // The driver was the only one to send it records.
+        let _ = recording.join();
+    }
     // The last sender of events is gone with driver and instances: what is left is written, and the thread ends.
     let _ = events_thread.join();
     result

@@ -3,7 +3,7 @@
 mod sim;
 
 use serde_json::json;
-use sim::{LOCAL, Sim, config, peer_addr, prefix, update};
+use sim::{Sim, config, peer_addr, prefix, update};
 use std::net::IpAddr;
 use virtd::config::{Inbound, Strategy};
 
@@ -16,7 +16,9 @@ fn names(n: u8) -> Vec<String> {
 
 /// Three instances, two peers, some routes.
 fn running() -> Sim {
-    let mut sim = Sim::new(&config(3, Strategy::WaitForConsensus));
+    let mut c = config(3, Strategy::WaitForConsensus);
+    c.recorder.folder = Some("/nonexistent".into());
+    let mut sim = Sim::new(&c);
     sim.connect_peer(1);
     sim.connect_peer(2);
     sim.run(SECOND);
@@ -174,7 +176,6 @@ fn a_malformed_one_is_known_by_its_bytes_and_told_in_its_mended_form_from_then_o
     sim.peer_sends(1, &bad);
     nurse(&mut sim, 1, 10);
     assert_eq!(sim.deaths.len(), 1, "the same bytes do not reach it again");
-    let _ = LOCAL;
     sim.peer_sends(1, &good);
     nurse(&mut sim, 1, 10);
     assert!(sim.table(2).contains_key(&prefix(BAD)) && sim.no_reset());

@@ -31,6 +31,7 @@ OPEN            voted: one OPEN out of what the instances share
 inbound         rfc7606
 strategy        wait-for-consensus, T = 10 s
 quorum          3 voters, k=2: masks 1 fault
+faults          wrong on 10 prefixes for 60 s, or on one for 600 s: started again after 1 s to 60 s, at most 10 times within 600 s
 instance        a (voter), started by something else
 instance        b (voter), started by something else
 instance        c (voter), started by something else

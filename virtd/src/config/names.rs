@@ -44,6 +44,7 @@ pub const SECTIONS: &[(&str, &[&str])] = &[
             "poison_restarts",
         ],
     ),
+    ("recorder", &["folder", "minutes", "memory_mib", "disk_mib"]),
     ("instance", &["name", "role", "command", "env", "user", "limit"]),
     ("peer", &["address", "asn", "description", "allow_own_as"]),
 ];

@@ -2,7 +2,9 @@
 
 use super::names::{self, keys_of};
 use super::reader::{self, Problems, Section, Value};
-use super::{Config, FaultAction, Faults, Inbound, Instance, OpenMode, Peer, Standby, Strategy, Timers, Vote};
+use super::{
+    Config, FaultAction, Faults, Inbound, Instance, OpenMode, Peer, Recorder, Standby, Strategy, Timers, Vote,
+};
 use std::collections::BTreeMap;
 use std::net::Ipv4Addr;
 use std::ops::Range;
@@ -215,6 +217,18 @@ pub(crate) fn faults(value: Value<'_>, problems: &mut Problems) -> Faults {
         problems.at(span, message, "the wait before a restart grows from the one to the other");
     }
     f
+}
+
+/// Reads `[recorder]`.
+pub(crate) fn recorder(value: Value<'_>, problems: &mut Problems) -> Recorder {
+    let mut r = Recorder::default();
+    let Some(section) = Section::open("[recorder]", value, keys_of("recorder"), problems) else { return r };
+    section.require("folder", "without a folder nothing is recorded: name one, or leave the section out", problems);
+    r.folder = section.path("folder", false, problems);
+    r.minutes = section.number("minutes", 1..=1440, " minutes", problems).unwrap_or(r.minutes);
+    r.memory_mib = section.number("memory_mib", 1..=65_536, " MiB", problems).unwrap_or(r.memory_mib);
+    r.disk_mib = section.number("disk_mib", 1..=1 << 20, " MiB", problems).unwrap_or(r.disk_mib);
+    r
 }
 
 /// What `role` says of an instance.

@@ -88,6 +88,11 @@ pub fn summary(config: &Config) -> String {
         row("not compared", names.join(", "));
     }
     row("faults", faults_line(config));
+    if let Some(folder) = &config.recorder.folder {
+        let r = &config.recorder;
+        let kept = format!("{} minutes or {} MiB in memory, {} MiB on disk", r.minutes, r.memory_mib, r.disk_mib);
+        row("recorder", format!("{}; {kept}", folder.display()));
+    }
     for instance in &config.instances {
         row("instance", instance_line(instance));
     }

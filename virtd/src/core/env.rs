@@ -117,6 +117,8 @@ pub struct Env {
     told: Told,
     /// Sessions whose keys must be voted on anew because an electorate changed.
     pub walk: bool,
+    /// The last messages to and from every leg.
+    pub flight: super::flight::Flight,
     /// What may kill an instance, and is withheld from it.
     pub poison: super::poison::Poison,
     /// Legs lost since the controller last looked: instance, session, and whether because nothing came from the instance.
@@ -181,6 +183,7 @@ impl Env {
                 last_fault: None,
             })
             .collect();
+        let flight = super::flight::Flight::new(&config.recorder);
         let (n, poison_restarts) = (config.instances.len(), config.faults.poison_restarts);
         Env {
             master_line: (0..config.instances.len() as u8).filter(|i| voters.contains(*i)).collect(),
@@ -201,6 +204,7 @@ impl Env {
             counters: Counters::default(),
             told: Told::default(),
             walk: false,
+            flight,
             poison: super::poison::Poison::new(n, poison_restarts),
             losses: Vec::new(),
             standing: Members::default(),

@@ -8,6 +8,7 @@
 //! | `open` | OPEN negotiation |
 //! | `table` | candidates and published routes of one session |
 //! | `controller` | who may vote; verdicts on instances, restarts, standbys |
+//! | `flight` | the last messages of every leg, for a verdict's record |
 //! | `poison` | the UPDATE that kills an instance: suspects, trials, what is withheld |
 //! | `native` | one instance, bytes verbatim (`open = "native"`) |
 //! | `query` | virtctl's answers |
@@ -19,6 +20,7 @@ pub mod io;
 
 mod controller;
 mod env;
+mod flight;
 mod native;
 mod open;
 mod poison;

@@ -401,7 +401,9 @@ pub fn tell(
             event.session = one.map(peer);
             event.prefix = one.and_then(|s| s.keys.first()).map(|(p, _)| *p);
             out.push(Output::Event(event));
-            out.push(Output::Record(Box::new(record(name, found, before, env, sessions))));
+            if env.config.recorder.folder.is_some() {
+                out.push(Output::Record(Box::new(record(name, found, before, env, sessions))));
+            }
             innocent
         }
         Step::Release(list, over) => {

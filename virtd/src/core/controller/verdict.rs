@@ -15,9 +15,10 @@
 use super::{Control, Controller, Duty, Process};
 use crate::config::FaultAction;
 use crate::core::env::Env;
-use crate::core::io::{InstanceId, Micros, Order, Output};
+use crate::core::io::{InstanceId, Micros, Order, Output, Record};
 use crate::core::session::Session;
 use crate::event::{Event, Said, Severity};
+use serde_json::json;
 use voter::{FaultAccount, Members, majority_split};
 use wire::bgp::Prefix;
 
@@ -29,6 +30,8 @@ const FLOOD_RATIO: u64 = 10;
 const FLOOD_US: Micros = 10_000_000;
 /// Growth of memory below which nothing is made of it, KiB.
 const SMALL_KIB: u64 = 65_536;
+/// Keys in a verdict's record, with what everybody says.
+const KEYS_RECORDED: usize = 1000;
 /// Keys named in a verdict.
 const KEYS_NAMED: usize = 5;
 
@@ -70,7 +73,9 @@ impl Controller {
             let dissents = if split || self.change.is_some() { None } else { wrong(i, env, sessions) };
             let charge = dissents.or_else(|| silent(c, i, env, sessions)).or_else(|| absent(i, env, sessions));
             if let Some(charge) = charge.or_else(|| flapping(c, env, sessions)) {
+                let why = charge.why.clone();
                 self.condemn(i, charge, env, out);
+                out.extend(record(i, &why, env, sessions));
             }
         }
     }
@@ -199,6 +204,21 @@ impl Controller {
             self.condemn(i, Charge::new(why), env, out);
         }
     }
+}
+
+/// What led to a verdict, for the disk; `None` where nothing is recorded.
+fn record(i: usize, why: &str, env: &Env, sessions: &[Session]) -> Option<Output> {
+    env.config.recorder.folder.as_ref()?;
+    let messages = env.flight.of(i as u8, |s, bytes| sessions.get(s)?.recorded(bytes, env));
+    let keys: Vec<_> = sessions
+        .iter()
+        .flat_map(|s| s.dissenting(i, env).take(KEYS_RECORDED).map(move |(prefix, said)| (s.peer.ip(), prefix, said)))
+        .take(KEYS_RECORDED)
+        .map(|(peer, prefix, said)| json!({ "peer": peer.to_string(), "prefix": prefix, "said": said }))
+        .collect();
+    let instance = env.name(i).to_owned();
+    let account = json!({ "instance": instance, "why": why, "prefixes": keys });
+    Some(Output::Record(Box::new(Record { at: env.now, kind: "instance-faulty", instance, messages, account })))
 }
 
 fn threshold(env: &Env) -> Micros {

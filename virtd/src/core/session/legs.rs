@@ -1,6 +1,7 @@
 //! The instances' side of a session: legs come and go, are shown the peer's OPEN, fed, watched; what they send is for `vote.rs`.
 
 use super::*;
+use crate::core::flight;
 use crate::core::io::{Recorded, Way};
 use crate::core::poison::Suspect;
 use crate::event::Severity;
@@ -110,7 +111,10 @@ impl Session {
                 return;
             }
             match frame::next_message(buf, extended) {
-                Ok(Some(m)) => self.leg_message(i, m, env, out),
+                Ok(Some(m)) => {
+                    env.flight.note(env.now, self.index, flight::from(i), &m.bytes);
+                    self.leg_message(i, m, env, out);
+                }
                 Ok(None) => return,
                 Err(n) => return self.leg_fault(i, Some(n), "its bytes are not a BGP message", env, out),
             }
@@ -259,6 +263,7 @@ impl Session {
             }
         }
         env.poison.deliver(env.now, self.index, to, &bytes);
+        env.flight.note(env.now, self.index, Way::To(to), &bytes);
         self.scratch.keys = keys;
         for i in by_keys.iter() {
             self.feed(usize::from(i), env, out);
@@ -332,7 +337,9 @@ impl Session {
             let bytes = packed.split().freeze();
             leg.queued += bytes.len();
             leg.last_update = env.now;
-            env.poison.deliver(env.now, self.index, [i as u8].into_iter().collect(), &bytes);
+            let to = [i as u8].into_iter().collect();
+            env.poison.deliver(env.now, self.index, to, &bytes);
+            env.flight.note(env.now, self.index, Way::To(to), &bytes);
             out.push(Output::SendLeg { leg: leg.id, bytes });
         }
         if !todo.is_empty() {

@@ -1,0 +1,84 @@
+use super::*;
+use crate::eventlog;
+use std::net::SocketAddr;
+use wire::bgp::message::keepalive;
+
+fn message(way: Way, as4: bool) -> Recorded {
+    Recorded {
+        at: 1_000_000,
+        peer: SocketAddr::from(([192, 0, 2, 1], 0)),
+        local: Some(SocketAddr::from(([192, 0, 2, 254], 179))),
+        peer_as: 64501,
+        local_as: 64500,
+        as4,
+        way,
+        bytes: keepalive(),
+    }
+}
+
+fn record(instance: &str, n: usize) -> Record {
+    let to = Way::To([0].into_iter().collect());
+    let from = Way::From(crate::core::io::InstanceId(0));
+    let messages = (0..n).map(|i| message(if i % 2 == 0 { to } else { from }, i != 3)).collect();
+    let account = json!({ "culprits": ["ff00", "ff01"], "text": "why" });
+    Record { at: 2_000_000, kind: "poison", instance: instance.to_owned(), messages, account }
+}
+
+/// Lets the thread write these and returns the folder's files.
+fn written(config: &Recorder, records: Vec<Record>) -> (Vec<String>, Vec<String>) {
+    let (sender, receiver) = crossbeam_channel::unbounded();
+    let (events, log, _) = eventlog::start(None).unwrap();
+    let thread = start(config, receiver, SystemTime::UNIX_EPOCH, events).unwrap().expect("a folder is named");
+    records.into_iter().for_each(|r| sender.send(Box::new(r)).unwrap());
+    drop(sender);
+    thread.join().unwrap();
+    let folder = config.folder.as_ref().unwrap();
+    let mut files: Vec<String> =
+        fs::read_dir(folder).unwrap().map(|e| e.unwrap().file_name().into_string().unwrap()).collect();
+    files.sort();
+    std::thread::sleep(Duration::from_millis(200));
+    (files, log.last(99, Some("record")).iter().map(|r| r.json.to_string()).collect())
+}
+
+#[test]
+fn a_record_is_an_account_messages_and_a_reproducer() {
+    let dir = tempfile::tempdir().unwrap();
+    let config = Recorder { folder: Some(dir.path().join("new")), ..Recorder::default() };
+    let (files, events) = written(&config, vec![record("frr/1", 5)]);
+    let base = "19700101T000002000Z-poison-frr_1";
+    assert_eq!(files, [format!("{base}.hex"), format!("{base}.json"), format!("{base}.mrt")]);
+    let path = |suffix: &str| config.folder.clone().unwrap().join(format!("{base}.{suffix}"));
+    assert_eq!(fs::read_to_string(path("hex")).unwrap(), "ff00\nff01\n");
+    let account: Value = serde_json::from_slice(&fs::read(path("json")).unwrap()).unwrap();
+    assert_eq!((&account["messages"], &account["messages_left_out"]), (&json!(5), &json!(1)));
+    assert_eq!(account["account"]["text"], "why");
+    let mut reader = wire::mrt::open(path("mrt")).unwrap();
+    let read: Vec<_> = std::iter::from_fn(|| reader.next()).map(Result::unwrap).collect();
+    assert_eq!(read.len(), 4, "{read:?}");
+    assert!(events.iter().any(|e| e.contains(&format!("{base}.json"))), "{events:?}");
+}
+
+#[test]
+fn the_oldest_go_first_and_strangers_stay() {
+    let dir = tempfile::tempdir().unwrap();
+    let config = Recorder { folder: Some(dir.path().to_owned()), disk_mib: 1, ..Recorder::default() };
+    for name in ["19690101T000002000Z-poison-old.mrt", "notes.mrt", "20-x.json"] {
+        fs::write(dir.path().join(name), vec![0; 1 << 20]).unwrap();
+    }
+    let (files, _) = written(&config, vec![record("frr", 2)]);
+    assert!(files.contains(&"notes.mrt".to_owned()) && files.contains(&"20-x.json".to_owned()));
+    assert!(!files.iter().any(|f| f.contains("old")), "{files:?}");
+    assert_eq!(files.iter().filter(|f| f.contains("poison-frr")).count(), 3);
+}
+
+#[test]
+fn a_folder_that_cannot_be_written_costs_the_record_and_says_so() {
+    let dir = tempfile::tempdir().unwrap();
+    let config = Recorder { folder: Some(dir.path().join("x")), ..Recorder::default() };
+    let mut long = record("frr", 1);
+    long.instance = "x".repeat(400);
+    let (files, events) = written(&config, vec![long, record("frr", 1)]);
+    assert_eq!(files.len(), 3, "{files:?}");
+    assert!(events[0].contains("no record could be written"), "{events:?}");
+    assert!(events[1].contains("the record of it is"), "{events:?}");
+}
