@@ -29,7 +29,7 @@ pub struct Outcome {
 pub fn act(lab: &Lab, star: &Star, router: &mut Router) -> Result<Outcome> {
     let site = star.sites.last().context("a star without neighbours")?;
     let policy = format!(
-        "configure terminal\nip prefix-list PUBLISHED seq 5 permit {PREFIX}\nroute-map IN permit 10\nmatch ip address prefix-list PUBLISHED\n\
+        "configure terminal\nbgp route-map delay-timer 0\nip prefix-list PUBLISHED seq 5 permit {PREFIX}\nroute-map IN permit 10\nmatch ip address prefix-list PUBLISHED\n\
          set as-path prepend 65000\nroute-map IN permit 20\nrouter bgp 65000\naddress-family ipv4 unicast\nneighbor {} route-map IN in",
         site.v4
     );
