@@ -7,6 +7,7 @@ mod figures;
 mod latency;
 mod places;
 mod processes;
+mod restart;
 mod table;
 
 use anyhow::{Context, Result};
@@ -66,6 +67,7 @@ fn run(arguments: &Arguments) -> Result<()> {
     let mut figures = Figures::default();
     latency::measure(arguments, &mut figures)?;
     table::measure(arguments, &mut figures)?;
+    restart::measure(arguments, &mut figures)?;
     criterion::collect(&arguments.criterion, &mut figures)?;
     println!("\n{figures}");
     println!("{}", machine());
