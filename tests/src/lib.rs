@@ -11,5 +11,6 @@ pub mod faults;
 pub mod lab;
 pub mod neighbours;
 pub mod operate;
+pub mod published;
 pub mod replayer;
 pub mod router;

@@ -7,25 +7,12 @@ use std::path::PathBuf;
 use std::time::Duration;
 use tests::daemons::{Attach, Daemon, Instance};
 use tests::lab::{Lab, wait_for, wait_until};
-use tests::operate;
+use tests::published::cve_2023_46753::{UPDATE, prepend};
 use tests::replayer::Replayer;
 use tests::router::{Options, Router};
 
 const UP: Duration = Duration::from_secs(30);
 const SETTLE: Duration = Duration::from_secs(90);
-/// UPDATE: four unknown attributes, none of the mandatory ones, and 198.51.100.0/24.
-const UPDATE: &str = "ffffffffffffffffffffffffffffffff002f0200000014ff1f00100004014646464646000446464646464618c63364";
-
-/// A route-map that prepends, on that prefix alone.
-fn policy(instance: &Instance, lab_ns: &tests::lab::Netns, neighbour: &str) -> Result<()> {
-    let commands = format!(
-        "configure terminal\nbgp route-map delay-timer 0\nip prefix-list PUBLISHED seq 5 permit 198.51.100.0/24\nroute-map IN permit 10\n\
-         match ip address prefix-list PUBLISHED\nset as-path prepend 65000\nroute-map IN permit 20\nrouter bgp 65000\n\
-         address-family ipv4 unicast\nneighbor {neighbour} route-map IN in"
-    );
-    operate::control(instance, lab_ns, &commands).map(|_| ())
-}
-
 #[test]
 fn the_update_that_kills_frr_is_named_withheld_and_recorded() -> Result<()> {
     let mut lab = Lab::new("poison")?;
@@ -41,7 +28,7 @@ fn the_update_that_kills_frr_is_named_withheld_and_recorded() -> Result<()> {
     wait_for("100 routes outside", SETTLE, || router.prefixes_out("10.0.2.2").is_ok_and(|n| n == 100))?;
     router.wait_voting(SETTLE)?;
     let sender_address = star.sites[2].v4.to_string();
-    policy(router.instance("frr")?, &star.router, &sender_address)?;
+    prepend(router.instance("frr")?, &star.router, star.sites[2].v4.into())?;
     let before = monitor.count("update");
     let mut sender = Replayer::dial(&lab, &star.sites[2], false, &["--raw", UPDATE])?;
     let frr = router.instance("frr")?;
@@ -60,7 +47,7 @@ fn the_update_that_kills_frr_is_named_withheld_and_recorded() -> Result<()> {
         }
     })?;
     router.instance("frr")?.launch(&lab)?;
-    policy(router.instance("frr")?, &star.router, &sender_address)?;
+    prepend(router.instance("frr")?, &star.router, star.sites[2].v4.into())?;
     router.wait_voting(SETTLE)?;
     // The same octets again: they do not reach it as they came.
     let hex = wait_file(&records, "hex")?;
@@ -93,7 +80,7 @@ fn kills_it_alone(lab: &mut Lab, hex: &std::path::Path) -> Result<()> {
     let star = alone.star(1)?;
     let spec = Options::default().spec(&star.sites);
     let mut frr = Instance::start(&alone, &star.router, Daemon::Frr, "frr", &spec, &Attach::Native)?;
-    policy(&frr, &star.router, &star.sites[0].v4.to_string())?;
+    prepend(&frr, &star.router, star.sites[0].v4.into())?;
     let file = hex.display().to_string();
     let sender = Replayer::dial(&alone, &star.sites[0], false, &["--raw", &file])?;
     wait_for("FRR to die of the record", UP, || !frr.running())?;

