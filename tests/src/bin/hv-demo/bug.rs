@@ -3,14 +3,10 @@
 
 use anyhow::{Context, Result};
 use std::fs;
-use std::time::Duration;
-use tests::lab::{Lab, Star, wait_for};
+use tests::lab::{Lab, Star};
 use tests::published::cve_2023_46753;
 use tests::replayer::Replayer;
 use tests::router::Router;
-
-/// A daemon that dies of it does so at once.
-const PATIENCE: Duration = Duration::from_secs(20);
 
 /// How it went.
 pub struct Outcome {
@@ -25,10 +21,8 @@ pub fn act(lab: &Lab, star: &Star, router: &mut Router) -> Result<Outcome> {
     let site = star.sites.last().context("a star without neighbours")?;
     let ns = router.ns().clone();
     cve_2023_46753::prepend(router.instance("frr")?, &ns, site.v4.into())?;
-    let mut sender = Replayer::dial(lab, site, false, &["--raw", cve_2023_46753::UPDATE])?;
-    sender.wait_event("session-up", PATIENCE)?;
     let frr = router.instance("frr")?;
-    let real = wait_for("FRR to die of it", PATIENCE, || !frr.running()).is_ok();
+    let (sender, real) = cve_2023_46753::send_until_dead(lab, site, cve_2023_46753::UPDATE, || !frr.running())?;
     if real {
         for line in last_words(&fs::read_to_string(frr.folder().join("frr.log")).unwrap_or_default()) {
             println!("          frr.log: {line}");
