@@ -336,8 +336,6 @@ pub struct Instance {
     pub kind: Option<Kind>,
     /// `config`: with `kind`, the daemon's own configuration file.
     pub config_file: Option<PathBuf>,
-    /// `root`: with `kind`, a folder with another version's packages unpacked (usr/lib/frr/bgpd below it and so on).
-    pub root: Option<PathBuf>,
     /// `command`: started by virtd (shim and HV_ variables added); empty = started by someone else, unless `kind` says how.
     pub command: Vec<String>,
     /// `env`.
@@ -350,6 +348,17 @@ pub struct Instance {
     pub limit_families: Vec<Family>,
     /// See above.
     pub limit_prefixes: Vec<Prefix>,
+}
+
+impl Kind {
+    /// The word of the configuration file.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Kind::Frr => "frr",
+            Kind::Bird => "bird",
+            Kind::OpenBgpd => "openbgpd",
+        }
+    }
 }
 
 impl Instance {

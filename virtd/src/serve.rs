@@ -70,7 +70,7 @@ pub fn check(config: &Config, shim: Option<&Path>) -> Result<Option<PathBuf>> {
         problems.push(format!("{e:#}"));
     }
     let mut found = None;
-    if config.instances.iter().any(|i| !i.command.is_empty()) {
+    if config.instances.iter().any(|i| i.is_ours()) {
         match preflight::find_shim(shim) {
             Ok(path) => {
                 problems.extend(preflight::check(config, &path));

@@ -3,7 +3,7 @@
 use super::names::{self, keys_of};
 use super::reader::{self, Problems, Section, Value};
 use super::{
-    Config, FaultAction, Faults, Inbound, Instance, OpenMode, Peer, Recorder, Standby, Strategy, Timers, Vote,
+    Config, FaultAction, Faults, Inbound, Instance, Kind, OpenMode, Peer, Recorder, Standby, Strategy, Timers, Vote,
 };
 use std::collections::BTreeMap;
 use std::net::Ipv4Addr;
@@ -266,17 +266,45 @@ pub(crate) fn instance(value: Value<'_>, problems: &mut Problems) -> Option<Plac
         name: name.unwrap_or_default().to_owned(),
         observer: matches!(role, Role::Observer),
         standby: if let Role::Standby(standby) = role { Some(standby) } else { None },
+        kind: section.word("kind", &[Kind::Frr, Kind::Bird, Kind::OpenBgpd].map(|k| (k.name(), k)), problems),
+        config_file: section.path("config", false, problems),
         command: command(&section, problems),
         env: env(&section, problems),
         user: section.text("user", "a user's name in quotes", problems).map(str::to_owned),
         ..Instance::default()
     };
-    if section.value("command").is_none() && section.value("env").is_some() {
-        let help = "virtd starts only instances that have a `command`; set it where the daemon is started";
-        problems.at(section.span_of("env"), "`env` without `command` has no effect".to_owned(), help);
-    }
+    check_start(&section, &instance, problems);
     let sessions = section.value("limit").map_or_else(Vec::new, |v| limit(v, &mut instance, problems));
     Some(Placed { value: instance, span: value.span(), key: name.map(|_| section.span_of("name")), sessions })
+}
+
+/// What goes with `kind`, with `command`, and with neither.
+fn check_start(section: &Section<'_>, instance: &Instance, problems: &mut Problems) {
+    let [kind, command, config, env] = ["kind", "command", "config", "env"].map(|key| section.value(key).is_some());
+    if kind && command {
+        let help = "a kind has its own command line; leave one of the two out";
+        problems.at(section.span_of("command"), "`command` and `kind` exclude each other", help);
+    }
+    if kind && !config {
+        let help = "add `config = \"/path\"`: the daemon's own configuration file";
+        problems.at(section.span_of("kind"), "`kind` without `config`", help);
+    }
+    if config && !kind {
+        let help = "it goes with `kind`; a `command` names its file itself";
+        problems.at(section.span_of("config"), "`config` without `kind` has no effect", help);
+    }
+    if env && !command && !kind {
+        let help = "virtd starts only instances that have a `kind` or a `command`; set it where the daemon is started";
+        problems.at(section.span_of("env"), "`env` without `kind` or `command` has no effect", help);
+    }
+    if instance.kind == Some(Kind::OpenBgpd) && instance.user.is_some() {
+        let help = "OpenBGPD starts as root and chooses users for its processes itself; leave it out";
+        problems.at(section.span_of("user"), "`user` has no effect on OpenBGPD", help);
+    }
+    if instance.kind.is_some() && matches!(instance.name.as_str(), "." | "..") {
+        let help = "an instance with a `kind` has a folder of its name";
+        problems.at(section.span_of("name"), format!("`{}` cannot be a folder's name", instance.name), help);
+    }
 }
 
 fn name<'t>(section: &Section<'t>, problems: &mut Problems) -> Option<&'t str> {

@@ -1,7 +1,7 @@
 //! What a configuration amounts to, in words: the output of `virtd --check`.
 
 use super::names::attribute_name;
-use super::{Config, FaultAction, Instance, OpenMode, Standby, Strategy};
+use super::{Config, FaultAction, Instance, Kind, OpenMode, Standby, Strategy};
 use std::fmt::Write;
 
 /// How many instances may be wrong at once without a peer noticing.
@@ -95,6 +95,9 @@ pub fn summary(config: &Config) -> String {
     }
     for instance in &config.instances {
         row("instance", instance_line(instance));
+        if let Some(kind) = instance.kind {
+            row("", control_line(kind, &crate::kinds::folder(config, &instance.name)));
+        }
     }
     for peer in &config.peers {
         let mut line = peer.address.to_string();
@@ -147,7 +150,10 @@ fn instance_line(instance: &Instance) -> String {
     };
     let mut line = format!("{} ({role})", instance.name);
     let user = instance.user.as_deref().map(|u| format!(" as {u}")).unwrap_or_default();
-    if instance.command.is_empty() {
+    if let Some(kind) = instance.kind {
+        let file = instance.config_file.as_deref().unwrap_or(std::path::Path::new(""));
+        let _ = write!(line, ", started{user}: {} with {}", kind.name(), file.display());
+    } else if instance.command.is_empty() {
         let _ = write!(line, ", started by something else{user}");
     } else {
         let _ = write!(line, ", started{user}: {}", instance.command.join(" "));
@@ -159,6 +165,16 @@ fn instance_line(instance: &Instance) -> String {
         let _ = write!(line, ", votes only on {}", limits.join(", "));
     }
     line
+}
+
+/// Where a daemon's control socket is; OpenBGPD knows only from its file.
+fn control_line(kind: Kind, folder: &std::path::Path) -> String {
+    let socket = crate::kinds::control_socket(kind, folder);
+    match kind {
+        Kind::Frr => format!("sockets in {}", folder.display()),
+        Kind::Bird => format!("control socket {}", socket.display()),
+        Kind::OpenBgpd => format!("for virtctl exec, its file needs: socket {:?}", socket.display().to_string()),
+    }
 }
 
 /// Milliseconds as a person writes them.

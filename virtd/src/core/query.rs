@@ -3,6 +3,7 @@
 use super::Core;
 use super::controller::Duty;
 use super::session::LegState;
+use crate::kinds;
 use replay::intern::BlobId;
 use serde_json::{Value, json};
 use wire::bgp::Prefix;
@@ -152,9 +153,17 @@ impl Core {
                     "dissents_now": instance.account.keys(),
                     "dissents_total": instance.dissents_total,
                     "last_fault": instance.last_fault,
+                    "control": self.control_words(i),
                 })
             })
             .collect()
+    }
+
+    /// The program that talks to an instance, for virtctl; null for one that virtd does not know the kind of.
+    fn control_words(&self, i: usize) -> Option<Vec<String>> {
+        let config = &self.env.config;
+        let instance = config.instances.get(i)?;
+        Some(kinds::control(instance.kind?, &kinds::folder(config, &instance.name)))
     }
 
     fn routes(&self, prefix: &Prefix) -> Value {

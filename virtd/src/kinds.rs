@@ -1,0 +1,180 @@
+//! Daemons that virtd knows how to start: which programs, in which order, with which sockets, and which program talks to them.
+//!
+//! Everything that a daemon makes at run time stands in a folder of its instance's own, so that several of one kind run side by
+//! side; only its configuration file is the operator's.
+
+use crate::config::{Config, Instance, Kind};
+use nix::unistd::{Group, User};
+use std::fs;
+use std::io;
+use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
+use std::path::{Path, PathBuf};
+
+/// Where FRR's daemons are (Debian's package; FRR's own default).
+const FRR: &str = "/usr/lib/frr";
+/// Where BIRD and OpenBGPD are.
+const SBIN: &str = "/usr/sbin";
+/// Who FRR's daemons become unless told otherwise.
+const FRR_USER: &str = "frr";
+/// Whom OpenBGPD's unprivileged processes become; their home is what they chroot to.
+const OPENBGPD_USER: &str = "_openbgpd";
+/// Everybody may look into the folder of an instance; its sockets have permissions of their own.
+const FOLDER_MODE: u32 = 0o755;
+
+/// One process to start.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Program {
+    /// The program and its arguments.
+    pub command: Vec<String>,
+    /// Whether it speaks BGP, so that it needs the shim.
+    pub preload: bool,
+    /// It can be started once this socket is there.
+    pub after: Option<PathBuf>,
+}
+
+impl Program {
+    fn new(command: &[&str]) -> Program {
+        Program { command: command.iter().map(|&a| a.to_owned()).collect(), preload: true, after: None }
+    }
+
+    /// The program's name without its folder, for messages.
+    pub fn name(&self) -> &str {
+        let path = self.command.first().map_or("", String::as_str);
+        path.rsplit('/').next().unwrap_or(path)
+    }
+}
+
+/// The folder of an instance's sockets and pid files: `instances/NAME` beside the shim's socket.
+pub fn folder(config: &Config, name: &str) -> PathBuf {
+    config.shim_socket.parent().unwrap_or(Path::new("/")).join("instances").join(name)
+}
+
+/// The control socket of a kind's daemon in the folder of its instance. Of FRR's, the one with the longest name.
+pub fn control_socket(kind: Kind, folder: &Path) -> PathBuf {
+    folder.join(match kind {
+        Kind::Frr => "zserv.api",
+        Kind::Bird => "bird.ctl",
+        Kind::OpenBgpd => "bgpd.sock",
+    })
+}
+
+/// The processes of an instance, in the order in which they are started; the first leads the group. Empty where virtd does not start it.
+pub fn programs(instance: &Instance, folder: &Path) -> Vec<Program> {
+    let Some(kind) = instance.kind else {
+        let command = instance.command.clone();
+        return if command.is_empty() { Vec::new() } else { vec![Program { command, preload: true, after: None }] };
+    };
+    let path = |p: PathBuf| p.display().to_string();
+    let file = |name: &str| path(folder.join(name));
+    let config = path(instance.config_file.clone().unwrap_or_default());
+    let mut list = match kind {
+        Kind::Frr => frr(folder, &config),
+        Kind::Bird => {
+            let bird = format!("{SBIN}/bird");
+            vec![Program::new(&[&bird, "-f", "-c", &config, "-s", &file("bird.ctl"), "-P", &file("bird.pid")])]
+        }
+        Kind::OpenBgpd => vec![Program::new(&[&format!("{SBIN}/bgpd"), "-d", "-f", &config])],
+    };
+    if let Some(user) = &instance.user {
+        let mut become_user = vec!["-u".to_owned(), user.clone()];
+        // Whoever is not there is named before anything starts.
+        if let Some(group) = User::from_name(user).ok().flatten().and_then(|u| Group::from_gid(u.gid).ok().flatten()) {
+            become_user.extend(["-g".to_owned(), group.name]);
+        }
+        for program in &mut list {
+            program.command.extend(become_user.iter().cloned());
+        }
+    }
+    list
+}
+
+/// zebra tells bgpd of interfaces and next hops; bgpd leaves the kernel's routes alone (`--no_kernel`).
+fn frr(folder: &Path, config: &str) -> Vec<Program> {
+    let zserv = control_socket(Kind::Frr, folder);
+    let (socket, dir) = (zserv.display().to_string(), folder.display().to_string());
+    let daemon = |name: &str, first: &[&str]| {
+        let (program, pid) = (format!("{FRR}/{name}"), folder.join(format!("{name}.pid")).display().to_string());
+        let mut command = vec![program.as_str()];
+        command.extend(first);
+        // No port for telnet: several of a kind could not share it.
+        command.extend(["-z", &socket, "-i", &pid, "--vty_socket", &dir, "-P", "0"]);
+        Program::new(&command)
+    };
+    let zebra = Program { preload: false, ..daemon("zebra", &["-f", "/dev/null"]) };
+    let bgpd = Program { after: Some(zserv.clone()), ..daemon("bgpd", &["--no_kernel", "-f", config]) };
+    vec![zebra, bgpd]
+}
+
+/// The program that talks to a daemon, up to where the operator's words begin. What vtysh is told must be one word behind `-c`.
+pub fn control(kind: Kind, folder: &Path) -> Vec<String> {
+    let (socket, dir) = (control_socket(kind, folder).display().to_string(), folder.display().to_string());
+    let words: &[&str] = match kind {
+        Kind::Frr => &["vtysh", "--vty_socket", &dir, "-d", "bgpd"],
+        Kind::Bird => &["birdc", "-s", &socket],
+        Kind::OpenBgpd => &["bgpctl", "-s", &socket],
+    };
+    words.iter().map(|&w| w.to_owned()).collect()
+}
+
+/// The whole command line of `virtctl exec`: what [`control`] says, and an operator's words behind it.
+pub fn control_line(mut control: Vec<String>, words: &[String]) -> Vec<String> {
+    if control.first().is_some_and(|program| program == "vtysh") && !words.is_empty() {
+        control.extend(["-c".to_owned(), words.join(" ")]);
+    } else {
+        control.extend_from_slice(words);
+    }
+    control
+}
+
+/// Who writes into the folder: the user that the daemon becomes before it makes its sockets. `None` is root.
+pub fn owner(instance: &Instance) -> Option<&str> {
+    match instance.kind? {
+        Kind::Frr => Some(instance.user.as_deref().unwrap_or(FRR_USER)),
+        Kind::Bird => instance.user.as_deref(),
+        Kind::OpenBgpd => None,
+    }
+}
+
+/// Users that must exist.
+pub fn users(instance: &Instance) -> Vec<&str> {
+    let own = (instance.kind == Some(Kind::OpenBgpd)).then_some(OPENBGPD_USER);
+    owner(instance).into_iter().chain(own).collect()
+}
+
+/// Makes the folder, the daemon's own, and removes what an earlier run has left there: a daemon refuses to start over an old
+/// socket, and bgpd would dial a zebra that is no more.
+///
+/// # Errors
+/// The file system's.
+pub fn prepare(instance: &Instance, folder: &Path) -> io::Result<()> {
+    let Some(kind) = instance.kind else { return Ok(()) };
+    fs::DirBuilder::new().recursive(true).mode(FOLDER_MODE).create(folder)?;
+    // Whatever the umask was, the way to it must be open to the daemon's user.
+    for dir in folder.ancestors().take(2) {
+        fs::set_permissions(dir, fs::Permissions::from_mode(FOLDER_MODE))?;
+    }
+    if let Some(user) = owner(instance) {
+        let user = account(user)?;
+        std::os::unix::fs::chown(folder, Some(user.uid.as_raw()), Some(user.gid.as_raw()))?;
+    }
+    for entry in fs::read_dir(folder)? {
+        let path = entry?.path();
+        if path.extension().is_some_and(|e| matches!(e.to_str(), Some("pid" | "vty" | "api" | "ctl" | "sock"))) {
+            fs::remove_file(&path)?;
+        }
+    }
+    if kind == Kind::OpenBgpd {
+        // Debian's service makes it, and it is gone where that has stopped or never ran.
+        fs::create_dir_all(account(OPENBGPD_USER)?.dir)?;
+    }
+    Ok(())
+}
+
+fn account(name: &str) -> io::Result<User> {
+    let missing = || io::Error::new(io::ErrorKind::NotFound, format!("there is no user {name:?} on this system"));
+    User::from_name(name)?.ok_or_else(missing)
+}
+
+#[cfg(test)]
+#[path = "kinds_tests.rs"]
+mod tests;

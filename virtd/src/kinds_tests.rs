@@ -1,0 +1,77 @@
+use super::*;
+
+fn instance(kind: Kind, user: Option<&str>) -> Instance {
+    Instance {
+        name: "x".into(),
+        kind: Some(kind),
+        config_file: Some("/etc/virtd/x.conf".into()),
+        user: user.map(str::to_owned),
+        ..Instance::default()
+    }
+}
+
+fn lines(instance: &Instance) -> Vec<String> {
+    programs(instance, Path::new("/run/v/x")).iter().map(|p| p.command.join(" ")).collect()
+}
+
+#[test]
+fn command_lines_by_kind() {
+    let frr = [
+        "/usr/lib/frr/zebra -f /dev/null -z /run/v/x/zserv.api -i /run/v/x/zebra.pid --vty_socket /run/v/x -P 0",
+        "/usr/lib/frr/bgpd --no_kernel -f /etc/virtd/x.conf -z /run/v/x/zserv.api -i /run/v/x/bgpd.pid --vty_socket /run/v/x -P 0",
+    ];
+    assert_eq!(lines(&instance(Kind::Frr, None)), frr);
+    let root = lines(&instance(Kind::Frr, Some("root")));
+    assert_eq!(root, frr.map(|line| format!("{line} -u root -g root")));
+    let bird = "/usr/sbin/bird -f -c /etc/virtd/x.conf -s /run/v/x/bird.ctl -P /run/v/x/bird.pid";
+    assert_eq!(lines(&instance(Kind::Bird, None)), [bird]);
+    assert_eq!(lines(&instance(Kind::OpenBgpd, None)), ["/usr/sbin/bgpd -d -f /etc/virtd/x.conf"]);
+}
+
+#[test]
+fn zebra_goes_first_and_does_without_the_shim() {
+    let list = programs(&instance(Kind::Frr, None), Path::new("/run/v/x"));
+    let found: Vec<_> = list.iter().map(|p| (p.name(), p.preload, p.after.clone())).collect();
+    assert_eq!(found, [("zebra", false, None), ("bgpd", true, Some("/run/v/x/zserv.api".into()))]);
+}
+
+#[test]
+fn a_command_is_a_plan_of_one() {
+    let own = Instance { command: vec!["bgpd".into(), "-f".into()], ..Instance::default() };
+    assert_eq!(lines(&own), ["bgpd -f"]);
+    assert!(lines(&Instance::default()).is_empty(), "something else starts it");
+}
+
+#[test]
+fn who_talks_to_it() {
+    let words = ["show".to_owned(), "bgp summary".to_owned()];
+    let line = |kind, words| control_line(control(kind, Path::new("/run/v/x")), words).join("|");
+    assert_eq!(line(Kind::Frr, &words), "vtysh|--vty_socket|/run/v/x|-d|bgpd|-c|show bgp summary");
+    assert_eq!(line(Kind::Frr, &[]), "vtysh|--vty_socket|/run/v/x|-d|bgpd");
+    assert_eq!(line(Kind::Bird, &words), "birdc|-s|/run/v/x/bird.ctl|show|bgp summary");
+    assert_eq!(line(Kind::OpenBgpd, &[]), "bgpctl|-s|/run/v/x/bgpd.sock");
+}
+
+#[test]
+fn what_an_earlier_run_left_is_removed() {
+    if !nix::unistd::geteuid().is_root() {
+        eprintln!("not root: skipped");
+        return;
+    }
+    let dir = tempfile::tempdir().unwrap();
+    let config = Config { shim_socket: dir.path().join("hv.sock"), ..Config::default() };
+    let folder = folder(&config, "x");
+    assert_eq!(folder, dir.path().join("instances/x"));
+    let bird = instance(Kind::Bird, Some("nobody"));
+    prepare(&bird, &folder).unwrap();
+    for name in ["bird.pid", "bird.ctl", "kept.log"] {
+        fs::write(folder.join(name), "").unwrap();
+    }
+    prepare(&bird, &folder).unwrap();
+    let left: Vec<_> = fs::read_dir(&folder).unwrap().map(|e| e.unwrap().file_name()).collect();
+    assert_eq!(left, ["kept.log"]);
+    let found = fs::metadata(&folder).unwrap();
+    let nobody = account("nobody").unwrap();
+    assert_eq!((found.permissions().mode() & 0o777, std::os::unix::fs::MetadataExt::uid(&found)), (0o755, nobody.uid.as_raw()));
+    assert!(prepare(&instance(Kind::Bird, Some("no-such-user")), &folder).is_err());
+}
