@@ -1,7 +1,7 @@
-//! Instances that virtd starts itself: those with a `command`.
+//! Instances that virtd starts itself: those with a `command` or a `kind`.
 //!
-//! Each gets the shim preloaded, HV_SOCKET and HV_INSTANCE, a session and process group of its own, and its output in virtd's
-//! log. Nothing survives virtd: at an orderly end each group gets SIGTERM and after [`TERM_PATIENCE`] SIGKILL; should virtd die
+//! Each gets the shim preloaded, HV_SOCKET and HV_INSTANCE, a process group of its own, and its output in virtd's log. A kind of several
+//! processes has them in one group, started one after another; the end of any is the end of all. Nothing survives virtd: at an orderly end each group gets SIGTERM and after [`TERM_PATIENCE`] SIGKILL; should virtd die
 //! itself, the kernel kills each main process (PR_SET_PDEATHSIG). A main process that ends is an event; its group is ended
 //! too. Whether and when it is started again is for the core to say: it is told of every start and end, and of what the processes use, and
 //! sends orders ([`Order`]).
@@ -9,6 +9,7 @@
 //! The kernel takes the death of the *thread* that forked for the death of the parent. So one thread starts all instances and lives
 //! until [`Instances::stop`].
 
+mod group;
 mod launch;
 pub mod preflight;
 mod usage;
@@ -17,16 +18,19 @@ use crate::config::{Config, Instance, Standby};
 use crate::core::io::{InstanceId, Order, ProcessNews};
 use crate::event::{Event, Severity};
 use crate::eventlog::EventSender;
+use crate::kinds::{self, Program};
 use crate::serve::Report;
-use crossbeam_channel::{Receiver, Sender, select, tick};
-use launch::{Account, Preload};
+use crossbeam_channel::{Receiver, Sender, after, never, select, tick};
+use group::{Group, Step};
+use launch::{Place, Preload};
 use nix::errno::Errno;
 use nix::sys::signal::{Signal, killpg};
-use nix::sys::wait::{Id, WaitPidFlag, WaitStatus, waitid};
+use nix::sys::wait::WaitStatus;
 use nix::unistd::Pid;
+use std::collections::VecDeque;
 use std::fs;
 use std::io::{self, BufRead, BufReader, Read};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::Child;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -50,7 +54,7 @@ pub struct Instances {
 }
 
 impl Instances {
-    /// Starts every instance that has a command, once virtd listens on `config.shim_socket`. `shim` is the absolute path of
+    /// Starts every instance that is virtd's to start, once virtd listens on `config.shim_socket`. `shim` is the absolute path of
     /// libhvlibc.so, `start` the zero of [`Event::at_us`]. An instance that cannot be started is an event, not an error:
     /// [`preflight::check`] finds in advance what can be found.
     pub fn start(
@@ -60,13 +64,13 @@ impl Instances {
         events: EventSender,
         core: CoreLine,
     ) -> io::Result<Instances> {
-        if !config.instances.iter().any(|i| !i.command.is_empty()) {
+        if !config.instances.iter().any(Instance::is_ours) {
             return Ok(Instances { stop: None, keeper: None });
         }
         let preload = Preload { shim: shim.to_owned(), socket: config.shim_socket.clone() };
         let reporter = Reporter { start, events, reports: core.reports, waker: core.waker };
         let (stop, stopped) = crossbeam_channel::bounded(1);
-        let list = config.instances.clone();
+        let list: Vec<_> = config.instances.iter().map(|i| (i.clone(), kinds::folder(config, &i.name))).collect();
         let keeper = std::thread::Builder::new()
             .name("instances".into())
             .spawn(move || Keeper::new(&list, preload, reporter).keep(&core.orders, &stopped))?;
@@ -132,7 +136,8 @@ impl Reporter {
 
 /// The thread that starts the instances, and must outlive them.
 struct Keeper<'c> {
-    list: &'c [Instance],
+    /// Each with the folder of its sockets, which only a kind uses.
+    list: &'c [(Instance, PathBuf)],
     preload: Preload,
     reporter: Reporter,
     /// By instance: those that run.
@@ -143,7 +148,7 @@ struct Keeper<'c> {
 }
 
 impl<'c> Keeper<'c> {
-    fn new(list: &'c [Instance], preload: Preload, reporter: Reporter) -> Keeper<'c> {
+    fn new(list: &'c [(Instance, PathBuf)], preload: Preload, reporter: Reporter) -> Keeper<'c> {
         let (ended, endings) = crossbeam_channel::unbounded();
         let waiters = list.iter().map(|_| None).collect();
         Keeper { list, preload, reporter, waiters, ended, endings, usage: usage::Meter::default() }
@@ -151,15 +156,18 @@ impl<'c> Keeper<'c> {
 
     /// Starts everybody but cold standbys, then obeys until the other end of `stopped` is dropped.
     fn keep(mut self, orders: &Receiver<(InstanceId, Order)>, stopped: &Receiver<()>) {
-        for (i, instance) in self.list.iter().enumerate() {
+        for (i, (instance, _)) in self.list.iter().enumerate() {
             if instance.standby != Some(Standby::Cold) {
                 self.start(i);
             }
         }
         let seconds = tick(USAGE_EVERY);
         loop {
+            let starting = self.waiters.iter().flatten().any(|w| !w.steps.is_empty());
+            let pause = if starting { after(GROUP_CHECK) } else { never() };
             select! {
                 recv(stopped) -> _ => break,
+                recv(pause) -> _ => self.go_on(),
                 recv(orders) -> order => match order {
                     Ok((instance, order)) => self.obey(usize::from(instance.0), order),
                     Err(_) => break,
@@ -177,9 +185,9 @@ impl<'c> Keeper<'c> {
     }
 
     fn start(&mut self, i: usize) {
-        let Some(instance) = self.list.get(i).filter(|c| !c.command.is_empty()) else { return };
+        let Some((instance, folder)) = self.list.get(i).filter(|(c, _)| c.is_ours()) else { return };
         let id = InstanceId(i as u8);
-        match start_one(i, instance, &self.preload, &self.reporter, &self.ended) {
+        match start_one(i, instance, folder, &self.preload, &self.reporter, &self.ended) {
             Ok(waiter) => {
                 let pid = waiter.group.as_raw().unsigned_abs();
                 if let Some(seat) = self.waiters.get_mut(i) {
@@ -191,6 +199,20 @@ impl<'c> Keeper<'c> {
                 let text = format!("{} cannot be started: {e}", instance.name);
                 self.reporter.report("instance-failed", Severity::Alarm, &instance.name, text.clone());
                 self.reporter.news(id, ProcessNews::Failed { text });
+            }
+        }
+    }
+
+    /// The next process of those that have not started all of theirs.
+    fn go_on(&mut self) {
+        for ((instance, _), waiter) in self.list.iter().zip(&mut self.waiters) {
+            let Some(waiter) = waiter else { continue };
+            if let Err(text) = waiter.step(instance, &self.preload, &self.reporter) {
+                let text = format!("{} cannot be started: {text}", instance.name);
+                self.reporter.report("instance-failed", Severity::Alarm, &instance.name, text);
+                waiter.steps.clear();
+                // Its end is then reported as one that nobody asked for, which it is.
+                signal_group(waiter.group, Signal::SIGKILL);
             }
         }
     }
@@ -260,6 +282,9 @@ struct Waiter {
     name: String,
     /// Its main process, which leads its group. It stays a zombie, so that its number is nobody else's, until the group is empty.
     group: Pid,
+    members: Arc<Group>,
+    /// What is yet to be started.
+    steps: VecDeque<Step>,
     /// It was told to end.
     stopping: Arc<AtomicBool>,
     /// When to lose it.
@@ -270,6 +295,7 @@ struct Waiter {
 impl Waiter {
     fn end(&mut self, signal: Signal) {
         self.stopping.store(true, Ordering::Release);
+        self.steps.clear();
         self.patience = (signal == Signal::SIGTERM).then(|| Instant::now() + TERM_PATIENCE);
         signal_group(self.group, signal);
     }
@@ -278,14 +304,43 @@ impl Waiter {
 fn start_one(
     i: usize,
     instance: &Instance,
+    folder: &Path,
     preload: &Preload,
     reporter: &Reporter,
     ended: &Sender<usize>,
 ) -> io::Result<Waiter> {
-    let account = instance.user.as_deref().map(Account::of).transpose()?;
-    let mut child = launch::command(instance, preload, account)?.spawn()?;
-    let pid = child.id();
-    let group = Pid::from_raw(i32::try_from(pid).map_err(io::Error::other)?);
+    kinds::prepare(instance, folder)?;
+    let programs = kinds::programs(instance, folder);
+    let Some((first, rest)) = programs.split_first() else {
+        return Err(io::Error::new(io::ErrorKind::InvalidInput, "it has no command"));
+    };
+    let place = if rest.is_empty() { Place::Session } else { Place::Leader };
+    let (group, _) = spawn(instance, first, preload, place)?;
+    let members = Arc::new(Group::new(group, first.name(), !rest.is_empty()));
+    let stopping = Arc::new(AtomicBool::new(false));
+    let thread = {
+        let (name, reporter, stopping, ended, members) =
+            (instance.name.clone(), reporter.clone(), stopping.clone(), ended.clone(), members.clone());
+        std::thread::Builder::new()
+            .name("instance-wait".into())
+            .spawn(move || {
+                let news = wait(&name, &members, &stopping, &reporter);
+                // The keeper first: an order that the news brings about must find the place free.
+                let _ = ended.send(i);
+                reporter.news(InstanceId(i as u8), news);
+            })
+            .inspect_err(|_| signal_group(group, Signal::SIGKILL))?
+    };
+    let text = format!("{} was started as process {group}: {}", instance.name, first.command.join(" "));
+    reporter.report("instance-started", Severity::Info, &instance.name, text);
+    let steps = rest.iter().cloned().map(Step::new).collect();
+    Ok(Waiter { name: instance.name.clone(), group, members, steps, stopping, patience: None, thread })
+}
+
+/// Starts one process, and threads that read its output.
+fn spawn(instance: &Instance, program: &Program, preload: &Preload, place: Place) -> io::Result<(Pid, Child)> {
+    let mut child = launch::command(instance, program, preload, place)?.spawn()?;
+    let pid = Pid::from_raw(i32::try_from(child.id()).map_err(io::Error::other)?);
     let output: [Option<Box<dyn Read + Send>>; 2] =
         [child.stdout.take().map(|o| Box::new(o) as _), child.stderr.take().map(|o| Box::new(o) as _)];
     for stream in output.into_iter().flatten() {
@@ -293,37 +348,21 @@ fn start_one(
         // Without a reader the daemon would block on a full pipe one day; so this failing ends it.
         let reader = std::thread::Builder::new().name("instance-output".into()).spawn(move || forward(&name, stream));
         if let Err(e) = reader {
-            signal_group(group, Signal::SIGKILL);
+            let _ = child.kill();
             let _ = child.wait();
             return Err(e);
         }
     }
-    let stopping = Arc::new(AtomicBool::new(false));
-    let thread = {
-        let (name, reporter, stopping, ended) =
-            (instance.name.clone(), reporter.clone(), stopping.clone(), ended.clone());
-        std::thread::Builder::new()
-            .name("instance-wait".into())
-            .spawn(move || {
-                let news = wait(&name, child, group, &stopping, &reporter);
-                // The keeper first: an order that the news brings about must find the place free.
-                let _ = ended.send(i);
-                reporter.news(InstanceId(i as u8), news);
-            })
-            .inspect_err(|_| signal_group(group, Signal::SIGKILL))?
-    };
-    let text = format!("{} was started as process {pid}: {}", instance.name, instance.command.join(" "));
-    reporter.report("instance-started", Severity::Info, &instance.name, text);
-    Ok(Waiter { name: instance.name.clone(), group, stopping, patience: None, thread })
+    Ok((pid, child))
 }
 
-/// Waits for the main process, reports its end, ends what is left of its group, and reaps it.
-fn wait(name: &str, mut child: Child, group: Pid, stopping: &AtomicBool, reporter: &Reporter) -> ProcessNews {
-    let ended = loop {
-        match waitid(Id::Pid(group), WaitPidFlag::WEXITED | WaitPidFlag::WNOWAIT) {
-            Err(Errno::EINTR) => {}
-            other => break other,
-        }
+/// Waits for the first process to end, reports that, ends what is left of its group, and reaps it.
+fn wait(name: &str, members: &Group, stopping: &AtomicBool, reporter: &Reporter) -> ProcessNews {
+    let group = members.leader;
+    let ended = members.first_end();
+    let what = match &ended {
+        Ok(status) => members.title(name, status.pid()),
+        Err(_) => format!("{name} (process {group})"),
     };
     let how = match ended {
         Ok(WaitStatus::Exited(_, 0)) => "has exited with status 0; it must stay in the foreground".to_owned(),
@@ -337,8 +376,7 @@ fn wait(name: &str, mut child: Child, group: Pid, stopping: &AtomicBool, reporte
     if asked {
         reporter.report("instance-stopped", Severity::Info, name, format!("{name} has ended, as virtd told it to"));
     } else {
-        let text = format!("{name} (process {group}) {how}");
-        reporter.report("instance-exited", Severity::Warning, name, text);
+        reporter.report("instance-exited", Severity::Warning, name, format!("{what} {how}"));
         signal_group(group, Signal::SIGTERM);
     }
     let deadline = Instant::now() + TERM_PATIENCE;
@@ -346,8 +384,8 @@ fn wait(name: &str, mut child: Child, group: Pid, stopping: &AtomicBool, reporte
         std::thread::sleep(GROUP_CHECK);
     }
     signal_group(group, Signal::SIGKILL);
-    let _ = child.wait();
-    ProcessNews::Ended { unasked: !asked, text: format!("{name} {how}") }
+    members.reap();
+    ProcessNews::Ended { unasked: !asked, text: format!("{what} {how}") }
 }
 
 /// Where the kernel leaves a core file (core(5)).

@@ -72,6 +72,9 @@ fn what_an_earlier_run_left_is_removed() {
     assert_eq!(left, ["kept.log"]);
     let found = fs::metadata(&folder).unwrap();
     let nobody = account("nobody").unwrap();
-    assert_eq!((found.permissions().mode() & 0o777, std::os::unix::fs::MetadataExt::uid(&found)), (0o755, nobody.uid.as_raw()));
+    assert_eq!(
+        (found.permissions().mode() & 0o777, std::os::unix::fs::MetadataExt::uid(&found)),
+        (0o755, nobody.uid.as_raw())
+    );
     assert!(prepare(&instance(Kind::Bird, Some("no-such-user")), &folder).is_err());
 }

@@ -5,10 +5,12 @@ use serde_json::{Value, json};
 use std::io::{self, BufRead, BufReader, ErrorKind, Write};
 use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::os::unix::net::UnixStream;
+use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
-use std::process::ExitCode;
+use std::process::{self, ExitCode};
 use std::time::Duration;
 use virtd::config::DEFAULT_CONTROL_SOCKET;
+use virtd::kinds;
 use virtd::show;
 use wire::bgp::Prefix;
 
@@ -22,6 +24,7 @@ Examples:
   virtctl events -f                               what happens, as it happens
   virtctl events -n 500 --kind disagreement       only that kind
   virtctl instance frr restart                    end it and start it again; the others go on
+  virtctl exec frr show bgp summary               the daemon's own control program, on its own socket
   virtctl change begin                            before policy is changed in one instance after another
   virtctl --json sessions | jq '.sessions[].peer'
 
@@ -69,6 +72,14 @@ enum Command {
         peer: std::net::IpAddr,
         #[arg(value_enum)]
         action: SessionAction,
+    },
+    /// Run vtysh, birdc or bgpctl on an instance that has a `kind`; without words, vtysh and birdc ask for them
+    Exec {
+        /// Its name
+        name: String,
+        /// What the daemon is told
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true, value_name = "WORD")]
+        words: Vec<String>,
     },
     /// Say that policy is being changed in the instances, one after another: between begin and commit no verdict ends one
     Change {
@@ -126,7 +137,7 @@ impl Command {
         match self {
             Command::Status => json!({ "command": "status" }),
             Command::Sessions => json!({ "command": "sessions" }),
-            Command::Instances => json!({ "command": "instances" }),
+            Command::Instances | Command::Exec { .. } => json!({ "command": "instances" }),
             Command::Routes { prefix } => json!({ "command": "routes", "prefix": prefix }),
             Command::Instance { name, action } => {
                 json!({ "command": "instance", "name": name, "action": word(*action) })
@@ -149,7 +160,7 @@ impl Command {
         match self {
             Command::Status => show::status(answer),
             Command::Sessions => show::sessions(answer),
-            Command::Instances => show::instances(answer),
+            Command::Instances | Command::Exec { .. } => show::instances(answer),
             Command::Routes { .. } => show::routes(answer),
             Command::Instance { .. } | Command::Session { .. } | Command::Change { .. } => show::done(answer),
             Command::Events { follow: true, .. } => show::event(answer),
@@ -210,12 +221,37 @@ fn print_answer(arguments: &Arguments, line: &str) -> Result<(), Failure> {
     if let Some(error) = answer.get("error").and_then(Value::as_str) {
         return Err(Failure::Text(error.to_owned()));
     }
+    if let Command::Exec { name, words } = &arguments.command {
+        return Err(Failure::Text(exec(&answer, name, words)));
+    }
     let shown = if arguments.json { format!("{line}\n") } else { arguments.command.print(&answer) };
     let mut out = io::stdout().lock();
     out.write_all(shown.as_bytes()).and_then(|()| out.flush()).map_err(|e| match e.kind() {
         ErrorKind::BrokenPipe => Failure::Pipe,
         _ => Failure::Text(format!("cannot write: {e}")),
     })
+}
+
+/// Becomes the control program of an instance. Returns why that could not be.
+fn exec(answer: &Value, name: &str, words: &[String]) -> String {
+    let list = answer.get("instances").and_then(Value::as_array).map_or(&[][..], Vec::as_slice);
+    let Some(instance) = list.iter().find(|i| i.get("name").and_then(Value::as_str) == Some(name)) else {
+        let names: Vec<&str> = list.iter().filter_map(|i| i.get("name")?.as_str()).collect();
+        return format!("there is no instance {name:?}: there are {}", names.join(", "));
+    };
+    let control = instance.get("control").and_then(Value::as_array);
+    let control = control.map(|c| c.iter().filter_map(Value::as_str).map(str::to_owned).collect::<Vec<_>>());
+    let Some(control) = control else {
+        return format!("{name} has no `kind` in virtd's configuration, so where it listens is not known");
+    };
+    let line = kinds::control_line(control, words);
+    let Some((program, arguments)) = line.split_first() else { return format!("{name} has no control program") };
+    // birdc and bgpctl are in /usr/sbin, which is not in everybody's PATH.
+    let mut error = process::Command::new(program).args(arguments).exec();
+    if error.kind() == ErrorKind::NotFound {
+        error = process::Command::new(Path::new("/usr/sbin").join(program)).args(arguments).exec();
+    }
+    format!("cannot start {program}: {error}")
 }
 
 /// What keeps us from virtd, and the remedy.

@@ -91,6 +91,10 @@ fn every_key_is_read() {
         [[instance]]
         name = "bird"
         role = "voter"
+        kind = "bird"
+        config = "/etc/virtd/bird.conf"
+        env = { TZ = "UTC" }
+        user = "bird"
         [[instance]]
         name = "watch.1"
         role = "observer"
@@ -111,6 +115,9 @@ fn every_key_is_read() {
     let frr = &c.instances[0];
     assert_eq!((frr.command.len(), frr.env["A"].as_str(), frr.user.as_deref()), (3, "b", Some("frr")));
     assert_eq!((frr.limit_sessions.len(), frr.limit_families.len(), frr.limit_prefixes.len()), (1, 1, 1));
+    let bird = &c.instances[1];
+    assert_eq!((bird.kind, bird.config_file.as_deref()), (Some(Kind::Bird), Some(Path::new("/etc/virtd/bird.conf"))));
+    assert_eq!(c.instances.iter().map(Instance::is_ours).collect::<Vec<_>>(), [true, true, false]);
     assert_eq!(c.instances.iter().map(|i| i.observer).collect::<Vec<_>>(), [false, false, true]);
     let peer = &c.peers[0];
     assert_eq!((peer.asn, peer.description.as_deref(), peer.allow_own_as), (Some(65001), Some("transit"), true));

@@ -1,10 +1,11 @@
 //! The moment between fork and exec. The only `unsafe` outside the driver stands here.
 
 use crate::config::Instance;
+use crate::kinds::Program;
 use nix::errno::Errno;
 use nix::sys::prctl::set_pdeathsig;
 use nix::sys::signal::Signal;
-use nix::unistd::{Gid, Pid, Uid, User, getgrouplist, getppid, setgid, setgroups, setsid, setuid};
+use nix::unistd::{Gid, Pid, Uid, User, getgrouplist, getppid, setgid, setgroups, setpgid, setsid, setuid};
 use std::ffi::{CString, OsString};
 use std::io;
 use std::os::unix::process::CommandExt;
@@ -43,32 +44,58 @@ impl Account {
     }
 }
 
-/// The command of an instance, ready to spawn, from the thread that will outlive it.
-pub(super) fn command(instance: &Instance, preload: &Preload, account: Option<Account>) -> io::Result<Command> {
-    let Some((program, arguments)) = instance.command.split_first() else {
+/// Which process group a process of an instance is in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Place {
+    /// Alone in a session of its own.
+    Session,
+    /// First of several. They stay in virtd's session, since a process group of another one cannot be joined (setpgid(2)).
+    Leader,
+    /// In the group that this process leads.
+    Member(Pid),
+}
+
+/// One process of an instance, ready to spawn, from the thread that will outlive it.
+pub(super) fn command(instance: &Instance, program: &Program, preload: &Preload, place: Place) -> io::Result<Command> {
+    // A kind's daemon starts as root and changes its user itself.
+    let user = instance.user.as_deref().filter(|_| instance.kind.is_none());
+    let account = user.map(Account::of).transpose()?;
+    let Some((path, arguments)) = program.command.split_first() else {
         return Err(io::Error::new(io::ErrorKind::InvalidInput, "it has no command"));
     };
-    let mut command = Command::new(program);
+    let mut command = Command::new(path);
     command.args(arguments).current_dir("/").stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
     for name in NOT_INHERITED {
         command.env_remove(name);
     }
+    command.envs(&instance.env);
+    if program.preload {
+        preloaded(&mut command, instance, preload);
+    }
+    let parent = Pid::this();
+    // SAFETY: the closure runs in the forked child of a process with threads, so it may only make async-signal-safe calls: these
+    // are bare system calls (glibc's wrappers of setuid and its kin have no other thread to tell), and nothing allocates.
+    unsafe { command.pre_exec(move || become_instance(account.as_ref(), parent, place)) };
+    Ok(command)
+}
+
+fn preloaded(command: &mut Command, instance: &Instance, preload: &Preload) {
     let mut libraries = OsString::from(&preload.shim);
     if let Some(theirs) = instance.env.get("LD_PRELOAD").filter(|l| !l.is_empty()) {
         libraries.push(":");
         libraries.push(theirs);
     }
-    command.envs(&instance.env).env("LD_PRELOAD", libraries);
+    command.env("LD_PRELOAD", libraries);
     command.env("HV_SOCKET", &preload.socket).env("HV_INSTANCE", &instance.name);
-    let parent = Pid::this();
-    // SAFETY: the closure runs in the forked child of a process with threads, so it may only make async-signal-safe calls: these
-    // are bare system calls (glibc's wrappers of setuid and its kin have no other thread to tell), and nothing allocates.
-    unsafe { command.pre_exec(move || become_instance(account.as_ref(), parent)) };
-    Ok(command)
 }
 
-fn become_instance(account: Option<&Account>, parent: Pid) -> io::Result<()> {
-    setsid()?;
+fn become_instance(account: Option<&Account>, parent: Pid, place: Place) -> io::Result<()> {
+    let this = Pid::from_raw(0);
+    match place {
+        Place::Session => drop(setsid()?),
+        Place::Leader => setpgid(this, this)?,
+        Place::Member(leader) => setpgid(this, leader)?,
+    }
     if let Some(account) = account {
         setgroups(&account.groups)?;
         setgid(account.gid)?;

@@ -1,13 +1,16 @@
 //! What can be known before an instance is started: the shim, its user, its program.
 
 use super::launch::Account;
-use crate::config::Config;
+use crate::config::{Config, Instance, Kind};
+use crate::kinds;
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
 /// The shim's file name.
 pub const SHIM: &str = "libhvlibc.so";
+/// Longest path of a Unix socket (unix(7): 108 with the NUL behind it).
+const MAX_SOCKET_PATH: usize = 107;
 /// Where a package puts the shim.
 pub const SHIM_INSTALLED: &str = "/usr/lib/virtd/libhvlibc.so";
 
@@ -40,10 +43,10 @@ pub fn find_shim(given: Option<&Path>) -> Result<PathBuf, ShimNotFound> {
     found.ok_or(ShimNotFound { tried })
 }
 
-/// Everything that would keep the instances with a command from starting, or from being ours when they do.
+/// Everything that would keep the instances that virtd starts from starting, or from being ours when they do.
 pub fn check(config: &Config, shim: &Path) -> Vec<String> {
     let mut problems = Vec::new();
-    let started: Vec<_> = config.instances.iter().filter(|i| !i.command.is_empty()).collect();
+    let started: Vec<_> = config.instances.iter().filter(|i| i.is_ours()).collect();
     if started.is_empty() {
         return problems;
     }
@@ -51,8 +54,15 @@ pub fn check(config: &Config, shim: &Path) -> Vec<String> {
         problems.push(format!("{}: LD_PRELOAD takes no path with a space or colon in it", shim.display()));
     }
     for instance in started {
-        if let Some(problem) = instance.command.first().and_then(|p| program_problem(p)) {
-            problems.push(format!("instance {}: {problem}", instance.name));
+        let folder = kinds::folder(config, &instance.name);
+        for program in kinds::programs(instance, &folder) {
+            if let Some(problem) = program.command.first().and_then(|p| program_problem(p)) {
+                problems.push(format!("instance {}: {problem}", instance.name));
+            }
+        }
+        if let Some(kind) = instance.kind {
+            problems.extend(kind_problems(instance, kind, &folder).map(|p| format!("instance {}: {p}", instance.name)));
+            continue;
         }
         let Some(user) = &instance.user else { continue };
         match Account::of(user) {
@@ -72,6 +82,30 @@ pub fn check(config: &Config, shim: &Path) -> Vec<String> {
         }
     }
     problems
+}
+
+/// What a kind needs besides its programs: its file, its users, paths of a length that the kernel takes.
+fn kind_problems(instance: &Instance, kind: Kind, folder: &Path) -> impl Iterator<Item = String> {
+    let users = kinds::users(instance).into_iter().filter_map(|user| Account::of(user).err());
+    let mut problems: Vec<String> = users.map(|e| format!("user: {e}")).collect();
+    let file = instance.config_file.as_deref().unwrap_or(Path::new(""));
+    match fs::metadata(file) {
+        Err(e) => problems.push(format!("config: {}: {e}", file.display())),
+        Ok(m) if !m.is_file() => problems.push(format!("config: {} is not a file", file.display())),
+        Ok(m) if kind == Kind::OpenBgpd && m.permissions().mode() & 0o037 != 0 => {
+            problems.push(format!("config: OpenBGPD refuses {}, which others may use: chmod 600", file.display()));
+        }
+        Ok(_) => {}
+    }
+    if !nix::unistd::geteuid().is_root() {
+        problems.push("virtd must be root to start a daemon by its kind".to_owned());
+    }
+    let socket = kinds::control_socket(kind, folder);
+    if socket.as_os_str().len() > MAX_SOCKET_PATH {
+        let length = socket.as_os_str().len();
+        problems.push(format!("{} has {length} octets, a socket's path at most {MAX_SOCKET_PATH}", socket.display()));
+    }
+    problems.into_iter()
 }
 
 /// Why a program cannot be started: not there, or neither executable.
