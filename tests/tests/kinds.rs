@@ -34,13 +34,18 @@ impl Scene {
     fn new(name: &str, instances: &[(&str, Daemon)]) -> Result<Scene> {
         let mut lab = Lab::new(name)?;
         let star = lab.star(2)?;
+        let router = Scene::virtd(&lab, &star, instances)?;
+        Ok(Scene { lab, star, router })
+    }
+
+    fn virtd(lab: &Lab, star: &Star, instances: &[(&str, Daemon)]) -> Result<Router> {
         let daemons = instances.iter().map(|(_, daemon)| *daemon).collect();
         let options = Options { daemons, ..Options::default() };
         let mut kinds = Vec::new();
         for (name, daemon) in instances {
-            kinds.push((format!("name = {name:?}\n"), *daemon, configuration(&lab, &star, &options, name, *daemon)?));
+            kinds.push((format!("name = {name:?}\n"), *daemon, configuration(lab, star, &options, name, *daemon)?));
         }
-        let router = Router::with_toml(&lab, &star, &options, |mut text| {
+        Router::with_toml(lab, star, &options, |mut text| {
             for (line, daemon, file) in &kinds {
                 let more = format!("{line}kind = {:?}\nconfig = {file:?}\n", daemon.name());
                 text = text.replace(line, &more);
@@ -48,8 +53,7 @@ impl Scene {
             // Deaths follow each other faster here than they may in life.
             let _ = writeln!(text, "[faults]\nrestart_min_s = 1\nrestart_max_s = 2\n");
             text
-        })?;
-        Ok(Scene { lab, star, router })
+        })
     }
 
     fn pids(&self, name: &str) -> Result<Vec<Pid>> {
@@ -146,6 +150,31 @@ fn five_daemons_by_kind_are_one_router() -> Result<()> {
     ensure!(scene.router.virtd.wait(UP)?.success(), "{}", scene.router.virtd.log());
     let left = inside()?;
     ensure!(left.trim().is_empty(), "virtd has left {left}");
+    scene.lab.passed();
+    Ok(())
+}
+
+/// FRR changes its user, so the kernel does not end it with a virtd that is killed; the next virtd does.
+#[test]
+fn what_a_killed_virtd_leaves_is_replaced() -> Result<()> {
+    let instances = &[INSTANCES[0], INSTANCES[2]];
+    let mut scene = Scene::new("kinds-leftovers", instances)?;
+    let mut feed = Replayer::dial(&scene.lab, &scene.star.sites[0], false, &["--generate", "100"])?;
+    feed.wait_event("feed-done", UP)?;
+    scene.voting(instances)?;
+    let mut old = scene.pids("frr")?;
+    old.push(scene.zebra("frr")?);
+    scene.router.virtd.crash();
+    scene.router = Scene::virtd(&scene.lab, &scene.star, instances)?;
+    wait_for("the old FRR to be gone", UP, || old.iter().all(|pid| kill(*pid, None).is_err()))?;
+    let mut feed = Replayer::dial(&scene.lab, &scene.star.sites[1], false, &["--generate", "100"])?;
+    feed.wait_event("feed-done", UP)?;
+    scene.voting(instances)?;
+    let now = scene.pids("frr")?;
+    ensure!(now.len() == 1 && !old.contains(&now[0]), "{old:?} and now {now:?}");
+    ensure!(scene.router.virtd.log().contains("is left from an earlier virtd"), "{}", scene.router.virtd.log());
+    scene.router.virtd.signal(Signal::SIGTERM)?;
+    ensure!(scene.router.virtd.wait(UP)?.success(), "{}", scene.router.virtd.log());
     scene.lab.passed();
     Ok(())
 }

@@ -4,7 +4,8 @@
 //! side; only its configuration file is the operator's.
 
 use crate::config::{Config, Instance, Kind};
-use nix::unistd::{Group, User};
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::{Group, Pid, User};
 use std::fs;
 use std::io;
 use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
@@ -157,6 +158,7 @@ pub fn prepare(instance: &Instance, folder: &Path) -> io::Result<()> {
         let user = account(user)?;
         std::os::unix::fs::chown(folder, Some(user.uid.as_raw()), Some(user.gid.as_raw()))?;
     }
+    end_leftovers(&programs(instance, folder), folder);
     for entry in fs::read_dir(folder)? {
         let path = entry?.path();
         if path.extension().is_some_and(|e| matches!(e.to_str(), Some("pid" | "vty" | "api" | "ctl" | "sock"))) {
@@ -168,6 +170,23 @@ pub fn prepare(instance: &Instance, folder: &Path) -> io::Result<()> {
         fs::create_dir_all(account(OPENBGPD_USER)?.dir)?;
     }
     Ok(())
+}
+
+/// A daemon that changes its user outlives a virtd that is killed (prctl(2), PR_SET_PDEATHSIG), and would take part beside the one that
+/// is about to start. Its command line, which names this very folder, tells it from any other.
+fn end_leftovers(programs: &[Program], folder: &Path) {
+    let folder = folder.display().to_string();
+    let named = |p: &&Program| p.command.iter().any(|a| a.starts_with(&folder));
+    let lines: Vec<Vec<u8>> =
+        programs.iter().filter(named).map(|p| (p.command.join("\0") + "\0").into_bytes()).collect();
+    for entry in fs::read_dir("/proc").into_iter().flatten().flatten() {
+        let Some(pid) = entry.file_name().to_str().and_then(|n| n.parse::<i32>().ok()) else { continue };
+        if fs::read(entry.path().join("cmdline")).is_ok_and(|line| lines.contains(&line)) {
+            log::warn!("process {pid} is left from an earlier virtd and is killed");
+            // It may have ended meanwhile.
+            let _ = kill(Pid::from_raw(pid), Signal::SIGKILL);
+        }
+    }
 }
 
 fn account(name: &str) -> io::Result<User> {

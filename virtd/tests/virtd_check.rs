@@ -77,6 +77,31 @@ fn check_looks_for_what_the_instances_need() {
 }
 
 #[test]
+fn check_says_what_a_kind_lacks() {
+    let dir = tempfile::tempdir().unwrap();
+    let shim = dir.path().join("s.so");
+    std::fs::write(&shim, "").unwrap();
+    let kind = |name: &str, rest: &str| format!("[[instance]]\nname='{name}'\nkind='{name}'\n{rest}\n");
+    let file = format!(
+        "[router]\naccept_any = true\nshim_socket='/run/{}/hv.sock'\n{}{}",
+        "v".repeat(90),
+        kind("bird", "config='/nonexistent/bird.conf'\nuser='no-such-user'"),
+        kind("frr", "config='/etc'"),
+    );
+    let o = virtd(dir.path(), &file, &["--check", "--shim", "s.so"]);
+    assert_eq!(o.status.code(), Some(1));
+    let said = text(&o.stderr);
+    for part in [
+        "instance bird: user: there is no user \"no-such-user\" on this system",
+        "instance bird: config: /nonexistent/bird.conf: No such file or directory (os error 2)",
+        "/instances/bird/bird.ctl has 119 octets, a socket's path at most 107",
+        "instance frr: config: /etc is not a file",
+    ] {
+        assert!(said.contains(part), "{part} is not in\n{said}");
+    }
+}
+
+#[test]
 fn a_file_that_is_not_there_is_named() {
     let dir = tempfile::tempdir().unwrap();
     let o = Command::new(env!("CARGO_BIN_EXE_virtd"))
