@@ -80,7 +80,7 @@ impl Scene {
         let (before, old) = (exits().count(), self.pids(name)?);
         kill(pid, Signal::SIGKILL)?;
         wait_for(&format!("the end of {name} to be reported"), UP, || exits().count() > before)?;
-        let text = exits().last().context("no event")?["text"].to_string();
+        let text = exits().next_back().context("no event")?["text"].to_string();
         ensure!(text.contains(named) && text.contains("SIGKILL"), "{text}");
         wait_until(&format!("{name} to vote as new processes"), UP, || {
             let now = self.pids(name).map_err(|e| format!("{e:#}"))?;
