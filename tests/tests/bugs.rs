@@ -1,0 +1,89 @@
+//! Published bugs of Debian 12's own packages (docs/BUGS.md) behind virtd, where the neighbours notice nothing. The one that FRR dies of with
+//! `inbound = "opaque"`, its poison and its record, which kills FRR again alone, are in tests/poison.rs.
+
+use anyhow::{Result, ensure};
+use serde_json::Value;
+use std::time::Duration;
+use tests::lab::{Lab, Star, wait_for};
+use tests::published::cve_2023_46753;
+use tests::replayer::Replayer;
+use tests::router::{Options, Router};
+
+const UP: Duration = Duration::from_secs(30);
+const SETTLE: Duration = Duration::from_secs(90);
+
+/// A router of three with two neighbours at rest: one has announced 50 routes, the other one watches.
+struct Scene {
+    lab: Lab,
+    star: Star,
+    router: Router,
+    feed: Replayer,
+    monitor: Replayer,
+    told: usize,
+}
+
+impl Scene {
+    fn new(name: &str, inbound: &'static str) -> Result<Scene> {
+        let mut lab = Lab::new(name)?;
+        let star = lab.star(3)?;
+        let router = Router::start(&lab, &star, &Options { inbound, ..Options::default() })?;
+        let monitor = Replayer::dial(&lab, &star.sites[1], false, &["--monitor", "--events-updates"])?;
+        let mut feed = Replayer::dial(&lab, &star.sites[0], false, &["--generate", "50"])?;
+        feed.wait_event("feed-done", UP)?;
+        wait_for("50 routes outside", SETTLE, || router.prefixes_out("10.0.2.2").is_ok_and(|n| n == 50))?;
+        router.wait_voting(SETTLE)?;
+        let told = monitor.count("update");
+        Ok(Scene { lab, star, router, feed, monitor, told })
+    }
+
+    /// Nobody but the sender has noticed anything, and every daemon lives.
+    fn unmoved(mut self) -> Result<()> {
+        for name in ["frr", "bird", "openbgpd"] {
+            ensure!(self.router.instance(name)?.running(), "{name} has died");
+        }
+        ensure!(self.monitor.count("update") == self.told, "the watching neighbour was told something");
+        for neighbour in [&mut self.feed, &mut self.monitor] {
+            neighbour.finish()?.check_quiet()?;
+        }
+        self.lab.passed();
+        Ok(())
+    }
+}
+
+#[test]
+fn cve_2023_46753_reaches_nobody_with_rfc7606() -> Result<()> {
+    let mut scene = Scene::new("cve-46753", "rfc7606")?;
+    let site = &scene.star.sites[2];
+    cve_2023_46753::prepend(scene.router.instance("frr")?, &scene.star.router, site.v4.into())?;
+    let mut sender = Replayer::dial(&scene.lab, site, false, &["--raw", cve_2023_46753::UPDATE])?;
+    wait_for("virtd to tell of the malformed UPDATE", UP, || !scene.router.events("malformed-update").is_empty())?;
+    std::thread::sleep(Duration::from_secs(3));
+    sender.finish()?.check_quiet()?;
+    scene.unmoved()
+}
+
+/// CVE-2023-47235: FRR up to 9.0 dies of this UPDATE. Its NLRI field cannot be parsed, so RFC 7606 section 5.3 wants the session reset, by
+/// virtd; no daemon ever sees it.
+fn unparsable(inbound: &'static str) -> Result<()> {
+    const UPDATE: &str = "ffffffffffffffffffffffffffffffff002b0200000003c0ff00010100eb00ac100b0b001ad908ac100b0b";
+    let mut scene = Scene::new("cve-47235", inbound)?;
+    let site = &scene.star.sites[2];
+    cve_2023_46753::prepend(scene.router.instance("frr")?, &scene.star.router, site.v4.into())?;
+    let mut sender = Replayer::dial(&scene.lab, site, false, &["--graceful-restart", "--raw", UPDATE])?;
+    sender.wait_event("session-down", UP)?;
+    let outcome = sender.finish()?;
+    let codes = |n: &Value| (n["code"].as_u64(), n["subcode"].as_u64());
+    let got: Vec<_> = outcome.summary["notifications_received"].as_array().into_iter().flatten().map(codes).collect();
+    ensure!(got == [(Some(3), Some(10))], "the sender was answered {got:?}: {}", outcome.summary);
+    scene.unmoved()
+}
+
+#[test]
+fn cve_2023_47235_ends_the_senders_session_alone_with_rfc7606() -> Result<()> {
+    unparsable("rfc7606")
+}
+
+#[test]
+fn cve_2023_47235_ends_the_senders_session_alone_with_opaque() -> Result<()> {
+    unparsable("opaque")
+}
