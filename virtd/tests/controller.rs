@@ -301,6 +301,17 @@ fn memory_beyond_its_limit_and_processor_time_that_never_rests() {
 }
 
 #[test]
+fn what_ends_because_virtd_ends_is_not_started_again() {
+    let mut sim = running(&supervised(3, Strategy::WaitForConsensus));
+    for i in 0..3 {
+        sim.kill_instance(i);
+        news(&mut sim, i, ProcessNews::Ended { unasked: false, text: "was ended by SIGTERM".into() });
+    }
+    sim.run(10 * SECOND);
+    assert_eq!((sim.orders.len(), sim.events_of("instance-restart").len()), (0, 0));
+}
+
+#[test]
 fn an_operators_hand() {
     let mut sim = running(&supervised(3, Strategy::MasterSlave));
     let act = |sim: &mut Sim, name: &str, action: &str| {

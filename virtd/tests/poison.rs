@@ -16,8 +16,13 @@ fn names(n: u8) -> Vec<String> {
 
 /// Three instances, two peers, some routes.
 fn running() -> Sim {
+    running_with(Inbound::Rfc7606)
+}
+
+fn running_with(inbound: Inbound) -> Sim {
     let mut c = config(3, Strategy::WaitForConsensus);
     c.recorder.folder = Some("/nonexistent".into());
+    c.inbound = inbound;
     let mut sim = Sim::new(&c);
     sim.connect_peer(1);
     sim.connect_peer(2);
@@ -151,14 +156,7 @@ fn a_cease_poisons_nothing() {
 
 #[test]
 fn a_malformed_one_is_known_by_its_bytes_and_told_in_its_mended_form_from_then_on() {
-    let mut c = config(3, Strategy::WaitForConsensus);
-    c.inbound = Inbound::Opaque;
-    let mut sim = Sim::new(&c);
-    sim.connect_peer(1);
-    sim.connect_peer(2);
-    sim.run(SECOND);
-    announce_each(&mut sim, &names(20));
-    sim.run(10 * SECOND);
+    let mut sim = running_with(Inbound::Opaque);
     // Without AS_PATH and NEXT_HOP: treated as withdraw by RFC 7606.
     let IpAddr::V4(next_hop) = peer_addr(1).ip() else { unreachable!() };
     let good = update(&[prefix(BAD)], &[], &[64501], next_hop, None, 0);

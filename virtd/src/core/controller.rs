@@ -183,6 +183,11 @@ impl Controller {
     /// The processes of instance `i` are gone.
     fn ended(&mut self, i: usize, unasked: bool, text: &str, env: &mut Env, out: &mut Vec<Output>) {
         let Some(c) = self.list.get_mut(i) else { return };
+        if !unasked && c.process == Process::Running {
+            // Nobody here has asked for it: virtd ends, and its supervisor ends everybody.
+            c.process = Process::Down(None);
+            return;
+        }
         let asked = !unasked || c.process == Process::Ending;
         (c.usage, c.busy_since, c.started) = (None, None, None);
         c.losses.clear();
