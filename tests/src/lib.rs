@@ -10,6 +10,7 @@ pub mod daemons;
 pub mod faults;
 pub mod lab;
 pub mod neighbours;
+pub mod odd;
 pub mod operate;
 pub mod published;
 pub mod replayer;

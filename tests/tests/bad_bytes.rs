@@ -5,6 +5,7 @@ use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::time::{Duration, Instant};
 use tests::lab::{Lab, Site, Star, wait_for, wait_until};
+use tests::odd::{KEEPALIVE, NOTIFICATION, OPEN, UPDATE, attributes, message, octets, update};
 use tests::operate::control;
 use tests::replayer::Replayer;
 use tests::router::{ASN, Options, Router};
@@ -21,21 +22,6 @@ const INNOCENT_NLRI: [u8; 4] = [24, 203, 0, 113];
 /// Path attributes of CVE-2023-46753: unknown ones only.
 const FIRST_CVE: &str = "ff1f001000040146464646460004464646464646";
 
-const OPEN: u8 = 1;
-const UPDATE: u8 = 2;
-const NOTIFICATION: u8 = 3;
-const KEEPALIVE: u8 = 4;
-
-/// A message of RFC 4271 section 4.1.
-fn message(kind: u8, body: &[u8]) -> Vec<u8> {
-    let mut all = vec![0xff; 16];
-    let length = u16::try_from(19 + body.len()).unwrap_or(u16::MAX);
-    all.extend_from_slice(&length.to_be_bytes());
-    all.push(kind);
-    all.extend_from_slice(body);
-    all
-}
-
 /// An OPEN with multiprotocol for IPv4, route refresh and 4-octet AS numbers.
 fn open(version: u8, asn: u32, hold_time_s: u16, router_id: [u8; 4]) -> Vec<u8> {
     let mut capabilities = vec![1, 4, 0, 1, 0, 1, 2, 0, 65, 4];
@@ -48,30 +34,6 @@ fn open(version: u8, asn: u32, hold_time_s: u16, router_id: [u8; 4]) -> Vec<u8> 
     body.extend_from_slice(&[length + 2, 2, length]);
     body.extend_from_slice(&capabilities);
     message(OPEN, &body)
-}
-
-/// An UPDATE without withdrawn routes.
-fn update(attributes: &[u8], nlri: &[u8]) -> Vec<u8> {
-    let mut body = vec![0, 0];
-    body.extend_from_slice(&u16::try_from(attributes.len()).unwrap_or(0).to_be_bytes());
-    body.extend_from_slice(attributes);
-    body.extend_from_slice(nlri);
-    message(UPDATE, &body)
-}
-
-/// ORIGIN, AS_PATH and NEXT_HOP of a route that this site makes.
-fn attributes(site: &Site) -> Vec<u8> {
-    let mut all = vec![0x40, 1, 1, 0, 0x40, 2, 6, 2, 1];
-    all.extend_from_slice(&site.asn.to_be_bytes());
-    all.extend_from_slice(&[0x40, 3, 4]);
-    all.extend_from_slice(&site.v4.octets());
-    all
-}
-
-/// Hexadecimal, as bug reports have it.
-fn octets(text: &str) -> Result<Vec<u8>> {
-    let digits: Option<Vec<u8>> = text.chars().map(|c| c.to_digit(16).and_then(|d| u8::try_from(d).ok())).collect();
-    Ok(digits.context("not hexadecimal")?.chunks_exact(2).map(|pair| pair[0] << 4 | pair[1]).collect())
 }
 
 /// A neighbour that sends what it is told to, byte by byte.
