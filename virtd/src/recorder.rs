@@ -14,12 +14,14 @@ use crate::core::io::{Micros, Record, Recorded, Way};
 use crate::event::{Event, Severity};
 use crate::eventlog::{EventSender, rfc3339};
 use anyhow::{Context, Result};
+use bytes::BytesMut;
 use crossbeam_channel::Receiver;
 use serde_json::{Value, json};
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::thread::JoinHandle;
 use std::time::{Duration, SystemTime};
+use wire::bgp::frame::next_message;
 use wire::mrt::{Ends, Writer};
 
 /// What our files end with; nothing else in the folder is ever touched.
@@ -66,8 +68,12 @@ fn write(folder: &Path, record: &Record, started: SystemTime) -> Result<PathBuf>
         let at = when(m.at).duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default().as_micros();
         let at = u64::try_from(at).unwrap_or(u64::MAX);
         // Without 4-octet AS numbers MRT would need another subtype, and a neighbour of today has them.
-        let sent = ends(m).filter(|_| m.as4).map(|ends| mrt.message(at, &ends, &m.bytes));
-        left_out += u64::from(!matches!(sent, Some(Ok(()))));
+        // A replay was handed over as many messages in one piece; MRT has one to a record.
+        let mut rest = BytesMut::from(&m.bytes[..]);
+        while let Ok(Some(one)) = next_message(&mut rest, true) {
+            let sent = ends(m).filter(|_| m.as4).map(|ends| mrt.message(at, &ends, &one.bytes));
+            left_out += u64::from(!matches!(sent, Some(Ok(()))));
+        }
     }
     put(&base.with_extension("mrt"), &mrt.into_inner())?;
     if let Some(lines) = reproducer(&record.account) {

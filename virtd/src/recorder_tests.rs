@@ -19,7 +19,11 @@ fn message(way: Way, as4: bool) -> Recorded {
 fn record(instance: &str, n: usize) -> Record {
     let to = Way::To([0].into_iter().collect());
     let from = Way::From(crate::core::io::InstanceId(0));
-    let messages = (0..n).map(|i| message(if i % 2 == 0 { to } else { from }, i != 3)).collect();
+    let mut messages: Vec<Recorded> = (0..n).map(|i| message(if i % 2 == 0 { to } else { from }, i != 3)).collect();
+    // Two messages handed over in one piece.
+    if let Some(first) = messages.first_mut() {
+        first.bytes = [keepalive(), keepalive()].concat().into();
+    }
     let account = json!({ "culprits": ["ff00", "ff01"], "text": "why" });
     Record { at: 2_000_000, kind: "poison", instance: instance.to_owned(), messages, account }
 }
@@ -54,7 +58,7 @@ fn a_record_is_an_account_messages_and_a_reproducer() {
     assert_eq!(account["account"]["text"], "why");
     let mut reader = wire::mrt::open(path("mrt")).unwrap();
     let read: Vec<_> = std::iter::from_fn(|| reader.next()).map(Result::unwrap).collect();
-    assert_eq!(read.len(), 4, "{read:?}");
+    assert_eq!(read.len(), 5, "{read:?}");
     assert!(events.iter().any(|e| e.contains(&format!("{base}.json"))), "{events:?}");
 }
 
