@@ -5,7 +5,8 @@ mod bird;
 mod frr;
 mod openbgpd;
 
-use crate::lab::{Lab, Netns, Process, wait_until};
+use crate::lab::{Lab, Netns, Process, finish, wait_until};
+use crate::versions::{self, Root};
 use anyhow::{Context, Result};
 use nix::sys::signal::Signal;
 use std::fs;
@@ -130,6 +131,8 @@ pub struct Instance {
     ns: Netns,
     folder: PathBuf,
     attach: Attach,
+    /// Where its programs are, if they are not the installed ones.
+    root: Option<Root>,
     processes: Vec<Process>,
 }
 
@@ -143,13 +146,38 @@ impl Instance {
         spec: &RouterSpec,
         attach: &Attach,
     ) -> Result<Instance> {
+        Instance::start_in(lab, ns, daemon, name, spec, attach, None)
+    }
+
+    /// The same with the programs of another version.
+    pub fn start_in(
+        lab: &Lab,
+        ns: &Netns,
+        daemon: Daemon,
+        name: &str,
+        spec: &RouterSpec,
+        attach: &Attach,
+        root: Option<Root>,
+    ) -> Result<Instance> {
+        let attach = match (attach, &root) {
+            // Its C library may be older than the system's; the scenario's folder is where a root can see the shim.
+            (Attach::Shim(shim), Some(_)) => {
+                let library = lab.folder("shim")?.join("libhvlibc.so");
+                if !library.exists() {
+                    fs::copy(versions::shim()?, &library).context("copying the shim")?;
+                }
+                Attach::Shim(Shim { library, ..shim.clone() })
+            }
+            _ => attach.clone(),
+        };
         let mut instance = Instance {
             daemon,
             name: name.to_owned(),
             spec: spec.clone(),
             ns: ns.clone(),
             folder: lab.folder(name)?,
-            attach: attach.clone(),
+            attach,
+            root,
             processes: Vec::new(),
         };
         instance.write_configuration()?;
@@ -168,13 +196,31 @@ impl Instance {
         wait_until(&what, START_TIMEOUT, || self.established().map(|_| ()).map_err(|e| format!("{e:#}")))
     }
 
+    /// A program of this daemon's, out of its root where it has one of its own, in a namespace.
+    pub fn command_in(&self, ns: &Netns, program: &str) -> Command {
+        match &self.root {
+            None => ns.command(program),
+            Some(root) => root.command(ns, program),
+        }
+    }
+
+    /// The same in the daemon's namespace.
+    fn command(&self, program: &str) -> Command {
+        self.command_in(&self.ns, program)
+    }
+
+    /// Runs one of its programs to its end; the error holds its output.
+    fn run(&self, program: &str, args: &[&str]) -> Result<String> {
+        finish(self.command(program).args(args))
+    }
+
     /// The command that starts the BGP daemon, with the shim in it where wanted.
     fn bgp_command(&self, program: &str) -> Command {
         match &self.attach {
-            Attach::Native => self.ns.command(program),
+            Attach::Native => self.command(program),
             Attach::Shim(shim) => {
                 // Through env(1): the shim belongs into the daemon, not into the helper that enters the namespace.
-                let mut command = self.ns.command("env");
+                let mut command = self.command("env");
                 command
                     .arg(format!("LD_PRELOAD={}", shim.library.display()))
                     .arg(format!("HV_SOCKET={}", shim.socket.display()))

@@ -57,21 +57,15 @@ pub fn wait_until<T>(what: &str, timeout: Duration, mut look: impl FnMut() -> Re
 
 /// Runs a command to its end; the error holds its output.
 pub fn run(program: impl AsRef<OsStr>, args: &[&str]) -> Result<String> {
-    let program = program.as_ref();
-    let out = Command::new(program)
-        .args(args)
-        .stdin(Stdio::null())
-        .output()
-        .with_context(|| format!("starting {}", program.display()))?;
+    finish(Command::new(program).args(args))
+}
+
+/// The same for a command that is made up already.
+pub fn finish(command: &mut Command) -> Result<String> {
+    let out = command.stdin(Stdio::null()).output().with_context(|| format!("starting {command:?}"))?;
     let text = String::from_utf8_lossy(&out.stdout).into_owned();
     if !out.status.success() {
-        bail!(
-            "{} {}: {}\n{text}{}",
-            program.display(),
-            args.join(" "),
-            out.status,
-            String::from_utf8_lossy(&out.stderr)
-        );
+        bail!("{command:?}: {}\n{text}{}", out.status, String::from_utf8_lossy(&out.stderr));
     }
     Ok(text)
 }

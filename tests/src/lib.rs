@@ -15,3 +15,4 @@ pub mod operate;
 pub mod published;
 pub mod replayer;
 pub mod router;
+pub mod versions;

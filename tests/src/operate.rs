@@ -1,21 +1,22 @@
 //! What an operator does at a daemon's own control program, and what a process costs.
 
 use crate::daemons::{Daemon, Instance};
-use crate::lab::{Netns, run};
+use crate::lab::{Netns, finish, run};
 use anyhow::Result;
 use std::fs;
 
 /// Runs one command of a daemon's control program: vtysh (several lines: one each), birdc or bgpctl.
 pub fn control(instance: &Instance, ns: &Netns, command: &str) -> Result<String> {
     let file = |name: &str| instance.folder().join(name).display().to_string();
+    let run = |program: &str, args: &[&str]| finish(instance.command_in(ns, program).args(args));
     match instance.daemon {
         Daemon::Frr => {
             let folder = instance.folder().display().to_string();
             let mut args = vec!["--vty_socket", &folder, "-d", "bgpd"];
             args.extend(command.lines().flat_map(|line| ["-c", line]));
-            ns.run("vtysh", &args)
+            run("vtysh", &args)
         }
-        Daemon::Bird => ns.run("birdc", &["-s", &file("bird.ctl"), command]),
+        Daemon::Bird => run("birdc", &["-s", &file("bird.ctl"), command]),
         Daemon::OpenBgpd => {
             let socket = file("bgpd.sock");
             let mut args = vec!["-s", &socket];

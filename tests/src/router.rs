@@ -2,6 +2,7 @@
 
 use crate::daemons::{Attach, Daemon, Instance, PeerSpec, RouterSpec, Shim};
 use crate::lab::{Lab, Netns, Process, Site, Star, built, run, wait_until};
+use crate::versions::Version;
 use anyhow::{Context, Result};
 use serde_json::Value;
 use std::fmt::Write as _;
@@ -22,6 +23,8 @@ const START_TIMEOUT: Duration = Duration::from_secs(10);
 pub struct Options {
     /// Which daemons, each once; several of one kind get a number behind their name.
     pub daemons: Vec<Daemon>,
+    /// Other versions than the installed ones, in the same order; what is left out is installed.
+    pub versions: Vec<Option<Version>>,
     /// `open` of virtd.toml.
     pub open: &'static str,
     /// `inbound` of virtd.toml.
@@ -47,6 +50,7 @@ impl Default for Options {
     fn default() -> Options {
         Options {
             daemons: Daemon::ALL.to_vec(),
+            versions: Vec::new(),
             open: "voted",
             inbound: "rfc7606",
             strategy: "wait-for-consensus",
@@ -126,8 +130,11 @@ impl Router {
     pub fn launch(&mut self, lab: &Lab, star: &Star, options: &Options) -> Result<()> {
         let spec = options.spec(&star.sites);
         let attach = Attach::Shim(self.shim()?);
-        for (name, daemon) in options.names().iter().zip(&options.daemons) {
-            self.instances.push(Instance::start(lab, &star.router, *daemon, name, &spec, &attach)?);
+        for (i, (name, daemon)) in options.names().iter().zip(&options.daemons).enumerate() {
+            let version = options.versions.get(i).copied().flatten();
+            // One that cannot be had has said so; the installed one takes its place.
+            let root = version.map(Version::root).transpose()?.flatten();
+            self.instances.push(Instance::start_in(lab, &star.router, *daemon, name, &spec, &attach, root)?);
         }
         Ok(())
     }

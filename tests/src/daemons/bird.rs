@@ -80,7 +80,7 @@ pub(super) fn launch(instance: &mut Instance, lab: &Lab) -> Result<()> {
 
 fn birdc(instance: &Instance, command: &str) -> Result<String> {
     let socket = instance.folder.join("bird.ctl").display().to_string();
-    instance.ns.run("birdc", &["-r", "-s", &socket, command])
+    instance.run("birdc", &["-r", "-s", &socket, command])
 }
 
 pub(super) fn established(instance: &Instance) -> Result<Vec<IpAddr>> {
@@ -96,7 +96,7 @@ pub(super) fn established(instance: &Instance) -> Result<Vec<IpAddr>> {
 
 pub(super) fn reload(instance: &Instance) -> Result<()> {
     let socket = instance.folder.join("bird.ctl").display().to_string();
-    let text = instance.ns.run("birdc", &["-s", &socket, "configure"])?;
+    let text = instance.run("birdc", &["-s", &socket, "configure"])?;
     if !text.contains("Reconfigured") && !text.contains("Reconfiguration in progress") {
         bail!("birdc configure: {text}");
     }

@@ -72,7 +72,7 @@ pub(super) fn launch(instance: &mut Instance, lab: &Lab) -> Result<()> {
     let folder = instance.folder.clone();
     let file = |name: &str| folder.join(name).display().to_string();
     let (zserv, dir) = (file("zserv.api"), folder.display().to_string());
-    let mut zebra = instance.ns.command(ZEBRA);
+    let mut zebra = instance.command(ZEBRA);
     zebra.args(["-f", "/dev/null", "-i", &file("zebra.pid"), "-z", &zserv, "--vty_socket", &dir, "-P", "0"]);
     instance.processes.push(lab.spawn(&format!("{}-zebra", instance.name), &mut zebra)?);
     wait_for("zebra's socket", Duration::from_secs(10), || Path::new(&zserv).exists())?;
@@ -102,7 +102,7 @@ fn vtysh(instance: &Instance, commands: &[String]) -> Result<String> {
     for command in commands {
         args.extend(["-c", command]);
     }
-    instance.ns.run("vtysh", &args)
+    instance.run("vtysh", &args)
 }
 
 pub(super) fn established(instance: &Instance) -> Result<Vec<IpAddr>> {

@@ -1,7 +1,7 @@
 //! OpenBGPD.
 
 use super::{Instance, RouterSpec};
-use crate::lab::{Lab, run};
+use crate::lab::Lab;
 use anyhow::{Context, Result};
 use std::fmt::Write as _;
 use std::fs;
@@ -76,7 +76,7 @@ fn bgpctl(instance: &Instance, arguments: &[&str]) -> Result<String> {
     let socket = instance.folder.join("bgpd.sock").display().to_string();
     let mut all = vec!["-s", &socket];
     all.extend_from_slice(arguments);
-    run("bgpctl", &all)
+    instance.run("bgpctl", &all)
 }
 
 pub(super) fn established(instance: &Instance) -> Result<Vec<IpAddr>> {
