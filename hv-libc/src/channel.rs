@@ -107,7 +107,7 @@ fn connect() -> Result<i32, Errno> {
         Request::Hello { version: PROTOCOL_VERSION, instance: instance(), pid: std::process::id(), netns_cookie };
     let mut buf = [0u8; MAX_MESSAGE];
     match exchange(fd, &hello, None, ANSWER_MS, &mut buf).and_then(|n| decode(&buf, n)) {
-        Ok(Reply::Welcome { bgp_port }) => {
+        Ok(Reply::Welcome { bgp_port, .. }) => {
             PORT.store(bgp_port, Ordering::Relaxed);
             NETNS.store(netns_cookie, Ordering::Relaxed);
             COOKIE.store(sys::cookie(fd), Ordering::Relaxed);

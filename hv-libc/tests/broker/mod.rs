@@ -160,7 +160,7 @@ fn handle(state: &Arc<Mutex<State>>, port: u16, request: &Request<'_>, to: Owned
     match *request {
         Request::Hello { version, instance, .. } => {
             assert_eq!((version, instance), (PROTOCOL_VERSION, "probe"));
-            answer(&to, &Reply::Welcome { bgp_port: port });
+            answer(&to, &Reply::Welcome { bgp_port: port, netlink: false });
         }
         Request::Bind { socket, local, v6_only, .. } => {
             let end = end.expect("the broker's end");

@@ -45,7 +45,8 @@ pub const SECTIONS: &[(&str, &[&str])] = &[
         ],
     ),
     ("recorder", &["folder", "minutes", "memory_mib", "disk_mib"]),
-    ("instance", &["name", "role", "kind", "config", "command", "env", "user", "limit"]),
+    ("fib", &["protocol", "metric", "on_exit", "sweep_s", "reconcile_s"]),
+    ("instance", &["name", "role", "kind", "config", "command", "env", "user", "limit", "fib_scope"]),
     ("peer", &["address", "asn", "description", "allow_own_as"]),
 ];
 

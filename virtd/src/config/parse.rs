@@ -96,6 +96,9 @@ fn document_to_config(document: &DeTable<'_>, source: &str, problems: &mut Probl
     if let Some(value) = table(document, "recorder", problems) {
         config.recorder = sections::recorder(value, problems);
     }
+    if let Some(value) = table(document, "fib", problems) {
+        config.fib = sections::fib(value, problems);
+    }
     let instances = tables(document, "instance", problems, sections::instance);
     let peers = tables(document, "peer", problems, sections::peer);
 

@@ -205,7 +205,7 @@ impl Shim {
         let n = nix::sys::socket::recv(ours.as_raw_fd(), &mut buf, MsgFlags::empty()).expect("no answer");
         match Reply::decode(&buf[..n]) {
             _ if n == 0 => Answer::Nothing,
-            Ok(Reply::Welcome { bgp_port }) => Answer::Welcome(bgp_port),
+            Ok(Reply::Welcome { bgp_port, .. }) => Answer::Welcome(bgp_port),
             Ok(Reply::Done) => Answer::Done,
             Ok(Reply::Error { errno, text }) => Answer::Error(errno, text.to_owned()),
             Ok(Reply::Option { value }) => Answer::Option(value.to_vec()),
