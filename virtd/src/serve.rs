@@ -2,7 +2,7 @@
 
 use crate::config::Config;
 use crate::control::{self, ControlRequest, ControlSocket};
-use crate::core::io::{InstanceId, Order, ProcessNews, Record};
+use crate::core::io::{FibChange, InstanceId, KernelNews, Order, ProcessNews, Record};
 use crate::event::Event;
 use crate::eventlog;
 use crate::instances::{CoreLine, Instances, preflight};
@@ -44,6 +44,17 @@ pub struct Lines {
     pub reports: Receiver<Report>,
     /// To the flight recorder.
     pub records: Sender<Box<Record>>,
+    /// To and from the thread that reads and writes the kernel's routes.
+    pub kernel: KernelLine,
+}
+
+/// The loop's line to the thread that reads and writes the kernel's routes; leads nowhere where no FIB is voted on.
+#[derive(Debug)]
+pub struct KernelLine {
+    /// What is to be written. Not bounded: the thread takes all there is at once, and only the last word on a key counts.
+    pub changes: Sender<Vec<FibChange>>,
+    /// What it has seen; the sender wakes the loop.
+    pub news: Receiver<KernelNews>,
 }
 
 /// The loop that does all I/O with peers and instances: the driver, or a test's stand-in.

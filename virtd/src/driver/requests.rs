@@ -175,7 +175,7 @@ impl<B: Broker> Driver<B> {
     }
 
     /// A cookie names one socket for as long as that lives: a second claim to it is a mistake, or worse.
-    fn is_free(&self, instance: InstanceId, cookie: u64) -> Result<(), i32> {
+    pub(super) fn is_free(&self, instance: InstanceId, cookie: u64) -> Result<(), i32> {
         match self.named.get(&(instance, cookie)) {
             None | Some(Named::Failed(_)) if cookie != 0 => Ok(()),
             _ => Err(libc::EEXIST),
@@ -359,7 +359,7 @@ impl<B: Broker> Driver<B> {
                 Some(l) => shim::reply(to, &Reply::Names { local: l.local, remote: None }),
                 None => refuse(to, libc::ENOENT, ""),
             },
-            Some(Named::Failed(_)) => refuse(to, libc::ENOTCONN, ""),
+            Some(Named::Failed(_) | Named::Netlink(_)) => refuse(to, libc::ENOTCONN, ""),
             None => refuse(to, libc::ENOENT, ""),
         }
     }

@@ -176,6 +176,13 @@ impl<B: Broker> Driver<B> {
                     );
                 }
             }
+            Output::NetlinkNotify { instance, group, bytes } => self.netlink_notify(instance, group, &bytes),
+            Output::Fib(changes) => {
+                // The thread that takes them is never slower than the kernel, and must lose none.
+                if self.lines.kernel.changes.send(changes).is_err() {
+                    self.warn("fib-lost", "the thread that writes the kernel's routes has ended".to_owned());
+                }
+            }
             Output::Record(record) => {
                 // A disk that is slow or full must not hold up a route.
                 if self.lines.records.try_send(record).is_err() {
