@@ -71,10 +71,7 @@ fn what_an_earlier_run_left_is_removed() {
     let left: Vec<_> = fs::read_dir(&folder).unwrap().map(|e| e.unwrap().file_name()).collect();
     assert_eq!(left, ["kept.log"]);
     let found = fs::metadata(&folder).unwrap();
-    let nobody = account("nobody").unwrap();
-    assert_eq!(
-        (found.permissions().mode() & 0o777, std::os::unix::fs::MetadataExt::uid(&found)),
-        (0o755, nobody.uid.as_raw())
-    );
+    let nobody = Accounts(None).user("nobody").unwrap();
+    assert_eq!((found.permissions().mode() & 0o777, std::os::unix::fs::MetadataExt::uid(&found)), (0o755, nobody.uid));
     assert!(prepare(&instance(Kind::Bird, Some("no-such-user")), &folder).is_err());
 }
