@@ -443,5 +443,7 @@ fn printable(line: &[u8]) -> String {
 }
 
 #[cfg(test)]
+mod root_tests;
+#[cfg(test)]
 #[path = "instances_tests.rs"]
 mod tests;

@@ -164,6 +164,9 @@ fn instance_line(instance: &Instance) -> String {
     let mut limits: Vec<String> = instance.limit_sessions.iter().map(ToString::to_string).collect();
     limits.extend(instance.limit_families.iter().map(ToString::to_string));
     limits.extend(instance.limit_prefixes.iter().map(ToString::to_string));
+    if let Some(shim) = &instance.shim_library {
+        let _ = write!(line, ", with the shim {}", shim.display());
+    }
     if !limits.is_empty() {
         let _ = write!(line, ", votes only on {}", limits.join(", "));
     }

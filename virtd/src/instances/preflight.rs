@@ -101,8 +101,19 @@ fn kind_problems(instance: &Instance, kind: Kind, folder: &Path) -> impl Iterato
     // A root that is not there is named once.
     if instance.root.as_ref().is_none_or(|root| root.is_dir()) {
         let accounts = Accounts(instance.root.as_deref());
-        let users = kinds::users(instance).into_iter().filter_map(|user| accounts.user(user).err());
-        problems.extend(users.map(|e| format!("user: {e}")));
+        for user in kinds::users(instance) {
+            match accounts.user(user) {
+                Err(e) => problems.push(format!("user: {e}")),
+                Ok(account) if accounts.group_name(account.gid).is_none() => {
+                    problems.push(format!(
+                        "group: user {user} has group {}, which is not in {}",
+                        account.gid,
+                        accounts.groups_file()
+                    ));
+                }
+                Ok(_) => {}
+            }
+        }
         let groups = kinds::groups(instance).into_iter().filter_map(|group| accounts.group(group).err());
         problems.extend(groups.map(|e| format!("group: {e}")));
     }

@@ -61,6 +61,11 @@ impl Accounts<'_> {
         })
     }
 
+    /// The list of groups, for messages.
+    pub fn groups_file(&self) -> String {
+        self.0.unwrap_or(Path::new("/")).join("etc/group").display().to_string()
+    }
+
     /// The name of a group.
     pub fn group_name(&self, gid: u32) -> Option<String> {
         let Some(root) = self.0 else { return Group::from_gid(gid.into()).ok().flatten().map(|g| g.name) };
@@ -85,3 +90,7 @@ fn read(root: &Path, name: &str) -> io::Result<(PathBuf, String)> {
 fn missing(text: String) -> io::Error {
     io::Error::new(io::ErrorKind::NotFound, text)
 }
+
+#[cfg(test)]
+#[path = "accounts_tests.rs"]
+mod tests;
