@@ -1,5 +1,5 @@
-//! Other versions that virtd starts by their kind, each in a root of its own: FRR 10.3, BIRD 2.0.7 with its older C library, and OpenBGPD 8.8
-//! as one router; their control programs, a death and their end.
+//! Other versions that virtd starts by their kind, each in a root of its own: FRR 10.3 twice in the same root, FRR 7.5 and BIRD 2.0.7 with an
+//! older C library, BIRD 3 and OpenBGPD 8.8 as one router; their control programs, deaths and their end.
 
 use anyhow::{Context, Result, ensure};
 use nix::sys::signal::{Signal, kill};
@@ -16,11 +16,19 @@ use tests::versions::{self, Root, Version};
 
 const UP: Duration = Duration::from_secs(120);
 const ROUTES: u64 = 200;
-/// What is run; BIRD's C library is older than the one that the usual shim is built against.
-const VERSIONS: [Version; 3] = [Version::FRR_13, Version::BIRD_11, Version::OPENBGPD_13];
+/// What is run, and under which names.
+const VERSIONS: [(&str, Version); 6] = [
+    ("frr", Version::FRR_13),
+    ("bird", Version::BIRD_11),
+    ("openbgpd", Version::OPENBGPD_13),
+    ("frr2", Version::FRR_13),
+    ("frr3", Version::FRR_11),
+    ("bird2", Version::BIRD3_13),
+];
 
 /// An instance's lines of virtd.toml.
 struct Given {
+    name: &'static str,
     daemon: Daemon,
     /// `None`: it cannot be had (which was said), and the installed one takes its place.
     root: Option<Root>,
@@ -28,18 +36,19 @@ struct Given {
 }
 
 impl Given {
-    fn new(lab: &Lab, star: &Star, options: &Options, version: Version) -> Result<Given> {
+    fn new(lab: &Lab, star: &Star, options: &Options, name: &'static str, version: Version) -> Result<Given> {
         let daemon = version.daemon;
         let root = version.root()?;
-        let file = configuration(lab, star, options, daemon, root.as_ref())?;
-        let mut lines = format!("name = {:?}\nkind = {:?}\nconfig = {file:?}\n", daemon.name(), daemon.name());
+        let file = configuration(lab, star, options, name, daemon, root.as_ref())?;
+        let mut lines = format!("name = {:?}\nkind = {:?}\nconfig = {file:?}\n", name, daemon.name());
         if let Some(root) = &root {
             lines.push_str(&format!("root = {:?}\n", root.path));
-            if version == Version::BIRD_11 {
+            // Older than the C library that the usual shim is built against.
+            if matches!(version, Version::BIRD_11 | Version::FRR_11) {
                 lines.push_str(&format!("shim_library = {:?}\n", versions::shim()?));
             }
         }
-        Ok(Given { daemon, root, lines })
+        Ok(Given { name, daemon, root, lines })
     }
 
     /// The number of the version, as the daemon itself writes it: 10.3 of 10.3-3+deb13u1.
@@ -54,8 +63,14 @@ fn run_folder(lab: &Lab, name: &str) -> Result<PathBuf> {
 }
 
 /// Writes a daemon's own file; returns where.
-fn configuration(lab: &Lab, star: &Star, options: &Options, daemon: Daemon, root: Option<&Root>) -> Result<PathBuf> {
-    let name = daemon.name();
+fn configuration(
+    lab: &Lab,
+    star: &Star,
+    options: &Options,
+    name: &str,
+    daemon: Daemon,
+    root: Option<&Root>,
+) -> Result<PathBuf> {
     let folder = lab.folder(&format!("conf-{name}"))?;
     let file = folder.join("bgp.conf");
     let named = if daemon == Daemon::OpenBgpd { run_folder(lab, name)? } else { folder.clone() };
@@ -99,7 +114,7 @@ fn check_inside(router: &Router, given: &Given) -> Result<()> {
         Daemon::OpenBgpd => "usr/sbin/bgpd",
     };
     let expected = fs::metadata(root.path.join(program))?;
-    for pid in pids(router, given.daemon.name())? {
+    for pid in pids(router, given.name)? {
         let mounts = fs::read_to_string(format!("/proc/{pid}/mountinfo"))?;
         let points: Vec<&str> = mounts.lines().filter_map(|l| l.split(' ').nth(4)).collect();
         let system = |p: &str| ["/dev", "/proc", "/sys"].iter().any(|s| p.starts_with(s));
@@ -114,52 +129,117 @@ fn check_inside(router: &Router, given: &Given) -> Result<()> {
     Ok(())
 }
 
-/// How many mounts there are in this system's own namespace.
-fn mounts() -> Result<usize> {
-    Ok(fs::read_to_string("/proc/self/mountinfo")?.lines().count())
+/// Where something is mounted in this system's own namespace, without the network namespaces of scenarios.
+fn mounts() -> Result<Vec<String>> {
+    let all = fs::read_to_string("/proc/self/mountinfo")?;
+    let points = all.lines().filter_map(|l| l.split(' ').nth(4)).filter(|p| !p.starts_with("/run/netns"));
+    Ok(points.map(str::to_owned).collect())
+}
+
+struct Scene {
+    lab: Lab,
+    star: Star,
+    given: Vec<Given>,
+    router: Router,
+}
+
+impl Scene {
+    fn new(name: &str, versions: &[(&'static str, Version)]) -> Result<Scene> {
+        let mut lab = Lab::new(name)?;
+        let star = lab.star(2)?;
+        let options = Options { daemons: versions.iter().map(|(_, v)| v.daemon).collect(), ..Options::default() };
+        let given = versions.iter().map(|(name, v)| Given::new(&lab, &star, &options, name, *v));
+        let given = given.collect::<Result<Vec<_>>>()?;
+        let router = Scene::virtd(&lab, &star, &options, &given)?;
+        Ok(Scene { lab, star, given, router })
+    }
+
+    fn virtd(lab: &Lab, star: &Star, options: &Options, given: &[Given]) -> Result<Router> {
+        Router::with_toml(lab, star, options, |mut text| {
+            for one in given {
+                text = text.replace(&format!("name = {:?}\n", one.name), &one.lines);
+            }
+            text + "[faults]\nrestart_min_s = 1\nrestart_max_s = 2\n"
+        })
+    }
+
+    /// A neighbour comes, tells some routes, and goes when everybody votes.
+    fn voting_after_feed(&self, site: usize) -> Result<()> {
+        let site = self.star.sites.get(site).context("no such site")?;
+        let mut feed = Replayer::dial(&self.lab, site, false, &["--generate", "100"])?;
+        feed.wait_event("feed-done", UP)?;
+        self.voting()
+    }
+
+    fn voting(&self) -> Result<()> {
+        self.given.iter().try_for_each(|one| self.router.wait_state(one.name, "voting", UP))
+    }
+
+    /// Ends virtd, and finds nothing of it.
+    fn end(&mut self) -> Result<()> {
+        self.router.virtd.signal(Signal::SIGTERM)?;
+        ensure!(self.router.virtd.wait(UP)?.success(), "{}", self.router.virtd.log());
+        let left = run("ip", &["netns", "pids", self.star.router.name()])?;
+        ensure!(left.trim().is_empty(), "virtd has left {left}");
+        Ok(())
+    }
 }
 
 #[test]
-fn three_other_versions_by_kind_are_one_router() -> Result<()> {
-    let mut lab = Lab::new("roots")?;
-    let star = lab.star(2)?;
-    let options = Options::default();
-    let given = VERSIONS.iter().map(|v| Given::new(&lab, &star, &options, *v)).collect::<Result<Vec<_>>>()?;
-    let (mounts_before, leftovers) = (mounts()?, contents(&given)?);
-    let mut router = Router::with_toml(&lab, &star, &options, |mut text| {
-        for one in &given {
-            text = text.replace(&format!("name = {:?}\n", one.daemon.name()), &one.lines);
-        }
-        text + "[faults]\nrestart_min_s = 1\nrestart_max_s = 2\n"
-    })?;
-    let mut monitor = Replayer::dial(&lab, &star.sites[1], false, &["--monitor", "--events-updates"])?;
-    let mut feed = Replayer::dial(&lab, &star.sites[0], false, &["--generate", &ROUTES.to_string()])?;
+fn six_other_versions_by_kind_are_one_router() -> Result<()> {
+    let mounts_before = mounts()?;
+    let mut scene = Scene::new("roots", &VERSIONS)?;
+    let leftovers = contents(&scene.given)?;
+    let router = &scene.router;
+    let mut monitor = Replayer::dial(&scene.lab, &scene.star.sites[1], false, &["--monitor", "--events-updates"])?;
+    let mut feed = Replayer::dial(&scene.lab, &scene.star.sites[0], false, &["--generate", &ROUTES.to_string()])?;
     feed.wait_event("feed-done", UP)?;
     wait_for("all routes outside", UP, || router.prefixes_out("10.0.2.2").is_ok_and(|n| n == ROUTES))?;
-    given.iter().try_for_each(|one| router.wait_state(one.daemon.name(), "voting", UP))?;
+    scene.voting()?;
     router.wait_quiet(Duration::from_secs(1), UP)?;
-    given.iter().try_for_each(|one| check_inside(&router, one))?;
-
-    check_control_programs(&lab, &router, &given)?;
+    scene.given.iter().try_for_each(|one| check_inside(router, one))?;
+    check_control_programs(&scene.lab, router, &scene.given)?;
 
     let updates = monitor.count("update");
-    for one in &given {
-        die(&router, one.daemon.name())?;
+    for name in ["frr", "bird", "openbgpd"] {
+        die(router, name)?;
     }
+    scene.voting()?;
     ensure!(monitor.count("update") == updates, "the monitor was told something");
     monitor.finish()?.check_quiet()?;
     feed.finish()?.check_quiet()?;
 
-    let inside = || run("ip", &["netns", "pids", star.router.name()]);
-    ensure!(inside()?.lines().count() > 5, "virtd, zebra, bgpd, bird, three processes of OpenBGPD");
-    router.virtd.signal(Signal::SIGTERM)?;
-    ensure!(router.virtd.wait(UP)?.success(), "{}", router.virtd.log());
-    let left = inside()?;
-    ensure!(left.trim().is_empty(), "virtd has left {left}");
-    ensure!(mounts()? == mounts_before, "{mounts_before} mounts before, {} now", mounts()?);
-    let now = contents(&given)?;
+    let inside = run("ip", &["netns", "pids", scene.star.router.name()])?;
+    ensure!(
+        inside.lines().count() > 11,
+        "virtd, three zebras and bgpds, two birds, three processes of OpenBGPD: {inside}"
+    );
+    scene.end()?;
+    let now = contents(&scene.given)?;
     ensure!(now == leftovers, "in the roots' own /run and /tmp: {leftovers:?} before, {now:?} now");
-    lab.passed();
+    let mounts = mounts()?;
+    ensure!(mounts == mounts_before, "{mounts_before:?} before, {mounts:?} now");
+    scene.lab.passed();
+    Ok(())
+}
+
+/// FRR changes its user, so the kernel does not end it with a virtd that is killed; the next virtd knows it by its command line, which
+/// is the same in a root.
+#[test]
+fn what_a_killed_virtd_leaves_in_a_root_is_replaced() -> Result<()> {
+    let mut scene = Scene::new("roots-leftovers", &VERSIONS[..2])?;
+    scene.voting_after_feed(0)?;
+    let old = pids(&scene.router, "frr")?;
+    scene.router.virtd.crash();
+    let options = Options { daemons: scene.given.iter().map(|one| one.daemon).collect(), ..Options::default() };
+    scene.router = Scene::virtd(&scene.lab, &scene.star, &options, &scene.given)?;
+    wait_for("the old FRR to be gone", UP, || old.iter().all(|pid| kill(*pid, None).is_err()))?;
+    scene.voting_after_feed(1)?;
+    let now = pids(&scene.router, "frr")?;
+    ensure!(now.len() == 1 && !old.contains(&now[0]), "{old:?} and now {now:?}");
+    ensure!(scene.router.virtd.log().contains("is left from an earlier virtd"), "{}", scene.router.virtd.log());
+    scene.end()?;
+    scene.lab.passed();
     Ok(())
 }
 
@@ -180,7 +260,7 @@ fn contents(given: &[Given]) -> Result<Vec<PathBuf>> {
 /// Each root's own control program reaches its daemon, and the daemon is the version that the root has.
 fn check_control_programs(lab: &Lab, router: &Router, given: &[Given]) -> Result<()> {
     for one in given {
-        let name = one.daemon.name();
+        let name = one.name;
         let words: [&[&str]; 2] = match one.daemon {
             Daemon::Frr => [&["show", "bgp", "summary"], &["show", "version"]],
             Daemon::Bird => [&["show", "protocols"], &["show", "status"]],

@@ -85,6 +85,9 @@ impl Entry {
     pub fn new(root: &Path, shared: &[PathBuf], own: &[Own]) -> io::Result<Entry> {
         // Paths of a mount must not have symbolic links that mean something else inside.
         let root = canonical(root)?;
+        if root == Path::new("/") {
+            return Err(io::Error::new(io::ErrorKind::InvalidInput, "it is the system's own root"));
+        }
         let mut plan = Plan { steps: vec![Step::Namespace] };
         plan.bind(&root, &root)?;
         for name in SYSTEM.iter().chain(&["/run", "/tmp"]) {
