@@ -123,6 +123,8 @@ fn check_inside(router: &Router, given: &Given) -> Result<()> {
         let foreign: Vec<&&str> = points.iter().filter(|p| !ours(p) && !p.starts_with("/run/")).collect();
         ensure!(foreign.is_empty(), "process {pid} sees {foreign:?}");
         ensure!(!mounts.contains("/run/.outside"), "the system is still mounted:\n{mounts}");
+        // Only an unpacked root has this file, and OpenBGPD's session engine has gone deeper by itself.
+        run("nsenter", &["-t", &pid.to_string(), "-m", "--", "ls", "/.complete"])?;
         let found = fs::metadata(format!("/proc/{pid}/exe"))?;
         ensure!((found.dev(), found.ino()) == (expected.dev(), expected.ino()), "process {pid} is another {program}");
     }
@@ -240,6 +242,38 @@ fn what_a_killed_virtd_leaves_in_a_root_is_replaced() -> Result<()> {
     ensure!(scene.router.virtd.log().contains("is left from an earlier virtd"), "{}", scene.router.virtd.log());
     scene.end()?;
     scene.lab.passed();
+    Ok(())
+}
+
+/// The loader would only warn about a shim that it cannot load, and the daemon go around virtd; so virtd asks it first.
+#[test]
+fn a_shim_that_the_roots_c_library_refuses_is_named_before_the_start() -> Result<()> {
+    let Some(root) = Version::BIRD_11.root()? else { return Ok(()) };
+    let libc = run("getconf", &["GNU_LIBC_VERSION"])?;
+    let number: Vec<u32> = libc.trim().rsplit([' ', '.']).take(2).filter_map(|n| n.parse().ok()).collect();
+    // Debian 11 has 2.31; what is built against 2.34 or later needs symbols of that version.
+    if number.first().is_none_or(|minor| *minor < 34) {
+        eprintln!("NOT TESTED: {} is not newer than that of {}", libc.trim(), root.path.display());
+        return Ok(());
+    }
+    let lab = Lab::new("roots-shim")?;
+    let folder = lab.folder("virtd")?;
+    let (config, bird) = (folder.join("virtd.toml"), folder.join("bird.conf"));
+    fs::write(&bird, "")?;
+    let check = |more: &str| {
+        let text = format!(
+            "[router]\naccept_any = true\nshim_socket = {:?}\n[[instance]]\nname = \"bird\"\nkind = \"bird\"\nconfig = {bird:?}\nroot = {:?}\n{more}",
+            folder.join("hv.sock"),
+            root.path
+        );
+        fs::write(&config, text)?;
+        run(built("virtd")?, &["--config", &config.display().to_string(), "--check"])
+    };
+    let error = check("").err().context("the usual shim should be refused")?;
+    let text = format!("{error:#}");
+    ensure!(text.contains("libhvlibc.so") && text.contains("by `shim_library`"), "{text}");
+    check(&format!("shim_library = {:?}\n", versions::shim()?))?;
+    lab.passed();
     Ok(())
 }
 
