@@ -46,7 +46,10 @@ pub const SECTIONS: &[(&str, &[&str])] = &[
     ),
     ("recorder", &["folder", "minutes", "memory_mib", "disk_mib"]),
     ("fib", &["protocol", "metric", "on_exit", "sweep_s", "reconcile_s"]),
-    ("instance", &["name", "role", "kind", "config", "command", "env", "user", "limit", "fib_scope"]),
+    (
+        "instance",
+        &["name", "role", "kind", "config", "root", "shim_library", "command", "env", "user", "limit", "fib_scope"],
+    ),
     ("peer", &["address", "asn", "description", "allow_own_as"]),
 ];
 

@@ -154,6 +154,8 @@ impl Core {
                     "dissents_total": instance.dissents_total,
                     "last_fault": instance.last_fault,
                     "control": self.control_words(i),
+                    "root": env.config.instances.get(i).and_then(|c| c.root.as_deref()),
+                    "folder": env.config.instances.get(i).and_then(|c| c.kind.map(|_| kinds::folder(&env.config, &c.name))),
                 })
             })
             .collect()

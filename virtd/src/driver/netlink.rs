@@ -74,8 +74,8 @@ impl<B: Broker> Driver<B> {
             return Err(libc::ENOBUFS);
         }
         let flags = SockFlag::SOCK_NONBLOCK | SockFlag::SOCK_CLOEXEC;
-        let real = socket(AddressFamily::Netlink, SockType::Raw, flags, SockProtocol::NetlinkRoute)
-            .map_err(|e| e as i32)?;
+        let real =
+            socket(AddressFamily::Netlink, SockType::Raw, flags, SockProtocol::NetlinkRoute).map_err(|e| e as i32)?;
         sys::widen_to(&end, PAIR_BUFFER);
         sys::widen_to(&real, REAL_BUFFER);
         let id = NetlinkId(self.fresh_id());
@@ -124,14 +124,7 @@ impl<B: Broker> Driver<B> {
         }
     }
 
-    pub(super) fn netlink_bind(
-        &mut self,
-        to: &OwnedFd,
-        instance: InstanceId,
-        cookie: u64,
-        port_id: u32,
-        groups: u32,
-    ) {
+    pub(super) fn netlink_bind(&mut self, to: &OwnedFd, instance: InstanceId, cookie: u64, port_id: u32, groups: u32) {
         let bound = self.netlink_of(instance, cookie).and_then(|id| {
             let e = self.netlinks.get_mut(&id).ok_or(libc::ENOENT)?;
             bind(e.real.as_raw_fd(), &NetlinkAddr::new(port_id, groups)).map_err(|e| e as i32)?;
@@ -290,8 +283,7 @@ impl<B: Broker> Driver<B> {
             {
                 let mut answers = Vec::new();
                 let port_id = e.port_id;
-                let input =
-                    Input::NetlinkDump { socket: id, port_id, request: &request, done, answers: &mut answers };
+                let input = Input::NetlinkDump { socket: id, port_id, request: &request, done, answers: &mut answers };
                 self.broker.handle(self.now, input, &mut self.out);
                 if let Some(e) = self.netlinks.get_mut(&id) {
                     e.flush_answers(&mut answers);
@@ -339,8 +331,7 @@ impl<B: Broker> Driver<B> {
         }
         if e.out.is_empty() == e.wants_write {
             e.wants_write = !e.out.is_empty();
-            let interest =
-                if e.wants_write { Interest::READABLE | Interest::WRITABLE } else { Interest::READABLE };
+            let interest = if e.wants_write { Interest::READABLE | Interest::WRITABLE } else { Interest::READABLE };
             let fd = e.end.as_raw_fd();
             let _ = self.poll.registry().reregister(&mut SourceFd(&fd), e.token, interest);
         }
