@@ -7,6 +7,7 @@
 //! | `session` | one peer: its TCP connections, the legs, the votes |
 //! | `open` | OPEN negotiation |
 //! | `table` | candidates and published routes of one session |
+//! | [`fib`] | virtual kernels, and the votes on what goes to the real one |
 //! | `controller` | who may vote; verdicts on instances, restarts, standbys |
 //! | `flight` | the last messages of every leg, for a verdict's record |
 //! | `poison` | the UPDATE that kills an instance: suspects, trials, what is withheld |
@@ -20,6 +21,7 @@ pub mod io;
 
 mod controller;
 mod env;
+pub mod fib;
 mod flight;
 mod native;
 mod open;
@@ -32,6 +34,7 @@ use crate::config::{Config, OpenMode};
 use crate::event::{Event, Severity};
 use controller::Controller;
 use env::{Env, Listener};
+use fib::Fib;
 use hashbrown::HashMap;
 use io::{ConnId, Input, LegId, Micros, Output};
 use native::Native;
@@ -57,6 +60,7 @@ pub struct Core {
     legs: HashMap<LegId, usize>,
     next_tick: Micros,
     told_strangers: HashMap<SocketAddr, ()>,
+    fib: Option<Fib>,
 }
 
 /// A peer's address as a key: the port does not matter.
@@ -80,6 +84,7 @@ impl Core {
             legs: HashMap::new(),
             next_tick: now + session::TICK_US,
             told_strangers: HashMap::new(),
+            fib: Fib::new(config),
         }
     }
 
@@ -96,6 +101,15 @@ impl Core {
             }
             Input::Process { instance, news } => {
                 self.controller.process(usize::from(instance.0), news, &mut self.env, out);
+            }
+            Input::NetlinkOpened { .. }
+            | Input::NetlinkClosed { .. }
+            | Input::NetlinkRequest { .. }
+            | Input::NetlinkDump { .. }
+            | Input::Kernel(_) => {
+                if let Some(fib) = &mut self.fib {
+                    fib.handle(input, &mut self.env, out);
+                }
             }
             Input::Tick if self.native.is_some() => self.controller.tick(&mut self.env, &mut self.sessions, out),
             input if self.native.is_some() => {
@@ -300,6 +314,15 @@ impl Core {
     /// Called once after every batch of inputs: verdicts whose time has come, then what changed is told to the peers.
     pub fn flush(&mut self, now: Micros, out: &mut Vec<Output>) {
         self.env.now = self.env.now.max(now);
+        let walk = std::mem::take(&mut self.env.walk);
+        // Before the peers are told: what they send must find its way.
+        if let Some(fib) = &mut self.fib {
+            if walk {
+                fib.start_walk();
+            }
+            fib.look(&mut self.env, out);
+            fib.flush(&mut self.env, out);
+        }
         if self.native.is_some() {
             return;
         }
@@ -316,7 +339,7 @@ impl Core {
                 _ => break,
             }
         }
-        if std::mem::take(&mut self.env.walk) {
+        if walk {
             self.sessions.iter_mut().for_each(Session::start_walk);
         }
         for s in &mut self.sessions {
@@ -335,6 +358,12 @@ impl Core {
 
     /// When [`Input::Tick`] and a flush are wanted, whatever else happens.
     pub fn deadline(&self) -> Option<Micros> {
+        let fib = self.fib.as_ref().and_then(|fib| fib.deadline(self.env.now));
+        let rest = self.session_deadline();
+        fib.into_iter().chain(rest).min()
+    }
+
+    fn session_deadline(&self) -> Option<Micros> {
         if self.sessions.is_empty() {
             return self.controller.deadline();
         }

@@ -23,15 +23,34 @@ impl Core {
                 Ok(prefix) => self.routes(&prefix),
                 Err(e) => json!({ "error": e }),
             },
+            Some("fib") => self.fib_answer(request),
             Some("instance" | "session" | "change") => {
                 let answer = self.controller.command(request, &mut self.env, &mut self.sessions, out);
                 self.learn_ids(from, out);
                 answer
             }
             Some(other) => {
-                json!({ "error": format!("unknown command {other:?}: expected status, sessions, instances, routes, events, instance, session or change") })
+                json!({ "error": format!("unknown command {other:?}: expected status, sessions, instances, routes, fib, events, instance, session or change") })
             }
             None => json!({ "error": "the request has no \"command\"" }),
+        }
+    }
+
+    /// The whole, the entries of one prefix (`"prefix"`), or those on which not everybody agrees (`"diff": true`).
+    fn fib_answer(&self, request: &Value) -> Value {
+        let Some(fib) = &self.fib else {
+            return json!({ "error": "no FIB is voted on: add a [fib] section to the configuration" });
+        };
+        if request.get("diff").and_then(Value::as_bool) == Some(true) {
+            return fib.entries(&self.env, |_| true, true);
+        }
+        match request.get("prefix").and_then(Value::as_str) {
+            None => fib.status(&self.env),
+            Some("all") => fib.entries(&self.env, |_| true, false),
+            Some(text) => match text.parse::<Prefix>() {
+                Ok(prefix) => fib.entries(&self.env, |key| key.prefix == prefix, false),
+                Err(e) => json!({ "error": e }),
+            },
         }
     }
 

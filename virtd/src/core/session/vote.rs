@@ -258,20 +258,8 @@ impl Session {
         let was_lost = e.flags & flag::NO_QUORUM != 0;
         e.flags = if lost { e.flags | flag::NO_QUORUM } else { e.flags & !flag::NO_QUORUM };
         let (prefix, winner) = (e.prefix, e.winner);
-        let now = env.now_ms();
-        for i in dissent.minus(was).iter() {
-            if let Some(s) = env.instances.get_mut(usize::from(i)) {
-                s.account.begin(now);
-                s.dissents_total += 1;
-                s.last_fault = Some(format!("not with the majority on {prefix} towards {}", self.peer.ip()));
-            }
-            env.counters.dissents += 1;
-        }
-        for i in was.minus(dissent).iter() {
-            if let Some(s) = env.instances.get_mut(usize::from(i)) {
-                s.account.end();
-            }
-        }
+        let peer = self.peer.ip();
+        env.mark(was, dissent, || format!("not with the majority on {prefix} towards {peer}"));
         match (was_lost, lost) {
             (false, true) => env.without_quorum += 1,
             (true, false) => env.without_quorum = env.without_quorum.saturating_sub(1),
