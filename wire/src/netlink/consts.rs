@@ -23,37 +23,37 @@ pub const NLMSG_MIN_TYPE: u16 = libc::NLMSG_MIN_TYPE as u16;
 
 // Message types (rtnetlink.h).
 /// A link is added, changed or shown.
-pub const RTM_NEWLINK: u16 = libc::RTM_NEWLINK as u16;
+pub const RTM_NEWLINK: u16 = libc::RTM_NEWLINK;
 /// A link is removed.
-pub const RTM_DELLINK: u16 = libc::RTM_DELLINK as u16;
+pub const RTM_DELLINK: u16 = libc::RTM_DELLINK;
 /// Asks for one link or a dump of them.
-pub const RTM_GETLINK: u16 = libc::RTM_GETLINK as u16;
+pub const RTM_GETLINK: u16 = libc::RTM_GETLINK;
 /// Changes a link.
-pub const RTM_SETLINK: u16 = libc::RTM_SETLINK as u16;
+pub const RTM_SETLINK: u16 = libc::RTM_SETLINK;
 /// An address is added, changed or shown.
-pub const RTM_NEWADDR: u16 = libc::RTM_NEWADDR as u16;
+pub const RTM_NEWADDR: u16 = libc::RTM_NEWADDR;
 /// An address is removed.
-pub const RTM_DELADDR: u16 = libc::RTM_DELADDR as u16;
+pub const RTM_DELADDR: u16 = libc::RTM_DELADDR;
 /// Asks for one address or a dump of them.
-pub const RTM_GETADDR: u16 = libc::RTM_GETADDR as u16;
+pub const RTM_GETADDR: u16 = libc::RTM_GETADDR;
 /// A route is added, changed or shown.
-pub const RTM_NEWROUTE: u16 = libc::RTM_NEWROUTE as u16;
+pub const RTM_NEWROUTE: u16 = libc::RTM_NEWROUTE;
 /// A route is removed.
-pub const RTM_DELROUTE: u16 = libc::RTM_DELROUTE as u16;
+pub const RTM_DELROUTE: u16 = libc::RTM_DELROUTE;
 /// Asks for one route or a dump of them.
-pub const RTM_GETROUTE: u16 = libc::RTM_GETROUTE as u16;
+pub const RTM_GETROUTE: u16 = libc::RTM_GETROUTE;
 /// A neighbour is added, changed or shown.
-pub const RTM_NEWNEIGH: u16 = libc::RTM_NEWNEIGH as u16;
+pub const RTM_NEWNEIGH: u16 = libc::RTM_NEWNEIGH;
 /// A neighbour is removed.
-pub const RTM_DELNEIGH: u16 = libc::RTM_DELNEIGH as u16;
+pub const RTM_DELNEIGH: u16 = libc::RTM_DELNEIGH;
 /// Asks for one neighbour or a dump of them.
-pub const RTM_GETNEIGH: u16 = libc::RTM_GETNEIGH as u16;
+pub const RTM_GETNEIGH: u16 = libc::RTM_GETNEIGH;
 /// A policy rule is added, changed or shown.
-pub const RTM_NEWRULE: u16 = libc::RTM_NEWRULE as u16;
+pub const RTM_NEWRULE: u16 = libc::RTM_NEWRULE;
 /// A policy rule is removed.
-pub const RTM_DELRULE: u16 = libc::RTM_DELRULE as u16;
+pub const RTM_DELRULE: u16 = libc::RTM_DELRULE;
 /// Asks for one policy rule or a dump of them.
-pub const RTM_GETRULE: u16 = libc::RTM_GETRULE as u16;
+pub const RTM_GETRULE: u16 = libc::RTM_GETRULE;
 /// A nexthop object is added, changed or shown.
 pub const RTM_NEWNEXTHOP: u16 = 104;
 /// A nexthop object is removed.
@@ -99,15 +99,15 @@ pub const NLM_F_ACK_TLVS: u16 = libc::NLM_F_ACK_TLVS as u16;
 
 // Socket options at level SOL_NETLINK.
 /// Join a group.
-pub const NETLINK_ADD_MEMBERSHIP: i32 = libc::NETLINK_ADD_MEMBERSHIP as i32;
+pub const NETLINK_ADD_MEMBERSHIP: i32 = libc::NETLINK_ADD_MEMBERSHIP;
 /// Leave a group.
-pub const NETLINK_DROP_MEMBERSHIP: i32 = libc::NETLINK_DROP_MEMBERSHIP as i32;
+pub const NETLINK_DROP_MEMBERSHIP: i32 = libc::NETLINK_DROP_MEMBERSHIP;
 /// Errors do not echo the request's payload.
-pub const NETLINK_CAP_ACK: i32 = libc::NETLINK_CAP_ACK as i32;
+pub const NETLINK_CAP_ACK: i32 = libc::NETLINK_CAP_ACK;
 /// Errors carry extended acknowledgement attributes.
-pub const NETLINK_EXT_ACK: i32 = libc::NETLINK_EXT_ACK as i32;
+pub const NETLINK_EXT_ACK: i32 = libc::NETLINK_EXT_ACK;
 /// Dump requests are checked and filtered strictly.
-pub const NETLINK_GET_STRICT_CHK: i32 = libc::NETLINK_GET_STRICT_CHK as i32;
+pub const NETLINK_GET_STRICT_CHK: i32 = libc::NETLINK_GET_STRICT_CHK;
 
 // Attribute type bits, and extended acknowledgement attributes (netlink.h).
 /// The payload is attributes.
@@ -123,37 +123,37 @@ pub const NLMSGERR_ATTR_OFFS: u16 = 2;
 
 // Route types (rtnetlink.h).
 /// Not said.
-pub const RTN_UNSPEC: u8 = libc::RTN_UNSPEC as u8;
+pub const RTN_UNSPEC: u8 = libc::RTN_UNSPEC;
 /// Forwarded to next hops.
-pub const RTN_UNICAST: u8 = libc::RTN_UNICAST as u8;
+pub const RTN_UNICAST: u8 = libc::RTN_UNICAST;
 /// Delivered here.
-pub const RTN_LOCAL: u8 = libc::RTN_LOCAL as u8;
+pub const RTN_LOCAL: u8 = libc::RTN_LOCAL;
 /// Delivered here, sent as broadcast.
-pub const RTN_BROADCAST: u8 = libc::RTN_BROADCAST as u8;
+pub const RTN_BROADCAST: u8 = libc::RTN_BROADCAST;
 /// Delivered here, sent as unicast.
-pub const RTN_ANYCAST: u8 = libc::RTN_ANYCAST as u8;
+pub const RTN_ANYCAST: u8 = libc::RTN_ANYCAST;
 /// Multicast.
-pub const RTN_MULTICAST: u8 = libc::RTN_MULTICAST as u8;
+pub const RTN_MULTICAST: u8 = libc::RTN_MULTICAST;
 /// Dropped in silence.
-pub const RTN_BLACKHOLE: u8 = libc::RTN_BLACKHOLE as u8;
+pub const RTN_BLACKHOLE: u8 = libc::RTN_BLACKHOLE;
 /// Dropped, host unreachable.
-pub const RTN_UNREACHABLE: u8 = libc::RTN_UNREACHABLE as u8;
+pub const RTN_UNREACHABLE: u8 = libc::RTN_UNREACHABLE;
 /// Dropped, administratively prohibited.
-pub const RTN_PROHIBIT: u8 = libc::RTN_PROHIBIT as u8;
+pub const RTN_PROHIBIT: u8 = libc::RTN_PROHIBIT;
 /// Look up in the next table.
-pub const RTN_THROW: u8 = libc::RTN_THROW as u8;
+pub const RTN_THROW: u8 = libc::RTN_THROW;
 
 // Route protocols: who installed it.
 /// Not said.
-pub const RTPROT_UNSPEC: u8 = libc::RTPROT_UNSPEC as u8;
+pub const RTPROT_UNSPEC: u8 = libc::RTPROT_UNSPEC;
 /// ICMP redirect.
-pub const RTPROT_REDIRECT: u8 = libc::RTPROT_REDIRECT as u8;
+pub const RTPROT_REDIRECT: u8 = libc::RTPROT_REDIRECT;
 /// The kernel itself.
-pub const RTPROT_KERNEL: u8 = libc::RTPROT_KERNEL as u8;
+pub const RTPROT_KERNEL: u8 = libc::RTPROT_KERNEL;
 /// `ip route` without proto.
-pub const RTPROT_BOOT: u8 = libc::RTPROT_BOOT as u8;
+pub const RTPROT_BOOT: u8 = libc::RTPROT_BOOT;
 /// An administrator.
-pub const RTPROT_STATIC: u8 = libc::RTPROT_STATIC as u8;
+pub const RTPROT_STATIC: u8 = libc::RTPROT_STATIC;
 /// Router advertisements.
 pub const RTPROT_RA: u8 = 9;
 /// zebra.
@@ -173,13 +173,13 @@ pub const RTPROT_RIP: u8 = 189;
 
 // Route scopes.
 /// Anywhere: behind a gateway.
-pub const RT_SCOPE_UNIVERSE: u8 = libc::RT_SCOPE_UNIVERSE as u8;
+pub const RT_SCOPE_UNIVERSE: u8 = libc::RT_SCOPE_UNIVERSE;
 /// On a link.
-pub const RT_SCOPE_LINK: u8 = libc::RT_SCOPE_LINK as u8;
+pub const RT_SCOPE_LINK: u8 = libc::RT_SCOPE_LINK;
 /// On this host.
-pub const RT_SCOPE_HOST: u8 = libc::RT_SCOPE_HOST as u8;
+pub const RT_SCOPE_HOST: u8 = libc::RT_SCOPE_HOST;
 /// In a delete: any scope.
-pub const RT_SCOPE_NOWHERE: u8 = libc::RT_SCOPE_NOWHERE as u8;
+pub const RT_SCOPE_NOWHERE: u8 = libc::RT_SCOPE_NOWHERE;
 
 // Routing tables.
 /// Not said; main in a new route.
@@ -195,55 +195,55 @@ pub const RT_TABLE_LOCAL: u32 = libc::RT_TABLE_LOCAL as u32;
 
 // Route flags (rtm_flags), beside the RTNH_F_* of a single next hop.
 /// A cached copy of a route.
-pub const RTM_F_CLONED: u32 = libc::RTM_F_CLONED as u32;
+pub const RTM_F_CLONED: u32 = libc::RTM_F_CLONED;
 /// get: say which table matched.
-pub const RTM_F_LOOKUP_TABLE: u32 = libc::RTM_F_LOOKUP_TABLE as u32;
+pub const RTM_F_LOOKUP_TABLE: u32 = libc::RTM_F_LOOKUP_TABLE;
 /// get: say the route that matched.
-pub const RTM_F_FIB_MATCH: u32 = libc::RTM_F_FIB_MATCH as u32;
+pub const RTM_F_FIB_MATCH: u32 = libc::RTM_F_FIB_MATCH;
 
 // Route attributes (rtnetlink.h).
 /// Destination address.
-pub const RTA_DST: u16 = libc::RTA_DST as u16;
+pub const RTA_DST: u16 = libc::RTA_DST;
 /// Source prefix (IPv6 source-specific routes).
-pub const RTA_SRC: u16 = libc::RTA_SRC as u16;
+pub const RTA_SRC: u16 = libc::RTA_SRC;
 /// Input interface.
-pub const RTA_IIF: u16 = libc::RTA_IIF as u16;
+pub const RTA_IIF: u16 = libc::RTA_IIF;
 /// Output interface.
-pub const RTA_OIF: u16 = libc::RTA_OIF as u16;
+pub const RTA_OIF: u16 = libc::RTA_OIF;
 /// Gateway of the route's own family.
-pub const RTA_GATEWAY: u16 = libc::RTA_GATEWAY as u16;
+pub const RTA_GATEWAY: u16 = libc::RTA_GATEWAY;
 /// Metric; the lowest wins.
-pub const RTA_PRIORITY: u16 = libc::RTA_PRIORITY as u16;
+pub const RTA_PRIORITY: u16 = libc::RTA_PRIORITY;
 /// Source address for packets of this host.
-pub const RTA_PREFSRC: u16 = libc::RTA_PREFSRC as u16;
+pub const RTA_PREFSRC: u16 = libc::RTA_PREFSRC;
 /// Nested RTAX_*.
-pub const RTA_METRICS: u16 = libc::RTA_METRICS as u16;
+pub const RTA_METRICS: u16 = libc::RTA_METRICS;
 /// A list of struct rtnexthop.
-pub const RTA_MULTIPATH: u16 = libc::RTA_MULTIPATH as u16;
+pub const RTA_MULTIPATH: u16 = libc::RTA_MULTIPATH;
 /// Realm.
-pub const RTA_FLOW: u16 = libc::RTA_FLOW as u16;
+pub const RTA_FLOW: u16 = libc::RTA_FLOW;
 /// Counters and ages.
-pub const RTA_CACHEINFO: u16 = libc::RTA_CACHEINFO as u16;
+pub const RTA_CACHEINFO: u16 = libc::RTA_CACHEINFO;
 /// The table, 32 bits.
-pub const RTA_TABLE: u16 = libc::RTA_TABLE as u16;
+pub const RTA_TABLE: u16 = libc::RTA_TABLE;
 /// Mark to look up with.
-pub const RTA_MARK: u16 = libc::RTA_MARK as u16;
+pub const RTA_MARK: u16 = libc::RTA_MARK;
 /// Gateway of another family: u16 family, address.
-pub const RTA_VIA: u16 = libc::RTA_VIA as u16;
+pub const RTA_VIA: u16 = libc::RTA_VIA;
 /// MPLS labels.
-pub const RTA_NEWDST: u16 = libc::RTA_NEWDST as u16;
+pub const RTA_NEWDST: u16 = libc::RTA_NEWDST;
 /// Router preference (RFC 4191).
-pub const RTA_PREF: u16 = libc::RTA_PREF as u16;
+pub const RTA_PREF: u16 = libc::RTA_PREF;
 /// Kind of lightweight tunnel.
-pub const RTA_ENCAP_TYPE: u16 = libc::RTA_ENCAP_TYPE as u16;
+pub const RTA_ENCAP_TYPE: u16 = libc::RTA_ENCAP_TYPE;
 /// Lightweight tunnel, nested by kind.
-pub const RTA_ENCAP: u16 = libc::RTA_ENCAP as u16;
+pub const RTA_ENCAP: u16 = libc::RTA_ENCAP;
 /// Seconds until the kernel removes the route (IPv6).
-pub const RTA_EXPIRES: u16 = libc::RTA_EXPIRES as u16;
+pub const RTA_EXPIRES: u16 = libc::RTA_EXPIRES;
 /// User id to look up with.
-pub const RTA_UID: u16 = libc::RTA_UID as u16;
+pub const RTA_UID: u16 = libc::RTA_UID;
 /// MPLS.
-pub const RTA_TTL_PROPAGATE: u16 = libc::RTA_TTL_PROPAGATE as u16;
+pub const RTA_TTL_PROPAGATE: u16 = libc::RTA_TTL_PROPAGATE;
 /// Id of a nexthop object.
 pub const RTA_NH_ID: u16 = 30;
 
@@ -331,21 +331,21 @@ pub const NHA_OP_FLAGS: u16 = 14;
 
 // Link attributes (if_link.h).
 /// Hardware address.
-pub const IFLA_ADDRESS: u16 = libc::IFLA_ADDRESS as u16;
+pub const IFLA_ADDRESS: u16 = libc::IFLA_ADDRESS;
 /// Name.
-pub const IFLA_IFNAME: u16 = libc::IFLA_IFNAME as u16;
+pub const IFLA_IFNAME: u16 = libc::IFLA_IFNAME;
 /// MTU.
-pub const IFLA_MTU: u16 = libc::IFLA_MTU as u16;
+pub const IFLA_MTU: u16 = libc::IFLA_MTU;
 /// The interface below.
-pub const IFLA_LINK: u16 = libc::IFLA_LINK as u16;
+pub const IFLA_LINK: u16 = libc::IFLA_LINK;
 /// Bridge, bond or VRF above.
-pub const IFLA_MASTER: u16 = libc::IFLA_MASTER as u16;
+pub const IFLA_MASTER: u16 = libc::IFLA_MASTER;
 /// RFC 2863 state.
-pub const IFLA_OPERSTATE: u16 = libc::IFLA_OPERSTATE as u16;
+pub const IFLA_OPERSTATE: u16 = libc::IFLA_OPERSTATE;
 /// Nested IFLA_INFO_*.
-pub const IFLA_LINKINFO: u16 = libc::IFLA_LINKINFO as u16;
+pub const IFLA_LINKINFO: u16 = libc::IFLA_LINKINFO;
 /// veth, dummy, vrf …
-pub const IFLA_INFO_KIND: u16 = libc::IFLA_INFO_KIND as u16;
+pub const IFLA_INFO_KIND: u16 = libc::IFLA_INFO_KIND;
 
 // Link flags (if.h).
 /// Administratively up.
@@ -359,53 +359,53 @@ pub const IFF_LOWER_UP: u32 = libc::IFF_LOWER_UP as u32;
 
 // Address attributes (if_addr.h).
 /// The address; the other end's on a point-to-point link.
-pub const IFA_ADDRESS: u16 = libc::IFA_ADDRESS as u16;
+pub const IFA_ADDRESS: u16 = libc::IFA_ADDRESS;
 /// Our own address.
-pub const IFA_LOCAL: u16 = libc::IFA_LOCAL as u16;
+pub const IFA_LOCAL: u16 = libc::IFA_LOCAL;
 /// A name.
-pub const IFA_LABEL: u16 = libc::IFA_LABEL as u16;
+pub const IFA_LABEL: u16 = libc::IFA_LABEL;
 /// Broadcast address.
-pub const IFA_BROADCAST: u16 = libc::IFA_BROADCAST as u16;
+pub const IFA_BROADCAST: u16 = libc::IFA_BROADCAST;
 /// Lifetimes.
-pub const IFA_CACHEINFO: u16 = libc::IFA_CACHEINFO as u16;
+pub const IFA_CACHEINFO: u16 = libc::IFA_CACHEINFO;
 /// Flags, 32 bits.
-pub const IFA_FLAGS: u16 = libc::IFA_FLAGS as u16;
+pub const IFA_FLAGS: u16 = libc::IFA_FLAGS;
 
 // Address flags (IFA_FLAGS).
 /// Secondary, or a temporary IPv6 address.
-pub const IFA_F_SECONDARY: u32 = libc::IFA_F_SECONDARY as u32;
+pub const IFA_F_SECONDARY: u32 = libc::IFA_F_SECONDARY;
 /// A duplicate.
-pub const IFA_F_DADFAILED: u32 = libc::IFA_F_DADFAILED as u32;
+pub const IFA_F_DADFAILED: u32 = libc::IFA_F_DADFAILED;
 /// Deprecated.
-pub const IFA_F_DEPRECATED: u32 = libc::IFA_F_DEPRECATED as u32;
+pub const IFA_F_DEPRECATED: u32 = libc::IFA_F_DEPRECATED;
 /// Duplicate address detection is not through.
-pub const IFA_F_TENTATIVE: u32 = libc::IFA_F_TENTATIVE as u32;
+pub const IFA_F_TENTATIVE: u32 = libc::IFA_F_TENTATIVE;
 /// Not from a router advertisement.
-pub const IFA_F_PERMANENT: u32 = libc::IFA_F_PERMANENT as u32;
+pub const IFA_F_PERMANENT: u32 = libc::IFA_F_PERMANENT;
 /// No connected route comes with it.
-pub const IFA_F_NOPREFIXROUTE: u32 = libc::IFA_F_NOPREFIXROUTE as u32;
+pub const IFA_F_NOPREFIXROUTE: u32 = libc::IFA_F_NOPREFIXROUTE;
 
 // Notification groups.
 /// Links.
-pub const RTNLGRP_LINK: u32 = libc::RTNLGRP_LINK as u32;
+pub const RTNLGRP_LINK: u32 = libc::RTNLGRP_LINK;
 /// Neighbours.
-pub const RTNLGRP_NEIGH: u32 = libc::RTNLGRP_NEIGH as u32;
+pub const RTNLGRP_NEIGH: u32 = libc::RTNLGRP_NEIGH;
 /// IPv4 addresses.
-pub const RTNLGRP_IPV4_IFADDR: u32 = libc::RTNLGRP_IPV4_IFADDR as u32;
+pub const RTNLGRP_IPV4_IFADDR: u32 = libc::RTNLGRP_IPV4_IFADDR;
 /// IPv4 multicast routes.
-pub const RTNLGRP_IPV4_MROUTE: u32 = libc::RTNLGRP_IPV4_MROUTE as u32;
+pub const RTNLGRP_IPV4_MROUTE: u32 = libc::RTNLGRP_IPV4_MROUTE;
 /// IPv4 routes.
-pub const RTNLGRP_IPV4_ROUTE: u32 = libc::RTNLGRP_IPV4_ROUTE as u32;
+pub const RTNLGRP_IPV4_ROUTE: u32 = libc::RTNLGRP_IPV4_ROUTE;
 /// IPv4 rules.
-pub const RTNLGRP_IPV4_RULE: u32 = libc::RTNLGRP_IPV4_RULE as u32;
+pub const RTNLGRP_IPV4_RULE: u32 = libc::RTNLGRP_IPV4_RULE;
 /// IPv6 addresses.
-pub const RTNLGRP_IPV6_IFADDR: u32 = libc::RTNLGRP_IPV6_IFADDR as u32;
+pub const RTNLGRP_IPV6_IFADDR: u32 = libc::RTNLGRP_IPV6_IFADDR;
 /// IPv6 routes.
-pub const RTNLGRP_IPV6_ROUTE: u32 = libc::RTNLGRP_IPV6_ROUTE as u32;
+pub const RTNLGRP_IPV6_ROUTE: u32 = libc::RTNLGRP_IPV6_ROUTE;
 /// IPv6 rules.
-pub const RTNLGRP_IPV6_RULE: u32 = libc::RTNLGRP_IPV6_RULE as u32;
+pub const RTNLGRP_IPV6_RULE: u32 = libc::RTNLGRP_IPV6_RULE;
 /// Nexthop objects.
-pub const RTNLGRP_NEXTHOP: u32 = libc::RTNLGRP_NEXTHOP as u32;
+pub const RTNLGRP_NEXTHOP: u32 = libc::RTNLGRP_NEXTHOP;
 
 /// The bit of a group in `sockaddr_nl.nl_groups`; 0 for a group above 32, which only NETLINK_ADD_MEMBERSHIP can join.
 pub const fn group_bit(group: u32) -> u32 {

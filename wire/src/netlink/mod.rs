@@ -1,7 +1,7 @@
 //! rtnetlink on the wire: what daemons send to the kernel and what the kernel answers, as bytes and as types.
 //!
 //! Reading order: [`message`] (messages of a buffer, acknowledgements, the [`Writer`]), [`attr`] (attributes), [`route`],
-//! [`nexthop`], [`link`], [`addr`] (the messages).
+//! [`nexthop`], [`link`], [`addr`] (the messages), `fib` (what a route *means*: the candidate that instances vote on).
 //! Rules and neighbours need no types: they pass as the [`Frame`]s they came in.
 //!
 //! Everything here reads bytes of instances, which are not trusted: every length is checked and the errors are typed.
@@ -10,6 +10,8 @@
 pub mod addr;
 pub mod attr;
 pub mod consts;
+#[cfg(feature = "bgp")]
+pub mod fib;
 pub mod link;
 pub mod message;
 pub mod nexthop;
@@ -17,6 +19,8 @@ pub mod route;
 
 pub use addr::AddrMessage;
 pub use attr::{Attr, Attrs, Encap, RawAttr};
+#[cfg(feature = "bgp")]
+pub use fib::{FibError, FibHop, FibKey, FibRoute};
 pub use link::LinkMessage;
 pub use message::{Frame, Frames, Header, Writer};
 pub use nexthop::NexthopMessage;
@@ -24,6 +28,8 @@ pub use route::RouteMessage;
 
 #[cfg(test)]
 mod captures;
+#[cfg(all(test, feature = "bgp"))]
+mod properties;
 
 /// What is wrong with a message.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]

@@ -106,7 +106,7 @@ impl NexthopMessage {
         self.id.inspect(|&id| w.attr_u32(NHA_ID, id));
         self.group_type.inspect(|&kind| w.attr_u16(NHA_GROUP_TYPE, kind));
         if !self.group.is_empty() {
-            let entries: Vec<u8> = self.group.iter().flat_map(GroupEntry::to_bytes).collect();
+            let entries: Vec<u8> = self.group.iter().flat_map(|entry| entry.to_bytes()).collect();
             w.attr(NHA_GROUP, &entries);
         }
         if self.blackhole {
@@ -157,7 +157,7 @@ impl GroupEntry {
         Ok(GroupEntry { id: u32::from_ne_bytes([i0, i1, i2, i3]), weight })
     }
 
-    fn to_bytes(&self) -> [u8; GROUP_ENTRY_LEN] {
+    fn to_bytes(self) -> [u8; GROUP_ENTRY_LEN] {
         let [i0, i1, i2, i3] = self.id.to_ne_bytes();
         let [low, high] = self.weight.saturating_sub(1).to_le_bytes();
         [i0, i1, i2, i3, low, high, 0, 0]
