@@ -6,6 +6,7 @@ use serde_json::json;
 use sim::{Sim, config, peer_addr, prefix, update};
 use std::net::IpAddr;
 use virtd::config::{Inbound, Strategy};
+use virtd::core::io::{Input, InstanceId, ProcessNews};
 
 const SECOND: u64 = 1_000_000;
 const BAD: &str = "203.0.113.0/24";
@@ -113,6 +114,81 @@ fn what_the_peer_withdraws_is_withheld_no_more() {
     sim.withdraw(1, &[BAD]);
     sim.run(SECOND);
     assert_eq!(withheld(&mut sim, 1), 0);
+}
+
+/// Peer 1 goes, and comes back with an empty table.
+fn reset_peer(sim: &mut Sim) {
+    let conn = sim.peers[&1].conn.expect("connected");
+    sim.input(Input::PeerClosed { conn, errno: 0 });
+    sim.run(SECOND);
+    sim.connect_peer(1);
+    sim.run(2 * SECOND);
+}
+
+#[test]
+fn what_was_found_is_not_given_again_after_a_withdraw_or_a_reset() {
+    let mut sim = running();
+    sim.instances[1].fault.dies_of.insert(prefix(BAD));
+    sim.announce(1, &[BAD], &[64501]);
+    nurse(&mut sim, 1, 30);
+    assert_eq!((sim.events_of("poison").len(), sim.events_of("poison-again").len()), (1, 0));
+    let deaths = sim.deaths.len();
+    sim.withdraw(1, &[BAD]);
+    nurse(&mut sim, 1, 10);
+    assert_eq!(withheld(&mut sim, 1), 0);
+    // In one UPDATE with others, which it is given all the same.
+    sim.announce(1, &["203.0.112.0/24", BAD], &[64501]);
+    nurse(&mut sim, 1, 10);
+    assert_eq!((sim.deaths.len(), withheld(&mut sim, 1)), (deaths, 1));
+    assert!(sim.instances[1].heard.iter().any(|(_, told, _)| told.contains(&prefix("203.0.112.0/24"))));
+    let again = sim.events_of("poison-again");
+    assert_eq!(again.len(), 1);
+    assert_eq!((again[0].instance.as_deref(), again[0].prefix), (Some("i1"), Some(prefix(BAD))));
+    reset_peer(&mut sim);
+    assert_eq!(withheld(&mut sim, 1), 0);
+    sim.announce(1, &[BAD], &[64501]);
+    nurse(&mut sim, 1, 10);
+    assert_eq!((sim.deaths.len(), withheld(&mut sim, 1)), (deaths, 1));
+    assert_eq!(sim.events_of("poison-again").len(), 2);
+    let routes = sim.query(json!({"command": "routes", "prefix": BAD}));
+    let sessions = routes["sessions"].as_array().expect("a list");
+    let to_2 = sessions.iter().find(|s| s["peer"] == "192.0.2.2").expect("a session");
+    assert_eq!(to_2["said"][1]["counted"], false, "{routes}");
+    // Another peer may say it: that is another route.
+    sim.announce(2, &[BAD], &[64501]);
+    sim.run(SECOND);
+    assert_eq!(sim.deaths.len(), deaths + 1);
+    nurse(&mut sim, 1, 60);
+    // What never was found is told as ever, and everything else stands.
+    assert!(voting(&mut sim, 1) && sim.events_of("instance-faulty").is_empty());
+    assert!(sim.table(2).contains_key(&prefix(BAD)));
+}
+
+#[test]
+fn an_operators_restart_forgets_what_was_found() {
+    let mut c = config(3, Strategy::WaitForConsensus);
+    c.instances.iter_mut().for_each(|i| i.command = vec!["/bin/daemon".to_owned()]);
+    let mut sim = Sim::new(&c);
+    for i in 0..3 {
+        sim.input(Input::Process { instance: InstanceId(i), news: ProcessNews::Started { pid: 1 } });
+    }
+    sim.connect_peer(1);
+    sim.connect_peer(2);
+    sim.run(SECOND);
+    sim.instances[1].fault.dies_of.insert(prefix(BAD));
+    sim.announce(1, &[BAD], &[64501]);
+    nurse(&mut sim, 1, 30);
+    assert_eq!((sim.events_of("poison").len(), withheld(&mut sim, 1)), (1, 1));
+    // Another version is installed, and the operator restarts it.
+    sim.instances[1].fault.dies_of.clear();
+    sim.query(json!({"command": "instance", "name": "i1", "action": "restart"}));
+    assert_eq!(withheld(&mut sim, 1), 0);
+    sim.kill_instance(1);
+    let ended = ProcessNews::Ended { unasked: false, text: "killed".into() };
+    sim.input(Input::Process { instance: InstanceId(1), news: ended });
+    nurse(&mut sim, 1, 30);
+    assert!(sim.instances[1].heard.iter().any(|(_, told, _)| told.contains(&prefix(BAD))));
+    assert!(voting(&mut sim, 1) && withheld(&mut sim, 1) == 0 && sim.no_reset());
 }
 
 #[test]

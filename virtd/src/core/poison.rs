@@ -11,12 +11,17 @@
 //!                                        └───────────────────────────────────────────────────────────────┘
 //! ```
 //! A malformed message (`inbound = "opaque"`) needs no trial: it is the poison, by its bytes, and a replay never had it.
+//!
+//! A finding outlives the route: what is announced again with the same attributes is withheld at once, until an operator restarts the instance.
+
+mod findings;
 
 use super::env::Env;
 use super::io::{Micros, Output, Record};
 use super::session::Session;
 use crate::event::{Event, Severity};
 use bytes::Bytes;
+use findings::Findings;
 use foldhash::fast::RandomState;
 use hashbrown::{HashMap, HashSet};
 use serde_json::json;
@@ -91,6 +96,8 @@ struct Patient {
     held: HashMap<Prefix, Vec<Held>>,
     /// Malformed messages that are never delivered again as they came.
     bytes: HashSet<Bytes>,
+    /// Routes that it does not survive, whether they stand now or not.
+    findings: Findings,
     /// Legs that ended and are still to be looked at: session, when, since when suspicion goes back.
     ended: Vec<(usize, Micros, Micros)>,
 }
@@ -113,8 +120,12 @@ pub struct Poison {
     /// Copied, so that a small message does not keep the large buffer alive that it was read into.
     octets: VecDeque<u8>,
     patients: Vec<Patient>,
-    /// Instances from which something is withheld: the update path asks no further where there is none.
+    /// Instances that abstain on something: the update path asks no further where there is none.
     any: Members,
+    /// Instances for which something is known that must not be given to them.
+    marked: Members,
+    /// Routes withheld because of a finding, until they have been told: instance, prefix.
+    again: Vec<(usize, Prefix)>,
     hasher: RandomState,
     limit: u32,
 }
@@ -127,6 +138,8 @@ impl Poison {
             octets: VecDeque::new(),
             patients: (0..instances).map(|_| Patient::default()).collect(),
             any: Members::default(),
+            marked: Members::default(),
+            again: Vec::new(),
             hasher: RandomState::default(),
             limit,
         }
@@ -173,6 +186,14 @@ impl Poison {
             from = to;
         }
         let step = p.died(recent, self.limit);
+        if let Some(Step::Found(found, ..)) = &step {
+            // A key without attributes had been taken back before it was looked at: there is nothing to know it again by.
+            let gone = self.hasher.hash_one(&[][..] as &[u8]);
+            for s in found.iter().filter(|s| !s.malformed) {
+                let keys = s.keys.iter().filter(|(_, hash)| *hash != gone);
+                keys.for_each(|(prefix, hash)| p.findings.insert(s.session, *prefix, *hash));
+            }
+        }
         self.note(i);
         step
     }
@@ -208,7 +229,7 @@ impl Poison {
         Some(step)
     }
 
-    /// Whether anything is withheld from anybody.
+    /// Whether nobody abstains on anything.
     pub fn is_idle(&self) -> bool {
         self.any.is_empty()
     }
@@ -221,17 +242,12 @@ impl Poison {
 
     /// Whether instance `i` is not to be told what stands about `prefix` on this session.
     pub fn withholds(&self, i: usize, session: usize, prefix: &Prefix) -> bool {
-        self.any.contains(i as u8)
-            && self
-                .patients
-                .get(i)
-                .and_then(|p| p.held.get(prefix))
-                .is_some_and(|list| list.iter().any(|h| h.session == session && h.withheld))
+        self.any.contains(i as u8) && self.patients.get(i).is_some_and(|p| p.withholds(session, prefix))
     }
 
     /// Whether instance `i` is never given this message as it came.
     pub fn refuses(&self, i: usize, bytes: &Bytes) -> bool {
-        self.any.contains(i as u8) && self.patients.get(i).is_some_and(|p| p.bytes.contains(bytes))
+        self.marked.contains(i as u8) && self.patients.get(i).is_some_and(|p| p.bytes.contains(bytes))
     }
 
     /// How many prefixes and messages are withheld from instance `i`.
@@ -239,22 +255,46 @@ impl Poison {
         self.patients.get(i).map_or(0, |p| p.held.len() + p.bytes.len())
     }
 
-    /// A peer now says something about `prefix`: what was withheld is that no more, unless it is the same again.
-    pub fn changed(&mut self, session: usize, prefix: &Prefix, attributes: &[u8]) {
-        if self.any.is_empty() {
-            return;
+    /// A peer now says something about `prefix`: what was withheld is that no more, unless it is the same again; and what was found before
+    /// is withheld, whatever came between. No attributes: it is withdrawn. True where somebody begins or ceases to abstain.
+    pub fn changed(&mut self, session: usize, prefix: &Prefix, attributes: &[u8]) -> bool {
+        let concerned = self.any.union(self.marked);
+        if concerned.is_empty() {
+            return false;
         }
         let hash = self.hasher.hash_one(attributes);
-        for i in 0..self.patients.len() {
+        let mut moved = false;
+        for i in concerned.iter().map(usize::from) {
             let Some(p) = self.patients.get_mut(i) else { continue };
+            let known = !attributes.is_empty() && p.findings.contains(session, *prefix, hash);
+            let (did_abstain, was_withheld) = (p.held.contains_key(prefix), p.withholds(session, prefix));
             if let Some(list) = p.held.get_mut(prefix) {
                 list.retain(|h| h.session != session || h.hash == hash);
                 if list.is_empty() {
                     p.held.remove(prefix);
-                    self.note(i);
                 }
             }
+            if known && !was_withheld {
+                p.mark_one(session, *prefix, hash, true);
+                self.again.push((i, *prefix));
+            }
+            moved |= did_abstain != p.held.contains_key(prefix);
+            self.note(i);
         }
+        moved
+    }
+
+    /// What was withheld since the last time because it was found before: instance, prefix.
+    pub fn take_again(&mut self) -> Vec<(usize, Prefix)> {
+        std::mem::take(&mut self.again)
+    }
+
+    /// An operator wants instance `i` to be given everything, as if nothing had ever killed it.
+    pub fn forgive(&mut self, i: usize) {
+        if let Some(p) = self.patients.get_mut(i) {
+            *p = Patient::default();
+        }
+        self.note(i);
     }
 
     /// A session ended: its routes are nobody's any more.
@@ -285,8 +325,10 @@ impl Poison {
     }
 
     fn note(&mut self, i: usize) {
-        let some = self.patients.get(i).is_some_and(|p| !p.held.is_empty() || !p.bytes.is_empty());
-        if some { self.any.insert(i as u8) } else { self.any.remove(i as u8) }
+        let Some(p) = self.patients.get(i) else { return };
+        let set = |members: &mut Members, on: bool| if on { members.insert(i as u8) } else { members.remove(i as u8) };
+        set(&mut self.any, !p.held.is_empty());
+        set(&mut self.marked, !p.bytes.is_empty() || !p.findings.is_empty());
     }
 }
 
@@ -342,14 +384,20 @@ impl Patient {
     /// The instance abstains on these; they are withheld, or told.
     fn mark(&mut self, suspects: &[Suspect], withheld: bool) {
         for s in suspects {
-            for (prefix, hash) in &s.keys {
-                let list = self.held.entry(*prefix).or_default();
-                match list.iter_mut().find(|h| h.session == s.session && h.hash == *hash) {
-                    Some(held) => held.withheld = withheld,
-                    None => list.push(Held { session: s.session, hash: *hash, withheld }),
-                }
-            }
+            s.keys.iter().for_each(|(prefix, hash)| self.mark_one(s.session, *prefix, *hash, withheld));
         }
+    }
+
+    fn mark_one(&mut self, session: usize, prefix: Prefix, hash: u64, withheld: bool) {
+        let list = self.held.entry(prefix).or_default();
+        match list.iter_mut().find(|h| h.session == session && h.hash == hash) {
+            Some(held) => held.withheld = withheld,
+            None => list.push(Held { session, hash, withheld }),
+        }
+    }
+
+    fn withholds(&self, session: usize, prefix: &Prefix) -> bool {
+        self.held.get(prefix).is_some_and(|list| list.iter().any(|h| h.session == session && h.withheld))
     }
 
     /// The instance is judged on these like on everything else.
@@ -436,3 +484,7 @@ fn record(instance: &str, found: &[Suspect], before: &[Suspect], env: &Env, sess
 fn hex(bytes: &[u8]) -> String {
     bytes.iter().map(|b| format!("{b:02x}")).collect()
 }
+
+#[cfg(test)]
+#[path = "poison_tests.rs"]
+mod tests;

@@ -239,9 +239,8 @@ impl Session {
         let index = self.index;
         for (i, s) in self.seats.iter_mut().enumerate() {
             let Some(leg) = s.leg.as_mut().filter(|l| l.state == LegState::Established) else { continue };
-            let poisonous =
-                || env.poison.refuses(i, &bytes) || keys.iter().any(|prefix| env.poison.withholds(i, index, prefix));
-            if !env.poison.is_idle() && poisonous() {
+            let withheld = || keys.iter().any(|prefix| env.poison.withholds(i, index, prefix));
+            if env.poison.refuses(i, &bytes) || (!env.poison.is_idle() && withheld()) {
                 // What stands is told key by key, and the feed leaves out what is withheld.
                 leg.level_mode().extend(keys.iter().copied());
                 by_keys.insert(i as u8);

@@ -1,0 +1,74 @@
+use super::findings::MAX_FINDINGS;
+use super::*;
+
+const SECOND: Micros = 1_000_000;
+
+fn prefix(n: usize) -> Prefix {
+    format!("10.{}.{}.0/24", n / 256 % 256, n % 256).parse().expect("a prefix")
+}
+
+fn suspect(poison: &Poison, n: usize, attributes: &[u8]) -> Suspect {
+    let keys = vec![(prefix(n), poison.hasher().hash_one(attributes))];
+    Suspect { session: 0, bytes: Bytes::from(n.to_be_bytes().to_vec()), keys, malformed: false }
+}
+
+/// Instance 0 dies so often of one UPDATE that it is found.
+fn find(poison: &mut Poison, n: usize, attributes: &[u8]) {
+    for death in 0..3u64 {
+        let at = death * SECOND;
+        poison.deliver(at, 0, [0].into_iter().collect(), &Bytes::from_static(&[1]));
+        poison.ended(0, 0, at, 0);
+        let s = suspect(poison, n, attributes);
+        let step = poison.look(0, false, move |_, _| vec![s.clone()]);
+        if matches!(step, Some(Step::Found(..))) {
+            // What is left of the search ends once it is level for a while.
+            poison.proceed(0, true, at, 0);
+            return;
+        }
+    }
+    panic!("not found");
+}
+
+#[test]
+fn a_finding_outlives_withdraws_and_sessions_and_is_known_by_its_attributes() {
+    let mut p = Poison::new(2, 6);
+    find(&mut p, 7, b"deadly");
+    assert!(p.withholds(0, 0, &prefix(7)) && !p.withholds(1, 0, &prefix(7)));
+    assert!(p.changed(0, &prefix(7), &[]), "nothing is left to abstain on");
+    assert!(p.is_idle() && p.take_again().is_empty());
+    assert!(!p.changed(0, &prefix(7), b"harmless"));
+    assert!(!p.withholds(0, 0, &prefix(7)));
+    assert!(p.changed(0, &prefix(7), b"deadly"));
+    assert!(p.withholds(0, 0, &prefix(7)));
+    assert_eq!(p.take_again(), [(0, prefix(7))]);
+    assert!(!p.changed(0, &prefix(7), b"deadly"), "the same again is no news");
+    assert!(p.take_again().is_empty());
+    p.session_gone(0);
+    assert!(p.is_idle());
+    assert!(!p.changed(1, &prefix(7), b"deadly"), "another peer's");
+    assert!(!p.changed(0, &prefix(8), b"deadly"), "another prefix");
+    assert!(p.changed(0, &prefix(7), b"deadly") && p.withholds(0, 0, &prefix(7)));
+    p.forgive(0);
+    assert!(p.is_idle() && !p.changed(0, &prefix(7), b"deadly"));
+}
+
+#[test]
+fn what_was_withdrawn_before_it_was_looked_at_makes_no_withdraw_a_poison() {
+    let mut p = Poison::new(1, 6);
+    find(&mut p, 7, &[]);
+    p.changed(0, &prefix(7), b"something");
+    assert!(p.is_idle());
+    assert!(!p.changed(0, &prefix(7), &[]) && p.is_idle());
+}
+
+#[test]
+fn the_oldest_findings_are_forgotten_first() {
+    let mut f = Findings::default();
+    for n in 0..=MAX_FINDINGS {
+        f.insert(0, prefix(n), n as u64);
+        f.insert(0, prefix(n), n as u64);
+    }
+    assert_eq!(f.len(), MAX_FINDINGS);
+    assert!(!f.contains(0, prefix(0), 0) && f.contains(0, prefix(1), 1));
+    assert!(f.contains(0, prefix(MAX_FINDINGS), MAX_FINDINGS as u64));
+}
