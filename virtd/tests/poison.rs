@@ -254,3 +254,48 @@ fn a_malformed_one_is_known_by_its_bytes_and_told_in_its_mended_form_from_then_o
     nurse(&mut sim, 1, 10);
     assert!(sim.table(2).contains_key(&prefix(BAD)) && sim.no_reset());
 }
+
+#[test]
+fn who_was_not_given_a_malformed_one_is_not_judged_on_its_prefixes() {
+    let mut c = config(3, Strategy::WaitForConsensus);
+    c.inbound = Inbound::Opaque;
+    c.faults.one_key_ms = 20_000;
+    let mut sim = Sim::new(&c);
+    sim.connect_peer(1);
+    sim.connect_peer(2);
+    sim.run(SECOND);
+    let IpAddr::V4(next_hop) = peer_addr(1).ip() else { unreachable!() };
+    let good = update(&[prefix(BAD)], &[], &[64501], next_hop, None, 0);
+    let mut bad = good[..19].to_vec();
+    bad.extend([0, 0, 0, 4, 0x40, 1, 1, 0, 24, 203, 0, 113]);
+    bad[17] = bad.len() as u8;
+    sim.instances[1].fault.dies_of_bytes = Some(bad[19..].to_vec());
+    sim.peer_sends(1, &bad);
+    nurse(&mut sim, 1, 60);
+    let counted = |sim: &mut Sim| {
+        let routes = sim.query(json!({"command": "routes", "prefix": BAD}));
+        let sessions = routes["sessions"].as_array().expect("a list");
+        let to_2 = sessions.iter().find(|s| s["peer"] == "192.0.2.2").expect("a session");
+        to_2["said"][1]["counted"].as_bool().expect("a word")
+    };
+    assert!(sim.table(2).contains_key(&prefix(BAD)), "the others have taken it, in their way");
+    let poison = sim.events_of("poison");
+    assert_eq!((poison.len(), poison[0].prefix), (1, Some(prefix(BAD))));
+    assert!(!counted(&mut sim) && voting(&mut sim, 1));
+    // The same again, delivered to the others only: as before.
+    sim.peer_sends(1, &bad);
+    nurse(&mut sim, 1, 60);
+    assert!(!counted(&mut sim) && sim.deaths.len() == 1);
+    assert!(sim.events_of("disagreement").is_empty() && sim.events_of("instance-faulty").is_empty());
+    // Something else: it has a vote again, and loses it with the same octets once more.
+    sim.peer_sends(1, &good);
+    nurse(&mut sim, 1, 10);
+    assert!(counted(&mut sim) && withheld(&mut sim, 1) == 1, "the octets alone are left");
+    sim.peer_sends(1, &bad);
+    nurse(&mut sim, 1, 60);
+    assert!(!counted(&mut sim) && sim.events_of("instance-faulty").is_empty() && sim.no_reset());
+    sim.withdraw(1, &[BAD]);
+    sim.run(5 * SECOND);
+    assert_eq!(withheld(&mut sim, 1), 1);
+    assert!(!sim.table(2).contains_key(&prefix(BAD)));
+}

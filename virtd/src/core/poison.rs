@@ -10,7 +10,8 @@
 //!                                        ▲                                └─▶ lives: they are innocent ──┬──▶ none left: released
 //!                                        └───────────────────────────────────────────────────────────────┘
 //! ```
-//! A malformed message (`inbound = "opaque"`) needs no trial: it is the poison, by its bytes, and a replay never had it.
+//! A malformed message (`inbound = "opaque"`) needs no trial: it is the poison, by its bytes, and a replay never had it. The others were given
+//! it and each made of it what it would; so this one abstains on its prefixes until the peer says something else about them.
 //!
 //! A finding outlives the route: what is announced again with the same attributes is withheld at once, until an operator restarts the instance.
 
@@ -57,7 +58,7 @@ pub struct Suspect {
     pub session: usize,
     /// The whole message, as it was delivered.
     pub bytes: Bytes,
-    /// Its prefixes, with the stored attributes they had then (hashed).
+    /// Its prefixes, with the stored attributes they had then (hashed). Of a malformed one: those about which its mended form still stands.
     pub keys: Vec<(Prefix, u64)>,
     /// Hygiene would have mended it.
     pub malformed: bool,
@@ -85,7 +86,18 @@ struct Held {
     session: usize,
     /// Of the stored attributes.
     hash: u64,
-    withheld: bool,
+    why: Why,
+}
+
+/// Why an instance abstains on a route.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Why {
+    /// It is not told.
+    Withheld,
+    /// It has been told meanwhile, and may not have answered yet.
+    Told,
+    /// It was told the mended form of what the others were given as it came.
+    Mended,
 }
 
 /// What is known about one instance.
@@ -221,7 +233,7 @@ impl Poison {
             let half = hunt.held.len().div_ceil(2);
             hunt.trial = hunt.held.drain(..half).collect();
             let released = hunt.trial.clone();
-            p.mark(&released, false);
+            p.mark(&released, Why::Told);
             Step::Release(released, false)
         };
         p.forget(&told);
@@ -269,19 +281,33 @@ impl Poison {
             let known = !attributes.is_empty() && p.findings.contains(session, *prefix, hash);
             let (did_abstain, was_withheld) = (p.held.contains_key(prefix), p.withholds(session, prefix));
             if let Some(list) = p.held.get_mut(prefix) {
-                list.retain(|h| h.session != session || h.hash == hash);
+                list.retain(|h| h.session != session || (h.hash == hash && h.why != Why::Mended));
                 if list.is_empty() {
                     p.held.remove(prefix);
                 }
             }
             if known && !was_withheld {
-                p.mark_one(session, *prefix, hash, true);
+                p.mark_one(session, *prefix, hash, Why::Withheld);
                 self.again.push((i, *prefix));
             }
             moved |= did_abstain != p.held.contains_key(prefix);
             self.note(i);
         }
         moved
+    }
+
+    /// A peer's message is delivered to everybody else as it came: whoever refuses it is told its mended form, and abstains on its prefixes.
+    /// True where somebody does.
+    pub fn refused(&mut self, session: usize, bytes: &Bytes, keys: &[Prefix]) -> bool {
+        let mut some = false;
+        for i in self.marked.iter().map(usize::from) {
+            let Some(p) = self.patients.get_mut(i).filter(|p| p.bytes.contains(bytes)) else { continue };
+            // The hash is nobody's: anything else said about the prefix ends it.
+            keys.iter().for_each(|prefix| p.mark_one(session, *prefix, 0, Why::Mended));
+            some |= !keys.is_empty();
+            self.note(i);
+        }
+        some
     }
 
     /// What was withheld since the last time because it was found before: instance, prefix.
@@ -342,8 +368,9 @@ impl Patient {
             if self.bytes.len() < MAX_HELD {
                 self.bytes.insert(found.bytes.clone());
             }
-            self.hunt = None;
-            return Some(Step::Found(vec![found], before, Vec::new()));
+            self.mark(std::slice::from_ref(&found), Why::Mended);
+            let innocent = self.give_up();
+            return Some(Step::Found(vec![found], before, innocent));
         }
         let mut hunt = self.hunt.take().unwrap_or_default();
         hunt.quiet_since = None;
@@ -352,7 +379,7 @@ impl Patient {
         if !hunt.trial.is_empty() {
             // Those that were not on trial are innocent; they are told with everything else when it comes back.
             innocent = std::mem::take(&mut hunt.held);
-            self.mark(&innocent, false);
+            self.mark(&innocent, Why::Told);
             hunt.freed.extend(innocent.iter().cloned());
             hunt.held = std::mem::take(&mut hunt.trial);
         } else {
@@ -367,7 +394,7 @@ impl Patient {
             return None;
         }
         let held = hunt.held.clone();
-        self.mark(&held, true);
+        self.mark(&held, Why::Withheld);
         // Twice dead of it and alone, or the search has cost enough: what is left stays withheld.
         if (hunt.held.len() == 1 && hunt.deaths > 1) || hunt.deaths > limit {
             let before: Vec<Suspect> = recent.into_iter().filter(|s| !hunt.held.contains(s)).collect();
@@ -381,23 +408,39 @@ impl Patient {
         Some(Step::Suspected(n, innocent))
     }
 
-    /// The instance abstains on these; they are withheld, or told.
-    fn mark(&mut self, suspects: &[Suspect], withheld: bool) {
+    /// The search is over without its end: what it withheld is told, and counts once the instance has been level for a while.
+    fn give_up(&mut self) -> Vec<Suspect> {
+        let Some(mut hunt) = self.hunt.take() else { return Vec::new() };
+        let mut innocent = std::mem::take(&mut hunt.held);
+        innocent.append(&mut hunt.trial);
+        self.mark(&innocent, Why::Told);
+        hunt.freed.extend(innocent.iter().cloned());
+        if !hunt.freed.is_empty() {
+            self.hunt = Some(Hunt { freed: hunt.freed, found: true, ..Hunt::default() });
+        }
+        innocent
+    }
+
+    /// The instance abstains on these.
+    fn mark(&mut self, suspects: &[Suspect], why: Why) {
         for s in suspects {
-            s.keys.iter().for_each(|(prefix, hash)| self.mark_one(s.session, *prefix, *hash, withheld));
+            s.keys.iter().for_each(|(prefix, hash)| self.mark_one(s.session, *prefix, *hash, why));
         }
     }
 
-    fn mark_one(&mut self, session: usize, prefix: Prefix, hash: u64, withheld: bool) {
+    fn mark_one(&mut self, session: usize, prefix: Prefix, hash: u64, why: Why) {
         let list = self.held.entry(prefix).or_default();
-        match list.iter_mut().find(|h| h.session == session && h.hash == hash) {
-            Some(held) => held.withheld = withheld,
-            None => list.push(Held { session, hash, withheld }),
+        // What was told in its mended form is no matter of the search's.
+        let same =
+            |h: &&mut Held| h.session == session && h.hash == hash && (h.why == Why::Mended) == (why == Why::Mended);
+        match list.iter_mut().find(same) {
+            Some(held) => held.why = why,
+            None => list.push(Held { session, hash, why }),
         }
     }
 
     fn withholds(&self, session: usize, prefix: &Prefix) -> bool {
-        self.held.get(prefix).is_some_and(|list| list.iter().any(|h| h.session == session && h.withheld))
+        self.held.get(prefix).is_some_and(|list| list.iter().any(|h| h.session == session && h.why == Why::Withheld))
     }
 
     /// The instance is judged on these like on everything else.
@@ -405,7 +448,7 @@ impl Patient {
         for s in suspects {
             for (prefix, hash) in &s.keys {
                 if let Some(list) = self.held.get_mut(prefix) {
-                    list.retain(|h| h.session != s.session || h.hash != *hash);
+                    list.retain(|h| h.session != s.session || h.hash != *hash || h.why == Why::Mended);
                     if list.is_empty() {
                         self.held.remove(prefix);
                     }

@@ -72,3 +72,46 @@ fn the_oldest_findings_are_forgotten_first() {
     assert!(!f.contains(0, prefix(0), 0) && f.contains(0, prefix(1), 1));
     assert!(f.contains(0, prefix(MAX_FINDINGS), MAX_FINDINGS as u64));
 }
+
+#[test]
+fn whoever_refuses_octets_abstains_until_anything_else_is_said() {
+    let mut p = Poison::new(2, 6);
+    let bad = Bytes::from_static(b"malformed");
+    p.deliver(0, 0, [0].into_iter().collect(), &bad);
+    p.ended(0, 0, 0, 0);
+    let mut s = suspect(&p, 7, &[]);
+    (s.bytes, s.malformed) = (bad.clone(), true);
+    assert!(matches!(p.look(0, false, |_, _| vec![s.clone()]), Some(Step::Found(..))));
+    assert!(p.abstainers(&prefix(7)).contains(0) && !p.withholds(0, 0, &prefix(7)), "it is told the mended form");
+    assert!(p.refuses(0, &bad) && !p.refuses(1, &bad));
+    // A withdraw in so many words is something else, although the mended form was one too.
+    assert!(p.changed(0, &prefix(7), &[]));
+    assert!(p.is_idle());
+    assert!(p.refused(0, &bad, &[prefix(7), prefix(8)]));
+    assert!(!p.refused(0, &Bytes::from_static(b"another"), &[prefix(9)]));
+    assert_eq!([7, 8, 9].map(|n| p.abstainers(&prefix(n)).len()), [1, 1, 0]);
+    assert!(p.changed(0, &prefix(8), b"good") && p.abstainers(&prefix(8)).is_empty());
+    p.session_gone(0);
+    assert!(p.is_idle() && p.refuses(0, &bad));
+}
+
+#[test]
+fn a_malformed_one_ends_the_search_among_others_and_they_are_told() {
+    let mut p = Poison::new(1, 6);
+    let mut list: Vec<Suspect> = (0..4).map(|n| suspect(&p, n, b"x")).collect();
+    let die = |p: &mut Poison, list: &[Suspect]| {
+        *p = Poison { delivered: VecDeque::new(), octets: VecDeque::new(), ..std::mem::replace(p, Poison::new(0, 0)) };
+        p.deliver(0, 0, [0].into_iter().collect(), &Bytes::from_static(&[1]));
+        p.ended(0, 0, 0, 0);
+        p.look(0, false, |_, _| list.to_vec())
+    };
+    assert!(matches!(die(&mut p, &list), Some(Step::Suspected(4, _))));
+    assert!(p.withholds(0, 0, &prefix(2)));
+    list[3].malformed = true;
+    let Some(Step::Found(found, _, innocent)) = die(&mut p, &list[3..]) else { panic!("not found") };
+    assert_eq!((found.len(), innocent.len()), (1, 4));
+    assert!(!p.withholds(0, 0, &prefix(2)) && p.abstainers(&prefix(2)).contains(0), "told, and not judged yet");
+    assert_eq!(p.proceed(0, true, 0, 0), Some(Step::Release(Vec::new(), false)));
+    assert!(p.abstainers(&prefix(2)).is_empty());
+    assert!(p.abstainers(&prefix(3)).contains(0), "the malformed one's still stands");
+}

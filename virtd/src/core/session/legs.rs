@@ -8,6 +8,7 @@ use crate::event::Severity;
 use replay::level;
 use std::hash::BuildHasher;
 use wire::bgp::Prefix;
+use wire::bgp::canonical::Carried;
 use wire::bgp::encode;
 use wire::bgp::frame::{self, Message, MessageType};
 use wire::bgp::hygiene::{self, Verdict};
@@ -237,6 +238,7 @@ impl Session {
         let keys = std::mem::take(&mut self.scratch.keys);
         let (mut to, mut by_keys) = (Members::default(), Members::default());
         let index = self.index;
+        env.walk |= env.poison.refused(index, &bytes, &keys);
         for (i, s) in self.seats.iter_mut().enumerate() {
             let Some(leg) = s.leg.as_mut().filter(|l| l.state == LegState::Established) else { continue };
             let withheld = || keys.iter().any(|prefix| env.poison.withholds(i, index, prefix));
@@ -287,19 +289,37 @@ impl Session {
             if m.kind != MessageType::Update {
                 continue;
             }
-            let malformed = !matches!(hygiene::check(m.body(), &context), Verdict::Pass);
-            let keys: Vec<Prefix> = match Update::parse(m.body()) {
-                Ok(u) if !malformed => u.nlri.chain(u.mp_announced().into_iter().flatten()).collect(),
-                _ => Vec::new(),
+            let (malformed, keys) = match hygiene::check(m.body(), &context) {
+                Verdict::Pass => (false, self.announced_by(m.body(), hasher, env)),
+                Verdict::Rewritten { body, .. } => (true, self.still_stands(&body, hasher, env)),
+                Verdict::Reset { .. } => (true, Vec::new()),
             };
-            let store = &env.stores[self.index];
-            let hash = |p: &Prefix| hasher.hash_one(store.find(p).map_or(&[][..], |id| env.blobs.bytes(id)));
-            let keys: Vec<(Prefix, u64)> = keys.into_iter().map(|p| (p, hash(&p))).collect();
             if malformed || !keys.is_empty() {
                 found.push(Suspect { session: self.index, bytes: m.bytes, keys, malformed });
             }
         }
         found
+    }
+
+    /// The prefixes that an UPDATE announces, with what is stored about them.
+    fn announced_by(&self, body: &[u8], hasher: &impl BuildHasher, env: &Env) -> Vec<(Prefix, u64)> {
+        let Ok(u) = Update::parse(body) else { return Vec::new() };
+        let stored = |p: &Prefix| env.stores[self.index].find(p).map_or(&[][..], |id| env.blobs.bytes(id));
+        u.nlri.chain(u.mp_announced().into_iter().flatten()).map(|p| (p, hasher.hash_one(stored(&p)))).collect()
+    }
+
+    /// The prefixes about which an UPDATE says what is still stored.
+    fn still_stands(&self, body: &[u8], hasher: &impl BuildHasher, env: &Env) -> Vec<(Prefix, u64)> {
+        let Ok(u) = Update::parse(body) else { return Vec::new() };
+        let stored = |p: &Prefix| env.stores[self.index].find(p).map_or(&[][..], |id| env.blobs.bytes(id));
+        let (mut classic, mut mp) = (Vec::new(), Vec::new());
+        encode::stored_attributes(&u, Carried::Classic, &mut classic);
+        encode::stored_attributes(&u, Carried::MpReach, &mut mp);
+        let withdrawn = u.withdrawn.chain(u.mp_withdrawn().into_iter().flatten()).map(|p| (p, &[][..]));
+        let announced = u.nlri.map(|p| (p, &classic[..]));
+        let announced = announced.chain(u.mp_announced().into_iter().flatten().map(|p| (p, &mp[..])));
+        let stands = withdrawn.chain(announced).filter(|(p, says)| stored(p) == *says);
+        stands.map(|(p, says)| (p, hasher.hash_one(says))).collect()
     }
 
     /// A message of this session as the flight recorder wants it.
