@@ -299,3 +299,54 @@ fn who_was_not_given_a_malformed_one_is_not_judged_on_its_prefixes() {
     assert_eq!(withheld(&mut sim, 1), 1);
     assert!(!sim.table(2).contains_key(&prefix(BAD)));
 }
+
+#[test]
+fn every_verdict_leaves_a_record() {
+    let mut c = config(3, Strategy::WaitForConsensus);
+    c.recorder.folder = Some("/nonexistent".into());
+    c.instances.iter_mut().for_each(|i| i.command = vec!["/bin/daemon".to_owned()]);
+    c.faults.memory_mib = Some(512);
+    c.faults.one_key_ms = 20_000;
+    let mut sim = Sim::new(&c);
+    sim.connect_peer(1);
+    sim.connect_peer(2);
+    sim.run(SECOND);
+    let list = names(20);
+    announce_each(&mut sim, &list);
+    sim.run(10 * SECOND);
+    let verdict_of = |sim: &mut Sim, i: usize, why: &str| {
+        let verdicts = sim.events_of("instance-faulty");
+        let text = &verdicts.last().expect("a verdict").text;
+        assert!(text.contains(why), "{text}");
+        assert_eq!(verdicts.len(), sim.records.iter().filter(|r| r.kind == "instance-faulty").count());
+        let record = sim.records.last().expect("a record");
+        assert_eq!(record.instance, format!("i{i}"));
+        assert!(record.account["why"].as_str().is_some_and(|w| w.contains(why)), "{}", record.account);
+        assert!(!record.messages.is_empty());
+    };
+    // Memory, told by the supervisor.
+    let news = ProcessNews::Usage { cpu_permille: 10, rss_kib: 600_000 };
+    sim.input(Input::Process { instance: InstanceId(2), news });
+    verdict_of(&mut sim, 2, "MiB of memory");
+    sim.kill_instance(2);
+    sim.restart_instance(2);
+    let ended = ProcessNews::Ended { unasked: false, text: "killed".into() };
+    sim.input(Input::Process { instance: InstanceId(2), news: ended });
+    sim.run(20 * SECOND);
+    // A flood: withdraws of what nobody has.
+    let nowhere: Vec<_> = (0..900u32).map(|n| prefix(&format!("10.{}.{}.0/24", n / 256, n % 256))).collect();
+    let flood = update(&[], &nowhere, &[], sim::LOCAL, None, 0);
+    for _ in 0..15 {
+        for _ in 0..15 {
+            sim.leg_sends(0, 2, &flood);
+        }
+        sim.run(SECOND);
+    }
+    verdict_of(&mut sim, 0, "routes a second");
+    // Wrong.
+    sim.instances[1].fault.lies_about.insert(prefix(&list[0]));
+    sim.announce(1, &[&list[0]], &[64501, 64999]);
+    sim.run(60 * SECOND);
+    verdict_of(&mut sim, 1, "with the majority");
+    assert_eq!(sim.records.last().expect("a record").account["prefixes"][0]["prefix"], list[0].as_str());
+}

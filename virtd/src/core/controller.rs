@@ -160,7 +160,7 @@ impl Controller {
     }
 
     /// What the supervisor says.
-    pub fn process(&mut self, i: usize, news: ProcessNews, env: &mut Env, out: &mut Vec<Output>) {
+    pub fn process(&mut self, i: usize, news: ProcessNews, env: &mut Env, sessions: &[Session], out: &mut Vec<Output>) {
         let Some(c) = self.list.get_mut(i).filter(|c| c.process != Process::NotOurs) else { return };
         match news {
             ProcessNews::Started { .. } => {
@@ -173,7 +173,7 @@ impl Controller {
                     // It has caught up: what it takes from here on is growth.
                     c.base_rss.get_or_insert(rss_kib);
                 }
-                self.watch_usage(i, cpu_permille, rss_kib, env, out);
+                self.watch_usage(i, cpu_permille, rss_kib, env, sessions, out);
             }
             ProcessNews::Failed { text } => self.ended(i, true, &text, env, out),
             ProcessNews::Ended { unasked, text } => self.ended(i, unasked, &text, env, out),

@@ -95,7 +95,7 @@ impl Core {
                 self.instance_input(input, out);
             }
             Input::Process { instance, news } => {
-                self.controller.process(usize::from(instance.0), news, &mut self.env, out);
+                self.controller.process(usize::from(instance.0), news, &mut self.env, &self.sessions, out);
             }
             Input::Tick if self.native.is_some() => self.controller.tick(&mut self.env, &mut self.sessions, out),
             input if self.native.is_some() => {
