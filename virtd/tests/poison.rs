@@ -350,3 +350,94 @@ fn every_verdict_leaves_a_record() {
     verdict_of(&mut sim, 1, "with the majority");
     assert_eq!(sim.records.last().expect("a record").account["prefixes"][0]["prefix"], list[0].as_str());
 }
+
+/// The event and the account of the first poison.
+fn ending(sim: &Sim) -> (String, serde_json::Value) {
+    let event = sim.events_of("poison").first().map(|e| e.text.clone()).expect("a poison");
+    let record = sim.records.iter().find(|r| r.kind == "poison").expect("a record");
+    (event, record.account["end"].clone())
+}
+
+#[test]
+fn a_poison_says_how_the_instance_ended() {
+    // Somebody else's process: it is gone, nobody knows how.
+    let mut sim = running();
+    sim.instances[1].fault.dies_of.insert(prefix(BAD));
+    sim.announce(1, &[BAD], &[64501]);
+    nurse(&mut sim, 1, 30);
+    let (text, end) = ending(&sim);
+    assert!(text.contains("(it closed its leg, and its processes are gone)"), "{text}");
+    assert_eq!((&end["leg"], &end["processes_gone"]), (&json!("closed"), &json!(true)));
+    // An answer.
+    let mut sim = running();
+    sim.instances[2].fault.objects_to.insert(prefix(BAD));
+    sim.announce(1, &[BAD], &[64501]);
+    sim.run(60 * SECOND);
+    let (text, end) = ending(&sim);
+    assert!(text.contains("it answered with NOTIFICATION 3/1"), "{text}");
+    assert_eq!((&end["leg"], &end["code"], &end["subcode"]), (&json!("notification"), &json!(3), &json!(1)));
+    // Silence.
+    let mut sim = running();
+    // Suspicion goes back by the hold time too: what came before is older than that.
+    sim.run(15 * SECOND);
+    sim.instances[0].fault.hangs_of.insert(prefix(BAD));
+    sim.announce(1, &[BAD], &[64501]);
+    for _ in 0..40 {
+        sim.run(3 * SECOND);
+        // Not before the leg has gone.
+        if sim.instances[0].fault.mute && sim.now >= sim.deaths.last().expect("it hangs").0 + 12 * SECOND {
+            sim.kill_instance(0);
+            sim.instances[0].fault.mute = false;
+            sim.restart_instance(0);
+        }
+    }
+    assert_eq!(sim.events_of("poison-released").len(), 0, "a hang takes its time to show");
+    assert!(sim.deaths.len() == 2 && voting(&mut sim, 0) && sim.no_reset(), "{:?}", sim.deaths);
+    let (text, end) = ending(&sim);
+    assert!(text.contains("it hung: nothing came from it for 9 s"), "{text}");
+    assert_eq!((&end["leg"], &end["hold_s"]), (&json!("hold-time-expired"), &json!(9)));
+}
+
+#[test]
+fn a_poison_waits_for_the_supervisors_word_but_not_for_ever() {
+    for word in [true, false] {
+        let mut c = config(3, Strategy::WaitForConsensus);
+        c.recorder.folder = Some("/nonexistent".into());
+        c.instances.iter_mut().for_each(|i| i.command = vec!["/bin/daemon".to_owned()]);
+        let mut sim = Sim::new(&c);
+        sim.connect_peer(1);
+        sim.connect_peer(2);
+        sim.run(SECOND);
+        sim.instances[1].fault.dies_of.insert(prefix(BAD));
+        sim.announce(1, &[BAD], &[64501]);
+        for _ in 0..20 {
+            sim.run(SECOND);
+            if !sim.instances[1].listening {
+                // The rest of its group has taken that long to end.
+                sim.run(3 * SECOND);
+                if word {
+                    assert!(sim.events_of("poison").is_empty());
+                    let text = "i1 (process 7) was ended by SIGSEGV".to_owned();
+                    sim.input(Input::Process {
+                        instance: InstanceId(1),
+                        news: ProcessNews::Ended { unasked: true, text },
+                    });
+                    sim.orders.clear();
+                }
+                sim.run(3 * SECOND);
+                sim.restart_instance(1);
+            }
+            if !sim.events_of("poison").is_empty() {
+                break;
+            }
+        }
+        let (text, end) = ending(&sim);
+        match word {
+            true => {
+                assert!(text.contains("(i1 (process 7) was ended by SIGSEGV); it is withheld"), "{text}");
+                assert_eq!(end["process"], "i1 (process 7) was ended by SIGSEGV");
+            }
+            false => assert!(text.contains("its processes are gone") && end["process"].is_null(), "{text} {end}"),
+        }
+    }
+}

@@ -16,16 +16,15 @@
 //! A finding outlives the route: what is announced again with the same attributes is withheld at once, until an operator restarts the instance.
 
 mod findings;
+mod report;
 
-use super::env::Env;
-use super::io::{Micros, Output, Record};
-use super::session::Session;
-use crate::event::{Event, Severity};
+pub use report::{End, Report, tell};
+
+use super::io::Micros;
 use bytes::Bytes;
 use findings::Findings;
 use foldhash::fast::RandomState;
 use hashbrown::{HashMap, HashSet};
-use serde_json::json;
 use std::collections::VecDeque;
 use std::hash::BuildHasher;
 use voter::Members;
@@ -37,8 +36,8 @@ const MAX_DELIVERED: usize = 4096;
 const MAX_OCTETS: usize = 1 << 20;
 /// What was delivered longer ago than this before a crash has been digested.
 const CRASH_US: Micros = 2_000_000;
-/// Messages before the culprit that go into the record.
-const KEPT_BEFORE: usize = 16;
+/// Longer than the hold time by this: timers are looked at now and then only.
+const HANG_US: Micros = 1_000_000;
 /// Messages held or found at most, for each instance; beyond that the oldest go free.
 const MAX_HELD: usize = 4096;
 
@@ -77,6 +76,8 @@ struct Hunt {
     found: bool,
     /// Since when the instance has been level in this step.
     quiet_since: Option<Micros>,
+    /// How long it must live at least before what is on trial is innocent: a hang shows only when the hold time has passed.
+    patience: Micros,
     deaths: u32,
 }
 
@@ -110,8 +111,18 @@ struct Patient {
     bytes: HashSet<Bytes>,
     /// Routes that it does not survive, whether they stand now or not.
     findings: Findings,
-    /// Legs that ended and are still to be looked at: session, when, since when suspicion goes back.
-    ended: Vec<(usize, Micros, Micros)>,
+    /// Legs that ended and are still to be looked at.
+    ended: Vec<Ended>,
+}
+
+/// A leg that ended.
+#[derive(Clone, Copy, Debug)]
+struct Ended {
+    session: usize,
+    at: Micros,
+    /// Since when suspicion goes back.
+    from: Micros,
+    how: End,
 }
 
 /// What follows from a death or from time.
@@ -119,8 +130,17 @@ struct Patient {
 pub enum Step {
     /// So many messages are withheld from now on; these others are innocent and to be told again.
     Suspected(usize, Vec<Suspect>),
-    /// These were found; they stay withheld. What was delivered before them, and what is innocent and to be told again.
-    Found(Vec<Suspect>, Vec<Suspect>, Vec<Suspect>),
+    /// It is over.
+    Found {
+        /// These stay withheld.
+        found: Vec<Suspect>,
+        /// What was delivered before them.
+        before: Vec<Suspect>,
+        /// What is innocent and to be told again.
+        innocent: Vec<Suspect>,
+        /// How the instance ended this time.
+        end: End,
+    },
     /// These are to be told again: they go on trial, or are innocent.
     Release(Vec<Suspect>, bool),
 }
@@ -171,10 +191,12 @@ impl Poison {
         self.delivered.push_back(Delivery { at: now, session, to, len });
     }
 
-    /// A leg of instance `i` ended in a way that an UPDATE may have caused. `back`: how long it may have been dead before it showed.
-    pub fn ended(&mut self, i: usize, session: usize, now: Micros, back: Micros) {
+    /// A leg of instance `i` ended in a way that an UPDATE may have caused.
+    pub fn ended(&mut self, i: usize, session: usize, now: Micros, how: End) {
+        // How long it may have been dead before it showed.
+        let back = if let End::Hung { hold_s } = how { Micros::from(hold_s) * 1_000_000 } else { 0 };
         if let Some(p) = self.patients.get_mut(i) {
-            p.ended.push((session, now, now.saturating_sub(back + CRASH_US)));
+            p.ended.push(Ended { session, at: now, from: now.saturating_sub(back + CRASH_US), how });
         }
     }
 
@@ -187,7 +209,7 @@ impl Poison {
             return None;
         }
         let mine = |d: &Delivery| {
-            d.to.contains(i as u8) && ended.iter().any(|(s, at, from)| *s == d.session && d.at >= *from && d.at <= *at)
+            d.to.contains(i as u8) && ended.iter().any(|e| e.session == d.session && d.at >= e.from && d.at <= e.at)
         };
         let (mut recent, mut from) = (Vec::new(), 0);
         for d in &self.delivered {
@@ -197,8 +219,9 @@ impl Poison {
             }
             from = to;
         }
-        let step = p.died(recent, self.limit);
-        if let Some(Step::Found(found, ..)) = &step {
+        let how = ended.iter().map(|e| e.how).max().unwrap_or(End::Closed);
+        let step = p.died(recent, how, self.limit);
+        if let Some(Step::Found { found, .. }) = &step {
             // A key without attributes had been taken back before it was looked at: there is nothing to know it again by.
             let gone = self.hasher.hash_one(&[][..] as &[u8]);
             for s in found.iter().filter(|s| !s.malformed) {
@@ -218,7 +241,7 @@ impl Poison {
             hunt.quiet_since = None;
             return None;
         }
-        if now < *hunt.quiet_since.get_or_insert(now) + quiet {
+        if now < *hunt.quiet_since.get_or_insert(now) + quiet.max(hunt.patience) {
             return None;
         }
         hunt.quiet_since = None;
@@ -331,7 +354,7 @@ impl Poison {
         }
         for i in 0..self.patients.len() {
             let Some(p) = self.patients.get_mut(i) else { continue };
-            p.ended.retain(|(s, ..)| *s != session);
+            p.ended.retain(|e| e.session != session);
             p.held.retain(|_, list| {
                 list.retain(|h| h.session != session);
                 !list.is_empty()
@@ -360,7 +383,7 @@ impl Poison {
 
 impl Patient {
     /// It died; `recent` was delivered shortly before.
-    fn died(&mut self, recent: Vec<Suspect>, limit: u32) -> Option<Step> {
+    fn died(&mut self, recent: Vec<Suspect>, end: End, limit: u32) -> Option<Step> {
         // The last malformed one needs no trial: nothing else is out of the ordinary.
         if let Some(at) = recent.iter().rposition(|s| s.malformed) {
             let before = recent.get(..at).unwrap_or_default().to_vec();
@@ -370,11 +393,14 @@ impl Patient {
             }
             self.mark(std::slice::from_ref(&found), Why::Mended);
             let innocent = self.give_up();
-            return Some(Step::Found(vec![found], before, innocent));
+            return Some(Step::Found { found: vec![found], before, innocent, end });
         }
         let mut hunt = self.hunt.take().unwrap_or_default();
         hunt.quiet_since = None;
         hunt.deaths += 1;
+        if let End::Hung { hold_s } = end {
+            hunt.patience = Micros::from(hold_s) * 1_000_000 + HANG_US;
+        }
         let mut innocent = Vec::new();
         if !hunt.trial.is_empty() {
             // Those that were not on trial are innocent; they are told with everything else when it comes back.
@@ -401,7 +427,7 @@ impl Patient {
             let found = std::mem::take(&mut hunt.held);
             hunt.found = true;
             self.hunt = Some(hunt);
-            return Some(Step::Found(found, before, innocent));
+            return Some(Step::Found { found, before, innocent, end });
         }
         let n = hunt.held.len();
         self.hunt = Some(hunt);
@@ -456,76 +482,6 @@ impl Patient {
             }
         }
     }
-}
-
-/// Tells the operator of a step; returns what is to be told to the instance again, by session.
-pub fn tell(
-    i: usize,
-    step: &Step,
-    env: &Env,
-    sessions: &[Session],
-    out: &mut Vec<Output>,
-) -> Vec<(usize, Vec<Prefix>)> {
-    let name = env.name(i);
-    let peer = |s: &Suspect| sessions.get(s.session).map_or_else(|| "?".to_owned(), |s| s.peer.ip().to_string());
-    let again = match step {
-        Step::Suspected(n, innocent) => {
-            let text = format!(
-                "{name} died right after {n} UPDATEs: they are withheld from it until it is clear whether one of them did it"
-            );
-            env.tell_about(out, "poison-suspected", Severity::Warning, i, text);
-            innocent
-        }
-        Step::Found(found, before, innocent) => {
-            let one = found.first();
-            let what = match found.len() {
-                1 => format!("an UPDATE from {}", one.map(peer).unwrap_or_default()),
-                n => format!("one of {n} UPDATEs, which the search could not tell apart"),
-            };
-            let keys: Vec<String> = found.iter().flat_map(|s| &s.keys).take(5).map(|(p, _)| p.to_string()).collect();
-            let keys = if keys.is_empty() { String::new() } else { format!(" with {}", keys.join(", ")) };
-            let malformed = if one.is_some_and(|s| s.malformed) { ", malformed" } else { "" };
-            let text = format!(
-                "{name} does not survive {what}{keys}{malformed}; it is withheld from this instance, which abstains on its prefixes"
-            );
-            let mut event = Event::new(env.now, "poison", Severity::Warning, text).with_instance(name);
-            event.session = one.map(peer);
-            event.prefix = one.and_then(|s| s.keys.first()).map(|(p, _)| *p);
-            out.push(Output::Event(event));
-            if env.config.recorder.folder.is_some() {
-                out.push(Output::Record(Box::new(record(name, found, before, env, sessions))));
-            }
-            innocent
-        }
-        Step::Release(list, over) => {
-            if *over {
-                let text = format!(
-                    "{name} has been told everything that was withheld from it, and lives: something else had ended it"
-                );
-                env.tell_about(out, "poison-released", Severity::Info, i, text);
-            }
-            list
-        }
-    };
-    again.iter().map(|s| (s.session, s.keys.iter().map(|(p, _)| *p).collect())).collect()
-}
-
-/// The reproducer: what was delivered shortly before, then the culprit.
-fn record(instance: &str, found: &[Suspect], before: &[Suspect], env: &Env, sessions: &[Session]) -> Record {
-    let message = |s: &Suspect| sessions.get(s.session)?.recorded(s.bytes.clone(), env);
-    let before = before.iter().rev().take(KEPT_BEFORE).rev();
-    let culprits: Vec<String> = found.iter().map(|s| hex(&s.bytes)).collect();
-    Record {
-        at: env.now,
-        kind: "poison",
-        instance: instance.to_owned(),
-        messages: before.chain(found).filter_map(message).collect(),
-        account: json!({ "instance": instance, "culprits": culprits, "malformed": found.iter().any(|s| s.malformed) }),
-    }
-}
-
-fn hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|b| format!("{b:02x}")).collect()
 }
 
 #[cfg(test)]

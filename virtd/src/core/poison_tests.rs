@@ -17,10 +17,10 @@ fn find(poison: &mut Poison, n: usize, attributes: &[u8]) {
     for death in 0..3u64 {
         let at = death * SECOND;
         poison.deliver(at, 0, [0].into_iter().collect(), &Bytes::from_static(&[1]));
-        poison.ended(0, 0, at, 0);
+        poison.ended(0, 0, at, End::Closed);
         let s = suspect(poison, n, attributes);
         let step = poison.look(0, false, move |_, _| vec![s.clone()]);
-        if matches!(step, Some(Step::Found(..))) {
+        if matches!(step, Some(Step::Found { .. })) {
             // What is left of the search ends once it is level for a while.
             poison.proceed(0, true, at, 0);
             return;
@@ -78,10 +78,10 @@ fn whoever_refuses_octets_abstains_until_anything_else_is_said() {
     let mut p = Poison::new(2, 6);
     let bad = Bytes::from_static(b"malformed");
     p.deliver(0, 0, [0].into_iter().collect(), &bad);
-    p.ended(0, 0, 0, 0);
+    p.ended(0, 0, 0, End::Closed);
     let mut s = suspect(&p, 7, &[]);
     (s.bytes, s.malformed) = (bad.clone(), true);
-    assert!(matches!(p.look(0, false, |_, _| vec![s.clone()]), Some(Step::Found(..))));
+    assert!(matches!(p.look(0, false, |_, _| vec![s.clone()]), Some(Step::Found { .. })));
     assert!(p.abstainers(&prefix(7)).contains(0) && !p.withholds(0, 0, &prefix(7)), "it is told the mended form");
     assert!(p.refuses(0, &bad) && !p.refuses(1, &bad));
     // A withdraw in so many words is something else, although the mended form was one too.
@@ -102,13 +102,13 @@ fn a_malformed_one_ends_the_search_among_others_and_they_are_told() {
     let die = |p: &mut Poison, list: &[Suspect]| {
         *p = Poison { delivered: VecDeque::new(), octets: VecDeque::new(), ..std::mem::replace(p, Poison::new(0, 0)) };
         p.deliver(0, 0, [0].into_iter().collect(), &Bytes::from_static(&[1]));
-        p.ended(0, 0, 0, 0);
+        p.ended(0, 0, 0, End::Closed);
         p.look(0, false, |_, _| list.to_vec())
     };
     assert!(matches!(die(&mut p, &list), Some(Step::Suspected(4, _))));
     assert!(p.withholds(0, 0, &prefix(2)));
     list[3].malformed = true;
-    let Some(Step::Found(found, _, innocent)) = die(&mut p, &list[3..]) else { panic!("not found") };
+    let Some(Step::Found { found, innocent, .. }) = die(&mut p, &list[3..]) else { panic!("not found") };
     assert_eq!((found.len(), innocent.len()), (1, 4));
     assert!(!p.withholds(0, 0, &prefix(2)) && p.abstainers(&prefix(2)).contains(0), "told, and not judged yet");
     assert_eq!(p.proceed(0, true, 0, 0), Some(Step::Release(Vec::new(), false)));

@@ -3,7 +3,7 @@
 use super::*;
 use crate::core::flight;
 use crate::core::io::{Recorded, Way};
-use crate::core::poison::Suspect;
+use crate::core::poison::{End, Suspect};
 use crate::event::Severity;
 use replay::level;
 use std::hash::BuildHasher;
@@ -407,7 +407,7 @@ impl Session {
         let state = self.seats[i].leg.as_ref().map(|l| l.state);
         // Subcodes of Cease that say the operator wants this session away: shutdown, de-configured, reset (RFC 4486).
         let wanted = n.code == 6 && matches!(n.subcode, 2..=4 | 6) && state == Some(LegState::Established);
-        let n_code = n.code;
+        let (n_code, end) = (n.code, End::Notification { code: n.code, subcode: n.subcode });
         let text = format!("{} answered with NOTIFICATION {n}; it stays inside", env.name(i));
         if wanted {
             self.seats[i].ceased = Some(n);
@@ -420,7 +420,7 @@ impl Session {
             env.losses.push((i, self.index, false));
             // UPDATE Message Error (RFC 4271 section 6.3).
             if n_code == 3 {
-                env.poison.ended(i, self.index, env.now, 0);
+                env.poison.ended(i, self.index, env.now, end);
             }
         }
         self.drop_leg(i, env, out);
@@ -434,7 +434,7 @@ impl Session {
         if leg.state == LegState::Established {
             let text = format!("{} closed its leg without a NOTIFICATION", env.name(i));
             env.tell_of(out, "leg-closed", Severity::Warning, &self.peer, i, text);
-            env.poison.ended(i, self.index, env.now, 0);
+            env.poison.ended(i, self.index, env.now, End::Closed);
             env.losses.push((i, self.index, false));
         }
         self.drop_leg(i, env, out);
@@ -458,8 +458,8 @@ impl Session {
         env.tell_of(out, "leg-fault", Severity::Warning, &self.peer, i, text);
         env.losses.push((i, self.index, expired));
         if expired && self.seats[i].leg.as_ref().is_some_and(|l| l.state == LegState::Established) {
-            let hold = Micros::from(env.config.timers.leg_hold_s) * 1_000_000;
-            env.poison.ended(i, self.index, env.now, hold);
+            let hold_s = env.config.timers.leg_hold_s;
+            env.poison.ended(i, self.index, env.now, End::Hung { hold_s });
         }
         self.drop_leg(i, env, out);
     }
