@@ -38,7 +38,7 @@ const MAX_OCTETS: usize = 1 << 20;
 const CRASH_US: Micros = 2_000_000;
 /// Longer than the hold time by this: timers are looked at now and then only.
 const HANG_US: Micros = 1_000_000;
-/// Messages held or found at most, for each instance; beyond that the oldest go free.
+/// Messages held at most, for each instance, and no more than [`MAX_OCTETS`]; beyond that the oldest go free.
 const MAX_HELD: usize = 4096;
 
 /// What was given to some instances; its octets stand in [`Poison::octets`].
@@ -51,11 +51,11 @@ struct Delivery {
 }
 
 /// A message that may be the one.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Suspect {
     /// The session it came over.
     pub session: usize,
-    /// The whole message, as it was delivered.
+    /// The whole message, as it was delivered; a copy, which keeps nothing else in memory.
     pub bytes: Bytes,
     /// Its prefixes, with the stored attributes they had then (hashed). Of a malformed one: those about which its mended form still stands.
     pub keys: Vec<(Prefix, u64)>,
@@ -381,6 +381,18 @@ impl Poison {
     }
 }
 
+impl Hunt {
+    /// Takes out the oldest of what is held, where it is too much.
+    fn surplus(&mut self) -> Vec<Suspect> {
+        let (mut room, mut kept) = (MAX_OCTETS, 0);
+        for s in self.held.iter().rev().take(MAX_HELD) {
+            let Some(left) = room.checked_sub(s.bytes.len()) else { break };
+            (room, kept) = (left, kept + 1);
+        }
+        self.held.drain(..self.held.len() - kept).collect()
+    }
+}
+
 impl Patient {
     /// It died; `recent` was delivered shortly before.
     fn died(&mut self, recent: Vec<Suspect>, end: End, limit: u32) -> Option<Step> {
@@ -401,7 +413,7 @@ impl Patient {
         if let End::Hung { hold_s } = end {
             hunt.patience = Micros::from(hold_s) * 1_000_000 + HANG_US;
         }
-        let mut innocent = Vec::new();
+        let innocent;
         if !hunt.trial.is_empty() {
             // Those that were not on trial are innocent; they are told with everything else when it comes back.
             innocent = std::mem::take(&mut hunt.held);
@@ -410,11 +422,10 @@ impl Patient {
             hunt.held = std::mem::take(&mut hunt.trial);
         } else {
             // Nothing on trial: whatever it was is among the new ones.
-            let news = recent.iter().filter(|s| !s.keys.is_empty() && !hunt.held.contains(s)).cloned();
-            let news: Vec<Suspect> = news.collect();
-            hunt.held.extend(news);
-            let surplus = hunt.held.len().saturating_sub(MAX_HELD);
-            hunt.held.drain(..surplus);
+            let mut known: HashSet<Suspect> = hunt.held.iter().cloned().collect();
+            hunt.held.extend(recent.iter().filter(|s| !s.keys.is_empty() && known.insert((*s).clone())).cloned());
+            innocent = hunt.surplus();
+            self.forget(&innocent);
         }
         if hunt.held.is_empty() {
             return None;
@@ -423,8 +434,10 @@ impl Patient {
         self.mark(&held, Why::Withheld);
         // Twice dead of it and alone, or the search has cost enough: what is left stays withheld.
         if (hunt.held.len() == 1 && hunt.deaths > 1) || hunt.deaths > limit {
-            let before: Vec<Suspect> = recent.into_iter().filter(|s| !hunt.held.contains(s)).collect();
             let found = std::mem::take(&mut hunt.held);
+            let culprits: HashSet<&Suspect> = found.iter().collect();
+            let before: Vec<Suspect> = recent.into_iter().filter(|s| !culprits.contains(s)).collect();
+            drop(culprits);
             hunt.found = true;
             self.hunt = Some(hunt);
             return Some(Step::Found { found, before, innocent, end });

@@ -115,3 +115,71 @@ fn a_malformed_one_ends_the_search_among_others_and_they_are_told() {
     assert!(p.abstainers(&prefix(2)).is_empty());
     assert!(p.abstainers(&prefix(3)).contains(0), "the malformed one's still stands");
 }
+
+/// Octets and messages of a search, whatever its state.
+fn size(p: &Poison) -> (usize, usize) {
+    let Some(hunt) = &p.patients[0].hunt else { return (0, 0) };
+    let all = hunt.held.iter().chain(&hunt.trial).chain(&hunt.freed);
+    (all.clone().map(|s| s.bytes.len()).sum(), all.count())
+}
+
+#[test]
+fn a_flood_of_deliveries_takes_no_more_than_its_room() {
+    let mut p = Poison::new(1, 6);
+    let long = Bytes::from(vec![0xff; 4096]);
+    for n in 0..200_000u64 {
+        p.deliver(n, 0, [0].into_iter().collect(), &long);
+        assert!(p.octets.len() <= MAX_OCTETS && p.delivered.len() <= MAX_DELIVERED);
+    }
+    assert_eq!((p.octets.len(), p.delivered.len()), (MAX_OCTETS, MAX_OCTETS / 4096));
+    assert!(p.octets.capacity() <= 2 * MAX_OCTETS && p.delivered.capacity() <= 2 * MAX_DELIVERED);
+    // Short ones are bounded by their number.
+    for n in 0..200_000u64 {
+        p.deliver(n, 0, [0].into_iter().collect(), &Bytes::from_static(&[0xff; 23]));
+    }
+    assert_eq!((p.octets.len(), p.delivered.len()), (23 * MAX_DELIVERED, MAX_DELIVERED));
+    p.deliver(0, 0, [0].into_iter().collect(), &Bytes::from(vec![0; MAX_OCTETS + 1]));
+    assert_eq!(p.delivered.len(), MAX_DELIVERED, "what is longer than all room is not kept");
+}
+
+#[test]
+fn a_search_under_a_flood_takes_no_more_than_its_room_and_what_goes_free_is_told_again() {
+    for len in [4096, 23] {
+        // It never comes to an end by its number of restarts.
+        let (mut p, mut n, mut at) = (Poison::new(1, u32::MAX), 0usize, 0);
+        for round in 0..24 {
+            for _ in 0..8000 {
+                let mut message = vec![0xff; len];
+                message[..8].copy_from_slice(&n.to_be_bytes());
+                p.deliver(at, 0, [0].into_iter().collect(), &Bytes::from(message));
+                (n, at) = (n + 1, at + 10);
+            }
+            let before: usize = p.patients[0].hunt.as_ref().map_or(0, |h| h.held.len());
+            let was_on_trial = p.patients[0].hunt.as_ref().is_some_and(|h| !h.trial.is_empty());
+            p.ended(0, 0, at, End::Closed);
+            let step = p.look(0, false, |session, bytes| {
+                let n = usize::from_be_bytes(bytes[..8].try_into().expect("eight octets"));
+                vec![Suspect { session, bytes: bytes.clone(), keys: vec![(prefix(n), n as u64)], malformed: false }]
+            });
+            let Some(Step::Suspected(held, innocent)) = step else { panic!("{step:?}") };
+            let (octets, messages) = size(&p);
+            assert!(octets <= 2 * MAX_OCTETS && messages <= 2 * MAX_HELD, "{octets} {messages}");
+            assert!(held <= MAX_HELD && (round < 2 || !innocent.is_empty()), "round {round}");
+            if !was_on_trial {
+                assert_eq!(innocent.len() + held, before + MAX_DELIVERED.min(MAX_OCTETS / len));
+                assert!(innocent.iter().all(|s| !p.patients[0].withholds(0, &s.keys[0].0) || shared(&p, s)));
+            }
+            let marks: usize = p.patients[0].held.values().map(Vec::len).sum();
+            assert!(marks <= 2 * MAX_HELD, "{marks} routes");
+            if round % 3 == 2 {
+                p.proceed(0, true, at, 0);
+            }
+        }
+    }
+}
+
+/// Whether another suspect has the prefix as well: there are fewer of those than messages here.
+fn shared(p: &Poison, s: &Suspect) -> bool {
+    let hunt = p.patients[0].hunt.as_ref().expect("a search");
+    hunt.held.iter().any(|h| h != s && h.keys[0].0 == s.keys[0].0)
+}

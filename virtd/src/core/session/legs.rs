@@ -295,7 +295,8 @@ impl Session {
                 Verdict::Reset { .. } => (true, Vec::new()),
             };
             if malformed || !keys.is_empty() {
-                found.push(Suspect { session: self.index, bytes: m.bytes, keys, malformed });
+                let bytes = Bytes::copy_from_slice(&m.bytes);
+                found.push(Suspect { session: self.index, bytes, keys, malformed });
             }
         }
         found
