@@ -262,8 +262,10 @@ impl super::session::Session {
         let agree = electorate.iter().filter(|i| candidates.get(usize::from(*i)) == Some(&e.winner)).count();
         let why = match e.flags & super::table::flag::NO_QUORUM {
             0 => {
+                let restless =
+                    if super::env::Env::restless(e.turns) { "; the master does not leave it alone" } else { "" };
                 format!(
-                    "{agree} of {} say the winner to the letter ({})",
+                    "{agree} of {} say the winner to the letter ({}{restless})",
                     electorate.len(),
                     env.config.vote.strategy.name()
                 )
