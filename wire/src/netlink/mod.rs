@@ -29,6 +29,8 @@ pub use route::RouteMessage;
 #[cfg(test)]
 mod captures;
 #[cfg(all(test, feature = "bgp"))]
+mod daemons_tests;
+#[cfg(all(test, feature = "bgp"))]
 mod properties;
 
 /// What is wrong with a message.
