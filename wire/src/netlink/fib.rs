@@ -46,6 +46,18 @@ pub enum FibError {
         /// AF_*.
         family: u8,
     },
+    /// A type of service in IPv6, where the kernel has none.
+    #[error("IPv6 routes have no type of service")]
+    Tos,
+    /// A type that no route can have, or none at all.
+    #[error("route type {kind} is invalid")]
+    Kind {
+        /// RTN_*.
+        kind: u8,
+    },
+    /// Next hops beside an RTA_MULTIPATH, or for an IPv4 route that drops.
+    #[error("gateway, device and multipath do not go together or with this route type")]
+    HopConflict,
     /// An IPv6 route for some sources only; virtd does not vote on these.
     #[error("source-specific routes are not supported")]
     SourcePrefix,
@@ -64,9 +76,9 @@ pub enum FibError {
         /// The object.
         id: u32,
     },
-    /// An IPv6 route with an IPv4 gateway.
-    #[error("IPv6 routes cannot use an IPv4 gateway")]
-    Ipv4Gateway,
+    /// An IPv6 route with an IPv4 gateway, or the gateway `::`.
+    #[error("invalid gateway address")]
+    Gateway,
     /// A route that forwards, without gateway and interface.
     #[error("a next hop has neither gateway nor interface")]
     NoNextHop,
@@ -79,8 +91,7 @@ impl FibError {
     /// The errno to answer with, positive: the kernel's own where it would refuse the route too.
     pub const fn errno(self) -> i32 {
         match self {
-            FibError::Family { .. } => libc::EAFNOSUPPORT,
-            FibError::SourcePrefix => libc::EOPNOTSUPP,
+            FibError::Family { .. } | FibError::SourcePrefix => libc::EOPNOTSUPP,
             FibError::NoNextHop => libc::ENODEV,
             FibError::TooManyHops => libc::E2BIG,
             _ => libc::EINVAL,
@@ -103,7 +114,7 @@ impl FibKey {
     /// The key of a new, deleted or asked-for route.
     ///
     /// # Errors
-    /// Other families, source prefixes, IPv4 host bits.
+    /// Other families, IPv6 source prefixes (in IPv4 nothing looks at them), IPv6 types of service, IPv4 host bits.
     pub fn from_message(message: &RouteMessage) -> Result<FibKey, FibError> {
         let family = message.family;
         let any: IpAddr = match family {
@@ -111,8 +122,11 @@ impl FibKey {
             AF_INET6 => std::net::Ipv6Addr::UNSPECIFIED.into(),
             _ => return Err(FibError::Family { family }),
         };
-        if message.src_len != 0 {
+        if family == AF_INET6 && message.src_len != 0 {
             return Err(FibError::SourcePrefix);
+        }
+        if family == AF_INET6 && message.tos != 0 {
+            return Err(FibError::Tos);
         }
         let address = message.dst.unwrap_or(any);
         let prefix = Prefix::new(address, message.dst_len).ok_or(FibError::HostBits)?;
@@ -205,6 +219,14 @@ impl FibRoute {
         let mut route = FibRoute { kind: message.kind, prefsrc: message.prefsrc, metrics, hops: Vec::new() };
         let inline = message.gateway.is_some() || message.oif.is_some() || !message.multipath.is_empty();
         let id = message.nh_id.filter(|&id| id != 0);
+        if !(RTN_UNICAST..=RTN_THROW).contains(&message.kind) {
+            return Err(FibError::Kind { kind: message.kind });
+        }
+        let single = message.gateway.is_some() || message.oif.is_some();
+        let drops_with_hops = message.family == AF_INET && is_reject(message.kind) && id.is_none() && inline;
+        if drops_with_hops || single && !message.multipath.is_empty() {
+            return Err(FibError::HopConflict);
+        }
         match id.map(|id| (id, resolve(id))) {
             _ if is_reject(route.kind) => {}
             Some((id, Some(nexthop))) => route.resolve(id, nexthop, message.family, &resolve)?,
@@ -271,8 +293,12 @@ impl FibRoute {
         if self.hops.iter().any(|hop| hop.gateway.is_none() && hop.oif.is_none()) {
             return Err(FibError::NoNextHop);
         }
-        if family == AF_INET6 && self.hops.iter().any(|hop| hop.gateway.is_some_and(|address| address.is_ipv4())) {
-            return Err(FibError::Ipv4Gateway);
+        let invalid = |address: IpAddr| match address {
+            IpAddr::V4(_) => family == AF_INET6,
+            IpAddr::V6(_) => address.is_unspecified(),
+        };
+        if self.hops.iter().filter_map(|hop| hop.gateway).any(invalid) {
+            return Err(FibError::Gateway);
         }
         Ok(())
     }

@@ -156,7 +156,9 @@ fn what_is_and_what_is_not_compared() {
     check(true, &unchanged, &of(&|m| m.scope = RT_SCOPE_LINK));
     check(true, &unchanged, &of(&|m| m.nh_id = Some(77)));
     check(true, &unchanged, &of(&|m| m.pref = Some(1)));
-    check(false, &unchanged, &of(&|m| m.kind = RTN_BLACKHOLE));
+    check(false, &unchanged, &of(&|m| m.kind = RTN_LOCAL));
+    check(false, &unchanged, &route(V4_BLACKHOLE));
+    check(false, &route(V4_UNREACHABLE), &route(V4_BLACKHOLE));
     check(false, &unchanged, &of(&|m| m.prefsrc = Some([10, 0, 1, 1].into())));
     check(false, &unchanged, &of(&|m| m.metrics = vec![metric(1400)]));
     check(false, &of(&|m| m.metrics = vec![metric(1300)]), &of(&|m| m.metrics = vec![metric(1400)]));
@@ -220,8 +222,36 @@ fn a_zero_gateway_is_none_and_ipv4_gateways_are_not_for_ipv6() {
     message.oif = Some(0);
     assert_eq!(with(&message, &HashMap::new()), Err(FibError::NoNextHop));
     message.gateway = Some([10, 0, 0, 1].into());
+    assert!(with(&message, &HashMap::new()).is_ok());
     message.family = AF_INET6;
-    assert_eq!(with(&message, &HashMap::new()), Err(FibError::Ipv4Gateway));
+    assert_eq!(with(&message, &HashMap::new()), Err(FibError::Gateway));
+}
+
+#[test]
+fn what_the_kernel_refuses_is_no_candidate() {
+    let plain = message(V4_PLAIN);
+    let of = |change: &dyn Fn(&mut RouteMessage)| {
+        let mut message = plain.clone();
+        change(&mut message);
+        with(&message, &HashMap::new()).map(|route| route.to_string())
+    };
+    let path = PathHop { weight: 1, interface: 3, ..Default::default() };
+    assert_eq!(of(&|m| m.kind = RTN_UNREACHABLE), Err(FibError::HopConflict));
+    assert_eq!(of(&|m| (m.kind, m.nh_id) = (RTN_BLACKHOLE, Some(5))), Ok("blackhole".to_owned()));
+    assert_eq!(of(&|m| m.multipath.push(path.clone())), Err(FibError::HopConflict));
+    assert_eq!(of(&|m| m.kind = 0), Err(FibError::Kind { kind: 0 }));
+    assert_eq!(of(&|m| m.kind = 10), Err(FibError::Kind { kind: 10 }));
+    assert_eq!(of(&|m| m.gateway = Some("::".parse().unwrap())), Err(FibError::Gateway));
+
+    let mut v6 = message(V6_PLAIN);
+    v6.tos = 4;
+    assert_eq!(FibKey::from_message(&v6), Err(FibError::Tos));
+    let v4_source = RouteMessage { src_len: 24, ..plain };
+    assert_eq!(FibKey::from_message(&v4_source).unwrap().to_string(), "192.0.2.0/24");
+
+    let errno = [libc::EOPNOTSUPP, libc::EINVAL, libc::ENODEV];
+    let errors = [FibError::SourcePrefix, FibError::UnknownNexthop { id: 1 }, FibError::NoNextHop];
+    assert_eq!(errors.map(FibError::errno), errno);
 }
 
 /// The kernel's own message is what we would write, but for what the vote leaves out.

@@ -4,7 +4,9 @@
 //! [`nexthop`], [`link`], [`addr`] (the messages), `fib` (what a route *means*: the candidate that instances vote on).
 //! Rules and neighbours need no types: they pass as the [`Frame`]s they came in.
 //!
-//! Everything here reads bytes of instances, which are not trusted: every length is checked and the errors are typed.
+//! Everything here reads bytes of instances, which are not trusted: every length is checked and the errors are typed. It is
+//! stricter than the kernel in two points, for its sake: octets left over behind the attributes and attributes longer than
+//! their type are errors, where the kernel warns.
 //! Integers are in the machine's own byte order, as netlink's are; addresses in the network's.
 
 pub mod addr;
@@ -28,6 +30,8 @@ pub use route::RouteMessage;
 
 #[cfg(test)]
 mod captures;
+#[cfg(all(test, feature = "bgp"))]
+mod daemons_tests;
 #[cfg(all(test, feature = "bgp"))]
 mod properties;
 
@@ -108,10 +112,10 @@ pub enum NetlinkError {
 }
 
 impl NetlinkError {
-    /// The errno the kernel would answer with (positive).
+    /// The errno the kernel answers with (positive), but for family, which it calls EINVAL in a nexthop object.
     pub const fn errno(self) -> i32 {
         match self {
-            NetlinkError::Family { .. } => libc::EAFNOSUPPORT,
+            NetlinkError::Family { .. } => libc::EOPNOTSUPP,
             NetlinkError::AttrLength { .. } => libc::ERANGE,
             NetlinkError::TooLong => libc::EMSGSIZE,
             _ => libc::EINVAL,

@@ -141,7 +141,7 @@ impl NexthopMessage {
 fn parse_group(attr: Attr<'_>) -> Result<Vec<GroupEntry>, NetlinkError> {
     let (entries, rest) = attr.payload.as_chunks::<GROUP_ENTRY_LEN>();
     if entries.is_empty() || !rest.is_empty() {
-        return Err(attr.length_error());
+        return Err(NetlinkError::AttrValue { kind: NHA_GROUP });
     }
     entries.iter().map(|entry| GroupEntry::from_bytes(*entry)).collect()
 }

@@ -213,13 +213,18 @@ impl RouteMessage {
 }
 
 fn parse_multipath(attr: Attr<'_>, family: u8) -> Result<Vec<PathHop>, NetlinkError> {
+    // As the kernel: ERANGE where not one entry is there, EINVAL for a wrong length inside.
+    if attr.payload.len() < RTNEXTHOP_LEN {
+        return Err(attr.length_error());
+    }
+    let impossible = NetlinkError::AttrValue { kind: RTA_MULTIPATH };
     let (mut hops, mut left) = (Vec::new(), attr.payload);
     while !left.is_empty() {
         let Some(&[l0, l1, flags, weight, i0, i1, i2, i3]) = left.first_chunk::<RTNEXTHOP_LEN>() else {
-            return Err(attr.length_error());
+            return Err(impossible);
         };
         let len = usize::from(u16::from_ne_bytes([l0, l1]));
-        let attrs = left.get(RTNEXTHOP_LEN..len).ok_or(attr.length_error())?;
+        let attrs = left.get(RTNEXTHOP_LEN..len).ok_or(impossible)?;
         let (mut hop_attrs, mut others) = (HopAttrs::default(), Vec::new());
         for inner in Attrs::new(attrs) {
             let inner = inner?;
