@@ -421,6 +421,8 @@ pub struct Instance {
     pub limit_prefixes: Vec<Prefix>,
     /// `fib_scope`: whose routes it writes to the FIB; what it does not say there about others' is abstention.
     pub fib_scope: FibScope,
+    /// There is a `[fib]`: its NETLINK_ROUTE sockets are redirected.
+    pub netlink: bool,
 }
 
 impl Kind {

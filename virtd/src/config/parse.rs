@@ -107,6 +107,7 @@ fn document_to_config(document: &DeTable<'_>, source: &str, problems: &mut Probl
     check_limits(&config, &instances, &peers, problems);
     let complete = instances.len() == array_len(document, "instance");
     config.instances = instances.into_iter().map(|i| i.value).collect();
+    config.instances.iter_mut().for_each(|i| i.netlink = config.fib.is_some());
     config.peers = peers.into_iter().map(|p| p.value).collect();
     if complete && !config.instances.is_empty() {
         check_vote(&config, places.as_ref(), problems);

@@ -200,7 +200,7 @@ pub enum Input<'a> {
 }
 
 /// What happens in the real kernel, as far as virtual ones have to follow it, and what became of what was written to it.
-#[derive(Clone, PartialEq, Eq, Debug)]
+#[derive(Clone, PartialEq, Debug)]
 pub enum KernelNews {
     /// An interface is there, or has changed.
     Link(Link),

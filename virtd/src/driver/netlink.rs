@@ -245,7 +245,8 @@ impl<B: Broker> Driver<B> {
                 Way::Ignored => {}
                 Way::Refused => {
                     answers.push(answer(&frame, libc::EOPNOTSUPP, e));
-                    let (kind, who) = (frame.header.kind, self.instance_name(e.instance));
+                    let (kind, instance) = (frame.header.kind, e.instance);
+                    let who = self.instance_name(instance);
                     let text = format!(
                         "{who} asked the kernel for a change (rtnetlink type {kind}) that is not an instance's to make: configure links, addresses and rules in the system itself"
                     );

@@ -133,6 +133,11 @@ impl Fib {
         self.start_walk();
     }
 
+    /// Those that have caught up.
+    pub(super) fn counting(&self) -> Members {
+        self.members.iter().enumerate().filter(|(_, m)| m.counts).map(|(i, _)| i as u8).collect()
+    }
+
     /// Whether the routes of this key are of a kind that instance `i` writes.
     pub(super) fn is_its_business(&self, i: usize, slot: u32) -> bool {
         let scope = self.members.get(i).map_or(FibScope::NONE, |m| m.scope);

@@ -75,6 +75,7 @@ impl Fib {
             Some(old) => std::mem::replace(old, class) != class,
             None => false,
         };
+        let counting = self.counting();
         let Some(said) = self.table.candidates_mut(slot).get_mut(i) else { return };
         let old = std::mem::replace(said, route);
         self.routes.release(old);
@@ -84,11 +85,26 @@ impl Fib {
         if old == route && !was_stale && !changed_class {
             return;
         }
+        if age_ms(now, e.last_ms) >= env.rules.steady_ms {
+            e.turns = 0;
+        }
+        if env.is_master(i, counting) {
+            e.turns = e.turns.saturating_add(1);
+        }
         let at = |ms| now.saturating_sub(age_ms(now, ms));
         let (first, last) = env.rules.disturb(at(e.first_ms), at(e.last_ms), now);
         (e.first_ms, e.last_ms) = (first as u32, last as u32);
         self.counters.votes += 1;
         self.vote(slot, env, out);
+    }
+
+    /// A key on which the master's words are counted is kept until it has rested (`session/vote.rs`).
+    fn keep_count(&mut self, slot: u32, env: &Env) {
+        let Some(e) = self.table.entry(slot).filter(|e| e.turns > 1) else { return };
+        let (now, age, t) = (env.now_ms(), age_ms(env.now_ms(), e.last_ms), env.rules.steady_ms);
+        if age < t {
+            self.recheck_at(slot, now + t - age);
+        }
     }
 
     fn vote(&mut self, slot: u32, env: &mut Env, out: &mut Vec<Output>) {
@@ -105,9 +121,9 @@ impl Fib {
             overruled: e.overruled(),
             first_disturbed: now - first_age.max(last_age).min(now),
             last_disturbed: now - last_age.min(now),
+            restless: Env::restless(e.turns),
         };
-        let counts = self.members.iter().enumerate().filter(|(_, m)| m.counts).map(|(i, _)| i as u8);
-        let watched = env.observers.intersect(counts.collect()).minus(e.stale);
+        let watched = env.observers.intersect(self.counting()).minus(e.stale);
         let rules = voter::Rules { min_voters: self.min_voters(env), ..env.rules };
         let outcome = voter::decide(&rules, &ballot, watched, &ByMeaning(&self.routes), now);
         let (was_dissent, was_lost) = (e.dissent, e.flags & flag::NO_QUORUM != 0);
@@ -121,6 +137,7 @@ impl Fib {
         if outcome.steady && (outcome.dissent != was_dissent || outcome.lost_quorum != was_lost) {
             self.judge(slot, outcome.dissent, outcome.lost_quorum, electorate, env, out);
         }
+        self.keep_count(slot, env);
         self.tidy(slot);
     }
 
