@@ -333,6 +333,7 @@ impl Session {
             peer_as: up.negotiated.peer_as,
             local_as: self.profile.as_ref().map_or(0, |p| p.asn),
             as4: up.negotiated.shared.as4,
+            open: up.leg_open.clone(),
             way: Way::To(Members::default()),
             bytes,
         })
