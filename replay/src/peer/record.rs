@@ -95,9 +95,9 @@ fn open(line: &str) -> Result<Open> {
 
 /// A record too long for the account has its messages in the MRT beside it alone.
 fn from_mrt(path: &Path, session: &Session) -> Result<Vec<Bytes>> {
-    let mut reader = mrt::open(path).context("its messages stand in the MRT")?;
+    let reader = mrt::open(path).context("its messages stand in the MRT")?;
     let mut messages = Vec::new();
-    while let Some(record) = reader.next() {
+    for record in reader {
         let mrt::Record::Message(m) = record.with_context(|| format!("{}", path.display()))? else { continue };
         let kind = m.bytes.get(frame::HEADER_LEN - 1).copied();
         if m.peer == session.peer && Some(m.local) == session.local && kind != Some(OPEN) {

@@ -174,7 +174,8 @@ pub fn reproduce(
         }
         driver.turn(&mut [&mut neighbour], &mut events, None)?;
     };
-    let after = watch.all_sent.map(|at| Instant::now().saturating_duration_since(at));
+    let last = watch.all_sent.and(neighbour.feed_done);
+    let after = last.map(|at| Instant::now().saturating_duration_since(at));
     let line = line(path, &recorded, &end, &neighbour, session.endpoint()?, after);
     driver.leave(&mut [&mut neighbour], &mut events)?;
     if let (Some(recorder), Some(path)) = (&mut neighbour.recorder, &run.record) {

@@ -217,7 +217,10 @@ impl Session {
             let mut b = BytesMut::new();
             encode::end_of_rib(family, &mut b);
             match empty {
-                true => out.push(Output::SendLeg { leg: id, bytes: b.freeze() }),
+                true => {
+                    env.flight.note(env.now, self.index, Way::To([i as u8].into_iter().collect()), &b);
+                    out.push(Output::SendLeg { leg: id, bytes: b.freeze() });
+                }
                 false => leg.owe(b.freeze()),
             }
         }
@@ -368,6 +371,7 @@ impl Session {
         }
         leg.feed = Feed::Live;
         for bytes in leg.after_feed.drain(..) {
+            env.flight.note(env.now, self.index, Way::To([i as u8].into_iter().collect()), &bytes);
             out.push(Output::SendLeg { leg: leg.id, bytes });
         }
         if !leg.level && leg.fed_since.is_none() {
