@@ -1,6 +1,6 @@
 //! Ordinary, valid UPDATEs that make FRR forget a route: what it has told a neighbour, has to withdraw and gets back, all within that
 //! neighbour's advertisement interval, it withdraws for good, and its own table has it. docs/BUGS.md has the exact condition.
-//! Alone the neighbour never hears of the route again; behind virtd it has it all the time, and FRR is named.
+//! Alone the neighbour never hears of the route again; behind virtd it has what the sender says, and FRR is named.
 
 use anyhow::{Context, Result, bail, ensure};
 use std::time::{Duration, Instant};
