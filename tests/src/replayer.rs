@@ -7,6 +7,7 @@ use serde_json::Value;
 use std::fs;
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
+use std::process::Stdio;
 use std::time::Duration;
 use wire::bgp::canonical::agrees;
 
@@ -126,6 +127,21 @@ impl Replayer {
         let summary = serde_json::from_str(&text).with_context(|| format!("reading {}", path.display()))?;
         Ok(Outcome { name: self.name.clone(), summary, table: self.folder.join("table.json") })
     }
+}
+
+/// Plays a record to the router from a site, which must have the AS number of the record's neighbour; returns hv-replay's exit status (0: it
+/// failed again, 1: it lives) and what it says.
+pub fn reproduce(lab: &Lab, site: &Site, record: &Path) -> Result<(i32, Value)> {
+    let (own, router) = site.addresses(false);
+    let mut command = site.ns.command(built("hv-replay")?);
+    command.args(["--connect", &router.to_string(), "--bind", &own.to_string(), "--reproduce"]).arg(record);
+    let output = command.stdin(Stdio::null()).output().context("starting hv-replay")?;
+    let said = String::from_utf8_lossy(&output.stdout);
+    let log = lab.directory().join("reproduce.log");
+    fs::write(&log, [said.as_bytes(), &output.stderr].concat()).context("its log")?;
+    lab.watch_log(&log);
+    let status = output.status.code().with_context(|| format!("hv-replay: {}", output.status))?;
+    Ok((status, serde_json::from_str(&said).with_context(|| format!("hv-replay {status}: {said}"))?))
 }
 
 /// What one hv-replay came to.

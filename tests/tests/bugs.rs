@@ -1,14 +1,15 @@
 //! Published bugs of Debian 12's own packages (docs/BUGS.md) behind virtd, where the neighbours notice nothing. The one that FRR dies of with
 //! `inbound = "opaque"`, its poison and its record, which kills FRR again alone, are in tests/poison.rs.
 
-use anyhow::{Result, ensure};
+use anyhow::{Context, Result, ensure};
 use nix::sys::signal::Signal;
 use serde_json::Value;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 use tests::daemons::{Attach, Daemon, Instance};
 use tests::lab::{Lab, Star, wait_for};
 use tests::published::{as_path_mask, cve_2023_46753, installed};
-use tests::replayer::Replayer;
+use tests::replayer::{Replayer, reproduce};
 use tests::router::{Options, Router};
 
 const UP: Duration = Duration::from_secs(30);
@@ -111,7 +112,10 @@ fn long_path(name: &str, vulnerable: bool) -> Result<bool> {
     let mut lab = Lab::new(name)?;
     let star = lab.star(3)?;
     let options = Options { daemons: vec![Daemon::Frr, Daemon::Bird, Daemon::Frr], ..Options::default() };
-    let mut router = Router::start(&lab, &star, &options)?;
+    let records = lab.folder("records")?;
+    let mut router =
+        Router::with_toml(&lab, &star, &options, |text| format!("{text}\n[recorder]\nfolder = {records:?}\n"))?;
+    router.launch(&lab, &star, &options)?;
     let ns = router.ns().clone();
     as_path_mask::configure(router.instance("bird")?, &ns, vulnerable)?;
     let monitor = Replayer::dial(&lab, &star.sites[1], false, &["--monitor"])?;
@@ -161,8 +165,32 @@ fn long_path(name: &str, vulnerable: bool) -> Result<bool> {
     outcomes.iter().try_for_each(tests::replayer::Outcome::check_quiet)?;
     ensure!(outcomes[0].routes()?.contains_key("198.51.100.0/24"), "the long path is missing outside");
     sender.finish()?.check_quiet()?;
+    let record = router.events("record").iter().find_map(|e| e["text"].as_str().and_then(recorded));
+    drop(router);
+    if real {
+        reproduced_on_bird_alone(&record.context("no event tells of the record")?)?;
+    }
     lab.passed();
     Ok(real)
+}
+
+/// The record that an event tells of.
+fn recorded(text: &str) -> Option<PathBuf> {
+    text.split_whitespace().map(|word| PathBuf::from(word.trim_end_matches(';'))).find(|p| p.is_file())
+}
+
+/// The record, played to BIRD alone.
+fn reproduced_on_bird_alone(record: &Path) -> Result<()> {
+    let mut lab = Lab::new("mask-record")?;
+    let star = lab.star(3)?;
+    let spec = Options::default().spec(&star.sites);
+    let mut bird = Instance::start(&lab, &star.router, Daemon::Bird, "bird", &spec, &Attach::Native)?;
+    as_path_mask::configure(&bird, &star.router, true)?;
+    let (status, said) = reproduce(&lab, &star.sites[2], record)?;
+    ensure!(status == 0 && said["outcome"] == "closed", "BIRD alone does not die of the record: {status}, {said}");
+    wait_for("BIRD to be dead", UP, || !bird.running())?;
+    lab.passed();
+    Ok(())
 }
 
 /// An ordinary, valid UPDATE that segfaults BIRD 2.0.12: told again it would kill it again, so it has to be found and withheld.

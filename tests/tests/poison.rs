@@ -8,7 +8,7 @@ use std::time::Duration;
 use tests::daemons::{Attach, Daemon, Instance};
 use tests::lab::{Lab, wait_for, wait_until};
 use tests::published::cve_2023_46753::{UPDATE, prepend, send_until_dead};
-use tests::replayer::Replayer;
+use tests::replayer::{Replayer, reproduce};
 use tests::router::{Options, Router};
 
 const UP: Duration = Duration::from_secs(30);
@@ -69,21 +69,26 @@ fn the_update_that_kills_frr_is_named_withheld_and_recorded() -> Result<()> {
     feed.finish()?.check_quiet()?;
     monitor.finish()?.check_quiet()?;
     drop(router);
-    kills_it_alone(&mut lab, &hex)?;
+    kills_it_alone(&mut lab, &wait_file(&records, "json")?)?;
     lab.passed();
     Ok(())
 }
 
-/// The reproducer, played to the daemon alone, without us.
-fn kills_it_alone(lab: &mut Lab, hex: &std::path::Path) -> Result<()> {
+/// The record, played to the daemon alone, without us: nothing but the record says what the neighbour has to offer. FRR without the route-map
+/// lives through it.
+fn kills_it_alone(lab: &mut Lab, record: &std::path::Path) -> Result<()> {
     let mut alone = Lab::new("poison-alone")?;
-    let star = alone.star(1)?;
+    let star = alone.star(3)?;
     let spec = Options::default().spec(&star.sites);
     let mut frr = Instance::start(&alone, &star.router, Daemon::Frr, "frr", &spec, &Attach::Native)?;
-    prepend(&frr, &star.router, star.sites[0].v4.into())?;
-    let file = hex.display().to_string();
-    let (_sender, died) = send_until_dead(&alone, &star.sites[0], &file, || !frr.running())?;
-    ensure!(died, "FRR alone does not die of the record");
+    let site = &star.sites[2];
+    let (status, said) = reproduce(&alone, site, record)?;
+    ensure!(status == 1 && said["outcome"] == "lives", "FRR without the route-map: {status}, {said}");
+    ensure!(frr.running(), "FRR without the route-map died");
+    prepend(&frr, &star.router, site.v4.into())?;
+    let (status, said) = reproduce(&alone, site, record)?;
+    ensure!(status == 0 && said["outcome"] == "closed", "FRR alone does not die of the record: {status}, {said}");
+    wait_for("FRR to be dead", UP, || !frr.running())?;
     lab.watch_log(&frr.folder().join("frr.log"));
     alone.passed();
     Ok(())

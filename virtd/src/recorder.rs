@@ -1,11 +1,12 @@
 //! Flight records on disk: for each verdict what the instance was given and what it and the others said, as MRT and JSON, and for
-//! a poison the UPDATE in a form that hv-replay can send to the daemon alone.
+//! a poison the UPDATE in hexadecimal. With the account alone `hv-replay --reproduce` plays to a daemon what the instance was given, after the
+//! OPEN that it was given.
 //!
 //! | file | holds |
 //! |---|---|
-//! | `TIME-KIND-INSTANCE.json` | the account: the verdict in words, the key, what every instance said |
-//! | `TIME-KIND-INSTANCE.mrt` | the messages (BGP4MP_ET, RFC 6396): the sender of each is the record's peer, an instance as our own address |
-//! | `TIME-KIND-INSTANCE.hex` | a poison only: the messages to send, a line each: `hv-replay --connect ADDRESS --raw FILE` |
+//! | `TIME-KIND-INSTANCE.json` | the account: the verdict in words, the key, what every instance said; each session's ends and OPEN, and what was given |
+//! | `TIME-KIND-INSTANCE.mrt` | the OPENs given, then the messages (BGP4MP_ET, RFC 6396): the sender of each is the record's peer, an instance as our own address |
+//! | `TIME-KIND-INSTANCE.hex` | a poison only: the culprit, or those among which the search could not tell, a line each |
 //!
 //! A thread writes them, each under a temporary name first; a disk that is slow or full costs records and nothing else. Where they take too much
 //! room the oldest go, each as a whole; the newest always stays.
@@ -15,8 +16,9 @@ use crate::core::io::{Micros, Record, Recorded, Way};
 use crate::event::{Event, Severity};
 use crate::eventlog::{EventSender, rfc3339};
 use anyhow::{Context, Result};
-use bytes::BytesMut;
+use bytes::{Bytes, BytesMut};
 use crossbeam_channel::Receiver;
+use replay::peer::learn::hex;
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
 use std::fs;
@@ -28,6 +30,8 @@ use wire::mrt::{Ends, Writer};
 
 /// What our files end with; nothing else in the folder is ever touched.
 const SUFFIXES: [&str; 3] = ["json", "mrt", "hex"];
+/// Octets given to an instance that the account repeats. A poison's always fit; of a flight record larger than this the MRT has them.
+const MAX_GIVEN: usize = 3 << 20;
 
 /// Starts the thread that writes; it ends when the last sender of records is gone. `None` without a folder.
 ///
@@ -46,7 +50,7 @@ pub fn start(
         for record in records {
             let base = base(&folder, &record, started);
             let (severity, text) = match write(&base, &record, started) {
-                Ok(path) => (Severity::Info, format!("the record of it is {}", path.display())),
+                Ok(path) => (Severity::Info, told(&record, &path)),
                 Err(e) => {
                     // Half a record is none.
                     SUFFIXES.iter().for_each(|suffix| drop(fs::remove_file(base.with_extension(suffix))));
@@ -74,19 +78,28 @@ fn base(folder: &Path, record: &Record, started: SystemTime) -> PathBuf {
 /// Writes one record; returns the name of the account.
 fn write(base: &Path, record: &Record, started: SystemTime) -> Result<PathBuf> {
     let when = |at: Micros| started + Duration::from_micros(at);
+    let stamp_us = |at: Micros| {
+        let at = when(at).duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default().as_micros();
+        u64::try_from(at).unwrap_or(u64::MAX)
+    };
     let mut mrt = Writer::new(Vec::new());
     let mut left_out = 0;
+    let legs = legs(record);
+    // Without 4-octet AS numbers MRT would need another subtype, and a neighbour of today has them.
+    let mut put_message = |at: Micros, ends: Option<Ends>, as4: bool, bytes: &[u8]| {
+        let sent = ends.filter(|_| as4).map(|ends| mrt.message(stamp_us(at), &ends, bytes));
+        u64::from(!matches!(sent, Some(Ok(()))))
+    };
+    let first = record.messages.first().map_or(record.at, |m| m.at);
+    for leg in &legs {
+        put_message(first, given_ends(leg.of), leg.of.as4, &leg.of.open);
+    }
     for m in &record.messages {
-        let at = when(m.at).duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default().as_micros();
-        let at = u64::try_from(at).unwrap_or(u64::MAX);
-        // Without 4-octet AS numbers MRT would need another subtype, and a neighbour of today has them.
-        // A replay was handed over as many messages in one piece; MRT has one to a record.
-        let mut rest = BytesMut::from(&m.bytes[..]);
-        while let Ok(Some(one)) = next_message(&mut rest, true) {
-            let sent = ends(m).filter(|_| m.as4).map(|ends| mrt.message(at, &ends, &one.bytes));
-            left_out += u64::from(!matches!(sent, Some(Ok(()))));
+        for one in messages(&m.bytes) {
+            left_out += put_message(m.at, ends(m), m.as4, &one);
         }
     }
+    let path = base.with_extension("json");
     put(&base.with_extension("mrt"), &mrt.into_inner())?;
     if let Some(lines) = reproducer(&record.account) {
         put(&base.with_extension("hex"), lines.as_bytes())?;
@@ -98,19 +111,91 @@ fn write(base: &Path, record: &Record, started: SystemTime) -> Result<PathBuf> {
         "messages": record.messages.len(),
         "messages_left_out": left_out,
         "account": record.account,
+        "sessions": sessions(&legs),
+        "reproduce": last_given(record).map(|m| json!({ "peer": m.peer.ip(), "command": command(m, &path) })),
     });
-    let path = base.with_extension("json");
     put(&path, format!("{account:#}\n").as_bytes())?;
     Ok(path)
 }
 
+/// What the event says.
+fn told(record: &Record, path: &Path) -> String {
+    let again = last_given(record).map(|m| format!("; to see the daemon fail again, alone: {}", command(m, path)));
+    format!("the record of it is {}{}", path.display(), again.unwrap_or_default())
+}
+
+/// The last message that was given to the instance, in a poison's record the culprit: its session is the one to be played.
+fn last_given(record: &Record) -> Option<&Recorded> {
+    record.messages.iter().rfind(|m| matches!(m.way, Way::To(_)))
+}
+
+/// What plays the record to a daemon alone that has the same addresses and neighbours as the instance.
+fn command(m: &Recorded, path: &Path) -> String {
+    let daemon = m.local.map_or_else(|| "DAEMON".to_owned(), |local| local.ip().to_canonical().to_string());
+    let peer = m.peer.ip().to_canonical();
+    format!("hv-replay --reproduce {} --connect {daemon} --bind {peer}", path.display())
+}
+
+/// A leg in the record.
+struct LegRecord<'a> {
+    /// One of its messages, for what all of them have in common.
+    of: &'a Recorded,
+    /// What the instance was given over it, oldest first.
+    given: Vec<Bytes>,
+}
+
+/// The legs that the messages crossed, in the order of their first messages.
+fn legs(record: &Record) -> Vec<LegRecord<'_>> {
+    let mut legs: Vec<LegRecord> = Vec::new();
+    for m in &record.messages {
+        let at = legs.iter().position(|l| l.of.peer == m.peer).unwrap_or_else(|| {
+            legs.push(LegRecord { of: m, given: Vec::new() });
+            legs.len() - 1
+        });
+        if let (Way::To(_), Some(leg)) = (m.way, legs.get_mut(at)) {
+            leg.given.extend(messages(&m.bytes));
+        }
+    }
+    legs
+}
+
+/// The messages of one piece: a replay is handed over as many.
+fn messages(bytes: &[u8]) -> impl Iterator<Item = Bytes> {
+    let mut rest = BytesMut::from(bytes);
+    std::iter::from_fn(move || Some(next_message(&mut rest, true).ok()??.bytes))
+}
+
+/// The legs as the account has them; `given` is missing where it would be too long, and is then to be had from the MRT.
+fn sessions(legs: &[LegRecord]) -> Vec<Value> {
+    let octets: usize = legs.iter().flat_map(|l| &l.given).map(Bytes::len).sum();
+    let session = |l: &LegRecord| {
+        let given = || l.given.iter().map(|b| hex(b)).collect::<Vec<_>>();
+        json!({
+            "peer": l.of.peer.ip(),
+            "peer_as": l.of.peer_as,
+            "local": l.of.local.map(|a| a.ip()),
+            "local_as": l.of.local_as,
+            "as4": l.of.as4,
+            "open": hex(&l.of.open),
+            "messages_given": l.given.len(),
+            "given": (octets <= MAX_GIVEN).then(given),
+        })
+    };
+    legs.iter().map(session).collect()
+}
+
 /// The sender of a message is the record's peer.
 fn ends(m: &Recorded) -> Option<Ends> {
-    let ours = m.local?.ip();
+    let Ends { peer, peer_as, local, local_as } = given_ends(m)?;
     Some(match m.way {
-        Way::To(_) => Ends { peer: m.peer.ip(), peer_as: m.peer_as, local: ours, local_as: m.local_as },
-        Way::From(_) => Ends { peer: ours, peer_as: m.local_as, local: m.peer.ip(), local_as: m.peer_as },
+        Way::To(_) => Ends { peer, peer_as, local, local_as },
+        Way::From(_) => Ends { peer: local, peer_as: local_as, local: peer, local_as: peer_as },
     })
+}
+
+/// The ends of what was given to the instance over the same leg.
+fn given_ends(m: &Recorded) -> Option<Ends> {
+    Some(Ends { peer: m.peer.ip(), peer_as: m.peer_as, local: m.local?.ip(), local_as: m.local_as })
 }
 
 fn reproducer(account: &Value) -> Option<String> {

@@ -1,7 +1,12 @@
 use super::*;
 use crate::eventlog;
 use std::net::SocketAddr;
-use wire::bgp::message::keepalive;
+use wire::bgp::message::{Capability, Open, keepalive};
+
+fn open() -> Open {
+    let capabilities = vec![Capability::GracefulRestart { flags: 0, restart_time_s: 0, families: Vec::new() }];
+    Open { asn: 64501, hold_time_s: 9, router_id: [192, 0, 2, 1].into(), capabilities }
+}
 
 fn message(way: Way, as4: bool) -> Recorded {
     Recorded {
@@ -11,6 +16,7 @@ fn message(way: Way, as4: bool) -> Recorded {
         peer_as: 64501,
         local_as: 64500,
         as4,
+        open: open().encode(),
         way,
         bytes: keepalive(),
     }
@@ -58,8 +64,20 @@ fn a_record_is_an_account_messages_and_a_reproducer() {
     assert_eq!(account["account"]["text"], "why");
     let mut reader = wire::mrt::open(path("mrt")).unwrap();
     let read: Vec<_> = std::iter::from_fn(|| reader.next()).map(Result::unwrap).collect();
-    assert_eq!(read.len(), 5, "{read:?}");
-    assert!(events.iter().any(|e| e.contains(&format!("{base}.json"))), "{events:?}");
+    assert_eq!(read.len(), 6, "{read:?}");
+    let wire::mrt::Record::Message(first) = &read[0] else { panic!("{read:?}") };
+    assert_eq!(first.bytes, open().encode(), "the OPEN comes first");
+    assert_eq!((first.peer_as, first.local), (64501, [192, 0, 2, 254].into()));
+    let session = &account["sessions"][0];
+    assert_eq!((&session["peer"], &session["peer_as"]), (&json!("192.0.2.1"), &json!(64501)));
+    assert_eq!((&session["local"], &session["local_as"]), (&json!("192.0.2.254"), &json!(64500)));
+    assert_eq!(session["open"], hex(&open().encode()));
+    // Of the five pieces three were given, the first of them two messages.
+    assert_eq!(session["given"], json!(vec![hex(&keepalive()); 4]));
+    let command = account["reproduce"]["command"].as_str().unwrap();
+    assert!(command.ends_with(&format!("{base}.json --connect 192.0.2.254 --bind 192.0.2.1")), "{command}");
+    assert_eq!(account["reproduce"]["peer"], "192.0.2.1");
+    assert!(events.iter().any(|e| e.contains(command)), "{events:?}");
 }
 
 #[test]
@@ -112,4 +130,12 @@ fn a_folder_that_cannot_be_written_costs_the_record_and_says_so() {
     assert_eq!(files.len(), 3, "{files:?}");
     assert!(events[0].contains("no record could be written"), "{events:?}");
     assert!(events[1].contains("the record of it is"), "{events:?}");
+}
+
+#[test]
+fn what_is_too_long_for_the_account_stands_in_the_mrt_alone() {
+    let mut long = record("frr", 1);
+    long.messages[0].bytes = keepalive().repeat(MAX_GIVEN / keepalive().len() + 1).into();
+    let sessions = sessions(&legs(&long));
+    assert_eq!((&sessions[0]["given"], &sessions[0]["messages_given"]), (&Value::Null, &json!(MAX_GIVEN / 19 + 1)));
 }

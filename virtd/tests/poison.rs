@@ -7,6 +7,7 @@ use sim::{Sim, config, peer_addr, prefix, update};
 use std::net::IpAddr;
 use virtd::config::{Inbound, Strategy};
 use virtd::core::io::{Input, InstanceId, ProcessNews};
+use wire::bgp::message::{Capability, Open};
 
 const SECOND: u64 = 1_000_000;
 const BAD: &str = "203.0.113.0/24";
@@ -83,6 +84,9 @@ fn the_one_among_fifty_is_found_and_everything_else_is_told() {
     assert_eq!(sim.events_of("instance-faulty").len(), 0);
     let record = &sim.records.iter().find(|r| r.kind == "poison").expect("a record");
     assert!(record.messages.last().is_some_and(|m| m.bytes.ends_with(&[24, 203, 0, 113])));
+    let open = record.messages.last().map(|m| Open::decode(&m.open[19..]).expect("an OPEN")).expect("a message");
+    let graceful = Capability::GracefulRestart { flags: 0, restart_time_s: 0, families: Vec::new() };
+    assert!(open.asn == 64501 && open.capabilities.contains(&graceful), "{open:?}");
 }
 
 #[test]

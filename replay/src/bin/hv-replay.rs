@@ -1,12 +1,12 @@
 //! `hv-replay`: a BGP neighbour from the command line.
 #![forbid(unsafe_code)]
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail};
 use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
 use replay::peer::diff::{DiffOptions, diff};
-use replay::peer::options::{FeedOptions, RunOptions, SessionOptions};
+use replay::peer::options::{FeedOptions, ReproduceOptions, RunOptions, SessionOptions};
 use replay::peer::probe::{ProbeOptions, probe};
-use replay::peer::{run, script};
+use replay::peer::{reproduce, run, script};
 use std::process::ExitCode;
 
 /// A BGP neighbour from the command line: plays MRT files, made-up tables or scripts to a router,
@@ -20,6 +20,8 @@ struct Options {
     session: SessionOptions,
     #[command(flatten)]
     feed: FeedOptions,
+    #[command(flatten)]
+    reproduce: ReproduceOptions,
     #[command(flatten)]
     run: RunOptions,
 }
@@ -46,6 +48,8 @@ Examples:
     hv-replay diff a.json b.json --ignore med
   Type commands, see what comes back:
     hv-replay --connect 192.0.2.1 --asn 64501 --script - --events - --events-updates
+  Does the daemon die again of what virtd found to have killed it? With the daemon's address, from the neighbour's:
+    hv-replay --reproduce 20261121T091500000Z-poison-frr.json --connect 192.0.2.1 --bind 192.0.2.9
   The latency of the router between two neighbours, and how long a table takes:
     hv-replay probe --feed '--connect 192.0.2.1 --bind 192.0.2.8 --asn 64501' \\
                     --monitor '--connect 192.0.2.1 --bind 192.0.2.9 --asn 64502' --count 10000 --rate 500
@@ -56,7 +60,9 @@ Examples:
 const STATUS: &str = "
 
 Exit status: 0 as planned (also after Ctrl-C), 1 the session was reset, never came up, or tables differ or routes were lost,
-2 a mistake in the options, a file that cannot be read, an address that cannot be used.";
+2 a mistake in the options, a file that cannot be read, an address that cannot be used.
+With --reproduce: 0 the failure came back (the daemon closed the connection, sent a NOTIFICATION, broke the protocol or fell
+silent), 1 the daemon lives, 2 it could not be tried: also where no session came up or an operator's Cease ended it.";
 
 fn main() -> ExitCode {
     env_logger::Builder::from_env(env_logger::Env::default().default_filter_or("info"))
@@ -66,8 +72,7 @@ fn main() -> ExitCode {
     let matches = Options::command().after_long_help(help).after_help("--help shows examples").get_matches();
     let options = Options::from_arg_matches(&matches).unwrap_or_else(|e| e.exit());
     match act(&options) {
-        Ok(true) => ExitCode::SUCCESS,
-        Ok(false) => ExitCode::FAILURE,
+        Ok(status) => ExitCode::from(status),
         Err(e) => {
             eprintln!("hv-replay: {e:#}");
             ExitCode::from(2)
@@ -75,12 +80,20 @@ fn main() -> ExitCode {
     }
 }
 
-fn act(options: &Options) -> Result<bool> {
-    match &options.command {
-        Some(Command::Probe(options)) => probe(options),
+/// The exit status.
+fn act(options: &Options) -> Result<u8> {
+    let Options { command, session, feed, reproduce: again, run: until } = options;
+    let well = match command {
+        Some(Command::Probe(options)) => probe(options)?,
         Some(Command::Diff(options)) => {
-            Ok(diff(options, &mut std::io::stdout().lock()).context("cannot compare")?.is_none())
+            diff(options, &mut std::io::stdout().lock()).context("cannot compare")?.is_none()
         }
-        None => run::run(&options.session, &options.feed, &options.run),
-    }
+        None => match &again.reproduce {
+            Some(record) => return reproduce::reproduce(record, session, feed, again, until),
+            // clap leaves `requires` out where what is required conflicts with something that is there.
+            None if again.wait.is_some() || again.of_peer.is_some() => bail!("--wait and --of-peer need --reproduce"),
+            None => run::run(session, feed, until)?,
+        },
+    };
+    Ok(u8::from(!well))
 }

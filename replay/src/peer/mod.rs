@@ -13,7 +13,8 @@
 //!                                                                     report: events, summary, table
 //! ```
 //! Reading order: [`session`] (pure), [`link`], [`route`], [`feed`] and its sources [`generate`], [`trace`], [`script`],
-//! [`learn`], [`report`], [`neighbour`], [`run`] (one neighbour), [`probe`] (two, measuring), [`diff`].
+//! [`learn`], [`report`], [`neighbour`], [`run`] (one neighbour), [`record`] and [`reproduce`] (one
+//! that plays what virtd recorded), [`probe`] (two, measuring), [`diff`].
 
 pub mod diff;
 pub mod feed;
@@ -23,7 +24,9 @@ pub mod link;
 pub mod neighbour;
 pub mod options;
 pub mod probe;
+pub mod record;
 pub mod report;
+pub mod reproduce;
 pub mod route;
 pub mod run;
 pub mod script;

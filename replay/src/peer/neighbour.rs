@@ -6,7 +6,7 @@ use super::link::Link;
 use super::options::{FeedOptions, SessionOptions, Speed};
 use super::report::{self, Clock, Events, Summary};
 use super::route::{PathRewrite, Rewrite};
-use super::session::{Negotiated, News, Session};
+use super::session::{Negotiated, News, Session, SessionConfig};
 use anyhow::Result;
 use bytes::Bytes;
 use mio::{Registry, Token};
@@ -55,6 +55,24 @@ impl Feed {
     }
 }
 
+/// The NOTIFICATION with which a session ended.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Farewell {
+    /// The neighbour's.
+    Received(Notification),
+    /// Ours.
+    Sent(Notification),
+}
+
+impl Farewell {
+    /// Whoever's it was.
+    pub fn notification(&self) -> &Notification {
+        match self {
+            Farewell::Received(n) | Farewell::Sent(n) => n,
+        }
+    }
+}
+
 /// One neighbour.
 pub struct Neighbour {
     /// Its session.
@@ -81,6 +99,8 @@ pub struct Neighbour {
     pub exit: bool,
     /// One side did not like the other's OPEN: trying again changes nothing.
     pub refused: bool,
+    /// The NOTIFICATION that ended the last session, or attempt at one; `None` where one stands or ended without.
+    pub farewell: Option<Farewell>,
     /// The session of this program's own will is over; no reset.
     leaving: bool,
     /// The neighbour's AS, from its last OPEN.
@@ -109,8 +129,23 @@ impl Neighbour {
         registry: &Registry,
         clock: Clock,
     ) -> Result<Neighbour> {
+        Neighbour::with_config(options.config()?, options, feed, token, registry, clock)
+    }
+
+    /// The same with an OPEN that does not come from the options.
+    ///
+    /// # Errors
+    /// As [`Neighbour::new`].
+    pub fn with_config(
+        config: SessionConfig,
+        options: &SessionOptions,
+        feed: Feed,
+        token: Token,
+        registry: &Registry,
+        clock: Clock,
+    ) -> Result<Neighbour> {
         Ok(Neighbour {
-            session: Session::new(options.config()?),
+            session: Session::new(config),
             link: Link::new(options.endpoint()?, options.peer, options.md5_key()?, token, registry)?,
             out: AdjOut::default(),
             learnt: Learnt::default(),
@@ -122,6 +157,7 @@ impl Neighbour {
             feed_done: None,
             exit: false,
             refused: false,
+            farewell: None,
             leaving: false,
             peer_asn: 0,
             feed,
@@ -218,15 +254,17 @@ impl Neighbour {
                 News::Refresh(refresh) => self.refresh(&refresh, now, events),
                 News::NotificationReceived(n) => {
                     self.refused |= n.code == OPEN_ERROR;
-                    let n = report::notification(stamp, &n);
-                    events.write(now, "notification-received", n.clone());
-                    self.summary.notifications_received.push(n);
+                    let said = report::notification(stamp, &n);
+                    self.farewell = Some(Farewell::Received(n));
+                    events.write(now, "notification-received", said.clone());
+                    self.summary.notifications_received.push(said);
                 }
                 News::NotificationSent(n) => {
                     self.refused |= n.code == OPEN_ERROR;
-                    let n = report::notification(stamp, &n);
-                    events.write(now, "notification-sent", n.clone());
-                    self.summary.notifications_sent.push(n);
+                    let said = report::notification(stamp, &n);
+                    self.farewell = Some(Farewell::Sent(n));
+                    events.write(now, "notification-sent", said.clone());
+                    self.summary.notifications_sent.push(said);
                 }
                 News::Closed(why) => self.closed(why, now, events),
             }
@@ -239,6 +277,7 @@ impl Neighbour {
 
     fn up(&mut self, negotiated: Negotiated, now: Instant, events: &mut Events) {
         self.summary.sessions_up += 1;
+        self.farewell = None;
         self.summary.eor.clear();
         self.summary.first_update_us = None;
         let open = report::open(&negotiated.peer);

@@ -282,6 +282,27 @@ impl FeedOptions {
     }
 }
 
+/// Playing what virtd recorded.
+#[derive(Debug, Clone, Args)]
+#[command(next_help_heading = "Playing a record of virtd's")]
+pub struct ReproduceOptions {
+    /// Does the daemon fail again? Play it what an instance was given: AS, router id, hold time and capabilities of our OPEN come from the
+    /// record, then its messages follow as they were; prints a line of JSON
+    #[arg(long, value_name = "RECORD.json", conflicts_with_all = [
+        "asn", "router_id", "hold_time", "families", "no_as4", "no_extended_message", "no_route_refresh",
+        "no_enhanced_refresh", "extended_next_hop", "graceful_restart", "role", "capability", "FeedOptions",
+        "duration", "exit_after_idle", "until_routes", "hold_after", "reconnect", "table", "json",
+    ])]
+    pub reproduce: Option<PathBuf>,
+    /// With --reproduce: play the session with this neighbour [default: the one that sent the last message]
+    #[arg(long, value_name = "ADDR", requires = "reproduce")]
+    pub of_peer: Option<IpAddr>,
+    /// With --reproduce: the daemon lives if nothing has happened this long after the last message [default: 10, and longer than
+    /// the hold time]
+    #[arg(long, value_name = "S", requires = "reproduce", value_parser = duration)]
+    pub wait: Option<Duration>,
+}
+
 /// When to stop and what to write.
 #[derive(Debug, Clone, Args)]
 #[command(next_help_heading = "When to stop, what to write")]

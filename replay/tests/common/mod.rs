@@ -72,6 +72,12 @@ impl HvReplay {
         writeln!(stdin, "{line}").and_then(|()| stdin.flush()).expect("typed");
     }
 
+    /// Sends it a signal: STOP makes it a neighbour that hangs.
+    pub fn signal(&self, name: &str) {
+        let status = Command::new("kill").args([&format!("-{name}"), &self.child.id().to_string()]).status();
+        assert!(status.is_ok_and(|s| s.success()), "cannot signal");
+    }
+
     /// Waits for its end.
     pub fn wait(&mut self) -> ExitStatus {
         let until = Instant::now() + PATIENCE;

@@ -93,7 +93,8 @@ mod tests {
 
     fn any(_: usize, bytes: Bytes) -> Option<Recorded> {
         let peer = std::net::SocketAddr::from(([192, 0, 2, 1], 0));
-        Some(Recorded { at: 0, peer, local: None, peer_as: 1, local_as: 2, as4: true, way: from(0), bytes })
+        let open = Bytes::new();
+        Some(Recorded { at: 0, peer, local: None, peer_as: 1, local_as: 2, as4: true, open, way: from(0), bytes })
     }
 
     #[test]

@@ -315,6 +315,8 @@ pub struct Recorded {
     pub local_as: u32,
     /// AS numbers in it have four octets.
     pub as4: bool,
+    /// The OPEN that every leg of that session is given: what an instance says and dies of depends on it.
+    pub open: Bytes,
     /// Which way.
     pub way: Way,
     /// The whole message, or several.

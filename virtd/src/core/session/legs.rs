@@ -217,7 +217,10 @@ impl Session {
             let mut b = BytesMut::new();
             encode::end_of_rib(family, &mut b);
             match empty {
-                true => out.push(Output::SendLeg { leg: id, bytes: b.freeze() }),
+                true => {
+                    env.flight.note(env.now, self.index, Way::To([i as u8].into_iter().collect()), &b);
+                    out.push(Output::SendLeg { leg: id, bytes: b.freeze() });
+                }
                 false => leg.owe(b.freeze()),
             }
         }
@@ -333,6 +336,7 @@ impl Session {
             peer_as: up.negotiated.peer_as,
             local_as: self.profile.as_ref().map_or(0, |p| p.asn),
             as4: up.negotiated.shared.as4,
+            open: up.leg_open.clone(),
             way: Way::To(Members::default()),
             bytes,
         })
@@ -367,6 +371,7 @@ impl Session {
         }
         leg.feed = Feed::Live;
         for bytes in leg.after_feed.drain(..) {
+            env.flight.note(env.now, self.index, Way::To([i as u8].into_iter().collect()), &bytes);
             out.push(Output::SendLeg { leg: leg.id, bytes });
         }
         if !leg.level && leg.fed_since.is_none() {

@@ -194,6 +194,8 @@ pub struct Up {
     pub conn: ConnId,
     /// What was agreed.
     pub negotiated: Negotiated,
+    /// The OPEN that legs are given, encoded.
+    leg_open: Bytes,
     /// Since when.
     pub since: Micros,
     /// Families whose End-of-RIB the peer sent.

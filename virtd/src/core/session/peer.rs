@@ -281,6 +281,7 @@ impl Session {
         env.unlevel[self.index] = env.voters.union(env.observers).minus(self.attached);
         self.up = Some(Up {
             conn,
+            leg_open: negotiated.open_for_leg(env.config.timers.leg_hold_s).encode(),
             negotiated,
             since: env.now,
             peer_eor: Vec::new(),
