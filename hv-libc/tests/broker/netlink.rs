@@ -1,0 +1,71 @@
+//! The broker's part of a route socket: datagrams go to a real one and back as they are. One thread for both directions, so that all
+//! answers have been passed on when the octet is sent that a send waits for.
+
+use super::{last, receive};
+use nix::poll::{poll, PollFd, PollFlags, PollTimeout};
+use nix::sys::socket::{
+    bind as bind_socket, getsockname, recv, send, sendto, setsockopt, socket, sockopt, AddressFamily, MsgFlags,
+    NetlinkAddr, SockFlag, SockProtocol, SockType,
+};
+use std::os::fd::{AsFd, AsRawFd, OwnedFd, RawFd};
+use std::thread;
+
+/// Longer than any datagram of a probe's.
+const DATAGRAM: usize = 1 << 20;
+
+/// A real socket for a pair's end, and the thread that joins them.
+pub fn open(end: OwnedFd) -> OwnedFd {
+    let real = socket(AddressFamily::Netlink, SockType::Raw, SockFlag::SOCK_CLOEXEC, SockProtocol::NetlinkRoute);
+    let real = real.expect("a netlink socket");
+    setsockopt(&end, sockopt::SndBuf, &(4 << 20)).expect("SO_SNDBUF");
+    let other = real.try_clone().expect("dup");
+    thread::spawn(move || join(&end, &other));
+    real
+}
+
+/// Until the daemon closes its end.
+fn join(end: &OwnedFd, real: &OwnedFd) {
+    let mut buf = vec![0u8; DATAGRAM];
+    loop {
+        let mut fds = [PollFd::new(end.as_fd(), PollFlags::POLLIN), PollFd::new(real.as_fd(), PollFlags::POLLIN)];
+        poll(&mut fds, PollTimeout::NONE).expect("poll");
+        let asked = fds[0].any().expect("poll");
+        if asked {
+            let Some((n, passed)) = receive(end, &mut buf) else { return };
+            let kernel = NetlinkAddr::new(0, 0);
+            let sent = sendto(real.as_raw_fd(), &buf[..n], &kernel, MsgFlags::empty());
+            assert_eq!(sent.expect("netlink takes it"), n);
+            pass_on(real, end, &mut buf);
+            for fd in passed {
+                let _ = send(fd.as_raw_fd(), &[1], MsgFlags::MSG_NOSIGNAL);
+            }
+        } else {
+            pass_on(real, end, &mut buf);
+        }
+    }
+}
+
+/// All that the real socket has.
+fn pass_on(real: &OwnedFd, end: &OwnedFd, buf: &mut [u8]) {
+    loop {
+        let datagram = match recv(real.as_raw_fd(), buf, MsgFlags::MSG_DONTWAIT) {
+            Ok(n) => &buf[..n],
+            Err(nix::Error::EAGAIN) => return,
+            Err(e) => &(e as i32).to_le_bytes(),
+        };
+        if send(end.as_raw_fd(), datagram, MsgFlags::MSG_NOSIGNAL).is_err() {
+            return;
+        }
+    }
+}
+
+/// bind; gives the name.
+pub fn bind(fd: RawFd, port_id: u32, groups: u32) -> Result<(u32, u32), i32> {
+    bind_socket(fd, &NetlinkAddr::new(port_id, groups)).map_err(|e| e as i32)?;
+    name(fd)
+}
+
+/// getsockname.
+pub fn name(fd: RawFd) -> Result<(u32, u32), i32> {
+    getsockname::<NetlinkAddr>(fd).map(|a| (a.pid(), a.groups())).map_err(|_| last())
+}
