@@ -115,7 +115,16 @@ pub fn serve<L: EventLoop>(
     let (reporter, reports) = crossbeam_channel::bounded(MAX_WAITING);
     let (records, to_record) = crossbeam_channel::bounded(MAX_RECORDS);
     let recording = recorder::start(&config.recorder, to_record, SystemTime::now(), events.clone())?;
-    let mut driver = open(config, Lines { events: events.channel(), orders, reports, records, kernel: KernelLine { changes: crossbeam_channel::unbounded().0, news: crossbeam_channel::never() } })?;
+    let mut driver = open(
+        config,
+        Lines {
+            events: events.channel(),
+            orders,
+            reports,
+            records,
+            kernel: KernelLine { changes: crossbeam_channel::unbounded().0, news: crossbeam_channel::never() },
+        },
+    )?;
     let (queue, requests) = control::queue(Some(driver.waker()));
     let guard = control.serve(queue, log).context("cannot start the control socket's thread")?;
     let stop = Arc::new(AtomicBool::new(false));

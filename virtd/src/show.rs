@@ -102,7 +102,15 @@ pub fn fib(v: &Value) -> String {
     row("requests", format!("{} taken, {} refused", text(&v["requests"]), text(&v["refused"])));
     let kernel = &v["kernel"];
     if !kernel.is_null() {
-        row("kernel", format!("{} written, {} removed, {} repaired", text(&kernel["written"]), text(&kernel["removed"]), text(&kernel["repaired"])));
+        row(
+            "kernel",
+            format!(
+                "{} written, {} removed, {} repaired",
+                text(&kernel["written"]),
+                text(&kernel["removed"]),
+                text(&kernel["repaired"])
+            ),
+        );
     }
     let mut table = Table::new(&["INSTANCE", "STATE", "ROUTES", "DISSENTS", "SOCKETS"]);
     let list = items(&v["instances"]);

@@ -84,7 +84,8 @@ impl Fib {
             }
         }
         if counted {
-            let text = format!("{} writes to no kernel any more: its routes stand as they are, and do not count", env.name(i));
+            let text =
+                format!("{} writes to no kernel any more: its routes stand as they are, and do not count", env.name(i));
             env.tell_about(out, "fib-left", Severity::Info, i, text);
             self.start_walk();
         }
@@ -143,7 +144,8 @@ impl Fib {
         let scope = self.members.get(i).map_or(FibScope::NONE, |m| m.scope);
         let from = slot as usize * self.members.len();
         let said = self.table.candidates(slot).iter().zip(self.classes.iter().skip(from));
-        let class = said.filter(|(id, _)| **id != BlobId::NONE).fold(FibScope::NONE, |all, (_, class)| all.union(*class));
+        let class =
+            said.filter(|(id, _)| **id != BlobId::NONE).fold(FibScope::NONE, |all, (_, class)| all.union(*class));
         scope.meets(class)
     }
 
@@ -152,7 +154,8 @@ impl Fib {
         let Some(e) = self.table.entry(slot) else { return Members::EMPTY };
         let silent = self.table.candidates(slot);
         let says = |i: usize| silent.get(i).is_some_and(|said| *said != BlobId::NONE);
-        let counted = self.members.iter().enumerate().filter(|(i, m)| m.counts && (says(*i) || self.is_its_business(*i, slot)));
+        let counted =
+            self.members.iter().enumerate().filter(|(i, m)| m.counts && (says(*i) || self.is_its_business(*i, slot)));
         let counted: Members = counted.map(|(i, _)| i as u8).collect();
         let mut members = counted.intersect(env.voters).minus(e.stale);
         if !env.poison.is_idle() || env.unlevel.iter().any(|u| !u.is_empty()) {
@@ -165,7 +168,8 @@ impl Fib {
     /// wrote. Otherwise the fastest would drive alone at every start.
     pub(super) fn min_voters(&self, env: &Env) -> u8 {
         let starting = self.first_write.is_none_or(|at| env.now < at + env.t_us());
-        let there = |(i, m): &(usize, &Member)| m.sockets > 0 && m.scope != FibScope::NONE && env.voters.contains(*i as u8);
+        let there =
+            |(i, m): &(usize, &Member)| m.sockets > 0 && m.scope != FibScope::NONE && env.voters.contains(*i as u8);
         let quorum = self.members.iter().enumerate().filter(there).count() / 2 + 1;
         if starting { (quorum as u8).max(env.rules.min_voters) } else { env.rules.min_voters }
     }

@@ -10,9 +10,7 @@ use bytes::Bytes;
 use replay::intern::{BlobId, Interner};
 use std::cmp::Reverse;
 use voter::{Agreement, Ballot, Decision, Members};
-use wire::netlink::consts::{
-    RTPROT_BABEL, RTPROT_BGP, RTPROT_ISIS, RTPROT_OSPF, RTPROT_RIP, RTPROT_STATIC,
-};
+use wire::netlink::consts::{RTPROT_BABEL, RTPROT_BGP, RTPROT_ISIS, RTPROT_OSPF, RTPROT_RIP, RTPROT_STATIC};
 use wire::netlink::fib::{FibKey, FibRoute};
 
 /// FRR's EIGRP and static routes (FRR, zebra/rt_netlink.h).
@@ -266,7 +264,9 @@ impl Fib {
         self.counters.dissents += dissent.minus(was).len() as u64;
         env.mark(was, dissent, || format!("not with the majority on {key} in the FIB"));
         match (was_lost, lost) {
-            (false, true) => (self.without_quorum, env.without_quorum) = (self.without_quorum + 1, env.without_quorum + 1),
+            (false, true) => {
+                (self.without_quorum, env.without_quorum) = (self.without_quorum + 1, env.without_quorum + 1)
+            }
             (true, false) => {
                 self.without_quorum = self.without_quorum.saturating_sub(1);
                 env.without_quorum = env.without_quorum.saturating_sub(1);
@@ -281,7 +281,10 @@ impl Fib {
         let (kind, severity, text) = if lost && !was_lost {
             ("fib-no-quorum", Severity::Alarm, format!("no majority on {key} in the FIB: what is in the kernel stays"))
         } else if !more.is_empty() {
-            let text = format!("{} is not with the majority on {key} in the FIB; the majority's route is in the kernel", names(more));
+            let text = format!(
+                "{} is not with the majority on {key} in the FIB; the majority's route is in the kernel",
+                names(more)
+            );
             ("fib-disagreement", Severity::Warning, text)
         } else if less.is_empty() {
             ("fib-agreement", Severity::Info, format!("a majority stands again on {key} in the FIB"))
