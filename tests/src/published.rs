@@ -98,3 +98,25 @@ pub mod as_path_mask {
         message.iter().map(|b| format!("{b:02x}")).collect()
     }
 }
+
+/// BIRD 2.0.7 with `export table on` keeps telling a neighbour of the better route after it was withdrawn, where what is left came first.
+pub mod zombie {
+    use crate::daemons::Instance;
+    use crate::lab::Lab;
+    use anyhow::{Context, Result, ensure};
+    use std::fs;
+
+    /// Starts a BIRD again with an export table towards its `index`th neighbour, counted from 0.
+    pub fn configure(bird: &mut Instance, lab: &Lab, index: usize) -> Result<()> {
+        let path = bird.folder().join("bgp.conf");
+        let text = fs::read_to_string(&path).context("BIRD's configuration")?;
+        let protocol = format!("protocol bgp peer{index} {{");
+        let (before, after) = text.split_once(&protocol).context("BIRD's configuration has no such neighbour")?;
+        let plain = "export filter to_peer; }";
+        ensure!(after.contains(plain), "BIRD's configuration has no channel to change: {after}");
+        let after = after.replacen(plain, "export filter to_peer; export table on; }", 1);
+        fs::write(&path, format!("{before}{protocol}{after}"))?;
+        bird.stop();
+        bird.launch(lab)
+    }
+}
