@@ -120,3 +120,22 @@ pub mod zombie {
         bird.launch(lab)
     }
 }
+
+/// BIRD before 2.0.8 keeps the flags of an attribute that it does not know, "extended length" among them, but writes a short one's length in
+/// one octet: whoever reads it takes the first octet of the value for a part of the length, 1024 for ONLY_TO_CUSTOMER (RFC 9234).
+pub mod only_to_customer {
+    use crate::lab::Site;
+    use crate::odd;
+
+    /// ONLY_TO_CUSTOMER as RFC 9234 has it, with its length in two octets (RFC 4271 section 4.3 allows that).
+    pub const EXTENDED: [u8; 8] = [0xd0, 35, 0, 4, 0, 0, 0xfd, 0xe9];
+    /// Of five octets: malformed (RFC 9234 section 5).
+    pub const TOO_LONG: [u8; 8] = [0xc0, 35, 5, 0, 0, 0xfd, 0xe9, 0];
+
+    /// UPDATE of this site for 198.51.100.0/24 with the attribute, in hexadecimal.
+    pub fn update(site: &Site, attribute: &[u8]) -> String {
+        let mut attributes = odd::attributes(site);
+        attributes.extend_from_slice(attribute);
+        odd::hex(&odd::update(&attributes, &[24, 198, 51, 100]))
+    }
+}

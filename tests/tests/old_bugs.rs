@@ -6,7 +6,7 @@ use std::time::Duration;
 use tests::daemons::{Attach, Daemon, Instance, Lie};
 use tests::faults::watch::Watch;
 use tests::lab::{Lab, Star, wait_until};
-use tests::published::zombie;
+use tests::published::{only_to_customer, zombie};
 use tests::router::{Options, Router};
 use tests::versions::Version;
 
@@ -166,4 +166,85 @@ fn the_zombie_route_of_bird_2_0_7_is_outvoted_and_named() -> Result<()> {
     ensure!(told.len() == 4, "the second neighbour was told of {PREFIX} {} times: {told:?}", told.len());
     lab.passed();
     Ok(())
+}
+
+/// Whether BIRD alone sends the second neighbour something malformed when it is given this attribute.
+fn otc_alone(attribute: &[u8]) -> Result<bool> {
+    let found = alone("otc-alone", Daemon::Bird, Some(Version::BIRD_11), |_, _, _| Ok(()))?;
+    let Some((lab, star, _bird)) = found else { return Ok(false) };
+    let mut around = Around::dial(&lab, &star)?;
+    let site = star.sites.first().context("a first site")?;
+    around.a.say(&format!("raw {}", only_to_customer::update(site, attribute)))?;
+    around.a.say("announce 203.0.113.0/24 as-path 65001")?;
+    around.wait_path("203.0.113.0/24", "65001", SETTLE)?;
+    lab.passed();
+    println!("BIRD alone sends on {attribute:02x?}: {:?}", around.second.malformed);
+    Ok(!around.second.malformed.is_empty())
+}
+
+/// The attribute in both forms behind virtd: what is malformed is withdrawn (RFC 9234 section 5), what is not arrives as it is meant.
+fn only_to_customer(inbound: &'static str) -> Result<()> {
+    let mut shown = true;
+    for attribute in [only_to_customer::EXTENDED, only_to_customer::TOO_LONG] {
+        if !otc_alone(&attribute)? {
+            shown = false;
+            eprintln!(
+                "NOT TESTED with {}: it does not garble {attribute:02x?}; it is killed instead",
+                Version::BIRD_11.name()
+            );
+        }
+    }
+    let mut lab = Lab::new(&format!("otc-{inbound}"))?;
+    let star = lab.star(3)?;
+    let options = Options {
+        daemons: vec![Daemon::Bird, Daemon::Bird, Daemon::Frr],
+        versions: vec![Some(Version::BIRD_11), None, None],
+        inbound,
+        ..Options::default()
+    };
+    let mut router = Router::start(&lab, &star, &options)?;
+    let mut around = Around::dial(&lab, &star)?;
+    router.wait_voting(SETTLE)?;
+    if !shown {
+        router.instance("bird")?.crash();
+    }
+    let site = star.sites.first().context("a first site")?;
+    around.a.say(&format!("raw {}", only_to_customer::update(site, &only_to_customer::EXTENDED)))?;
+    around.wait_path(PREFIX, "65001", SETTLE)?;
+    let other = around.second.table.get(PREFIX).map(|route| route["other"].to_string()).unwrap_or_default();
+    println!("{inbound}: the second neighbour has {other}");
+    ensure!(other.contains("0000fde9"), "the attribute is not there as it was meant: {other}");
+    if shown {
+        wait_until("virtd to name who garbled it", SETTLE, || {
+            let found = router.events("instance-malformed");
+            let named = found.iter().any(|e| e["instance"] == "bird" && e["session"] == "10.0.2.2");
+            if named { Ok(()) } else { Err(format!("{found:?}")) }
+        })?;
+        wait_named(&router, "bird", 0)?;
+    }
+    around.a.say(&format!("raw {}", only_to_customer::update(site, &only_to_customer::TOO_LONG)))?;
+    around.wait_path(PREFIX, "", SETTLE)?;
+    if !shown {
+        router.instance("bird")?.launch(&lab)?;
+    }
+    // FRR, which may have reset its leg for it, included.
+    router.wait_voting(SETTLE)?;
+    router.wait_agreement(0, SETTLE)?;
+    around.a.say("announce 203.0.113.0/24 as-path 65001")?;
+    around.wait_path("203.0.113.0/24", "65001", SETTLE)?;
+    around.check_sessions()?;
+    let told = around.second.changes.iter().filter(|c| c.prefix == PREFIX).count();
+    ensure!(told == 2, "the second neighbour was told of {PREFIX} {told} times: {:?}", around.second.changes);
+    lab.passed();
+    Ok(())
+}
+
+#[test]
+fn the_attribute_that_bird_2_0_7_garbles_arrives_well_formed_with_rfc7606() -> Result<()> {
+    only_to_customer("rfc7606")
+}
+
+#[test]
+fn the_attribute_that_bird_2_0_7_garbles_arrives_well_formed_with_opaque() -> Result<()> {
+    only_to_customer("opaque")
 }
