@@ -8,7 +8,8 @@ use std::fs;
 use std::net::IpAddr;
 use std::path::PathBuf;
 use std::time::Duration;
-use tests::daemons::{Attach, Daemon, Instance, Lie};
+use tests::alone::{alone, aloud, first_that, name, not_tested, ordinary_routes_pass};
+use tests::daemons::{Daemon, Instance, Lie};
 use tests::faults::watch::{Watch, text_of};
 use tests::lab::{Lab, Netns, Star, wait_for, wait_until};
 use tests::published::{as_path_mask, cve_2023_46753, cve_2023_47235, only_to_customer, zombie};
@@ -25,15 +26,6 @@ const PREFIX: &str = "198.51.100.0/24";
 
 /// Both values of `inbound`.
 const INBOUND: [&str; 2] = ["rfc7606", "opaque"];
-
-/// Says aloud what a scenario proves nothing about.
-fn not_tested(version: Option<Version>, why: &str) {
-    eprintln!("NOT TESTED with {}: {why}", name(version));
-}
-
-fn name(version: Option<Version>) -> String {
-    version.map_or_else(|| "the installed version".to_owned(), Version::name)
-}
 
 /// Neighbours that are steered, and watched through their own logs: the first two announce, the last one listens.
 struct Around {
@@ -91,26 +83,6 @@ impl Around {
         self.c.say("announce 203.0.113.0/24 as-path 65003")?;
         self.wait_path("203.0.113.0/24", "65003", SETTLE)
     }
-}
-
-/// A router of one daemon, natively, with three neighbours.
-fn alone(
-    name: &str,
-    daemon: Daemon,
-    version: Option<Version>,
-    configure: impl FnOnce(&mut Instance, &Lab, &Star) -> Result<()>,
-) -> Result<Option<(Lab, Star, Instance)>> {
-    let root = match version.map(Version::root).transpose()? {
-        // It has said so itself.
-        Some(None) => return Ok(None),
-        root => root.flatten(),
-    };
-    let mut lab = Lab::new(name)?;
-    let star = lab.star(3)?;
-    let spec = Options::default().spec(&star.sites);
-    let mut instance = Instance::start_in(&lab, &star.router, daemon, daemon.name(), &spec, &Attach::Native, root)?;
-    configure(&mut instance, &lab, &star)?;
-    Ok(Some((lab, star, instance)))
 }
 
 /// Whether BIRD alone leaves the second neighbour with C's route after C's withdraw, and without it when C announces it again after A's
@@ -272,16 +244,6 @@ fn the_attribute_that_bird_2_0_7_garbles_arrives_well_formed() -> Result<()> {
 
 /// The versions of FRR that both of its bugs are in: Debian 11's, and the installed one (Debian 12's).
 const FRRS: [Option<Version>; 2] = [Some(Version::FRR_11), None];
-
-/// Five routes of the neighbour that will send the odd UPDATE, counted from 0, pass a daemon on its own.
-fn ordinary_routes_pass(lab: &Lab, star: &Star, from: usize, offer: &[&str]) -> Result<()> {
-    let site = star.sites.get(from).context("a site for it")?;
-    let mut monitor = Replayer::dial(lab, &star.sites[1], false, &["--monitor", "--until-routes", "5"])?;
-    monitor.wait_event("session-up", UP)?;
-    let mut feed = Replayer::dial(lab, site, false, &[offer, &["--generate", "5"]].concat())?;
-    monitor.wait(SETTLE)?.check_quiet()?;
-    feed.finish()?.check_quiet()
-}
 
 /// Whether FRR alone dies of what is sent to it, of a signal and not otherwise, after it has passed ordinary routes on from a neighbour
 /// that offers the same.
@@ -448,17 +410,6 @@ fn cve_2023_47235_kills_frr_alone_and_ends_the_senders_session_with_7_5_1() -> R
     INBOUND.iter().try_for_each(|inbound| unparsable_ends_the_senders_session(inbound).context(*inbound))
 }
 
-/// The first of a version and the installed one that has the bug, and whether it does.
-fn first_that(
-    version: Option<Version>,
-    dies: impl Fn(Option<Version>) -> Result<bool>,
-) -> Result<(Option<Version>, bool)> {
-    if dies(version)? {
-        return Ok((version, true));
-    }
-    Ok((None, version.is_some() && dies(None)?))
-}
-
 /// FRR dies of the UPDATE without a path where it comes as it was sent, a majority lives on; FRR comes back and votes.
 fn pathless_is_survived(version: Option<Version>) -> Result<()> {
     let (version, shown) = first_that(version, pathless_kills)?;
@@ -474,7 +425,7 @@ fn pathless_is_survived(version: Option<Version>) -> Result<()> {
     scene.prepend(cve_2023_46753::prepend)?;
     let site = scene.star.sites[2].clone();
     if !shown {
-        eprintln!("CVE-2023-46753 kills no FRR that can be had: it is killed by hand");
+        aloud("CVE-2023-46753 kills no FRR that can be had: it is killed by hand");
         scene.router.instance("frr")?.crash();
     }
     let frr = scene.router.instance("frr")?;
@@ -492,6 +443,7 @@ fn pathless_is_survived(version: Option<Version>) -> Result<()> {
         let record = scene.record()?;
         ensure!(record == cve_2023_46753::UPDATE, "the record is not the UPDATE: {record}");
     }
+    sender.wait_event("session-up", UP)?;
     sender.finish()?.check_quiet()?;
     scene.router.instance("frr")?.launch(&scene.lab)?;
     scene.prepend(cve_2023_46753::prepend)?;
@@ -609,7 +561,7 @@ fn revive_until_found(scene: &mut Quiet, shown: bool) -> Result<u32> {
 fn the_path_that_runs_over_the_mask_of_bird_2_0_7_is_found_and_withheld() -> Result<()> {
     let (version, shown) = first_that(Some(Version::BIRD_11), long_path_kills)?;
     if !shown {
-        eprintln!("a long path kills no BIRD that can be had: it is killed by hand");
+        aloud("a long path kills no BIRD that can be had: it is killed by hand");
     }
     INBOUND.iter().try_for_each(|inbound| long_path_is_withheld(version, inbound, shown).context(*inbound))
 }
