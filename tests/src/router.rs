@@ -75,7 +75,8 @@ impl Options {
         RouterSpec { asn: ASN, router_id: ROUTER_ID, peers: peers.collect(), networks: Vec::new(), lie: None }
     }
 
-    fn names(&self) -> Vec<String> {
+    /// The instances' names, in the order of the daemons.
+    pub fn names(&self) -> Vec<String> {
         let name = |(i, daemon): (usize, &Daemon)| {
             let before = self.daemons.iter().take(i).filter(|d| *d == daemon).count();
             if before == 0 { daemon.name().to_owned() } else { format!("{}{}", daemon.name(), before + 1) }

@@ -74,7 +74,8 @@ impl Version {
 pub struct Root {
     /// Debian's version of its package.
     pub version: String,
-    path: PathBuf,
+    /// Where it is.
+    pub path: PathBuf,
 }
 
 /// What happens between the namespace and the daemon. The folder for temporary files, which all scenarios' folders are in, stands at its

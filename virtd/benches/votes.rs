@@ -65,6 +65,7 @@ fn voter_alone(group: &mut criterion::BenchmarkGroup<'_, criterion::measurement:
                     master_line: &[],
                     winner: 1,
                     overruled: None,
+                    restless: false,
                     first_disturbed: 0,
                     last_disturbed: 0,
                 };

@@ -336,6 +336,10 @@ pub struct Instance {
     pub kind: Option<Kind>,
     /// `config`: with `kind`, the daemon's own configuration file.
     pub config_file: Option<PathBuf>,
+    /// `root`: with `kind`, a folder with another version's programs and everything they need; they are started with it as `/`.
+    pub root: Option<PathBuf>,
+    /// `shim_library`: the shim for this instance, where its C library is too old for the usual one.
+    pub shim_library: Option<PathBuf>,
     /// `command`: started by virtd (shim and HV_ variables added); empty = started by someone else, unless `kind` says how.
     pub command: Vec<String>,
     /// `env`.

@@ -339,7 +339,7 @@ fn start_one(
 
 /// Starts one process, and threads that read its output.
 fn spawn(instance: &Instance, program: &Program, preload: &Preload, place: Place) -> io::Result<(Pid, Child)> {
-    let mut child = launch::command(instance, program, preload, place)?.spawn()?;
+    let mut child = launch::spawn(instance, program, preload, place)?;
     let pid = Pid::from_raw(i32::try_from(child.id()).map_err(io::Error::other)?);
     let output: [Option<Box<dyn Read + Send>>; 2] =
         [child.stdout.take().map(|o| Box::new(o) as _), child.stderr.take().map(|o| Box::new(o) as _)];
@@ -442,6 +442,8 @@ fn printable(line: &[u8]) -> String {
     text.trim_end().chars().map(|c| if c.is_control() && c != '\t' { '\u{fffd}' } else { c }).collect()
 }
 
+#[cfg(test)]
+mod root_tests;
 #[cfg(test)]
 #[path = "instances_tests.rs"]
 mod tests;

@@ -3,9 +3,14 @@
 //! Everything that a daemon makes at run time stands in a folder of its instance's own, so that several of one kind run side by
 //! side; only its configuration file is the operator's.
 
+pub mod accounts;
+pub mod root;
+
 use crate::config::{Config, Instance, Kind};
+use accounts::{Account, Accounts};
 use nix::sys::signal::{Signal, kill};
-use nix::unistd::{Group, Pid, User};
+use nix::unistd::Pid;
+use root::{Entry, Own};
 use std::fs;
 use std::io;
 use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
@@ -17,6 +22,8 @@ const FRR: &str = "/usr/lib/frr";
 const SBIN: &str = "/usr/sbin";
 /// Who FRR's daemons become unless told otherwise.
 const FRR_USER: &str = "frr";
+/// Whom FRR's control sockets belong to (`--enable-vty-group` of Debian's package).
+const FRR_VTY_GROUP: &str = "frrvty";
 /// Whom OpenBGPD's unprivileged processes become; their home is what they chroot to.
 const OPENBGPD_USER: &str = "_openbgpd";
 /// Everybody may look into the folder of an instance; its sockets have permissions of their own.
@@ -47,7 +54,12 @@ impl Program {
 
 /// The folder of an instance's sockets and pid files: `instances/NAME` beside the shim's socket.
 pub fn folder(config: &Config, name: &str) -> PathBuf {
-    config.shim_socket.parent().unwrap_or(Path::new("/")).join("instances").join(name)
+    folder_beside(&config.shim_socket, name)
+}
+
+/// The same, by the shim's socket.
+pub fn folder_beside(shim_socket: &Path, name: &str) -> PathBuf {
+    shim_socket.parent().unwrap_or(Path::new("/")).join("instances").join(name)
 }
 
 /// The control socket of a kind's daemon in the folder of its instance. Of FRR's, the one with the longest name.
@@ -79,8 +91,9 @@ pub fn programs(instance: &Instance, folder: &Path) -> Vec<Program> {
     if let Some(user) = &instance.user {
         let mut become_user = vec!["-u".to_owned(), user.clone()];
         // Whoever is not there is named before anything starts.
-        if let Some(group) = User::from_name(user).ok().flatten().and_then(|u| Group::from_gid(u.gid).ok().flatten()) {
-            become_user.extend(["-g".to_owned(), group.name]);
+        let accounts = Accounts(instance.root.as_deref());
+        if let Some(group) = accounts.user(user).ok().and_then(|u| accounts.group_name(u.gid)) {
+            become_user.extend(["-g".to_owned(), group]);
         }
         for program in &mut list {
             program.command.extend(become_user.iter().cloned());
@@ -142,6 +155,56 @@ pub fn users(instance: &Instance) -> Vec<&str> {
     owner(instance).into_iter().chain(own).collect()
 }
 
+/// Groups that must exist besides the users' own. Those of this system came with the daemon's package.
+pub fn groups(instance: &Instance) -> Vec<&str> {
+    match (instance.kind, &instance.root) {
+        (Some(Kind::Frr), Some(_)) if instance.user.is_none() => vec![FRR_USER, FRR_VTY_GROUP],
+        (Some(Kind::Frr), Some(_)) => vec![FRR_VTY_GROUP],
+        _ => Vec::new(),
+    }
+}
+
+/// The number of `user`, who besides root may be this instance.
+pub fn uid(instance: &Instance) -> Option<u32> {
+    Accounts(instance.root.as_deref()).user(instance.user.as_deref()?).ok().map(|u| u.uid)
+}
+
+/// The way into an instance's root, if it has one. What it shares with this system: the folder of its sockets, the shim and its socket,
+/// its configuration, and the system's log.
+///
+/// # Errors
+/// Something of that is not there.
+pub fn entry(instance: &Instance, shim_socket: &Path, shim: &Path) -> io::Result<Option<Entry>> {
+    let Some(root) = &instance.root else { return Ok(None) };
+    let mut shared = vec![folder_beside(shim_socket, &instance.name), shim_socket.to_owned(), shim.to_owned()];
+    shared.extend(instance.config_file.as_deref().map(shared_configuration));
+    // Where it is a link, it is one inside too, since /dev is this system's.
+    shared.extend(fs::canonicalize("/dev/log").ok().filter(|log| !log.starts_with("/dev")));
+    Entry::new(root, &shared, &own_folders(instance)?).map(Some)
+}
+
+/// A configuration file is shared with its folder, so that it may include others and be replaced by an editor. One directly in /etc
+/// or the like is shared alone: the root has an /etc of its own.
+fn shared_configuration(file: &Path) -> PathBuf {
+    match file.parent() {
+        Some(folder) if folder.components().count() > 2 => folder.to_owned(),
+        _ => file.to_owned(),
+    }
+}
+
+/// Folders in /run that a package's service or start script would make.
+fn own_folders(instance: &Instance) -> io::Result<Vec<Own>> {
+    let accounts = Accounts(instance.root.as_deref());
+    Ok(match instance.kind {
+        Some(Kind::Frr) => {
+            let user = accounts.user(owner(instance).unwrap_or(FRR_USER))?;
+            vec![Own { path: "/run/frr".into(), owner: Some((user.uid, user.gid)) }]
+        }
+        Some(Kind::OpenBgpd) => vec![Own { path: accounts.user(OPENBGPD_USER)?.home, owner: None }],
+        Some(Kind::Bird) | None => Vec::new(),
+    })
+}
+
 /// Makes the folder, the daemon's own, and removes what an earlier run has left there: a daemon refuses to start over an old
 /// socket, and bgpd would dial a zebra that is no more.
 ///
@@ -154,9 +217,10 @@ pub fn prepare(instance: &Instance, folder: &Path) -> io::Result<()> {
     for dir in folder.ancestors().take(2) {
         fs::set_permissions(dir, fs::Permissions::from_mode(FOLDER_MODE))?;
     }
+    let accounts = Accounts(instance.root.as_deref());
     if let Some(user) = owner(instance) {
-        let user = account(user)?;
-        std::os::unix::fs::chown(folder, Some(user.uid.as_raw()), Some(user.gid.as_raw()))?;
+        let Account { uid, gid, .. } = accounts.user(user)?;
+        std::os::unix::fs::chown(folder, Some(uid), Some(gid))?;
     }
     end_leftovers(&programs(instance, folder), folder);
     for entry in fs::read_dir(folder)? {
@@ -165,9 +229,9 @@ pub fn prepare(instance: &Instance, folder: &Path) -> io::Result<()> {
             fs::remove_file(&path)?;
         }
     }
-    if kind == Kind::OpenBgpd {
+    if kind == Kind::OpenBgpd && instance.root.is_none() {
         // Debian's service makes it, and it is gone where that has stopped or never ran.
-        fs::create_dir_all(account(OPENBGPD_USER)?.dir)?;
+        fs::create_dir_all(accounts.user(OPENBGPD_USER)?.home)?;
     }
     Ok(())
 }
@@ -187,11 +251,6 @@ fn end_leftovers(programs: &[Program], folder: &Path) {
             let _ = kill(Pid::from_raw(pid), Signal::SIGKILL);
         }
     }
-}
-
-fn account(name: &str) -> io::Result<User> {
-    let missing = || io::Error::new(io::ErrorKind::NotFound, format!("there is no user {name:?} on this system"));
-    User::from_name(name)?.ok_or_else(missing)
 }
 
 #[cfg(test)]

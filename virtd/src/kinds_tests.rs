@@ -53,6 +53,31 @@ fn who_talks_to_it() {
 }
 
 #[test]
+fn a_configuration_comes_into_a_root_with_its_folder_but_never_with_all_of_etc() {
+    let table = [
+        ("/etc/virtd/frr.conf", "/etc/virtd"),
+        ("/srv/a/b/c.conf", "/srv/a/b"),
+        ("/etc/bgpd.conf", "/etc/bgpd.conf"),
+        ("/bgpd.conf", "/bgpd.conf"),
+    ];
+    for (file, shared) in table {
+        assert_eq!(shared_configuration(Path::new(file)), Path::new(shared));
+    }
+}
+
+#[test]
+fn a_root_brings_its_own_users() {
+    let dir = tempfile::tempdir().unwrap();
+    fs::create_dir(dir.path().join("etc")).unwrap();
+    fs::write(dir.path().join("etc/passwd"), "someone:x:4711:4712::/:\n").unwrap();
+    fs::write(dir.path().join("etc/group"), "some:x:4712:\n").unwrap();
+    let bird = Instance { root: Some(dir.path().to_owned()), ..instance(Kind::Bird, Some("someone")) };
+    assert!(lines(&bird)[0].ends_with("bird.pid -u someone -g some"), "{:?}", lines(&bird));
+    assert_eq!(uid(&bird), Some(4711));
+    assert_eq!(groups(&Instance { root: bird.root.clone(), ..instance(Kind::Frr, None) }), ["frr", "frrvty"]);
+}
+
+#[test]
 fn what_an_earlier_run_left_is_removed() {
     if !nix::unistd::geteuid().is_root() {
         eprintln!("not root: skipped");
@@ -71,10 +96,7 @@ fn what_an_earlier_run_left_is_removed() {
     let left: Vec<_> = fs::read_dir(&folder).unwrap().map(|e| e.unwrap().file_name()).collect();
     assert_eq!(left, ["kept.log"]);
     let found = fs::metadata(&folder).unwrap();
-    let nobody = account("nobody").unwrap();
-    assert_eq!(
-        (found.permissions().mode() & 0o777, std::os::unix::fs::MetadataExt::uid(&found)),
-        (0o755, nobody.uid.as_raw())
-    );
+    let nobody = Accounts(None).user("nobody").unwrap();
+    assert_eq!((found.permissions().mode() & 0o777, std::os::unix::fs::MetadataExt::uid(&found)), (0o755, nobody.uid));
     assert!(prepare(&instance(Kind::Bird, Some("no-such-user")), &folder).is_err());
 }

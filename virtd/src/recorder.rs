@@ -7,7 +7,8 @@
 //! | `TIME-KIND-INSTANCE.mrt` | the messages (BGP4MP_ET, RFC 6396): the sender of each is the record's peer, an instance as our own address |
 //! | `TIME-KIND-INSTANCE.hex` | a poison only: the messages to send, a line each: `hv-replay --connect ADDRESS --raw FILE` |
 //!
-//! A thread writes them, each under a temporary name first; a disk that is slow or full costs records and nothing else.
+//! A thread writes them, each under a temporary name first; a disk that is slow or full costs records and nothing else. Where they take too much
+//! room the oldest go, each as a whole; the newest always stays.
 
 use crate::config::Recorder;
 use crate::core::io::{Micros, Record, Recorded, Way};
@@ -17,6 +18,7 @@ use anyhow::{Context, Result};
 use bytes::BytesMut;
 use crossbeam_channel::Receiver;
 use serde_json::{Value, json};
+use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::thread::JoinHandle;
@@ -42,12 +44,17 @@ pub fn start(
     let room = u64::from(config.disk_mib) << 20;
     let work = move || {
         for record in records {
-            let (severity, text) = match write(&folder, &record, started) {
+            let base = base(&folder, &record, started);
+            let (severity, text) = match write(&base, &record, started) {
                 Ok(path) => (Severity::Info, format!("the record of it is {}", path.display())),
-                Err(e) => (Severity::Warning, format!("no record could be written: {e:#}")),
+                Err(e) => {
+                    // Half a record is none.
+                    SUFFIXES.iter().for_each(|suffix| drop(fs::remove_file(base.with_extension(suffix))));
+                    (Severity::Warning, format!("no record could be written: {e:#}"))
+                }
             };
             events.send(Event::new(record.at, "record", severity, text).with_instance(&record.instance));
-            if let Err(e) = prune(&folder, room) {
+            if let Err(e) = prune(&folder, room, &base) {
                 log::warn!("recorder: {e:#}");
             }
         }
@@ -55,13 +62,18 @@ pub fn start(
     Ok(Some(std::thread::Builder::new().name("recorder".into()).spawn(work)?))
 }
 
-/// Writes one record; returns the name of the account.
-fn write(folder: &Path, record: &Record, started: SystemTime) -> Result<PathBuf> {
-    let when = |at: Micros| started + Duration::from_micros(at);
-    let stamp: String = rfc3339(when(record.at)).chars().filter(|c| !matches!(c, '-' | ':' | '.')).collect();
+/// What the names of a record's files have in common; they differ in what they end with.
+fn base(folder: &Path, record: &Record, started: SystemTime) -> PathBuf {
+    let when = started + Duration::from_micros(record.at);
+    let stamp: String = rfc3339(when).chars().filter(|c| !matches!(c, '-' | ':' | '.')).collect();
     let safe: String =
         record.instance.chars().map(|c| if c.is_ascii_alphanumeric() || c == '-' { c } else { '_' }).collect();
-    let base = folder.join(format!("{stamp}-{}-{safe}", record.kind));
+    folder.join(format!("{stamp}-{}-{safe}", record.kind))
+}
+
+/// Writes one record; returns the name of the account.
+fn write(base: &Path, record: &Record, started: SystemTime) -> Result<PathBuf> {
+    let when = |at: Micros| started + Duration::from_micros(at);
     let mut mrt = Writer::new(Vec::new());
     let mut left_out = 0;
     for m in &record.messages {
@@ -117,29 +129,40 @@ fn put(path: &Path, bytes: &[u8]) -> Result<()> {
     done.with_context(|| format!("writing {}", path.display()))
 }
 
-/// Whether a file is one of ours: `20261121T091500000Z-poison-frr.json`.
-fn is_ours(name: &str) -> bool {
-    let Some((stamp, rest)) = name.split_once('-') else { return false };
+/// The record that a file belongs to, `20261121T091500000Z-poison-frr` for `20261121T091500000Z-poison-frr.json`; `None` where it is not
+/// one of ours.
+fn record_of(name: &str) -> Option<&str> {
+    // What an end of virtd cut short stays under its temporary name.
+    let (record, suffix) = name.strip_suffix(".new").unwrap_or(name).rsplit_once('.')?;
+    let (stamp, _) = record.split_once('-')?;
     let dated = stamp.len() == 19 && stamp.ends_with('Z') && stamp.starts_with(|c: char| c.is_ascii_digit());
-    dated && rest.rsplit_once('.').is_some_and(|(_, suffix)| SUFFIXES.contains(&suffix))
+    (dated && SUFFIXES.contains(&suffix)).then_some(record)
 }
 
-/// Removes the oldest records until the rest fits.
-fn prune(folder: &Path, room: u64) -> Result<()> {
+/// Removes the oldest records, each with all its files, until the rest fits. The newest and `latest` stay, however large.
+fn prune(folder: &Path, room: u64, latest: &Path) -> Result<()> {
     let entries = fs::read_dir(folder).with_context(|| format!("reading {}", folder.display()))?;
-    let ours = entries.flatten().filter_map(|e| {
-        let name = e.file_name().into_string().ok().filter(|n| is_ours(n))?;
-        Some((name, e.metadata().ok().filter(fs::Metadata::is_file)?.len()))
-    });
-    let mut ours: Vec<(String, u64)> = ours.collect();
-    ours.sort();
-    let mut total: u64 = ours.iter().map(|(_, len)| len).sum();
-    for (name, len) in ours {
+    let mut records: BTreeMap<String, Vec<(PathBuf, u64)>> = BTreeMap::new();
+    for entry in entries.flatten() {
+        let Ok(name) = entry.file_name().into_string() else { continue };
+        let (Some(record), Ok(metadata)) = (record_of(&name), entry.metadata()) else { continue };
+        if metadata.is_file() {
+            records.entry(record.to_owned()).or_default().push((entry.path(), metadata.len()));
+        }
+    }
+    let mut total: u64 = records.values().flatten().map(|(_, len)| len).sum();
+    records.pop_last();
+    for (record, files) in records {
         if total <= room {
             break;
         }
-        fs::remove_file(folder.join(&name)).with_context(|| format!("removing {name}"))?;
-        total -= len;
+        if latest.file_name().is_some_and(|name| name == record.as_str()) {
+            continue;
+        }
+        for (path, len) in files {
+            fs::remove_file(&path).with_context(|| format!("removing {}", path.display()))?;
+            total -= len;
+        }
     }
     Ok(())
 }

@@ -76,6 +76,33 @@ fn the_oldest_go_first_and_strangers_stay() {
 }
 
 #[test]
+fn a_record_goes_as_a_whole_and_the_newest_stays() {
+    let dir = tempfile::tempdir().unwrap();
+    let config = Recorder { folder: Some(dir.path().to_owned()), disk_mib: 1, ..Recorder::default() };
+    let old = "19690101T000002000Z-poison-old";
+    let middle = "19690101T000003000Z-instance-faulty-frr.2";
+    // Without the large file of the oldest everything fits: its small ones go with it all the same, what was cut short too.
+    for (name, len) in [("mrt", 1 << 20), ("json", 10), ("hex", 10), ("json.new", 10)] {
+        fs::write(dir.path().join(format!("{old}.{name}")), vec![0; len]).unwrap();
+    }
+    fs::write(dir.path().join(format!("{middle}.mrt")), vec![0; 1000]).unwrap();
+    fs::write(dir.path().join(format!("{middle}.json")), vec![0; 1000]).unwrap();
+    let (files, _) = written(&config, vec![record("frr", 2)]);
+    assert!(!files.iter().any(|f| f.contains("old")), "{files:?}");
+    assert_eq!(files.iter().filter(|f| f.starts_with(middle)).count(), 2, "{files:?}");
+    // Larger than all room by itself: it stays, everything older goes.
+    let config = Recorder { disk_mib: 0, ..config };
+    let later = Record { at: 3_000_000, ..record("bird", 2) };
+    let (files, _) = written(&config, vec![later]);
+    assert_eq!(files.len(), 3, "{files:?}");
+    assert!(files.iter().all(|f| f.contains("poison-bird")), "{files:?}");
+    // The clock has been set back: what was just written stays, and the newest by name.
+    let earlier = Record { at: 1_000_000, ..record("openbgpd", 2) };
+    let (files, _) = written(&config, vec![earlier]);
+    assert_eq!(files.len(), 6, "{files:?}");
+}
+
+#[test]
 fn a_folder_that_cannot_be_written_costs_the_record_and_says_so() {
     let dir = tempfile::tempdir().unwrap();
     let config = Recorder { folder: Some(dir.path().join("x")), ..Recorder::default() };

@@ -6,6 +6,7 @@ use serde_json::json;
 use sim::{Sim, config, peer_addr, prefix, update};
 use std::net::IpAddr;
 use virtd::config::{Inbound, Strategy};
+use virtd::core::io::{Input, InstanceId, ProcessNews};
 
 const SECOND: u64 = 1_000_000;
 const BAD: &str = "203.0.113.0/24";
@@ -115,6 +116,81 @@ fn what_the_peer_withdraws_is_withheld_no_more() {
     assert_eq!(withheld(&mut sim, 1), 0);
 }
 
+/// Peer 1 goes, and comes back with an empty table.
+fn reset_peer(sim: &mut Sim) {
+    let conn = sim.peers[&1].conn.expect("connected");
+    sim.input(Input::PeerClosed { conn, errno: 0 });
+    sim.run(SECOND);
+    sim.connect_peer(1);
+    sim.run(2 * SECOND);
+}
+
+#[test]
+fn what_was_found_is_not_given_again_after_a_withdraw_or_a_reset() {
+    let mut sim = running();
+    sim.instances[1].fault.dies_of.insert(prefix(BAD));
+    sim.announce(1, &[BAD], &[64501]);
+    nurse(&mut sim, 1, 30);
+    assert_eq!((sim.events_of("poison").len(), sim.events_of("poison-again").len()), (1, 0));
+    let deaths = sim.deaths.len();
+    sim.withdraw(1, &[BAD]);
+    nurse(&mut sim, 1, 10);
+    assert_eq!(withheld(&mut sim, 1), 0);
+    // In one UPDATE with others, which it is given all the same.
+    sim.announce(1, &["203.0.112.0/24", BAD], &[64501]);
+    nurse(&mut sim, 1, 10);
+    assert_eq!((sim.deaths.len(), withheld(&mut sim, 1)), (deaths, 1));
+    assert!(sim.instances[1].heard.iter().any(|(_, told, _)| told.contains(&prefix("203.0.112.0/24"))));
+    let again = sim.events_of("poison-again");
+    assert_eq!(again.len(), 1);
+    assert_eq!((again[0].instance.as_deref(), again[0].prefix), (Some("i1"), Some(prefix(BAD))));
+    reset_peer(&mut sim);
+    assert_eq!(withheld(&mut sim, 1), 0);
+    sim.announce(1, &[BAD], &[64501]);
+    nurse(&mut sim, 1, 10);
+    assert_eq!((sim.deaths.len(), withheld(&mut sim, 1)), (deaths, 1));
+    assert_eq!(sim.events_of("poison-again").len(), 2);
+    let routes = sim.query(json!({"command": "routes", "prefix": BAD}));
+    let sessions = routes["sessions"].as_array().expect("a list");
+    let to_2 = sessions.iter().find(|s| s["peer"] == "192.0.2.2").expect("a session");
+    assert_eq!(to_2["said"][1]["counted"], false, "{routes}");
+    // Another peer may say it: that is another route.
+    sim.announce(2, &[BAD], &[64501]);
+    sim.run(SECOND);
+    assert_eq!(sim.deaths.len(), deaths + 1);
+    nurse(&mut sim, 1, 60);
+    // What never was found is told as ever, and everything else stands.
+    assert!(voting(&mut sim, 1) && sim.events_of("instance-faulty").is_empty());
+    assert!(sim.table(2).contains_key(&prefix(BAD)));
+}
+
+#[test]
+fn an_operators_restart_forgets_what_was_found() {
+    let mut c = config(3, Strategy::WaitForConsensus);
+    c.instances.iter_mut().for_each(|i| i.command = vec!["/bin/daemon".to_owned()]);
+    let mut sim = Sim::new(&c);
+    for i in 0..3 {
+        sim.input(Input::Process { instance: InstanceId(i), news: ProcessNews::Started { pid: 1 } });
+    }
+    sim.connect_peer(1);
+    sim.connect_peer(2);
+    sim.run(SECOND);
+    sim.instances[1].fault.dies_of.insert(prefix(BAD));
+    sim.announce(1, &[BAD], &[64501]);
+    nurse(&mut sim, 1, 30);
+    assert_eq!((sim.events_of("poison").len(), withheld(&mut sim, 1)), (1, 1));
+    // Another version is installed, and the operator restarts it.
+    sim.instances[1].fault.dies_of.clear();
+    sim.query(json!({"command": "instance", "name": "i1", "action": "restart"}));
+    assert_eq!(withheld(&mut sim, 1), 0);
+    sim.kill_instance(1);
+    let ended = ProcessNews::Ended { unasked: false, text: "killed".into() };
+    sim.input(Input::Process { instance: InstanceId(1), news: ended });
+    nurse(&mut sim, 1, 30);
+    assert!(sim.instances[1].heard.iter().any(|(_, told, _)| told.contains(&prefix(BAD))));
+    assert!(voting(&mut sim, 1) && withheld(&mut sim, 1) == 0 && sim.no_reset());
+}
+
 #[test]
 fn a_death_without_an_update_withholds_nothing_for_long() {
     let mut sim = running();
@@ -177,4 +253,191 @@ fn a_malformed_one_is_known_by_its_bytes_and_told_in_its_mended_form_from_then_o
     sim.peer_sends(1, &good);
     nurse(&mut sim, 1, 10);
     assert!(sim.table(2).contains_key(&prefix(BAD)) && sim.no_reset());
+}
+
+#[test]
+fn who_was_not_given_a_malformed_one_is_not_judged_on_its_prefixes() {
+    let mut c = config(3, Strategy::WaitForConsensus);
+    c.inbound = Inbound::Opaque;
+    c.faults.one_key_ms = 20_000;
+    let mut sim = Sim::new(&c);
+    sim.connect_peer(1);
+    sim.connect_peer(2);
+    sim.run(SECOND);
+    let IpAddr::V4(next_hop) = peer_addr(1).ip() else { unreachable!() };
+    let good = update(&[prefix(BAD)], &[], &[64501], next_hop, None, 0);
+    let mut bad = good[..19].to_vec();
+    bad.extend([0, 0, 0, 4, 0x40, 1, 1, 0, 24, 203, 0, 113]);
+    bad[17] = bad.len() as u8;
+    sim.instances[1].fault.dies_of_bytes = Some(bad[19..].to_vec());
+    sim.peer_sends(1, &bad);
+    nurse(&mut sim, 1, 60);
+    let counted = |sim: &mut Sim| {
+        let routes = sim.query(json!({"command": "routes", "prefix": BAD}));
+        let sessions = routes["sessions"].as_array().expect("a list");
+        let to_2 = sessions.iter().find(|s| s["peer"] == "192.0.2.2").expect("a session");
+        to_2["said"][1]["counted"].as_bool().expect("a word")
+    };
+    assert!(sim.table(2).contains_key(&prefix(BAD)), "the others have taken it, in their way");
+    let poison = sim.events_of("poison");
+    assert_eq!((poison.len(), poison[0].prefix), (1, Some(prefix(BAD))));
+    assert!(!counted(&mut sim) && voting(&mut sim, 1));
+    // The same again, delivered to the others only: as before.
+    sim.peer_sends(1, &bad);
+    nurse(&mut sim, 1, 60);
+    assert!(!counted(&mut sim) && sim.deaths.len() == 1);
+    assert!(sim.events_of("disagreement").is_empty() && sim.events_of("instance-faulty").is_empty());
+    // Something else: it has a vote again, and loses it with the same octets once more.
+    sim.peer_sends(1, &good);
+    nurse(&mut sim, 1, 10);
+    assert!(counted(&mut sim) && withheld(&mut sim, 1) == 1, "the octets alone are left");
+    sim.peer_sends(1, &bad);
+    nurse(&mut sim, 1, 60);
+    assert!(!counted(&mut sim) && sim.events_of("instance-faulty").is_empty() && sim.no_reset());
+    sim.withdraw(1, &[BAD]);
+    sim.run(5 * SECOND);
+    assert_eq!(withheld(&mut sim, 1), 1);
+    assert!(!sim.table(2).contains_key(&prefix(BAD)));
+}
+
+#[test]
+fn every_verdict_leaves_a_record() {
+    let mut c = config(3, Strategy::WaitForConsensus);
+    c.recorder.folder = Some("/nonexistent".into());
+    c.instances.iter_mut().for_each(|i| i.command = vec!["/bin/daemon".to_owned()]);
+    c.faults.memory_mib = Some(512);
+    c.faults.one_key_ms = 20_000;
+    let mut sim = Sim::new(&c);
+    sim.connect_peer(1);
+    sim.connect_peer(2);
+    sim.run(SECOND);
+    let list = names(20);
+    announce_each(&mut sim, &list);
+    sim.run(10 * SECOND);
+    let verdict_of = |sim: &mut Sim, i: usize, why: &str| {
+        let verdicts = sim.events_of("instance-faulty");
+        let text = &verdicts.last().expect("a verdict").text;
+        assert!(text.contains(why), "{text}");
+        assert_eq!(verdicts.len(), sim.records.iter().filter(|r| r.kind == "instance-faulty").count());
+        let record = sim.records.last().expect("a record");
+        assert_eq!(record.instance, format!("i{i}"));
+        assert!(record.account["why"].as_str().is_some_and(|w| w.contains(why)), "{}", record.account);
+        assert!(!record.messages.is_empty());
+    };
+    // Memory, told by the supervisor.
+    let news = ProcessNews::Usage { cpu_permille: 10, rss_kib: 600_000 };
+    sim.input(Input::Process { instance: InstanceId(2), news });
+    verdict_of(&mut sim, 2, "MiB of memory");
+    sim.kill_instance(2);
+    sim.restart_instance(2);
+    let ended = ProcessNews::Ended { unasked: false, text: "killed".into() };
+    sim.input(Input::Process { instance: InstanceId(2), news: ended });
+    sim.run(20 * SECOND);
+    // A flood: withdraws of what nobody has.
+    let nowhere: Vec<_> = (0..900u32).map(|n| prefix(&format!("10.{}.{}.0/24", n / 256, n % 256))).collect();
+    let flood = update(&[], &nowhere, &[], sim::LOCAL, None, 0);
+    for _ in 0..15 {
+        for _ in 0..15 {
+            sim.leg_sends(0, 2, &flood);
+        }
+        sim.run(SECOND);
+    }
+    verdict_of(&mut sim, 0, "routes a second");
+    // Wrong.
+    sim.instances[1].fault.lies_about.insert(prefix(&list[0]));
+    sim.announce(1, &[&list[0]], &[64501, 64999]);
+    sim.run(60 * SECOND);
+    verdict_of(&mut sim, 1, "with the majority");
+    assert_eq!(sim.records.last().expect("a record").account["prefixes"][0]["prefix"], list[0].as_str());
+}
+
+/// The event and the account of the first poison.
+fn ending(sim: &Sim) -> (String, serde_json::Value) {
+    let event = sim.events_of("poison").first().map(|e| e.text.clone()).expect("a poison");
+    let record = sim.records.iter().find(|r| r.kind == "poison").expect("a record");
+    (event, record.account["end"].clone())
+}
+
+#[test]
+fn a_poison_says_how_the_instance_ended() {
+    // Somebody else's process: it is gone, nobody knows how.
+    let mut sim = running();
+    sim.instances[1].fault.dies_of.insert(prefix(BAD));
+    sim.announce(1, &[BAD], &[64501]);
+    nurse(&mut sim, 1, 30);
+    let (text, end) = ending(&sim);
+    assert!(text.contains("(it closed its leg, and its processes are gone)"), "{text}");
+    assert_eq!((&end["leg"], &end["processes_gone"]), (&json!("closed"), &json!(true)));
+    // An answer.
+    let mut sim = running();
+    sim.instances[2].fault.objects_to.insert(prefix(BAD));
+    sim.announce(1, &[BAD], &[64501]);
+    sim.run(60 * SECOND);
+    let (text, end) = ending(&sim);
+    assert!(text.contains("it answered with NOTIFICATION 3/1"), "{text}");
+    assert_eq!((&end["leg"], &end["code"], &end["subcode"]), (&json!("notification"), &json!(3), &json!(1)));
+    // Silence.
+    let mut sim = running();
+    // Suspicion goes back by the hold time too: what came before is older than that.
+    sim.run(15 * SECOND);
+    sim.instances[0].fault.hangs_of.insert(prefix(BAD));
+    sim.announce(1, &[BAD], &[64501]);
+    for _ in 0..40 {
+        sim.run(3 * SECOND);
+        // Not before the leg has gone.
+        if sim.instances[0].fault.mute && sim.now >= sim.deaths.last().expect("it hangs").0 + 12 * SECOND {
+            sim.kill_instance(0);
+            sim.instances[0].fault.mute = false;
+            sim.restart_instance(0);
+        }
+    }
+    assert_eq!(sim.events_of("poison-released").len(), 0, "a hang takes its time to show");
+    assert!(sim.deaths.len() == 2 && voting(&mut sim, 0) && sim.no_reset(), "{:?}", sim.deaths);
+    let (text, end) = ending(&sim);
+    assert!(text.contains("it hung: nothing came from it for 9 s"), "{text}");
+    assert_eq!((&end["leg"], &end["hold_s"]), (&json!("hold-time-expired"), &json!(9)));
+}
+
+#[test]
+fn a_poison_waits_for_the_supervisors_word_but_not_for_ever() {
+    for word in [true, false] {
+        let mut c = config(3, Strategy::WaitForConsensus);
+        c.recorder.folder = Some("/nonexistent".into());
+        c.instances.iter_mut().for_each(|i| i.command = vec!["/bin/daemon".to_owned()]);
+        let mut sim = Sim::new(&c);
+        sim.connect_peer(1);
+        sim.connect_peer(2);
+        sim.run(SECOND);
+        sim.instances[1].fault.dies_of.insert(prefix(BAD));
+        sim.announce(1, &[BAD], &[64501]);
+        for _ in 0..20 {
+            sim.run(SECOND);
+            if !sim.instances[1].listening {
+                // The rest of its group has taken that long to end.
+                sim.run(3 * SECOND);
+                if word {
+                    assert!(sim.events_of("poison").is_empty());
+                    let text = "i1 (process 7) was ended by SIGSEGV".to_owned();
+                    sim.input(Input::Process {
+                        instance: InstanceId(1),
+                        news: ProcessNews::Ended { unasked: true, text },
+                    });
+                    sim.orders.clear();
+                }
+                sim.run(3 * SECOND);
+                sim.restart_instance(1);
+            }
+            if !sim.events_of("poison").is_empty() {
+                break;
+            }
+        }
+        let (text, end) = ending(&sim);
+        match word {
+            true => {
+                assert!(text.contains("(i1 (process 7) was ended by SIGSEGV); it is withheld"), "{text}");
+                assert_eq!(end["process"], "i1 (process 7) was ended by SIGSEGV");
+            }
+            false => assert!(text.contains("its processes are gone") && end["process"].is_null(), "{text} {end}"),
+        }
+    }
 }

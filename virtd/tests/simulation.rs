@@ -83,6 +83,84 @@ fn the_masters_lie_is_corrected_within_t_and_100_ms() {
     assert_eq!(sim.table(2)[&prefix(P)].1, None, "and is corrected by the steady majority");
 }
 
+/// Instance 0 says something else about the prefix every 10 ms, `n` times.
+fn master_floods(sim: &mut Sim, n: u32) {
+    for med in 0..n {
+        sim.leg_sends(0, 2, &update(&[prefix(P)], &[], &[OUR_AS, 64501], LOCAL, Some(1000 + med), 0));
+        sim.run(SECOND / 100);
+    }
+}
+
+#[test]
+fn a_master_that_floods_is_put_right_at_once_and_followed_again_once_it_rests() {
+    let mut sim = router(Strategy::MasterSlave);
+    sim.announce(1, &[P], &[64501]);
+    sim.run(3 * SECOND);
+    let before = sim.peers[&2].updates;
+    // Far beyond the cap for flapping, and never quiet for T.
+    master_floods(&mut sim, 1000);
+    let told = sim.peers[&2].updates - before;
+    assert!((2..=7).contains(&told), "{told} UPDATEs of a thousand came through");
+    assert_eq!(sim.table(2)[&prefix(P)].1, None, "the majority's route stands, although the flood goes on");
+    assert!(!sim.events_of("disagreement").is_empty(), "the master is named at the cap for flapping");
+    sim.run(2 * u64::from(T_MS) * 1000);
+    assert_eq!(sim.peers[&2].updates - before, told, "its silence changes nothing");
+    sim.leg_sends(0, 2, &update(&[prefix(P)], &[], &[OUR_AS, 64501], LOCAL, Some(7), 0));
+    sim.run(SECOND / 100);
+    assert_eq!(sim.table(2)[&prefix(P)].1, Some(7), "one new word is the master's again, for T");
+    sim.run(2 * u64::from(T_MS) * 1000);
+    assert_eq!(sim.table(2)[&prefix(P)].1, None);
+    assert!(sim.no_reset());
+}
+
+#[test]
+fn a_made_up_route_that_comes_and_goes_is_forgotten_outside_and_in_the_end_inside() {
+    let mut sim = router(Strategy::MasterSlave);
+    for _ in 0..500 {
+        sim.leg_sends(0, 2, &update(&[prefix(P)], &[], &[OUR_AS, 64999], LOCAL, None, 0));
+        sim.run(SECOND / 200);
+        sim.leg_sends(0, 2, &update(&[], &[prefix(P)], &[], LOCAL, None, 0));
+        sim.run(SECOND / 200);
+    }
+    let told = sim.peers[&2].updates;
+    assert!((2..=7).contains(&told), "{told} UPDATEs of a thousand came through");
+    assert!(sim.table(2).is_empty());
+    sim.run(3 * u64::from(T_MS) * 1000);
+    let kept = sim.query(serde_json::json!({"command": "routes", "prefix": P}));
+    assert_eq!(kept["sessions"], serde_json::json!([]), "nobody says anything about it any more");
+    assert!(sim.no_reset());
+}
+
+#[test]
+fn a_flooding_master_with_a_single_other_is_frozen_until_it_rests() {
+    let mut sim = router(Strategy::MasterSlave);
+    sim.announce(1, &[P], &[64501]);
+    sim.run(3 * SECOND);
+    sim.kill_instance(2);
+    sim.run(3 * SECOND);
+    let before = sim.peers[&2].updates;
+    master_floods(&mut sim, 500);
+    let told = sim.peers[&2].updates - before;
+    assert!((2..=7).contains(&told), "{told} UPDATEs of five hundred came through");
+    // What is right nobody can tell; the strategy says that it is what the master says, once it has made up its mind.
+    sim.run(2 * u64::from(T_MS) * 1000);
+    assert_eq!(sim.table(2)[&prefix(P)].1, Some(1499));
+    assert!(sim.no_reset());
+}
+
+#[test]
+fn a_route_that_flaps_in_earnest_is_followed_as_soon_as_a_majority_does() {
+    let mut sim = router(Strategy::MasterSlave);
+    sim.announce(1, &[P], &[64501]);
+    sim.run(3 * SECOND);
+    for n in 0..50 {
+        sim.announce(1, &[P], &[64501, 64900 + n]);
+        sim.run(SECOND / 20);
+        assert_eq!(sim.table(2)[&prefix(P)].0, vec![OUR_AS, 64501, 64900 + n]);
+    }
+    assert!(sim.events_of("disagreement").is_empty() && sim.no_reset());
+}
+
 #[test]
 fn a_killed_instance_is_not_noticed_and_comes_back_level() {
     let mut sim = router(Strategy::WaitForConsensus);

@@ -33,7 +33,7 @@ pub enum Strategy {
     },
     /// As soon as a strict majority agrees.
     ContinuousMajority,
-    /// The master's value at once.
+    /// The master's value at once; while it cannot make up its mind ([`Ballot::restless`]), the majority's.
     MasterSlave,
     /// The first new value that k agree on, at once; never fewer than two where there are two.
     /// Below a strict majority it is the fastest that still outvotes k - 1 liars.
@@ -110,6 +110,8 @@ pub struct Ballot<'a, V> {
     /// [`Outcome::overruled`] of the last call for this key; at first `None`. Its id must not be
     /// reused for another value while it stands here.
     pub overruled: Option<V>,
+    /// Master-slave: the master has said too many things about this key without leaving it alone for T. Unused otherwise.
+    pub restless: bool,
     /// When the present time of unrest began; see [`Rules::disturb`].
     pub first_disturbed: Millis,
     /// When the key was last disturbed.

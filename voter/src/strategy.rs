@@ -108,14 +108,17 @@ impl<V: Copy + Eq, A: Agreement<V>> Poll<'_, V, A> {
     /// The master's value at once, unless a steady majority has overruled this very value: then only
     /// a majority that comes round to it, or another value of the master's, ends that. Without this
     /// memory any other instance's next change would bring the wrong route back for another T.
+    /// A restless master is not followed: a majority decides at once, and without one all stays until
+    /// the key is steady. Otherwise a key that is never left alone would never be put right.
     fn master_slave(&self, best: &Group<V>) -> (V, Option<V>) {
-        let Ballot { master_line, winner, overruled, .. } = *self.ballot;
+        let Ballot { master_line, winner, overruled, restless, .. } = *self.ballot;
         let heir = master_line.iter().copied().find(|&index| self.electorate.contains(index));
         let master = heir.or_else(|| self.electorate.iter().next()).unwrap_or_default();
         let masters = self.said(master).unwrap_or(winner);
         match overruled {
             _ if best.majority && best.supporters.contains(master) => (masters, None),
-            _ if best.majority && self.steady => (best.value, Some(masters)),
+            _ if best.majority && (self.steady || restless) => (best.value, Some(masters)),
+            _ if restless && !self.steady => (winner, overruled),
             Some(old) if self.same(old, masters) => (winner, overruled),
             _ => (masters, None),
         }

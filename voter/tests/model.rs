@@ -6,6 +6,8 @@ use std::collections::{HashMap, HashSet};
 use voter::*;
 
 const MOST: usize = 5;
+/// What the master may say about a key before it is restless. The caller counts.
+const PATIENCE: u8 = 2;
 const NOW: Millis = 1_000_000;
 
 /// 0 is none. With link-local next hops 1 is a route without, 2 and 3 the same route with two
@@ -38,6 +40,8 @@ struct State {
     once_won: u8,
     /// A steady majority went against what the master says, and it has said nothing else since.
     outvoted: bool,
+    /// How often the master has spoken without T of rest, up to `PATIENCE`; then it is restless.
+    turns: u8,
     /// For how many ticks the present majority has been the majority, up to the cap.
     held: u64,
 }
@@ -109,6 +113,7 @@ impl Model {
             master_line: &[4, 3, 2, 1, 0],
             winner: state.winner,
             overruled: state.overruled,
+            restless: state.turns >= PATIENCE,
             first_disturbed: NOW - state.first_age,
             last_disturbed: NOW - state.last_age,
         };
@@ -132,6 +137,13 @@ impl Model {
             next.first_age = if self.steady(state) { 0 } else { state.first_age };
             next.last_age = 0;
             assert_eq!(told, (NOW - next.first_age, NOW - next.last_age));
+        }
+        if self.rules.strategy == Strategy::MasterSlave {
+            let rested = state.last_age >= self.rules.steady_ms;
+            let speaks = matches!(event, Event::Says(i, _) if Some(i) == self.master(state));
+            // Whatever disturbs a rested key begins a new count; only the master adds to it.
+            let before = if next.last_age == 0 && rested { 0 } else { state.turns };
+            next.turns = (before + u8::from(speaks)).min(PATIENCE);
         }
         let majority = self.majority(&next).filter(|_| self.enough(&next));
         next.held = match event {
@@ -158,7 +170,9 @@ impl Model {
             Strategy::ContinuousMajority => strict,
             Strategy::FirstK { k } => strict && self.steady(state) || support >= voters.min(usize::from(k).max(2)),
             Strategy::MasterSlave => {
-                strict && self.steady(state) || self.master(state).is_some_and(|master| state.said[master] == value)
+                let masters = self.master(state).is_some_and(|master| state.said[master] == value);
+                let deaf = state.turns >= PATIENCE && !self.steady(state);
+                strict && (self.steady(state) || deaf) || masters && (strict || !deaf)
             }
         };
         said && by_strategy && self.enough(state)
@@ -248,7 +262,12 @@ impl Model {
         if outvoted && next.winner == masters {
             assert_eq!(state.winner, masters, "an overruled route came back");
         }
-        let overruling = self.enough(next) && self.steady(next) && self.majority(next).is_some();
+        let decides = self.steady(next) || next.turns >= PATIENCE;
+        if decides && self.enough(next) {
+            let right = self.majority(next).is_none_or(|value| self.values.agrees(value, next.winner));
+            assert!(right, "a majority was not heard");
+        }
+        let overruling = self.enough(next) && decides && self.majority(next).is_some();
         next.outvoted = outvoted || overruling && !with;
     }
 
@@ -295,6 +314,7 @@ impl Model {
             last_age: self.rules.steady_ms,
             once_won: 1,
             outvoted: false,
+            turns: 0,
             held: 0,
         };
         let mut ends = HashMap::new();

@@ -63,7 +63,7 @@ proptest! {
         electorate in members(),
         watched in members(),
         master_line in proptest::collection::vec(any::<u8>(), 0..4),
-        (winner, overruled) in (0..5u8, proptest::option::of(0..5u8)),
+        (winner, overruled, restless) in (0..5u8, proptest::option::of(0..5u8), any::<bool>()),
         (first_disturbed, last_disturbed, now, later) in (times(), times(), times(), times()),
         agreement in any::<u64>().prop_map(Any),
     ) {
@@ -73,6 +73,7 @@ proptest! {
             master_line: &master_line,
             winner,
             overruled,
+            restless,
             first_disturbed,
             last_disturbed,
         };
@@ -97,6 +98,17 @@ proptest! {
         if outcome.recheck_at.is_none() {
             let later = decide(&rules, &ballot, watched, &agreement, later.max(now));
             prop_assert_eq!(later, Outcome { steady: later.steady, ..outcome });
+        }
+        // A restless master is heard only with a majority, or once the key is steady.
+        if let (voter::Strategy::MasterSlave, true, false, Decision::Publish(value)) =
+            (rules.strategy, restless, outcome.steady, outcome.decision)
+        {
+            let voters = || candidates.iter().zip(0..32).filter(|(_, i)| electorate.contains(*i));
+            let backed = |value: u8| voters().filter(|(said, _)| agreement.agrees(**said, value)).count();
+            let majority = voters().any(|(said, _)| {
+                backed(*said) * 2 > voters().count() && agreement.agrees(*said, value)
+            });
+            prop_assert!(majority, "{value} has no majority behind it");
         }
         // Asked again with what it said, it has nothing to add.
         let winner = match outcome.decision {
@@ -137,6 +149,7 @@ proptest! {
                 master_line: &[],
                 winner: 0,
                 overruled: None,
+ restless: false,
                 first_disturbed: 0,
                 last_disturbed: 0,
             };
@@ -155,6 +168,7 @@ proptest! {
             master_line: &[],
             winner: 1,
             overruled: None,
+ restless: false,
             first_disturbed: 0,
             last_disturbed: 0,
         };

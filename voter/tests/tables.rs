@@ -40,6 +40,7 @@ struct Case {
     master_line: Vec<u8>,
     winner: usize,
     overruled: Option<usize>,
+    restless: bool,
     disturbed: (Millis, Millis),
     due: Option<Millis>,
     now: Millis,
@@ -88,6 +89,7 @@ impl Case {
             master_line: Vec::new(),
             winner: 0,
             overruled: None,
+            restless: false,
             disturbed: (0, 0),
             due: None,
             now: 0,
@@ -125,13 +127,18 @@ impl Case {
         Ok(())
     }
 
-    /// What happens at one point of time: `frr: A`, `frr: leaves`, `frr: joins`, `input`.
+    /// What happens at one point of time: `frr: A`, `frr: leaves`, `frr: joins`, `input`, `restless`, `rested`.
     fn happens(&mut self, text: &str) -> Result<(), String> {
         let mut disturbed = false;
         let mut words = text.split_whitespace();
         while let Some(word) = words.next() {
             if word == "input" {
                 disturbed = true;
+                continue;
+            }
+            // The caller counts what the master says; here the case says when it is too much.
+            if word == "restless" || word == "rested" {
+                self.restless = word == "restless";
                 continue;
             }
             let name = word.strip_suffix(':').ok_or_else(|| format!("`{word}`?"))?;
@@ -161,6 +168,7 @@ impl Case {
             master_line: &self.master_line,
             winner: self.winner,
             overruled: self.overruled,
+            restless: self.restless,
             first_disturbed: self.disturbed.0,
             last_disturbed: self.disturbed.1,
         };

@@ -87,10 +87,9 @@ impl Case {
         trial.end()
     }
 
-    /// Where the bad speaker stands: in the master's place, but for the flood. What a flooding master says goes out, as
-    /// master-slave says it must, for as long as it does not hold still.
+    /// Where the bad speaker stands: with master-slave in the master's place.
     fn speaker_slot(&self, scene: &Scene) -> usize {
-        if is_master_slave(scene) && self.name != "flood" { 0 } else { 2 }
+        if is_master_slave(scene) { 0 } else { 2 }
     }
 }
 
@@ -374,6 +373,7 @@ fn flapping(t: &mut Trial<'_>) -> Result<()> {
 /// Routes without end, true ones changed and made-up ones.
 fn flood(t: &mut Trial<'_>) -> Result<()> {
     let index = bad(t)?;
+    t.through_master = is_master_slave(t.scene);
     let (before, memory) = (t.scene.router.status("candidates")?, t.scene.memory_mib());
     t.scene.slot(index)?.order("flood")?;
     let took = t.announce_probe()?;

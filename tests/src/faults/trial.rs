@@ -13,6 +13,8 @@ use std::time::{Duration, Instant};
 const GROSS: Duration = Duration::from_secs(5);
 /// So many of what went wrong are told one by one.
 const SHOWN: usize = 5;
+/// The neighbour that announces them.
+const ANNOUNCER: u8 = 2;
 /// Probes begin with these octets: 198.18.N.0/24.
 const PROBES: &str = "198.18.";
 
@@ -164,14 +166,16 @@ impl<'a> Trial<'a> {
     /// Everything that the neighbours have logged since the fault.
     pub fn seen(&mut self) -> Result<Seen> {
         let mut seen = Seen::default();
-        let now = now_us();
+        let (now, none) = (now_us(), Probes::new());
         let watches = self.scene.watches.iter_mut().zip(&self.scene.references).zip(&self.marks);
         for ((watch, reference), mark) in watches {
             watch.check_session()?;
             let next_hop = watch.site.router_v4.to_string();
             let changes = watch.changes.get(*mark..).unwrap_or_default();
             let name = format!("neighbour {}", watch.site.number);
-            let should = Should { reference, probes: &self.probes, next_hop: &next_hop };
+            // A probe is never told back to the neighbour that announces it.
+            let probes = if watch.site.number == ANNOUNCER { &none } else { &self.probes };
+            let should = Should { reference, probes, next_hop: &next_hop };
             judge(&name, changes, &should, now, &mut seen);
         }
         let complaints = self.scene.bird_complaints()?;

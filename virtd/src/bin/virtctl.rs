@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 use std::process::{self, ExitCode};
 use std::time::Duration;
 use virtd::config::DEFAULT_CONTROL_SOCKET;
-use virtd::kinds;
+use virtd::kinds::{self, root::Entry};
 use virtd::show;
 use wire::bgp::Prefix;
 
@@ -245,6 +245,9 @@ fn exec(answer: &Value, name: &str, words: &[String]) -> String {
         return format!("{name} has no `kind` in virtd's configuration, so where it listens is not known");
     };
     let line = kinds::control_line(control, words);
+    if let Err(e) = enter_root(instance) {
+        return format!("cannot enter the root of {name}: {e}");
+    }
     let Some((program, arguments)) = line.split_first() else { return format!("{name} has no control program") };
     // birdc and bgpctl are in /usr/sbin, which is not in everybody's PATH.
     let mut error = process::Command::new(program).args(arguments).exec();
@@ -252,6 +255,17 @@ fn exec(answer: &Value, name: &str, words: &[String]) -> String {
         error = process::Command::new(Path::new("/usr/sbin").join(program)).args(arguments).exec();
     }
     format!("cannot start {program}: {error}")
+}
+
+/// A daemon that runs in another root has its own control program there, which reaches it by the folder of its sockets.
+fn enter_root(instance: &Value) -> Result<(), String> {
+    let path = |key: &str| instance.get(key).and_then(Value::as_str).map(PathBuf::from);
+    let (Some(root), Some(folder)) = (path("root"), path("folder")) else { return Ok(()) };
+    if !nix::unistd::geteuid().is_root() {
+        return Err("only root may; use sudo".to_owned());
+    }
+    let entry = Entry::new(&root, &[folder], &[]).map_err(|e| e.to_string())?;
+    entry.perform().map_err(|failed| entry.describe(failed))
 }
 
 /// What keeps us from virtd, and the remedy.

@@ -45,7 +45,7 @@ pub const SECTIONS: &[(&str, &[&str])] = &[
         ],
     ),
     ("recorder", &["folder", "minutes", "memory_mib", "disk_mib"]),
-    ("instance", &["name", "role", "kind", "config", "command", "env", "user", "limit"]),
+    ("instance", &["name", "role", "kind", "config", "root", "shim_library", "command", "env", "user", "limit"]),
     ("peer", &["address", "asn", "description", "allow_own_as"]),
 ];
 

@@ -268,6 +268,8 @@ pub(crate) fn instance(value: Value<'_>, problems: &mut Problems) -> Option<Plac
         standby: if let Role::Standby(standby) = role { Some(standby) } else { None },
         kind: section.word("kind", &[Kind::Frr, Kind::Bird, Kind::OpenBgpd].map(|k| (k.name(), k)), problems),
         config_file: section.path("config", false, problems),
+        root: section.path("root", false, problems),
+        shim_library: section.path("shim_library", false, problems),
         command: command(&section, problems),
         env: env(&section, problems),
         user: section.text("user", "a user's name in quotes", problems).map(str::to_owned),
@@ -293,6 +295,7 @@ fn check_start(section: &Section<'_>, instance: &Instance, problems: &mut Proble
         let help = "it goes with `kind`; a `command` names its file itself";
         problems.at(section.span_of("config"), "`config` without `kind` has no effect", help);
     }
+    check_root(section, instance, problems);
     if env && !command && !kind {
         let help = "virtd starts only instances that have a `kind` or a `command`; set it where the daemon is started";
         problems.at(section.span_of("env"), "`env` without `kind` or `command` has no effect", help);
@@ -304,6 +307,28 @@ fn check_start(section: &Section<'_>, instance: &Instance, problems: &mut Proble
     if instance.kind.is_some() && matches!(instance.name.as_str(), "." | "..") {
         let help = "an instance with a `kind` has a folder of its name";
         problems.at(section.span_of("name"), format!("`{}` cannot be a folder's name", instance.name), help);
+    }
+}
+
+/// What goes with `root`.
+fn check_root(section: &Section<'_>, instance: &Instance, problems: &mut Problems) {
+    let has = |key: &str| section.value(key).is_some();
+    if has("root") && !has("kind") {
+        let help = "it goes with `kind`; a `command` may itself start something in another root";
+        problems.at(section.span_of("root"), "`root` without `kind` has no effect", help);
+    }
+    if instance.root.as_ref().is_some_and(|root| root.components().count() < 2) {
+        let help = "leave it out for the installed version";
+        problems.at(section.span_of("root"), "`root` is the system's own", help);
+    }
+    if has("shim_library") && !has("kind") && !has("command") {
+        let help = "virtd starts only instances that have a `kind` or a `command`; set LD_PRELOAD where it is started";
+        problems.at(section.span_of("shim_library"), "`shim_library` without `kind` or `command` has no effect", help);
+    }
+    let path = instance.shim_library.as_deref().map(|p| p.to_string_lossy().into_owned());
+    if path.is_some_and(|path| path.contains([' ', ':', '\t'])) {
+        let help = "LD_PRELOAD takes no path with a space or colon in it";
+        problems.at(section.span_of("shim_library"), "`shim_library` cannot be preloaded", help);
     }
 }
 

@@ -153,6 +153,9 @@ fn instance_line(instance: &Instance) -> String {
     if let Some(kind) = instance.kind {
         let file = instance.config_file.as_deref().unwrap_or(std::path::Path::new(""));
         let _ = write!(line, ", started{user}: {} with {}", kind.name(), file.display());
+        if let Some(root) = &instance.root {
+            let _ = write!(line, ", in the root {}", root.display());
+        }
     } else if instance.command.is_empty() {
         let _ = write!(line, ", started by something else{user}");
     } else {
@@ -161,6 +164,9 @@ fn instance_line(instance: &Instance) -> String {
     let mut limits: Vec<String> = instance.limit_sessions.iter().map(ToString::to_string).collect();
     limits.extend(instance.limit_families.iter().map(ToString::to_string));
     limits.extend(instance.limit_prefixes.iter().map(ToString::to_string));
+    if let Some(shim) = &instance.shim_library {
+        let _ = write!(line, ", with the shim {}", shim.display());
+    }
     if !limits.is_empty() {
         let _ = write!(line, ", votes only on {}", limits.join(", "));
     }

@@ -21,6 +21,9 @@ use std::collections::VecDeque;
 /// Longer than any window that is looked back on: what is kept of an instance's past is bounded by its number as well.
 const MAX_PAST: usize = 256;
 
+/// How long the word that a process has ended may come before the end of its leg.
+const FATE_US: Micros = 1_000_000;
+
 /// How long the end of an instance may take that was told to end.
 const ASKED_US: Micros = 10_000_000;
 
@@ -66,6 +69,17 @@ enum Process {
     Down(Option<Micros>),
 }
 
+/// What became of an instance's processes.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Fate<'a> {
+    /// Something else starts it, and knows.
+    NotOurs,
+    /// Nothing has been heard: they run, or are about to be reaped.
+    Unknown,
+    /// How the first of them ended, in words.
+    Ended(&'a str),
+}
+
 /// Everything about one instance.
 #[derive(Debug)]
 struct Control {
@@ -78,6 +92,8 @@ struct Control {
     losses: VecDeque<(Micros, usize)>,
     /// A leg's hold time has expired and none has come up since.
     silent: bool,
+    /// When and how its processes ended last.
+    last_end: Option<(Micros, String)>,
     /// When it was last told to end.
     asked: Option<Micros>,
     /// When the last verdict on it was told.
@@ -122,6 +138,7 @@ impl Controller {
             restarts: VecDeque::new(),
             losses: VecDeque::new(),
             silent: false,
+            last_end: None,
             asked: None,
             accused: None,
             started: None,
@@ -154,13 +171,23 @@ impl Controller {
         self.list.get(i).and_then(|c| c.asked).is_some_and(|at| now < at + ASKED_US)
     }
 
+    /// What became of the processes of instance `i` whose leg ended at `at`.
+    pub fn fate(&self, i: usize, at: Micros) -> Fate<'_> {
+        match self.list.get(i) {
+            None | Some(Control { process: Process::NotOurs, .. }) => Fate::NotOurs,
+            // The supervisor and the leg speak in either order, but not far from each other.
+            Some(Control { last_end: Some((then, text)), .. }) if then + FATE_US >= at => Fate::Ended(text),
+            Some(_) => Fate::Unknown,
+        }
+    }
+
     /// Since when an operator changes policy.
     pub fn change_since(&self) -> Option<Micros> {
         self.change
     }
 
     /// What the supervisor says.
-    pub fn process(&mut self, i: usize, news: ProcessNews, env: &mut Env, out: &mut Vec<Output>) {
+    pub fn process(&mut self, i: usize, news: ProcessNews, env: &mut Env, sessions: &[Session], out: &mut Vec<Output>) {
         let Some(c) = self.list.get_mut(i).filter(|c| c.process != Process::NotOurs) else { return };
         match news {
             ProcessNews::Started { .. } => {
@@ -173,10 +200,13 @@ impl Controller {
                     // It has caught up: what it takes from here on is growth.
                     c.base_rss.get_or_insert(rss_kib);
                 }
-                self.watch_usage(i, cpu_permille, rss_kib, env, out);
+                self.watch_usage(i, cpu_permille, rss_kib, env, sessions, out);
             }
             ProcessNews::Failed { text } => self.ended(i, true, &text, env, out),
-            ProcessNews::Ended { unasked, text } => self.ended(i, unasked, &text, env, out),
+            ProcessNews::Ended { unasked, text } => {
+                c.last_end = Some((env.now, text.clone()));
+                self.ended(i, unasked, &text, env, out);
+            }
         }
     }
 

@@ -16,6 +16,9 @@ use wire::bgp::canonical::{self, AttributeSet, Canonicaliser};
 
 /// A key that keeps changing is decided all the same after this many times T (DESIGN decision 6, "a cap for flapping").
 const FLAP_CAP: u64 = 6;
+/// So much may the master of master-slave say about a key that does not rest for T before a majority decides on it at once: path
+/// hunting takes less, and a master that floods gets no more than this past (DESIGN decision 6, "a cap for flapping").
+const MASTER_TURNS: u8 = 5;
 /// Withdrawn prefixes remembered one by one as recent input; where there are more, every key counts as disturbed, which only makes
 /// verdicts come later.
 const MAX_RECENT: usize = 1 << 16;
@@ -253,6 +256,17 @@ impl Env {
     /// The name of an instance.
     pub fn name(&self, i: usize) -> &str {
         self.instances.get(i).map_or("?", |s| &s.name)
+    }
+
+    /// Whether instance `i` is the one whose word counts at once, of those that are admitted on a session.
+    pub fn is_master(&self, i: usize, admitted: Members) -> bool {
+        let heir = || self.master_line.iter().find(|m| admitted.contains(**m)).map(|m| usize::from(*m));
+        self.rules.strategy == voter::Strategy::MasterSlave && heir() == Some(i)
+    }
+
+    /// The master has said so many things about a key without a rest that it is not followed for now.
+    pub fn restless(turns: u8) -> bool {
+        turns > MASTER_TURNS
     }
 
     /// A quorum of the configured voters.

@@ -35,7 +35,7 @@ use env::{Env, Listener};
 use hashbrown::HashMap;
 use io::{ConnId, Input, LegId, Micros, Output};
 use native::Native;
-use poison::Poison;
+use poison::{Poison, Report};
 use session::Session;
 use std::net::SocketAddr;
 
@@ -56,6 +56,8 @@ pub struct Core {
     conns: HashMap<ConnId, usize>,
     legs: HashMap<LegId, usize>,
     next_tick: Micros,
+    /// Findings that wait for the supervisor's word.
+    reports: Vec<Report>,
     told_strangers: HashMap<SocketAddr, ()>,
 }
 
@@ -79,6 +81,7 @@ impl Core {
             conns: HashMap::new(),
             legs: HashMap::new(),
             next_tick: now + session::TICK_US,
+            reports: Vec::new(),
             told_strangers: HashMap::new(),
         }
     }
@@ -95,7 +98,7 @@ impl Core {
                 self.instance_input(input, out);
             }
             Input::Process { instance, news } => {
-                self.controller.process(usize::from(instance.0), news, &mut self.env, out);
+                self.controller.process(usize::from(instance.0), news, &mut self.env, &self.sessions, out);
             }
             Input::Tick if self.native.is_some() => self.controller.tick(&mut self.env, &mut self.sessions, out),
             input if self.native.is_some() => {
@@ -210,6 +213,7 @@ impl Core {
                     s.tick(&mut self.env, out);
                 }
                 self.look_for_poison(out);
+                self.tell_findings(out);
                 self.admit_concurring(out);
                 self.controller.tick(&mut self.env, &mut self.sessions, out);
                 self.env.prune_recent_sometimes();
@@ -235,11 +239,20 @@ impl Core {
             env.poison = poison;
             let Some(step) = step else { continue };
             env.walk = true;
-            for (session, keys) in self::poison::tell(i, &step, env, sessions, out) {
+            let told = self::poison::tell(i, &step, env, sessions, out);
+            self.reports.extend(told.report);
+            for (session, keys) in told.again {
                 if let Some(s) = sessions.get_mut(session) {
                     s.tell_again(i, keys, env, out);
                 }
             }
+        }
+    }
+
+    /// Tells what was found where nothing more is to be learnt about it.
+    fn tell_findings(&mut self, out: &mut Vec<Output>) {
+        for report in std::mem::take(&mut self.reports) {
+            self.reports.extend(report.tell(&self.env, &self.controller, out));
         }
     }
 
@@ -328,6 +341,9 @@ impl Core {
     /// virtd ends: every peer and every instance is told.
     pub fn stop(&mut self, now: Micros, out: &mut Vec<Output>) {
         self.env.now = self.env.now.max(now);
+        for report in self.reports.drain(..) {
+            report.tell_now(&self.env, &self.controller, out);
+        }
         for s in &mut self.sessions {
             s.stop(&mut self.env, out);
         }

@@ -10,16 +10,21 @@
 //!                                        ▲                                └─▶ lives: they are innocent ──┬──▶ none left: released
 //!                                        └───────────────────────────────────────────────────────────────┘
 //! ```
-//! A malformed message (`inbound = "opaque"`) needs no trial: it is the poison, by its bytes, and a replay never had it.
+//! A malformed message (`inbound = "opaque"`) needs no trial: it is the poison, by its bytes, and a replay never had it. The others were given
+//! it and each made of it what it would; so this one abstains on its prefixes until the peer says something else about them.
+//!
+//! A finding outlives the route: what is announced again with the same attributes is withheld at once, until an operator restarts the instance.
 
-use super::env::Env;
-use super::io::{Micros, Output, Record};
-use super::session::Session;
-use crate::event::{Event, Severity};
+mod findings;
+mod report;
+
+pub use report::{End, Report, tell};
+
+use super::io::Micros;
 use bytes::Bytes;
+use findings::Findings;
 use foldhash::fast::RandomState;
 use hashbrown::{HashMap, HashSet};
-use serde_json::json;
 use std::collections::VecDeque;
 use std::hash::BuildHasher;
 use voter::Members;
@@ -31,9 +36,9 @@ const MAX_DELIVERED: usize = 4096;
 const MAX_OCTETS: usize = 1 << 20;
 /// What was delivered longer ago than this before a crash has been digested.
 const CRASH_US: Micros = 2_000_000;
-/// Messages before the culprit that go into the record.
-const KEPT_BEFORE: usize = 16;
-/// Messages held or found at most, for each instance; beyond that the oldest go free.
+/// Longer than the hold time by this: timers are looked at now and then only.
+const HANG_US: Micros = 1_000_000;
+/// Messages held at most, for each instance, and no more than [`MAX_OCTETS`]; beyond that the oldest go free.
 const MAX_HELD: usize = 4096;
 
 /// What was given to some instances; its octets stand in [`Poison::octets`].
@@ -46,13 +51,13 @@ struct Delivery {
 }
 
 /// A message that may be the one.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Suspect {
     /// The session it came over.
     pub session: usize,
-    /// The whole message, as it was delivered.
+    /// The whole message, as it was delivered; a copy, which keeps nothing else in memory.
     pub bytes: Bytes,
-    /// Its prefixes, with the stored attributes they had then (hashed).
+    /// Its prefixes, with the stored attributes they had then (hashed). Of a malformed one: those about which its mended form still stands.
     pub keys: Vec<(Prefix, u64)>,
     /// Hygiene would have mended it.
     pub malformed: bool,
@@ -71,6 +76,8 @@ struct Hunt {
     found: bool,
     /// Since when the instance has been level in this step.
     quiet_since: Option<Micros>,
+    /// How long it must live at least before what is on trial is innocent: a hang shows only when the hold time has passed.
+    patience: Micros,
     deaths: u32,
 }
 
@@ -80,7 +87,18 @@ struct Held {
     session: usize,
     /// Of the stored attributes.
     hash: u64,
-    withheld: bool,
+    why: Why,
+}
+
+/// Why an instance abstains on a route.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Why {
+    /// It is not told.
+    Withheld,
+    /// It has been told meanwhile, and may not have answered yet.
+    Told,
+    /// It was told the mended form of what the others were given as it came.
+    Mended,
 }
 
 /// What is known about one instance.
@@ -91,8 +109,20 @@ struct Patient {
     held: HashMap<Prefix, Vec<Held>>,
     /// Malformed messages that are never delivered again as they came.
     bytes: HashSet<Bytes>,
-    /// Legs that ended and are still to be looked at: session, when, since when suspicion goes back.
-    ended: Vec<(usize, Micros, Micros)>,
+    /// Routes that it does not survive, whether they stand now or not.
+    findings: Findings,
+    /// Legs that ended and are still to be looked at.
+    ended: Vec<Ended>,
+}
+
+/// A leg that ended.
+#[derive(Clone, Copy, Debug)]
+struct Ended {
+    session: usize,
+    at: Micros,
+    /// Since when suspicion goes back.
+    from: Micros,
+    how: End,
 }
 
 /// What follows from a death or from time.
@@ -100,8 +130,17 @@ struct Patient {
 pub enum Step {
     /// So many messages are withheld from now on; these others are innocent and to be told again.
     Suspected(usize, Vec<Suspect>),
-    /// These were found; they stay withheld. What was delivered before them, and what is innocent and to be told again.
-    Found(Vec<Suspect>, Vec<Suspect>, Vec<Suspect>),
+    /// It is over.
+    Found {
+        /// These stay withheld.
+        found: Vec<Suspect>,
+        /// What was delivered before them.
+        before: Vec<Suspect>,
+        /// What is innocent and to be told again.
+        innocent: Vec<Suspect>,
+        /// How the instance ended this time.
+        end: End,
+    },
     /// These are to be told again: they go on trial, or are innocent.
     Release(Vec<Suspect>, bool),
 }
@@ -113,8 +152,12 @@ pub struct Poison {
     /// Copied, so that a small message does not keep the large buffer alive that it was read into.
     octets: VecDeque<u8>,
     patients: Vec<Patient>,
-    /// Instances from which something is withheld: the update path asks no further where there is none.
+    /// Instances that abstain on something: the update path asks no further where there is none.
     any: Members,
+    /// Instances for which something is known that must not be given to them.
+    marked: Members,
+    /// Routes withheld because of a finding, until they have been told: instance, prefix.
+    again: Vec<(usize, Prefix)>,
     hasher: RandomState,
     limit: u32,
 }
@@ -127,6 +170,8 @@ impl Poison {
             octets: VecDeque::new(),
             patients: (0..instances).map(|_| Patient::default()).collect(),
             any: Members::default(),
+            marked: Members::default(),
+            again: Vec::new(),
             hasher: RandomState::default(),
             limit,
         }
@@ -146,10 +191,12 @@ impl Poison {
         self.delivered.push_back(Delivery { at: now, session, to, len });
     }
 
-    /// A leg of instance `i` ended in a way that an UPDATE may have caused. `back`: how long it may have been dead before it showed.
-    pub fn ended(&mut self, i: usize, session: usize, now: Micros, back: Micros) {
+    /// A leg of instance `i` ended in a way that an UPDATE may have caused.
+    pub fn ended(&mut self, i: usize, session: usize, now: Micros, how: End) {
+        // How long it may have been dead before it showed.
+        let back = if let End::Hung { hold_s } = how { Micros::from(hold_s) * 1_000_000 } else { 0 };
         if let Some(p) = self.patients.get_mut(i) {
-            p.ended.push((session, now, now.saturating_sub(back + CRASH_US)));
+            p.ended.push(Ended { session, at: now, from: now.saturating_sub(back + CRASH_US), how });
         }
     }
 
@@ -162,7 +209,7 @@ impl Poison {
             return None;
         }
         let mine = |d: &Delivery| {
-            d.to.contains(i as u8) && ended.iter().any(|(s, at, from)| *s == d.session && d.at >= *from && d.at <= *at)
+            d.to.contains(i as u8) && ended.iter().any(|e| e.session == d.session && d.at >= e.from && d.at <= e.at)
         };
         let (mut recent, mut from) = (Vec::new(), 0);
         for d in &self.delivered {
@@ -172,7 +219,16 @@ impl Poison {
             }
             from = to;
         }
-        let step = p.died(recent, self.limit);
+        let how = ended.iter().map(|e| e.how).max().unwrap_or(End::Closed);
+        let step = p.died(recent, how, self.limit);
+        if let Some(Step::Found { found, .. }) = &step {
+            // A key without attributes had been taken back before it was looked at: there is nothing to know it again by.
+            let gone = self.hasher.hash_one(&[][..] as &[u8]);
+            for s in found.iter().filter(|s| !s.malformed) {
+                let keys = s.keys.iter().filter(|(_, hash)| *hash != gone);
+                keys.for_each(|(prefix, hash)| p.findings.insert(s.session, *prefix, *hash));
+            }
+        }
         self.note(i);
         step
     }
@@ -185,7 +241,7 @@ impl Poison {
             hunt.quiet_since = None;
             return None;
         }
-        if now < *hunt.quiet_since.get_or_insert(now) + quiet {
+        if now < *hunt.quiet_since.get_or_insert(now) + quiet.max(hunt.patience) {
             return None;
         }
         hunt.quiet_since = None;
@@ -200,7 +256,7 @@ impl Poison {
             let half = hunt.held.len().div_ceil(2);
             hunt.trial = hunt.held.drain(..half).collect();
             let released = hunt.trial.clone();
-            p.mark(&released, false);
+            p.mark(&released, Why::Told);
             Step::Release(released, false)
         };
         p.forget(&told);
@@ -208,7 +264,7 @@ impl Poison {
         Some(step)
     }
 
-    /// Whether anything is withheld from anybody.
+    /// Whether nobody abstains on anything.
     pub fn is_idle(&self) -> bool {
         self.any.is_empty()
     }
@@ -221,17 +277,12 @@ impl Poison {
 
     /// Whether instance `i` is not to be told what stands about `prefix` on this session.
     pub fn withholds(&self, i: usize, session: usize, prefix: &Prefix) -> bool {
-        self.any.contains(i as u8)
-            && self
-                .patients
-                .get(i)
-                .and_then(|p| p.held.get(prefix))
-                .is_some_and(|list| list.iter().any(|h| h.session == session && h.withheld))
+        self.any.contains(i as u8) && self.patients.get(i).is_some_and(|p| p.withholds(session, prefix))
     }
 
     /// Whether instance `i` is never given this message as it came.
     pub fn refuses(&self, i: usize, bytes: &Bytes) -> bool {
-        self.any.contains(i as u8) && self.patients.get(i).is_some_and(|p| p.bytes.contains(bytes))
+        self.marked.contains(i as u8) && self.patients.get(i).is_some_and(|p| p.bytes.contains(bytes))
     }
 
     /// How many prefixes and messages are withheld from instance `i`.
@@ -239,22 +290,60 @@ impl Poison {
         self.patients.get(i).map_or(0, |p| p.held.len() + p.bytes.len())
     }
 
-    /// A peer now says something about `prefix`: what was withheld is that no more, unless it is the same again.
-    pub fn changed(&mut self, session: usize, prefix: &Prefix, attributes: &[u8]) {
-        if self.any.is_empty() {
-            return;
+    /// A peer now says something about `prefix`: what was withheld is that no more, unless it is the same again; and what was found before
+    /// is withheld, whatever came between. No attributes: it is withdrawn. True where somebody begins or ceases to abstain.
+    pub fn changed(&mut self, session: usize, prefix: &Prefix, attributes: &[u8]) -> bool {
+        let concerned = self.any.union(self.marked);
+        if concerned.is_empty() {
+            return false;
         }
         let hash = self.hasher.hash_one(attributes);
-        for i in 0..self.patients.len() {
+        let mut moved = false;
+        for i in concerned.iter().map(usize::from) {
             let Some(p) = self.patients.get_mut(i) else { continue };
+            let known = !attributes.is_empty() && p.findings.contains(session, *prefix, hash);
+            let (did_abstain, was_withheld) = (p.held.contains_key(prefix), p.withholds(session, prefix));
             if let Some(list) = p.held.get_mut(prefix) {
-                list.retain(|h| h.session != session || h.hash == hash);
+                list.retain(|h| h.session != session || (h.hash == hash && h.why != Why::Mended));
                 if list.is_empty() {
                     p.held.remove(prefix);
-                    self.note(i);
                 }
             }
+            if known && !was_withheld {
+                p.mark_one(session, *prefix, hash, Why::Withheld);
+                self.again.push((i, *prefix));
+            }
+            moved |= did_abstain != p.held.contains_key(prefix);
+            self.note(i);
         }
+        moved
+    }
+
+    /// A peer's message is delivered to everybody else as it came: whoever refuses it is told its mended form, and abstains on its prefixes.
+    /// True where somebody does.
+    pub fn refused(&mut self, session: usize, bytes: &Bytes, keys: &[Prefix]) -> bool {
+        let mut some = false;
+        for i in self.marked.iter().map(usize::from) {
+            let Some(p) = self.patients.get_mut(i).filter(|p| p.bytes.contains(bytes)) else { continue };
+            // The hash is nobody's: anything else said about the prefix ends it.
+            keys.iter().for_each(|prefix| p.mark_one(session, *prefix, 0, Why::Mended));
+            some |= !keys.is_empty();
+            self.note(i);
+        }
+        some
+    }
+
+    /// What was withheld since the last time because it was found before: instance, prefix.
+    pub fn take_again(&mut self) -> Vec<(usize, Prefix)> {
+        std::mem::take(&mut self.again)
+    }
+
+    /// An operator wants instance `i` to be given everything, as if nothing had ever killed it.
+    pub fn forgive(&mut self, i: usize) {
+        if let Some(p) = self.patients.get_mut(i) {
+            *p = Patient::default();
+        }
+        self.note(i);
     }
 
     /// A session ended: its routes are nobody's any more.
@@ -265,7 +354,7 @@ impl Poison {
         }
         for i in 0..self.patients.len() {
             let Some(p) = self.patients.get_mut(i) else { continue };
-            p.ended.retain(|(s, ..)| *s != session);
+            p.ended.retain(|e| e.session != session);
             p.held.retain(|_, list| {
                 list.retain(|h| h.session != session);
                 !list.is_empty()
@@ -285,14 +374,28 @@ impl Poison {
     }
 
     fn note(&mut self, i: usize) {
-        let some = self.patients.get(i).is_some_and(|p| !p.held.is_empty() || !p.bytes.is_empty());
-        if some { self.any.insert(i as u8) } else { self.any.remove(i as u8) }
+        let Some(p) = self.patients.get(i) else { return };
+        let set = |members: &mut Members, on: bool| if on { members.insert(i as u8) } else { members.remove(i as u8) };
+        set(&mut self.any, !p.held.is_empty());
+        set(&mut self.marked, !p.bytes.is_empty() || !p.findings.is_empty());
+    }
+}
+
+impl Hunt {
+    /// Takes out the oldest of what is held, where it is too much.
+    fn surplus(&mut self) -> Vec<Suspect> {
+        let (mut room, mut kept) = (MAX_OCTETS, 0);
+        for s in self.held.iter().rev().take(MAX_HELD) {
+            let Some(left) = room.checked_sub(s.bytes.len()) else { break };
+            (room, kept) = (left, kept + 1);
+        }
+        self.held.drain(..self.held.len() - kept).collect()
     }
 }
 
 impl Patient {
     /// It died; `recent` was delivered shortly before.
-    fn died(&mut self, recent: Vec<Suspect>, limit: u32) -> Option<Step> {
+    fn died(&mut self, recent: Vec<Suspect>, end: End, limit: u32) -> Option<Step> {
         // The last malformed one needs no trial: nothing else is out of the ordinary.
         if let Some(at) = recent.iter().rposition(|s| s.malformed) {
             let before = recent.get(..at).unwrap_or_default().to_vec();
@@ -300,56 +403,83 @@ impl Patient {
             if self.bytes.len() < MAX_HELD {
                 self.bytes.insert(found.bytes.clone());
             }
-            self.hunt = None;
-            return Some(Step::Found(vec![found], before, Vec::new()));
+            self.mark(std::slice::from_ref(&found), Why::Mended);
+            let innocent = self.give_up();
+            return Some(Step::Found { found: vec![found], before, innocent, end });
         }
         let mut hunt = self.hunt.take().unwrap_or_default();
         hunt.quiet_since = None;
         hunt.deaths += 1;
-        let mut innocent = Vec::new();
+        if let End::Hung { hold_s } = end {
+            hunt.patience = Micros::from(hold_s) * 1_000_000 + HANG_US;
+        }
+        let innocent;
         if !hunt.trial.is_empty() {
             // Those that were not on trial are innocent; they are told with everything else when it comes back.
             innocent = std::mem::take(&mut hunt.held);
-            self.mark(&innocent, false);
+            self.mark(&innocent, Why::Told);
             hunt.freed.extend(innocent.iter().cloned());
             hunt.held = std::mem::take(&mut hunt.trial);
         } else {
             // Nothing on trial: whatever it was is among the new ones.
-            let news = recent.iter().filter(|s| !s.keys.is_empty() && !hunt.held.contains(s)).cloned();
-            let news: Vec<Suspect> = news.collect();
-            hunt.held.extend(news);
-            let surplus = hunt.held.len().saturating_sub(MAX_HELD);
-            hunt.held.drain(..surplus);
+            let mut known: HashSet<Suspect> = hunt.held.iter().cloned().collect();
+            hunt.held.extend(recent.iter().filter(|s| !s.keys.is_empty() && known.insert((*s).clone())).cloned());
+            innocent = hunt.surplus();
+            self.forget(&innocent);
         }
         if hunt.held.is_empty() {
             return None;
         }
         let held = hunt.held.clone();
-        self.mark(&held, true);
+        self.mark(&held, Why::Withheld);
         // Twice dead of it and alone, or the search has cost enough: what is left stays withheld.
         if (hunt.held.len() == 1 && hunt.deaths > 1) || hunt.deaths > limit {
-            let before: Vec<Suspect> = recent.into_iter().filter(|s| !hunt.held.contains(s)).collect();
             let found = std::mem::take(&mut hunt.held);
+            let culprits: HashSet<&Suspect> = found.iter().collect();
+            let before: Vec<Suspect> = recent.into_iter().filter(|s| !culprits.contains(s)).collect();
+            drop(culprits);
             hunt.found = true;
             self.hunt = Some(hunt);
-            return Some(Step::Found(found, before, innocent));
+            return Some(Step::Found { found, before, innocent, end });
         }
         let n = hunt.held.len();
         self.hunt = Some(hunt);
         Some(Step::Suspected(n, innocent))
     }
 
-    /// The instance abstains on these; they are withheld, or told.
-    fn mark(&mut self, suspects: &[Suspect], withheld: bool) {
-        for s in suspects {
-            for (prefix, hash) in &s.keys {
-                let list = self.held.entry(*prefix).or_default();
-                match list.iter_mut().find(|h| h.session == s.session && h.hash == *hash) {
-                    Some(held) => held.withheld = withheld,
-                    None => list.push(Held { session: s.session, hash: *hash, withheld }),
-                }
-            }
+    /// The search is over without its end: what it withheld is told, and counts once the instance has been level for a while.
+    fn give_up(&mut self) -> Vec<Suspect> {
+        let Some(mut hunt) = self.hunt.take() else { return Vec::new() };
+        let mut innocent = std::mem::take(&mut hunt.held);
+        innocent.append(&mut hunt.trial);
+        self.mark(&innocent, Why::Told);
+        hunt.freed.extend(innocent.iter().cloned());
+        if !hunt.freed.is_empty() {
+            self.hunt = Some(Hunt { freed: hunt.freed, found: true, ..Hunt::default() });
         }
+        innocent
+    }
+
+    /// The instance abstains on these.
+    fn mark(&mut self, suspects: &[Suspect], why: Why) {
+        for s in suspects {
+            s.keys.iter().for_each(|(prefix, hash)| self.mark_one(s.session, *prefix, *hash, why));
+        }
+    }
+
+    fn mark_one(&mut self, session: usize, prefix: Prefix, hash: u64, why: Why) {
+        let list = self.held.entry(prefix).or_default();
+        // What was told in its mended form is no matter of the search's.
+        let same =
+            |h: &&mut Held| h.session == session && h.hash == hash && (h.why == Why::Mended) == (why == Why::Mended);
+        match list.iter_mut().find(same) {
+            Some(held) => held.why = why,
+            None => list.push(Held { session, hash, why }),
+        }
+    }
+
+    fn withholds(&self, session: usize, prefix: &Prefix) -> bool {
+        self.held.get(prefix).is_some_and(|list| list.iter().any(|h| h.session == session && h.why == Why::Withheld))
     }
 
     /// The instance is judged on these like on everything else.
@@ -357,7 +487,7 @@ impl Patient {
         for s in suspects {
             for (prefix, hash) in &s.keys {
                 if let Some(list) = self.held.get_mut(prefix) {
-                    list.retain(|h| h.session != s.session || h.hash != *hash);
+                    list.retain(|h| h.session != s.session || h.hash != *hash || h.why == Why::Mended);
                     if list.is_empty() {
                         self.held.remove(prefix);
                     }
@@ -367,72 +497,6 @@ impl Patient {
     }
 }
 
-/// Tells the operator of a step; returns what is to be told to the instance again, by session.
-pub fn tell(
-    i: usize,
-    step: &Step,
-    env: &Env,
-    sessions: &[Session],
-    out: &mut Vec<Output>,
-) -> Vec<(usize, Vec<Prefix>)> {
-    let name = env.name(i);
-    let peer = |s: &Suspect| sessions.get(s.session).map_or_else(|| "?".to_owned(), |s| s.peer.ip().to_string());
-    let again = match step {
-        Step::Suspected(n, innocent) => {
-            let text = format!(
-                "{name} died right after {n} UPDATEs: they are withheld from it until it is clear whether one of them did it"
-            );
-            env.tell_about(out, "poison-suspected", Severity::Warning, i, text);
-            innocent
-        }
-        Step::Found(found, before, innocent) => {
-            let one = found.first();
-            let what = match found.len() {
-                1 => format!("an UPDATE from {}", one.map(peer).unwrap_or_default()),
-                n => format!("one of {n} UPDATEs, which the search could not tell apart"),
-            };
-            let keys: Vec<String> = found.iter().flat_map(|s| &s.keys).take(5).map(|(p, _)| p.to_string()).collect();
-            let keys = if keys.is_empty() { String::new() } else { format!(" with {}", keys.join(", ")) };
-            let malformed = if one.is_some_and(|s| s.malformed) { ", malformed" } else { "" };
-            let text = format!(
-                "{name} does not survive {what}{keys}{malformed}; it is withheld from this instance, which abstains on its prefixes"
-            );
-            let mut event = Event::new(env.now, "poison", Severity::Warning, text).with_instance(name);
-            event.session = one.map(peer);
-            event.prefix = one.and_then(|s| s.keys.first()).map(|(p, _)| *p);
-            out.push(Output::Event(event));
-            if env.config.recorder.folder.is_some() {
-                out.push(Output::Record(Box::new(record(name, found, before, env, sessions))));
-            }
-            innocent
-        }
-        Step::Release(list, over) => {
-            if *over {
-                let text = format!(
-                    "{name} has been told everything that was withheld from it, and lives: something else had ended it"
-                );
-                env.tell_about(out, "poison-released", Severity::Info, i, text);
-            }
-            list
-        }
-    };
-    again.iter().map(|s| (s.session, s.keys.iter().map(|(p, _)| *p).collect())).collect()
-}
-
-/// The reproducer: what was delivered shortly before, then the culprit.
-fn record(instance: &str, found: &[Suspect], before: &[Suspect], env: &Env, sessions: &[Session]) -> Record {
-    let message = |s: &Suspect| sessions.get(s.session)?.recorded(s.bytes.clone(), env);
-    let before = before.iter().rev().take(KEPT_BEFORE).rev();
-    let culprits: Vec<String> = found.iter().map(|s| hex(&s.bytes)).collect();
-    Record {
-        at: env.now,
-        kind: "poison",
-        instance: instance.to_owned(),
-        messages: before.chain(found).filter_map(message).collect(),
-        account: json!({ "instance": instance, "culprits": culprits, "malformed": found.iter().any(|s| s.malformed) }),
-    }
-}
-
-fn hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|b| format!("{b:02x}")).collect()
-}
+#[cfg(test)]
+#[path = "poison_tests.rs"]
+mod tests;

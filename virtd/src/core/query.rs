@@ -154,6 +154,8 @@ impl Core {
                     "dissents_total": instance.dissents_total,
                     "last_fault": instance.last_fault,
                     "control": self.control_words(i),
+                    "root": env.config.instances.get(i).and_then(|c| c.root.as_deref()),
+                    "folder": env.config.instances.get(i).and_then(|c| c.kind.map(|_| kinds::folder(&env.config, &c.name))),
                 })
             })
             .collect()
@@ -241,8 +243,10 @@ impl super::session::Session {
         let agree = electorate.iter().filter(|i| candidates.get(usize::from(*i)) == Some(&e.winner)).count();
         let why = match e.flags & super::table::flag::NO_QUORUM {
             0 => {
+                let restless =
+                    if super::env::Env::restless(e.turns) { "; the master does not leave it alone" } else { "" };
                 format!(
-                    "{agree} of {} say the winner to the letter ({})",
+                    "{agree} of {} say the winner to the letter ({}{restless})",
                     electorate.len(),
                     env.config.vote.strategy.name()
                 )

@@ -33,6 +33,8 @@ pub struct Entry {
     pub prefix: Prefix,
     /// See [`flag`].
     pub flags: u8,
+    /// What the master of master-slave has said since the key last rested for T; counted up to 255.
+    pub turns: u8,
     /// Instances whose candidate is marked as not with a steady majority.
     pub dissent: Members,
     /// Instances whose candidate dates from a leg that is gone: dropped when the new leg is level and has not repeated it.
@@ -127,6 +129,7 @@ impl Table {
         let entry = Entry {
             prefix,
             flags: 0,
+            turns: 0,
             dissent: Members::default(),
             stale: Members::default(),
             winner: BlobId::NONE,

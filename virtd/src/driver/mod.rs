@@ -266,7 +266,7 @@ impl<B: Broker> Driver<B> {
         std::fs::set_permissions(&config.shim_socket, std::os::unix::fs::PermissionsExt::from_mode(0o666))
             .with_context(|| format!("cannot set the mode of {path}"))?;
         let netns_cookie = listeners.first().map_or(0, sys::netns_cookie);
-        let users = config.instances.iter().map(|i| i.user.as_deref().and_then(uid_of)).collect();
+        let users = config.instances.iter().map(crate::kinds::uid).collect();
         let mut driver = Driver {
             broker,
             config,
@@ -533,8 +533,4 @@ impl<B> Drop for Driver<B> {
 /// Errors of accept that are about the one connection that was to be accepted (accept(2)).
 fn went_away(e: &std::io::Error) -> bool {
     matches!(e.raw_os_error(), Some(libc::ECONNABORTED | libc::EPROTO | libc::ENOTCONN | libc::EINTR))
-}
-
-fn uid_of(user: &str) -> Option<u32> {
-    nix::unistd::User::from_name(user).ok().flatten().map(|u| u.uid.as_raw())
 }

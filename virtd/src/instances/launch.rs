@@ -1,16 +1,23 @@
 //! The moment between fork and exec. The only `unsafe` outside the driver stands here.
 
 use crate::config::Instance;
-use crate::kinds::Program;
+use crate::kinds::root::{Entry, Failed};
+use crate::kinds::{self, Program};
 use nix::errno::Errno;
+use nix::fcntl::OFlag;
 use nix::sys::prctl::set_pdeathsig;
 use nix::sys::signal::Signal;
-use nix::unistd::{Gid, Pid, Uid, User, getgrouplist, getppid, setgid, setgroups, setpgid, setsid, setuid};
+use nix::unistd::{
+    Gid, Pid, Uid, User, getgrouplist, getppid, pipe2, setgid, setgroups, setpgid, setsid, setuid, write,
+};
 use std::ffi::{CString, OsString};
-use std::io;
+use std::fs::File;
+use std::io::{self, Read};
+use std::os::fd::OwnedFd;
 use std::os::unix::process::CommandExt;
-use std::path::PathBuf;
-use std::process::{Command, Stdio};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::sync::Arc;
 
 /// What a service manager tells virtd alone.
 const NOT_INHERITED: [&str; 7] =
@@ -19,7 +26,7 @@ const NOT_INHERITED: [&str; 7] =
 /// What makes a process an instance.
 #[derive(Clone, Debug)]
 pub(super) struct Preload {
-    /// libhvlibc.so.
+    /// libhvlibc.so, for instances that name no other.
     pub(super) shim: PathBuf,
     /// HV_SOCKET.
     pub(super) socket: PathBuf,
@@ -31,6 +38,13 @@ pub(super) struct Account {
     pub(super) uid: Uid,
     pub(super) gid: Gid,
     groups: Vec<Gid>,
+}
+
+impl Preload {
+    /// The shim of an instance.
+    fn shim<'p>(&'p self, instance: &'p Instance) -> &'p Path {
+        instance.shim_library.as_deref().unwrap_or(&self.shim)
+    }
 }
 
 impl Account {
@@ -55,8 +69,60 @@ pub(super) enum Place {
     Member(Pid),
 }
 
-/// One process of an instance, ready to spawn, from the thread that will outlive it.
-pub(super) fn command(instance: &Instance, program: &Program, preload: &Preload, place: Place) -> io::Result<Command> {
+/// The way into an instance's root, and where the child says which step of it has failed: from there an error has but a number.
+struct Way {
+    entry: Arc<Entry>,
+    told: OwnedFd,
+}
+
+/// Starts one process of an instance, from the thread that will outlive it.
+pub(super) fn spawn(instance: &Instance, program: &Program, preload: &Preload, place: Place) -> io::Result<Child> {
+    let Some(entry) = kinds::entry(instance, &preload.socket, preload.shim(instance))?.map(Arc::new) else {
+        return command(instance, program, preload, place, None)?.spawn();
+    };
+    let (said, told) = pipe2(OFlag::O_CLOEXEC | OFlag::O_NONBLOCK)?;
+    let mut command = command(instance, program, preload, place, Some(Way { entry: entry.clone(), told }))?;
+    command.spawn().map_err(|e| told_error(e, said, &entry))
+}
+
+/// Starts something else inside a root, to see whether it works there.
+pub(super) fn spawn_inside(mut command: Command, entry: Entry) -> io::Result<Child> {
+    let (said, told) = pipe2(OFlag::O_CLOEXEC | OFlag::O_NONBLOCK)?;
+    let entry = Arc::new(entry);
+    let way = Way { entry: entry.clone(), told };
+    // SAFETY: as in `command`, whose closure does this and more.
+    unsafe { command.pre_exec(move || way.go()) };
+    command.spawn().map_err(|e| told_error(e, said, &entry))
+}
+
+/// An error of spawn, with the step that the child has named, if it did.
+fn told_error(error: io::Error, said: OwnedFd, entry: &Entry) -> io::Error {
+    let mut step = [0; 2];
+    if File::from(said).read_exact(&mut step).is_err() {
+        return error;
+    }
+    let failed = Failed { step: u16::from_ne_bytes(step), errno: Errno::from_raw(error.raw_os_error().unwrap_or(0)) };
+    io::Error::new(error.kind(), entry.describe(failed))
+}
+
+impl Way {
+    /// In the child.
+    fn go(&self) -> io::Result<()> {
+        self.entry.perform().map_err(|failed| {
+            // Should that fail, the message is shorter.
+            let _ = write(&self.told, &failed.step.to_ne_bytes());
+            failed.errno.into()
+        })
+    }
+}
+
+fn command(
+    instance: &Instance,
+    program: &Program,
+    preload: &Preload,
+    place: Place,
+    way: Option<Way>,
+) -> io::Result<Command> {
     // A kind's daemon starts as root and changes its user itself.
     let user = instance.user.as_deref().filter(|_| instance.kind.is_none());
     let account = user.map(Account::of).transpose()?;
@@ -75,12 +141,12 @@ pub(super) fn command(instance: &Instance, program: &Program, preload: &Preload,
     let parent = Pid::this();
     // SAFETY: the closure runs in the forked child of a process with threads, so it may only make async-signal-safe calls: these
     // are bare system calls (glibc's wrappers of setuid and its kin have no other thread to tell), and nothing allocates.
-    unsafe { command.pre_exec(move || become_instance(account.as_ref(), parent, place)) };
+    unsafe { command.pre_exec(move || become_instance(account.as_ref(), parent, place, way.as_ref())) };
     Ok(command)
 }
 
 fn preloaded(command: &mut Command, instance: &Instance, preload: &Preload) {
-    let mut libraries = OsString::from(&preload.shim);
+    let mut libraries = OsString::from(preload.shim(instance));
     if let Some(theirs) = instance.env.get("LD_PRELOAD").filter(|l| !l.is_empty()) {
         libraries.push(":");
         libraries.push(theirs);
@@ -89,12 +155,15 @@ fn preloaded(command: &mut Command, instance: &Instance, preload: &Preload) {
     command.env("HV_SOCKET", &preload.socket).env("HV_INSTANCE", &instance.name);
 }
 
-fn become_instance(account: Option<&Account>, parent: Pid, place: Place) -> io::Result<()> {
+fn become_instance(account: Option<&Account>, parent: Pid, place: Place, way: Option<&Way>) -> io::Result<()> {
     let this = Pid::from_raw(0);
     match place {
         Place::Session => drop(setsid()?),
         Place::Leader => setpgid(this, this)?,
         Place::Member(leader) => setpgid(this, leader)?,
+    }
+    if let Some(way) = way {
+        way.go()?;
     }
     if let Some(account) = account {
         setgroups(&account.groups)?;

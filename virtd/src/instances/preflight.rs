@@ -1,11 +1,14 @@
 //! What can be known before an instance is started: the shim, its user, its program.
 
-use super::launch::Account;
+use super::launch::{self, Account};
 use crate::config::{Config, Instance, Kind};
-use crate::kinds;
+use crate::kinds::accounts::Accounts;
+use crate::kinds::root::{Entry, inside};
+use crate::kinds::{self, Program};
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
 
 /// The shim's file name.
 pub const SHIM: &str = "libhvlibc.so";
@@ -55,7 +58,15 @@ pub fn check(config: &Config, shim: &Path) -> Vec<String> {
     }
     for instance in started {
         let folder = kinds::folder(config, &instance.name);
-        for program in kinds::programs(instance, &folder) {
+        let shim = instance.shim_library.as_deref().unwrap_or(shim);
+        if let Some(library) = instance.shim_library.as_deref().filter(|l| !l.is_file()) {
+            problems.push(format!("instance {}: shim_library: {} is not a file", instance.name, library.display()));
+        }
+        if let Some(root) = &instance.root {
+            let found = root_problems(instance, root, &kinds::programs(instance, &folder), shim);
+            problems.extend(found.into_iter().map(|p| format!("instance {}: {p}", instance.name)));
+        }
+        for program in kinds::programs(instance, &folder).iter().filter(|_| instance.root.is_none()) {
             if let Some(problem) = program.command.first().and_then(|p| program_problem(p)) {
                 problems.push(format!("instance {}: {problem}", instance.name));
             }
@@ -86,8 +97,26 @@ pub fn check(config: &Config, shim: &Path) -> Vec<String> {
 
 /// What a kind needs besides its programs: its file, its users, paths of a length that the kernel takes.
 fn kind_problems(instance: &Instance, kind: Kind, folder: &Path) -> impl Iterator<Item = String> {
-    let users = kinds::users(instance).into_iter().filter_map(|user| Account::of(user).err());
-    let mut problems: Vec<String> = users.map(|e| format!("user: {e}")).collect();
+    let mut problems = Vec::new();
+    // A root that is not there is named once.
+    if instance.root.as_ref().is_none_or(|root| root.is_dir()) {
+        let accounts = Accounts(instance.root.as_deref());
+        for user in kinds::users(instance) {
+            match accounts.user(user) {
+                Err(e) => problems.push(format!("user: {e}")),
+                Ok(account) if accounts.group_name(account.gid).is_none() => {
+                    problems.push(format!(
+                        "group: user {user} has group {}, which is not in {}",
+                        account.gid,
+                        accounts.groups_file()
+                    ));
+                }
+                Ok(_) => {}
+            }
+        }
+        let groups = kinds::groups(instance).into_iter().filter_map(|group| accounts.group(group).err());
+        problems.extend(groups.map(|e| format!("group: {e}")));
+    }
     let file = instance.config_file.as_deref().unwrap_or(Path::new(""));
     match fs::metadata(file) {
         Err(e) => problems.push(format!("config: {}: {e}", file.display())),
@@ -106,6 +135,79 @@ fn kind_problems(instance: &Instance, kind: Kind, folder: &Path) -> impl Iterato
         problems.push(format!("{} has {length} octets, a socket's path at most {MAX_SOCKET_PATH}", socket.display()));
     }
     problems.into_iter()
+}
+
+/// What is wrong with a root: not there, without the daemon, or not complete enough for it and the shim.
+fn root_problems(instance: &Instance, root: &Path, programs: &[Program], shim: &Path) -> Vec<String> {
+    let remedy = "unpack the daemon's packages and all they depend on there (docs/OPERATIONS.md, Other versions)";
+    match fs::metadata(root) {
+        Err(e) => return vec![format!("root: {}: {e}; {remedy}", root.display())],
+        Ok(m) if !m.is_dir() => return vec![format!("root: {} is not a folder; {remedy}", root.display())],
+        Ok(_) => {}
+    }
+    let paths = || programs.iter().filter_map(|p| p.command.first());
+    let outside = paths().map(|p| inside(root, Path::new(p)).display().to_string());
+    let missing: Vec<String> =
+        outside.filter_map(|p| program_problem(&p)).map(|p| format!("root: {p}; {remedy}")).collect();
+    // Nothing of it is tried before what can be seen is right, and only root can try it.
+    if !missing.is_empty() || !shim.is_file() || !nix::unistd::geteuid().is_root() {
+        return missing;
+    }
+    let tried = programs.iter().filter_map(|p| loader_problem(root, p, shim, instance.shim_library.is_some()));
+    tried.collect()
+}
+
+/// Asks the root's own dynamic loader whether it would find everything, the shim included, which it would otherwise leave out with
+/// no more than a warning. The program itself is not run.
+fn loader_problem(root: &Path, program: &Program, shim: &Path, own_shim: bool) -> Option<String> {
+    let path = program.command.first()?;
+    let Some(loader) = loader(root) else {
+        let text = "has no dynamic loader (/lib64/ld-linux-*, /lib/ld-linux-*): the packages' C library is missing";
+        return Some(format!("root: {} {text}", root.display()));
+    };
+    let preload = program.preload.then(|| shim.to_owned());
+    let entry = match Entry::new(root, preload.as_slice(), &[]) {
+        Ok(entry) => entry,
+        Err(e) => return Some(format!("root: {e}")),
+    };
+    let mut command = Command::new(loader);
+    command
+        .args(["--list", path])
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .env_remove("LD_PRELOAD");
+    if let Some(shim) = &preload {
+        command.env("LD_PRELOAD", shim);
+    }
+    let out = match launch::spawn_inside(command, entry).and_then(Child::wait_with_output) {
+        Ok(out) => out,
+        Err(e) => return Some(format!("root: {} cannot be entered: {e}", root.display())),
+    };
+    let (found, said) = (String::from_utf8_lossy(&out.stdout), String::from_utf8_lossy(&out.stderr));
+    let wrong = said.lines().chain(found.lines().filter(|l| l.contains("not found"))).find(|l| !l.trim().is_empty());
+    let wrong = match wrong {
+        Some(line) => line.trim().to_owned(),
+        None if !out.status.success() => format!("{path}: its loader ends with {}", out.status),
+        None => return None,
+    };
+    let of_shim = preload.is_some_and(|shim| wrong.contains(&*shim.to_string_lossy()));
+    let remedy = match (of_shim, own_shim) {
+        (true, false) => "name a shim built for its C library by `shim_library` (docs/OPERATIONS.md, Other versions)",
+        (true, true) => {
+            "`shim_library` must be built for its C library or an older one (docs/OPERATIONS.md, Other versions)"
+        }
+        (false, _) => "unpack what is missing there, too",
+    };
+    Some(format!("root: in {}, {wrong}; {remedy}", root.display()))
+}
+
+/// The dynamic loader of a root, by its path inside.
+fn loader(root: &Path) -> Option<PathBuf> {
+    ["/lib64", "/lib"].iter().find_map(|folder| {
+        let names = fs::read_dir(inside(root, Path::new(folder))).ok()?.flatten().map(|e| e.file_name());
+        names.into_iter().find(|n| n.to_string_lossy().starts_with("ld-linux")).map(|n| Path::new(folder).join(n))
+    })
 }
 
 /// Why a program cannot be started: not there, or neither executable.

@@ -109,6 +109,8 @@ pub struct Fault {
     pub dies_of: BTreeSet<Prefix>,
     /// It answers an UPDATE with one of these by NOTIFICATION 3/1.
     pub objects_to: BTreeSet<Prefix>,
+    /// It hangs once it is told of one of these, until it is started again.
+    pub hangs_of: BTreeSet<Prefix>,
     /// Its process dies of an UPDATE that ends with these octets.
     pub dies_of_bytes: Option<Vec<u8>>,
 }
@@ -337,6 +339,11 @@ impl Sim {
             if update && told.iter().any(|p| fault.objects_to.contains(p)) {
                 self.deaths.push((self.now, i));
                 self.send_leg(leg.0, &Notification::new(3, 1).encode());
+                return;
+            }
+            if update && told.iter().any(|p| fault.hangs_of.contains(p)) {
+                self.deaths.push((self.now, i));
+                self.instances[i].fault.mute = true;
                 return;
             }
             if update && fault.dies_of_bytes.is_some() && Update::parse(m.body()).is_err() {

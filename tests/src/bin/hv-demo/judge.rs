@@ -1,9 +1,12 @@
 //! What the neighbours noticed, counted on their side only.
 
+use crate::bug::Death;
 use anyhow::{Context, Result, ensure};
 use serde_json::{Value, json};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
+use tests::daemons::Daemon;
+use tests::published::{cve_2023_46753, installed};
 use tests::replayer::{Outcome, differences, same, table};
 use wire::bgp::Prefix;
 
@@ -19,9 +22,13 @@ pub struct Verdict {
     routes_lost: usize,
     routes_wrong: usize,
     updates_during_faults: usize,
-    real_bug: bool,
+    death: Death,
+    /// Name and version of the daemon with the bug.
+    daemon: String,
     votes: u64,
     instances: usize,
+    /// Ends of daemons that virtd has told of.
+    deaths: usize,
     differences: Vec<String>,
 }
 
@@ -69,23 +76,25 @@ impl Verdict {
     pub fn new(
         expected: &[PathBuf],
         outcomes: &[Outcome],
-        (real_bug, sender_kept): (bool, bool),
+        (death, sender_kept): (Death, bool),
         told: usize,
         votes: u64,
-        instances: usize,
+        (instances, deaths): (usize, usize),
     ) -> Result<Verdict> {
         ensure!(expected.len() == outcomes.len(), "as many tables as neighbours");
         let mut verdict = Verdict {
             // The one that sent the UPDATE has no table to compare, but a session to lose.
             sessions: 1,
             sessions_reset: u64::from(!sender_kept),
-            real_bug,
+            death,
+            daemon: installed(Daemon::Frr)?,
             routes: 0,
             routes_lost: 0,
             routes_wrong: 0,
             updates_during_faults: told,
             votes,
             instances,
+            deaths,
             differences: Vec::new(),
         };
         for (reference, outcome) in expected.iter().zip(outcomes) {
@@ -126,15 +135,17 @@ impl Verdict {
         for line in self.differences.iter().take(SHOWN) {
             text.push_str(&format!("          {line}\n"));
         }
-        let all = match self.real_bug {
-            true => {
-                "One daemon lied, one was killed, and died again of a published bug of its own; nobody outside noticed."
-            }
-            false => {
-                "One daemon lied, one was killed twice (its published bug is mended here); nobody outside noticed."
-            }
+        let (bug, daemon) = (cve_2023_46753::NAME, &self.daemon);
+        let all = match self.death {
+            Death::Published => format!(
+                "One daemon lied, each was killed, and {daemon} died of {bug}, its own bug; virtd brought them back; nobody outside noticed."
+            ),
+            Death::Injected => format!(
+                "One daemon lied, each was killed, and virtd brought them back; nobody outside noticed. {bug} was NOT shown: {daemon} \
+                 survives it, and got a SIGSEGV by hand instead."
+            ),
         };
-        text.push_str(if self.masked() { all } else { "Something was noticed outside: see above." });
+        text.push_str(if self.masked() { &all } else { "Something was noticed outside: see above." });
         text.push('\n');
         text
     }
@@ -145,7 +156,14 @@ impl Verdict {
             "sessions_reset": self.sessions_reset,
             "routes_lost": self.routes_lost,
             "routes_wrong": self.routes_wrong,
-            "real_bug": self.real_bug,
+            "real_bug": self.death == Death::Published,
+            "bug": cve_2023_46753::NAME,
+            "died_of": match self.death {
+                Death::Published => cve_2023_46753::NAME,
+                Death::Injected => "injected SIGSEGV",
+            },
+            "daemon": self.daemon,
+            "deaths": self.deaths,
             "votes": self.votes,
             "instances": self.instances,
             "neighbours": self.sessions,

@@ -1,19 +1,22 @@
 //! `make demo`: one BGP router made of FRR, BIRD and OpenBGPD, in network namespaces. Two neighbours play a table, a third one
-//! watches; a daemon lies, another is killed, and dies once more of a published bug of its own; and the neighbours are asked at the end
-//! what they noticed.
+//! watches; a daemon lies, each is killed, and one dies of a published bug of its own; virtd, which has started them, brings each back
+//! by itself; and the neighbours are asked at the end what they noticed.
 #![forbid(unsafe_code)]
 
 mod bug;
 mod judge;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
 use clap::Parser;
 use judge::Verdict;
+use nix::sys::signal::Signal;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
 use tests::daemons::{Attach, Daemon, Instance, Lie};
+use tests::kinds::Kinds;
 use tests::lab::{FIRST_ASN, Lab, Site, Star, clean_up_on_signal, wait_for};
+use tests::published::cve_2023_46753;
 use tests::replayer::{Outcome, Replayer};
 use tests::router::{Options, Router};
 use wire::bgp::Prefix;
@@ -42,6 +45,9 @@ struct Arguments {
     /// Play this MRT file (RIB dump or updates) instead of a made-up table
     #[arg(long, value_name = "FILE")]
     mrt: Option<PathBuf>,
+    /// Configure FRR without the route-map that the published bug needs, so that it survives: shows what the demo does then
+    #[arg(long)]
+    without_bug: bool,
 }
 
 fn main() -> ExitCode {
@@ -110,19 +116,24 @@ impl Demo {
         let expected = self.reference(&announce)?;
 
         self.say(
-            "The router: virtd, and FRR, BIRD and OpenBGPD as Debian ships them, each with LD_PRELOAD=libhvlibc.so",
+            "The router: virtd, which starts FRR, BIRD and OpenBGPD as Debian ships them (kind = \"frr\" …), each with LD_PRELOAD=libhvlibc.so",
         );
         // Three neighbours as before, and one that comes at the end with an UPDATE of its own. What is malformed reaches the daemons here:
-        // by default virtd would not let it.
+        // by default virtd would not let it. FRR's file has what the bug needs, so that it is there again after each restart.
         let star = self.lab.star(4)?;
         let options = Options { t_ms: self.t_ms, inbound: "opaque", ..Options::default() };
-        let mut router = Router::start(&self.lab, &star, &options)?;
+        let last = star.sites.last().context("a star without neighbours")?;
+        let vulnerable = cve_2023_46753::configuration(last.v4.into());
+        let mut kinds = Kinds::start(&self.lab, &star, &options, |name| match name {
+            "frr" if !arguments.without_bug => vulnerable.clone(),
+            _ => String::new(),
+        })?;
         let neighbours = Neighbours::start(&self.lab, star.sites.get(..3).unwrap_or_default(), &announce)?;
-        router.wait_voting(UP)?;
-        let before = router.wait_quiet(self.rest, SETTLE)?;
+        kinds.wait_voting(UP)?;
+        let before = kinds.router.wait_quiet(self.rest, SETTLE)?;
         self.say("Two neighbours have played their tables, a third one watches. What virtctl says:");
-        self.show(&router, &["sessions"])?;
-        self.show(&router, &["instances"])?;
+        self.show(&kinds.router, &["sessions"])?;
+        self.show(&kinds.router, &["instances"])?;
         if before > 0 {
             println!(
                 "{before} routes of this table are told differently by one daemon: docs/EQUIVALENCE.md says which and why"
@@ -131,18 +142,19 @@ impl Demo {
         let calm = neighbours.told();
 
         let prefix = judge::some_prefix(&expected).context("the reference learned no route")?;
-        self.lie(&mut router, prefix, before)?;
-        self.kill(&mut router)?;
-        let mut bug = self.bug(&star, &mut router)?;
+        self.lie(&mut kinds, prefix, before)?;
+        self.kills(&kinds)?;
+        let mut bug = self.bug(&star, &mut kinds)?;
 
         self.say("What did the neighbours notice?");
         let told = neighbours.told() - calm;
-        let (votes, instances) = (router.status("votes")?, router.instances.len());
+        let (votes, instances) = (kinds.router.status("votes")?, kinds.count());
+        let deaths = ["frr", "bird", "openbgpd"].map(|name| kinds.exits(name).len()).iter().sum();
         let outcomes = neighbours.finish()?;
         let sender_kept = bug.sender.finish()?.check_quiet().inspect_err(|e| println!("          {e:#}")).is_ok();
-        let verdict = Verdict::new(&expected, &outcomes, (bug.real, sender_kept), told, votes, instances)?;
+        let verdict = Verdict::new(&expected, &outcomes, (bug.death, sender_kept), told, votes, (instances, deaths))?;
         print!("{}", verdict.text());
-        drop(router);
+        drop(kinds);
         if verdict.masked() {
             self.lab.passed();
         }
@@ -180,47 +192,63 @@ impl Demo {
     }
 
     /// BIRD tells a lie about one prefix, and takes it back.
-    fn lie(&self, router: &mut Router, prefix: Prefix, before: u64) -> Result<()> {
+    fn lie(&self, kinds: &mut Kinds, prefix: Prefix, before: u64) -> Result<()> {
         self.say(&format!("BIRD starts to lie: it adds the community 65000:666 to {prefix}"));
-        router.instance("bird")?.set_lie(Some(Lie { prefix, community: (65000, 666) }))?;
-        wait_for("virtd to see the lie", SEEN, || router.status("disagreements_now").is_ok_and(|n| n > before))?;
+        kinds.bird_lie("bird", Some(Lie { prefix, community: (65000, 666) }))?;
+        let seen = || kinds.router.status("disagreements_now").is_ok_and(|n| n > before);
+        wait_for("virtd to see the lie", SEEN, seen)?;
         std::thread::sleep(FAULT);
-        self.show(router, &["routes", &prefix.to_string()])?;
+        self.show(&kinds.router, &["routes", &prefix.to_string()])?;
         self.say("BIRD takes the lie back");
-        router.instance("bird")?.set_lie(None)?;
-        router.wait_agreement(before, SETTLE)?;
-        router.wait_quiet(self.rest, SETTLE).map(|_| ())
+        kinds.bird_lie("bird", None)?;
+        kinds.router.wait_agreement(before, SETTLE)?;
+        kinds.router.wait_quiet(self.rest, SETTLE).map(|_| ())
     }
 
-    /// FRR is killed, and comes back.
-    fn kill(&self, router: &mut Router) -> Result<()> {
-        self.say("FRR is killed (SIGKILL)");
-        router.instance("frr")?.crash();
-        router.wait_state("frr", "absent", UP)?;
-        std::thread::sleep(FAULT);
-        self.show(router, &["instances"])?;
-        self.say("FRR is started again; virtd tells it everything it missed, the neighbours are not asked");
-        self.bring_back(router)?;
-        self.show(router, &["status"])
-    }
-
-    fn bring_back(&self, router: &mut Router) -> Result<()> {
-        router.instance("frr")?.launch(&self.lab)?;
-        router.wait_state("frr", "voting", SETTLE)?;
-        router.wait_quiet(self.rest, SETTLE).map(|_| ())
+    /// Each daemon dies in a way of its own. Only virtd brings it back.
+    fn kills(&self, kinds: &Kinds) -> Result<()> {
+        for (name, signal, words) in [
+            ("frr", Signal::SIGKILL, "FRR's bgpd is killed (SIGKILL)"),
+            ("bird", Signal::SIGSEGV, "BIRD gets a SIGSEGV"),
+            ("openbgpd", Signal::SIGKILL, "OpenBGPD's parent process is killed (SIGKILL)"),
+        ] {
+            let old = kinds.pids(name)?;
+            self.say(&format!("{words}; nobody but virtd is there to start it again"));
+            let said = kinds.kill(name, kinds.leader(name)?, signal, UP)?;
+            println!("          virtd: {said}");
+            self.show(&kinds.router, &["instances"])?;
+            kinds.wait_return(name, &old, SETTLE)?;
+            self.say(
+                "It votes again: virtd has started it and told it everything it missed, the neighbours were not asked",
+            );
+            kinds.router.wait_quiet(self.rest, SETTLE)?;
+        }
+        self.show(&kinds.router, &["instances"])?;
+        self.show(&kinds.router, &["status"])
     }
 
     /// A published bug of Debian's own FRR.
-    fn bug(&self, star: &Star, router: &mut Router) -> Result<bug::Outcome> {
-        self.say(
-            "A fourth neighbour sends an UPDATE that was published in 2023 (CVE-2023-46753): attributes that nobody knows, and no path",
-        );
-        let outcome = bug::act(&self.lab, star, router)?;
-        router.wait_state("frr", "absent", UP)?;
-        self.show(router, &["instances"])?;
-        self.show(router, &["events", "-n", "6"])?;
-        self.say("FRR is started again. The UPDATE is not in what virtd tells it");
-        self.bring_back(router)?;
+    fn bug(&self, star: &Star, kinds: &mut Kinds) -> Result<bug::Outcome> {
+        self.say(&format!(
+            "A fourth neighbour sends an UPDATE that was published in 2023 ({}): attributes that nobody knows, and no path",
+            cve_2023_46753::NAME
+        ));
+        let old = kinds.pids("frr")?;
+        let outcome = bug::act(&self.lab, star, kinds)?;
+        self.show(&kinds.router, &["instances"])?;
+        kinds.wait_return("frr", &old, SETTLE)?;
+        let deaths = kinds.exits("frr").len();
+        match outcome.death {
+            bug::Death::Published => {
+                bug::withheld(kinds)?;
+                self.say("virtd has brought FRR back, as vulnerable as before. What it is not told again:");
+                self.show(&kinds.router, &["events", "--kind", "poison"])?;
+            }
+            bug::Death::Injected => self.say("virtd has brought FRR back"),
+        }
+        kinds.router.wait_quiet(self.rest, SETTLE)?;
+        ensure!(kinds.exits("frr").len() == deaths, "FRR has died again: {:?}", kinds.exits("frr"));
+        kinds.router.wait_state("frr", "voting", UP)?;
         Ok(outcome)
     }
 }

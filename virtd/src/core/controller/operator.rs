@@ -50,6 +50,9 @@ impl Controller {
             "restart" if !ours => return Err(format!("virtd did not start {name}: restart it where it was started")),
             "restart" => {
                 self.restart(i, env.now, out);
+                // It may be another version now: what killed the old one is tried again.
+                env.poison.forgive(i);
+                env.walk = true;
                 format!("{name} is restarted")
             }
             "drain" | "disable" if last => {

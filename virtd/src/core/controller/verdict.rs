@@ -73,15 +73,13 @@ impl Controller {
             let dissents = if split || self.change.is_some() { None } else { wrong(i, env, sessions) };
             let charge = dissents.or_else(|| silent(c, i, env, sessions)).or_else(|| absent(i, env, sessions));
             if let Some(charge) = charge.or_else(|| flapping(c, env, sessions)) {
-                let why = charge.why.clone();
-                self.condemn(i, charge, env, out);
-                out.extend(record(i, &why, env, sessions));
+                self.condemn(i, charge, env, sessions, out);
             }
         }
     }
 
-    /// Tells the verdict and carries it out where that is allowed.
-    fn condemn(&mut self, i: usize, charge: Charge, env: &mut Env, out: &mut Vec<Output>) {
+    /// Tells the verdict, carries it out where that is allowed, and has what led to it written down.
+    fn condemn(&mut self, i: usize, charge: Charge, env: &mut Env, sessions: &[Session], out: &mut Vec<Output>) {
         let (refusal, name) = (self.spared(i, &charge, env), env.name(i).to_owned());
         let Some(c) = self.list.get_mut(i) else { return };
         c.accused = Some(env.now);
@@ -92,6 +90,7 @@ impl Controller {
         }
         let done = refusal.as_deref().unwrap_or("it is killed and started again");
         let severity = if refusal.is_some() { Severity::Alarm } else { Severity::Warning };
+        let record = record(i, &charge.why, env, sessions);
         let mut event = Event::new(env.now, "instance-faulty", severity, format!("{name} {}; {done}", charge.why));
         event.instance = Some(name);
         if let Some((prefix, said)) = charge.key {
@@ -101,6 +100,7 @@ impl Controller {
         if refusal.is_none() {
             self.kill(i, env, out);
         }
+        out.extend(record);
     }
 
     /// Ends an instance at once; a standby votes in its place, and it comes back by itself.
@@ -145,6 +145,7 @@ impl Controller {
         cpu_permille: u32,
         rss_kib: u64,
         env: &mut Env,
+        sessions: &[Session],
         out: &mut Vec<Output>,
     ) {
         let f = env.config.faults;
@@ -175,12 +176,12 @@ impl Controller {
             && c.accused.is_none_or(|at| env.now >= at + threshold(env))
         {
             let why = format!("uses {} MiB of memory, more than faults.memory_mib = {limit}", rss_kib / 1024);
-            self.condemn(i, Charge::new(why), env, out);
+            self.condemn(i, Charge::new(why), env, sessions, out);
         }
     }
 
     /// Looks for an instance that sends far more than all others; called once a second.
-    pub(super) fn watch_floods(&mut self, env: &mut Env, _sessions: &[Session], out: &mut Vec<Output>) {
+    pub(super) fn watch_floods(&mut self, env: &mut Env, sessions: &[Session], out: &mut Vec<Output>) {
         let now = env.now;
         let counts: Vec<u64> = env.instances.iter().map(|s| s.candidates).collect();
         let rates: Vec<u64> =
@@ -201,7 +202,7 @@ impl Controller {
             c.flood_since = None;
             let why =
                 format!("sends {rate} routes a second, more than {FLOOD_RATIO} times what any other instance does");
-            self.condemn(i, Charge::new(why), env, out);
+            self.condemn(i, Charge::new(why), env, sessions, out);
         }
     }
 }

@@ -3,11 +3,12 @@
 use super::*;
 use crate::core::flight;
 use crate::core::io::{Recorded, Way};
-use crate::core::poison::Suspect;
+use crate::core::poison::{End, Suspect};
 use crate::event::Severity;
 use replay::level;
 use std::hash::BuildHasher;
 use wire::bgp::Prefix;
+use wire::bgp::canonical::Carried;
 use wire::bgp::encode;
 use wire::bgp::frame::{self, Message, MessageType};
 use wire::bgp::hygiene::{self, Verdict};
@@ -237,11 +238,11 @@ impl Session {
         let keys = std::mem::take(&mut self.scratch.keys);
         let (mut to, mut by_keys) = (Members::default(), Members::default());
         let index = self.index;
+        env.walk |= env.poison.refused(index, &bytes, &keys);
         for (i, s) in self.seats.iter_mut().enumerate() {
             let Some(leg) = s.leg.as_mut().filter(|l| l.state == LegState::Established) else { continue };
-            let poisonous =
-                || env.poison.refuses(i, &bytes) || keys.iter().any(|prefix| env.poison.withholds(i, index, prefix));
-            if !env.poison.is_idle() && poisonous() {
+            let withheld = || keys.iter().any(|prefix| env.poison.withholds(i, index, prefix));
+            if env.poison.refuses(i, &bytes) || (!env.poison.is_idle() && withheld()) {
                 // What stands is told key by key, and the feed leaves out what is withheld.
                 leg.level_mode().extend(keys.iter().copied());
                 by_keys.insert(i as u8);
@@ -288,19 +289,38 @@ impl Session {
             if m.kind != MessageType::Update {
                 continue;
             }
-            let malformed = !matches!(hygiene::check(m.body(), &context), Verdict::Pass);
-            let keys: Vec<Prefix> = match Update::parse(m.body()) {
-                Ok(u) if !malformed => u.nlri.chain(u.mp_announced().into_iter().flatten()).collect(),
-                _ => Vec::new(),
+            let (malformed, keys) = match hygiene::check(m.body(), &context) {
+                Verdict::Pass => (false, self.announced_by(m.body(), hasher, env)),
+                Verdict::Rewritten { body, .. } => (true, self.still_stands(&body, hasher, env)),
+                Verdict::Reset { .. } => (true, Vec::new()),
             };
-            let store = &env.stores[self.index];
-            let hash = |p: &Prefix| hasher.hash_one(store.find(p).map_or(&[][..], |id| env.blobs.bytes(id)));
-            let keys: Vec<(Prefix, u64)> = keys.into_iter().map(|p| (p, hash(&p))).collect();
             if malformed || !keys.is_empty() {
-                found.push(Suspect { session: self.index, bytes: m.bytes, keys, malformed });
+                let bytes = Bytes::copy_from_slice(&m.bytes);
+                found.push(Suspect { session: self.index, bytes, keys, malformed });
             }
         }
         found
+    }
+
+    /// The prefixes that an UPDATE announces, with what is stored about them.
+    fn announced_by(&self, body: &[u8], hasher: &impl BuildHasher, env: &Env) -> Vec<(Prefix, u64)> {
+        let Ok(u) = Update::parse(body) else { return Vec::new() };
+        let stored = |p: &Prefix| env.stores[self.index].find(p).map_or(&[][..], |id| env.blobs.bytes(id));
+        u.nlri.chain(u.mp_announced().into_iter().flatten()).map(|p| (p, hasher.hash_one(stored(&p)))).collect()
+    }
+
+    /// The prefixes about which an UPDATE says what is still stored.
+    fn still_stands(&self, body: &[u8], hasher: &impl BuildHasher, env: &Env) -> Vec<(Prefix, u64)> {
+        let Ok(u) = Update::parse(body) else { return Vec::new() };
+        let stored = |p: &Prefix| env.stores[self.index].find(p).map_or(&[][..], |id| env.blobs.bytes(id));
+        let (mut classic, mut mp) = (Vec::new(), Vec::new());
+        encode::stored_attributes(&u, Carried::Classic, &mut classic);
+        encode::stored_attributes(&u, Carried::MpReach, &mut mp);
+        let withdrawn = u.withdrawn.chain(u.mp_withdrawn().into_iter().flatten()).map(|p| (p, &[][..]));
+        let announced = u.nlri.map(|p| (p, &classic[..]));
+        let announced = announced.chain(u.mp_announced().into_iter().flatten().map(|p| (p, &mp[..])));
+        let stands = withdrawn.chain(announced).filter(|(p, says)| stored(p) == *says);
+        stands.map(|(p, says)| (p, hasher.hash_one(says))).collect()
     }
 
     /// A message of this session as the flight recorder wants it.
@@ -388,7 +408,7 @@ impl Session {
         let state = self.seats[i].leg.as_ref().map(|l| l.state);
         // Subcodes of Cease that say the operator wants this session away: shutdown, de-configured, reset (RFC 4486).
         let wanted = n.code == 6 && matches!(n.subcode, 2..=4 | 6) && state == Some(LegState::Established);
-        let n_code = n.code;
+        let (n_code, end) = (n.code, End::Notification { code: n.code, subcode: n.subcode });
         let text = format!("{} answered with NOTIFICATION {n}; it stays inside", env.name(i));
         if wanted {
             self.seats[i].ceased = Some(n);
@@ -401,7 +421,7 @@ impl Session {
             env.losses.push((i, self.index, false));
             // UPDATE Message Error (RFC 4271 section 6.3).
             if n_code == 3 {
-                env.poison.ended(i, self.index, env.now, 0);
+                env.poison.ended(i, self.index, env.now, end);
             }
         }
         self.drop_leg(i, env, out);
@@ -415,7 +435,7 @@ impl Session {
         if leg.state == LegState::Established {
             let text = format!("{} closed its leg without a NOTIFICATION", env.name(i));
             env.tell_of(out, "leg-closed", Severity::Warning, &self.peer, i, text);
-            env.poison.ended(i, self.index, env.now, 0);
+            env.poison.ended(i, self.index, env.now, End::Closed);
             env.losses.push((i, self.index, false));
         }
         self.drop_leg(i, env, out);
@@ -439,8 +459,8 @@ impl Session {
         env.tell_of(out, "leg-fault", Severity::Warning, &self.peer, i, text);
         env.losses.push((i, self.index, expired));
         if expired && self.seats[i].leg.as_ref().is_some_and(|l| l.state == LegState::Established) {
-            let hold = Micros::from(env.config.timers.leg_hold_s) * 1_000_000;
-            env.poison.ended(i, self.index, env.now, hold);
+            let hold_s = env.config.timers.leg_hold_s;
+            env.poison.ended(i, self.index, env.now, End::Hung { hold_s });
         }
         self.drop_leg(i, env, out);
     }

@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::config::Inbound;
-use crate::event::Severity;
+use crate::event::{Event, Severity};
 use replay::intern::BlobId;
 use wire::bgp::canonical::Carried;
 use wire::bgp::frame::{self, Message, MessageType};
@@ -331,7 +331,29 @@ impl Session {
         if self.remember(&stored, env).is_none() {
             self.scratch.keys.clear();
         }
+        self.tell_withheld(env, out);
         self.replicate(bytes, env, out);
+    }
+
+    /// Names the instances that are not given an UPDATE because it has killed them before.
+    fn tell_withheld(&self, env: &mut Env, out: &mut Vec<Output>) {
+        let again = env.poison.take_again();
+        for i in 0..self.seats.len() {
+            let mut mine = again.iter().filter(|(of, _)| *of == i).map(|(_, prefix)| *prefix);
+            let Some(prefix) = mine.next() else { continue };
+            if !env.may_tell(out) {
+                continue;
+            }
+            let (name, others) = (env.name(i), mine.count());
+            let others = if others > 0 { format!(" and {others} more") } else { String::new() };
+            let text = format!(
+                "{name} is not given what {} says about {prefix}{others}: it was found not to survive that; it abstains there. `virtctl instance restart {name}` lets it try again",
+                self.peer.ip()
+            );
+            let mut event = Event::new(env.now, "poison-again", Severity::Warning, text);
+            event.prefix = Some(prefix);
+            out.push(Output::Event(event.with_session(&self.peer).with_instance(env.name(i))));
+        }
     }
 
     /// Takes the UPDATE into the store; its prefixes are left in `scratch.keys`.
@@ -351,7 +373,7 @@ impl Session {
             let old = env.stores[*index].withdraw(&prefix);
             env.blobs.release(old);
             env.note_withdrawn(prefix);
-            env.poison.changed(*index, &prefix, &[]);
+            env.walk |= env.poison.changed(*index, &prefix, &[]);
             keys.push(prefix);
         }
         let mut announce = |carried: Carried, prefixes: &mut dyn Iterator<Item = Prefix>| {
@@ -362,7 +384,7 @@ impl Session {
                 let old = env.stores[*index].announce(prefix, id, now);
                 env.blobs.retain(id, 1);
                 env.blobs.release(old);
-                env.poison.changed(*index, &prefix, block);
+                env.walk |= env.poison.changed(*index, &prefix, block);
                 keys.push(prefix);
             }
             env.blobs.release(id);

@@ -124,11 +124,27 @@ impl Session {
             env.routes.retain(route, 1);
         }
         env.routes.release(old);
+        if age_ms(now, e.last_ms) >= env.rules.steady_ms {
+            e.turns = 0;
+        }
+        if env.is_master(i, self.attached) {
+            e.turns = e.turns.saturating_add(1);
+        }
         let at = |ms| now.saturating_sub(age_ms(now, ms));
         let (first, last) = env.rules.disturb(at(e.first_ms), at(e.last_ms), now);
         (e.first_ms, e.last_ms) = (first as u32, last as u32);
         env.counters.votes += 1;
         self.vote(slot, env, out);
+    }
+
+    /// A key on which the master's words are counted is kept until it has rested, even where nobody says anything about it just now: else
+    /// whoever withdraws what it announces would begin anew each time.
+    fn keep_count(&mut self, slot: u32, env: &mut Env) {
+        let Some(e) = self.table.entry(slot).filter(|e| e.turns > 1) else { return };
+        let (now, age, t) = (env.now_ms(), age_ms(env.now_ms(), e.last_ms), env.rules.steady_ms);
+        if age < t {
+            self.recheck_at(slot, now + t - age, env);
+        }
     }
 
     pub fn electorate(&self, prefix: &Prefix, env: &Env) -> Members {
@@ -156,6 +172,7 @@ impl Session {
             master_line: &env.master_line,
             winner: e.winner,
             overruled: e.overruled(),
+            restless: Env::restless(e.turns),
             first_disturbed: now - first_age.max(last_age).min(now),
             last_disturbed: now - last_age.min(now),
         };
@@ -180,6 +197,7 @@ impl Session {
         if outcome.steady && (dissent != was_dissent || outcome.lost_quorum != was_lost) {
             self.judge(slot, dissent, outcome.lost_quorum, electorate, env, out);
         }
+        self.keep_count(slot, env);
         self.table.tidy(slot);
     }
 
@@ -193,6 +211,7 @@ impl Session {
             return;
         }
         let Some(age) = env.input_age_ms(&e.prefix).filter(|age| *age < steady_ms) else { return };
+        e.turns = 0; // it has rested
         // Ages count backwards from now; the voter's rule wants points in time.
         let at = |age: u64| now.saturating_sub(age);
         let (first, last) = env.rules.disturb(at(first), at(last), at(age));
@@ -368,6 +387,7 @@ impl Session {
         // Nearly every key has long been settled by then: everybody says what was chosen, and nothing is marked.
         let (winner, calm) = (e.winner, e.flags & (flag::NO_QUORUM | flag::OVERRULED) == 0 && e.dissent.is_empty());
         if calm && self.table.candidates(slot).iter().all(|said| *said == winner) {
+            self.keep_count(slot, env);
             return self.table.tidy(slot);
         }
         self.vote(slot, env, out);

@@ -1,0 +1,153 @@
+//! A router whose daemons virtd starts itself, by their `kind`: their files, their processes, their deaths and their returns.
+
+use crate::daemons::{Daemon, Lie, RouterSpec};
+use crate::lab::{Lab, Star, run, wait_for, wait_until};
+use crate::router::{Options, Router};
+use anyhow::{Context, Result, ensure};
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+use std::fmt::Write as _;
+use std::fs;
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+/// One daemon with a file of its own.
+#[derive(Debug)]
+struct Kind {
+    name: String,
+    daemon: Daemon,
+    spec: RouterSpec,
+    /// Where its log goes.
+    folder: PathBuf,
+    /// Where virtd has it make its sockets.
+    run: PathBuf,
+    /// Lines for the end of its file.
+    more: String,
+}
+
+impl Kind {
+    fn file(&self) -> PathBuf {
+        self.folder.join("bgp.conf")
+    }
+
+    fn write(&self) -> Result<()> {
+        let file = self.file();
+        // OpenBGPD's control socket is named in its file; of the others, the log is.
+        let named = if self.daemon == Daemon::OpenBgpd { &self.run } else { &self.folder };
+        fs::write(&file, self.daemon.configuration(&self.spec, named) + &self.more)?;
+        match self.daemon {
+            Daemon::Frr => run("chown", &["-R", "frr:frr", &self.folder.display().to_string()]).map(|_| ()),
+            Daemon::Bird => Ok(()),
+            Daemon::OpenBgpd => Ok(fs::set_permissions(&file, fs::Permissions::from_mode(0o600))?),
+        }
+    }
+}
+
+/// virtd, and the daemons that it starts and brings back.
+#[derive(Debug)]
+pub struct Kinds {
+    /// virtd. It has no instances of the scenario's own.
+    pub router: Router,
+    list: Vec<Kind>,
+}
+
+impl Kinds {
+    /// Starts virtd with the options' daemons by kind. `more` gives lines for the end of an instance's own file.
+    pub fn start(lab: &Lab, star: &Star, options: &Options, more: impl Fn(&str) -> String) -> Result<Kinds> {
+        let mut list = Vec::new();
+        for (name, &daemon) in options.names().into_iter().zip(&options.daemons) {
+            let (folder, run) =
+                (lab.folder(&format!("conf-{name}"))?, lab.folder("virtd")?.join("instances").join(&name));
+            let more = more(&name);
+            let kind = Kind { name, daemon, spec: options.spec(&star.sites), folder, run, more };
+            kind.write()?;
+            list.push(kind);
+        }
+        let router = Router::with_toml(lab, star, options, |mut text| {
+            for kind in &list {
+                let line = format!("name = {:?}\n", kind.name);
+                let by_kind = format!("{line}kind = {:?}\nconfig = {:?}\n", kind.daemon.name(), kind.file());
+                text = text.replace(&line, &by_kind);
+            }
+            // Deaths follow each other faster here than they may in life. Writing to a String cannot fail.
+            let _ = writeln!(text, "[faults]\nrestart_min_s = 1\nrestart_max_s = 2\n");
+            text
+        })?;
+        Ok(Kinds { router, list })
+    }
+
+    fn kind(&mut self, name: &str) -> Result<&mut Kind> {
+        self.list.iter_mut().find(|k| k.name == name).with_context(|| format!("no instance {name}"))
+    }
+
+    /// Where the log that its own configuration names is.
+    pub fn log_folder(&mut self, name: &str) -> Result<&Path> {
+        Ok(&self.kind(name)?.folder)
+    }
+
+    /// How many there are.
+    pub fn count(&self) -> usize {
+        self.list.len()
+    }
+
+    /// Waits until every one votes.
+    pub fn wait_voting(&self, timeout: Duration) -> Result<()> {
+        self.list.iter().try_for_each(|k| self.router.wait_state(&k.name, "voting", timeout))
+    }
+
+    /// The processes with the shim in them, the leader first; none while it is down.
+    pub fn pids(&self, name: &str) -> Result<Vec<Pid>> {
+        let answer = self.router.ctl(&["instances"])?;
+        let list = answer["instances"].as_array().context("no instances")?;
+        let found = list.iter().find(|i| i["name"] == name).and_then(|i| i["pids"].as_array()).context("no pids")?;
+        Ok(found.iter().filter_map(|p| i32::try_from(p.as_i64()?).ok()).map(Pid::from_raw).collect())
+    }
+
+    /// The process that speaks BGP, or leads those that do.
+    pub fn leader(&self, name: &str) -> Result<Pid> {
+        self.pids(name)?.first().copied().with_context(|| format!("{name} has no process"))
+    }
+
+    /// FRR's zebra, by the file that it writes.
+    pub fn zebra(&mut self, name: &str) -> Result<Pid> {
+        let path = self.kind(name)?.run.join("zebra.pid");
+        let text = fs::read_to_string(&path).with_context(|| format!("reading {}", path.display()))?;
+        Ok(Pid::from_raw(text.trim().parse()?))
+    }
+
+    /// What virtd has told of ends of its processes.
+    pub fn exits(&self, name: &str) -> Vec<String> {
+        let all = self.router.events("instance-exited").into_iter().filter(|e| e["instance"] == name);
+        all.map(|e| e["text"].as_str().unwrap_or_default().to_owned()).collect()
+    }
+
+    /// Ends one process of an instance by a signal; returns virtd's own word on it, which has to name the signal.
+    pub fn kill(&self, name: &str, pid: Pid, signal: Signal, timeout: Duration) -> Result<String> {
+        let before = self.exits(name).len();
+        kill(pid, signal).with_context(|| format!("sending {signal} to {name}"))?;
+        wait_for(&format!("the end of {name} to be reported"), timeout, || self.exits(name).len() > before)?;
+        self.exits(name).get(before).cloned().context("no event")
+    }
+
+    /// Waits until virtd has brought an instance back: it votes, and none of the `old` processes is left.
+    pub fn wait_return(&self, name: &str, old: &[Pid], timeout: Duration) -> Result<()> {
+        wait_until(&format!("{name} to vote as new processes"), timeout, || {
+            let now = self.pids(name).map_err(|e| format!("{e:#}"))?;
+            let state = self.router.state_of(name).map_err(|e| format!("{e:#}"))?;
+            let new = !now.is_empty() && now.iter().all(|p| !old.contains(p));
+            if new && state == "voting" { Ok(()) } else { Err(format!("{state}, {old:?} and now {now:?}")) }
+        })
+    }
+
+    /// Gives a running BIRD another lie, or none, through `virtctl exec`.
+    pub fn bird_lie(&mut self, name: &str, lie: Option<Lie>) -> Result<()> {
+        let kind = self.kind(name)?;
+        ensure!(kind.daemon == Daemon::Bird, "{name} is no BIRD");
+        kind.spec.lie = lie;
+        kind.write()?;
+        let text = self.router.show(&["exec", name, "configure"])?;
+        ensure!(text.contains("Reconfigur"), "birdc configure: {text}");
+        Ok(())
+    }
+}
