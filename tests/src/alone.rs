@@ -3,6 +3,7 @@
 
 use crate::daemons::{Attach, Daemon, Instance};
 use crate::lab::{Lab, Star};
+use crate::published::installed;
 use crate::replayer::Replayer;
 use crate::router::Options;
 use crate::versions::Version;
@@ -14,8 +15,8 @@ const UP: Duration = Duration::from_secs(60);
 const SETTLE: Duration = Duration::from_secs(120);
 
 /// Says aloud what a scenario proves nothing about. `None` is the installed version.
-pub fn not_tested(version: Option<Version>, why: &str) {
-    aloud(&format!("NOT TESTED with {}: {why}", name(version)));
+pub fn not_tested(daemon: Daemon, version: Option<Version>, why: &str) {
+    aloud(&format!("NOT TESTED with {}: {why}", name(daemon, version)));
 }
 
 /// One line on stderr, whoever captures what tests print.
@@ -24,9 +25,15 @@ pub fn aloud(text: &str) {
     let _ = writeln!(std::io::stderr(), "{text}");
 }
 
-/// What a version is called.
-pub fn name(version: Option<Version>) -> String {
-    version.map_or_else(|| "the installed version".to_owned(), Version::name)
+/// What a daemon is called, with its version as far as that can be known.
+pub fn name(daemon: Daemon, version: Option<Version>) -> String {
+    match version {
+        None => installed(daemon).unwrap_or_else(|e| format!("the installed {}: {e:#}", daemon.name())),
+        Some(version) => match version.root() {
+            Ok(Some(root)) => format!("{} {}", version.name(), root.version),
+            _ => version.name(),
+        },
+    }
 }
 
 /// A router of one daemon, natively, with three neighbours; `None` where its version cannot be had.
@@ -38,7 +45,7 @@ pub fn alone(
 ) -> Result<Option<(Lab, Star, Instance)>> {
     let root = match version.map(Version::root).transpose()? {
         Some(None) => {
-            not_tested(version, "it cannot be had");
+            not_tested(daemon, version, "it cannot be had");
             return Ok(None);
         }
         root => root.flatten(),

@@ -163,7 +163,11 @@ fn zombie_is_outvoted(inbound: &'static str, shown: bool) -> Result<()> {
 fn the_zombie_route_of_bird_2_0_7_is_outvoted_and_named() -> Result<()> {
     let shown = zombie_alone()?;
     if !shown {
-        not_tested(Some(Version::BIRD_11), "it has no zombie route alone; a wrong community is put in instead");
+        not_tested(
+            Daemon::Bird,
+            Some(Version::BIRD_11),
+            "it has no zombie route alone; a wrong community is put in instead",
+        );
     }
     INBOUND.iter().try_for_each(|inbound| zombie_is_outvoted(inbound, shown).context(*inbound))
 }
@@ -236,7 +240,7 @@ fn the_attribute_that_bird_2_0_7_garbles_arrives_well_formed() -> Result<()> {
         if !otc_alone(&attribute)? {
             shown = false;
             let what = format!("it does not send {attribute:02x?} on malformed; it is killed instead");
-            not_tested(Some(Version::BIRD_11), &what);
+            not_tested(Daemon::Bird, Some(Version::BIRD_11), &what);
         }
     }
     INBOUND.iter().try_for_each(|inbound| only_to_customer(inbound, shown).context(*inbound))
@@ -254,7 +258,7 @@ fn frr_dies(version: Option<Version>, offer: &[&str], raw: &str, prepend: Prepen
     let Some((lab, star, mut frr)) = found else { return Ok(false) };
     let site = first(&star)?;
     ordinary_routes_pass(&lab, &star, 0, offer)?;
-    ensure!(frr.running(), "{} has died of ordinary routes", name(version));
+    ensure!(frr.running(), "{} has died of ordinary routes", name(Daemon::Frr, version));
     let arguments = [offer, &["--raw", raw]].concat();
     let mut died = false;
     for _ in 0..3 {
@@ -267,8 +271,8 @@ fn frr_dies(version: Option<Version>, offer: &[&str], raw: &str, prepend: Prepen
     }
     let logs = [frr.folder().join("frr.log"), lab.directory().join("frr.log")].map(|log| text_of(&log)).concat();
     let words = logs.lines().find(|l| l.contains("Received signal")).unwrap_or_default();
-    println!("{} alone: {}", name(version), if died { words } else { "lives" });
-    ensure!(!died || !words.is_empty(), "{} has ended without a signal: {logs}", name(version));
+    println!("{} alone: {}", name(Daemon::Frr, version), if died { words } else { "lives" });
+    ensure!(!died || !words.is_empty(), "{} has ended without a signal: {logs}", name(Daemon::Frr, version));
     lab.passed();
     Ok(died)
 }
@@ -280,7 +284,7 @@ type Prepend = fn(&Instance, &Netns, IpAddr) -> Result<()>;
 fn unparsable_kills(version: Option<Version>) -> Result<bool> {
     let died = frr_dies(version, &cve_2023_47235::OFFER, cve_2023_47235::UPDATE, cve_2023_47235::prepend)?;
     if !died {
-        not_tested(version, "it does not die of CVE-2023-47235 alone");
+        not_tested(Daemon::Frr, version, "it does not die of CVE-2023-47235 alone");
     }
     Ok(died)
 }
@@ -289,7 +293,7 @@ fn unparsable_kills(version: Option<Version>) -> Result<bool> {
 fn pathless_kills(version: Option<Version>) -> Result<bool> {
     let died = frr_dies(version, &["--graceful-restart"], cve_2023_46753::UPDATE, cve_2023_46753::prepend)?;
     if !died {
-        not_tested(version, "it does not die of CVE-2023-46753 alone");
+        not_tested(Daemon::Frr, version, "it does not die of CVE-2023-46753 alone");
     }
     Ok(died)
 }
@@ -431,7 +435,7 @@ fn pathless_is_survived(version: Option<Version>) -> Result<()> {
     let frr = scene.router.instance("frr")?;
     let (mut sender, died) =
         cve_2023_46753::send_until_dead(&scene.lab, &site, cve_2023_46753::UPDATE, || !frr.running())?;
-    ensure!(died, "{} alone dies of it, and behind virtd it did not", name(version));
+    ensure!(died, "{} alone dies of it, and behind virtd it did not", name(Daemon::Frr, version));
     frr.crash();
     if shown {
         let address = site.v4.to_string();
@@ -485,7 +489,7 @@ fn cve_2023_46753_with_opaque_frr_7_5_1_dies_and_a_majority_lives() -> Result<()
 /// Whether BIRD alone, natively, dies of the path, after it has passed ordinary routes on.
 fn long_path_kills(version: Option<Version>) -> Result<bool> {
     let found =
-        alone("mask-alone", Daemon::Bird, version, |bird, _, star| as_path_mask::configure(bird, &star.router))?;
+        alone("mask-alone", Daemon::Bird, version, |bird, _, star| as_path_mask::configure(bird, &star.router, true))?;
     let Some((lab, star, mut bird)) = found else { return Ok(false) };
     ordinary_routes_pass(&lab, &star, 2, &[])?;
     let raw = long_path(&lab, &star)?;
@@ -493,7 +497,7 @@ fn long_path_kills(version: Option<Version>) -> Result<bool> {
     let died = wait_for("BIRD to die of it", Duration::from_secs(20), || !bird.running()).is_ok();
     lab.passed();
     if !died {
-        not_tested(version, "it does not die of a long path alone");
+        not_tested(Daemon::Bird, version, "it does not die of a long path alone");
     }
     Ok(died)
 }
@@ -516,7 +520,7 @@ fn long_path_is_withheld(version: Option<Version>, inbound: &'static str, shown:
     };
     let mut scene = Quiet::new("mask", &options, |router| {
         let ns = router.ns().clone();
-        as_path_mask::configure(router.instance("bird")?, &ns)
+        as_path_mask::configure(router.instance("bird")?, &ns, shown)
     })?;
     let raw = long_path(&scene.lab, &scene.star)?;
     let mut sender = Replayer::dial(&scene.lab, &scene.star.sites[2], false, &["--raw", &raw])?;
