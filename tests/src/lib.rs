@@ -9,6 +9,7 @@
 pub mod alone;
 pub mod daemons;
 pub mod faults;
+pub mod fib;
 pub mod kinds;
 pub mod lab;
 pub mod neighbours;
