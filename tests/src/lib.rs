@@ -15,6 +15,7 @@ pub mod lab;
 pub mod neighbours;
 pub mod odd;
 pub mod operate;
+pub mod probe;
 pub mod published;
 pub mod replayer;
 pub mod router;

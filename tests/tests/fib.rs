@@ -5,6 +5,8 @@ use std::time::Duration;
 use tests::daemons::Daemon;
 use tests::fib::{believes, by_protocol, kernel, wait_routes, wait_state};
 use tests::lab::{Lab, Star, wait_until};
+use tests::operate;
+use tests::probe::Probe;
 use tests::replayer::Replayer;
 use tests::router::{Options, Router};
 use tests::versions::Version;
@@ -90,12 +92,143 @@ fn one_fib_out_of_three_and_each_believes_that_it_is_its_own() -> Result<()> {
         wait_state(&scene.router, name, "absent", UP)?;
         scene.all_to_the_feed()?;
         scene.router.instance(name)?.launch(&scene.lab)?;
-        wait_state(&scene.router, name, "voting", SETTLE).with_context(|| scene.router.show(&["fib"]).unwrap_or_default())?;
+        wait_state(&scene.router, name, "voting", SETTLE)
+            .with_context(|| scene.router.show(&["fib"]).unwrap_or_default())?;
         scene.all_to_the_feed()?;
     }
     // What is withdrawn leaves the kernel.
     scene.feed.finish()?.check_quiet()?;
     wait_routes(&ns, 0, SETTLE)?;
+    scene.lab.passed();
+    Ok(())
+}
+
+/// The first IPv4 prefix that the kernel has a route of virtd's for, and a host in it.
+fn some_prefix(scene: &Scene) -> Result<(String, std::net::Ipv4Addr)> {
+    let routes = kernel(&scene.star.router)?;
+    let prefix = routes.keys().find(|p| p.ends_with("/24")).context("no /24 among the routes")?;
+    let network: std::net::Ipv4Addr = prefix.trim_end_matches("/24").parse()?;
+    Ok((prefix.clone(), (u32::from(network) + 1).into()))
+}
+
+/// Gives BIRD's kernel protocol a filter that writes one prefix with another next hop than everybody else's.
+fn lie(scene: &mut Scene, prefix: &str, gateway: &str) -> Result<()> {
+    let ns = scene.router.ns().clone();
+    let bird = scene.router.instance("bird")?;
+    let path = bird.folder().join("bgp.conf");
+    let text = std::fs::read_to_string(&path)?;
+    let filter = format!("export filter {{ if net = {prefix} then gw = {gateway}; accept; }};");
+    let lying = text.replacen("    ipv4 { export all; };", &format!("    ipv4 {{ {filter} }};"), 1);
+    ensure!(lying != text, "BIRD's configuration has no kernel protocol to change: {text}");
+    std::fs::write(&path, lying)?;
+    operate::control(bird, &ns, "configure").map(|_| ())
+}
+
+/// No datagram between two hosts behind the router is lost while one instance writes a wrong next hop for the route that it takes, and
+/// another dies and comes back.
+#[test]
+fn nothing_is_lost_behind_a_lie_and_a_death() -> Result<()> {
+    let mut scene = Scene::new("fib-probe", &options())?;
+    for name in ["frr", "bird", "openbgpd"] {
+        wait_state(&scene.router, name, "voting", SETTLE)?;
+    }
+    let (prefix, host) = some_prefix(&scene)?;
+    let (ns, sites) = (scene.star.router.clone(), scene.star.sites.clone());
+    ns.run("sysctl", &["-q", "-w", "net.ipv4.ip_forward=1"])?;
+    sites[0].ns.run("ip", &["address", "add", &format!("{host}/32"), "dev", "lo"])?;
+    for site in &sites {
+        site.ns.run("ip", &["route", "add", "default", "via", &site.router_v4.to_string()])?;
+    }
+    let probe = Probe::start((&sites[1].ns, sites[1].v4.into()), (&sites[0].ns, host.into()))?;
+    wait_until("the first answers", UP, || {
+        if probe.so_far().0 > 50 { Ok(()) } else { Err(format!("{:?}", probe.so_far())) }
+    })?;
+
+    lie(&mut scene, &prefix, &sites[1].v4.to_string())?;
+    let shown = |router: &Router| router.ctl(&["fib", &prefix]).unwrap_or_default();
+    wait_until("BIRD to be named", SETTLE, || {
+        let named = scene
+            .router
+            .events("fib-disagreement")
+            .into_iter()
+            .any(|e| e["instance"] == "bird" && e["prefix"] == prefix.as_str());
+        if named { Ok(()) } else { Err(shown(&scene.router).to_string()) }
+    })?;
+    scene.all_to_the_feed()?;
+    scene.router.instance("frr")?.crash();
+    wait_state(&scene.router, "frr", "absent", UP)?;
+    scene.all_to_the_feed()?;
+    scene.router.instance("frr")?.launch(&scene.lab)?;
+    wait_state(&scene.router, "frr", "voting", SETTLE)?;
+    scene.all_to_the_feed()?;
+    let (sent, lost) = probe.finish()?;
+    ensure!(sent > 200 && lost == 0, "{lost} of {sent} datagrams are lost");
+    scene.passed()
+}
+
+/// What happens to the kernel under the daemons: links, addresses, and somebody who removes routes by hand. It ends as the vote says.
+#[test]
+fn the_kernel_ends_as_the_vote_says_whatever_is_done_to_it() -> Result<()> {
+    let scene = Scene::new("fib-world", &options())?;
+    let ns = scene.star.router.clone();
+    let rest = |what: &str| {
+        wait_until(what, SETTLE, || {
+            scene.all_to_the_feed().map_err(|e| format!("{e:#}: {}", scene.router.show(&["fib"]).unwrap_or_default()))
+        })
+    };
+    for name in ["frr", "bird", "openbgpd"] {
+        wait_state(&scene.router, name, "voting", SETTLE)?;
+    }
+    // By hand: all of them, and one replaced by a hole.
+    ns.run("ip", &["route", "flush", "proto", "245"])?;
+    rest("the routes to come back after a flush")?;
+    let (prefix, _) = some_prefix(&scene)?;
+    ns.run("ip", &["route", "replace", "blackhole", &prefix, "proto", "245", "metric", "20"])?;
+    rest("the hole to be filled")?;
+    ensure!(!scene.router.events("fib-repaired").is_empty(), "nobody was told of the repairs");
+
+    // A second address comes and goes: nothing changes.
+    ns.run("ip", &["address", "add", "10.0.1.7/24", "dev", "n1"])?;
+    ns.run("ip", &["address", "del", "10.0.1.7/24", "dev", "n1"])?;
+    rest("the routes to stand after an address came and went")?;
+
+    // The link towards the neighbour goes: so do the routes, out of the kernel and out of every daemon's view of it. It comes back, and so
+    // does the session, and so do they.
+    ns.run("ip", &["link", "set", "n1", "down"])?;
+    wait_routes(&ns, 0, SETTLE)?;
+    ns.run("ip", &["link", "set", "n1", "up"])?;
+    ns.run("ip", &["address", "replace", "10.0.1.1/24", "dev", "n1"])?;
+    rest("the routes to come back with the link")?;
+    let diff = scene.router.ctl(&["fib", "--diff"])?;
+    ensure!(diff["entries"].as_array().is_some_and(Vec::is_empty), "{diff}");
+
+    // And for good.
+    ns.run("ip", &["link", "del", "n1"])?;
+    wait_routes(&ns, 0, SETTLE)?;
+    scene.lab.passed();
+    Ok(())
+}
+
+/// What virtd leaves behind, and what the next one makes of it.
+#[test]
+fn routes_stay_when_virtd_ends_and_the_next_one_adopts_them() -> Result<()> {
+    let options = Options { daemons: vec![Daemon::Bird], versions: Vec::new(), ..options() };
+    let mut scene = Scene::new("fib-adopt", &options)?;
+    let ns = scene.star.router.clone();
+    scene.router.virtd.signal(nix::sys::signal::Signal::SIGTERM)?;
+    ensure!(scene.router.virtd.wait(UP)?.success(), "{}", scene.router.virtd.log());
+    ensure!(kernel(&ns)?.len() == ROUTES, "on_exit = keep");
+    scene.router.instance("bird")?.crash();
+    drop(scene.feed);
+    scene.router = Router::start(&scene.lab, &scene.star, &options)?;
+    let mut feed = Replayer::dial(&scene.lab, &scene.star.sites[0], false, &["--generate", &ROUTES.to_string()])?;
+    feed.wait_event("feed-done", UP)?;
+    wait_state(&scene.router, "bird", "voting", SETTLE)?;
+    wait_until("the old routes to be adopted", UP, || {
+        let kernel = scene.router.ctl(&["fib"]).unwrap_or_default()["kernel"].clone();
+        let adopted = kernel["adopted"].as_u64() == Some(ROUTES as u64) && kernel["written"].as_u64() == Some(0);
+        if adopted { Ok(()) } else { Err(kernel.to_string()) }
+    })?;
     scene.lab.passed();
     Ok(())
 }

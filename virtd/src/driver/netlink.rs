@@ -198,7 +198,7 @@ impl<B: Broker> Driver<B> {
                     self.netlink_write(id);
                     if let Some(to) = to {
                         // Whoever does not wait any more has no use for it.
-                        let _ = send(to.as_raw_fd(), &[0], MsgFlags::MSG_DONTWAIT | MsgFlags::MSG_NOSIGNAL);
+                        let _ = send(to.as_raw_fd(), &[1], MsgFlags::MSG_DONTWAIT | MsgFlags::MSG_NOSIGNAL);
                     }
                 }
                 Err(e) if e.kind() == ErrorKind::WouldBlock => {
