@@ -18,10 +18,17 @@ fn command(scenario: &str) -> Command {
     c
 }
 
+/// Takes away the routes of the run before.
+fn clear() {
+    let flush = Command::new("ip").args(["route", "flush", "proto", "186"]).status();
+    assert!(flush.expect("ip").success(), "ip route flush");
+}
+
 /// Runs a scenario both ways in a network namespace of its own, and hands on what the broker was asked.
 fn same(scenario: &'static str, check: impl FnOnce(&[String]) + Send + 'static) {
     alone(move || {
         let native = text(&command(scenario).output().expect("probe"));
+        clear();
         let broker = Broker::start(free_port()).redirect_netlink();
         let run = under_shim(command(scenario), broker.path()).output().expect("probe");
         compare(scenario, &native, &run);
@@ -84,6 +91,7 @@ fn other_families_stay_native() {
 fn native_where_virtd_does_not_vote_on_the_fib() {
     alone(|| {
         let native = text(&command("routes").output().expect("probe"));
+        clear();
         let broker = Broker::start(free_port());
         let run = under_shim(command("routes"), broker.path()).output().expect("probe");
         compare("routes", &native, &run);
