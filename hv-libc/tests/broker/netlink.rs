@@ -9,18 +9,24 @@ use nix::sys::socket::{
 };
 use std::os::fd::{AsFd, AsRawFd, OwnedFd, RawFd};
 use std::thread;
+use std::time::Duration;
 
 /// Longer than any datagram of a probe's.
 const DATAGRAM: usize = 1 << 20;
 
+/// What the broker lets pass before it hands anything on: a shim that does not wait is found out.
+const DELAY: Duration = Duration::from_millis(2);
+/// nlmsg_type of a message that asks the broker to say that notifications were lost.
+const OVERRUN: [u8; 2] = (libc::NLMSG_OVERRUN as u16).to_ne_bytes();
+
 /// A real socket for a pair's end, and the thread that joins them.
-pub fn open(end: OwnedFd) -> OwnedFd {
+pub fn open(end: OwnedFd) -> (OwnedFd, OwnedFd) {
     let real = socket(AddressFamily::Netlink, SockType::Raw, SockFlag::SOCK_CLOEXEC, SockProtocol::NetlinkRoute);
     let real = real.expect("a netlink socket");
     setsockopt(&end, sockopt::SndBuf, &(4 << 20)).expect("SO_SNDBUF");
-    let other = real.try_clone().expect("dup");
-    thread::spawn(move || join(&end, &other));
-    real
+    let (inside, outside) = (real.try_clone().expect("dup"), end.try_clone().expect("dup"));
+    thread::spawn(move || join(&end, &inside));
+    (real, outside)
 }
 
 /// Until the daemon closes its end.
@@ -30,19 +36,27 @@ fn join(end: &OwnedFd, real: &OwnedFd) {
         let mut fds = [PollFd::new(end.as_fd(), PollFlags::POLLIN), PollFd::new(real.as_fd(), PollFlags::POLLIN)];
         poll(&mut fds, PollTimeout::NONE).expect("poll");
         let asked = fds[0].any().expect("poll");
+        thread::sleep(DELAY);
         if asked {
             let Some((n, passed)) = receive(end, &mut buf) else { return };
+            if buf.get(4..6) == Some(&OVERRUN) {
+                send(end.as_raw_fd(), &libc::ENOBUFS.to_le_bytes(), MsgFlags::MSG_NOSIGNAL).expect("send");
+                passed.iter().for_each(answered);
+                continue;
+            }
             let kernel = NetlinkAddr::new(0, 0);
             let sent = sendto(real.as_raw_fd(), &buf[..n], &kernel, MsgFlags::empty());
             assert_eq!(sent.expect("netlink takes it"), n);
             pass_on(real, end, &mut buf);
-            for fd in passed {
-                let _ = send(fd.as_raw_fd(), &[1], MsgFlags::MSG_NOSIGNAL);
-            }
+            passed.iter().for_each(answered);
         } else {
             pass_on(real, end, &mut buf);
         }
     }
+}
+
+fn answered(waiting: &OwnedFd) {
+    let _ = send(waiting.as_raw_fd(), &[1], MsgFlags::MSG_NOSIGNAL);
 }
 
 /// All that the real socket has.
@@ -53,6 +67,7 @@ fn pass_on(real: &OwnedFd, end: &OwnedFd, buf: &mut [u8]) {
             Err(nix::Error::EAGAIN) => return,
             Err(e) => &(e as i32).to_le_bytes(),
         };
+        thread::sleep(DELAY);
         if send(end.as_raw_fd(), datagram, MsgFlags::MSG_NOSIGNAL).is_err() {
             return;
         }

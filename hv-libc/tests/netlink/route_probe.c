@@ -7,6 +7,7 @@
 #include <linux/netlink.h>
 #include <linux/rtnetlink.h>
 #include <poll.h>
+#include <sched.h>
 #include <stddef.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -529,11 +530,84 @@ static void others(void) {
     say("datagram", socket(AF_INET, SOCK_DGRAM, 0));
 }
 
+static void lose(int fd) {
+    struct batch b = {.n = 0};
+    add(&b, NLMSG_OVERRUN, 0, 1, NULL, 0);
+    if (send(fd, b.bytes, b.n, 0) < 0) DIE("send");
+}
+
+/* Under the shim only: the broker says that notifications were lost. */
+static void lost(void) {
+    int fd = route_socket(0);
+    lose(fd);
+    say("recv", recv(fd, buf, sizeof buf, 0));
+    say("again", recv(fd, buf, sizeof buf, MSG_DONTWAIT));
+    lose(fd);
+    say("recv into no room", recv(fd, NULL, 0, 0));
+    lose(fd);
+    say("peek", recv(fd, NULL, 0, MSG_PEEK | MSG_TRUNC));
+    say("again", recv(fd, buf, sizeof buf, MSG_DONTWAIT));
+    struct sock_filter own[] = {BPF_STMT(BPF_LD | BPF_ABS | BPF_W, 12), BPF_STMT(BPF_RET | BPF_K, 0xffff)};
+    struct sock_fprog p = {2, own};
+    say("filter", setsockopt(fd, SOL_SOCKET, SO_ATTACH_FILTER, &p, sizeof p));
+    lose(fd);
+    take("through a filter", fd, MSG_DONTWAIT);
+    struct ifinfomsg one = {.ifi_index = 1};
+    struct batch b = {.n = 0};
+    add(&b, RTM_GETLINK, 0, 2, &one, sizeof one);
+    say("one link", send_batch(fd, &b));
+    lose(fd);
+    struct iovec v = {buf, sizeof buf};
+    struct mmsghdr in[2] = {{.msg_hdr = {.msg_iov = &v, .msg_iovlen = 1}}, {.msg_hdr = {.msg_iov = &v, .msg_iovlen = 1}}};
+    printf("recvmmsg %d\n", recvmmsg(fd, in, 2, 0, NULL));
+    say("then", recv(fd, buf, sizeof buf, 0));
+    say("again", recv(fd, buf, sizeof buf, MSG_DONTWAIT));
+}
+
+/* The broker dies at the first word. */
+static void orphan(void) {
+    int fd = route_socket(0), quick = route_socket(SOCK_NONBLOCK);
+    ask("alive", fd, 1);
+    printf("ready\n");
+    fflush(stdout);
+    if (read(0, buf, 1) != 1) DIE("a word");
+    struct pollfd p = {fd, POLLIN, 0};
+    printf("poll %d\n", poll(&p, 1, 10000));
+    say("recv", recv(fd, buf, sizeof buf, 0));
+    say("recv at once", recv(quick, buf, sizeof buf, 0));
+    struct batch b = {.n = 0};
+    dump(&b, RTM_GETLINK, 1);
+    say("send", send_batch(fd, &b));
+    b.n = 0;
+    new_route(&b, 0, 2, 1, 9);
+    say("send without ack", send_batch(fd, &b));
+    struct sockaddr_nl a = {.nl_family = AF_NETLINK};
+    socklen_t len = sizeof a;
+    say("getsockname", getsockname(fd, (void *)&a, &len));
+    say("bind", bind(fd, (void *)&a, sizeof a));
+    say("option", setsockopt(fd, SOL_NETLINK, NETLINK_EXT_ACK, &len, sizeof len));
+    say("socket", socket(AF_NETLINK, SOCK_RAW, NETLINK_ROUTE));
+    others();
+}
+
+/* virtd was never there. */
+static void absent(void) {
+    say("socket", socket(AF_NETLINK, SOCK_RAW | SOCK_CLOEXEC, NETLINK_ROUTE));
+    others();
+}
+
+static void elsewhere(void) {
+    say("here", route_socket(0));
+    if (unshare(CLONE_NEWNET)) DIE("unshare");
+    say("there", socket(AF_NETLINK, SOCK_RAW, NETLINK_ROUTE));
+}
+
 int main(int argc, char **argv) {
     static const struct { const char *name; void (*f)(void); } table[] = {
         {"names", names},   {"dumps", dumps},     {"routes", routes},   {"batches", batches}, {"several", several},
         {"options", options}, {"filters", filters}, {"notifications", notifications},
-        {"duplicates", duplicates}, {"others", others}};
+        {"duplicates", duplicates}, {"others", others},
+        {"lost", lost},     {"orphan", orphan},   {"absent", absent},   {"elsewhere", elsewhere}};
     static char out[1 << 16];
     setvbuf(stdout, out, _IOFBF, sizeof out);
     if (argc != 2) return 2;
