@@ -14,7 +14,7 @@ use std::time::Duration;
 /// Longer than any datagram of a probe's.
 const DATAGRAM: usize = 1 << 20;
 
-/// What the broker lets pass before it hands anything on: a shim that does not wait is found out.
+/// What the broker lets pass before it hands on what was asked, and each answer: a shim that does not wait is found out.
 const DELAY: Duration = Duration::from_millis(2);
 /// nlmsg_type of a message that asks the broker to say that notifications were lost.
 const OVERRUN: [u8; 2] = (libc::NLMSG_OVERRUN as u16).to_ne_bytes();
@@ -23,6 +23,8 @@ const OVERRUN: [u8; 2] = (libc::NLMSG_OVERRUN as u16).to_ne_bytes();
 pub fn open(end: OwnedFd) -> (OwnedFd, OwnedFd) {
     let real = socket(AddressFamily::Netlink, SockType::Raw, SockFlag::SOCK_CLOEXEC, SockProtocol::NetlinkRoute);
     let real = real.expect("a netlink socket");
+    // Unlike the daemon's, this one has no filter against echoes: hundreds at once must not become ENOBUFS.
+    setsockopt(&real, sockopt::RcvBufForce, &(64 << 20)).expect("SO_RCVBUFFORCE");
     setsockopt(&end, sockopt::SndBuf, &(4 << 20)).expect("SO_SNDBUF");
     let (inside, outside) = (real.try_clone().expect("dup"), end.try_clone().expect("dup"));
     thread::spawn(move || join(&end, &inside));
@@ -36,8 +38,8 @@ fn join(end: &OwnedFd, real: &OwnedFd) {
         let mut fds = [PollFd::new(end.as_fd(), PollFlags::POLLIN), PollFd::new(real.as_fd(), PollFlags::POLLIN)];
         poll(&mut fds, PollTimeout::NONE).expect("poll");
         let asked = fds[0].any().expect("poll");
-        thread::sleep(DELAY);
         if asked {
+            thread::sleep(DELAY);
             let Some((n, passed)) = receive(end, &mut buf) else { return };
             if buf.get(4..6) == Some(&OVERRUN) {
                 send(end.as_raw_fd(), &libc::ENOBUFS.to_le_bytes(), MsgFlags::MSG_NOSIGNAL).expect("send");
@@ -47,10 +49,10 @@ fn join(end: &OwnedFd, real: &OwnedFd) {
             let kernel = NetlinkAddr::new(0, 0);
             let sent = sendto(real.as_raw_fd(), &buf[..n], &kernel, MsgFlags::empty());
             assert_eq!(sent.expect("netlink takes it"), n);
-            pass_on(real, end, &mut buf);
+            pass_on(real, end, &mut buf, DELAY);
             passed.iter().for_each(answered);
         } else {
-            pass_on(real, end, &mut buf);
+            pass_on(real, end, &mut buf, Duration::ZERO);
         }
     }
 }
@@ -60,14 +62,14 @@ fn answered(waiting: &OwnedFd) {
 }
 
 /// All that the real socket has.
-fn pass_on(real: &OwnedFd, end: &OwnedFd, buf: &mut [u8]) {
+fn pass_on(real: &OwnedFd, end: &OwnedFd, buf: &mut [u8], delay: Duration) {
     loop {
         let datagram = match recv(real.as_raw_fd(), buf, MsgFlags::MSG_DONTWAIT) {
             Ok(n) => &buf[..n],
             Err(nix::Error::EAGAIN) => return,
             Err(e) => &(e as i32).to_le_bytes(),
         };
-        thread::sleep(DELAY);
+        thread::sleep(delay);
         if send(end.as_raw_fd(), datagram, MsgFlags::MSG_NOSIGNAL).is_err() {
             return;
         }

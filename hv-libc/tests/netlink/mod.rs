@@ -1,5 +1,7 @@
 //! Route sockets natively, against the real kernel, and under the shim with a broker that relays to it.
 
+mod daemons;
+
 use super::broker::Broker;
 use super::{alone, compare, compiled, count, free_port, plain, text, under_shim, until_ready};
 use std::io::{Read, Write};
