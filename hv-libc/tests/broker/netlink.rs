@@ -16,6 +16,8 @@ const DATAGRAM: usize = 1 << 20;
 
 /// What the broker lets pass before it hands on what was asked, and each answer: a shim that does not wait is found out.
 const DELAY: Duration = Duration::from_millis(2);
+/// So many; thousands would take longer than a shim has to wait.
+const DELAYED: usize = 10;
 /// nlmsg_type of a message that asks the broker to say that notifications were lost.
 const OVERRUN: [u8; 2] = (libc::NLMSG_OVERRUN as u16).to_ne_bytes();
 
@@ -61,15 +63,17 @@ fn answered(waiting: &OwnedFd) {
     let _ = send(waiting.as_raw_fd(), &[1], MsgFlags::MSG_NOSIGNAL);
 }
 
-/// All that the real socket has.
+/// All that the real socket has, the first few with a delay.
 fn pass_on(real: &OwnedFd, end: &OwnedFd, buf: &mut [u8], delay: Duration) {
-    loop {
+    for n in 0.. {
         let datagram = match recv(real.as_raw_fd(), buf, MsgFlags::MSG_DONTWAIT) {
             Ok(n) => &buf[..n],
             Err(nix::Error::EAGAIN) => return,
             Err(e) => &(e as i32).to_le_bytes(),
         };
-        thread::sleep(delay);
+        if n < DELAYED {
+            thread::sleep(delay);
+        }
         if send(end.as_raw_fd(), datagram, MsgFlags::MSG_NOSIGNAL).is_err() {
             return;
         }

@@ -109,8 +109,11 @@ fn spawn(mut c: Command, folder: &Path) -> Child {
     c.spawn().expect("the daemon")
 }
 
+/// Starts a daemon in a folder, with commands made by another's hand: natively, or under the shim.
+type Start = fn(&Path, &dyn Fn(&str) -> Command) -> Running;
+
 /// Natively and under the shim, each in a namespace of its own.
-fn both_ways(habits: Habits, start: fn(&Path, &dyn Fn(&str) -> Command) -> Running) {
+fn both_ways(habits: Habits, start: Start) {
     let (tell, told) = std::sync::mpsc::channel();
     let under = tell.clone();
     alone(move || {

@@ -333,6 +333,8 @@ static void batches(void) {
     }
     /* A large batch goes in one. */
     static char large[128 << 10];
+    int size = 64 << 20;
+    say("room for its answers", setsockopt(fd, SOL_SOCKET, SO_RCVBUFFORCE, &size, sizeof size));
     b.n = 0;
     route(&b, RTM_DELROUTE, 0, 9, 250, 9);
     size_t n = 0;
