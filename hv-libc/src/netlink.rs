@@ -40,6 +40,9 @@ static PAIRS: [Pair; MAX_PAIRS] = [const { Pair::unused() }; MAX_PAIRS];
 /// Whether this process has ever had a pair.
 static USED: AtomicBool = AtomicBool::new(false);
 
+/// For [`Pair::cookie`] while another thread fills the rest in.
+const CLAIMED: u64 = u64::MAX;
+
 /// One socket.
 pub struct Pair {
     /// SO_COOKIE of the daemon's end; 0 for a pair never used.
@@ -137,18 +140,23 @@ fn mark(fd: c_int, n: usize) -> Option<&'static Pair> {
 /// Takes a pair for a new socket: one never used, else one whose socket is closed.
 fn take(fd: c_int, cookie: u64, kind: c_int) -> Option<&'static Pair> {
     USED.store(true, Ordering::Relaxed);
-    let taken =
-        |p: &Pair, old: u64| p.cookie.compare_exchange(old, cookie, Ordering::AcqRel, Ordering::Relaxed).is_ok();
-    let n = PAIRS
-        .iter()
-        .position(|p| p.socket() == 0 && taken(p, 0))
-        .or_else(|| PAIRS.iter().position(|p| p.is_dead() && taken(p, p.socket())))?;
+    // Under a cookie that no socket has until all is in place: another thread must not take it for dead.
+    let claim = |p: &Pair, old: u64| {
+        old != CLAIMED && p.cookie.compare_exchange(old, CLAIMED, Ordering::AcqRel, Ordering::Relaxed).is_ok()
+    };
+    let closed = |p: &Pair| {
+        let old = p.socket();
+        p.is_dead() && claim(p, old)
+    };
+    let n = PAIRS.iter().position(|p| claim(p, 0)).or_else(|| PAIRS.iter().position(closed))?;
     let pair = PAIRS.get(n)?;
     pair.kind.store(kind, Ordering::Relaxed);
     pair.acks.store(0, Ordering::Relaxed);
     pair.dumps.store(0, Ordering::Relaxed);
     pair.sent.store(false, Ordering::Relaxed);
     pair.pending.store(0, Ordering::Relaxed);
+    pair.fd.store(fd, Ordering::Relaxed);
+    pair.cookie.store(cookie, Ordering::Release);
     mark(fd, n)
 }
 

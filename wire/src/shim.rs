@@ -21,8 +21,8 @@
 //! The broker's end of a listening pair receives nothing; the broker sends one [`Accepted`] datagram with one fd (the daemon's end of
 //! a new leg) for every connection, so the daemon's listening fd is readable exactly when accept would succeed.
 //!
-//! A netlink pair carries datagrams as the daemon's NETLINK_ROUTE socket would. From the daemon: what it passed to send, and, where nothing in it
-//! is certain to be answered, one fd (an end of a SEQPACKET pair) on which the broker sends one octet once all answers are queued.
+//! A netlink pair carries datagrams as the daemon's NETLINK_ROUTE socket would. From the daemon: what it passed to send, and, where some of it
+//! is not certain to be answered, one fd (an end of a SEQPACKET pair) on which the broker sends one octet, not zero, once all answers are queued.
 //! To the daemon: what recv gives; a datagram of exactly 4 octets, shorter than any netlink message, is an errno (i32, little-endian) that
 //! recv shall fail with (ENOBUFS: notifications were lost).
 //!

@@ -30,8 +30,8 @@ enum Named {
     Connecting,
     Leg(TcpStream),
     Failed(i32),
-    /// The real socket behind a route socket.
-    Netlink(OwnedFd),
+    /// The real socket behind a route socket, and the broker's end.
+    Netlink(OwnedFd, OwnedFd),
 }
 
 #[derive(Default)]
@@ -117,7 +117,7 @@ impl Drop for Broker {
             match n {
                 Named::Listening(listener) => drop(shutdown(listener.as_raw_fd(), Shutdown::Both)),
                 Named::Leg(tcp) => drop(tcp.shutdown(std::net::Shutdown::Both)),
-                Named::Netlink(real) => drop(shutdown(real.as_raw_fd(), Shutdown::Both)),
+                Named::Netlink(_, end) => drop(shutdown(end.as_raw_fd(), Shutdown::Both)),
                 Named::Bound { .. } | Named::Connecting | Named::Failed(_) => {}
             }
         }
@@ -235,13 +235,13 @@ fn handle(state: &Arc<Mutex<State>>, port: u16, request: &Request<'_>, to: Owned
                 (Ok(local), Ok(remote)) => answer(&to, &Reply::Names { local, remote: Some(remote) }),
                 _ => error(&to, libc::ENOTCONN),
             },
-            Some(Named::Connecting | Named::Failed(_) | Named::Netlink(_)) => error(&to, libc::ENOTCONN),
+            Some(Named::Connecting | Named::Failed(_) | Named::Netlink(..)) => error(&to, libc::ENOTCONN),
             None => error(&to, libc::ENOENT),
         },
         Request::Netlink { socket } => {
-            let real = netlink::open(end.expect("the broker's end"));
+            let (real, end) = netlink::open(end.expect("the broker's end"));
             let named = netlink::name(real.as_raw_fd());
-            lock(state).named.insert(socket, Named::Netlink(real));
+            lock(state).named.insert(socket, Named::Netlink(real, end));
             netlink_name(&to, named);
         }
         Request::NetlinkBind { socket, port_id, groups } => {
@@ -370,7 +370,7 @@ fn with_real<R>(state: &Mutex<State>, cookie: u64, f: impl FnOnce(RawFd) -> Resu
     match lock(state).named.get(&cookie) {
         Some(Named::Listening(listener)) => f(listener.as_raw_fd()),
         Some(Named::Leg(tcp)) => f(tcp.as_raw_fd()),
-        Some(Named::Netlink(real)) => f(real.as_raw_fd()),
+        Some(Named::Netlink(real, _)) => f(real.as_raw_fd()),
         Some(Named::Bound { local, .. }) => {
             let fd = socket(family(local), SockType::Stream, SockFlag::SOCK_CLOEXEC, None).map_err(|e| e as i32)?;
             f(fd.as_raw_fd())

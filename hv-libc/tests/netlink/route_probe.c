@@ -7,6 +7,8 @@
 #include <linux/netlink.h>
 #include <linux/rtnetlink.h>
 #include <poll.h>
+#include <sched.h>
+#include <stddef.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -17,6 +19,8 @@
 #define DIE(what) do { printf("line %d: %s: %s\n", __LINE__, what, strerror(errno)); exit(1); } while (0)
 
 static char buf[1 << 16];
+/* Not known when compiling: a fortified build checks it in __recv_chk and its like. */
+static volatile size_t room = sizeof buf;
 
 static long say(const char *what, long r) {
     int e = errno;
@@ -116,7 +120,7 @@ static int print_messages(const char *what, void *bytes, size_t n) {
     return more;
 }
 
-/* One recvmsg; -1 where it failed, else whether a dump goes on. */
+/* One recvmsg, of which nl_groups is left out: a notification's is 0 under the shim. -1 where it failed, else whether a dump goes on. */
 static int take(const char *what, int fd, int flags) {
     struct sockaddr_nl from;
     memset(&from, 0x55, sizeof from);
@@ -124,8 +128,8 @@ static int take(const char *what, int fd, int flags) {
     struct msghdr m = {.msg_name = &from, .msg_namelen = sizeof from, .msg_iov = &v, .msg_iovlen = 1};
     ssize_t n = recvmsg(fd, &m, flags);
     if (n < 0) { say(what, n); return -1; }
-    printf("%s: name len %u family %d pid %u groups %#x flags %#x control %zu\n", what, m.msg_namelen, from.nl_family,
-           from.nl_pid, from.nl_groups, m.msg_flags, (size_t)m.msg_controllen);
+    printf("%s: name len %u family %d pid %u flags %#x control %zu\n", what, m.msg_namelen, from.nl_family,
+           from.nl_pid, m.msg_flags, (size_t)m.msg_controllen);
     return print_messages(what, buf, n);
 }
 
@@ -204,14 +208,14 @@ static void dumps(void) {
     int types[] = {RTM_GETLINK, RTM_GETADDR, RTM_GETROUTE, RTM_GETLINK};
     for (int how = 0; how < 2; how++) {
         int quick = route_socket(how ? SOCK_NONBLOCK : 0);
-        say("nothing yet", recv(quick, buf, sizeof buf, MSG_DONTWAIT));
+        say("nothing yet", recv(quick, buf, room, MSG_DONTWAIT));
         for (int i = 0; i < 4; i++) {
             b.n = 0;
             dump(&b, types[i], 10 + i);
             say("send", send(quick, b.bytes, b.n, 0));
             take_all("quick", quick, how ? 0 : MSG_DONTWAIT);
         }
-        say("nothing more", recv(quick, buf, sizeof buf, MSG_DONTWAIT));
+        say("nothing more", recv(quick, buf, room, MSG_DONTWAIT));
     }
 
     /* How libnetlink, iproute2 and zebra find the room they need. */
@@ -225,7 +229,7 @@ static void dumps(void) {
     struct msghdr m = {.msg_iov = &v, .msg_iovlen = 1};
     printf("peek with recvmsg %zd flags %#x\n", recvmsg(fd, &m, MSG_PEEK), m.msg_flags);
     memset(&from, 0x55, sizeof from);
-    ssize_t n = recvfrom(fd, buf, sizeof buf, 0, (void *)&from, &len);
+    ssize_t n = recvfrom(fd, buf, room, 0, (void *)&from, &len);
     printf("peeked and received equal %d\n", n == whole);
     print_name("recvfrom", n, &from, len);
     if (print_messages("recvfrom", buf, n)) take_all("rest", fd, 0);
@@ -233,7 +237,9 @@ static void dumps(void) {
     b.n = 0;
     dump(&b, RTM_GETLINK, 9);
     say("sendto", sendto(fd, b.bytes, b.n, 0, NULL, 0));
-    printf("read into little room %zd\n", read(fd, buf, 20));
+    room = 20;
+    printf("read into little room %zd\n", read(fd, buf, room));
+    room = sizeof buf;
     take_all("after it", fd, 0);
 
     /* Answered, but no dump; refused; malformed. */
@@ -327,6 +333,8 @@ static void batches(void) {
     }
     /* A large batch goes in one. */
     static char large[128 << 10];
+    int size = 64 << 20;
+    say("room for its answers", setsockopt(fd, SOL_SOCKET, SO_RCVBUFFORCE, &size, sizeof size));
     b.n = 0;
     route(&b, RTM_DELROUTE, 0, 9, 250, 9);
     size_t n = 0;
@@ -342,7 +350,7 @@ static void several(void) {
     struct iovec v[4], w[4];
     struct mmsghdr out[4], in[4];
     struct sockaddr_nl kernel = {.nl_family = AF_NETLINK}, from[4];
-    static char room[4][1 << 14];
+    static char bytes[4][1 << 14];
     memset(out, 0, sizeof out);
     int fd = route_socket(0);
     for (int i = 0; i < 4; i++) {
@@ -354,7 +362,7 @@ static void several(void) {
     for (int round = 0; round < 3; round++) {
         memset(in, 0, sizeof in);
         for (int i = 0; i < 4; i++) {
-            w[i] = (struct iovec){room[i], sizeof room[i]};
+            w[i] = (struct iovec){bytes[i], sizeof bytes[i]};
             in[i].msg_hdr = (struct msghdr){.msg_name = &from[i], .msg_namelen = sizeof from[i], .msg_iov = &w[i], .msg_iovlen = 1};
         }
         int n = recvmmsg(fd, in, round == 0 ? 2 : 4, round == 2 ? MSG_DONTWAIT : MSG_WAITFORONE, NULL);
@@ -362,7 +370,7 @@ static void several(void) {
         printf("recvmmsg %d\n", n);
         for (int i = 0; i < n; i++) {
             print_name("from", 0, &from[i], in[i].msg_hdr.msg_namelen);
-            print_messages("recvmmsg", room[i], in[i].msg_len);
+            print_messages("recvmmsg", bytes[i], in[i].msg_len);
         }
     }
     out[1].msg_hdr.msg_name = &(struct sockaddr_nl){.nl_family = AF_INET};
@@ -392,7 +400,7 @@ static void options(void) {
     struct batch b = {.n = 0};
     new_route(&b, NLM_F_ACK, 3, 3, 0);
     send_batch(fd, &b);
-    printf("extended ack %d\n", recv(fd, buf, sizeof buf, 0) > NLMSG_LENGTH(sizeof(struct nlmsgerr)) && ((struct nlmsghdr *)buf)->nlmsg_flags & NLM_F_ACK_TLVS);
+    printf("extended ack %d\n", recv(fd, buf, sizeof buf, 0) > (ssize_t)NLMSG_LENGTH(sizeof(struct nlmsgerr)) && ((struct nlmsghdr *)buf)->nlmsg_flags & NLM_F_ACK_TLVS);
     int size = 1 << 20;
     say("receive buffer", setsockopt(fd, SOL_SOCKET, SO_RCVBUF, &size, sizeof size));
     say("receive buffer by force", setsockopt(fd, SOL_SOCKET, SO_RCVBUFFORCE, &size, sizeof size));
@@ -524,11 +532,84 @@ static void others(void) {
     say("datagram", socket(AF_INET, SOCK_DGRAM, 0));
 }
 
+static void lose(int fd) {
+    struct batch b = {.n = 0};
+    add(&b, NLMSG_OVERRUN, 0, 1, NULL, 0);
+    if (send(fd, b.bytes, b.n, 0) < 0) DIE("send");
+}
+
+/* Under the shim only: the broker says that notifications were lost. */
+static void lost(void) {
+    int fd = route_socket(0);
+    lose(fd);
+    say("recv", recv(fd, buf, sizeof buf, 0));
+    say("again", recv(fd, buf, sizeof buf, MSG_DONTWAIT));
+    lose(fd);
+    say("recv into no room", recv(fd, NULL, 0, 0));
+    lose(fd);
+    say("peek", recv(fd, NULL, 0, MSG_PEEK | MSG_TRUNC));
+    say("again", recv(fd, buf, sizeof buf, MSG_DONTWAIT));
+    struct sock_filter own[] = {BPF_STMT(BPF_LD | BPF_ABS | BPF_W, 12), BPF_STMT(BPF_RET | BPF_K, 0xffff)};
+    struct sock_fprog p = {2, own};
+    say("filter", setsockopt(fd, SOL_SOCKET, SO_ATTACH_FILTER, &p, sizeof p));
+    lose(fd);
+    take("through a filter", fd, MSG_DONTWAIT);
+    struct ifinfomsg one = {.ifi_index = 1};
+    struct batch b = {.n = 0};
+    add(&b, RTM_GETLINK, 0, 2, &one, sizeof one);
+    say("one link", send_batch(fd, &b));
+    lose(fd);
+    struct iovec v = {buf, sizeof buf};
+    struct mmsghdr in[2] = {{.msg_hdr = {.msg_iov = &v, .msg_iovlen = 1}}, {.msg_hdr = {.msg_iov = &v, .msg_iovlen = 1}}};
+    printf("recvmmsg %d\n", recvmmsg(fd, in, 2, 0, NULL));
+    say("then", recv(fd, buf, sizeof buf, 0));
+    say("again", recv(fd, buf, sizeof buf, MSG_DONTWAIT));
+}
+
+/* The broker dies at the first word. */
+static void orphan(void) {
+    int fd = route_socket(0), quick = route_socket(SOCK_NONBLOCK);
+    ask("alive", fd, 1);
+    printf("ready\n");
+    fflush(stdout);
+    if (read(0, buf, 1) != 1) DIE("a word");
+    struct pollfd p = {fd, POLLIN, 0};
+    printf("poll %d\n", poll(&p, 1, 10000));
+    say("recv", recv(fd, buf, sizeof buf, 0));
+    say("recv at once", recv(quick, buf, sizeof buf, 0));
+    struct batch b = {.n = 0};
+    dump(&b, RTM_GETLINK, 1);
+    say("send", send_batch(fd, &b));
+    b.n = 0;
+    new_route(&b, 0, 2, 1, 9);
+    say("send without ack", send_batch(fd, &b));
+    struct sockaddr_nl a = {.nl_family = AF_NETLINK};
+    socklen_t len = sizeof a;
+    say("getsockname", getsockname(fd, (void *)&a, &len));
+    say("bind", bind(fd, (void *)&a, sizeof a));
+    say("option", setsockopt(fd, SOL_NETLINK, NETLINK_EXT_ACK, &len, sizeof len));
+    say("socket", socket(AF_NETLINK, SOCK_RAW, NETLINK_ROUTE));
+    others();
+}
+
+/* virtd was never there. */
+static void absent(void) {
+    say("socket", socket(AF_NETLINK, SOCK_RAW | SOCK_CLOEXEC, NETLINK_ROUTE));
+    others();
+}
+
+static void elsewhere(void) {
+    say("here", route_socket(0));
+    if (unshare(CLONE_NEWNET)) DIE("unshare");
+    say("there", socket(AF_NETLINK, SOCK_RAW, NETLINK_ROUTE));
+}
+
 int main(int argc, char **argv) {
     static const struct { const char *name; void (*f)(void); } table[] = {
         {"names", names},   {"dumps", dumps},     {"routes", routes},   {"batches", batches}, {"several", several},
         {"options", options}, {"filters", filters}, {"notifications", notifications},
-        {"duplicates", duplicates}, {"others", others}};
+        {"duplicates", duplicates}, {"others", others},
+        {"lost", lost},     {"orphan", orphan},   {"absent", absent},   {"elsewhere", elsewhere}};
     static char out[1 << 16];
     setvbuf(stdout, out, _IOFBF, sizeof out);
     if (argc != 2) return 2;
