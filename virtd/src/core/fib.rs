@@ -191,7 +191,9 @@ impl Fib {
         if effects.changed.is_empty() {
             return;
         }
-        self.wrote(i, env);
+        if !self.wrote(i, env) {
+            return effects.changed.clear();
+        }
         for key in effects.changed.drain(..) {
             self.say(i, key, env, out);
         }

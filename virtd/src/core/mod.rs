@@ -36,7 +36,7 @@ use controller::Controller;
 use env::{Env, Listener};
 use fib::Fib;
 use hashbrown::HashMap;
-use io::{ConnId, Input, LegId, Micros, Output};
+use io::{ConnId, Input, LegId, Micros, Order, Output};
 use native::Native;
 use poison::{Poison, Report};
 use session::Session;
@@ -127,6 +127,11 @@ impl Core {
 
     /// Outputs name connections and legs that the sessions made: later inputs find their session by them.
     fn learn_ids(&mut self, from: usize, out: &[Output]) {
+        for o in out.iter().skip(from) {
+            if let (Output::Order { instance, order: Order::Stop | Order::Kill }, Some(fib)) = (o, &mut self.fib) {
+                fib.leaving(usize::from(instance.0));
+            }
+        }
         if self.native.is_some() {
             return;
         }

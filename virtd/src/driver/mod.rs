@@ -38,6 +38,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 use stream::{Io, Stream};
+pub(crate) use sys::widen_to as widen;
 use wire::shim::Reply;
 
 /// Connections or channels accepted from one listening socket in one turn.
@@ -431,7 +432,10 @@ impl<B: Broker> Driver<B> {
         match source {
             Source::Waker => {
                 for request in control.try_iter() {
-                    let answer = self.broker.query(self.now, &request.request, &mut self.out);
+                    let mut answer = self.broker.query(self.now, &request.request, &mut self.out);
+                    if request.request["command"] == "fib" && answer["routes"].is_number() {
+                        answer["kernel"] = serde_json::json!(self.lines.kernel.counters.snapshot());
+                    }
                     let _ = request.reply.try_send(answer);
                 }
                 while let Ok(report) = self.lines.reports.try_recv() {

@@ -178,9 +178,8 @@ impl<B: Broker> Driver<B> {
             }
             Output::NetlinkNotify { instance, group, bytes } => self.netlink_notify(instance, group, &bytes),
             Output::Fib(changes) => {
-                // The thread that takes them is never slower than the kernel, and must lose none.
-                if self.lines.kernel.changes.send(changes).is_err() {
-                    self.warn("fib-lost", "the thread that writes the kernel's routes has ended".to_owned());
+                if let Err(e) = self.lines.kernel.send(changes) {
+                    self.warn("fib-lost", format!("{e:#}"));
                 }
             }
             Output::Record(record) => {

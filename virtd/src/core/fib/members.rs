@@ -26,18 +26,28 @@ pub(super) struct Member {
     pub(super) wrote: bool,
     /// Its vote counts.
     pub(super) counts: bool,
+    /// It has been told to end: what it takes back on its way out is not its word on the routes.
+    leaving: bool,
     /// When it last wrote.
     last_write: Micros,
 }
 
 impl Member {
     pub(super) fn new(scope: FibScope) -> Member {
-        Member { kernel: VirtualKernel::new(), scope, sockets: 0, wrote: false, counts: false, last_write: 0 }
+        Member {
+            kernel: VirtualKernel::new(),
+            scope,
+            sockets: 0,
+            wrote: false,
+            counts: false,
+            leaving: false,
+            last_write: 0,
+        }
     }
 
     /// Whether it has written and does not count yet.
     pub(super) fn waits(&self) -> bool {
-        self.wrote && !self.counts
+        self.wrote && !self.counts && !self.leaving
     }
 
     /// What virtctl says of it.
@@ -53,15 +63,25 @@ impl Member {
 }
 
 impl Fib {
-    /// Instance `i` has changed its own table.
-    pub(super) fn wrote(&mut self, i: usize, env: &Env) {
+    /// Instance `i` has changed its own table; whether that is its word on the routes.
+    pub(super) fn wrote(&mut self, i: usize, env: &Env) -> bool {
+        let Some(m) = self.members.get_mut(i).filter(|m| !m.leaving) else { return false };
         self.first_write.get_or_insert(env.now);
-        let Some(m) = self.members.get_mut(i) else { return };
         m.last_write = env.now;
         if !m.wrote {
             m.wrote = true;
             // Nothing to catch up with.
             m.counts = self.chosen == 0 && m.scope != FibScope::NONE;
+        }
+        true
+    }
+
+    /// Instance `i` is told to end: BIRD takes its routes back on its way out, and that is no opinion about them.
+    pub fn leaving(&mut self, i: usize) {
+        let Some(m) = self.members.get_mut(i).filter(|m| m.sockets > 0) else { return };
+        m.leaving = true;
+        if std::mem::take(&mut m.counts) {
+            self.start_walk();
         }
     }
 
@@ -74,7 +94,7 @@ impl Fib {
             return;
         }
         let counted = std::mem::take(&mut m.counts);
-        m.wrote = false;
+        (m.wrote, m.leaving) = (false, false);
         m.kernel.clear();
         for slot in 0..self.table.slots() {
             if self.table.candidates(slot).get(i).is_some_and(|said| *said != BlobId::NONE)
