@@ -115,7 +115,8 @@ fn frr(instance: &Instance, folder: &Path, config: &str) -> Vec<Program> {
         command.extend(["-z", &socket, "-i", &pid, "--vty_socket", &dir, "-P", "0"]);
         Program::new(&command)
     };
-    let zebra = Program { preload: instance.netlink, ..daemon("zebra", &["-r", "-f", "/dev/null"]) };
+    let own: &[&str] = if instance.netlink { &["-r", "-f", "/dev/null"] } else { &["-f", "/dev/null"] };
+    let zebra = Program { preload: instance.netlink, ..daemon("zebra", own) };
     let writes = instance.netlink && instance.fib_scope != FibScope::NONE;
     let words: &[&str] = if writes { &["-f", config] } else { &["--no_kernel", "-f", config] };
     let bgpd = Program { after: Some(zserv.clone()), ..daemon("bgpd", words) };

@@ -95,7 +95,9 @@ pub fn fib(v: &Value) -> String {
         return fib_entries(v);
     }
     let mut out = String::new();
-    let mut row = |name: &str, value: String| drop(writeln!(out, "{name:<15}{value}"));
+    let mut row = |name: &str, value: String| {
+        let _ = writeln!(out, "{name:<15}{value}");
+    };
     row("routes", format!("{} chosen, {} the kernel does not take", text(&v["routes"]), text(&v["failed"])));
     let without = v["without_quorum"].as_u64().unwrap_or(0);
     row("disagreements", format!("{without} entries without a majority"));

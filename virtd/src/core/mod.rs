@@ -36,7 +36,7 @@ use controller::Controller;
 use env::{Env, Listener};
 use fib::Fib;
 use hashbrown::HashMap;
-use io::{ConnId, Input, LegId, Micros, Order, Output};
+use io::{ConnId, Input, KernelNews, LegId, Micros, Order, Output};
 use native::Native;
 use poison::{Poison, Report};
 use session::Session;
@@ -46,6 +46,8 @@ use std::net::SocketAddr;
 const MAX_SESSIONS: usize = 4096;
 /// A suspect is on trial for at least this long.
 const MIN_TRIAL_US: Micros = 2_000_000;
+/// A leg that ends so soon after a link or an address has changed has not ended because of an UPDATE.
+const LINK_EXCUSE_US: Micros = 3_000_000;
 /// Keys whose time has come that are looked at in one turn.
 const RECHECK_BATCH: usize = 8192;
 
@@ -63,6 +65,8 @@ pub struct Core {
     reports: Vec<Report>,
     told_strangers: HashMap<SocketAddr, ()>,
     fib: Option<Fib>,
+    /// When a link or an address last changed, as far as the kernel is watched: daemons end sessions for that.
+    link_changed: Option<Micros>,
 }
 
 /// A peer's address as a key: the port does not matter.
@@ -88,6 +92,7 @@ impl Core {
             reports: Vec::new(),
             told_strangers: HashMap::new(),
             fib: Fib::new(config),
+            link_changed: None,
         }
     }
 
@@ -110,6 +115,12 @@ impl Core {
             | Input::NetlinkRequest { .. }
             | Input::NetlinkDump { .. }
             | Input::Kernel(_) => {
+                if matches!(
+                    input,
+                    Input::Kernel(KernelNews::Link(_) | KernelNews::LinkGone { .. } | KernelNews::AddressGone { .. })
+                ) {
+                    self.link_changed = Some(self.env.now);
+                }
                 if let Some(fib) = &mut self.fib {
                     fib.handle(input, &mut self.env, out);
                 }
@@ -248,7 +259,8 @@ impl Core {
             let (env, sessions, controller) = (&mut self.env, &mut self.sessions, &self.controller);
             // Out of the environment for as long as it asks the sessions, which need the rest of it.
             let mut poison = std::mem::replace(&mut env.poison, Poison::new(0, 0));
-            let excused = controller.was_asked_to_end(i, env.now);
+            let by_link = self.link_changed.is_some_and(|at| env.now < at + LINK_EXCUSE_US);
+            let excused = by_link || controller.was_asked_to_end(i, env.now);
             let hasher = poison.hasher();
             let step = poison.look(i, excused, |s, bytes| {
                 sessions.get(s).map_or_else(Vec::new, |session| session.suspects(bytes, &hasher, env))

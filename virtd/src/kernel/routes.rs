@@ -180,7 +180,9 @@ impl Routes {
             outcome.written.push((*key, Some(refusal)));
         }
         let mut failed = HashMap::new();
-        let batches = requests.write(&writes, |i, errno| drop(failed.insert(i, errno)))?;
+        let batches = requests.write(&writes, |i, errno| {
+            failed.insert(i, errno);
+        })?;
         add(&self.counters.batches, batches);
         for (i, key) in written.iter().enumerate() {
             let errno = failed.get(&i).copied().unwrap_or(0);

@@ -185,7 +185,7 @@ impl VirtualKernel {
         let mut at = match first {
             Some(_) if flags & NLM_F_EXCL != 0 => return refuse(libc::EEXIST, "File exists"),
             Some(at) => at,
-            None if replace && flags & NLM_F_CREATE == 0 || !v6 && flags & NLM_F_CREATE == 0 => {
+            None if flags & NLM_F_CREATE == 0 && (replace || !v6) => {
                 return refuse(libc::ENOENT, "There is no such route to change");
             }
             None => behind,
