@@ -3,7 +3,7 @@
 mod sim;
 
 use serde_json::json;
-use sim::{Sim, config, prefix};
+use sim::{Sim, config, prefix, update};
 use virtd::config::{Config, Standby, Strategy};
 use virtd::core::io::{Input, InstanceId, Order, ProcessNews};
 
@@ -298,6 +298,40 @@ fn memory_beyond_its_limit_and_processor_time_that_never_rests() {
     assert_eq!(sim.orders, []);
     news(&mut sim, 2, ProcessNews::Usage { cpu_permille: 10, rss_kib: 600_000 });
     assert_eq!(sim.orders, [(2, Order::Kill)]);
+}
+
+#[test]
+fn who_is_being_told_a_large_table_does_not_flood() {
+    let mut config = supervised(3, Strategy::WaitForConsensus);
+    config.vote.t_ms = 10_000;
+    let mut sim = running(&config);
+    sim.run(30 * SECOND);
+    sim.kill_instance(2);
+    news(&mut sim, 2, ProcessNews::Ended { unasked: true, text: "was ended by SIGSEGV".into() });
+    sim.run(2 * SECOND);
+    assert_eq!(std::mem::take(&mut sim.orders), [(2, Order::Start)]);
+    news(&mut sim, 2, ProcessNews::Started { pid: 200 });
+    // On one prefix it differs, so that it counts only once it has fallen quiet.
+    sim.instances[2].fault.lies_about.insert(prefix(&prefixes()[3]));
+    sim.restart_instance(2);
+    sim.run(3 * SECOND);
+    // It says what takes a quarter of a minute to say, while the others rest.
+    let table: Vec<_> = (0..900u32).map(|n| prefix(&format!("10.{}.{}.0/24", n / 256, n % 256))).collect();
+    let said = update(&table, &[], &[65000, 64999], sim::LOCAL, None, 0);
+    let speak = |sim: &mut Sim| {
+        (0..15).for_each(|_| sim.leg_sends(2, 2, &said));
+        supervise(sim, 1)
+    };
+    let level = |sim: &Sim| sim.events_of("leg-level").iter().any(|e| e.instance.as_deref() == Some("i2"));
+    for second in 0..15 {
+        assert_eq!(speak(&mut sim), [], "killed after {second} s");
+    }
+    assert!(!level(&sim));
+    // Once it votes, the same is a flood.
+    supervise(&mut sim, 30);
+    assert!(level(&sim));
+    let orders: Vec<_> = (0..15).flat_map(|_| speak(&mut sim)).collect();
+    assert_eq!(orders.first(), Some(&(2, Order::Kill)));
 }
 
 #[test]

@@ -6,7 +6,7 @@
 //! | silent | a leg's hold time expired and it has no other leg left |
 //! | absent | it runs, and has been without a session it once had for the fault threshold |
 //! | flapping | it lost `leg_losses` legs within `leg_losses_s` |
-//! | flooding | it sends ten times what any other does, and more than 10,000 routes a second, for ten seconds |
+//! | flooding | level, it sends ten times what any other does, and more than 10,000 routes a second, for ten seconds |
 //! | large | its memory is beyond `memory_mib` |
 //!
 //! Nobody is accused of dissent while the majority itself is in doubt (paper, footnote 6), and nobody is killed while an operator
@@ -190,8 +190,10 @@ impl Controller {
             let rate = rates.get(i).copied().unwrap_or(0);
             let others = rates.iter().enumerate().filter(|(n, _)| *n != i).map(|(_, r)| *r).max();
             let Some(c) = self.list.get_mut(i) else { continue };
+            // Who is not level says a whole table while the others rest. That ends with its catching up, which has a cap.
+            let level = !env.unlevel.iter().any(|u| u.contains(i as u8)) && !sessions.iter().any(|s| s.levels(i));
             // Alone there is nobody to compare with.
-            let floods = rate > FLOOD_RATE && others.is_some_and(|o| rate > FLOOD_RATIO * o);
+            let floods = level && rate > FLOOD_RATE && others.is_some_and(|o| rate > FLOOD_RATIO * o);
             if !floods {
                 c.flood_since = None;
                 continue;
