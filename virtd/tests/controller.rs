@@ -380,6 +380,20 @@ fn an_operators_hand() {
 }
 
 #[test]
+fn a_start_that_is_told_after_the_order_to_end_does_not_undo_it() {
+    let mut sim = running(&supervised(3, Strategy::WaitForConsensus));
+    sim.kill_instance(1);
+    news(&mut sim, 1, ProcessNews::Ended { unasked: true, text: "was ended by SIGSEGV".into() });
+    sim.run(2 * SECOND);
+    assert_eq!(std::mem::take(&mut sim.orders), [(1, Order::Start)]);
+    // The operator is faster than the supervisor's word that it has started.
+    sim.query(json!({"command": "instance", "name": "i1", "action": "restart"}));
+    news(&mut sim, 1, ProcessNews::Started { pid: 200 });
+    assert_eq!(supervise(&mut sim, 20), [(1, Order::Stop), (1, Order::Start)]);
+    assert_eq!(sim.query(json!({"command": "instances"}))["instances"][1]["state"], "voting");
+}
+
+#[test]
 fn sessions_end_and_come_back_at_an_operators_word() {
     let mut sim = running(&supervised(3, Strategy::WaitForConsensus));
     let act =

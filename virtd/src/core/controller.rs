@@ -191,7 +191,10 @@ impl Controller {
         let Some(c) = self.list.get_mut(i).filter(|c| c.process != Process::NotOurs) else { return };
         match news {
             ProcessNews::Started { .. } => {
-                c.process = Process::Running;
+                // It may have been told to end before this word came: then its end is still to come, and was asked for.
+                if c.process != Process::Ending {
+                    c.process = Process::Running;
+                }
                 (c.started, c.usage, c.base_rss, c.busy_since) = (Some(env.now), None, None, None);
             }
             ProcessNews::Usage { cpu_permille, rss_kib } => {
