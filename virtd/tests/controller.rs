@@ -99,6 +99,8 @@ fn wrong_on_many_prefixes_for_the_threshold_is_killed_and_comes_back() {
         assert_eq!(verdicts.len(), 1);
         assert_eq!(verdicts[0].instance.as_deref(), Some("i2"));
         assert_eq!(verdicts[0].said.len(), 3, "what every instance said stands in the verdict");
+        // 192.0.2.1 is the peer that announces: nothing is told back to it.
+        assert_eq!(verdicts[0].session.as_deref(), Some("192.0.2.2"), "and where");
         assert!(verdicts[0].text.contains("20 prefixes"), "{}", verdicts[0].text);
         assert_eq!(said(&sim, "instance-back").iter().filter(|(i, _)| i.as_deref() == Some("i2")).count(), 2);
         assert!(sim.table(2).values().all(|(_, med)| med.is_none()) && sim.no_reset());
@@ -264,6 +266,7 @@ fn a_session_lost_for_good_and_one_that_flaps() {
     let orders = supervise(&mut sim, 60);
     assert_eq!(orders.first(), Some(&(1, Order::Kill)));
     assert!(said(&sim, "instance-faulty")[0].1.contains("without its session"), "{:?}", said(&sim, "instance-faulty"));
+    assert_eq!(sim.events_of("instance-faulty")[0].session.as_deref(), Some("192.0.2.2"));
     // One comes and goes.
     let mut config = supervised(3, Strategy::WaitForConsensus);
     config.faults.leg_losses = 3;
