@@ -66,6 +66,42 @@ fn every_command_prints_what_the_core_says() {
     assert!(String::from_utf8_lossy(&bad.stderr).contains("the length is a number from 0 to 32"));
 }
 
+/// The core's tests say what follows from these requests.
+#[test]
+fn every_order_of_an_operators_reaches_the_core_as_it_was_meant() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("control");
+    let (_events, log, _) = eventlog::start(None).unwrap();
+    let (queue, requests) = control::queue(None);
+    let _guard = ControlSocket::bind(&path, 0o600, None).unwrap().serve(queue, log).unwrap();
+    std::thread::spawn(move || {
+        for r in requests {
+            let word = |key: &str| r.request[key].as_str().unwrap_or("-").to_owned();
+            let answer = match word("action").as_str() {
+                "unpin" => json!({ "error": "there is no such instance" }),
+                action => {
+                    json!({ "done": format!("{} {} {} {action}", word("command"), word("name"), word("peer")) })
+                }
+            };
+            let _ = r.reply.try_send(answer);
+        }
+    });
+    for action in ["restart", "drain", "disable", "enable", "promote", "pin"] {
+        assert_eq!(out(&virtctl(&path, &["instance", "frr", action])), format!("instance frr - {action}\n"));
+    }
+    assert!(err(&virtctl(&path, &["instance", "frr", "unpin"])).contains("there is no such instance"));
+    for action in ["reset", "shutdown", "start"] {
+        let peer = "2001:db8:0::1";
+        assert_eq!(out(&virtctl(&path, &["session", peer, action])), format!("session - 2001:db8::1 {action}\n"));
+    }
+    for action in ["begin", "commit"] {
+        assert_eq!(out(&virtctl(&path, &["change", action])), format!("change - - {action}\n"));
+    }
+    for wrong in [&["instance", "frr", "fly"][..], &["instance", "frr"], &["session", "frr", "reset"], &["change"]] {
+        assert_eq!(virtctl(&path, wrong).status.code(), Some(2), "{wrong:?}");
+    }
+}
+
 #[test]
 fn a_follower_sees_events_and_the_end() {
     let dir = tempfile::tempdir().unwrap();
