@@ -208,6 +208,9 @@ impl Controller {
             ProcessNews::Failed { text } => self.ended(i, true, &text, env, out),
             ProcessNews::Ended { unasked, text } => {
                 c.last_end = Some((env.now, text.clone()));
+                if unasked && c.process == Process::Running {
+                    out.extend(verdict::record("instance-exited", i, &text, env, sessions));
+                }
                 self.ended(i, unasked, &text, env, out);
             }
         }

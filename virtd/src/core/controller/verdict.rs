@@ -97,7 +97,7 @@ impl Controller {
         }
         let done = refusal.as_deref().unwrap_or("it is killed and started again");
         let severity = if refusal.is_some() { Severity::Alarm } else { Severity::Warning };
-        let record = record(i, &charge.why, env, sessions);
+        let record = record("instance-faulty", i, &charge.why, env, sessions);
         let mut event = Event::new(env.now, "instance-faulty", severity, format!("{name} {}; {done}", charge.why));
         event.instance = Some(name);
         event.session = charge.session.map(|peer| peer.ip().to_string());
@@ -219,8 +219,8 @@ impl Controller {
     }
 }
 
-/// What led to a verdict, for the disk; `None` where nothing is recorded.
-fn record(i: usize, why: &str, env: &Env, sessions: &[Session]) -> Option<Output> {
+/// What led to a verdict or an end, for the disk; `None` where nothing is recorded.
+pub(super) fn record(kind: &'static str, i: usize, why: &str, env: &Env, sessions: &[Session]) -> Option<Output> {
     env.config.recorder.folder.as_ref()?;
     let messages = env.flight.of(i as u8, |s, bytes| sessions.get(s)?.recorded(bytes, env));
     let keys: Vec<_> = sessions
@@ -231,7 +231,7 @@ fn record(i: usize, why: &str, env: &Env, sessions: &[Session]) -> Option<Output
         .collect();
     let instance = env.name(i).to_owned();
     let account = json!({ "instance": instance, "why": why, "prefixes": keys });
-    Some(Output::Record(Box::new(Record { at: env.now, kind: "instance-faulty", instance, messages, account })))
+    Some(Output::Record(Box::new(Record { at: env.now, kind, instance, messages, account })))
 }
 
 fn threshold(env: &Env) -> Micros {
