@@ -194,11 +194,19 @@ impl Session {
             // The mark is lifted, or stays, by a verdict on the steady state.
             self.recheck_at(slot, now - last_age.min(now) + env.rules.steady_ms, env);
         }
-        if outcome.steady && (dissent != was_dissent || outcome.lost_quorum != was_lost) {
-            self.judge(slot, dissent, outcome.lost_quorum, electorate, env, out);
+        // Where nobody says anything and nothing is told, nothing wants deciding; and the key is about to be forgotten.
+        let lost = outcome.lost_quorum && !self.is_void(slot);
+        if outcome.steady && (dissent != was_dissent || lost != was_lost) {
+            self.judge(slot, dissent, lost, electorate, env, out);
         }
         self.keep_count(slot, env);
         self.table.tidy(slot);
+    }
+
+    /// Whether nobody says anything about the key at `slot`, and nothing was chosen.
+    fn is_void(&self, slot: u32) -> bool {
+        self.table.entry(slot).is_none_or(|e| e.winner == BlobId::NONE)
+            && self.table.candidates(slot).iter().all(|said| *said == BlobId::NONE)
     }
 
     /// Input disturbs a key as a changed candidate does; it matters only where the key would otherwise count as steady.
@@ -276,7 +284,7 @@ impl Session {
         let was = std::mem::replace(&mut e.dissent, dissent);
         let was_lost = e.flags & flag::NO_QUORUM != 0;
         e.flags = if lost { e.flags | flag::NO_QUORUM } else { e.flags & !flag::NO_QUORUM };
-        let (prefix, winner) = (e.prefix, e.winner);
+        let prefix = e.prefix;
         let now = env.now_ms();
         for i in dissent.minus(was).iter() {
             if let Some(s) = env.instances.get_mut(usize::from(i)) {
@@ -313,6 +321,9 @@ impl Session {
             let back = was.minus(dissent);
             let counted = back.intersect(electorate.union(env.observers.intersect(self.attached)));
             let text = match (names(back), counted.is_empty()) {
+                (who, _) if who.is_empty() && self.is_void(slot) => {
+                    format!("nobody says anything about {prefix} any more")
+                }
                 (who, _) if who.is_empty() => format!("a majority stands again on {prefix}"),
                 (who, true) => format!("{who} is not compared on {prefix} any more"),
                 (who, false) => format!("{who} is with the majority again on {prefix}"),
@@ -326,7 +337,6 @@ impl Session {
             event.instance = single.iter().next().map(|i| env.name(usize::from(i)).to_owned());
         }
         event.said = self.said(slot, electorate, env);
-        let _ = winner;
         out.push(Output::Event(event));
     }
 
