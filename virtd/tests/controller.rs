@@ -203,6 +203,29 @@ fn a_cold_standby_is_started_when_it_is_needed() {
 }
 
 #[test]
+fn a_cold_standby_that_an_operator_has_started_is_taken_too() {
+    let mut config = supervised(4, Strategy::WaitForConsensus);
+    config.instances[3].standby = Some(Standby::Cold);
+    let mut sim = Sim::new(&config);
+    sim.kill_instance(3);
+    (0..3).for_each(|i| news(&mut sim, i, ProcessNews::Started { pid: 100 }));
+    sim.connect_peer(1);
+    sim.connect_peer(2);
+    sim.run(SECOND);
+    sim.query(json!({"command": "instance", "name": "i3", "action": "restart"}));
+    assert_eq!(supervise(&mut sim, 10), [(3, Order::Start)]);
+    sim.kill_instance(0);
+    news(&mut sim, 0, ProcessNews::Ended { unasked: true, text: "was ended by SIGSEGV".into() });
+    supervise(&mut sim, 10);
+    let instances = sim.query(json!({"command": "instances"}));
+    assert_eq!(
+        (&instances["instances"][3]["state"], &instances["instances"][0]["role"]),
+        (&json!("voting"), &json!("standby"))
+    );
+    assert!(sim.no_reset());
+}
+
+#[test]
 fn a_hang_is_found_by_silence_and_killed() {
     let mut sim = running(&supervised(3, Strategy::MasterSlave));
     sim.instances[0].fault.mute = true;

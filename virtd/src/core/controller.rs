@@ -338,7 +338,8 @@ impl Controller {
         let waits = |want: Standby| {
             let ready = |(n, c): &(usize, &Control)| match want {
                 Standby::Warm => env.instances.get(*n).is_some_and(|s| s.attached),
-                Standby::Cold => c.process == Process::Down(None),
+                // An operator may have started it.
+                Standby::Cold => matches!(c.process, Process::Down(None) | Process::Running),
             };
             self.list.iter().enumerate().filter(|(_, c)| c.duty == Duty::Standby(want)).find(ready).map(|(n, _)| n)
         };
@@ -349,7 +350,7 @@ impl Controller {
         self.set_duty(i, Duty::Standby(how), env);
         env.master_line.push(s as u8);
         env.master_line.push(i as u8);
-        if how == Standby::Cold {
+        if self.list.get(s).is_some_and(|c| c.process == Process::Down(None)) {
             self.set_process(s, Process::Running);
             out.push(Output::Order { instance: InstanceId(s as u8), order: Order::Start });
         }
