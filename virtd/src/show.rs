@@ -120,7 +120,7 @@ fn pair_table(pairs: &[Value]) -> Table {
             words(&p["instances"], ", "),
             text(&p["compared"]),
             text(&p["disagreed"]),
-            p["share"].as_f64().map_or_else(|| "-".into(), |s| percent(s)),
+            p["share"].as_f64().map_or_else(|| "-".into(), percent),
             of(&p["together"], &p["contested"]),
             of(&verdicts["common"], &verdicts["either"]),
             of(&verdicts["alike"], &verdicts["common"]),
