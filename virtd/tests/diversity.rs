@@ -126,7 +126,7 @@ fn two_of_five_that_lie_together_are_the_least_independent() {
     assert_eq!(answer["least_independent"], json!(["i1", "i3"]));
     assert_eq!(answer["pairs"][0], p, "the least independent stand first");
     let expected =
-        "least independent: i1 and i3, wrong together in 12 of the 12 verdicts on either, 12 times with the same route";
+        "least independent: i1 and i3, wrong together in 12 of 12 verdicts on either (with the same route: 12)";
     assert_eq!(reading(&answer), expected);
 
     let told = sim.events_of("common-failure");
@@ -239,7 +239,7 @@ fn once_an_hour_the_figures_are_told_where_there_are_any() {
     sim.run(HOUR);
     let told = sim.events_of("diversity");
     assert_eq!(told.len(), 1, "nothing new in the second hour");
-    assert!(told[0].text.starts_with("least independent: i1 and i3, wrong together in 5 of the 5"), "{}", told[0].text);
+    assert!(told[0].text.starts_with("least independent: i1 and i3, wrong together in 5 of 5"), "{}", told[0].text);
     assert_eq!(told[0].pairs.len(), 10);
     assert_eq!(told[0].pairs[0]["verdicts"]["common"], 5);
 }

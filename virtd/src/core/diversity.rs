@@ -115,7 +115,7 @@ impl Core {
         let [a, b] = self.pair_names(*names);
         if first.common > 0 {
             let text = format!(
-                "least independent: {a} and {b}, wrong together in {} of the {} verdicts on either, {} times with the same route",
+                "least independent: {a} and {b}, wrong together in {} of {} verdicts on either (with the same route: {})",
                 first.common,
                 first.either(),
                 first.alike
@@ -188,7 +188,7 @@ impl Core {
             }
             let [a, b] = self.pair_names(*names);
             let text = format!(
-                "{a} and {b} were wrong on the same prefix {} times, {} times with the same route (verdicts on either: {}): \
+                "{a} and {b} were wrong on the same prefix {} times (with the same route: {}; verdicts on either: {}): \
                  they do not fail independently; put another code base or version in the place of one",
                 pair.common,
                 pair.alike,
