@@ -41,16 +41,27 @@ fn every_command_prints_what_the_core_says() {
                 Some("sessions") => json!({ "sessions": [{ "peer": "192.0.2.1", "state": "Idle" }] }),
                 Some("instances") => json!({ "instances": [{ "name": "frr" }] }),
                 Some("routes") => json!({ "prefix": r.request["prefix"], "received": [], "sessions": [] }),
+                Some("diversity") => {
+                    let pair = json!({ "instances": ["frr", "bird"], "compared": 4, "disagreed": 1, "share": 0.25 });
+                    let sessions = match r.request["sessions"] == true {
+                        true => json!([{ "peer": "192.0.2.1", "pairs": [pair] }]),
+                        false => json!(null),
+                    };
+                    json!({ "pairs": [pair], "reading": "all is well", "sessions": sessions })
+                }
                 _ => json!({ "error": "what?" }),
             };
             let _ = r.reply.try_send(answer);
         }
     });
-    let table: [(&[&str], &str); 8] = [
+    let table: [(&[&str], &str); 11] = [
         (&["status"], "sessions       1 up of 2\n"),
         (&["sessions"], "192.0.2.1  -   Idle"),
         (&["instances"], "frr       -     -"),
         (&["routes", "192.0.2.77/24"], "192.0.2.0/24\n  nobody has said anything about it\n"),
+        (&["diversity"], "frr, bird  4         1          25.0%  -         -               -      -\n\nall is well\n"),
+        (&["diversity", "--sessions"], "\n192.0.2.1\nPAIR "),
+        (&["diversity", "--json"], "\"sessions\":[{\"pairs\":[{\"compared\":4,"),
         (&["events"], "session-up           session 2 is up\n"),
         (&["events", "-n", "1"], "session 2 is up\n"),
         (&["--json", "status"], "{\"sessions\":2,\"sessions_up\":1,\"uptime_us\":1000000}\n"),

@@ -10,6 +10,7 @@
 //! | `controller` | who may vote; verdicts on instances, restarts, standbys |
 //! | `flight` | the last messages of every leg, for a verdict's record |
 //! | `poison` | the UPDATE that kills an instance: suspects, trials, what is withheld |
+//! | `independence`, `diversity` | how often two instances disagree, and are wrong together; what is told of it |
 //! | `native` | one instance, bytes verbatim (`open = "native"`) |
 //! | `query` | virtctl's answers |
 //!
@@ -19,8 +20,10 @@
 pub mod io;
 
 mod controller;
+mod diversity;
 mod env;
 mod flight;
+mod independence;
 mod native;
 mod open;
 mod poison;
@@ -31,6 +34,7 @@ mod table;
 use crate::config::{Config, OpenMode};
 use crate::event::{Event, Severity};
 use controller::Controller;
+use diversity::Diversity;
 use env::{Env, Listener};
 use hashbrown::HashMap;
 use io::{ConnId, Input, LegId, Micros, Output};
@@ -56,6 +60,7 @@ pub struct Core {
     conns: HashMap<ConnId, usize>,
     legs: HashMap<LegId, usize>,
     next_tick: Micros,
+    diversity: Diversity,
     /// Findings that wait for the supervisor's word.
     reports: Vec<Report>,
     told_strangers: HashMap<SocketAddr, ()>,
@@ -81,6 +86,7 @@ impl Core {
             conns: HashMap::new(),
             legs: HashMap::new(),
             next_tick: now + session::TICK_US,
+            diversity: Diversity::new(now),
             reports: Vec::new(),
             told_strangers: HashMap::new(),
         }
@@ -217,6 +223,7 @@ impl Core {
                 self.admit_concurring(out);
                 self.controller.tick(&mut self.env, &mut self.sessions, out);
                 self.env.prune_recent_sometimes();
+                self.tell_diversity(out);
             }
             _ => {}
         }

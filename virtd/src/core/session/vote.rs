@@ -120,6 +120,7 @@ impl Session {
         if old == route {
             return;
         }
+        e.flags &= !flag::COUNTED;
         if route != BlobId::NONE {
             env.routes.retain(route, 1);
         }
@@ -183,13 +184,15 @@ impl Session {
         let outcome = voter::decide(&env.rules, &ballot, watched, &ById(&env.routes), now);
         let (was_dissent, was_lost) = (e.dissent, e.flags & flag::NO_QUORUM != 0);
         self.settle(slot, &outcome, env);
-        let dissent = match self.warming(slot, outcome.dissent, env) {
-            true => {
-                self.recheck_at(slot, now + env.rules.steady_ms, env);
-                Members::default()
-            }
-            false => outcome.dissent,
-        };
+        let compared = electorate.union(watched);
+        let warming = self.warming(slot, if outcome.lost_quorum { compared } else { outcome.dissent }, env);
+        if warming {
+            self.recheck_at(slot, now + env.rules.steady_ms, env);
+        }
+        let dissent = if warming { Members::default() } else { outcome.dissent };
+        if outcome.recheck_at.is_none() && !warming && !electorate.is_empty() {
+            self.count(slot, compared, dissent, was_dissent, outcome.lost_quorum && !was_lost, env);
+        }
         if !outcome.steady && (was_lost || !was_dissent.is_empty()) {
             // The mark is lifted, or stays, by a verdict on the steady state.
             self.recheck_at(slot, now - last_age.min(now) + env.rules.steady_ms, env);
@@ -582,6 +585,7 @@ impl Session {
         for slot in 0..self.table.slots() {
             let Some(e) = self.table.entry_mut(slot).filter(|e| e.stale.contains(i as u8)) else { continue };
             e.stale.remove(i as u8);
+            e.flags &= !flag::COUNTED;
             if let Some(said) = self.table.candidates_mut(slot).get_mut(i) {
                 env.routes.release(std::mem::replace(said, BlobId::NONE));
             }
