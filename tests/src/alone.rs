@@ -44,10 +44,8 @@ pub fn alone(
     configure: impl FnOnce(&mut Instance, &Lab, &Star) -> Result<()>,
 ) -> Result<Option<(Lab, Star, Instance)>> {
     let root = match version.map(Version::root).transpose()? {
-        Some(None) => {
-            not_tested(daemon, version, "it cannot be had");
-            return Ok(None);
-        }
+        // It has said so itself.
+        Some(None) => return Ok(None),
         root => root.flatten(),
     };
     let mut lab = Lab::new(name)?;

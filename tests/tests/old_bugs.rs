@@ -7,14 +7,14 @@ use serde_json::Value;
 use std::collections::BTreeSet;
 use std::fs;
 use std::net::IpAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 use tests::alone::{alone, aloud, first_that, name, not_tested, ordinary_routes_pass};
 use tests::daemons::{Daemon, Instance, Lie};
 use tests::faults::watch::{Watch, text_of};
 use tests::lab::{Lab, Netns, Star, wait_for, wait_until};
 use tests::published::{as_path_mask, cve_2023_46753, cve_2023_47235, only_to_customer, zombie};
-use tests::replayer::Replayer;
+use tests::replayer::{Replayer, reproduce};
 use tests::router::{Options, Router};
 use tests::versions::Version;
 
@@ -278,6 +278,24 @@ fn frr_dies(version: Option<Version>, offer: &[&str], raw: &str, prepend: Prepen
     Ok(died)
 }
 
+/// A record, played by hv-replay to that version alone, ends it again.
+fn brings_it_back(
+    account: &Path,
+    daemon: Daemon,
+    version: Option<Version>,
+    configure: impl FnOnce(&Instance, &Star) -> Result<()>,
+) -> Result<()> {
+    let found = alone("record-alone", daemon, version, |instance, _, star| configure(instance, star))?;
+    let (lab, star, mut instance) = found.context("a version that was there a moment ago")?;
+    let (status, said) = reproduce(&lab, &star.sites[2], account)?;
+    let who = name(daemon, version);
+    ensure!(status == 0 && said["outcome"] == "closed", "{who} alone does not die of the record: {status}, {said}");
+    wait_for("it to be dead", UP, || !instance.running())?;
+    println!("{who} alone: the record brings the bug back");
+    lab.passed();
+    Ok(())
+}
+
 /// How FRR is given its route-map.
 type Prepend = fn(&Instance, &Netns, IpAddr) -> Result<()>;
 
@@ -355,13 +373,15 @@ impl Quiet {
         Ok(())
     }
 
-    /// What the record of the poison has in hexadecimal.
-    fn record(&self) -> Result<String> {
-        wait_until("a record of the poison", UP, || {
+    /// The record of this instance's poison: its account, and what it has in hexadecimal.
+    fn record(&self, instance: &str) -> Result<(PathBuf, String)> {
+        let ends_with = format!("-poison-{instance}.json");
+        let account = wait_until("a record of the poison", UP, || {
             let files = fs::read_dir(&self.records).into_iter().flatten().flatten().map(|e| e.path());
-            let found = files.filter(|p| p.extension().is_some_and(|x| x == "hex")).min();
-            found.map(|path| text_of(&path).trim().to_owned()).ok_or_else(String::new)
-        })
+            files.filter(|p| p.to_string_lossy().ends_with(&ends_with)).min().ok_or_else(String::new)
+        })?;
+        let hex = text_of(&account.with_extension("hex")).trim().to_owned();
+        Ok((account, hex))
     }
 
     /// Nobody but the sender has noticed anything, and every daemon lives.
@@ -451,8 +471,11 @@ fn pathless_is_survived(version: Option<Version>) -> Result<()> {
             let named = found.iter().any(|e| e["instance"] == "frr" && e["session"] == address.as_str());
             if named { Ok(()) } else { Err(format!("{found:?}")) }
         })?;
-        let record = scene.record()?;
-        ensure!(record == cve_2023_46753::UPDATE, "the record is not the UPDATE: {record}");
+        let (account, hex) = scene.record("frr")?;
+        ensure!(hex == cve_2023_46753::UPDATE, "the record is not the UPDATE: {hex}");
+        brings_it_back(&account, Daemon::Frr, version, |frr, star| {
+            cve_2023_46753::prepend(frr, &star.router, star.sites[2].v4.into())
+        })?;
     }
     sender.wait_event("session-up", UP)?;
     sender.finish()?.check_quiet()?;
@@ -545,6 +568,12 @@ fn long_path_is_withheld(version: Option<Version>, inbound: &'static str, shown:
     println!("BIRD died {deaths} times");
     ensure!(deaths <= 4, "BIRD died {deaths} times");
     scene.votes_on_everything("bird")?;
+    if shown {
+        let (account, _) = scene.record("bird")?;
+        brings_it_back(&account, Daemon::Bird, version, |bird, star| {
+            as_path_mask::configure(bird, &star.router, true)
+        })?;
+    }
     sender.finish()?.check_quiet()?;
     // The path came and went, and that is all.
     scene.wait_told(2)?;

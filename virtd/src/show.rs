@@ -149,6 +149,57 @@ fn fib_entries(v: &Value) -> String {
     out
 }
 
+/// `virtctl diversity`.
+pub fn diversity(v: &Value) -> String {
+    let pairs = items(&v["pairs"]);
+    let mut out = pair_table(pairs).finish(pairs.is_empty(), "no two instances");
+    if let Some(reading) = v["reading"].as_str() {
+        let _ = writeln!(out, "\n{}", clean(reading));
+    }
+    for s in items(&v["sessions"]) {
+        let _ = write!(out, "\n{}\n{}", text(&s["peer"]), pair_table(items(&s["pairs"])).finish(false, ""));
+    }
+    out
+}
+
+/// Kinds of differences shown of a pair; `--json` has them all.
+const SHOWN_ATTRIBUTES: usize = 3;
+
+fn pair_table(pairs: &[Value]) -> Table {
+    let mut table =
+        Table::new(&["PAIR", "COMPARED", "DISAGREED", "SHARE", "TOGETHER", "WRONG TOGETHER", "ALIKE", "DIFFERED IN"]);
+    let of = |part: &Value, whole: &Value| match whole.as_u64() {
+        Some(1..) => format!("{} of {}", text(part), text(whole)),
+        _ => "-".to_owned(),
+    };
+    for p in pairs {
+        let attributes = items(&p["attributes"]).iter().take(SHOWN_ATTRIBUTES);
+        let attributes: Vec<_> = attributes.map(|a| format!("{} {}", text(&a["name"]), text(&a["votes"]))).collect();
+        let verdicts = &p["verdicts"];
+        table.row(vec![
+            words(&p["instances"], ", "),
+            text(&p["compared"]),
+            text(&p["disagreed"]),
+            p["share"].as_f64().map_or_else(|| "-".into(), percent),
+            of(&p["together"], &p["contested"]),
+            of(&verdicts["common"], &verdicts["either"]),
+            of(&verdicts["alike"], &verdicts["common"]),
+            if attributes.is_empty() { "-".into() } else { attributes.join(", ") },
+        ]);
+    }
+    table
+}
+
+/// A share; what is rare does not become nothing.
+fn percent(share: f64) -> String {
+    match share * 100.0 {
+        0.0 => "0%".to_owned(),
+        p if p < 0.01 => "<0.01%".to_owned(),
+        p if p < 1.0 => format!("{p:.2}%"),
+        p => format!("{p:.1}%"),
+    }
+}
+
 /// What a command has done.
 pub fn done(v: &Value) -> String {
     format!("{}\n", text(&v["done"]))

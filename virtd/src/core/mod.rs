@@ -11,6 +11,7 @@
 //! | `controller` | who may vote; verdicts on instances, restarts, standbys |
 //! | `flight` | the last messages of every leg, for a verdict's record |
 //! | `poison` | the UPDATE that kills an instance: suspects, trials, what is withheld |
+//! | `independence`, `diversity` | how often two instances disagree, and are wrong together; what is told of it |
 //! | `native` | one instance, bytes verbatim (`open = "native"`) |
 //! | `query` | virtctl's answers |
 //!
@@ -20,9 +21,11 @@
 pub mod io;
 
 mod controller;
+mod diversity;
 mod env;
 pub mod fib;
 mod flight;
+mod independence;
 mod native;
 mod open;
 mod poison;
@@ -33,6 +36,7 @@ mod table;
 use crate::config::{Config, OpenMode};
 use crate::event::{Event, Severity};
 use controller::Controller;
+use diversity::Diversity;
 use env::{Env, Listener};
 use fib::Fib;
 use hashbrown::HashMap;
@@ -61,6 +65,7 @@ pub struct Core {
     conns: HashMap<ConnId, usize>,
     legs: HashMap<LegId, usize>,
     next_tick: Micros,
+    diversity: Diversity,
     /// Findings that wait for the supervisor's word.
     reports: Vec<Report>,
     told_strangers: HashMap<SocketAddr, ()>,
@@ -89,6 +94,7 @@ impl Core {
             conns: HashMap::new(),
             legs: HashMap::new(),
             next_tick: now + session::TICK_US,
+            diversity: Diversity::new(now),
             reports: Vec::new(),
             told_strangers: HashMap::new(),
             fib: Fib::new(config),
@@ -247,6 +253,7 @@ impl Core {
                 self.admit_concurring(out);
                 self.controller.tick(&mut self.env, &mut self.sessions, out);
                 self.env.prune_recent_sometimes();
+                self.tell_diversity(out);
             }
             _ => {}
         }

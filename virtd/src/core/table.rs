@@ -24,6 +24,8 @@ pub mod flag {
     pub const FREE: u8 = 16;
     /// [`super::Entry::overruled`] holds something.
     pub const OVERRULED: u8 = 32;
+    /// What everybody says now has been counted (`independence`).
+    pub const COUNTED: u8 = 64;
 }
 
 /// The state of one key.
