@@ -3,14 +3,20 @@
 use crate::daemons::{Daemon, Lie, RouterSpec};
 use crate::lab::{Lab, Star, run, wait_for, wait_until};
 use crate::router::{Options, Router};
+use crate::versions::Version;
 use anyhow::{Context, Result, ensure};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use std::fmt::Write as _;
 use std::fs;
+use std::net::Ipv4Addr;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
+use wire::bgp::Prefix;
+
+/// What BIRD's configuration says of routes to the kernel.
+const BIRD_TO_KERNEL: &str = "ipv4 { export all; };";
 
 /// One daemon with a file of its own.
 #[derive(Debug)]
@@ -24,6 +30,8 @@ struct Kind {
     run: PathBuf,
     /// Lines for the end of its file.
     more: String,
+    /// A prefix that BIRD writes to the kernel with another next hop than it has chosen.
+    wrong_hop: Option<(Prefix, Ipv4Addr)>,
 }
 
 impl Kind {
@@ -35,7 +43,13 @@ impl Kind {
         let file = self.file();
         // OpenBGPD's control socket is named in its file; of the others, the log is.
         let named = if self.daemon == Daemon::OpenBgpd { &self.run } else { &self.folder };
-        fs::write(&file, self.daemon.configuration(&self.spec, named) + &self.more)?;
+        let mut text = self.daemon.configuration(&self.spec, named) + &self.more;
+        if let Some((prefix, gateway)) = self.wrong_hop {
+            let filter = format!("ipv4 {{ export filter {{ if net = {prefix} then gw = {gateway}; accept; }}; }};");
+            ensure!(text.contains(BIRD_TO_KERNEL), "BIRD's configuration has no kernel protocol to change: {text}");
+            text = text.replacen(BIRD_TO_KERNEL, &filter, 1);
+        }
+        fs::write(&file, text)?;
         match self.daemon {
             Daemon::Frr => run("chown", &["-R", "frr:frr", &self.folder.display().to_string()]).map(|_| ()),
             Daemon::Bird => Ok(()),
@@ -55,19 +69,22 @@ pub struct Kinds {
 impl Kinds {
     /// Starts virtd with the options' daemons by kind. `more` gives lines for the end of an instance's own file.
     pub fn start(lab: &Lab, star: &Star, options: &Options, more: impl Fn(&str) -> String) -> Result<Kinds> {
-        let mut list = Vec::new();
-        for (name, &daemon) in options.names().into_iter().zip(&options.daemons) {
+        let (mut list, mut roots) = (Vec::new(), Vec::new());
+        for (i, (name, &daemon)) in options.names().into_iter().zip(&options.daemons).enumerate() {
+            // One that cannot be had has said so; the installed one takes its place.
+            roots.push(options.versions.get(i).copied().flatten().map(Version::root).transpose()?.flatten());
             let (folder, run) =
                 (lab.folder(&format!("conf-{name}"))?, lab.folder("virtd")?.join("instances").join(&name));
             let more = more(&name);
-            let kind = Kind { name, daemon, spec: options.spec(&star.sites), folder, run, more };
+            let kind = Kind { name, daemon, spec: options.spec(&star.sites), folder, run, more, wrong_hop: None };
             kind.write()?;
             list.push(kind);
         }
         let router = Router::with_toml(lab, star, options, |mut text| {
-            for kind in &list {
+            for (kind, root) in list.iter().zip(&roots) {
                 let line = format!("name = {:?}\n", kind.name);
-                let by_kind = format!("{line}kind = {:?}\nconfig = {:?}\n", kind.daemon.name(), kind.file());
+                let root = root.as_ref().map_or_else(String::new, |r| format!("root = {:?}\n", r.path));
+                let by_kind = format!("{line}kind = {:?}\nconfig = {:?}\n{root}", kind.daemon.name(), kind.file());
                 text = text.replace(&line, &by_kind);
             }
             // Deaths follow each other faster here than they may in life. Writing to a String cannot fail.
@@ -116,6 +133,12 @@ impl Kinds {
         Ok(Pid::from_raw(text.trim().parse()?))
     }
 
+    /// What FRR's zebra prints; `virtctl exec` asks bgpd.
+    pub fn ask_zebra(&mut self, name: &str, command: &str) -> Result<String> {
+        let socket = self.kind(name)?.run.display().to_string();
+        run("vtysh", &["--vty_socket", &socket, "-d", "zebra", "-c", command])
+    }
+
     /// What virtd has told of ends of its processes.
     pub fn exits(&self, name: &str) -> Vec<String> {
         let all = self.router.events("instance-exited").into_iter().filter(|e| e["instance"] == name);
@@ -142,9 +165,18 @@ impl Kinds {
 
     /// Gives a running BIRD another lie, or none, through `virtctl exec`.
     pub fn bird_lie(&mut self, name: &str, lie: Option<Lie>) -> Result<()> {
+        self.change_bird(name, |kind| kind.spec.lie = lie)
+    }
+
+    /// Has a running BIRD write one prefix to the kernel with a wrong next hop, or none.
+    pub fn bird_wrong_hop(&mut self, name: &str, wrong: Option<(Prefix, Ipv4Addr)>) -> Result<()> {
+        self.change_bird(name, |kind| kind.wrong_hop = wrong)
+    }
+
+    fn change_bird(&mut self, name: &str, change: impl FnOnce(&mut Kind)) -> Result<()> {
         let kind = self.kind(name)?;
         ensure!(kind.daemon == Daemon::Bird, "{name} is no BIRD");
-        kind.spec.lie = lie;
+        change(kind);
         kind.write()?;
         let text = self.router.show(&["exec", name, "configure"])?;
         ensure!(text.contains("Reconfigur"), "birdc configure: {text}");

@@ -57,15 +57,28 @@ impl Version {
     /// # Errors
     /// `.ci/versions` itself cannot be run.
     pub fn root(self) -> Result<Option<Root>> {
+        match self.fetch()? {
+            Ok(root) => Ok(Some(root)),
+            Err(why) => {
+                crate::alone::aloud(&format!("NOT TESTED with {}: {why}", self.name()));
+                Ok(None)
+            }
+        }
+    }
+
+    /// The same for those who have words of their own for it: the inner error is why it cannot be had.
+    ///
+    /// # Errors
+    /// `.ci/versions` itself cannot be run.
+    pub fn fetch(self) -> Result<Result<Root, String>> {
         let name = self.name();
         if let Err(why) = bring(&name)? {
-            crate::alone::aloud(&format!("NOT TESTED with {name}: {why}"));
-            return Ok(None);
+            return Ok(Err(why));
         }
         let path = top().join(&name);
         let said = fs::read_to_string(path.join(".complete")).context("what .ci/versions has unpacked")?;
         let version = said.lines().find_map(|l| l.strip_prefix("version ")).context("no version there")?;
-        Ok(Some(Root { version: version.to_owned(), path }))
+        Ok(Ok(Root { version: version.to_owned(), path }))
     }
 }
 

@@ -1,8 +1,9 @@
 //! What the neighbours noticed, counted on their side only.
 
 use crate::bug::Death;
+use crate::fib::FibOutcome;
 use anyhow::{Context, Result, ensure};
-use serde_json::{Value, json};
+use serde_json::{Map, Value, json};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 use tests::daemons::Daemon;
@@ -30,6 +31,8 @@ pub struct Verdict {
     /// Ends of daemons that virtd has told of.
     deaths: usize,
     differences: Vec<String>,
+    /// The datagrams and the kernel, and how many of its routes are not what the vote says. `None` without a FIB.
+    fib: Option<(FibOutcome, usize)>,
 }
 
 /// Any prefix of the first table.
@@ -96,6 +99,7 @@ impl Verdict {
             instances,
             deaths,
             differences: Vec::new(),
+            fib: None,
         };
         for (reference, outcome) in expected.iter().zip(outcomes) {
             let (before, after) = (table(reference)?, outcome.routes()?);
@@ -115,9 +119,18 @@ impl Verdict {
         Ok(verdict)
     }
 
+    /// Adds what became of the datagrams, and compares the kernel with what the watching neighbour was told.
+    pub fn forwarded(&mut self, outcome: FibOutcome, told: &Map<String, Value>) {
+        let wrong = outcome.wrong(told);
+        let count = wrong.len();
+        self.differences.extend(wrong);
+        self.fib = Some((outcome, count));
+    }
+
     /// Nothing was noticed.
     pub fn masked(&self) -> bool {
-        self.sessions_reset == 0 && self.routes_lost == 0 && self.routes_wrong == 0
+        let forwarded = self.fib.as_ref().is_none_or(|(fib, wrong)| fib.lost == 0 && fib.datagrams > 0 && *wrong == 0);
+        self.sessions_reset == 0 && self.routes_lost == 0 && self.routes_wrong == 0 && forwarded
     }
 
     /// For a person.
@@ -132,6 +145,15 @@ impl Verdict {
             self.routes_wrong,
             self.updates_during_faults
         );
+        if let Some((fib, wrong)) = &self.fib {
+            text.push_str(&format!(
+                "          datagrams lost: {} of {}\n          kernel's routes that are not as the {} FIB voters and the neighbours were told: {wrong} of {}\n",
+                fib.lost,
+                fib.datagrams,
+                fib.voters,
+                fib.routes()
+            ));
+        }
         for line in self.differences.iter().take(SHOWN) {
             text.push_str(&format!("          {line}\n"));
         }
@@ -152,7 +174,13 @@ impl Verdict {
 
     /// For a program: the last line of the demo.
     pub fn json(&self, took: Duration) -> String {
+        let (fib, wrong) = self.fib.as_ref().map(|(fib, wrong)| (fib, wrong)).unzip();
         json!({
+            "datagrams": fib.map(|f| f.datagrams),
+            "datagrams_lost": fib.map(|f| f.lost),
+            "fib_routes": fib.map(FibOutcome::routes),
+            "fib_routes_wrong": wrong,
+            "fib_voters": fib.map(|f| f.voters),
             "sessions_reset": self.sessions_reset,
             "routes_lost": self.routes_lost,
             "routes_wrong": self.routes_wrong,

@@ -4,6 +4,7 @@
 #![forbid(unsafe_code)]
 
 mod bug;
+mod fib;
 mod judge;
 
 use anyhow::{Context, Result, ensure};
@@ -48,6 +49,12 @@ struct Arguments {
     /// Configure FRR without the route-map that the published bug needs, so that it survives: shows what the demo does then
     #[arg(long)]
     without_bug: bool,
+    /// Only BGP: the daemons write no routes to the kernel
+    #[arg(long)]
+    no_fib: bool,
+    /// Only the installed daemons, of which two write routes: shows what the demo does where the third cannot be had
+    #[arg(long)]
+    installed: bool,
 }
 
 fn main() -> ExitCode {
@@ -113,15 +120,25 @@ impl Demo {
 
     fn run(mut self, arguments: &Arguments) -> Result<Verdict> {
         let announce = what_to_announce(arguments)?;
+        let three = !arguments.no_fib && !arguments.installed && fib::fetch_third(&self)?;
         let expected = self.reference(&announce)?;
 
         self.say(
             "The router: virtd, which starts FRR, BIRD and OpenBGPD as Debian ships them (kind = \"frr\" …), each with LD_PRELOAD=libhvlibc.so",
         );
+        if arguments.installed && !arguments.no_fib {
+            fib::only_two()?;
+        }
         // Three neighbours as before, and one that comes at the end with an UPDATE of its own. What is malformed reaches the daemons here:
         // by default virtd would not let it. FRR's file has what the bug needs, so that it is there again after each restart.
         let star = self.lab.star(4)?;
-        let options = Options { t_ms: self.t_ms, inbound: "opaque", ..Options::default() };
+        let options = Options {
+            t_ms: self.t_ms,
+            inbound: "opaque",
+            fib: !arguments.no_fib,
+            versions: if three { vec![None, None, Some(fib::THIRD)] } else { Vec::new() },
+            ..Options::default()
+        };
         let last = star.sites.last().context("a star without neighbours")?;
         let vulnerable = cve_2023_46753::configuration(last.v4.into());
         let mut kinds = Kinds::start(&self.lab, &star, &options, |name| match name {
@@ -141,6 +158,13 @@ impl Demo {
         }
         let calm = neighbours.told();
 
+        let stream = if arguments.no_fib {
+            None
+        } else {
+            let stream = fib::start(&self, &star, &mut kinds, three)?;
+            fib::lie_and_death(&self, &stream, &star, &mut kinds)?;
+            Some(stream)
+        };
         let prefix = judge::some_prefix(&expected).context("the reference learned no route")?;
         self.lie(&mut kinds, prefix, before)?;
         self.kills(&kinds)?;
@@ -149,10 +173,15 @@ impl Demo {
         self.say("What did the neighbours notice?");
         let told = neighbours.told() - calm;
         let (votes, instances) = (kinds.router.status("votes")?, kinds.count());
+        let forwarded = stream.map(|stream| stream.finish(&star, &kinds)).transpose()?;
         let deaths = ["frr", "bird", "openbgpd"].map(|name| kinds.exits(name).len()).iter().sum();
         let outcomes = neighbours.finish()?;
         let sender_kept = bug.sender.finish()?.check_quiet().inspect_err(|e| println!("          {e:#}")).is_ok();
-        let verdict = Verdict::new(&expected, &outcomes, (bug.death, sender_kept), told, votes, (instances, deaths))?;
+        let mut verdict =
+            Verdict::new(&expected, &outcomes, (bug.death, sender_kept), told, votes, (instances, deaths))?;
+        if let (Some(forwarded), Some(watcher)) = (forwarded, outcomes.first()) {
+            verdict.forwarded(forwarded, &watcher.routes()?);
+        }
         print!("{}", verdict.text());
         drop(kinds);
         if verdict.masked() {
