@@ -3,6 +3,7 @@
 //! Every key, its default and its unit stand in docs/OPERATIONS.md and, with comments, in examples/virtd.toml.
 
 pub mod diagnostic;
+mod diversity;
 mod names;
 pub mod parse;
 mod reader;
@@ -11,6 +12,7 @@ pub mod summary;
 #[cfg(test)]
 mod tests;
 
+pub use diversity::{Delay, Distribution, Diversity};
 use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::path::PathBuf;
@@ -352,6 +354,8 @@ pub struct Instance {
     pub limit_families: Vec<Family>,
     /// See above.
     pub limit_prefixes: Vec<Prefix>,
+    /// `diversity`: how what it is given differs from what the others are given; `None` is not at all.
+    pub diversity: Option<Diversity>,
 }
 
 impl Kind {

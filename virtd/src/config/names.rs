@@ -45,9 +45,15 @@ pub const SECTIONS: &[(&str, &[&str])] = &[
         ],
     ),
     ("recorder", &["folder", "minutes", "memory_mib", "disk_mib"]),
-    ("instance", &["name", "role", "kind", "config", "root", "shim_library", "command", "env", "user", "limit"]),
+    (
+        "instance",
+        &["name", "role", "kind", "config", "root", "shim_library", "command", "env", "user", "limit", "diversity"],
+    ),
     ("peer", &["address", "asn", "description", "allow_own_as"]),
 ];
+
+/// The keys of an instance's `diversity`.
+pub const DIVERSITY_KEYS: &[&str] = &["seed", "delay_ms", "distribution"];
 
 /// The keys of an instance's `limit`.
 pub const LIMIT_KEYS: &[&str] = &["sessions", "families", "prefixes"];

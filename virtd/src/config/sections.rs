@@ -1,5 +1,6 @@
 //! Each section of the file on its own: keys, types, ranges. What concerns several of them is checked in [`super::parse`].
 
+use super::diversity;
 use super::names::{self, keys_of};
 use super::reader::{self, Problems, Section, Value};
 use super::{
@@ -249,6 +250,8 @@ pub(crate) struct Placed<T> {
     pub(crate) key: Option<Range<usize>>,
     /// `limit.sessions`, one by one.
     pub(crate) sessions: Vec<Range<usize>>,
+    /// `diversity.delay_ms`.
+    pub(crate) delay: Option<Range<usize>>,
 }
 
 /// Reads one `[[instance]]`.
@@ -277,7 +280,8 @@ pub(crate) fn instance(value: Value<'_>, problems: &mut Problems) -> Option<Plac
     };
     check_start(&section, &instance, problems);
     let sessions = section.value("limit").map_or_else(Vec::new, |v| limit(v, &mut instance, problems));
-    Some(Placed { value: instance, span: value.span(), key: name.map(|_| section.span_of("name")), sessions })
+    let delay = section.value("diversity").and_then(|v| diversity::read(v, &mut instance, problems));
+    Some(Placed { value: instance, span: value.span(), key: name.map(|_| section.span_of("name")), sessions, delay })
 }
 
 /// What goes with `kind`, with `command`, and with neither.
@@ -443,5 +447,6 @@ pub(crate) fn peer(value: Value<'_>, problems: &mut Problems) -> Option<Placed<P
     let allow_own_as = section.boolean("allow_own_as", problems).unwrap_or(false);
     let address = reader::unicast("address", section.value("address")?, problems)?;
     let peer = Peer { address, asn, description, allow_own_as };
-    Some(Placed { value: peer, span: value.span(), key: Some(section.span_of("address")), sessions: Vec::new() })
+    let (span, key) = (value.span(), Some(section.span_of("address")));
+    Some(Placed { value: peer, span, key, sessions: Vec::new(), delay: None })
 }

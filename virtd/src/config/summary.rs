@@ -170,6 +170,9 @@ fn instance_line(instance: &Instance) -> String {
     if !limits.is_empty() {
         let _ = write!(line, ", votes only on {}", limits.join(", "));
     }
+    if let Some(diversity) = &instance.diversity {
+        let _ = write!(line, "; {diversity}");
+    }
     line
 }
 

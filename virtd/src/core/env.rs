@@ -114,6 +114,10 @@ pub struct Env {
     pub canonicaliser: Canonicaliser,
     /// (when in ms, session, slot): keys whose verdict time alone can change.
     pub rechecks: BinaryHeap<Reverse<(u64, u32, u32)>>,
+    /// The longest that any instance is told something late, by its diversity.
+    pub held_back_ms: u64,
+    /// (when, session, instance): when something held back is due.
+    wakes: BinaryHeap<Reverse<(Micros, u32, u8)>>,
     /// For `virtctl status`.
     pub counters: Counters,
     /// Verdict events still told this second, and how many were only counted.
@@ -186,6 +190,8 @@ impl Env {
                 last_fault: None,
             })
             .collect();
+        let delays = config.instances.iter().filter_map(|i| i.diversity.as_ref()?.delay);
+        let held_back_ms = delays.map(|d| u64::from(d.max_ms)).max().unwrap_or(0);
         let flight = super::flight::Flight::new(&config.recorder);
         let (n, poison_restarts) = (config.instances.len(), config.faults.poison_restarts);
         Env {
@@ -204,6 +210,8 @@ impl Env {
             ignore,
             canonicaliser: Canonicaliser::default(),
             rechecks: BinaryHeap::new(),
+            held_back_ms,
+            wakes: BinaryHeap::new(),
             counters: Counters::default(),
             told: Told::default(),
             walk: false,
@@ -226,6 +234,22 @@ impl Env {
     /// T in microseconds.
     pub fn t_us(&self) -> Micros {
         self.rules.steady_ms * 1000
+    }
+
+    /// Session `session` is to look after instance `i` at a time, if there is one.
+    pub fn wake_at(&mut self, at: Option<Micros>, session: usize, i: usize) {
+        self.wakes.extend(at.map(|at| Reverse((at, session as u32, i as u8))));
+    }
+
+    /// The next such time.
+    pub fn next_wake(&self) -> Option<Micros> {
+        self.wakes.peek().map(|w| w.0.0)
+    }
+
+    /// A session and an instance whose time has come.
+    pub fn due_wake(&mut self) -> Option<(usize, usize)> {
+        self.next_wake().filter(|at| *at <= self.now)?;
+        self.wakes.pop().map(|Reverse((_, session, i))| (session as usize, usize::from(i)))
     }
 
     /// A fresh even id (the driver's are odd).

@@ -9,6 +9,7 @@
 //! | `table` | candidates and published routes of one session |
 //! | `controller` | who may vote; verdicts on instances, restarts, standbys |
 //! | `flight` | the last messages of every leg, for a verdict's record |
+//! | [`mux`] | holds back what an instance is given, so that the instances differ in time |
 //! | `poison` | the UPDATE that kills an instance: suspects, trials, what is withheld |
 //! | `native` | one instance, bytes verbatim (`open = "native"`) |
 //! | `query` | virtctl's answers |
@@ -21,6 +22,7 @@ pub mod io;
 mod controller;
 mod env;
 mod flight;
+pub mod mux;
 mod native;
 mod open;
 mod poison;
@@ -59,6 +61,8 @@ pub struct Core {
     /// Findings that wait for the supervisor's word.
     reports: Vec<Report>,
     told_strangers: HashMap<SocketAddr, ()>,
+    /// The operator knows how the instances are made to differ.
+    told_diversity: bool,
 }
 
 /// A peer's address as a key: the port does not matter.
@@ -83,6 +87,7 @@ impl Core {
             next_tick: now + session::TICK_US,
             reports: Vec::new(),
             told_strangers: HashMap::new(),
+            told_diversity: false,
         }
     }
 
@@ -222,6 +227,18 @@ impl Core {
         }
     }
 
+    /// Logs, once, what makes the instances differ, with the seeds that do it again.
+    fn tell_diversity(&mut self, out: &mut Vec<Output>) {
+        if std::mem::replace(&mut self.told_diversity, true) {
+            return;
+        }
+        for i in &self.env.config.instances {
+            let Some(diversity) = &i.diversity else { continue };
+            let event = Event::new(self.env.now, "diversity", Severity::Info, format!("{}: {diversity}", i.name));
+            out.push(Output::Event(event.with_instance(&i.name)));
+        }
+    }
+
     /// Follows up what may have died of an UPDATE (DESIGN decision 9).
     fn look_for_poison(&mut self, out: &mut Vec<Output>) {
         let quiet = self.env.t_us().max(MIN_TRIAL_US);
@@ -317,6 +334,7 @@ impl Core {
             return;
         }
         let from = out.len();
+        self.tell_diversity(out);
         let now_ms = self.env.now_ms();
         for _ in 0..RECHECK_BATCH {
             match self.env.rechecks.peek() {
@@ -327,6 +345,11 @@ impl Core {
                     }
                 }
                 _ => break,
+            }
+        }
+        while let Some((session, i)) = self.env.due_wake() {
+            if let Some(s) = self.sessions.get_mut(session) {
+                s.wake(i, &mut self.env, out);
             }
         }
         if std::mem::take(&mut self.env.walk) {
@@ -358,6 +381,6 @@ impl Core {
             return Some(self.env.now);
         }
         let recheck = self.env.rechecks.peek().map(|r| r.0.0 * 1000);
-        Some(recheck.map_or(self.next_tick, |at| at.min(self.next_tick)))
+        [recheck, self.env.next_wake()].into_iter().flatten().chain([self.next_tick]).min()
     }
 }

@@ -128,7 +128,7 @@ struct SimLeg {
 pub struct SimInstance {
     legs: Vec<SimLeg>,
     /// (peer, prefix) -> path: its Adj-RIB-In.
-    rib: BTreeMap<(u8, Prefix), Vec<u32>>,
+    pub rib: BTreeMap<(u8, Prefix), Vec<u32>>,
     pub fault: Fault,
     pub listening: bool,
     /// What it was told, in order: (peer, announced, withdrawn).

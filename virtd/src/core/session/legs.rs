@@ -204,7 +204,7 @@ impl Session {
         leg.level = false;
         leg.fed_since = empty.then_some(env.now);
         leg.replayed = !empty;
-        let (id, hold_us) = (leg.id, leg.hold_us);
+        let (hold_us, mut markers) = (leg.hold_us, Vec::new());
         leg.hold_until = if hold_us > 0 { env.now + hold_us } else { Micros::MAX };
         if !empty {
             leg.level_mode().extend(keys);
@@ -217,13 +217,11 @@ impl Session {
             let mut b = BytesMut::new();
             encode::end_of_rib(family, &mut b);
             match empty {
-                true => {
-                    env.flight.note(env.now, self.index, Way::To([i as u8].into_iter().collect()), &b);
-                    out.push(Output::SendLeg { leg: id, bytes: b.freeze() });
-                }
+                true => markers.push(b.freeze()),
                 false => leg.owe(b.freeze()),
             }
         }
+        markers.into_iter().for_each(|b| self.give(i, b, env, out));
         self.mark_stale(i);
         self.attached.insert(i as u8);
         env.walk = true;
@@ -243,7 +241,11 @@ impl Session {
         let index = self.index;
         env.walk |= env.poison.refused(index, &bytes, &keys);
         for (i, s) in self.seats.iter_mut().enumerate() {
-            let Some(leg) = s.leg.as_mut().filter(|l| l.state == LegState::Established) else { continue };
+            let waiting = s.waiting();
+            let Seat { leg: Some(leg), lane, .. } = s else { continue };
+            if leg.state != LegState::Established {
+                continue;
+            }
             let withheld = || keys.iter().any(|prefix| env.poison.withholds(i, index, prefix));
             if env.poison.refuses(i, &bytes) || (!env.poison.is_idle() && withheld()) {
                 // What stands is told key by key, and the feed leaves out what is withheld.
@@ -251,7 +253,7 @@ impl Session {
                 by_keys.insert(i as u8);
                 continue;
             }
-            if matches!(leg.feed, Feed::Live) && leg.queued > HIGH_MARK {
+            if matches!(leg.feed, Feed::Live) && waiting > HIGH_MARK {
                 // Slow is not dead: from here on only which keys changed is kept.
                 leg.level_mode();
             }
@@ -259,11 +261,17 @@ impl Session {
                 // A message without keys is an End-of-RIB (or one that says nothing): it must not overtake what is still to be told.
                 Feed::Levelling(_) if keys.is_empty() => leg.owe(bytes.clone()),
                 Feed::Levelling(todo) => todo.extend(keys.iter().copied()),
-                Feed::Live => {
-                    leg.queued += bytes.len();
-                    to.insert(i as u8);
-                    out.push(Output::SendLeg { leg: leg.id, bytes: bytes.clone() });
-                }
+                Feed::Live => match lane {
+                    Some(lane) => {
+                        let wake = lane.hold(env.now, bytes.clone());
+                        env.wake_at(wake, index, i);
+                    }
+                    None => {
+                        leg.queued += bytes.len();
+                        to.insert(i as u8);
+                        out.push(Output::SendLeg { leg: leg.id, bytes: bytes.clone() });
+                    }
+                },
             }
         }
         env.poison.deliver(env.now, self.index, to, &bytes);
@@ -344,12 +352,18 @@ impl Session {
 
     /// Tells a levelling leg more of the store, as far as its queue has room.
     pub(super) fn feed(&mut self, i: usize, env: &mut Env, out: &mut Vec<Output>) {
-        let Some(up) = self.up.as_ref() else { return };
-        let context = up.negotiated.context();
-        let Some(leg) = self.seats[i].leg.as_mut() else { return };
-        let Feed::Levelling(todo) = &mut leg.feed else { return };
-        let Scratch { packed, prefixes, .. } = &mut self.scratch;
-        while leg.queued < LOW_MARK && !todo.is_empty() {
+        loop {
+            let waiting = self.seats[i].waiting();
+            let (Some(up), Some(leg)) = (self.up.as_ref(), self.seats[i].leg.as_mut()) else { return };
+            let Feed::Levelling(todo) = &mut leg.feed else { return };
+            if todo.is_empty() {
+                break;
+            }
+            if waiting >= LOW_MARK {
+                return;
+            }
+            let context = up.negotiated.context();
+            let Scratch { packed, prefixes, .. } = &mut self.scratch;
             prefixes.clear();
             todo.pop_batch(LEVEL_BATCH, prefixes);
             if !env.poison.is_idle() {
@@ -358,22 +372,16 @@ impl Session {
                 encode::withdraw(&withheld, &context, packed);
             }
             level::replay(&env.stores[self.index], &env.blobs, prefixes, &context, packed);
-            let bytes = packed.split().freeze();
-            leg.queued += bytes.len();
             leg.last_update = env.now;
-            let to = [i as u8].into_iter().collect();
-            env.poison.deliver(env.now, self.index, to, &bytes);
-            env.flight.note(env.now, self.index, Way::To(to), &bytes);
-            out.push(Output::SendLeg { leg: leg.id, bytes });
+            let bytes = packed.split().freeze();
+            self.give(i, bytes, env, out);
         }
-        if !todo.is_empty() {
-            return;
-        }
+        let Some(leg) = self.seats[i].leg.as_mut() else { return };
         leg.feed = Feed::Live;
-        for bytes in leg.after_feed.drain(..) {
-            env.flight.note(env.now, self.index, Way::To([i as u8].into_iter().collect()), &bytes);
-            out.push(Output::SendLeg { leg: leg.id, bytes });
+        for bytes in std::mem::take(&mut leg.after_feed) {
+            self.give(i, bytes, env, out);
         }
+        let Some(leg) = self.seats[i].leg.as_mut() else { return };
         if !leg.level && leg.fed_since.is_none() {
             leg.fed_since = Some(env.now);
         }
@@ -400,9 +408,10 @@ impl Session {
         let Some(leg) = self.seats[i].leg.as_mut() else { return };
         if up.negotiated.shared.enhanced_refresh && marks {
             let begin = RouteRefresh { family: r.family, kind: RefreshKind::Begin };
-            out.push(Output::SendLeg { leg: leg.id, bytes: begin.encode() });
             leg.owe(RouteRefresh { family: r.family, kind: RefreshKind::End }.encode());
+            self.give(i, begin.encode(), env, out);
         }
+        let Some(leg) = self.seats[i].leg.as_mut() else { return };
         leg.level_mode().extend(env.stores[self.index].prefixes_by_attributes(Some(r.family)));
         self.feed(i, env, out);
     }
@@ -473,6 +482,9 @@ impl Session {
     /// Closes and forgets the leg of instance `i`; its candidates freeze and it abstains until a new leg is level.
     pub(super) fn drop_leg(&mut self, i: usize, env: &mut Env, out: &mut Vec<Output>) {
         let Some(leg) = self.seats[i].leg.take() else { return };
+        if let Some(lane) = &mut self.seats[i].lane {
+            lane.clear();
+        }
         out.push(match leg.state {
             LegState::Connecting => Output::LegRefused { leg: leg.id, errno: libc::ECONNREFUSED },
             _ => Output::CloseLeg { leg: leg.id },
@@ -516,10 +528,11 @@ impl Session {
 
     /// The catch-up rule of DESIGN decision 8: input drained, output quiet for T, capped.
     fn check_level(&mut self, i: usize, env: &mut Env, out: &mut Vec<Output>) {
+        let waiting = self.seats[i].waiting();
         let Some(leg) = self.seats[i].leg.as_mut() else { return };
         let (false, Some(fed)) = (leg.level, leg.fed_since) else { return };
         let last_output = env.instances.get(i).map_or(0, |s| s.last_output);
-        let quiet = leg.queued == 0 && env.now >= leg.last_update.max(last_output).max(fed) + env.t_us();
+        let quiet = waiting == 0 && env.now >= leg.last_update.max(last_output).max(fed) + env.t_us();
         if quiet || env.now >= fed + LEVEL_CAP * env.t_us() {
             self.admit(i, env, out);
         }
@@ -527,8 +540,8 @@ impl Session {
 
     /// Whether the leg of instance `i` has been given everything, its input is drained, and it waits to be admitted.
     pub fn waits_for_admission(&self, i: usize) -> bool {
-        let leg = self.seats.get(i).and_then(|s| s.leg.as_ref());
-        leg.is_some_and(|l| l.state == LegState::Established && !l.level && l.fed_since.is_some() && l.queued == 0)
+        let Some(seat) = self.seats.get(i).filter(|s| s.waiting() == 0) else { return false };
+        seat.leg.as_ref().is_some_and(|l| l.state == LegState::Established && !l.level && l.fed_since.is_some())
     }
 
     /// What instance `i` says on this session counts from now on, and what it has not said again it does not say any more.

@@ -9,12 +9,14 @@
 //! stand apart: each leg is a BGP session of its own in which virtd plays the peer. Both halves meet in two places: the
 //! peer's OPEN waits for the instances' OPENs (the profile), and our KEEPALIVE that accepts the peer's OPEN waits for a quorum of legs.
 
+mod diverse;
 mod legs;
 mod peer;
 mod vote;
 
 use super::env::Env;
 use super::io::{ConnId, LegId, Micros, Output};
+use super::mux::Lane;
 use super::open::{Negotiated, Profile};
 use super::table::Table;
 use bytes::{Bytes, BytesMut};
@@ -130,6 +132,8 @@ pub struct Leg {
 pub struct Seat {
     /// Its leg, if any.
     pub leg: Option<Leg>,
+    /// What is held back from it, where its diversity says so.
+    lane: Option<Box<Lane>>,
     /// The last OPEN it sent for this peer.
     open: Option<Open>,
     /// Not before this is it offered a leg again.
@@ -228,7 +232,7 @@ impl Session {
             peer,
             allow_own_as,
             exts: Vec::new(),
-            seats: (0..n).map(|_| Seat::default()).collect(),
+            seats: (0..n).map(|i| Seat { lane: diverse::lane(i, &peer, env), ..Seat::default() }).collect(),
             profile: None,
             up: None,
             table: Table::new(n),
@@ -306,7 +310,8 @@ impl Session {
     pub fn memory_bytes(&self) -> (usize, usize) {
         let legs = self.seats.iter().filter_map(|s| s.leg.as_ref());
         let todo = |l: &Leg| if let Feed::Levelling(todo) = &l.feed { todo.memory_bytes() } else { 0 };
-        let waiting: usize = legs.map(|l| l.queued + todo(l)).sum();
+        let held: usize = self.seats.iter().map(Seat::waiting).sum();
+        let waiting: usize = held + legs.map(todo).sum::<usize>();
         let peer = self.up.as_ref().map_or(0, |up| up.queued);
         (self.table.memory_bytes(), waiting + peer + self.dirty.capacity() * size_of::<u32>())
     }
@@ -341,6 +346,9 @@ impl Session {
     /// Everything the peer, or the end of its connection, takes with it.
     fn drop_everything(&mut self, env: &mut Env, out: &mut Vec<Output>, farewell: Option<Bytes>) {
         for i in 0..self.seats.len() {
+            if let Some(lane) = &mut self.seats[i].lane {
+                lane.clear();
+            }
             if let Some(leg) = self.seats[i].leg.take() {
                 match leg.state {
                     LegState::Connecting => out.push(Output::LegRefused { leg: leg.id, errno: libc::ECONNREFUSED }),

@@ -188,6 +188,10 @@ impl Session {
                 self.recheck_at(slot, now + env.rules.steady_ms, env);
                 Members::default()
             }
+            false if self.is_held_back(slot, outcome.dissent.minus(was_dissent), env) => {
+                self.recheck_at(slot, now + env.rules.steady_ms, env);
+                outcome.dissent.intersect(was_dissent)
+            }
             false => outcome.dissent,
         };
         if !outcome.steady && (was_lost || !was_dissent.is_empty()) {

@@ -1,0 +1,214 @@
+//! Instances that are told the same at different times: what the peers see is what they would see without.
+
+mod sim;
+
+use rand::rngs::SmallRng;
+use rand::{Rng, SeedableRng};
+use sim::{LOCAL, Sim, T_MS, config, prefix, update};
+use virtd::config::{Config, Delay, Distribution, Diversity, Strategy};
+use wire::bgp::Prefix;
+
+const SECOND: u64 = 1_000_000;
+const MS: u64 = 1_000;
+const P: &str = "198.51.100.0/24";
+
+fn held_back(min_ms: u32, max_ms: u32, distribution: Distribution, seed: u64) -> Option<Diversity> {
+    Some(Diversity { seed, delay: Some(Delay { min_ms, max_ms, distribution }), ..Diversity::default() })
+}
+
+/// Three instances: the first at once, the second a little late, the third up to 400 ms late (T is a second).
+fn diverse(strategy: Strategy) -> Config {
+    let mut c = config(3, strategy);
+    c.instances[1].diversity = held_back(1, 10, Distribution::Uniform, 7);
+    c.instances[2].diversity = held_back(0, 400, Distribution::Exponential, 8);
+    c
+}
+
+fn up(config: &Config, peers: u8) -> Sim {
+    let mut sim = Sim::new(config);
+    (1..=peers).for_each(|n| sim.connect_peer(n));
+    sim.run(SECOND);
+    assert!(sim.peers.values().all(|p| p.established), "{:?}", sim.events);
+    sim
+}
+
+#[test]
+fn every_instance_that_differs_is_logged_with_its_seed() {
+    let sim = up(&diverse(Strategy::WaitForConsensus), 2);
+    let told: Vec<&str> = sim.events_of("diversity").iter().map(|e| e.text.as_str()).collect();
+    assert_eq!(
+        told,
+        ["i1: UPDATEs held back 1 to 10 ms, uniform, seed 7", "i2: UPDATEs held back 0 to 400 ms, exponential, seed 8"]
+    );
+}
+
+#[test]
+fn an_update_comes_late_by_the_configured_time_and_a_keepalive_at_once() {
+    let mut c = config(3, Strategy::WaitForConsensus);
+    c.instances[0].diversity = held_back(300, 300, Distribution::Uniform, 1);
+    let mut sim = up(&c, 2);
+    sim.announce(1, &[P], &[64501]);
+    assert!(sim.instances[0].heard.is_empty());
+    assert_eq!((sim.instances[1].heard.len(), sim.instances[2].heard.len()), (1, 1));
+    sim.run(300 * MS - 1);
+    assert!(sim.instances[0].heard.is_empty());
+    assert_eq!(sim.table(2).len(), 1, "two agree: nobody waits for the third");
+    sim.run(1);
+    assert_eq!(sim.instances[0].heard.len(), 1);
+    sim.run(30 * SECOND);
+    assert!(sim.no_reset());
+    assert!(sim.events_of("disagreement").is_empty() && sim.events_of("leg-fault").is_empty());
+}
+
+/// What happens in a history: who says what, which instance dies.
+#[derive(Clone, Debug)]
+enum Step {
+    Announce(u8, String, Vec<u32>),
+    Withdraw(u8, String),
+    Kill(usize),
+    Start(usize),
+}
+
+/// The same steps for every configuration. Two peers say things about the same prefixes, so that the order between peers matters.
+fn steps(seed: u64, deaths: bool) -> Vec<(Step, u64)> {
+    let mut rng = SmallRng::seed_from_u64(seed);
+    let (mut dead, mut steps) = (None, Vec::new());
+    for _ in 0..120 {
+        let p = format!("10.{}.0.0/16", rng.random_range(0..6));
+        let feeder = 1 + u8::from(prefix(&p).octets()[1] & 1 == 0);
+        let step = match rng.random_range(0..20) {
+            0..=11 => Step::Announce(feeder, p, vec![64500 + u32::from(feeder), rng.random_range(65000..65010)]),
+            12..=18 => Step::Withdraw(feeder, p),
+            _ if !deaths => continue,
+            _ => match dead.take() {
+                None => Step::Kill(*dead.insert(rng.random_range(0..3))),
+                Some(i) => Step::Start(i),
+            },
+        };
+        // Bursts in which a route is withdrawn and announced again within a millisecond, and rests.
+        let pause = if rng.random_bool(0.7) { rng.random_range(0..2 * MS) } else { rng.random_range(0..SECOND / 2) };
+        steps.push((step, pause));
+    }
+    steps.extend(dead.map(|i| (Step::Start(i), 0)));
+    steps
+}
+
+fn play(config: &Config, steps: &[(Step, u64)]) -> Sim {
+    let mut sim = up(config, 3);
+    for (step, pause) in steps {
+        match step {
+            Step::Announce(n, p, path) => sim.announce(*n, &[p], path),
+            Step::Withdraw(n, p) => sim.withdraw(*n, &[p]),
+            Step::Kill(i) => sim.kill_instance(*i),
+            Step::Start(i) => sim.start_instance(*i),
+        }
+        sim.run(*pause);
+    }
+    sim.run(20 * SECOND);
+    sim
+}
+
+fn same_as_without(seed: u64, strategy: Strategy, deaths: bool) {
+    let steps = steps(seed, deaths);
+    let (plain, late) = (play(&config(3, strategy), &steps), play(&diverse(strategy), &steps));
+    assert!(plain.no_reset() && late.no_reset(), "seed {seed}");
+    for n in 1..=3 {
+        assert_eq!(plain.table(n), late.table(n), "seed {seed}, peer {n}, {strategy:?}");
+    }
+    assert!(late.events_of("disagreement").is_empty(), "seed {seed}: {:?}", late.events_of("disagreement"));
+}
+
+#[test]
+fn timing_diversity_changes_no_route_of_any_peer() {
+    for seed in 0..12 {
+        same_as_without(seed, Strategy::WaitForConsensus, false);
+        same_as_without(seed, Strategy::MasterSlave, false);
+    }
+}
+
+#[test]
+fn nor_does_it_with_instances_that_die_and_return_in_the_middle_of_a_queue() {
+    for seed in 100..112 {
+        same_as_without(seed, Strategy::WaitForConsensus, true);
+        same_as_without(seed, Strategy::ContinuousMajority, true);
+    }
+}
+
+#[test]
+fn the_same_seed_gives_an_instance_the_same_at_the_same_microsecond() {
+    let heard = |seed: u64| {
+        let mut c = diverse(Strategy::ContinuousMajority);
+        c.instances[2].diversity = held_back(0, 400, Distribution::Uniform, seed);
+        let sim = play(&c, &steps(3, false));
+        sim.instances[2].heard.clone()
+    };
+    assert_eq!(heard(1), heard(1));
+    assert_ne!(heard(1), heard(2), "another order between the peers");
+}
+
+#[test]
+fn what_waits_for_a_leg_dies_with_it_and_its_successor_is_told_what_stands() {
+    let mut c = config(3, Strategy::WaitForConsensus);
+    c.instances[0].diversity = held_back(200, 400, Distribution::Uniform, 5);
+    let mut sim = up(&c, 2);
+    sim.announce(1, &[P], &[64501, 65001]);
+    sim.run(20 * MS);
+    sim.announce(1, &[P], &[64501, 65002]);
+    sim.kill_instance(0);
+    sim.run(SECOND);
+    sim.start_instance(0);
+    sim.run(5 * SECOND);
+    assert_eq!(sim.instances[0].heard, [(1, vec![prefix(P)], vec![])], "once, as it stands");
+    assert_eq!(sim.events_of("leg-level").len(), 1, "{:?}", sim.events);
+    assert_eq!(sim.table(2)[&prefix(P)].0, [sim::OUR_AS, 64501, 65002]);
+    assert!(sim.no_reset() && sim.events_of("disagreement").is_empty());
+}
+
+#[test]
+fn a_queue_that_overflows_becomes_a_set_of_keys_and_nothing_is_lost() {
+    let mut c = config(3, Strategy::WaitForConsensus);
+    c.vote.t_ms = 20_000;
+    c.instances[0].diversity = held_back(9_000, 9_000, Distribution::Uniform, 5);
+    let mut sim = up(&c, 2);
+    let all: Vec<Prefix> = (0..=255u8).map(|n| prefix(&format!("10.{n}.0.0/16"))).collect();
+    // Some 14 MiB within nine seconds, of which eight fit.
+    for turn in 0..4_000u32 {
+        let p = all[turn as usize % all.len()];
+        sim.peer_sends(1, &large(&update(&[p], &[], &[64501, 65000 + turn], sim::LOCAL, None, 0)));
+    }
+    sim.peer_sends(1, &update(&[], &all[..100], &[], LOCAL, None, 0));
+    assert!(sim.instances[0].heard.is_empty());
+    sim.run(60 * SECOND);
+    let heard = sim.instances[0].heard.len();
+    assert!((2_000..4_000).contains(&heard), "{heard} messages came through");
+    assert_eq!(sim.instances[0].rib.len(), 156);
+    assert_eq!(sim.instances[0].rib, sim.instances[1].rib);
+    assert_eq!(sim.table(2).len(), 156);
+    assert!(sim.no_reset() && sim.events_of("disagreement").is_empty(), "{:?}", sim.events_of("disagreement"));
+}
+
+/// An UPDATE with 3,500 octets of an attribute that nobody knows.
+fn large(message: &[u8]) -> Vec<u8> {
+    const MORE: usize = 3_500;
+    let mut m = message.to_vec();
+    let mut put = |at: usize, n: usize| m[at..at + 2].copy_from_slice(&(n as u16).to_be_bytes());
+    let attributes = usize::from(u16::from_be_bytes([message[21], message[22]]));
+    put(16, message.len() + 4 + MORE);
+    put(21, attributes + 4 + MORE);
+    let extra = [&[0xd0, 99][..], &(MORE as u16).to_be_bytes(), &[7; MORE]].concat();
+    m.splice(23 + attributes..23 + attributes, extra);
+    m
+}
+
+#[test]
+fn an_instance_that_is_late_is_not_accused_while_t_exceeds_its_delay() {
+    let mut c = config(3, Strategy::MasterSlave);
+    c.instances[0].diversity = held_back(T_MS / 2 - 1, T_MS / 2 - 1, Distribution::Uniform, 5);
+    let mut sim = up(&c, 2);
+    for n in 0..50 {
+        sim.announce(1, &[P], &[64501, 65000 + n]);
+        sim.run(SECOND * 2);
+        assert_eq!(sim.table(2)[&prefix(P)].0[2], 65000 + n, "the master is followed, however late");
+    }
+    assert!(sim.no_reset() && sim.events_of("disagreement").is_empty(), "{:?}", sim.events_of("disagreement"));
+}
