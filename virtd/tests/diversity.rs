@@ -115,7 +115,9 @@ fn same_as_without(seed: u64, strategy: Strategy, deaths: bool) {
     for n in 1..=3 {
         assert_eq!(plain.table(n), late.table(n), "seed {seed}, peer {n}, {strategy:?}");
     }
-    assert!(late.events_of("disagreement").is_empty(), "seed {seed}: {:?}", late.events_of("disagreement"));
+    // A death in the middle of a history makes suspects of innocent UPDATEs, with verdicts of their own (tests/poison.rs).
+    let told = late.events_of("disagreement");
+    assert!(deaths || told.is_empty(), "seed {seed}: {told:?}");
 }
 
 #[test]

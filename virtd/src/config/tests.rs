@@ -98,6 +98,7 @@ fn every_key_is_read() {
         [[instance]]
         name = "watch.1"
         role = "observer"
+        diversity = { delay_ms = [1, 10], distribution = "exponential", seed = 7 }
         [[peer]]
         address = "2001:db8::1"
         asn = 65001
@@ -119,6 +120,9 @@ fn every_key_is_read() {
     assert_eq!((bird.kind, bird.config_file.as_deref()), (Some(Kind::Bird), Some(Path::new("/etc/virtd/bird.conf"))));
     assert_eq!(c.instances.iter().map(Instance::is_ours).collect::<Vec<_>>(), [true, true, false]);
     assert_eq!(c.instances.iter().map(|i| i.observer).collect::<Vec<_>>(), [false, false, true]);
+    let delay = Delay { min_ms: 1, max_ms: 10, distribution: Distribution::Exponential };
+    assert_eq!(c.instances[2].diversity, Some(Diversity { seed: 7, delay: Some(delay) }));
+    assert_eq!(c.instances[0].diversity, None);
     let peer = &c.peers[0];
     assert_eq!((peer.asn, peer.description.as_deref(), peer.allow_own_as), (Some(65001), Some("transit"), true));
 }
@@ -141,7 +145,7 @@ fn the_examples_are_good() {
         }
         if name == "virtd.toml" {
             let keys = super::names::SECTIONS.iter().flat_map(|(_, keys)| keys.iter());
-            for key in keys.chain(super::names::LIMIT_KEYS) {
+            for key in keys.chain(super::names::LIMIT_KEYS).chain(super::names::DIVERSITY_KEYS) {
                 assert!(with_all.contains(&format!("{key} = ")), "{name} does not show {key}");
             }
         }
@@ -154,7 +158,7 @@ fn the_documentation_has_every_key() {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs/OPERATIONS.md");
     let text = std::fs::read_to_string(path).unwrap();
     for (section, keys) in super::names::SECTIONS {
-        for key in keys.iter().chain(super::names::LIMIT_KEYS) {
+        for key in keys.iter().chain(super::names::LIMIT_KEYS).chain(super::names::DIVERSITY_KEYS) {
             assert!(text.contains(&format!("`{key}`")), "docs/OPERATIONS.md does not list {key} of {section}");
         }
     }

@@ -21,13 +21,13 @@ impl Random {
         let mut random = Random(seed);
         for octet in about {
             random.0 ^= u64::from(*octet);
-            random.0 = random.next();
+            random.0 = random.number();
         }
         random
     }
 
     /// The next number.
-    pub fn next(&mut self) -> u64 {
+    pub fn number(&mut self) -> u64 {
         self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
         let mut z = self.0;
         z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
@@ -38,14 +38,14 @@ impl Random {
     /// A number from `least` to `greatest`, both included, each as likely.
     pub fn between(&mut self, least: u64, greatest: u64) -> u64 {
         let n = u128::from(greatest.saturating_sub(least)) + 1;
-        least + ((u128::from(self.next()) * n) >> 64) as u64
+        least + ((u128::from(self.number()) * n) >> 64) as u64
     }
 
     /// A number from `least` to `greatest`; half of them lie within an eighth of the way, half of the rest within the next eighth, and so on.
     pub fn soon(&mut self, least: u64, greatest: u64) -> u64 {
         // Whole halvings and, within one, a straight line: minus the logarithm to the base of two, without a floating point whose last
         // bit may differ from one machine to the next.
-        let halvings = u64::from(self.next().leading_zeros().min(8));
+        let halvings = u64::from(self.number().leading_zeros().min(8));
         let eighth = greatest.saturating_sub(least) / 8;
         let within = self.between(0, eighth);
         greatest.min(least + halvings * eighth + within)
