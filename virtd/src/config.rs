@@ -4,6 +4,7 @@
 
 pub mod diagnostic;
 mod diversity;
+pub mod environment;
 mod names;
 pub mod parse;
 mod reader;
@@ -13,6 +14,7 @@ pub mod summary;
 mod tests;
 
 pub use diversity::{Delay, Distribution, Diversity};
+pub use environment::Environment;
 use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::path::PathBuf;
@@ -356,6 +358,8 @@ pub struct Instance {
     pub limit_prefixes: Vec<Prefix>,
     /// `diversity`: how what it is given differs from what the others are given; `None` is not at all.
     pub diversity: Option<Diversity>,
+    /// `environment`: the surroundings of what virtd starts.
+    pub environment: Environment,
 }
 
 impl Kind {

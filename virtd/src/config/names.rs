@@ -47,13 +47,29 @@ pub const SECTIONS: &[(&str, &[&str])] = &[
     ("recorder", &["folder", "minutes", "memory_mib", "disk_mib"]),
     (
         "instance",
-        &["name", "role", "kind", "config", "root", "shim_library", "command", "env", "user", "limit", "diversity"],
+        &[
+            "name",
+            "role",
+            "kind",
+            "config",
+            "root",
+            "shim_library",
+            "command",
+            "env",
+            "user",
+            "limit",
+            "diversity",
+            "environment",
+        ],
     ),
     ("peer", &["address", "asn", "description", "allow_own_as"]),
 ];
 
 /// The keys of an instance's `diversity`.
 pub const DIVERSITY_KEYS: &[&str] = &["seed", "delay_ms", "distribution"];
+
+/// The keys of an instance's `environment`.
+pub const ENVIRONMENT_KEYS: &[&str] = &["malloc_perturb", "stack_offset", "aslr", "cpus", "nice"];
 
 /// The keys of an instance's `limit`.
 pub const LIMIT_KEYS: &[&str] = &["sessions", "families", "prefixes"];

@@ -1,11 +1,11 @@
 //! Each section of the file on its own: keys, types, ranges. What concerns several of them is checked in [`super::parse`].
 
-use super::diversity;
 use super::names::{self, keys_of};
 use super::reader::{self, Problems, Section, Value};
 use super::{
     Config, FaultAction, Faults, Inbound, Instance, Kind, OpenMode, Peer, Recorder, Standby, Strategy, Timers, Vote,
 };
+use super::{diversity, environment};
 use std::collections::BTreeMap;
 use std::net::Ipv4Addr;
 use std::ops::Range;
@@ -280,6 +280,9 @@ pub(crate) fn instance(value: Value<'_>, problems: &mut Problems) -> Option<Plac
     };
     check_start(&section, &instance, problems);
     let sessions = section.value("limit").map_or_else(Vec::new, |v| limit(v, &mut instance, problems));
+    if let Some(value) = section.value("environment") {
+        environment::read(value, &mut instance, problems);
+    }
     let delay = section.value("diversity").and_then(|v| diversity::read(v, &mut instance, problems));
     Some(Placed { value: instance, span: value.span(), key: name.map(|_| section.span_of("name")), sessions, delay })
 }

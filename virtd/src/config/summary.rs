@@ -173,6 +173,9 @@ fn instance_line(instance: &Instance) -> String {
     if let Some(diversity) = &instance.diversity {
         let _ = write!(line, "; {diversity}");
     }
+    if instance.environment != super::Environment::default() {
+        let _ = write!(line, "; {}", instance.environment);
+    }
     line
 }
 

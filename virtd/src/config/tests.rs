@@ -94,6 +94,7 @@ fn every_key_is_read() {
         kind = "bird"
         config = "/etc/virtd/bird.conf"
         env = { TZ = "UTC" }
+        environment = { malloc_perturb = 165, stack_offset = 4096, aslr = false, cpus = [1, 0], nice = 5 }
         user = "bird"
         [[instance]]
         name = "watch.1"
@@ -123,6 +124,9 @@ fn every_key_is_read() {
     let delay = Delay { min_ms: 1, max_ms: 10, distribution: Distribution::Exponential };
     assert_eq!(c.instances[2].diversity, Some(Diversity { seed: 7, delay: Some(delay) }));
     assert_eq!(c.instances[0].diversity, None);
+    let environment =
+        Environment { malloc_perturb: Some(165), stack_offset: 4096, fixed_layout: true, cpus: vec![0, 1], nice: 5 };
+    assert_eq!((&bird.environment, &frr.environment), (&environment, &Environment::default()));
     let peer = &c.peers[0];
     assert_eq!((peer.asn, peer.description.as_deref(), peer.allow_own_as), (Some(65001), Some("transit"), true));
 }
@@ -145,7 +149,11 @@ fn the_examples_are_good() {
         }
         if name == "virtd.toml" {
             let keys = super::names::SECTIONS.iter().flat_map(|(_, keys)| keys.iter());
-            for key in keys.chain(super::names::LIMIT_KEYS).chain(super::names::DIVERSITY_KEYS) {
+            for key in keys
+                .chain(super::names::LIMIT_KEYS)
+                .chain(super::names::DIVERSITY_KEYS)
+                .chain(super::names::ENVIRONMENT_KEYS)
+            {
                 assert!(with_all.contains(&format!("{key} = ")), "{name} does not show {key}");
             }
         }
@@ -158,7 +166,12 @@ fn the_documentation_has_every_key() {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs/OPERATIONS.md");
     let text = std::fs::read_to_string(path).unwrap();
     for (section, keys) in super::names::SECTIONS {
-        for key in keys.iter().chain(super::names::LIMIT_KEYS).chain(super::names::DIVERSITY_KEYS) {
+        for key in keys
+            .iter()
+            .chain(super::names::LIMIT_KEYS)
+            .chain(super::names::DIVERSITY_KEYS)
+            .chain(super::names::ENVIRONMENT_KEYS)
+        {
             assert!(text.contains(&format!("`{key}`")), "docs/OPERATIONS.md does not list {key} of {section}");
         }
     }

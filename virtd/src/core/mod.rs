@@ -233,8 +233,13 @@ impl Core {
             return;
         }
         for i in &self.env.config.instances {
-            let Some(diversity) = &i.diversity else { continue };
-            let event = Event::new(self.env.now, "diversity", Severity::Info, format!("{}: {diversity}", i.name));
+            let environment = (i.environment != Default::default()).then(|| i.environment.to_string());
+            let words = i.diversity.as_ref().map(ToString::to_string).into_iter().chain(environment);
+            let words = words.collect::<Vec<_>>().join("; ");
+            if words.is_empty() {
+                continue;
+            }
+            let event = Event::new(self.env.now, "diversity", Severity::Info, format!("{}: {words}", i.name));
             out.push(Output::Event(event.with_instance(&i.name)));
         }
     }
