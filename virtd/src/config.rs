@@ -13,7 +13,7 @@ pub mod summary;
 #[cfg(test)]
 mod tests;
 
-pub use diversity::{Delay, Distribution, Diversity};
+pub use diversity::{ConnectOrder, Delay, Distribution, Diversity};
 pub use environment::Environment;
 use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};

@@ -30,6 +30,18 @@ pub struct Delay {
     pub distribution: Distribution,
 }
 
+/// `connect_order`: in which order an instance that begins to listen is given its legs.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub enum ConnectOrder {
+    /// In which the sessions were first heard of.
+    #[default]
+    Given,
+    /// The other way round.
+    Reversed,
+    /// Another one each time, by the seed.
+    Shuffled,
+}
+
 /// `diversity` of an `[[instance]]`.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub struct Diversity {
@@ -37,6 +49,10 @@ pub struct Diversity {
     pub seed: u64,
     /// `delay_ms`, `distribution`: `None` holds nothing back.
     pub delay: Option<Delay>,
+    /// `connect_delay_ms`: the least and the greatest that a connection comes later to it; `None` is at once.
+    pub connect_delay_ms: Option<(u32, u32)>,
+    /// `connect_order`.
+    pub connect_order: ConnectOrder,
 }
 
 impl Distribution {
@@ -45,6 +61,17 @@ impl Distribution {
         match self {
             Distribution::Uniform => "uniform",
             Distribution::Exponential => "exponential",
+        }
+    }
+}
+
+impl ConnectOrder {
+    /// The word of the configuration file.
+    pub const fn name(self) -> &'static str {
+        match self {
+            ConnectOrder::Given => "given",
+            ConnectOrder::Reversed => "reversed",
+            ConnectOrder::Shuffled => "shuffled",
         }
     }
 }
@@ -64,12 +91,24 @@ impl std::fmt::Display for Diversity {
         if let Some(delay) = &self.delay {
             write!(f, "{delay}, ")?;
         }
+        if let Some((least, greatest)) = self.connect_delay_ms {
+            write!(f, "connections held back {least} to {greatest} ms, ")?;
+        }
+        if self.connect_order != ConnectOrder::Given {
+            write!(f, "order of connections {}, ", self.connect_order.name())?;
+        }
         write!(f, "seed {}", self.seed)
     }
 }
 
-/// Reads `diversity` into `instance`; returns the place of its delay.
-pub(super) fn read(value: Value<'_>, instance: &mut Instance, problems: &mut Problems) -> Option<Range<usize>> {
+/// Where times stand that must fit others of the file.
+pub(crate) struct Places {
+    delay: Range<usize>,
+    connect_delay: Range<usize>,
+}
+
+/// Reads `diversity` into `instance`.
+pub(super) fn read(value: Value<'_>, instance: &mut Instance, problems: &mut Problems) -> Option<Places> {
     let section = Section::open("diversity", value, DIVERSITY_KEYS, problems)?;
     let seed = section.number("seed", 0..=u32::MAX, "", problems).map(u64::from);
     let distributions = [Distribution::Uniform, Distribution::Exponential].map(|d| (d.name(), d));
@@ -80,8 +119,14 @@ pub(super) fn read(value: Value<'_>, instance: &mut Instance, problems: &mut Pro
         problems.at(section.span_of("distribution"), "`distribution` without `delay_ms` has no effect", help);
     }
     let delay = times.map(|(min_ms, max_ms)| Delay { min_ms, max_ms, distribution: distribution.unwrap_or_default() });
-    instance.diversity = Some(Diversity { seed: seed.unwrap_or_else(|| seed_of(&instance.name)), delay });
-    Some(section.span_of("delay_ms"))
+    let orders = [ConnectOrder::Given, ConnectOrder::Reversed, ConnectOrder::Shuffled].map(|o| (o.name(), o));
+    instance.diversity = Some(Diversity {
+        seed: seed.unwrap_or_else(|| seed_of(&instance.name)),
+        delay,
+        connect_delay_ms: span_of_time(&section, "connect_delay_ms", MAX_DELAY_MS, " milliseconds", problems),
+        connect_order: section.word("connect_order", &orders, problems).unwrap_or_default(),
+    });
+    Some(Places { delay: section.span_of("delay_ms"), connect_delay: section.span_of("connect_delay_ms") })
 }
 
 /// A seed that differs from instance to instance and is the same at every start (FNV-1a, cut to what the file can say).
@@ -132,17 +177,23 @@ fn span_of_time(
 
 /// T must leave a delayed instance time to answer: it is late by the delay of what it is told and, where that is told by several
 /// peers, by that of each in turn.
-pub(super) fn check(config: &Config, instance: &Instance, span: Option<Range<usize>>, problems: &mut Problems) {
-    let (Some(diversity), Some(span)) = (&instance.diversity, span) else { return };
+pub(super) fn check(config: &Config, instance: &Instance, places: Option<&Places>, problems: &mut Problems) {
+    let (Some(diversity), Some(places)) = (&instance.diversity, places) else { return };
     if config.open == OpenMode::Native {
         let help = "native is one instance whose bytes pass verbatim; leave it out";
-        problems.at(span.clone(), "`diversity` with `open = \"native\"` has no effect", help);
+        problems.at(places.delay.clone(), "`diversity` with `open = \"native\"` has no effect", help);
+    }
+    let open_wait_ms = config.timers.open_wait_ms;
+    if let Some((_, most)) = diversity.connect_delay_ms.filter(|(_, most)| *most >= open_wait_ms) {
+        let message = format!("connections come {most} ms late, and `open_wait_s` is {}", open_wait_ms / 1000);
+        let help = "sessions would be opened without the instance: it must be less";
+        problems.at(places.connect_delay.clone(), message, help);
     }
     let Some(delay) = diversity.delay else { return };
     let t_ms = config.vote.t_ms;
     if delay.max_ms.saturating_mul(2) >= t_ms {
         let message = format!("{} is told things {} ms late, and T is {t_ms} ms", instance.name, delay.max_ms);
         let help = format!("T must be more than twice the delay: set `t_ms` in [vote] above {}", delay.max_ms * 2);
-        problems.at(span, message, help);
+        problems.at(places.delay.clone(), message, help);
     }
 }

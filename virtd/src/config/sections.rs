@@ -250,8 +250,8 @@ pub(crate) struct Placed<T> {
     pub(crate) key: Option<Range<usize>>,
     /// `limit.sessions`, one by one.
     pub(crate) sessions: Vec<Range<usize>>,
-    /// `diversity.delay_ms`.
-    pub(crate) delay: Option<Range<usize>>,
+    /// What of `diversity` must fit other sections.
+    pub(crate) diversity: Option<diversity::Places>,
 }
 
 /// Reads one `[[instance]]`.
@@ -283,8 +283,14 @@ pub(crate) fn instance(value: Value<'_>, problems: &mut Problems) -> Option<Plac
     if let Some(value) = section.value("environment") {
         environment::read(value, &mut instance, problems);
     }
-    let delay = section.value("diversity").and_then(|v| diversity::read(v, &mut instance, problems));
-    Some(Placed { value: instance, span: value.span(), key: name.map(|_| section.span_of("name")), sessions, delay })
+    let diversity = section.value("diversity").and_then(|v| diversity::read(v, &mut instance, problems));
+    Some(Placed {
+        value: instance,
+        span: value.span(),
+        key: name.map(|_| section.span_of("name")),
+        sessions,
+        diversity,
+    })
 }
 
 /// What goes with `kind`, with `command`, and with neither.
@@ -451,5 +457,5 @@ pub(crate) fn peer(value: Value<'_>, problems: &mut Problems) -> Option<Placed<P
     let address = reader::unicast("address", section.value("address")?, problems)?;
     let peer = Peer { address, asn, description, allow_own_as };
     let (span, key) = (value.span(), Some(section.span_of("address")));
-    Some(Placed { value: peer, span, key, sessions: Vec::new(), delay: None })
+    Some(Placed { value: peer, span, key, sessions: Vec::new(), diversity: None })
 }

@@ -99,7 +99,7 @@ fn every_key_is_read() {
         [[instance]]
         name = "watch.1"
         role = "observer"
-        diversity = { delay_ms = [1, 10], distribution = "exponential", seed = 7 }
+        diversity = { delay_ms = [1, 10], distribution = "exponential", seed = 7, connect_delay_ms = [0, 50], connect_order = "shuffled" }
         [[peer]]
         address = "2001:db8::1"
         asn = 65001
@@ -122,7 +122,15 @@ fn every_key_is_read() {
     assert_eq!(c.instances.iter().map(Instance::is_ours).collect::<Vec<_>>(), [true, true, false]);
     assert_eq!(c.instances.iter().map(|i| i.observer).collect::<Vec<_>>(), [false, false, true]);
     let delay = Delay { min_ms: 1, max_ms: 10, distribution: Distribution::Exponential };
-    assert_eq!(c.instances[2].diversity, Some(Diversity { seed: 7, delay: Some(delay) }));
+    assert_eq!(
+        c.instances[2].diversity,
+        Some(Diversity {
+            seed: 7,
+            delay: Some(delay),
+            connect_delay_ms: Some((0, 50)),
+            connect_order: ConnectOrder::Shuffled,
+        })
+    );
     assert_eq!(c.instances[0].diversity, None);
     let environment =
         Environment { malloc_perturb: Some(165), stack_offset: 4096, fixed_layout: true, cpus: vec![0, 1], nice: 5 };

@@ -116,6 +116,8 @@ pub struct Env {
     pub rechecks: BinaryHeap<Reverse<(u64, u32, u32)>>,
     /// The longest that any instance is told something late, by its diversity.
     pub held_back_ms: u64,
+    /// By instance, what shuffles the order of its connections.
+    pub shuffles: Vec<super::mux::Random>,
     /// (when, session, instance): when something held back is due.
     wakes: BinaryHeap<Reverse<(Micros, u32, u8)>>,
     /// For `virtctl status`.
@@ -192,6 +194,8 @@ impl Env {
             .collect();
         let delays = config.instances.iter().filter_map(|i| i.diversity.as_ref()?.delay);
         let held_back_ms = delays.map(|d| u64::from(d.max_ms)).max().unwrap_or(0);
+        let seed = |i: &crate::config::Instance| i.diversity.as_ref().map_or(0, |d| d.seed);
+        let shuffles = config.instances.iter().map(|i| super::mux::Random::new(seed(i), b"order")).collect();
         let flight = super::flight::Flight::new(&config.recorder);
         let (n, poison_restarts) = (config.instances.len(), config.faults.poison_restarts);
         Env {
@@ -211,6 +215,7 @@ impl Env {
             canonicaliser: Canonicaliser::default(),
             rechecks: BinaryHeap::new(),
             held_back_ms,
+            shuffles,
             wakes: BinaryHeap::new(),
             counters: Counters::default(),
             told: Told::default(),

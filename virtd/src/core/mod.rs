@@ -169,7 +169,7 @@ impl Core {
             }
             Input::Listening { instance, listener, local, v6_only } => {
                 self.env.listeners.insert(listener, Listener { instance, local, v6_only });
-                self.sessions.iter_mut().for_each(|s| s.allow_offer(usize::from(instance.0)));
+                session::allow_offers(&mut self.sessions, usize::from(instance.0), &mut self.env);
             }
             Input::ListenerClosed { listener } => {
                 self.env.listeners.remove(&listener);

@@ -413,6 +413,11 @@ impl Sim {
 }
 
 impl SimInstance {
+    /// The peers of its legs, in the order in which it was offered them.
+    pub fn legs(&self) -> Vec<u8> {
+        self.legs.iter().map(|l| l.peer).collect()
+    }
+
     fn close(&mut self, leg: LegId) {
         let gone = self.legs.iter().find(|l| l.id == leg.0).map(|l| l.peer);
         self.legs.retain(|l| l.id != leg.0);

@@ -1,14 +1,68 @@
 //! What makes the instances of one session differ in time: everything a leg is given goes through here, at once or held back.
 
 use super::*;
+use crate::config::ConnectOrder;
 use crate::core::io::Way;
 use crate::core::mux::{Lane, Random};
+
+/// Between two offers whose order matters: long enough for each to be accepted before the next is there.
+const ORDER_STEP_US: Micros = 20_000;
 
 /// The lane of instance `i` on the session with `peer`, where the configuration gives it one.
 pub(super) fn lane(i: usize, peer: &SocketAddr, env: &Env) -> Option<Box<Lane>> {
     let diversity = env.config.instances.get(i)?.diversity.as_ref()?;
     let delay = diversity.delay?;
     Some(Box::new(Lane::new(delay, Random::new(diversity.seed, &about(b"delay", peer)))))
+}
+
+/// How much later connections come to one instance on one session.
+#[derive(Debug)]
+pub struct Lag {
+    least: Micros,
+    greatest: Micros,
+    random: Random,
+}
+
+impl Lag {
+    pub(super) fn of(i: usize, peer: &SocketAddr, env: &Env) -> Option<Box<Lag>> {
+        let diversity = env.config.instances.get(i)?.diversity.as_ref()?;
+        let (least, greatest) = diversity.connect_delay_ms?;
+        let random = Random::new(diversity.seed, &about(b"connect", peer));
+        Some(Box::new(Lag { least: Micros::from(least) * 1000, greatest: Micros::from(greatest) * 1000, random }))
+    }
+
+    fn draw(&mut self) -> Micros {
+        self.random.between(self.least, self.greatest)
+    }
+}
+
+/// Instance `i` has begun to listen: when each session may offer it a leg.
+pub fn allow_offers(sessions: &mut [Session], i: usize, env: &mut Env) {
+    let order = env.config.instances.get(i).and_then(|c| c.diversity.as_ref()).map(|d| d.connect_order);
+    let mut turns: Vec<usize> = (0..sessions.len()).collect();
+    match order.unwrap_or_default() {
+        ConnectOrder::Given => {}
+        ConnectOrder::Reversed => turns.reverse(),
+        ConnectOrder::Shuffled => {
+            let Some(random) = env.shuffles.get_mut(i) else { return };
+            for at in (1..turns.len()).rev() {
+                turns.swap(at, random.between(0, at as u64) as usize);
+            }
+        }
+    }
+    // Where both are asked for, the delays are dealt out in the order.
+    let step = if order.is_some_and(|o| o != ConnectOrder::Given) { ORDER_STEP_US } else { 0 };
+    let lag = |s: &mut Session| s.seats.get_mut(i).and_then(|seat| seat.lag.as_mut()).map(|l| l.draw());
+    let mut delays: Vec<Micros> = sessions.iter_mut().zip(0..).map(|(s, n)| lag(s).unwrap_or(n * step)).collect();
+    if step > 0 {
+        delays.sort_unstable();
+        delays.iter_mut().zip(0..).for_each(|(delay, n)| *delay += n);
+    }
+    for (turn, delay) in turns.into_iter().zip(delays) {
+        if let Some(s) = sessions.get_mut(turn) {
+            s.allow_offer(i, env.now + delay, env);
+        }
+    }
 }
 
 /// Names a sequence of random numbers: what for, and for which peer.
@@ -61,8 +115,32 @@ impl Session {
         out.push(Output::SendLeg { leg: leg.id, bytes });
     }
 
+    /// A connection comes to instance `i`: it is told of it as much later as its diversity says.
+    pub(super) fn hold_connection(&mut self, i: usize, env: &mut Env) {
+        let Some(seat) = self.seats.get_mut(i) else { return };
+        let Some(lag) = &mut seat.lag else { return };
+        seat.connect_from = env.now + lag.draw();
+        seat.next_offer = seat.next_offer.max(seat.connect_from);
+        env.wake_at(Some(seat.connect_from), self.index, i);
+    }
+
+    /// A connection that was held back from instance `i` may have its time.
+    fn wake_connection(&mut self, i: usize, env: &mut Env, out: &mut Vec<Output>) {
+        let Some(seat) = self.seats.get(i) else { return };
+        match &seat.leg {
+            Some(leg) if leg.state == LegState::Connecting => {
+                if let Some(conn) = self.foremost().filter(|e| e.state >= ExtState::Connected).map(|e| e.id) {
+                    self.connect_leg(i, conn, env, out);
+                }
+            }
+            Some(_) => {}
+            None => self.offer_legs(env, out),
+        }
+    }
+
     /// The time has come that was asked for with [`Env::wake_at`].
     pub fn wake(&mut self, i: usize, env: &mut Env, out: &mut Vec<Output>) {
+        self.wake_connection(i, env, out);
         let mut any = false;
         while let Some(bytes) = self.seats.get_mut(i).and_then(|s| s.lane.as_mut()).and_then(|l| l.due(env.now)) {
             self.hand_over(i, bytes, env, out);

@@ -50,7 +50,10 @@ impl Session {
         self.seats[i].leg = Some(new_leg(id, LegState::Connecting, false, env.now));
         match self.foremost().map(|e| (e.id, e.state)) {
             Some((_, ExtState::Connect)) => {}
-            Some((conn, _)) => self.connect_leg(i, conn, env, out),
+            Some((conn, _)) => {
+                self.hold_connection(i, env);
+                self.connect_leg(i, conn, env, out);
+            }
             None => {
                 let conn = ConnId(env.fresh_id());
                 let mut peer = self.peer;
@@ -70,6 +73,9 @@ impl Session {
     pub(super) fn connect_leg(&mut self, i: usize, conn: ConnId, env: &mut Env, out: &mut Vec<Output>) {
         let Some(ext) = self.exts.iter().find(|e| e.id == conn) else { return };
         let (Some(local), peer) = (ext.local, ext.remote) else { return };
+        if env.now < self.seats[i].connect_from {
+            return;
+        }
         let Some(leg) = self.seats[i].leg.as_mut().filter(|l| l.state == LegState::Connecting) else { return };
         leg.state = LegState::OpenWait;
         leg.hold_until = env.now + LEG_OPEN_WAIT_US;

@@ -20,6 +20,8 @@ use super::mux::Lane;
 use super::open::{Negotiated, Profile};
 use super::table::Table;
 use bytes::{Bytes, BytesMut};
+use diverse::Lag;
+pub use diverse::allow_offers;
 use replay::level::Todo;
 use std::net::SocketAddr;
 use voter::Members;
@@ -134,6 +136,10 @@ pub struct Seat {
     pub leg: Option<Leg>,
     /// What is held back from it, where its diversity says so.
     lane: Option<Box<Lane>>,
+    /// How long its connections are held back, where its diversity says so.
+    lag: Option<Box<Lag>>,
+    /// Not before this does its own connect succeed.
+    connect_from: Micros,
     /// The last OPEN it sent for this peer.
     open: Option<Open>,
     /// Not before this is it offered a leg again.
@@ -232,7 +238,9 @@ impl Session {
             peer,
             allow_own_as,
             exts: Vec::new(),
-            seats: (0..n).map(|i| Seat { lane: diverse::lane(i, &peer, env), ..Seat::default() }).collect(),
+            seats: (0..n)
+                .map(|i| Seat { lane: diverse::lane(i, &peer, env), lag: Lag::of(i, &peer, env), ..Seat::default() })
+                .collect(),
             profile: None,
             up: None,
             table: Table::new(n),
@@ -299,10 +307,12 @@ impl Session {
         self.seats.get(i).and_then(|s| s.gone_since)
     }
 
-    /// Instance `i` has begun to listen: a leg may be offered to it at once.
-    pub fn allow_offer(&mut self, i: usize) {
+    /// Instance `i` has begun to listen: a leg may be offered to it from `from` on.
+    pub fn allow_offer(&mut self, i: usize, from: Micros, env: &mut Env) {
         if let Some(seat) = self.seats.get_mut(i) {
-            (seat.next_offer, seat.backoff) = (0, 0);
+            (seat.next_offer, seat.backoff) = (from, 0);
+            let differs = env.config.instances.get(i).is_some_and(|c| c.diversity.is_some());
+            env.wake_at(differs.then_some(from), self.index, i);
         }
     }
 
