@@ -117,3 +117,42 @@ fn what_is_held_back_is_held_back_for_the_configured_time() -> Result<()> {
     lab.passed();
     Ok(())
 }
+
+/// Each daemon in turn is told that a route is gone and there again, with the delays besides, while a neighbour watches.
+#[test]
+fn routes_that_one_daemon_is_told_again_are_no_news_to_a_neighbour() -> Result<()> {
+    const ROUTES: usize = 40;
+    const TIMES: usize = 12;
+    let mut lab = Lab::new("diversity-again")?;
+    let star = lab.star(2)?;
+    let again = [
+        ("frr", "{ readvertise_s = [1, 2], seed = 1 }"),
+        ("bird", "{ readvertise_s = [1, 2], seed = 2, delay_ms = [1, 10] }"),
+        ("openbgpd", "{ readvertise_s = [1, 2], seed = 3 }"),
+    ];
+    let router = router(&lab, &star, &again)?;
+    let mut second = Watch::dial(&lab, &star.sites[1], &["--monitor"])?;
+    let mut sender = Watch::dial(&lab, &star.sites[0], &["--generate", &ROUTES.to_string()])?;
+    wait_until("all routes", SETTLE, || {
+        second.look().map_err(|e| format!("{e:#}"))?;
+        if second.table.len() == ROUTES { Ok(()) } else { Err(format!("{}", second.table.len())) }
+    })?;
+    router.wait_voting(UP)?;
+    let told = second.changes.len();
+    let of = |name: &str| router.events("readvertised").iter().filter(|e| e["instance"] == name).count();
+    wait_until("every daemon to have been told something again", SETTLE * 3, || {
+        let times = again.map(|(name, _)| of(name));
+        if times.iter().all(|n| *n >= TIMES) { Ok(()) } else { Err(format!("{times:?}")) }
+    })?;
+    println!("told again: {:?}", again.map(|(name, _)| of(name)));
+    second.look()?;
+    ensure!(second.changes.len() == told, "the neighbour was told: {:?}", &second.changes[told..]);
+    for event in router.events("disagreement") {
+        println!("{event}");
+    }
+    ensure!(router.events("no-quorum").is_empty(), "a majority was lost");
+    sender.check_session()?;
+    second.check_session()?;
+    lab.passed();
+    Ok(())
+}

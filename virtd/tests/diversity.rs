@@ -109,8 +109,12 @@ fn play(config: &Config, steps: &[(Step, u64)]) -> Sim {
 }
 
 fn same_as_without(seed: u64, strategy: Strategy, deaths: bool) {
+    same_as_with(seed, strategy, deaths, diverse(strategy));
+}
+
+fn same_as_with(seed: u64, strategy: Strategy, deaths: bool, with: Config) -> Sim {
     let steps = steps(seed, deaths);
-    let (plain, late) = (play(&config(3, strategy), &steps), play(&diverse(strategy), &steps));
+    let (plain, late) = (play(&config(3, strategy), &steps), play(&with, &steps));
     assert!(plain.no_reset() && late.no_reset(), "seed {seed}");
     for n in 1..=3 {
         assert_eq!(plain.table(n), late.table(n), "seed {seed}, peer {n}, {strategy:?}");
@@ -118,6 +122,7 @@ fn same_as_without(seed: u64, strategy: Strategy, deaths: bool) {
     // A death in the middle of a history makes suspects of innocent UPDATEs, with verdicts of their own (tests/poison.rs).
     let told = late.events_of("disagreement");
     assert!(deaths || told.is_empty(), "seed {seed}: {told:?}");
+    late
 }
 
 #[test]
@@ -265,4 +270,102 @@ fn connections_come_back_in_the_configured_order() {
     let mut all = shuffled.clone();
     all.sort_unstable();
     assert_eq!(all, [1, 2, 3, 4, 5, 6, 7, 8]);
+}
+
+#[test]
+fn a_route_that_one_instance_is_told_to_be_gone_and_there_again_is_no_news_to_the_peers() {
+    for delay in [None, Some(Delay { min_ms: 0, max_ms: 400, distribution: Distribution::Uniform })] {
+        let mut c = config(3, Strategy::WaitForConsensus);
+        c.instances[1].diversity = Some(Diversity { readvertise_s: Some((1, 2)), delay, ..Diversity::default() });
+        let mut sim = up(&c, 2);
+        sim.announce(1, &[P, "10.0.0.0/8", "192.0.2.128/25"], &[64501]);
+        sim.run(3 * SECOND);
+        let (before, heard) = (sim.peers[&2].updates, sim.instances[1].heard.len());
+        sim.run(60 * SECOND);
+        let times = sim.events_of("readvertised").len();
+        assert!((10..40).contains(&times), "{times} times");
+        let told = &sim.instances[1].heard[heard..];
+        let (gone, again): (Vec<_>, Vec<_>) = told.iter().partition(|h| h.1.is_empty());
+        let on_their_way = times - again.len();
+        assert!(gone.len() >= again.len() && on_their_way <= 1, "{told:?}");
+        assert_eq!([0, 2].map(|i| sim.instances[i].heard.len()), [1, 1], "the others hear nothing of it");
+        assert_eq!(sim.peers[&2].updates, before, "and the peers neither");
+        assert!(sim.events_of("disagreement").is_empty() && sim.no_reset(), "{:?}", sim.events_of("disagreement"));
+    }
+}
+
+#[test]
+fn an_instance_that_does_not_come_back_from_a_flap_is_named() {
+    let mut c = config(3, Strategy::WaitForConsensus);
+    c.instances[1].diversity = Some(Diversity { readvertise_s: Some((5, 5)), ..Diversity::default() });
+    let mut sim = up(&c, 2);
+    sim.announce(1, &[P], &[64501]);
+    sim.run(3 * SECOND);
+    let before = sim.peers[&2].updates;
+    while sim.events_of("readvertised").is_empty() {
+        sim.run(SECOND / 10);
+    }
+    // The bug: it tells the withdraw and forgets the announcement (papers/001 table 1, the last of Quagga's).
+    sim.instances[1].fault.hides.insert(prefix(P));
+    sim.run(10 * SECOND);
+    let told = sim.events_of("disagreement");
+    assert_eq!(told.iter().map(|e| e.instance.as_deref()).collect::<Vec<_>>(), [Some("i1")], "{:?}", sim.events);
+    assert_eq!(sim.peers[&2].updates, before, "the peers never heard of it");
+    assert!(sim.events_of("readvertised").len() == 1, "nobody is tested where somebody dissents");
+}
+
+#[test]
+fn exercises_and_delays_together_change_no_route_either() {
+    let mut exercised = 0;
+    for seed in 200..216 {
+        let mut c = diverse(Strategy::WaitForConsensus);
+        for i in &mut c.instances {
+            let diversity = i.diversity.get_or_insert_default();
+            diversity.readvertise_s = Some((1, 1));
+            diversity.connect_delay_ms = Some((0, 300));
+        }
+        let sim = same_as_with(seed, Strategy::WaitForConsensus, seed % 2 == 0, c);
+        exercised += sim.events_of("readvertised").len();
+    }
+    assert!(exercised > 100, "{exercised}");
+}
+
+/// Five instances, of which two are given a half of the addresses each.
+fn halves() -> Sim {
+    let mut c = config(5, Strategy::WaitForConsensus);
+    for (i, block) in [(3, "0.0.0.0/1"), (4, "128.0.0.0/1")] {
+        c.instances[i].diversity = Some(Diversity { blocks: vec![prefix(block)], ..Diversity::default() });
+    }
+    up(&c, 2)
+}
+
+#[test]
+fn an_instance_is_given_its_address_blocks_only_and_votes_on_no_other() {
+    let mut sim = halves();
+    sim.announce(1, &["10.0.0.0/16", P], &[64501]);
+    sim.run(3 * SECOND);
+    let heard = |sim: &Sim, i: usize| sim.instances[i].heard.clone();
+    assert_eq!(heard(&sim, 3), [(1, vec![prefix("10.0.0.0/16")], vec![])]);
+    assert_eq!(heard(&sim, 4), [(1, vec![prefix(P)], vec![])]);
+    assert_eq!(sim.table(2).len(), 2);
+    // With two of the others dead, each half has one that knows all and one that knows this half: they agree.
+    sim.kill_instance(0);
+    sim.kill_instance(1);
+    sim.announce(1, &["10.1.0.0/16"], &[64501]);
+    sim.announce(1, &["203.0.113.0/24"], &[64501]);
+    sim.withdraw(1, &["10.0.0.0/16", P]);
+    sim.run(3 * SECOND);
+    assert_eq!(sim.table(2).keys().copied().collect::<Vec<_>>(), [prefix("10.1.0.0/16"), prefix("203.0.113.0/24")]);
+    // One that returns is given, and made to vote on, its half.
+    sim.kill_instance(3);
+    sim.run(SECOND);
+    sim.start_instance(3);
+    sim.run(5 * SECOND);
+    assert_eq!(heard(&sim, 3), [(1, vec![prefix("10.1.0.0/16")], vec![])]);
+    assert_eq!(sim.events_of("leg-level").len(), 1);
+    sim.instances[3].fault.lies_about.insert(prefix("10.2.0.0/16"));
+    sim.announce(1, &["10.2.0.0/16"], &[64501]);
+    sim.run(3 * SECOND);
+    assert!(!sim.table(2).contains_key(&prefix("10.2.0.0/16")), "its word counts: two that differ, no majority");
+    assert!(sim.events_of("disagreement").is_empty() && sim.no_reset(), "{:?}", sim.events_of("disagreement"));
 }

@@ -5,9 +5,13 @@ use super::reader::{Problems, Section, Value, integer};
 use super::{Config, Instance, OpenMode};
 use std::ops::Range;
 use toml::de::DeValue;
+use wire::bgp::Prefix;
 
 /// A message is held back for a minute at most: nobody waits longer for a vote, and the queues stay small.
 const MAX_DELAY_MS: u32 = 60_000;
+
+/// A day: who wants to wait longer wants nothing.
+const MAX_READVERTISE_S: u32 = 86_400;
 
 /// How the delays of one instance are spread between the least and the greatest.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
@@ -53,6 +57,10 @@ pub struct Diversity {
     pub connect_delay_ms: Option<(u32, u32)>,
     /// `connect_order`.
     pub connect_order: ConnectOrder,
+    /// `readvertise_s`: the least and the greatest between two routes that it alone is told to be gone and there again; `None` is never.
+    pub readvertise_s: Option<(u32, u32)>,
+    /// `blocks`: of each family that is named, it is given only what lies in these; empty is everything.
+    pub blocks: Vec<Prefix>,
 }
 
 impl Distribution {
@@ -62,6 +70,14 @@ impl Distribution {
             Distribution::Uniform => "uniform",
             Distribution::Exponential => "exponential",
         }
+    }
+}
+
+impl Diversity {
+    /// Whether the instance is given routes to `prefix`.
+    pub fn is_given(&self, prefix: &Prefix) -> bool {
+        let mut named = self.blocks.iter().filter(|b| b.family() == prefix.family()).peekable();
+        named.peek().is_none() || named.any(|b| b.covers(prefix))
     }
 }
 
@@ -97,6 +113,13 @@ impl std::fmt::Display for Diversity {
         if self.connect_order != ConnectOrder::Given {
             write!(f, "order of connections {}, ", self.connect_order.name())?;
         }
+        if let Some((least, greatest)) = self.readvertise_s {
+            write!(f, "a route withdrawn and announced again every {least} to {greatest} s, ")?;
+        }
+        if !self.blocks.is_empty() {
+            let blocks: Vec<String> = self.blocks.iter().map(ToString::to_string).collect();
+            write!(f, "given only {}, ", blocks.join(" "))?;
+        }
         write!(f, "seed {}", self.seed)
     }
 }
@@ -125,8 +148,19 @@ pub(super) fn read(value: Value<'_>, instance: &mut Instance, problems: &mut Pro
         delay,
         connect_delay_ms: span_of_time(&section, "connect_delay_ms", MAX_DELAY_MS, " milliseconds", problems),
         connect_order: section.word("connect_order", &orders, problems).unwrap_or_default(),
+        readvertise_s: span_of_time(&section, "readvertise_s", MAX_READVERTISE_S, " seconds", problems),
+        blocks: blocks(&section, problems),
     });
     Some(Places { delay: section.span_of("delay_ms"), connect_delay: section.span_of("connect_delay_ms") })
+}
+
+fn blocks(section: &Section<'_>, problems: &mut Problems) -> Vec<Prefix> {
+    let one = |v: Value<'_>, problems: &mut Problems| super::sections::prefix("blocks", v, problems);
+    let blocks = section.array("blocks", "prefixes", problems, one);
+    if section.value("blocks").is_some_and(|v| matches!(v.get_ref(), DeValue::Array(a) if a.is_empty())) {
+        problems.at(section.span_of("blocks"), "`blocks` names nothing", "leave the key out for everything");
+    }
+    blocks.unwrap_or_default()
 }
 
 /// A seed that differs from instance to instance and is the same at every start (FNV-1a, cut to what the file can say).

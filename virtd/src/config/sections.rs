@@ -416,7 +416,8 @@ fn limit(value: Value<'_>, instance: &mut Instance, problems: &mut Problems) -> 
     instance.limit_sessions = addresses;
     let families = section.array("families", "families", problems, family);
     instance.limit_families = families.unwrap_or_default();
-    instance.limit_prefixes = section.array("prefixes", "prefixes", problems, prefix).unwrap_or_default();
+    instance.limit_prefixes =
+        section.array("prefixes", "prefixes", problems, |v, p| prefix("prefixes", v, p)).unwrap_or_default();
     for key in names::LIMIT_KEYS {
         if section.value(key).is_some_and(|v| matches!(v.get_ref(), DeValue::Array(a) if a.is_empty())) {
             let help = "an empty list would limit nothing; leave the key out";
@@ -431,9 +432,9 @@ fn family(value: Value<'_>, problems: &mut Problems) -> Option<Family> {
     reader::one_of("families", given, value.span(), names::FAMILIES, problems)
 }
 
-fn prefix(value: &Spanned<DeValue<'_>>, problems: &mut Problems) -> Option<Prefix> {
+pub(super) fn prefix(key: &str, value: &Spanned<DeValue<'_>>, problems: &mut Problems) -> Option<Prefix> {
     let expected = "a prefix in quotes, like \"198.51.100.0/24\"";
-    let given = reader::text("prefixes", value, expected, problems)?;
+    let given = reader::text(key, value, expected, problems)?;
     let Ok(prefix) = given.parse::<Prefix>() else {
         problems.at(value.span(), format!("`{given}` is not a prefix"), format!("expected {expected}"));
         return None;

@@ -99,7 +99,7 @@ fn every_key_is_read() {
         [[instance]]
         name = "watch.1"
         role = "observer"
-        diversity = { delay_ms = [1, 10], distribution = "exponential", seed = 7, connect_delay_ms = [0, 50], connect_order = "shuffled" }
+        diversity = { delay_ms = [1, 10], distribution = "exponential", seed = 7, connect_delay_ms = [0, 50], connect_order = "shuffled", readvertise_s = [30, 120], blocks = ["0.0.0.0/2"] }
         [[peer]]
         address = "2001:db8::1"
         asn = 65001
@@ -129,6 +129,8 @@ fn every_key_is_read() {
             delay: Some(delay),
             connect_delay_ms: Some((0, 50)),
             connect_order: ConnectOrder::Shuffled,
+            readvertise_s: Some((30, 120)),
+            blocks: vec!["0.0.0.0/2".parse().unwrap()],
         })
     );
     assert_eq!(c.instances[0].diversity, None);

@@ -116,6 +116,10 @@ pub struct Env {
     pub rechecks: BinaryHeap<Reverse<(u64, u32, u32)>>,
     /// The longest that any instance is told something late, by its diversity.
     pub held_back_ms: u64,
+    /// Prefixes of which an instance is just being told once more, on which it abstains.
+    pub exercised: Vec<(Prefix, u8)>,
+    /// Some instance is given only some address blocks.
+    pub has_blocks: bool,
     /// By instance, what shuffles the order of its connections.
     pub shuffles: Vec<super::mux::Random>,
     /// (when, session, instance): when something held back is due.
@@ -194,6 +198,7 @@ impl Env {
             .collect();
         let delays = config.instances.iter().filter_map(|i| i.diversity.as_ref()?.delay);
         let held_back_ms = delays.map(|d| u64::from(d.max_ms)).max().unwrap_or(0);
+        let has_blocks = config.instances.iter().any(|i| i.diversity.as_ref().is_some_and(|d| !d.blocks.is_empty()));
         let seed = |i: &crate::config::Instance| i.diversity.as_ref().map_or(0, |d| d.seed);
         let shuffles = config.instances.iter().map(|i| super::mux::Random::new(seed(i), b"order")).collect();
         let flight = super::flight::Flight::new(&config.recorder);
@@ -215,6 +220,8 @@ impl Env {
             canonicaliser: Canonicaliser::default(),
             rechecks: BinaryHeap::new(),
             held_back_ms,
+            exercised: Vec::new(),
+            has_blocks,
             shuffles,
             wakes: BinaryHeap::new(),
             counters: Counters::default(),
@@ -381,7 +388,7 @@ impl Env {
 
     /// The instances that abstain on `prefix` because some peer that sent it has not been replayed to them (DESIGN decision 8).
     pub fn abstainers(&self, prefix: &Prefix) -> Members {
-        let mut out = self.poison.abstainers(prefix);
+        let mut out = self.poison.abstainers(prefix).union(self.exercised_on(prefix));
         for (unlevel, store) in self.unlevel.iter().zip(&self.stores) {
             if !unlevel.is_empty() && store.find(prefix).is_some() {
                 out = out.union(*unlevel);
@@ -396,7 +403,8 @@ impl Env {
         for (i, c) in self.config.instances.iter().enumerate() {
             let outside = (!c.limit_sessions.is_empty() && !c.limit_sessions.contains(&peer))
                 || (!c.limit_families.is_empty() && !c.limit_families.contains(&prefix.family()))
-                || (!c.limit_prefixes.is_empty() && !c.limit_prefixes.iter().any(|p| p.covers(prefix)));
+                || (!c.limit_prefixes.is_empty() && !c.limit_prefixes.iter().any(|p| p.covers(prefix)))
+                || self.is_outside(i, prefix);
             if outside {
                 out.insert(i as u8);
             }
@@ -404,11 +412,24 @@ impl Env {
         out
     }
 
+    /// Whether `prefix` lies in none of the blocks that instance `i` is given.
+    pub fn is_outside(&self, i: usize, prefix: &Prefix) -> bool {
+        let diversity = self.config.instances.get(i).and_then(|c| c.diversity.as_ref());
+        self.has_blocks && diversity.is_some_and(|d| !d.is_given(prefix))
+    }
+
+    /// Those that are not given `prefix`.
+    pub fn outside(&self, prefix: &Prefix) -> Members {
+        (0..self.instances.len()).filter(|i| self.is_outside(*i, prefix)).map(|i| i as u8).collect()
+    }
+
     /// Whether any instance has limits at all: most have none, and then the vote need not look.
     pub fn has_limits(&self) -> bool {
-        self.config
-            .instances
-            .iter()
-            .any(|c| !c.limit_sessions.is_empty() || !c.limit_families.is_empty() || !c.limit_prefixes.is_empty())
+        self.has_blocks
+            || self
+                .config
+                .instances
+                .iter()
+                .any(|c| !c.limit_sessions.is_empty() || !c.limit_families.is_empty() || !c.limit_prefixes.is_empty())
     }
 }

@@ -9,6 +9,7 @@
 //! | `table` | candidates and published routes of one session |
 //! | `controller` | who may vote; verdicts on instances, restarts, standbys |
 //! | `flight` | the last messages of every leg, for a verdict's record |
+//! | `exercise` | withdraws a route from one instance alone, and gives it back |
 //! | [`mux`] | holds back what an instance is given, so that the instances differ in time |
 //! | `poison` | the UPDATE that kills an instance: suspects, trials, what is withheld |
 //! | `native` | one instance, bytes verbatim (`open = "native"`) |
@@ -21,6 +22,7 @@ pub mod io;
 
 mod controller;
 mod env;
+mod exercise;
 mod flight;
 pub mod mux;
 mod native;
@@ -34,6 +36,7 @@ use crate::config::{Config, OpenMode};
 use crate::event::{Event, Severity};
 use controller::Controller;
 use env::{Env, Listener};
+use exercise::Exercises;
 use hashbrown::HashMap;
 use io::{ConnId, Input, LegId, Micros, Output};
 use native::Native;
@@ -52,6 +55,7 @@ const RECHECK_BATCH: usize = 8192;
 pub struct Core {
     env: Env,
     controller: Controller,
+    exercises: Exercises,
     native: Option<Native>,
     sessions: Vec<Session>,
     by_peer: HashMap<SocketAddr, usize>,
@@ -79,6 +83,7 @@ impl Core {
         Core {
             env: Env::new(config.clone(), now),
             controller: Controller::new(config),
+            exercises: Exercises::new(config, now),
             native,
             sessions: Vec::new(),
             by_peer: HashMap::new(),
@@ -220,6 +225,7 @@ impl Core {
                 self.look_for_poison(out);
                 self.tell_findings(out);
                 self.admit_concurring(out);
+                self.exercises.tick(&mut self.sessions, &mut self.env, out);
                 self.controller.tick(&mut self.env, &mut self.sessions, out);
                 self.env.prune_recent_sometimes();
             }

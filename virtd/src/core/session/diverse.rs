@@ -4,6 +4,8 @@ use super::*;
 use crate::config::ConnectOrder;
 use crate::core::io::Way;
 use crate::core::mux::{Lane, Random};
+use crate::core::table::{age_ms, flag};
+use wire::bgp::Prefix;
 
 /// Between two offers whose order matters: long enough for each to be accepted before the next is there.
 const ORDER_STEP_US: Micros = 20_000;
@@ -103,6 +105,54 @@ impl Session {
         let Some(e) = self.table.entry(slot) else { return false };
         // Twice: T leaves them as much.
         env.input_age_ms(&e.prefix).is_some_and(|age| age < 2 * env.held_back_ms)
+    }
+
+    /// Some key of this session, each as likely.
+    pub fn any_key(&self, random: &mut Random) -> Option<Prefix> {
+        let last = self.table.slots().checked_sub(1)?;
+        self.table.entry(random.between(0, u64::from(last)) as u32).map(|e| e.prefix)
+    }
+
+    /// Whether this session's peer has announced `prefix` and instance `i` is told what it says as it comes.
+    pub fn is_fed(&self, i: usize, prefix: &Prefix, env: &Env) -> bool {
+        let leg = self.seats.get(i).and_then(|s| s.leg.as_ref());
+        let live = leg.is_some_and(|l| l.state == LegState::Established && l.level && matches!(l.feed, Feed::Live));
+        live && env.stores.get(self.index).is_some_and(|s| s.find(prefix).is_some()) && !env.is_outside(i, prefix)
+    }
+
+    /// Whether what this peer is told about `prefix` is the same without instance `i`.
+    pub fn can_spare(&self, i: usize, prefix: &Prefix, env: &Env) -> bool {
+        let Some((slot, e)) = self.table.find(prefix).and_then(|slot| Some((slot, self.table.entry(slot)?))) else {
+            return true;
+        };
+        let steady = age_ms(env.now_ms(), e.last_ms) >= env.rules.steady_ms;
+        let undisputed = e.dissent.is_empty() && e.stale.is_empty() && e.overruled().is_none();
+        let electorate = self.electorate(prefix, env);
+        let mut others = electorate;
+        others.remove(i as u8);
+        let said = self.table.candidates(slot);
+        let same = |m: &u8| said.get(usize::from(*m)) == Some(&e.winner);
+        steady
+            && undisputed
+            && e.flags & flag::NO_QUORUM == 0
+            && others.len() >= env.quorum().max(env.config.quorum())
+            && others.iter().any(|m| same(&m))
+            && !env.is_master(i, electorate)
+    }
+
+    /// Instance `i` alone is told that the peer withdraws `prefix`.
+    pub fn tell_withdrawn(&mut self, i: usize, prefix: Prefix, env: &mut Env, out: &mut Vec<Output>) {
+        let Some(up) = &self.up else { return };
+        let mut bytes = BytesMut::new();
+        wire::bgp::encode::withdraw(&[prefix], &up.negotiated.context(), &mut bytes);
+        self.give(i, bytes.freeze(), env, out);
+    }
+
+    /// The electorate of `prefix` has changed: it is voted on anew.
+    pub fn judge_soon(&mut self, prefix: &Prefix, env: &mut Env) {
+        if let Some(slot) = self.table.find(prefix) {
+            self.recheck_at(slot, env.now_ms(), env);
+        }
     }
 
     /// The message leaves for the instance.

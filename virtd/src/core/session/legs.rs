@@ -259,6 +259,12 @@ impl Session {
                 by_keys.insert(i as u8);
                 continue;
             }
+            if env.has_blocks && keys.iter().any(|prefix| env.is_outside(i, prefix)) {
+                // Of a message that is only in part for it, it is told that part.
+                leg.level_mode().extend(keys.iter().filter(|prefix| !env.is_outside(i, prefix)).copied());
+                by_keys.insert(i as u8);
+                continue;
+            }
             if matches!(leg.feed, Feed::Live) && waiting > HIGH_MARK {
                 // Slow is not dead: from here on only which keys changed is kept.
                 leg.level_mode();
@@ -377,10 +383,15 @@ impl Session {
                 let withheld: Vec<Prefix> = prefixes.extract_if(.., |p| env.poison.withholds(i, index, p)).collect();
                 encode::withdraw(&withheld, &context, packed);
             }
+            if env.has_blocks {
+                prefixes.retain(|p| !env.is_outside(i, p));
+            }
             level::replay(&env.stores[self.index], &env.blobs, prefixes, &context, packed);
             leg.last_update = env.now;
             let bytes = packed.split().freeze();
-            self.give(i, bytes, env, out);
+            if !bytes.is_empty() {
+                self.give(i, bytes, env, out);
+            }
         }
         let Some(leg) = self.seats[i].leg.as_mut() else { return };
         leg.feed = Feed::Live;
