@@ -322,12 +322,35 @@ fn exercises_and_delays_together_change_no_route_either() {
         for i in &mut c.instances {
             let diversity = i.diversity.get_or_insert_default();
             diversity.readvertise_s = Some((1, 1));
+            diversity.reconnect_s = Some((2, 9));
             diversity.connect_delay_ms = Some((0, 300));
         }
         let sim = same_as_with(seed, Strategy::WaitForConsensus, seed % 2 == 0, c);
         exercised += sim.events_of("readvertised").len();
     }
     assert!(exercised > 100, "{exercised}");
+}
+
+#[test]
+fn a_connection_that_is_closed_comes_back_and_its_peer_never_learns_of_it() {
+    let mut c = config(3, Strategy::WaitForConsensus);
+    for i in &mut c.instances {
+        let diversity = i.diversity.get_or_insert_default();
+        diversity.reconnect_s = Some((3, 6));
+        diversity.seed = u64::from(i.name.as_bytes()[1]);
+    }
+    let mut sim = up(&c, 3);
+    sim.announce(1, &[P], &[64501]);
+    sim.announce(2, &["10.0.0.0/8"], &[64502]);
+    sim.run(3 * SECOND);
+    let before = [1, 2, 3].map(|n| sim.peers[&n].updates);
+    sim.run(120 * SECOND);
+    let closed = sim.events_of("leg-restarted");
+    assert!(closed.len() > 20, "{}", closed.len());
+    assert!(["i0", "i1", "i2"].iter().all(|i| closed.iter().any(|e| e.instance.as_deref() == Some(i))));
+    assert_eq!([1, 2, 3].map(|n| sim.peers[&n].updates), before);
+    assert!(sim.no_reset() && sim.events_of("disagreement").is_empty() && sim.events_of("one-alone").is_empty());
+    assert!(sim.orders.is_empty(), "and no instance is faulty for it: {:?}", sim.orders);
 }
 
 /// Five instances, of which two are given a half of the addresses each.

@@ -11,7 +11,7 @@ use wire::bgp::Prefix;
 const MAX_DELAY_MS: u32 = 60_000;
 
 /// A day: who wants to wait longer wants nothing.
-const MAX_READVERTISE_S: u32 = 86_400;
+const MAX_WAIT_S: u32 = 86_400;
 
 /// How the delays of one instance are spread between the least and the greatest.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
@@ -59,6 +59,8 @@ pub struct Diversity {
     pub connect_order: ConnectOrder,
     /// `readvertise_s`: the least and the greatest between two routes that it alone is told to be gone and there again; `None` is never.
     pub readvertise_s: Option<(u32, u32)>,
+    /// `reconnect_s`: the least and the greatest between two connections of it that are closed; `None` is never.
+    pub reconnect_s: Option<(u32, u32)>,
     /// `blocks`: of each family that is named, it is given only what lies in these; empty is everything.
     pub blocks: Vec<Prefix>,
 }
@@ -116,6 +118,9 @@ impl std::fmt::Display for Diversity {
         if let Some((least, greatest)) = self.readvertise_s {
             write!(f, "a route withdrawn and announced again every {least} to {greatest} s, ")?;
         }
+        if let Some((least, greatest)) = self.reconnect_s {
+            write!(f, "a connection closed every {least} to {greatest} s, ")?;
+        }
         if !self.blocks.is_empty() {
             let blocks: Vec<String> = self.blocks.iter().map(ToString::to_string).collect();
             write!(f, "given only {}, ", blocks.join(" "))?;
@@ -148,7 +153,8 @@ pub(super) fn read(value: Value<'_>, instance: &mut Instance, problems: &mut Pro
         delay,
         connect_delay_ms: span_of_time(&section, "connect_delay_ms", MAX_DELAY_MS, " milliseconds", problems),
         connect_order: section.word("connect_order", &orders, problems).unwrap_or_default(),
-        readvertise_s: span_of_time(&section, "readvertise_s", MAX_READVERTISE_S, " seconds", problems),
+        readvertise_s: span_of_time(&section, "readvertise_s", MAX_WAIT_S, " seconds", problems),
+        reconnect_s: span_of_time(&section, "reconnect_s", MAX_WAIT_S, " seconds", problems),
         blocks: blocks(&section, problems),
     });
     Some(Places { delay: section.span_of("delay_ms"), connect_delay: section.span_of("connect_delay_ms") })

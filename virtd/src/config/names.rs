@@ -66,8 +66,16 @@ pub const SECTIONS: &[(&str, &[&str])] = &[
 ];
 
 /// The keys of an instance's `diversity`.
-pub const DIVERSITY_KEYS: &[&str] =
-    &["seed", "delay_ms", "distribution", "connect_delay_ms", "connect_order", "readvertise_s", "blocks"];
+pub const DIVERSITY_KEYS: &[&str] = &[
+    "seed",
+    "delay_ms",
+    "distribution",
+    "connect_delay_ms",
+    "connect_order",
+    "readvertise_s",
+    "reconnect_s",
+    "blocks",
+];
 
 /// The keys of an instance's `environment`.
 pub const ENVIRONMENT_KEYS: &[&str] = &["malloc_perturb", "stack_offset", "aslr", "cpus", "nice"];

@@ -3,7 +3,8 @@
 //!
 //! It abstains on the prefix from the withdraw until it has had T to say again what it said before. An exercise is begun only where that
 //! changes no outcome: the key is steady and undisputed, a quorum is left without the instance, and another says what was chosen to
-//! the letter.
+//! the letter. In the same way a connection of one instance is closed now and then, so that it begins anew with that peer (papers/001,
+//! "connection diversity"): only where all are level and a quorum is left on that session without it.
 
 use super::env::Env;
 use super::io::{Micros, Output};
@@ -40,9 +41,21 @@ struct Exercise {
     state: State,
 }
 
+/// When a connection of an instance is closed next.
+#[derive(Debug)]
+struct Restart {
+    least: Micros,
+    greatest: Micros,
+    random: Random,
+    next: Micros,
+}
+
 /// The exercises of all instances. See the module's comment.
 #[derive(Debug, Default)]
-pub struct Exercises(Vec<Option<Exercise>>);
+pub struct Exercises {
+    routes: Vec<Option<Exercise>>,
+    connections: Vec<Option<Restart>>,
+}
 
 impl Exercises {
     /// As configured; the first comes no earlier than any other.
@@ -55,12 +68,26 @@ impl Exercises {
             let until = now + random.between(least, greatest);
             Some(Exercise { least, greatest, random, state: State::Rest { until } })
         };
-        Exercises(config.instances.iter().map(of).collect())
+        let restart = |instance: &crate::config::Instance| {
+            let diversity = instance.diversity.as_ref()?;
+            let (least, greatest) = diversity.reconnect_s?;
+            let (least, greatest) = (Micros::from(least) * 1_000_000, Micros::from(greatest) * 1_000_000);
+            let mut random = Random::new(diversity.seed, b"reconnect");
+            let next = now + random.between(least, greatest);
+            Some(Restart { least, greatest, random, next })
+        };
+        let all = &config.instances;
+        Exercises { routes: all.iter().map(of).collect(), connections: all.iter().map(restart).collect() }
     }
 
     /// Looks whether something is to begin or to end; called every tick.
     pub fn tick(&mut self, sessions: &mut [Session], env: &mut Env, out: &mut Vec<Output>) {
-        for (i, slot) in self.0.iter_mut().enumerate() {
+        for (i, slot) in self.connections.iter_mut().enumerate() {
+            if let Some(r) = slot.as_mut().filter(|r| env.now >= r.next) {
+                r.begin(i, sessions, env, out);
+            }
+        }
+        for (i, slot) in self.routes.iter_mut().enumerate() {
             let Some(e) = slot else { continue };
             match e.state {
                 State::Rest { until } if env.now >= until => e.begin(i, sessions, env, out),
@@ -89,8 +116,7 @@ impl Exercise {
 
     fn begin(&mut self, i: usize, sessions: &mut [Session], env: &mut Env, out: &mut Vec<Output>) {
         self.state = State::Rest { until: env.now + AGAIN_US };
-        // Nobody is put to the test while something else is going on.
-        if sessions.is_empty() || !env.poison.is_idle() || env.unlevel.iter().any(|u| !u.is_empty()) {
+        if sessions.is_empty() || !is_calm(env) {
             return;
         }
         for _ in 0..TRIES {
@@ -117,6 +143,25 @@ impl Exercise {
             self.state = State::Withdrawn { session: from, prefix, until };
             return;
         }
+    }
+}
+
+/// Nobody is put to the test while something else is going on.
+fn is_calm(env: &Env) -> bool {
+    env.poison.is_idle() && env.unlevel.iter().all(|u| u.is_empty())
+}
+
+impl Restart {
+    fn begin(&mut self, i: usize, sessions: &mut [Session], env: &mut Env, out: &mut Vec<Output>) {
+        self.next = env.now + AGAIN_US;
+        if !is_calm(env) {
+            return;
+        }
+        let mine: Vec<usize> = (0..sessions.len()).filter(|s| sessions[*s].can_lose(i, env)).collect();
+        let Some(last) = mine.len().checked_sub(1) else { return };
+        let Some(session) = sessions.get_mut(mine[self.random.between(0, last as u64) as usize]) else { return };
+        session.restart_leg(i, env, out);
+        self.next = env.now + self.random.between(self.least, self.greatest);
     }
 }
 

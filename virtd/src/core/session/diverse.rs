@@ -1,12 +1,17 @@
-//! What makes the instances of one session differ in time: everything a leg is given goes through here, at once or held back.
+//! What a leg is given: the peer's messages as they come, or what stands in the store key by key; at once, or held back as the
+//! diversity of its instance says; all of it, or its address blocks.
 
 use super::*;
 use crate::config::ConnectOrder;
 use crate::core::io::Way;
 use crate::core::mux::{Lane, Random};
 use crate::core::table::{age_ms, flag};
-use wire::bgp::Prefix;
+use crate::event::Severity;
+use replay::level;
+use wire::bgp::{Prefix, encode};
 
+/// Keys told to a levelling leg in one go.
+const LEVEL_BATCH: usize = 2000;
 /// Between two offers whose order matters: long enough for each to be accepted before the next is there.
 const ORDER_STEP_US: Micros = 20_000;
 
@@ -84,6 +89,102 @@ impl Seat {
 }
 
 impl Session {
+    /// Gives a peer's message to every leg; its prefixes stand in `scratch.keys`.
+    pub(super) fn replicate(&mut self, bytes: Bytes, env: &mut Env, out: &mut Vec<Output>) {
+        let keys = std::mem::take(&mut self.scratch.keys);
+        let (mut to, mut by_keys) = (Members::default(), Members::default());
+        let index = self.index;
+        env.walk |= env.poison.refused(index, &bytes, &keys);
+        for (i, s) in self.seats.iter_mut().enumerate() {
+            let waiting = s.waiting();
+            let Seat { leg: Some(leg), lane, .. } = s else { continue };
+            if leg.state != LegState::Established {
+                continue;
+            }
+            let withheld = || keys.iter().any(|prefix| env.poison.withholds(i, index, prefix));
+            if env.poison.refuses(i, &bytes) || (!env.poison.is_idle() && withheld()) {
+                // What stands is told key by key, and the feed leaves out what is withheld.
+                leg.level_mode().extend(keys.iter().copied());
+                by_keys.insert(i as u8);
+                continue;
+            }
+            if env.has_blocks && keys.iter().any(|prefix| env.is_outside(i, prefix)) {
+                // Of a message that is only in part for it, it is told that part.
+                leg.level_mode().extend(keys.iter().filter(|prefix| !env.is_outside(i, prefix)).copied());
+                by_keys.insert(i as u8);
+                continue;
+            }
+            if matches!(leg.feed, Feed::Live) && waiting > HIGH_MARK {
+                // Slow is not dead: from here on only which keys changed is kept.
+                leg.level_mode();
+            }
+            match &mut leg.feed {
+                // A message without keys is an End-of-RIB (or one that says nothing): it must not overtake what is still to be told.
+                Feed::Levelling(_) if keys.is_empty() => leg.owe(bytes.clone()),
+                Feed::Levelling(todo) => todo.extend(keys.iter().copied()),
+                Feed::Live => match lane {
+                    Some(lane) => {
+                        let wake = lane.hold(env.now, bytes.clone());
+                        env.wake_at(wake, index, i);
+                    }
+                    None => {
+                        leg.queued += bytes.len();
+                        to.insert(i as u8);
+                        out.push(Output::SendLeg { leg: leg.id, bytes: bytes.clone() });
+                    }
+                },
+            }
+        }
+        env.poison.deliver(env.now, self.index, to, &bytes);
+        env.flight.note(env.now, self.index, Way::To(to), &bytes);
+        self.scratch.keys = keys;
+        for i in by_keys.iter() {
+            self.feed(usize::from(i), env, out);
+        }
+    }
+
+    /// Tells a levelling leg more of the store, as far as its queue has room.
+    pub(super) fn feed(&mut self, i: usize, env: &mut Env, out: &mut Vec<Output>) {
+        loop {
+            let waiting = self.seats[i].waiting();
+            let (Some(up), Some(leg)) = (self.up.as_ref(), self.seats[i].leg.as_mut()) else { return };
+            let Feed::Levelling(todo) = &mut leg.feed else { return };
+            if todo.is_empty() {
+                break;
+            }
+            if waiting >= LOW_MARK {
+                return;
+            }
+            let context = up.negotiated.context();
+            let Scratch { packed, prefixes, .. } = &mut self.scratch;
+            prefixes.clear();
+            todo.pop_batch(LEVEL_BATCH, prefixes);
+            if !env.poison.is_idle() {
+                let index = self.index;
+                let withheld: Vec<Prefix> = prefixes.extract_if(.., |p| env.poison.withholds(i, index, p)).collect();
+                encode::withdraw(&withheld, &context, packed);
+            }
+            if env.has_blocks {
+                prefixes.retain(|p| !env.is_outside(i, p));
+            }
+            level::replay(&env.stores[self.index], &env.blobs, prefixes, &context, packed);
+            leg.last_update = env.now;
+            let bytes = packed.split().freeze();
+            if !bytes.is_empty() {
+                self.give(i, bytes, env, out);
+            }
+        }
+        let Some(leg) = self.seats[i].leg.as_mut() else { return };
+        leg.feed = Feed::Live;
+        for bytes in std::mem::take(&mut leg.after_feed) {
+            self.give(i, bytes, env, out);
+        }
+        let Some(leg) = self.seats[i].leg.as_mut() else { return };
+        if !leg.level && leg.fed_since.is_none() {
+            leg.fed_since = Some(env.now);
+        }
+    }
+
     /// Gives instance `i` a message that belongs in order with the peer's UPDATEs: now, or when its lane says.
     pub(super) fn give(&mut self, i: usize, bytes: Bytes, env: &mut Env, out: &mut Vec<Output>) {
         let Some(seat) = self.seats.get_mut(i) else { return };
@@ -140,11 +241,29 @@ impl Session {
             && !env.is_master(i, electorate)
     }
 
+    /// Whether instance `i` has a leg here, and a quorum is left without it.
+    pub fn can_lose(&self, i: usize, env: &Env) -> bool {
+        let mut others = env.voters.intersect(self.attached);
+        let master = env.is_master(i, others);
+        others.remove(i as u8);
+        self.up.is_some() && self.stands(i) && !master && others.len() >= env.quorum().max(env.config.quorum())
+    }
+
+    /// Ends the leg of instance `i`, which begins anew: Cease, Administrative Reset (RFC 4486).
+    pub fn restart_leg(&mut self, i: usize, env: &mut Env, out: &mut Vec<Output>) {
+        let Some(leg) = self.seats.get(i).and_then(|s| s.leg.as_ref()) else { return };
+        out.push(Output::SendLeg { leg: leg.id, bytes: Notification::new(6, 4).encode() });
+        let text = format!("the connection of {} is closed, so that it begins anew; the peer goes on", env.name(i));
+        env.tell_of(out, "leg-restarted", Severity::Info, &self.peer, i, text);
+        self.drop_leg(i, env, out);
+        self.hold_connection(i, env);
+    }
+
     /// Instance `i` alone is told that the peer withdraws `prefix`.
     pub fn tell_withdrawn(&mut self, i: usize, prefix: Prefix, env: &mut Env, out: &mut Vec<Output>) {
         let Some(up) = &self.up else { return };
         let mut bytes = BytesMut::new();
-        wire::bgp::encode::withdraw(&[prefix], &up.negotiated.context(), &mut bytes);
+        encode::withdraw(&[prefix], &up.negotiated.context(), &mut bytes);
         self.give(i, bytes.freeze(), env, out);
     }
 

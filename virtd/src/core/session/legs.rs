@@ -22,8 +22,6 @@ const OFFER_BACKOFF_MAX: u32 = 5;
 const LEG_OPEN_WAIT_US: Micros = 30_000_000;
 /// Messages (End-of-RIB, end of refresh) kept until a levelling leg has been told every key.
 const MAX_OWED: usize = 16;
-/// Keys told to a levelling leg in one go.
-const LEVEL_BATCH: usize = 2000;
 /// A leg that was given everything counts after this many times T even where its output never falls quiet.
 const LEVEL_CAP: Micros = 6;
 
@@ -240,60 +238,6 @@ impl Session {
         self.accept_if_quorum(env, out);
     }
 
-    /// Gives a peer's message to every leg; its prefixes stand in `scratch.keys`.
-    pub(super) fn replicate(&mut self, bytes: Bytes, env: &mut Env, out: &mut Vec<Output>) {
-        let keys = std::mem::take(&mut self.scratch.keys);
-        let (mut to, mut by_keys) = (Members::default(), Members::default());
-        let index = self.index;
-        env.walk |= env.poison.refused(index, &bytes, &keys);
-        for (i, s) in self.seats.iter_mut().enumerate() {
-            let waiting = s.waiting();
-            let Seat { leg: Some(leg), lane, .. } = s else { continue };
-            if leg.state != LegState::Established {
-                continue;
-            }
-            let withheld = || keys.iter().any(|prefix| env.poison.withholds(i, index, prefix));
-            if env.poison.refuses(i, &bytes) || (!env.poison.is_idle() && withheld()) {
-                // What stands is told key by key, and the feed leaves out what is withheld.
-                leg.level_mode().extend(keys.iter().copied());
-                by_keys.insert(i as u8);
-                continue;
-            }
-            if env.has_blocks && keys.iter().any(|prefix| env.is_outside(i, prefix)) {
-                // Of a message that is only in part for it, it is told that part.
-                leg.level_mode().extend(keys.iter().filter(|prefix| !env.is_outside(i, prefix)).copied());
-                by_keys.insert(i as u8);
-                continue;
-            }
-            if matches!(leg.feed, Feed::Live) && waiting > HIGH_MARK {
-                // Slow is not dead: from here on only which keys changed is kept.
-                leg.level_mode();
-            }
-            match &mut leg.feed {
-                // A message without keys is an End-of-RIB (or one that says nothing): it must not overtake what is still to be told.
-                Feed::Levelling(_) if keys.is_empty() => leg.owe(bytes.clone()),
-                Feed::Levelling(todo) => todo.extend(keys.iter().copied()),
-                Feed::Live => match lane {
-                    Some(lane) => {
-                        let wake = lane.hold(env.now, bytes.clone());
-                        env.wake_at(wake, index, i);
-                    }
-                    None => {
-                        leg.queued += bytes.len();
-                        to.insert(i as u8);
-                        out.push(Output::SendLeg { leg: leg.id, bytes: bytes.clone() });
-                    }
-                },
-            }
-        }
-        env.poison.deliver(env.now, self.index, to, &bytes);
-        env.flight.note(env.now, self.index, Way::To(to), &bytes);
-        self.scratch.keys = keys;
-        for i in by_keys.iter() {
-            self.feed(usize::from(i), env, out);
-        }
-    }
-
     /// Tells instance `i` these prefixes again, as they stand.
     pub fn tell_again(&mut self, i: usize, keys: Vec<Prefix>, env: &mut Env, out: &mut Vec<Output>) {
         let leg = self.seats.get_mut(i).and_then(|s| s.leg.as_mut());
@@ -360,48 +304,6 @@ impl Session {
             way: Way::To(Members::default()),
             bytes,
         })
-    }
-
-    /// Tells a levelling leg more of the store, as far as its queue has room.
-    pub(super) fn feed(&mut self, i: usize, env: &mut Env, out: &mut Vec<Output>) {
-        loop {
-            let waiting = self.seats[i].waiting();
-            let (Some(up), Some(leg)) = (self.up.as_ref(), self.seats[i].leg.as_mut()) else { return };
-            let Feed::Levelling(todo) = &mut leg.feed else { return };
-            if todo.is_empty() {
-                break;
-            }
-            if waiting >= LOW_MARK {
-                return;
-            }
-            let context = up.negotiated.context();
-            let Scratch { packed, prefixes, .. } = &mut self.scratch;
-            prefixes.clear();
-            todo.pop_batch(LEVEL_BATCH, prefixes);
-            if !env.poison.is_idle() {
-                let index = self.index;
-                let withheld: Vec<Prefix> = prefixes.extract_if(.., |p| env.poison.withholds(i, index, p)).collect();
-                encode::withdraw(&withheld, &context, packed);
-            }
-            if env.has_blocks {
-                prefixes.retain(|p| !env.is_outside(i, p));
-            }
-            level::replay(&env.stores[self.index], &env.blobs, prefixes, &context, packed);
-            leg.last_update = env.now;
-            let bytes = packed.split().freeze();
-            if !bytes.is_empty() {
-                self.give(i, bytes, env, out);
-            }
-        }
-        let Some(leg) = self.seats[i].leg.as_mut() else { return };
-        leg.feed = Feed::Live;
-        for bytes in std::mem::take(&mut leg.after_feed) {
-            self.give(i, bytes, env, out);
-        }
-        let Some(leg) = self.seats[i].leg.as_mut() else { return };
-        if !leg.level && leg.fed_since.is_none() {
-            leg.fed_since = Some(env.now);
-        }
     }
 
     /// How much the driver still holds back for a leg.
@@ -579,7 +481,7 @@ impl Session {
 
 impl Leg {
     /// From now on this leg is told keys, not messages; gives the set of keys.
-    fn level_mode(&mut self) -> &mut level::Todo {
+    pub(super) fn level_mode(&mut self) -> &mut level::Todo {
         if matches!(self.feed, Feed::Live) {
             self.feed = Feed::Levelling(level::Todo::default());
         }
@@ -590,7 +492,7 @@ impl Leg {
     }
 
     /// Keeps a message until every key has been told. Bounded: a peer that sends more of them than that gets none of the rest through.
-    fn owe(&mut self, bytes: Bytes) {
+    pub(super) fn owe(&mut self, bytes: Bytes) {
         if self.after_feed.len() < MAX_OWED {
             self.after_feed.push(bytes);
         }
