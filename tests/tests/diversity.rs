@@ -118,17 +118,18 @@ fn what_is_held_back_is_held_back_for_the_configured_time() -> Result<()> {
     Ok(())
 }
 
-/// Each daemon in turn is told that a route is gone and there again, with the delays besides, while a neighbour watches.
+/// Each daemon in turn is told that a route is gone and there again, with delays besides and one that is given half of the addresses only,
+/// while a neighbour watches.
 #[test]
 fn routes_that_one_daemon_is_told_again_are_no_news_to_a_neighbour() -> Result<()> {
-    const ROUTES: usize = 40;
+    const ROUTES: usize = 200;
     const TIMES: usize = 12;
     let mut lab = Lab::new("diversity-again")?;
     let star = lab.star(2)?;
     let again = [
         ("frr", "{ readvertise_s = [1, 2], seed = 1 }"),
         ("bird", "{ readvertise_s = [1, 2], seed = 2, delay_ms = [1, 10] }"),
-        ("openbgpd", "{ readvertise_s = [1, 2], seed = 3 }"),
+        ("openbgpd", "{ readvertise_s = [1, 2], seed = 3, blocks = [\"0.0.0.0/1\"] }"),
     ];
     let router = router(&lab, &star, &again)?;
     let mut second = Watch::dial(&lab, &star.sites[1], &["--monitor"])?;
@@ -150,7 +151,53 @@ fn routes_that_one_daemon_is_told_again_are_no_news_to_a_neighbour() -> Result<(
     for event in router.events("disagreement") {
         println!("{event}");
     }
+    let outside = second.table.keys().filter(|p| p.split('.').next().and_then(|n| n.parse().ok()) >= Some(128u8));
+    let outside: Vec<&String> = outside.collect();
+    let (high, low) = (outside.len(), ROUTES - outside.len());
+    ensure!(high > 0 && low > 0, "the made-up table lies in one half of the addresses");
+    let first = outside.first().context("counted")?;
+    let answer = router.show(&["routes", first])?;
+    let line = answer.lines().find(|l| l.contains("openbgpd")).unwrap_or_default();
+    ensure!(line.contains("none") && line.contains("abstains"), "OpenBGPD knows of {first}: {answer}");
     ensure!(router.events("no-quorum").is_empty(), "a majority was lost");
+    sender.check_session()?;
+    second.check_session()?;
+    lab.passed();
+    Ok(())
+}
+
+/// A daemon's connection is closed and comes back, later than the others' would.
+#[test]
+fn connections_that_begin_anew_are_no_news_to_a_neighbour() -> Result<()> {
+    const ROUTES: usize = 200;
+    let mut lab = Lab::new("diversity-connections")?;
+    let star = lab.star(2)?;
+    let different = [
+        ("frr", "{ reconnect_s = [8, 10], connect_delay_ms = [100, 900], seed = 1 }"),
+        ("bird", "{ reconnect_s = [8, 10], connect_order = \"reversed\", seed = 2 }"),
+        ("openbgpd", "{ delay_ms = [1, 10] }"),
+    ];
+    let router = router(&lab, &star, &different)?;
+    let mut second = Watch::dial(&lab, &star.sites[1], &["--monitor"])?;
+    let mut sender = Watch::dial(&lab, &star.sites[0], &["--generate", &ROUTES.to_string()])?;
+    wait_until("all routes", SETTLE, || {
+        second.look().map_err(|e| format!("{e:#}"))?;
+        if second.table.len() == ROUTES { Ok(()) } else { Err(format!("{}", second.table.len())) }
+    })?;
+    router.wait_voting(UP)?;
+    let told = second.changes.len();
+    let of = |name: &str| router.events("leg-restarted").iter().filter(|e| e["instance"] == name).count();
+    wait_until("FRR's and BIRD's connections to have been closed", SETTLE * 3, || {
+        let times = ["frr", "bird"].map(of);
+        if times.iter().all(|n| *n >= 3) { Ok(()) } else { Err(format!("{times:?}")) }
+    })?;
+    for name in ["frr", "bird", "openbgpd"] {
+        router.wait_state(name, "voting", SETTLE)?;
+    }
+    println!("closed: {:?}", ["frr", "bird"].map(of));
+    second.look()?;
+    ensure!(second.changes.len() == told, "the neighbour was told: {:?}", &second.changes[told..]);
+    ensure!(router.events("disagreement").is_empty(), "they disagree: {:?}", router.events("disagreement"));
     sender.check_session()?;
     second.check_session()?;
     lab.passed();

@@ -423,13 +423,18 @@ impl Env {
         (0..self.instances.len()).filter(|i| self.is_outside(*i, prefix)).map(|i| i as u8).collect()
     }
 
+    /// Those whose vote does not count for every prefix on every session.
+    pub fn partial(&self) -> Members {
+        let partial = |c: &crate::config::Instance| {
+            let limited = !c.limit_sessions.is_empty() || !c.limit_families.is_empty() || !c.limit_prefixes.is_empty();
+            limited || c.diversity.as_ref().is_some_and(|d| !d.blocks.is_empty())
+        };
+        let all = self.config.instances.iter().enumerate();
+        all.filter(|(_, c)| partial(c)).map(|(i, _)| i as u8).collect()
+    }
+
     /// Whether any instance has limits at all: most have none, and then the vote need not look.
     pub fn has_limits(&self) -> bool {
-        self.has_blocks
-            || self
-                .config
-                .instances
-                .iter()
-                .any(|c| !c.limit_sessions.is_empty() || !c.limit_families.is_empty() || !c.limit_prefixes.is_empty())
+        !self.partial().is_empty()
     }
 }

@@ -241,11 +241,13 @@ impl Session {
             && !env.is_master(i, electorate)
     }
 
-    /// Whether instance `i` has a leg here, and a quorum is left without it.
+    /// Whether instance `i` has a leg here, and a quorum is left without it, on every prefix.
     pub fn can_lose(&self, i: usize, env: &Env) -> bool {
         let mut others = env.voters.intersect(self.attached);
         let master = env.is_master(i, others);
         others.remove(i as u8);
+        // Those that do not vote on everything may be those that are needed.
+        let others = others.minus(env.partial());
         self.up.is_some() && self.stands(i) && !master && others.len() >= env.quorum().max(env.config.quorum())
     }
 
