@@ -1,6 +1,6 @@
-//! sockaddr_in and sockaddr_in6 to [`SocketAddr`] and back, with the kernel's rules on lengths.
+//! sockaddr_in and sockaddr_in6 to [`SocketAddr`] and back, sockaddr_nl likewise, with the kernel's rules on lengths.
 
-use libc::{sockaddr, sockaddr_in, sockaddr_in6, sockaddr_storage, socklen_t};
+use libc::{sockaddr, sockaddr_in, sockaddr_in6, sockaddr_nl, sockaddr_storage, socklen_t};
 use std::mem;
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV4, SocketAddrV6};
 
@@ -15,12 +15,8 @@ pub fn storage() -> sockaddr_storage {
 /// # Safety
 /// `addr` is null or valid for reads of `len` octets, as bind's and connect's callers promise.
 pub unsafe fn read(addr: *const sockaddr, len: socklen_t) -> Option<SocketAddr> {
-    if addr.is_null() || (len as usize) < mem::size_of::<libc::sa_family_t>() {
-        return None;
-    }
-    // SAFETY: the family is within `len`, as checked.
-    let family = i32::from(unsafe { addr.cast::<libc::sa_family_t>().read_unaligned() });
-    match family {
+    // SAFETY: the caller's promise.
+    match unsafe { family(addr, len) }? {
         libc::AF_INET if len as usize >= mem::size_of::<sockaddr_in>() => {
             // SAFETY: `len` covers the structure.
             let a = unsafe { addr.cast::<sockaddr_in>().read_unaligned() };
@@ -90,4 +86,55 @@ pub unsafe fn write(address: &SocketAddr, addr: *mut sockaddr, len: *mut socklen
         std::ptr::copy_nonoverlapping((&raw const from).cast::<u8>(), addr.cast::<u8>(), room);
         *len = full;
     }
+}
+
+/// sizeof(struct sockaddr_nl).
+pub const NETLINK_LEN: socklen_t = mem::size_of::<sockaddr_nl>() as socklen_t;
+
+/// The family of an address; `None` where there is none.
+///
+/// # Safety
+/// As for [`read`].
+pub unsafe fn family(addr: *const sockaddr, len: socklen_t) -> Option<i32> {
+    if addr.is_null() || (len as usize) < mem::size_of::<libc::sa_family_t>() {
+        return None;
+    }
+    // SAFETY: the family is within `len`, as checked.
+    Some(i32::from(unsafe { addr.cast::<libc::sa_family_t>().read_unaligned() }))
+}
+
+/// (nl_pid, nl_groups); `None` for anything but a whole netlink address.
+///
+/// # Safety
+/// As for [`read`].
+pub unsafe fn read_netlink(addr: *const sockaddr, len: socklen_t) -> Option<(u32, u32)> {
+    // SAFETY: the caller's promise.
+    if unsafe { family(addr, len) } != Some(libc::AF_NETLINK) || len < NETLINK_LEN {
+        return None;
+    }
+    // SAFETY: `len` covers the structure.
+    let a = unsafe { addr.cast::<sockaddr_nl>().read_unaligned() };
+    Some((a.nl_pid, a.nl_groups))
+}
+
+/// Writes a netlink address, cut to `room` octets; gives its full length.
+///
+/// # Safety
+/// `addr` is null or valid for writes of `room` octets.
+pub unsafe fn write_netlink(port_id: u32, groups: u32, addr: *mut sockaddr, room: socklen_t) -> socklen_t {
+    if !addr.is_null() {
+        // SAFETY: plain data.
+        let mut a: sockaddr_nl = unsafe { mem::zeroed() };
+        a.nl_family = libc::AF_NETLINK as _;
+        (a.nl_pid, a.nl_groups) = (port_id, groups);
+        // SAFETY: the caller's promise; at most the structure is read.
+        unsafe {
+            std::ptr::copy_nonoverlapping(
+                (&raw const a).cast::<u8>(),
+                addr.cast::<u8>(),
+                room.min(NETLINK_LEN) as usize,
+            )
+        };
+    }
+    NETLINK_LEN
 }

@@ -2,7 +2,7 @@
 
 use crate::sys::{self, Errno};
 use std::cell::UnsafeCell;
-use std::sync::atomic::{AtomicBool, AtomicI32, AtomicU16, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI32, AtomicU16, AtomicU64, AtomicU8, Ordering};
 use wire::shim::{Reply, Request, MAX_MESSAGE, MAX_NAME, PROTOCOL_VERSION};
 
 /// How long virtd may take to answer anything but a blocking connect.
@@ -14,6 +14,11 @@ static COOKIE: AtomicU64 = AtomicU64::new(0);
 static PORT: AtomicU16 = AtomicU16::new(179);
 /// SO_NETNS_COOKIE of the network namespace that virtd has accepted as its own; 0 as long as it has not.
 static NETNS: AtomicU64 = AtomicU64::new(0);
+/// What Welcome said of route sockets: one of the three below.
+static NETLINK: AtomicU8 = AtomicU8::new(NEVER_ASKED);
+const NEVER_ASKED: u8 = 0;
+const NETLINK_NATIVE: u8 = 1;
+const NETLINK_REDIRECTED: u8 = 2;
 static ACTIVE: AtomicBool = AtomicBool::new(false);
 static COMPLAINED: AtomicBool = AtomicBool::new(false);
 
@@ -66,6 +71,17 @@ pub fn port() -> u16 {
     PORT.load(Ordering::Relaxed)
 }
 
+/// Whether NETLINK_ROUTE sockets are redirected: what virtd last said. Asked now where it never could be.
+///
+/// # Errors
+/// ENETDOWN where virtd has never been reached and is not now.
+pub fn netlink() -> Result<bool, Errno> {
+    if NETLINK.load(Ordering::Relaxed) == NEVER_ASKED {
+        connect().map_err(|_| libc::ENETDOWN)?;
+    }
+    Ok(NETLINK.load(Ordering::Relaxed) == NETLINK_REDIRECTED)
+}
+
 /// SO_NETNS_COOKIE of virtd's network namespace; until virtd has been reached, that of the calling thread.
 pub fn netns_cookie() -> u64 {
     match NETNS.load(Ordering::Relaxed) {
@@ -96,7 +112,7 @@ fn connect() -> Result<i32, Errno> {
             sys::complain(&[
                 "virtd does not answer at ",
                 path,
-                ": calls on the BGP port fail until it does (is it running?)",
+                ": calls on the BGP port, and new route sockets, fail until it does (is it running?)",
             ]);
         }
         e
@@ -107,8 +123,9 @@ fn connect() -> Result<i32, Errno> {
         Request::Hello { version: PROTOCOL_VERSION, instance: instance(), pid: std::process::id(), netns_cookie };
     let mut buf = [0u8; MAX_MESSAGE];
     match exchange(fd, &hello, None, ANSWER_MS, &mut buf).and_then(|n| decode(&buf, n)) {
-        Ok(Reply::Welcome { bgp_port }) => {
+        Ok(Reply::Welcome { bgp_port, netlink }) => {
             PORT.store(bgp_port, Ordering::Relaxed);
+            NETLINK.store(if netlink { NETLINK_REDIRECTED } else { NETLINK_NATIVE }, Ordering::Relaxed);
             NETNS.store(netns_cookie, Ordering::Relaxed);
             COOKIE.store(sys::cookie(fd), Ordering::Relaxed);
             // Another thread may have been here at the same time: its channel is as good, and closed with the process.

@@ -1,11 +1,12 @@
 //! `libhvlibc.so`: preloaded into an unmodified routing daemon, it puts Unix sockets in the place of the daemon's TCP sockets
-//! on the BGP port and gives their other ends to virtd.
+//! on the BGP port, and of its route sockets (NETLINK_ROUTE), and gives their other ends to virtd.
 //!
 //! | module | holds |
 //! |---|---|
 //! | [`hooks`] | the one table of hooked symbols; docs/HOOKS.md says why each is there and why others are not |
 //! | [`redirect`] | what each hook decides |
 //! | [`options`] | the same for setsockopt and getsockopt |
+//! | [`netlink`] | the same for route sockets, on the data path too |
 //! | [`channel`] | requests to virtd and their answers |
 //! | [`table`] | what is known of the daemon's sockets, by SO_COOKIE |
 //! | [`addr`] | sockaddr to [`std::net::SocketAddr`] and back |
@@ -17,6 +18,7 @@
 mod addr;
 mod channel;
 mod hooks;
+mod netlink;
 mod options;
 mod redirect;
 mod sys;

@@ -193,10 +193,19 @@ unsafe fn other(e: &Entry, level: c_int, name: c_int, value: *mut c_void, len: *
         unsafe { give(o.value, value, len) };
         return Done(0);
     }
+    // SAFETY: the caller's promise, passed on.
+    unsafe { from_virtd(e.cookie, level, name, value, len) }
+}
+
+/// From virtd's real socket.
+///
+/// # Safety
+/// As for [`get`]; `value` and `len` are not null.
+pub unsafe fn from_virtd(socket: u64, level: c_int, name: c_int, value: *mut c_void, len: *mut socklen_t) -> Outcome {
     let mut buf = [0u8; MAX_MESSAGE];
-    // SAFETY: `len` is valid, as checked by `get`.
+    // SAFETY: the caller's promise.
     let max_len = unsafe { *len };
-    match channel::ask(&Request::GetOption { socket: e.cookie, level, name, max_len }, None, false, &mut buf) {
+    match channel::ask(&Request::GetOption { socket, level, name, max_len }, None, false, &mut buf) {
         Ok(Reply::Option { value: answer }) => {
             // SAFETY: the caller's promise.
             unsafe { give(answer, value, len) };
@@ -207,9 +216,11 @@ unsafe fn other(e: &Entry, level: c_int, name: c_int, value: *mut c_void, len: *
     }
 }
 
+/// Writes an answer, cut to the caller's room.
+///
 /// # Safety
 /// `value` is valid for writes of `*len` octets and `len` for reads and writes.
-unsafe fn give(answer: &[u8], value: *mut c_void, len: *mut socklen_t) {
+pub unsafe fn give(answer: &[u8], value: *mut c_void, len: *mut socklen_t) {
     // SAFETY: the caller's promise; at most its room is written.
     unsafe {
         let n = answer.len().min(*len as usize);

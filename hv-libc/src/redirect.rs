@@ -5,14 +5,14 @@
 
 use crate::sys::{self, Errno};
 use crate::table::{self, Entry, Kind};
-use crate::{addr, channel, options};
+use crate::{addr, channel, netlink, options};
 use libc::{c_int, sockaddr, socklen_t};
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicBool, Ordering};
 use wire::shim::{Accepted, Reply, Request, ANY, MAX_MESSAGE};
 
-/// A dead broker leaves a listening fd readable for ever; a daemon that polls it may not spin.
-const DEAD_LISTENER_PAUSE_US: u32 = 100_000;
+/// A dead broker leaves its fds readable for ever; a daemon that polls one may not spin.
+pub const DEAD_PAUSE_US: u32 = 100_000;
 /// How often virtd is looked for then; it logs every process it refuses.
 const REVIVE_EVERY_MS: u64 = 1_000;
 
@@ -58,6 +58,9 @@ pub fn ours(fd: c_int) -> Option<Entry> {
         return None;
     }
     let cookie = sys::cookie(fd);
+    if netlink::known(fd).is_some() {
+        return None;
+    }
     match table::find(cookie) {
         Some(e) if e.kind == Kind::Foreign => None,
         Some(e) => Some(e),
@@ -86,16 +89,19 @@ fn wanted(fd: c_int, address: &SocketAddr) -> bool {
     channel::active() && address.port() == channel::port() && sys::domain(fd).is_some_and(|d| d != libc::AF_UNIX)
 }
 
-/// A socket that its process made in another network namespace than virtd's (a VRF of FRR's, say) belongs to another router.
+/// For [`refuse_other_netns`].
+const BGP_SOCKET: &str = "a socket on the BGP port";
+
+/// `socket` is SO_NETNS_COOKIE: a socket that its process made in another network namespace than virtd's (a VRF of FRR's, say) belongs to another router.
 ///
 /// # Errors
 /// ENETDOWN, as where no virtd answers: there is none for that namespace.
-fn refuse_other_netns(fd: c_int) -> Result<(), Errno> {
-    let (virtd, socket) = (channel::netns_cookie(), sys::netns_cookie_of(fd));
+pub fn refuse_other_netns(socket: u64, what: &str) -> Result<(), Errno> {
+    let virtd = channel::netns_cookie();
     if virtd == 0 || socket == 0 || virtd == socket {
         return Ok(());
     }
-    sys::complain(&["a socket on the BGP port is in another network namespace than virtd, which serves one: refused"]);
+    sys::complain(&[what, " is in another network namespace than virtd, which serves one: refused"]);
     Err(libc::ENETDOWN)
 }
 
@@ -114,7 +120,7 @@ pub fn bind(fd: c_int, address: Option<SocketAddr>) -> Outcome {
 }
 
 fn take_listener(fd: c_int, local: SocketAddr) -> Result<(), Errno> {
-    refuse_other_netns(fd)?;
+    refuse_other_netns(sys::netns_cookie_of(fd), BGP_SOCKET)?;
     // The kernel says whether the address is ours, and binds the real socket to it on a port that does not matter.
     let mut probe = local;
     probe.set_port(0);
@@ -215,8 +221,7 @@ pub unsafe fn accept4(fd: c_int, address: *mut sockaddr, len: *mut socklen_t, fl
     }
     let (n, leg) = match received {
         Ok((0, _)) => {
-            // SAFETY: no memory is passed.
-            unsafe { libc::usleep(DEAD_LISTENER_PAUSE_US) };
+            sys::pause_us(DEAD_PAUSE_US);
             // Of all errors the one that makes no daemon give the socket up: at EINVAL FRR closes it and binds another.
             return Failed(libc::ECONNABORTED);
         }
@@ -241,8 +246,7 @@ pub unsafe fn accept4(fd: c_int, address: *mut sockaddr, len: *mut socklen_t, fl
     table::put(&entry);
     options::inherit_natively(leg, &entry);
     if flags & libc::SOCK_CLOEXEC == 0 {
-        // SAFETY: no memory is passed.
-        unsafe { libc::fcntl(leg, libc::F_SETFD, 0) };
+        sys::keep_over_exec(leg);
     }
     sys::set_nonblocking(leg, flags & libc::SOCK_NONBLOCK != 0);
     // SAFETY: the caller's promise.
@@ -273,7 +277,7 @@ pub fn connect(fd: c_int, address: Option<SocketAddr>) -> Outcome {
 }
 
 fn dial(fd: c_int, remote: SocketAddr) -> Outcome {
-    if let Err(e) = refuse_other_netns(fd) {
+    if let Err(e) = refuse_other_netns(sys::netns_cookie_of(fd), BGP_SOCKET) {
         return Failed(e);
     }
     let nonblocking = sys::flags(fd).0 & libc::O_NONBLOCK != 0;

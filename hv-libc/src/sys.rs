@@ -21,7 +21,8 @@ pub fn set_errno(e: Errno) {
     unsafe { *libc::__errno_location() = e }
 }
 
-fn check(r: c_long) -> Result<c_int, Errno> {
+/// What a raw system call gave, errno taken from where `syscall` put it.
+pub fn check(r: c_long) -> Result<c_int, Errno> {
     if r < 0 {
         Err(errno())
     } else {
@@ -100,6 +101,14 @@ pub fn set_option(fd: c_int, level: c_int, name: c_int, value: &[u8]) {
     unsafe { libc::syscall(libc::SYS_setsockopt, fd, level, name, value.as_ptr(), value.len()) };
 }
 
+/// SO_ATTACH_FILTER.
+pub fn attach_filter(fd: c_int, program: &libc::sock_fprog) -> Result<(), Errno> {
+    let (program, len) = (std::ptr::from_ref(program), mem::size_of::<libc::sock_fprog>());
+    // SAFETY: a whole sock_fprog, whose instructions its maker vouches for.
+    check(unsafe { libc::syscall(libc::SYS_setsockopt, fd, libc::SOL_SOCKET, libc::SO_ATTACH_FILTER, program, len) })
+        .map(|_| ())
+}
+
 /// (process id, thread id), asked of the kernel each time.
 pub fn ids() -> (u32, u32) {
     // SAFETY: no memory is passed.
@@ -142,6 +151,18 @@ pub fn replace(fd: c_int, new: c_int) -> Result<(), Errno> {
     let r = check(unsafe { libc::syscall(libc::SYS_dup3, new, fd, cloexec) });
     close(new);
     r.map(|_| ())
+}
+
+/// Clears FD_CLOEXEC.
+pub fn keep_over_exec(fd: c_int) {
+    // SAFETY: no memory is passed.
+    unsafe { libc::fcntl(fd, libc::F_SETFD, 0) };
+}
+
+/// Sleeps, so that a daemon which polls something dead cannot spin.
+pub fn pause_us(us: u32) {
+    // SAFETY: no memory is passed.
+    unsafe { libc::usleep(us) };
 }
 
 /// Sets or clears O_NONBLOCK.
@@ -188,8 +209,11 @@ pub fn fill(fd: c_int) -> u32 {
         if poll(fd, libc::POLLOUT, 0) == Ok(0) {
             break;
         }
-        // SAFETY: `zeros` is valid for its length.
-        let r = unsafe { libc::send(fd, zeros.as_ptr().cast(), zeros.len(), libc::MSG_DONTWAIT | libc::MSG_NOSIGNAL) };
+        // SAFETY: `zeros` is valid for its length; there is no address.
+        let r = unsafe {
+            let flags = libc::MSG_DONTWAIT | libc::MSG_NOSIGNAL;
+            libc::syscall(libc::SYS_sendto, fd, zeros.as_ptr(), zeros.len(), flags, std::ptr::null::<c_void>(), 0)
+        };
         match u32::try_from(r) {
             Ok(sent) => n += sent,
             Err(_) => break,
@@ -200,15 +224,32 @@ pub fn fill(fd: c_int) -> u32 {
 
 /// Room for two passed fds, aligned as cmsghdr wants it.
 #[repr(C, align(8))]
-struct Control([u8; 64]);
+pub struct Control(pub [u8; 64]);
 
 /// sendmsg of `bytes` with `fds`.
 pub fn send_with_fds(fd: c_int, bytes: &[u8], fds: &[c_int]) -> Result<(), Errno> {
     let mut control = Control([0; 64]);
     let mut iov = libc::iovec { iov_base: bytes.as_ptr().cast_mut().cast(), iov_len: bytes.len() };
-    // SAFETY: msghdr is plain data; zero is a valid value for each field.
-    let mut msg: libc::msghdr = unsafe { mem::zeroed() };
+    let mut msg = message();
     (msg.msg_iov, msg.msg_iovlen) = (&raw mut iov, 1);
+    attach(&mut msg, &mut control, fds)?;
+    loop {
+        // SAFETY: everything `msg` points to lives until here.
+        match check(unsafe { libc::syscall(libc::SYS_sendmsg, fd, &raw const msg, libc::MSG_NOSIGNAL) }) {
+            Err(libc::EINTR) => {}
+            r => return r.map(|_| ()),
+        }
+    }
+}
+
+/// An empty msghdr.
+pub fn message() -> libc::msghdr {
+    // SAFETY: msghdr is plain data; zero is a valid value for each field.
+    unsafe { mem::zeroed() }
+}
+
+/// Makes `fds` the control message of `msg`, in `control`, which has to live as long as `msg` is used.
+pub fn attach(msg: &mut libc::msghdr, control: &mut Control, fds: &[c_int]) -> Result<(), Errno> {
     let payload = mem::size_of_val(fds);
     // SAFETY: pure arithmetic.
     let (space, len) = unsafe { (libc::CMSG_SPACE(payload as u32), libc::CMSG_LEN(payload as u32)) };
@@ -218,31 +259,24 @@ pub fn send_with_fds(fd: c_int, bytes: &[u8], fds: &[c_int]) -> Result<(), Errno
     (msg.msg_control, msg.msg_controllen) = (control.0.as_mut_ptr().cast(), space as _);
     // SAFETY: the control buffer is large enough for one header with `payload` octets, as checked; CMSG_FIRSTHDR points into it.
     unsafe {
-        let header = libc::CMSG_FIRSTHDR(&raw const msg);
+        let header = libc::CMSG_FIRSTHDR(std::ptr::from_ref(msg));
         (*header).cmsg_level = libc::SOL_SOCKET;
         (*header).cmsg_type = libc::SCM_RIGHTS;
         (*header).cmsg_len = len as _;
         std::ptr::copy_nonoverlapping(fds.as_ptr().cast::<u8>(), libc::CMSG_DATA(header), payload);
     }
-    loop {
-        // SAFETY: everything `msg` points to lives until here.
-        match check(unsafe { libc::sendmsg(fd, &raw const msg, libc::MSG_NOSIGNAL) } as c_long) {
-            Err(libc::EINTR) => {}
-            r => return r.map(|_| ()),
-        }
-    }
+    Ok(())
 }
 
 /// recvmsg into `bytes`; gives the length and the one fd that may come along. `flags` are the caller's (MSG_DONTWAIT).
 pub fn receive_with_fd(fd: c_int, bytes: &mut [u8], flags: c_int) -> Result<(usize, Option<c_int>), Errno> {
     let mut control = Control([0; 64]);
     let mut iov = libc::iovec { iov_base: bytes.as_mut_ptr().cast(), iov_len: bytes.len() };
-    // SAFETY: as in `send_with_fds`.
-    let mut msg: libc::msghdr = unsafe { mem::zeroed() };
+    let mut msg = message();
     (msg.msg_iov, msg.msg_iovlen) = (&raw mut iov, 1);
     (msg.msg_control, msg.msg_controllen) = (control.0.as_mut_ptr().cast(), control.0.len() as _);
     // SAFETY: everything `msg` points to lives until the end of the function.
-    let n = check(unsafe { libc::recvmsg(fd, &raw mut msg, flags | libc::MSG_CMSG_CLOEXEC) } as c_long)?;
+    let n = check(unsafe { libc::syscall(libc::SYS_recvmsg, fd, &raw mut msg, flags | libc::MSG_CMSG_CLOEXEC) })?;
     // SAFETY: the kernel has filled the control buffer with whole headers; CMSG_FIRSTHDR is null where there is none.
     let passed = unsafe {
         let header = libc::CMSG_FIRSTHDR(&raw const msg);
@@ -316,5 +350,5 @@ pub fn complain(parts: &[&str]) {
         }
     }
     // SAFETY: the first `n` octets of `line` are set.
-    unsafe { libc::write(2, line.as_ptr().cast(), n) };
+    unsafe { libc::syscall(libc::SYS_write, 2, line.as_ptr(), n) };
 }

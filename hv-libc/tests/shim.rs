@@ -1,6 +1,7 @@
 //! Each hook twice: a probe makes a daemon's calls natively and under the shim, and what it prints must be equal.
 
 mod broker;
+mod netlink;
 
 use broker::Broker;
 use std::io::{Read, Write};
@@ -14,15 +15,18 @@ use std::time::SystemTime;
 /// The probe, compiled once for all tests.
 fn probe() -> &'static Path {
     static PROBE: OnceLock<PathBuf> = OnceLock::new();
-    PROBE.get_or_init(|| {
-        let out = Path::new(env!("CARGO_TARGET_TMPDIR")).join("probe");
-        let source = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/probe.c");
-        let cc = std::env::var("CC").unwrap_or_else(|_| "cc".to_owned());
-        let done =
-            Command::new(cc).args(["-Wall", "-Wextra", "-Werror", "-pthread", "-o"]).arg(&out).arg(source).status();
-        assert!(done.expect("a C compiler").success(), "the probe does not compile");
-        out
-    })
+    PROBE.get_or_init(|| compiled("probe.c", &[]))
+}
+
+/// A program of this folder, compiled.
+fn compiled(source: &str, more: &[&str]) -> PathBuf {
+    let out = Path::new(env!("CARGO_TARGET_TMPDIR")).join(Path::new(source).file_stem().expect("a name"));
+    let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests").join(source);
+    let cc = std::env::var("CC").unwrap_or_else(|_| "cc".to_owned());
+    let mut run = Command::new(cc);
+    run.args(["-Wall", "-Wextra", "-Werror", "-pthread"]).args(more).arg("-o").arg(&out).arg(source);
+    assert!(run.status().expect("a C compiler").success(), "the probe does not compile");
+    out
 }
 
 /// The library under test. `cargo test` alone does not build a cdylib, and would leave an old one to be tested; `make test` has
@@ -54,7 +58,8 @@ fn changed(p: &Path) -> Option<SystemTime> {
 /// When what the library is made of was last changed.
 fn newest_source() -> SystemTime {
     let here = Path::new(env!("CARGO_MANIFEST_DIR"));
-    let sources = here.join("src").read_dir().expect("sources").flatten().map(|e| e.path());
+    let folders = [here.join("src"), here.join("src/netlink")];
+    let sources = folders.into_iter().flat_map(|f| f.read_dir().expect("sources").flatten()).map(|e| e.path());
     let others = [here.join("Cargo.toml"), here.join("../wire/src/lib.rs"), here.join("../wire/src/shim.rs")];
     sources.chain(others).filter_map(|p| changed(&p)).max().expect("sources")
 }
@@ -74,14 +79,22 @@ fn free_port() -> u16 {
 }
 
 fn command(scenario: &str, port: u16) -> Command {
-    let mut c = Command::new(probe());
-    c.arg(scenario).arg(port.to_string()).env_remove("HV_SOCKET").env_remove("HV_INSTANCE").env_remove("LD_PRELOAD");
-    c.stdin(Stdio::null());
+    let mut c = plain(probe());
+    c.arg(scenario).arg(port.to_string());
+    c
+}
+
+fn plain(program: &Path) -> Command {
+    let mut c = Command::new(program);
+    c.env_remove("HV_SOCKET").env_remove("HV_INSTANCE").env_remove("LD_PRELOAD").stdin(Stdio::null());
     c
 }
 
 fn shimmed(scenario: &str, port: u16, socket: &Path) -> Command {
-    let mut c = command(scenario, port);
+    under_shim(command(scenario, port), socket)
+}
+
+fn under_shim(mut c: Command, socket: &Path) -> Command {
     c.env("LD_PRELOAD", library()).env("HV_SOCKET", socket).env("HV_INSTANCE", "probe");
     c
 }
@@ -100,7 +113,13 @@ fn same(scenario: &str) -> Vec<String> {
     let port = free_port();
     let broker = Broker::start(port);
     let run = shimmed(scenario, port, broker.path()).output().expect("probe");
-    let ours = text(&run);
+    compare(scenario, &native, &run);
+    broker.log()
+}
+
+/// What was said natively, and a run under the shim.
+fn compare(scenario: &str, native: &str, run: &Output) {
+    let ours = text(run);
     let errors = String::from_utf8_lossy(&run.stderr);
     for (i, (a, b)) in native.lines().zip(ours.lines()).enumerate() {
         assert_eq!(
@@ -110,7 +129,6 @@ fn same(scenario: &str) -> Vec<String> {
     }
     assert_eq!(native, ours, "{scenario}");
     assert_eq!(errors, "", "{scenario}: nothing is printed when nothing is wrong");
-    broker.log()
 }
 
 fn count(log: &[String], beginning: &str) -> usize {

@@ -32,6 +32,8 @@ pub struct RouterSpec {
     pub networks: Vec<Prefix>,
     /// A wrong thing to say, on purpose.
     pub lie: Option<Lie>,
+    /// It writes its routes to the kernel.
+    pub fib: bool,
 }
 
 /// One session.

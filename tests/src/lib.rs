@@ -6,13 +6,16 @@
 //! [`lab::wait_for`] and ends with [`lab::Lab::passed`]; whatever happens before that, dropping the lab kills the processes and
 //! deletes the namespaces, and keeps the folder with the logs.
 
+pub mod alone;
 pub mod daemons;
 pub mod faults;
+pub mod fib;
 pub mod kinds;
 pub mod lab;
 pub mod neighbours;
 pub mod odd;
 pub mod operate;
+pub mod probe;
 pub mod published;
 pub mod replayer;
 pub mod router;

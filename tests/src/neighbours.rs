@@ -181,8 +181,14 @@ fn start_daemon(
         password: spec.password.clone(),
         ..PeerSpec::new(ends.router, ends.own, spec.router_asn)
     };
-    let router =
-        RouterSpec { asn: ends.asn, router_id: ends.id, peers: vec![peer], networks: spec.networks.clone(), lie: None };
+    let router = RouterSpec {
+        asn: ends.asn,
+        router_id: ends.id,
+        peers: vec![peer],
+        networks: spec.networks.clone(),
+        lie: None,
+        fib: false,
+    };
     let instance = Instance::start(lab, &site.ns, daemon, name, &router, &Attach::Native)?;
     let log = match daemon {
         Daemon::Frr => instance.folder().join("frr.log"),

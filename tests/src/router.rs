@@ -43,6 +43,8 @@ pub struct Options {
     pub password: Option<String>,
     /// More lines for virtd.toml's `[timers]`.
     pub timers: String,
+    /// The instances' routes to the kernel are voted on.
+    pub fib: bool,
 }
 
 impl Default for Options {
@@ -60,6 +62,7 @@ impl Default for Options {
             passive: true,
             password: None,
             timers: String::new(),
+            fib: false,
         }
     }
 }
@@ -72,7 +75,14 @@ impl Options {
             let (theirs, ours) = site.addresses(v6);
             PeerSpec { passive: self.passive, password: self.password.clone(), ..PeerSpec::new(theirs, ours, site.asn) }
         });
-        RouterSpec { asn: ASN, router_id: ROUTER_ID, peers: peers.collect(), networks: Vec::new(), lie: None }
+        RouterSpec {
+            asn: ASN,
+            router_id: ROUTER_ID,
+            peers: peers.collect(),
+            networks: Vec::new(),
+            lie: None,
+            fib: self.fib,
+        }
     }
 
     /// The instances' names, in the order of the daemons.
@@ -97,6 +107,9 @@ impl Options {
             self.t_ms,
             self.timers
         );
+        if self.fib {
+            text.push_str("[fib]\n\n");
+        }
         // Writing to a String cannot fail.
         for name in self.names() {
             let _ = writeln!(text, "[[instance]]\nname = {name:?}\n");

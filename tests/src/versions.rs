@@ -59,7 +59,7 @@ impl Version {
     pub fn root(self) -> Result<Option<Root>> {
         let name = self.name();
         if let Err(why) = bring(&name)? {
-            eprintln!("NOT TESTED with {name}: {why}");
+            crate::alone::aloud(&format!("NOT TESTED with {name}: {why}"));
             return Ok(None);
         }
         let path = top().join(&name);

@@ -21,6 +21,7 @@ fn both_sides(daemon: Daemon, neighbour: Daemon, v6: bool) -> Result<()> {
         peers: vec![PeerSpec::new(theirs, ours, site.asn)],
         networks: vec![],
         lie: None,
+        fib: false,
     };
     let outside = RouterSpec {
         asn: site.asn,
@@ -28,6 +29,7 @@ fn both_sides(daemon: Daemon, neighbour: Daemon, v6: bool) -> Result<()> {
         peers: vec![PeerSpec::new(ours, theirs, 65000)],
         networks: vec![network],
         lie: None,
+        fib: false,
     };
     let mut one = Instance::start(&lab, &star.router, daemon, "router", &router, &Attach::Native)?;
     let two = Instance::start(&lab, &site.ns, neighbour, "outside", &outside, &Attach::Native)?;
@@ -65,8 +67,14 @@ fn neighbour(kind: Kind, v6: bool, passive: bool) -> Result<()> {
     let site = &star.sites[0];
     let (theirs, ours) = site.addresses(v6);
     let peer = PeerSpec { passive: !passive, ..PeerSpec::new(theirs, ours, site.asn) };
-    let router =
-        RouterSpec { asn: 65000, router_id: [10, 255, 0, 1].into(), peers: vec![peer], networks: vec![], lie: None };
+    let router = RouterSpec {
+        asn: 65000,
+        router_id: [10, 255, 0, 1].into(),
+        peers: vec![peer],
+        networks: vec![],
+        lie: None,
+        fib: false,
+    };
     let networks = prefixes(&[if v6 { "2001:db8:1::/48" } else { "198.51.100.0/24" }])?;
     let spec = NeighbourSpec { router_asn: 65000, v6, passive, password: None, networks };
     let mut router = Instance::start(&lab, &star.router, Daemon::Bird, "router", &router, &Attach::Native)?;

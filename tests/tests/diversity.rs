@@ -34,7 +34,7 @@ fn router(lab: &Lab, star: &Star, diversity: &[(&str, &str)]) -> Result<Router> 
     };
     let mut router = Router::with_toml(lab, star, &options, edit)?;
     router.launch(lab, star, &options)?;
-    ensure!(router.events("diversity").len() == diversity.len(), "not every seed is logged");
+    ensure!(router.events("instance-differs").len() == diversity.len(), "not every seed is logged");
     Ok(router)
 }
 

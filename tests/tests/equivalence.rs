@@ -48,6 +48,7 @@ fn alone(lab: &mut Lab, daemon: Daemon, v6: bool, feeds: &[Feed], networks: &[Pr
         peers: peers.collect(),
         networks: networks.to_vec(),
         lie: None,
+        fib: false,
     };
     let router = Instance::start(lab, &star.router, daemon, daemon.name(), &spec, &Attach::Native)?;
     let (listener, players) = star.sites.split_last().ok_or_else(|| anyhow::anyhow!("no sites"))?;

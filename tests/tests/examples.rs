@@ -21,6 +21,7 @@ fn spec() -> Result<RouterSpec> {
         ],
         networks: prefixes(&["198.51.100.0/24"])?,
         lie: None,
+        fib: false,
     })
 }
 

@@ -68,6 +68,8 @@ pub struct Config {
     pub faults: Faults,
     /// `[recorder]`: the flight recorder.
     pub recorder: Recorder,
+    /// `[fib]`: the instances' routes to the kernel are voted on; `None` (no such section) leaves each instance its own kernel.
+    pub fib: Option<Fib>,
 }
 
 impl Default for Config {
@@ -93,6 +95,7 @@ impl Default for Config {
             ignore_attributes: Vec::new(),
             faults: Faults::default(),
             recorder: Recorder::default(),
+            fib: None,
         }
     }
 }
@@ -307,6 +310,70 @@ impl Default for Recorder {
     }
 }
 
+/// `[fib]`: DESIGN decision 11. Its presence redirects the instances' NETLINK_ROUTE sockets.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Fib {
+    /// `protocol` = 245: rtm_protocol of the routes that virtd writes, by which it knows them again.
+    pub protocol: u8,
+    /// `metric` = 20: their metric (RTA_PRIORITY).
+    pub metric: u32,
+    /// `on_exit = "keep" | "remove"`: what becomes of them when virtd ends.
+    pub on_exit: OnExit,
+    /// `sweep_s` = 120: routes of an earlier virtd that no vote has confirmed by then are removed. Milliseconds.
+    pub sweep_ms: u32,
+    /// `reconcile_s` = 60: how often the kernel is read again as a whole. Milliseconds.
+    pub reconcile_ms: u32,
+}
+
+impl Default for Fib {
+    fn default() -> Fib {
+        Fib { protocol: 245, metric: 20, on_exit: OnExit::Keep, sweep_ms: 120_000, reconcile_ms: 60_000 }
+    }
+}
+
+/// `on_exit` of `[fib]`.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum OnExit {
+    /// The routes stay, and the next virtd adopts them.
+    Keep,
+    /// They are removed.
+    Remove,
+}
+
+/// The kinds of routing protocols whose routes an instance writes to the FIB (`fib_scope`, DESIGN decision 11): a set.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct FibScope(pub u8);
+
+impl FibScope {
+    /// Writes no FIB at all: it always abstains there.
+    pub const NONE: FibScope = FibScope(0);
+    /// BGP.
+    pub const BGP: FibScope = FibScope(1);
+    /// OSPF, IS-IS, RIP, Babel, EIGRP: interior protocols, which may stand in for each other.
+    pub const IGP: FibScope = FibScope(2);
+    /// Static routes.
+    pub const STATIC: FibScope = FibScope(4);
+    /// All of them.
+    pub const ALL: FibScope = FibScope(7);
+
+    /// Those in either.
+    #[must_use]
+    pub const fn union(self, other: FibScope) -> FibScope {
+        FibScope(self.0 | other.0)
+    }
+
+    /// Whether they have one in common.
+    pub const fn meets(self, other: FibScope) -> bool {
+        self.0 & other.0 != 0
+    }
+}
+
+impl Default for FibScope {
+    fn default() -> FibScope {
+        FibScope::ALL
+    }
+}
+
 /// A daemon that virtd knows how to start.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Kind {
@@ -360,6 +427,10 @@ pub struct Instance {
     pub diversity: Option<Diversity>,
     /// `environment`: the surroundings of what virtd starts.
     pub environment: Environment,
+    /// `fib_scope`: whose routes it writes to the FIB; what it does not say there about others' is abstention.
+    pub fib_scope: FibScope,
+    /// There is a `[fib]`: its NETLINK_ROUTE sockets are redirected.
+    pub netlink: bool,
 }
 
 impl Kind {

@@ -48,6 +48,9 @@ pub struct Event {
     /// What every instance said.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub said: Vec<Said>,
+    /// How independent pairs of instances are, as `virtctl diversity` has it.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub pairs: Vec<serde_json::Value>,
     /// One sentence that names the thing and the remedy.
     pub text: String,
 }
@@ -63,6 +66,7 @@ impl Event {
             instance: None,
             prefix: None,
             said: Vec::new(),
+            pairs: Vec::new(),
             text: text.into(),
         }
     }

@@ -218,6 +218,10 @@ impl<'c> Keeper<'c> {
     }
 
     fn obey(&mut self, i: usize, order: Order) {
+        // An end that the core knows of already must not stand in the way of its order.
+        while let Ok(ended) = self.endings.try_recv() {
+            self.reap(ended);
+        }
         let Some(waiter) = self.waiters.get_mut(i).and_then(Option::as_mut) else {
             if order == Order::Start {
                 self.start(i);

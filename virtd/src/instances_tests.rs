@@ -222,6 +222,23 @@ fn an_end_of_its_own_is_reported_as_such_and_may_be_followed_by_a_start_at_once(
 }
 
 #[test]
+fn a_start_that_overtakes_the_end_is_none_the_less_obeyed() {
+    let (events, _log, _) = eventlog::start(None).unwrap();
+    let (core, line) = Core::new();
+    let list = [(shell("short", "exit 3"), PathBuf::new())];
+    let preload = Preload { shim: "/nonexistent".into(), socket: "/nonexistent".into() };
+    let reporter = Reporter { start: Instant::now(), events, reports: line.reports, waker: line.waker };
+    let mut keeper = Keeper::new(&list, preload, reporter);
+    keeper.start(0);
+    core.started();
+    assert!(matches!(core.news().1, ProcessNews::Ended { .. }));
+    // Busy with somebody else, the keeper has not looked at the end yet.
+    keeper.obey(0, Order::Start);
+    core.started();
+    keeper.end_all();
+}
+
+#[test]
 fn who_does_not_stop_when_ordered_is_killed() {
     let dir = tempfile::tempdir().unwrap();
     let file = dir.path().join("ready");

@@ -6,7 +6,7 @@
 pub mod accounts;
 pub mod root;
 
-use crate::config::{Config, Instance, Kind};
+use crate::config::{Config, FibScope, Instance, Kind};
 use accounts::{Account, Accounts};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
@@ -81,7 +81,7 @@ pub fn programs(instance: &Instance, folder: &Path) -> Vec<Program> {
     let file = |name: &str| path(folder.join(name));
     let config = path(instance.config_file.clone().unwrap_or_default());
     let mut list = match kind {
-        Kind::Frr => frr(folder, &config),
+        Kind::Frr => frr(instance, folder, &config),
         Kind::Bird => {
             let bird = format!("{SBIN}/bird");
             vec![Program::new(&[&bird, "-f", "-c", &config, "-s", &file("bird.ctl"), "-P", &file("bird.pid")])]
@@ -102,8 +102,9 @@ pub fn programs(instance: &Instance, folder: &Path) -> Vec<Program> {
     list
 }
 
-/// zebra tells bgpd of interfaces and next hops; bgpd leaves the kernel's routes alone (`--no_kernel`).
-fn frr(folder: &Path, config: &str) -> Vec<Program> {
+/// zebra tells bgpd of interfaces and next hops. Without `[fib]` bgpd leaves the kernel's routes alone (`--no_kernel`); with it zebra is
+/// redirected too, and leaves its routes where they are at its end (`-r`): an instance that is restarted has not said that they are wrong.
+fn frr(instance: &Instance, folder: &Path, config: &str) -> Vec<Program> {
     let zserv = control_socket(Kind::Frr, folder);
     let (socket, dir) = (zserv.display().to_string(), folder.display().to_string());
     let daemon = |name: &str, first: &[&str]| {
@@ -114,8 +115,11 @@ fn frr(folder: &Path, config: &str) -> Vec<Program> {
         command.extend(["-z", &socket, "-i", &pid, "--vty_socket", &dir, "-P", "0"]);
         Program::new(&command)
     };
-    let zebra = Program { preload: false, ..daemon("zebra", &["-f", "/dev/null"]) };
-    let bgpd = Program { after: Some(zserv.clone()), ..daemon("bgpd", &["--no_kernel", "-f", config]) };
+    let own: &[&str] = if instance.netlink { &["-r", "-f", "/dev/null"] } else { &["-f", "/dev/null"] };
+    let zebra = Program { preload: instance.netlink, ..daemon("zebra", own) };
+    let writes = instance.netlink && instance.fib_scope != FibScope::NONE;
+    let words: &[&str] = if writes { &["-f", config] } else { &["--no_kernel", "-f", config] };
+    let bgpd = Program { after: Some(zserv.clone()), ..daemon("bgpd", words) };
     vec![zebra, bgpd]
 }
 

@@ -1,4 +1,5 @@
 use super::*;
+use crate::config::FibScope;
 
 fn instance(kind: Kind, user: Option<&str>) -> Instance {
     Instance {
@@ -33,6 +34,17 @@ fn zebra_goes_first_and_does_without_the_shim() {
     let list = programs(&instance(Kind::Frr, None), Path::new("/run/v/x"));
     let found: Vec<_> = list.iter().map(|p| (p.name(), p.preload, p.after.clone())).collect();
     assert_eq!(found, [("zebra", false, None), ("bgpd", true, Some("/run/v/x/zserv.api".into()))]);
+}
+
+#[test]
+fn with_a_fib_zebra_is_redirected_and_bgpd_writes() {
+    let both = |fib_scope| {
+        let frr = Instance { netlink: true, fib_scope, ..instance(Kind::Frr, None) };
+        let list = programs(&frr, Path::new("/run/v/x"));
+        list.iter().map(|p| (p.preload, p.command.iter().any(|w| w == "-r" || w == "--no_kernel"))).collect::<Vec<_>>()
+    };
+    assert_eq!(both(FibScope::ALL), [(true, true), (true, false)]);
+    assert_eq!(both(FibScope::NONE), [(true, true), (true, true)]);
 }
 
 #[test]

@@ -7,6 +7,7 @@ pub mod driver;
 pub mod event;
 pub mod eventlog;
 pub mod instances;
+pub mod kernel;
 pub mod kinds;
 pub mod recorder;
 pub mod serve;

@@ -1,5 +1,5 @@
-//! Flight records on disk: for each verdict what the instance was given and what it and the others said, as MRT and JSON, and for
-//! a poison the UPDATE in hexadecimal. With the account alone `hv-replay --reproduce` plays to a daemon what the instance was given, after the
+//! Flight records on disk: for each verdict, and each end that nobody asked for, what the instance was given and what it and the others
+//! said, as MRT and JSON, and for a poison the UPDATE in hexadecimal. With the account alone `hv-replay --reproduce` plays to a daemon what the instance was given, after the
 //! OPEN that it was given.
 //!
 //! | file | holds |

@@ -6,6 +6,7 @@ use crate::core::io::{InstanceId, Order, ProcessNews, Record};
 use crate::event::Event;
 use crate::eventlog;
 use crate::instances::{CoreLine, Instances, preflight};
+use crate::kernel::{self, KernelLine};
 use crate::recorder;
 use anyhow::{Context, Result, bail};
 use crossbeam_channel::{Receiver, Sender};
@@ -16,7 +17,7 @@ use std::os::unix::ffi::OsStrExt;
 use std::os::unix::net::{SocketAddr, UnixDatagram};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::{Instant, SystemTime};
 
 /// Orders and reports that may wait: some for every instance that there can be.
@@ -44,6 +45,8 @@ pub struct Lines {
     pub reports: Receiver<Report>,
     /// To the flight recorder.
     pub records: Sender<Box<Record>>,
+    /// To and from the thread that reads and writes the kernel's routes.
+    pub kernel: KernelLine,
 }
 
 /// The loop that does all I/O with peers and instances: the driver, or a test's stand-in.
@@ -104,7 +107,18 @@ pub fn serve<L: EventLoop>(
     let (reporter, reports) = crossbeam_channel::bounded(MAX_WAITING);
     let (records, to_record) = crossbeam_channel::bounded(MAX_RECORDS);
     let recording = recorder::start(&config.recorder, to_record, SystemTime::now(), events.clone())?;
-    let mut driver = open(config, Lines { events: events.channel(), orders, reports, records })?;
+    let wake_loop = Arc::new(OnceLock::new());
+    let (kernel, kernel_thread) = match &config.fib {
+        Some(fib) => {
+            let (line, thread) = kernel::start(fib, start, wake_loop.clone()).context("the FIB")?;
+            (line, Some(thread))
+        }
+        None => (KernelLine::none(), None),
+    };
+    let lines = Lines { events: events.channel(), orders, reports, records, kernel };
+    let mut driver = open(config, lines)?;
+    let _ = wake_loop.set(driver.waker());
+    let _ = driver.waker().wake();
     let (queue, requests) = control::queue(Some(driver.waker()));
     let guard = control.serve(queue, log).context("cannot start the control socket's thread")?;
     let stop = Arc::new(AtomicBool::new(false));
@@ -120,12 +134,16 @@ pub fn serve<L: EventLoop>(
         }
     };
     let instances = Arc::new(Mutex::new(instances));
-    watch_signals(&stop, &driver.waker(), &instances)?;
+    let frozen = kernel_thread.as_ref().map(kernel::Kernel::frozen).unwrap_or_default();
+    watch_signals(&stop, &driver.waker(), &instances, &frozen)?;
     log::info!("virtd serves {} with {} instances", listening(config), config.instances.len());
 
     notify("READY=1");
     let result = driver.run(&requests, &stop);
     drop(driver);
+    if let Some(thread) = kernel_thread {
+        thread.stop();
+    }
     end_instances(&instances);
     drop(guard);
     if let Some(recording) = recording {
@@ -167,9 +185,10 @@ fn watch_signals(
     stop: &Arc<AtomicBool>,
     waker: &Arc<mio::Waker>,
     instances: &Arc<Mutex<Option<Instances>>>,
+    frozen: &Arc<AtomicBool>,
 ) -> Result<()> {
     let mut signals = Signals::new([SIGTERM, SIGINT, SIGHUP]).context("cannot watch for signals")?;
-    let (stop, waker, instances) = (stop.clone(), waker.clone(), instances.clone());
+    let (stop, waker, instances, frozen) = (stop.clone(), waker.clone(), instances.clone(), frozen.clone());
     let watch = move || {
         let mut stopping = false;
         for signal in signals.forever() {
@@ -182,6 +201,7 @@ fn watch_signals(
             }
             log::info!("virtd ends (signal {signal})");
             notify("STOPPING=1");
+            frozen.store(true, Ordering::Release);
             let (stop, waker, instances) = (stop.clone(), waker.clone(), instances.clone());
             // On a thread of its own, so that a second signal is heard meanwhile.
             let ending = std::thread::Builder::new().name("stop".into()).spawn(move || {

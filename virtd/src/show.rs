@@ -89,6 +89,117 @@ pub fn instances(v: &Value) -> String {
     table.finish(list.is_empty(), "no instance")
 }
 
+/// `virtctl fib`: the whole, or entries.
+pub fn fib(v: &Value) -> String {
+    if !v["entries"].is_null() {
+        return fib_entries(v);
+    }
+    let mut out = String::new();
+    let mut row = |name: &str, value: String| {
+        let _ = writeln!(out, "{name:<15}{value}");
+    };
+    row("routes", format!("{} chosen, {} the kernel does not take", text(&v["routes"]), text(&v["failed"])));
+    let without = v["without_quorum"].as_u64().unwrap_or(0);
+    row("disagreements", format!("{without} entries without a majority"));
+    row("requests", format!("{} taken, {} refused", text(&v["requests"]), text(&v["refused"])));
+    let kernel = &v["kernel"];
+    if !kernel.is_null() {
+        row(
+            "kernel",
+            format!(
+                "{} written, {} removed, {} repaired",
+                text(&kernel["written"]),
+                text(&kernel["removed"]),
+                text(&kernel["repaired"])
+            ),
+        );
+    }
+    let mut table = Table::new(&["INSTANCE", "STATE", "ROUTES", "DISSENTS", "SOCKETS"]);
+    let list = items(&v["instances"]);
+    for i in list {
+        table.row(["name", "state", "routes", "dissents", "sockets"].iter().map(|k| text(&i[*k])).collect());
+    }
+    out + &table.finish(list.is_empty(), "no instance")
+}
+
+fn fib_entries(v: &Value) -> String {
+    let (list, mut out) = (items(&v["entries"]), String::new());
+    if list.is_empty() {
+        return "no such entry: nobody writes it, or nobody differs\n".into();
+    }
+    for e in list {
+        let _ = writeln!(out, "{}: {}", text(&e["key"]), text(&e["route"]));
+        if let Some(why) = e["failed"].as_str() {
+            let _ = writeln!(out, "    not in the kernel: {}", clean(why));
+        }
+        let said = items(&e["said"]);
+        let width = said.iter().map(|x| text(&x["instance"]).chars().count()).max().unwrap_or(0);
+        for x in said {
+            let mark = match (x["counted"].as_bool(), x["route"] == e["route"]) {
+                (Some(false), _) => " ",
+                (_, true) => "+",
+                (_, false) => "!",
+            };
+            let _ = writeln!(out, "  {mark} {:<width$} {}", text(&x["instance"]), text(&x["route"]));
+        }
+    }
+    if v["more"] == true {
+        out.push_str("... and more: ask for one prefix\n");
+    }
+    out
+}
+
+/// `virtctl diversity`.
+pub fn diversity(v: &Value) -> String {
+    let pairs = items(&v["pairs"]);
+    let mut out = pair_table(pairs).finish(pairs.is_empty(), "no two instances");
+    if let Some(reading) = v["reading"].as_str() {
+        let _ = writeln!(out, "\n{}", clean(reading));
+    }
+    for s in items(&v["sessions"]) {
+        let _ = write!(out, "\n{}\n{}", text(&s["peer"]), pair_table(items(&s["pairs"])).finish(false, ""));
+    }
+    out
+}
+
+/// Kinds of differences shown of a pair; `--json` has them all.
+const SHOWN_ATTRIBUTES: usize = 3;
+
+fn pair_table(pairs: &[Value]) -> Table {
+    let mut table =
+        Table::new(&["PAIR", "COMPARED", "DISAGREED", "SHARE", "TOGETHER", "WRONG TOGETHER", "ALIKE", "DIFFERED IN"]);
+    let of = |part: &Value, whole: &Value| match whole.as_u64() {
+        Some(1..) => format!("{} of {}", text(part), text(whole)),
+        _ => "-".to_owned(),
+    };
+    for p in pairs {
+        let attributes = items(&p["attributes"]).iter().take(SHOWN_ATTRIBUTES);
+        let attributes: Vec<_> = attributes.map(|a| format!("{} {}", text(&a["name"]), text(&a["votes"]))).collect();
+        let verdicts = &p["verdicts"];
+        table.row(vec![
+            words(&p["instances"], ", "),
+            text(&p["compared"]),
+            text(&p["disagreed"]),
+            p["share"].as_f64().map_or_else(|| "-".into(), percent),
+            of(&p["together"], &p["contested"]),
+            of(&verdicts["common"], &verdicts["either"]),
+            of(&verdicts["alike"], &verdicts["common"]),
+            if attributes.is_empty() { "-".into() } else { attributes.join(", ") },
+        ]);
+    }
+    table
+}
+
+/// A share; what is rare does not become nothing.
+fn percent(share: f64) -> String {
+    match share * 100.0 {
+        0.0 => "0%".to_owned(),
+        p if p < 0.01 => "<0.01%".to_owned(),
+        p if p < 1.0 => format!("{p:.2}%"),
+        p => format!("{p:.1}%"),
+    }
+}
+
 /// What a command has done.
 pub fn done(v: &Value) -> String {
     format!("{}\n", text(&v["done"]))

@@ -87,6 +87,35 @@ fn routes_say_who_says_what() {
 }
 
 #[test]
+fn diversity_is_a_table_and_a_sentence() {
+    let calm = json!({ "instances": ["frr", "bird"], "compared": 400, "disagreed": 0, "share": 0.0, "contested": 0,
+        "together": 0, "verdicts": { "either": 0, "common": 0, "alike": 0 }, "attributes": [] });
+    let twins = json!({ "instances": ["frr", "frr2"], "compared": 40_000, "disagreed": 3, "share": 3.0 / 40_000.0,
+        "contested": 20, "together": 17, "verdicts": { "either": 9, "common": 8, "alike": 7 }, "attributes": [
+            { "name": "AS_PATH", "votes": 3 }, { "name": "ORIGIN", "votes": 2 }, { "name": "route or none", "votes": 1 },
+            { "name": "NEXT_HOP", "votes": 1 }] });
+    let v = json!({ "pairs": [twins, calm], "reading": "least independent: \u{1b}frr and frr2",
+        "sessions": [{ "peer": "192.0.2.1", "pairs": [calm] }] });
+    assert_eq!(
+        diversity(&v),
+        "\
+PAIR       COMPARED  DISAGREED  SHARE   TOGETHER  WRONG TOGETHER  ALIKE   DIFFERED IN
+frr, frr2  40000     3          <0.01%  17 of 20  8 of 9          7 of 8  AS_PATH 3, ORIGIN 2, route or none 1
+frr, bird  400       0          0%      -         -               -       -
+
+least independent: \u{fffd}frr and frr2
+
+192.0.2.1
+PAIR       COMPARED  DISAGREED  SHARE  TOGETHER  WRONG TOGETHER  ALIKE  DIFFERED IN
+frr, bird  400       0          0%     -         -               -      -
+"
+    );
+    assert_eq!(diversity(&json!({ "pairs": [] })), "no two instances\n");
+    assert!(diversity(&json!({ "pairs": [{}], "sessions": [{}] })).contains("-         -"));
+    assert_eq!([0.0, 0.00005, 0.0042, 0.5, 1.0].map(percent), ["0%", "<0.01%", "0.42%", "50.0%", "100.0%"]);
+}
+
+#[test]
 fn events_are_lines_and_cannot_drive_a_terminal() {
     let v = json!({ "time": "2026-01-01T00:00:00.000Z", "severity": "alarm", "kind": "disagreement", "text": "a\u{1b}[2Jb",
         "said": [{ "instance": "frr", "route": "none", "counted": false }] });

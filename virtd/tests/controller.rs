@@ -3,7 +3,7 @@
 mod sim;
 
 use serde_json::json;
-use sim::{Sim, config, prefix};
+use sim::{Sim, config, prefix, update};
 use virtd::config::{Config, Standby, Strategy};
 use virtd::core::io::{Input, InstanceId, Order, ProcessNews};
 
@@ -99,6 +99,8 @@ fn wrong_on_many_prefixes_for_the_threshold_is_killed_and_comes_back() {
         assert_eq!(verdicts.len(), 1);
         assert_eq!(verdicts[0].instance.as_deref(), Some("i2"));
         assert_eq!(verdicts[0].said.len(), 3, "what every instance said stands in the verdict");
+        // 192.0.2.1 is the peer that announces: nothing is told back to it.
+        assert_eq!(verdicts[0].session.as_deref(), Some("192.0.2.2"), "and where");
         assert!(verdicts[0].text.contains("20 prefixes"), "{}", verdicts[0].text);
         assert_eq!(said(&sim, "instance-back").iter().filter(|(i, _)| i.as_deref() == Some("i2")).count(), 2);
         assert!(sim.table(2).values().all(|(_, med)| med.is_none()) && sim.no_reset());
@@ -201,6 +203,29 @@ fn a_cold_standby_is_started_when_it_is_needed() {
 }
 
 #[test]
+fn a_cold_standby_that_an_operator_has_started_is_taken_too() {
+    let mut config = supervised(4, Strategy::WaitForConsensus);
+    config.instances[3].standby = Some(Standby::Cold);
+    let mut sim = Sim::new(&config);
+    sim.kill_instance(3);
+    (0..3).for_each(|i| news(&mut sim, i, ProcessNews::Started { pid: 100 }));
+    sim.connect_peer(1);
+    sim.connect_peer(2);
+    sim.run(SECOND);
+    sim.query(json!({"command": "instance", "name": "i3", "action": "restart"}));
+    assert_eq!(supervise(&mut sim, 10), [(3, Order::Start)]);
+    sim.kill_instance(0);
+    news(&mut sim, 0, ProcessNews::Ended { unasked: true, text: "was ended by SIGSEGV".into() });
+    supervise(&mut sim, 10);
+    let instances = sim.query(json!({"command": "instances"}));
+    assert_eq!(
+        (&instances["instances"][3]["state"], &instances["instances"][0]["role"]),
+        (&json!("voting"), &json!("standby"))
+    );
+    assert!(sim.no_reset());
+}
+
+#[test]
 fn a_hang_is_found_by_silence_and_killed() {
     let mut sim = running(&supervised(3, Strategy::MasterSlave));
     sim.instances[0].fault.mute = true;
@@ -264,6 +289,7 @@ fn a_session_lost_for_good_and_one_that_flaps() {
     let orders = supervise(&mut sim, 60);
     assert_eq!(orders.first(), Some(&(1, Order::Kill)));
     assert!(said(&sim, "instance-faulty")[0].1.contains("without its session"), "{:?}", said(&sim, "instance-faulty"));
+    assert_eq!(sim.events_of("instance-faulty")[0].session.as_deref(), Some("192.0.2.2"));
     // One comes and goes.
     let mut config = supervised(3, Strategy::WaitForConsensus);
     config.faults.leg_losses = 3;
@@ -298,6 +324,40 @@ fn memory_beyond_its_limit_and_processor_time_that_never_rests() {
     assert_eq!(sim.orders, []);
     news(&mut sim, 2, ProcessNews::Usage { cpu_permille: 10, rss_kib: 600_000 });
     assert_eq!(sim.orders, [(2, Order::Kill)]);
+}
+
+#[test]
+fn who_is_being_told_a_large_table_does_not_flood() {
+    let mut config = supervised(3, Strategy::WaitForConsensus);
+    config.vote.t_ms = 10_000;
+    let mut sim = running(&config);
+    sim.run(30 * SECOND);
+    sim.kill_instance(2);
+    news(&mut sim, 2, ProcessNews::Ended { unasked: true, text: "was ended by SIGSEGV".into() });
+    sim.run(2 * SECOND);
+    assert_eq!(std::mem::take(&mut sim.orders), [(2, Order::Start)]);
+    news(&mut sim, 2, ProcessNews::Started { pid: 200 });
+    // On one prefix it differs, so that it counts only once it has fallen quiet.
+    sim.instances[2].fault.lies_about.insert(prefix(&prefixes()[3]));
+    sim.restart_instance(2);
+    sim.run(3 * SECOND);
+    // It says what takes a quarter of a minute to say, while the others rest.
+    let table: Vec<_> = (0..900u32).map(|n| prefix(&format!("10.{}.{}.0/24", n / 256, n % 256))).collect();
+    let said = update(&table, &[], &[65000, 64999], sim::LOCAL, None, 0);
+    let speak = |sim: &mut Sim| {
+        (0..15).for_each(|_| sim.leg_sends(2, 2, &said));
+        supervise(sim, 1)
+    };
+    let level = |sim: &Sim| sim.events_of("leg-level").iter().any(|e| e.instance.as_deref() == Some("i2"));
+    for second in 0..15 {
+        assert_eq!(speak(&mut sim), [], "killed after {second} s");
+    }
+    assert!(!level(&sim));
+    // Once it votes, the same is a flood.
+    supervise(&mut sim, 30);
+    assert!(level(&sim));
+    let orders: Vec<_> = (0..15).flat_map(|_| speak(&mut sim)).collect();
+    assert_eq!(orders.first(), Some(&(2, Order::Kill)));
 }
 
 #[test]
@@ -343,6 +403,20 @@ fn an_operators_hand() {
     // The last that votes stays.
     let mut sim = running(&supervised(1, Strategy::WaitForConsensus));
     assert!(act(&mut sim, "i0", "drain")["error"].is_string());
+}
+
+#[test]
+fn a_start_that_is_told_after_the_order_to_end_does_not_undo_it() {
+    let mut sim = running(&supervised(3, Strategy::WaitForConsensus));
+    sim.kill_instance(1);
+    news(&mut sim, 1, ProcessNews::Ended { unasked: true, text: "was ended by SIGSEGV".into() });
+    sim.run(2 * SECOND);
+    assert_eq!(std::mem::take(&mut sim.orders), [(1, Order::Start)]);
+    // The operator is faster than the supervisor's word that it has started.
+    sim.query(json!({"command": "instance", "name": "i1", "action": "restart"}));
+    news(&mut sim, 1, ProcessNews::Started { pid: 200 });
+    assert_eq!(supervise(&mut sim, 20), [(1, Order::Stop), (1, Order::Start)]);
+    assert_eq!(sim.query(json!({"command": "instances"}))["instances"][1]["state"], "voting");
 }
 
 #[test]

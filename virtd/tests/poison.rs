@@ -353,6 +353,13 @@ fn every_verdict_leaves_a_record() {
     sim.run(60 * SECOND);
     verdict_of(&mut sim, 1, "with the majority");
     assert_eq!(sim.records.last().expect("a record").account["prefixes"][0]["prefix"], list[0].as_str());
+    // An end of its own.
+    sim.kill_instance(2);
+    let ended = ProcessNews::Ended { unasked: true, text: "was ended by SIGSEGV".into() };
+    sim.input(Input::Process { instance: InstanceId(2), news: ended });
+    let record = sim.records.last().expect("a record");
+    assert_eq!((record.kind, record.instance.as_str()), ("instance-exited", "i2"));
+    assert!(record.account["why"].as_str().is_some_and(|w| w.contains("SIGSEGV")) && !record.messages.is_empty());
 }
 
 /// The event and the account of the first poison.

@@ -177,3 +177,26 @@ fn peers_and_instances_are_told_that_virtd_ends() {
     let legs = out.iter().filter(|o| matches!(o, Output::SendLeg { bytes, .. } if cease(bytes))).count();
     assert_eq!((peers, legs), (1, 3));
 }
+
+#[test]
+fn what_nobody_says_any_more_lacks_no_quorum() {
+    let mut c = config(3, Strategy::WaitForConsensus);
+    c.vote.min_voters = 2;
+    let mut sim = Sim::new(&c);
+    sim.connect_peer(1);
+    sim.connect_peer(2);
+    sim.run(SECOND);
+    sim.kill_instance(1);
+    sim.kill_instance(2);
+    let without = |sim: &mut Sim| sim.query(serde_json::json!({"command": "status"}))["without_quorum"].clone();
+    for n in 0..3 {
+        let prefix = format!("198.51.{n}.0/24");
+        sim.announce(1, &[&prefix], &[64501]);
+        sim.run(30 * SECOND);
+        assert_eq!(without(&mut sim), 1, "one voter is not enough here");
+        sim.withdraw(1, &[&prefix]);
+        sim.run(30 * SECOND);
+        assert_eq!(without(&mut sim), 0);
+    }
+    assert!(sim.table(2).is_empty() && sim.no_reset());
+}

@@ -35,7 +35,7 @@ fn up(config: &Config, peers: u8) -> Sim {
 #[test]
 fn every_instance_that_differs_is_logged_with_its_seed() {
     let sim = up(&diverse(Strategy::WaitForConsensus), 2);
-    let told: Vec<&str> = sim.events_of("diversity").iter().map(|e| e.text.as_str()).collect();
+    let told: Vec<&str> = sim.events_of("instance-differs").iter().map(|e| e.text.as_str()).collect();
     assert_eq!(
         told,
         ["i1: UPDATEs held back 1 to 10 ms, uniform, seed 7", "i2: UPDATEs held back 0 to 400 ms, exponential, seed 8"]

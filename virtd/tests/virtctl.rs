@@ -41,16 +41,27 @@ fn every_command_prints_what_the_core_says() {
                 Some("sessions") => json!({ "sessions": [{ "peer": "192.0.2.1", "state": "Idle" }] }),
                 Some("instances") => json!({ "instances": [{ "name": "frr" }] }),
                 Some("routes") => json!({ "prefix": r.request["prefix"], "received": [], "sessions": [] }),
+                Some("diversity") => {
+                    let pair = json!({ "instances": ["frr", "bird"], "compared": 4, "disagreed": 1, "share": 0.25 });
+                    let sessions = match r.request["sessions"] == true {
+                        true => json!([{ "peer": "192.0.2.1", "pairs": [pair] }]),
+                        false => json!(null),
+                    };
+                    json!({ "pairs": [pair], "reading": "all is well", "sessions": sessions })
+                }
                 _ => json!({ "error": "what?" }),
             };
             let _ = r.reply.try_send(answer);
         }
     });
-    let table: [(&[&str], &str); 8] = [
+    let table: [(&[&str], &str); 11] = [
         (&["status"], "sessions       1 up of 2\n"),
         (&["sessions"], "192.0.2.1  -   Idle"),
         (&["instances"], "frr       -     -"),
         (&["routes", "192.0.2.77/24"], "192.0.2.0/24\n  nobody has said anything about it\n"),
+        (&["diversity"], "frr, bird  4         1          25.0%  -         -               -      -\n\nall is well\n"),
+        (&["diversity", "--sessions"], "\n192.0.2.1\nPAIR "),
+        (&["diversity", "--json"], "\"sessions\":[{\"pairs\":[{\"compared\":4,"),
         (&["events"], "session-up           session 2 is up\n"),
         (&["events", "-n", "1"], "session 2 is up\n"),
         (&["--json", "status"], "{\"sessions\":2,\"sessions_up\":1,\"uptime_us\":1000000}\n"),
@@ -64,6 +75,42 @@ fn every_command_prints_what_the_core_says() {
     let bad = virtctl(&path, &["routes", "10.0.0.0/33"]);
     assert_eq!(bad.status.code(), Some(2));
     assert!(String::from_utf8_lossy(&bad.stderr).contains("the length is a number from 0 to 32"));
+}
+
+/// The core's tests say what follows from these requests.
+#[test]
+fn every_order_of_an_operators_reaches_the_core_as_it_was_meant() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("control");
+    let (_events, log, _) = eventlog::start(None).unwrap();
+    let (queue, requests) = control::queue(None);
+    let _guard = ControlSocket::bind(&path, 0o600, None).unwrap().serve(queue, log).unwrap();
+    std::thread::spawn(move || {
+        for r in requests {
+            let word = |key: &str| r.request[key].as_str().unwrap_or("-").to_owned();
+            let answer = match word("action").as_str() {
+                "unpin" => json!({ "error": "there is no such instance" }),
+                action => {
+                    json!({ "done": format!("{} {} {} {action}", word("command"), word("name"), word("peer")) })
+                }
+            };
+            let _ = r.reply.try_send(answer);
+        }
+    });
+    for action in ["restart", "drain", "disable", "enable", "promote", "pin"] {
+        assert_eq!(out(&virtctl(&path, &["instance", "frr", action])), format!("instance frr - {action}\n"));
+    }
+    assert!(err(&virtctl(&path, &["instance", "frr", "unpin"])).contains("there is no such instance"));
+    for action in ["reset", "shutdown", "start"] {
+        let peer = "2001:db8:0::1";
+        assert_eq!(out(&virtctl(&path, &["session", peer, action])), format!("session - 2001:db8::1 {action}\n"));
+    }
+    for action in ["begin", "commit"] {
+        assert_eq!(out(&virtctl(&path, &["change", action])), format!("change - - {action}\n"));
+    }
+    for wrong in [&["instance", "frr", "fly"][..], &["instance", "frr"], &["session", "frr", "reset"], &["change"]] {
+        assert_eq!(virtctl(&path, wrong).status.code(), Some(2), "{wrong:?}");
+    }
 }
 
 #[test]

@@ -1,9 +1,10 @@
-//! Bytes to types and back: BGP framing and messages, canonical routes, MRT, and the messages
-//! between the shim and the broker. No sockets, no clock, no environment.
+//! Bytes to types and back: BGP framing and messages, canonical routes, rtnetlink, MRT, and
+//! the messages between the shim and the broker. No sockets, no clock, no environment.
 #![forbid(unsafe_code)]
 
 #[cfg(feature = "bgp")]
 pub mod bgp;
 #[cfg(feature = "bgp")]
 pub mod mrt;
+pub mod netlink;
 pub mod shim;

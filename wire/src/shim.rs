@@ -14,10 +14,17 @@
 //! | `GetOption` | – | `Option` or `Error` |
 //! | `SocketError` | – | `Error(errno)`; errno 0 is connected, EINPROGRESS still under way; reading clears it, as SO_ERROR does |
 //! | `Names` | – | `Names` or `Error(ENOTCONN)` / `Error(ENOENT)` (not a socket of ours) |
+//! | `Netlink` | broker's end of a SEQPACKET pair | `NetlinkName` or `Error` |
+//! | `NetlinkBind`, `NetlinkNames` | – | `NetlinkName` or `Error` |
 //!
 //! Sockets are named by SO_COOKIE of the *daemon's* end, which stays the same across dup, fork, exec and SCM_RIGHTS.
 //! The broker's end of a listening pair receives nothing; the broker sends one [`Accepted`] datagram with one fd (the daemon's end of
 //! a new leg) for every connection, so the daemon's listening fd is readable exactly when accept would succeed.
+//!
+//! A netlink pair carries datagrams as the daemon's NETLINK_ROUTE socket would. From the daemon: what it passed to send, and, where some of it
+//! is not certain to be answered, one fd (an end of a SEQPACKET pair) on which the broker sends one octet, not zero, once all answers are queued.
+//! To the daemon: what recv gives; a datagram of exactly 4 octets, shorter than any netlink message, is an errno (i32, little-endian) that
+//! recv shall fail with (ENOBUFS: notifications were lost).
 //!
 //! POLLOUT after a non-blocking connect: before `Connect` the shim fills its end of the stream pair with
 //! `Connect::filler_len` octets until poll says not writable; the broker reads exactly that many octets and throws them away when the
@@ -26,7 +33,7 @@
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV6};
 
 /// Bumped on every incompatible change; both sides refuse another's by name.
-pub const PROTOCOL_VERSION: u16 = 1;
+pub const PROTOCOL_VERSION: u16 = 2;
 /// Longest encoded message.
 pub const MAX_MESSAGE: usize = 4096;
 /// Most socket options that a `Bind` or `Connect` can carry.
@@ -123,6 +130,25 @@ pub enum Request<'a> {
         /// SO_COOKIE.
         socket: u64,
     },
+    /// socket(AF_NETLINK, .., NETLINK_ROUTE): the daemon gets one end of a SEQPACKET pair instead.
+    Netlink {
+        /// SO_COOKIE of the daemon's end.
+        socket: u64,
+    },
+    /// bind on such a socket.
+    NetlinkBind {
+        /// SO_COOKIE.
+        socket: u64,
+        /// nl_pid: 0 lets the kernel choose.
+        port_id: u32,
+        /// nl_groups: the first 32 multicast groups, one bit each.
+        groups: u32,
+    },
+    /// getsockname on such a socket.
+    NetlinkNames {
+        /// SO_COOKIE.
+        socket: u64,
+    },
 }
 
 /// What virtd answers.
@@ -132,6 +158,8 @@ pub enum Reply<'a> {
     Welcome {
         /// The TCP port that is redirected (179 unless configured).
         bgp_port: u16,
+        /// Whether NETLINK_ROUTE sockets are redirected too: virtd votes on the FIB.
+        netlink: bool,
     },
     /// Done.
     Done,
@@ -153,6 +181,13 @@ pub enum Reply<'a> {
         local: Address,
         /// getpeername; `None` for a listening socket.
         remote: Option<Address>,
+    },
+    /// To `Netlink`, `NetlinkBind`, `NetlinkNames`: sockaddr_nl of the real socket behind it.
+    NetlinkName {
+        /// nl_pid; 0 as long as it is not bound.
+        port_id: u32,
+        /// nl_groups.
+        groups: u32,
     },
 }
 
@@ -402,6 +437,20 @@ impl<'a> Request<'a> {
                 w.put(&[8]);
                 w.put(&socket.to_le_bytes());
             }
+            Request::Netlink { socket } => {
+                w.put(&[9]);
+                w.put(&socket.to_le_bytes());
+            }
+            Request::NetlinkBind { socket, port_id, groups } => {
+                w.put(&[10]);
+                w.put(&socket.to_le_bytes());
+                w.put(&port_id.to_le_bytes());
+                w.put(&groups.to_le_bytes());
+            }
+            Request::NetlinkNames { socket } => {
+                w.put(&[11]);
+                w.put(&socket.to_le_bytes());
+            }
         }
         w.done()
     }
@@ -433,6 +482,9 @@ impl<'a> Request<'a> {
             6 => Request::GetOption { socket: r.u64()?, level: r.i32()?, name: r.i32()?, max_len: r.u32()? },
             7 => Request::SocketError { socket: r.u64()? },
             8 => Request::Names { socket: r.u64()? },
+            9 => Request::Netlink { socket: r.u64()? },
+            10 => Request::NetlinkBind { socket: r.u64()?, port_id: r.u32()?, groups: r.u32()? },
+            11 => Request::NetlinkNames { socket: r.u64()? },
             _ => return Err(Malformed),
         };
         r.end()?;
@@ -448,9 +500,10 @@ impl<'a> Reply<'a> {
     pub fn encode(&self, buf: &mut [u8]) -> Result<usize, Malformed> {
         let mut w = Writer { buf, len: 0, full: false };
         match self {
-            Reply::Welcome { bgp_port } => {
+            Reply::Welcome { bgp_port, netlink } => {
                 w.put(&[1]);
                 w.put(&bgp_port.to_le_bytes());
+                w.put(&[u8::from(*netlink)]);
             }
             Reply::Done => w.put(&[2]),
             Reply::Error { errno, text } => {
@@ -470,6 +523,11 @@ impl<'a> Reply<'a> {
                     w.address(remote);
                 }
             }
+            Reply::NetlinkName { port_id, groups } => {
+                w.put(&[6]);
+                w.put(&port_id.to_le_bytes());
+                w.put(&groups.to_le_bytes());
+            }
         }
         w.done()
     }
@@ -481,7 +539,7 @@ impl<'a> Reply<'a> {
     pub fn decode(bytes: &'a [u8]) -> Result<Reply<'a>, Malformed> {
         let mut r = Reader { rest: bytes };
         let reply = match r.u8()? {
-            1 => Reply::Welcome { bgp_port: r.u16()? },
+            1 => Reply::Welcome { bgp_port: r.u16()?, netlink: r.flag()? },
             2 => Reply::Done,
             3 => Reply::Error { errno: r.i32()?, text: r.text()? },
             4 => Reply::Option { value: r.block()? },
@@ -490,6 +548,7 @@ impl<'a> Reply<'a> {
                 let remote = if r.flag()? { Some(r.address()?) } else { None };
                 Reply::Names { local, remote }
             }
+            6 => Reply::NetlinkName { port_id: r.u32()?, groups: r.u32()? },
             _ => return Err(Malformed),
         };
         r.end()?;

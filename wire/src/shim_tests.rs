@@ -24,6 +24,9 @@ fn every_message_comes_back_as_it_went() {
         Request::GetOption { socket: 6, level: 6, name: 2, max_len: 4 },
         Request::SocketError { socket: 7 },
         Request::Names { socket: 8 },
+        Request::Netlink { socket: 9 },
+        Request::NetlinkBind { socket: 10, port_id: 1, groups: 0x800405f5 },
+        Request::NetlinkNames { socket: 11 },
     ];
     let mut buf = [0u8; MAX_MESSAGE];
     for r in &requests {
@@ -35,7 +38,8 @@ fn every_message_comes_back_as_it_went() {
         assert_eq!(r.encode(&mut [0u8; 4]), Err(Malformed), "no room");
     }
     let replies = [
-        Reply::Welcome { bgp_port: 179 },
+        Reply::Welcome { bgp_port: 179, netlink: true },
+        Reply::NetlinkName { port_id: 77, groups: 0x800405f5 },
         Reply::Done,
         Reply::Error { errno: 111, text: "why" },
         Reply::Option { value: &[1, 2] },

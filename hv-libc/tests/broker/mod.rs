@@ -1,6 +1,8 @@
 //! A broker for one test: it speaks the shim's protocol and joins every leg to a real TCP connection of its own, so that a probe
 //! under the shim meets the same world as one without it. Blocking, a thread for each thing that can wait.
 
+mod netlink;
+
 use nix::sys::socket::{
     accept, bind, connect, listen, recvmsg, send, sendmsg, setsockopt, shutdown, socket, socketpair, sockopt,
     AddressFamily, Backlog, ControlMessage, ControlMessageOwned, MsgFlags, Shutdown, SockFlag, SockType,
@@ -19,11 +21,17 @@ use wire::shim::{Accepted, Reply, Request, MAX_MESSAGE, PROTOCOL_VERSION};
 const SO_COOKIE: i32 = 57;
 
 enum Named {
-    Bound { end: OwnedFd, local: SocketAddr, v6_only: bool },
+    Bound {
+        end: OwnedFd,
+        local: SocketAddr,
+        v6_only: bool,
+    },
     Listening(TcpListener),
     Connecting,
     Leg(TcpStream),
     Failed(i32),
+    /// The real socket behind a route socket, and the broker's end.
+    Netlink(OwnedFd, OwnedFd),
 }
 
 #[derive(Default)]
@@ -32,6 +40,8 @@ struct State {
     channels: Vec<OwnedFd>,
     log: Vec<String>,
     stopped: bool,
+    /// Said in Welcome.
+    netlink: bool,
 }
 
 /// Runs until dropped.
@@ -77,6 +87,12 @@ impl Broker {
         Broker { path, front, state, dir }
     }
 
+    /// From now on route sockets are redirected too.
+    pub fn redirect_netlink(self) -> Broker {
+        lock(&self.state).netlink = true;
+        self
+    }
+
     /// For HV_SOCKET.
     pub fn path(&self) -> &Path {
         &self.path
@@ -101,6 +117,7 @@ impl Drop for Broker {
             match n {
                 Named::Listening(listener) => drop(shutdown(listener.as_raw_fd(), Shutdown::Both)),
                 Named::Leg(tcp) => drop(tcp.shutdown(std::net::Shutdown::Both)),
+                Named::Netlink(_, end) => drop(shutdown(end.as_raw_fd(), Shutdown::Both)),
                 Named::Bound { .. } | Named::Connecting | Named::Failed(_) => {}
             }
         }
@@ -153,6 +170,9 @@ fn word(request: &Request<'_>) -> String {
         Request::Listen { .. } => "listen".to_owned(),
         Request::SocketError { .. } => "error".to_owned(),
         Request::Names { .. } => "names".to_owned(),
+        Request::Netlink { .. } => "netlink".to_owned(),
+        Request::NetlinkBind { port_id, groups, .. } => format!("netlink bind {port_id} {groups:#x}"),
+        Request::NetlinkNames { .. } => "netlink names".to_owned(),
     }
 }
 
@@ -160,7 +180,7 @@ fn handle(state: &Arc<Mutex<State>>, port: u16, request: &Request<'_>, to: Owned
     match *request {
         Request::Hello { version, instance, .. } => {
             assert_eq!((version, instance), (PROTOCOL_VERSION, "probe"));
-            answer(&to, &Reply::Welcome { bgp_port: port });
+            answer(&to, &Reply::Welcome { bgp_port: port, netlink: lock(state).netlink });
         }
         Request::Bind { socket, local, v6_only, .. } => {
             let end = end.expect("the broker's end");
@@ -215,9 +235,26 @@ fn handle(state: &Arc<Mutex<State>>, port: u16, request: &Request<'_>, to: Owned
                 (Ok(local), Ok(remote)) => answer(&to, &Reply::Names { local, remote: Some(remote) }),
                 _ => error(&to, libc::ENOTCONN),
             },
-            Some(Named::Connecting | Named::Failed(_)) => error(&to, libc::ENOTCONN),
+            Some(Named::Connecting | Named::Failed(_) | Named::Netlink(..)) => error(&to, libc::ENOTCONN),
             None => error(&to, libc::ENOENT),
         },
+        Request::Netlink { socket } => {
+            let (real, end) = netlink::open(end.expect("the broker's end"));
+            let named = netlink::name(real.as_raw_fd());
+            lock(state).named.insert(socket, Named::Netlink(real, end));
+            netlink_name(&to, named);
+        }
+        Request::NetlinkBind { socket, port_id, groups } => {
+            netlink_name(&to, with_real(state, socket, |fd| netlink::bind(fd, port_id, groups)));
+        }
+        Request::NetlinkNames { socket } => netlink_name(&to, with_real(state, socket, netlink::name)),
+    }
+}
+
+fn netlink_name(to: &OwnedFd, named: Result<(u32, u32), i32>) {
+    match named {
+        Ok((port_id, groups)) => answer(to, &Reply::NetlinkName { port_id, groups }),
+        Err(e) => error(to, e),
     }
 }
 
@@ -333,6 +370,7 @@ fn with_real<R>(state: &Mutex<State>, cookie: u64, f: impl FnOnce(RawFd) -> Resu
     match lock(state).named.get(&cookie) {
         Some(Named::Listening(listener)) => f(listener.as_raw_fd()),
         Some(Named::Leg(tcp)) => f(tcp.as_raw_fd()),
+        Some(Named::Netlink(real, _)) => f(real.as_raw_fd()),
         Some(Named::Bound { local, .. }) => {
             let fd = socket(family(local), SockType::Stream, SockFlag::SOCK_CLOEXEC, None).map_err(|e| e as i32)?;
             f(fd.as_raw_fd())

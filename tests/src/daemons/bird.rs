@@ -28,6 +28,14 @@ pub(super) fn configuration(spec: &RouterSpec, folder: &Path) -> String {
             text.push_str("}\n\n");
         }
     }
+    if spec.fib {
+        for name in ["ipv4", "ipv6"] {
+            let _ = writeln!(
+                text,
+                "protocol kernel kernel_{name} {{\n    {name} {{ export all; }};\n    scan time 5;\n}}\n"
+            );
+        }
+    }
     text.push_str("filter to_peer {\n");
     if let Some(lie) = spec.lie {
         let (asn, value) = lie.community;

@@ -72,24 +72,15 @@ pub(super) fn launch(instance: &mut Instance, lab: &Lab) -> Result<()> {
     let folder = instance.folder.clone();
     let file = |name: &str| folder.join(name).display().to_string();
     let (zserv, dir) = (file("zserv.api"), folder.display().to_string());
-    let mut zebra = instance.command(ZEBRA);
-    zebra.args(["-f", "/dev/null", "-i", &file("zebra.pid"), "-z", &zserv, "--vty_socket", &dir, "-P", "0"]);
+    let mut zebra = if instance.spec.fib { instance.bgp_command(ZEBRA) } else { instance.command(ZEBRA) };
+    zebra.args(["-r", "-f", "/dev/null", "-i", &file("zebra.pid"), "-z", &zserv, "--vty_socket", &dir, "-P", "0"]);
     instance.processes.push(lab.spawn(&format!("{}-zebra", instance.name), &mut zebra)?);
     wait_for("zebra's socket", Duration::from_secs(10), || Path::new(&zserv).exists())?;
     let mut bgpd = instance.bgp_command(BGPD);
-    bgpd.args([
-        "--no_kernel",
-        "-f",
-        &file("bgp.conf"),
-        "-i",
-        &file("bgpd.pid"),
-        "-z",
-        &zserv,
-        "--vty_socket",
-        &dir,
-        "-P",
-        "0",
-    ]);
+    if !instance.spec.fib {
+        bgpd.arg("--no_kernel");
+    }
+    bgpd.args(["-f", &file("bgp.conf"), "-i", &file("bgpd.pid"), "-z", &zserv, "--vty_socket", &dir, "-P", "0"]);
     instance.processes.push(lab.spawn(&instance.name, &mut bgpd)?);
     lab.watch_log(&folder.join("frr.log"));
     Ok(())

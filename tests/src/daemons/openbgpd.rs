@@ -17,12 +17,13 @@ pub(super) fn configuration(spec: &RouterSpec, folder: &Path) -> String {
     let mut text = format!(
         "AS {asn}\n\
          router-id {id}\n\
-         fib-update no\n\
+         fib-update {fib}\n\
          connect-retry 1\n\
          socket \"{socket}\"\n\
          rde med compare strict\n\
          rde route-age ignore\n",
         asn = spec.asn,
+        fib = if spec.fib { "yes" } else { "no" },
         id = spec.router_id,
         socket = folder.join("bgpd.sock").display()
     );

@@ -221,7 +221,7 @@ fn memory_ballast(t: &mut Trial<'_>) -> Result<()> {
     let command = format!("{} --ballast {BALLAST_MIB}", built("hv-badspeaker")?.display());
     t.scene.slot(index)?.run_inside(&command)?;
     match t.scene.keeper {
-        Keeper::Virtd => gone(t, &name, &["instance-faulty", "instance-suspect"], "MiB")?,
+        Keeper::Virtd => gone(t, &name, &["instance-faulty"], "faults.memory_mib")?,
         Keeper::Scene => {
             t.announce_probe()?;
             t.dwell();
@@ -272,7 +272,7 @@ fn degraded(t: &mut Trial<'_>) -> Result<()> {
     t.announce_probe()?;
     t.withdraw_probe()?;
     t.scene.slot(1)?.set_lie(Some(Lie::Path(at)))?;
-    t.named("", &["no-quorum", "disagreement"], &at.to_string())?;
+    t.named("", &["no-quorum"], &at.to_string())?;
     t.dwell();
     t.check_masked()?;
     t.scene.slot(1)?.set_lie(None)?;

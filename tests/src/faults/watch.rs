@@ -38,6 +38,8 @@ pub struct Watch {
     pub ups: usize,
     /// Ends of sessions so far, in words.
     pub downs: Vec<String>,
+    /// Malformed UPDATEs that it was sent, as it logged them.
+    pub malformed: Vec<Value>,
     steering: Option<File>,
 }
 
@@ -67,8 +69,8 @@ impl Watch {
         command.args(if steered { &["--script", "-"] } else { arguments });
         let process = lab.spawn(&name, &mut command)?;
         lab.watch_log(&events);
-        let (ups, downs, table, changes) = (0, Vec::new(), Table::new(), Vec::new());
-        Ok(Watch { site: site.clone(), process, events, read: 0, table, changes, ups, downs, steering })
+        let (ups, downs, malformed, table, changes) = (0, Vec::new(), Vec::new(), Table::new(), Vec::new());
+        Ok(Watch { site: site.clone(), process, events, read: 0, table, changes, ups, downs, malformed, steering })
     }
 
     /// A line of hv-replay's script, now.
@@ -104,6 +106,7 @@ impl Watch {
                 self.table.clear();
             }
             Some("session-down") => self.downs.push(event["why"].to_string()),
+            Some("malformed") => self.malformed.push(event.clone()),
             Some("update" | "stale") => {
                 for prefix in texts(&event["withdrawn"]) {
                     self.table.remove(&prefix);

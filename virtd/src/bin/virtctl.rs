@@ -21,6 +21,8 @@ const EXAMPLES: &str = "\
 Examples:
   virtctl status                                  is everybody there, does anybody disagree
   virtctl routes 192.0.2.0/24                     who says what about a prefix, what was published, why
+  virtctl fib --diff                              where the instances' routes to the kernel differ
+  virtctl diversity --sessions                    which two instances are the least independent
   virtctl events -f                               what happens, as it happens
   virtctl events -n 500 --kind disagreement       only that kind
   virtctl instance frr restart                    end it and start it again; the others go on
@@ -57,6 +59,20 @@ enum Command {
     Routes {
         /// An exact prefix, like 192.0.2.0/24 or 2001:db8::/32
         prefix: Prefix,
+    },
+    /// The routes that the vote puts into the kernel: the whole, one prefix, or where not everybody agrees
+    Fib {
+        /// An exact prefix, like 192.0.2.0/24, or `all`
+        prefix: Option<String>,
+        /// Only entries on which an instance differs, or that the kernel does not take
+        #[arg(long, conflicts_with = "prefix")]
+        diff: bool,
+    },
+    /// How independent the instances are, pair by pair: how often they disagree, in what, and how often they are wrong together
+    Diversity {
+        /// Session by session, too
+        #[arg(long)]
+        sessions: bool,
     },
     /// Do something with an instance: restart, drain (no vote, but fed and compared), disable (no vote, stopped), enable (undoes
     /// both), promote (first in line; a standby gets a vote), pin (no verdict ends it), unpin
@@ -139,6 +155,8 @@ impl Command {
             Command::Sessions => json!({ "command": "sessions" }),
             Command::Instances | Command::Exec { .. } => json!({ "command": "instances" }),
             Command::Routes { prefix } => json!({ "command": "routes", "prefix": prefix }),
+            Command::Fib { prefix, diff } => json!({ "command": "fib", "prefix": prefix, "diff": diff }),
+            Command::Diversity { sessions } => json!({ "command": "diversity", "sessions": sessions }),
             Command::Instance { name, action } => {
                 json!({ "command": "instance", "name": name, "action": word(*action) })
             }
@@ -162,6 +180,8 @@ impl Command {
             Command::Sessions => show::sessions(answer),
             Command::Instances | Command::Exec { .. } => show::instances(answer),
             Command::Routes { .. } => show::routes(answer),
+            Command::Fib { .. } => show::fib(answer),
+            Command::Diversity { .. } => show::diversity(answer),
             Command::Instance { .. } | Command::Session { .. } | Command::Change { .. } => show::done(answer),
             Command::Events { follow: true, .. } => show::event(answer),
             Command::Events { .. } => show::events(answer),
@@ -170,7 +190,10 @@ impl Command {
 }
 
 fn main() -> ExitCode {
-    let arguments = Arguments::parse();
+    let mut arguments = Arguments::parse();
+    if let (true, Command::Diversity { sessions }) = (arguments.json, &mut arguments.command) {
+        *sessions = true; // JSON is for programs: all of it
+    }
     match run(&arguments) {
         Ok(()) => ExitCode::SUCCESS,
         Err(Failure::Pipe) => ExitCode::SUCCESS,

@@ -45,6 +45,7 @@ pub const SECTIONS: &[(&str, &[&str])] = &[
         ],
     ),
     ("recorder", &["folder", "minutes", "memory_mib", "disk_mib"]),
+    ("fib", &["protocol", "metric", "on_exit", "sweep_s", "reconcile_s"]),
     (
         "instance",
         &[
@@ -60,6 +61,7 @@ pub const SECTIONS: &[(&str, &[&str])] = &[
             "limit",
             "diversity",
             "environment",
+            "fib_scope",
         ],
     ),
     ("peer", &["address", "asn", "description", "allow_own_as"]),

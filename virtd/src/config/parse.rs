@@ -96,6 +96,9 @@ fn document_to_config(document: &DeTable<'_>, source: &str, problems: &mut Probl
     if let Some(value) = table(document, "recorder", problems) {
         config.recorder = sections::recorder(value, problems);
     }
+    if let Some(value) = table(document, "fib", problems) {
+        config.fib = sections::fib(value, problems);
+    }
     let instances = tables(document, "instance", problems, sections::instance);
     let peers = tables(document, "peer", problems, sections::peer);
 
@@ -105,6 +108,7 @@ fn document_to_config(document: &DeTable<'_>, source: &str, problems: &mut Probl
     instances.iter().for_each(|i| super::diversity::check(&config, &i.value, i.diversity.as_ref(), problems));
     let complete = instances.len() == array_len(document, "instance");
     config.instances = instances.into_iter().map(|i| i.value).collect();
+    config.instances.iter_mut().for_each(|i| i.netlink = config.fib.is_some());
     config.peers = peers.into_iter().map(|p| p.value).collect();
     if complete && !config.instances.is_empty() {
         check_vote(&config, places.as_ref(), problems);

@@ -3,7 +3,8 @@
 use super::names::{self, keys_of};
 use super::reader::{self, Problems, Section, Value};
 use super::{
-    Config, FaultAction, Faults, Inbound, Instance, Kind, OpenMode, Peer, Recorder, Standby, Strategy, Timers, Vote,
+    Config, FaultAction, Faults, Fib, FibScope, Inbound, Instance, Kind, OnExit, OpenMode, Peer, Recorder, Standby,
+    Strategy, Timers, Vote,
 };
 use super::{diversity, environment};
 use std::collections::BTreeMap;
@@ -232,6 +233,63 @@ pub(crate) fn recorder(value: Value<'_>, problems: &mut Problems) -> Recorder {
     r
 }
 
+/// Reads `[fib]`.
+pub(crate) fn fib(value: Value<'_>, problems: &mut Problems) -> Option<Fib> {
+    let mut f = Fib::default();
+    let section = Section::open("[fib]", value, keys_of("fib"), problems)?;
+    // Below are those that the kernel and the daemons themselves use (linux/rtnetlink.h, RTPROT_*).
+    let protocol = section.number("protocol", 64..=255, "", problems).and_then(|n| u8::try_from(n).ok());
+    f.protocol = protocol.unwrap_or(f.protocol);
+    if let Some(name) = rt_protocol(f.protocol) {
+        let help = "leave the key out, or choose a number that no routing daemon uses: virtd takes every route with it for its own";
+        problems.at(section.span_of("protocol"), format!("protocol {} is {name}'s", f.protocol), help);
+    }
+    f.metric = section.number("metric", 1..=u32::MAX, "", problems).unwrap_or(f.metric);
+    let ends = [("keep", OnExit::Keep), ("remove", OnExit::Remove)];
+    f.on_exit = section.word("on_exit", &ends, problems).unwrap_or(f.on_exit);
+    let mut seconds = |key: &str, into: &mut u32| {
+        *into = section.number(key, 1..=86_400, " seconds", problems).map_or(*into, |s| s.saturating_mul(1000));
+    };
+    seconds("sweep_s", &mut f.sweep_ms);
+    seconds("reconcile_s", &mut f.reconcile_ms);
+    Some(f)
+}
+
+/// Who else has this rtm_protocol (linux/rtnetlink.h).
+fn rt_protocol(n: u8) -> Option<&'static str> {
+    Some(match n {
+        99 => "OpenR",
+        186 => "BGP",
+        187 => "IS-IS",
+        188 => "OSPF",
+        189 => "RIP",
+        192 => "EIGRP",
+        193..=199 => "FRR",
+        _ => return None,
+    })
+}
+
+/// `fib_scope`; the default is everything.
+fn fib_scope(section: &Section<'_>, problems: &mut Problems) -> FibScope {
+    let expected = "words like \"bgp\", \"igp\", \"static\"; [] for an instance that writes no FIB";
+    let words = section.array("fib_scope", expected, problems, |value, problems| {
+        let scope = match value.get_ref() {
+            DeValue::String(word) => match word.as_ref() {
+                "bgp" => Some(FibScope::BGP),
+                "igp" | "ospf" | "isis" | "rip" | "babel" | "eigrp" => Some(FibScope::IGP),
+                "static" => Some(FibScope::STATIC),
+                _ => None,
+            },
+            _ => None,
+        };
+        if scope.is_none() {
+            problems.at(value.span(), "no routing protocol that writes a FIB", format!("expected {expected}"));
+        }
+        scope
+    });
+    words.map_or(FibScope::ALL, |list| list.into_iter().fold(FibScope::NONE, FibScope::union))
+}
+
 /// What `role` says of an instance.
 #[derive(Clone, Copy)]
 enum Role {
@@ -276,6 +334,7 @@ pub(crate) fn instance(value: Value<'_>, problems: &mut Problems) -> Option<Plac
         command: command(&section, problems),
         env: env(&section, problems),
         user: section.text("user", "a user's name in quotes", problems).map(str::to_owned),
+        fib_scope: fib_scope(&section, problems),
         ..Instance::default()
     };
     check_start(&section, &instance, problems);

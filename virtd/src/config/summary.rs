@@ -1,7 +1,7 @@
 //! What a configuration amounts to, in words: the output of `virtd --check`.
 
 use super::names::attribute_name;
-use super::{Config, FaultAction, Instance, Kind, OpenMode, Standby, Strategy};
+use super::{Config, FaultAction, Instance, Kind, OnExit, OpenMode, Standby, Strategy};
 use std::fmt::Write;
 
 /// How many instances may be wrong at once without a peer noticing.
@@ -92,6 +92,13 @@ pub fn summary(config: &Config) -> String {
         let r = &config.recorder;
         let kept = format!("{} minutes or {} MiB in memory, {} MiB on disk", r.minutes, r.memory_mib, r.disk_mib);
         row("recorder", format!("{}; {kept}", folder.display()));
+    }
+    if let Some(f) = &config.fib {
+        let end = match f.on_exit {
+            OnExit::Keep => "stay when virtd ends",
+            OnExit::Remove => "are removed when virtd ends",
+        };
+        row("FIB", format!("voted; routes have protocol {} and metric {}, and {end}", f.protocol, f.metric));
     }
     for instance in &config.instances {
         row("instance", instance_line(instance));

@@ -191,7 +191,10 @@ impl Controller {
         let Some(c) = self.list.get_mut(i).filter(|c| c.process != Process::NotOurs) else { return };
         match news {
             ProcessNews::Started { .. } => {
-                c.process = Process::Running;
+                // It may have been told to end before this word came: then its end is still to come, and was asked for.
+                if c.process != Process::Ending {
+                    c.process = Process::Running;
+                }
                 (c.started, c.usage, c.base_rss, c.busy_since) = (Some(env.now), None, None, None);
             }
             ProcessNews::Usage { cpu_permille, rss_kib } => {
@@ -205,6 +208,9 @@ impl Controller {
             ProcessNews::Failed { text } => self.ended(i, true, &text, env, out),
             ProcessNews::Ended { unasked, text } => {
                 c.last_end = Some((env.now, text.clone()));
+                if unasked && c.process == Process::Running {
+                    out.extend(verdict::record("instance-exited", i, &text, env, sessions));
+                }
                 self.ended(i, unasked, &text, env, out);
             }
         }
@@ -332,7 +338,8 @@ impl Controller {
         let waits = |want: Standby| {
             let ready = |(n, c): &(usize, &Control)| match want {
                 Standby::Warm => env.instances.get(*n).is_some_and(|s| s.attached),
-                Standby::Cold => c.process == Process::Down(None),
+                // An operator may have started it.
+                Standby::Cold => matches!(c.process, Process::Down(None) | Process::Running),
             };
             self.list.iter().enumerate().filter(|(_, c)| c.duty == Duty::Standby(want)).find(ready).map(|(n, _)| n)
         };
@@ -343,7 +350,7 @@ impl Controller {
         self.set_duty(i, Duty::Standby(how), env);
         env.master_line.push(s as u8);
         env.master_line.push(i as u8);
-        if how == Standby::Cold {
+        if self.list.get(s).is_some_and(|c| c.process == Process::Down(None)) {
             self.set_process(s, Process::Running);
             out.push(Output::Order { instance: InstanceId(s as u8), order: Order::Start });
         }

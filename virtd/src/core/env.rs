@@ -289,6 +289,24 @@ impl Env {
         may
     }
 
+    /// Books a change of one key's dissenters: each that is new stands accused of `why`.
+    pub fn mark(&mut self, was: Members, dissent: Members, why: impl Fn() -> String) {
+        let now = self.now_ms();
+        for i in dissent.minus(was).iter() {
+            if let Some(s) = self.instances.get_mut(usize::from(i)) {
+                s.account.begin(now);
+                s.dissents_total += 1;
+                s.last_fault = Some(why());
+            }
+            self.counters.dissents += 1;
+        }
+        for i in was.minus(dissent).iter() {
+            if let Some(s) = self.instances.get_mut(usize::from(i)) {
+                s.account.end();
+            }
+        }
+    }
+
     /// The name of an instance.
     pub fn name(&self, i: usize) -> &str {
         self.instances.get(i).map_or("?", |s| &s.name)

@@ -3,8 +3,9 @@
 
 use crate::event::Event;
 use bytes::{Bytes, BytesMut};
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use voter::Members;
+use wire::netlink::fib::FibKey;
 
 /// Microseconds on a monotonic clock that starts at 0 with virtd.
 pub type Micros = u64;
@@ -24,6 +25,19 @@ pub struct LegId(pub u64);
 /// One listening socket of an instance; never reused.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 pub struct ListenerId(pub u64);
+
+/// One netlink socket of an instance; never reused.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub struct NetlinkId(pub u64);
+
+/// Options of a netlink socket that shape its answers.
+#[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
+pub struct NetlinkStyle {
+    /// NETLINK_CAP_ACK.
+    pub capped: bool,
+    /// NETLINK_EXT_ACK.
+    pub extended: bool,
+}
 
 /// Something happened.
 #[derive(Debug)]
@@ -141,8 +155,109 @@ pub enum Input<'a> {
         /// What happened.
         news: ProcessNews,
     },
+    /// An instance opened a NETLINK_ROUTE socket.
+    NetlinkOpened {
+        /// The driver's id for it.
+        socket: NetlinkId,
+        /// Which instance.
+        instance: InstanceId,
+    },
+    /// It is closed.
+    NetlinkClosed {
+        /// Which.
+        socket: NetlinkId,
+    },
+    /// An instance wants a route or a nexthop object written: one whole netlink message.
+    NetlinkRequest {
+        /// Over which socket.
+        socket: NetlinkId,
+        /// nl_pid of the socket behind it: answers and notifications name it.
+        port_id: u32,
+        /// How it wants errors to look.
+        style: NetlinkStyle,
+        /// Header and payload; its length is checked.
+        message: &'a [u8],
+        /// Gets the answers, a datagram each.
+        answers: &'a mut Vec<Bytes>,
+    },
+    /// The real kernel's part of a dump of routes or nexthop objects has been passed on: now comes the instance's own, and then `done`.
+    NetlinkDump {
+        /// Over which socket.
+        socket: NetlinkId,
+        /// nl_pid of the socket behind it.
+        port_id: u32,
+        /// What was asked.
+        request: &'a [u8],
+        /// The kernel's NLMSG_DONE, to be passed on at the end.
+        done: Bytes,
+        /// Gets the answers, a datagram each.
+        answers: &'a mut Vec<Bytes>,
+    },
+    /// What the kernel's own thread has seen.
+    Kernel(KernelNews),
     /// Time passed; also fires what [`super::Core::deadline`] named.
     Tick,
+}
+
+/// What happens in the real kernel, as far as virtual ones have to follow it, and what became of what was written to it.
+#[derive(Clone, PartialEq, Debug)]
+pub enum KernelNews {
+    /// An interface is there, or has changed.
+    Link(Link),
+    /// An interface is gone.
+    LinkGone {
+        /// Its index.
+        index: u32,
+    },
+    /// An interface has an address.
+    Address {
+        /// Its index.
+        index: u32,
+        /// The address.
+        address: IpAddr,
+        /// Length of the prefix that is on the link with it.
+        length: u8,
+    },
+    /// It has that address no more.
+    AddressGone {
+        /// Its index.
+        index: u32,
+        /// The address.
+        address: IpAddr,
+        /// Length of the prefix that was on the link with it.
+        length: u8,
+    },
+    /// What virtd wrote for this key could not be put into the kernel (`Some`: errno), or now is there after all.
+    Written {
+        /// Which.
+        key: FibKey,
+        /// Why not.
+        errno: Option<i32>,
+    },
+    /// Something to tell the operator: a repair, what was adopted or swept, notifications that were lost.
+    Event(Event),
+}
+
+/// An interface, as far as routes need it.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Link {
+    /// Its index.
+    pub index: u32,
+    /// Its name.
+    pub name: String,
+    /// IFF_UP: the operator wants it up.
+    pub up: bool,
+    /// IFF_RUNNING: it has a carrier.
+    pub running: bool,
+}
+
+/// What the kernel is to hold for one key.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct FibChange {
+    /// Which.
+    pub key: FibKey,
+    /// The route in its canonical form ([`wire::netlink::fib::FibRoute::from_bytes`]); `None`: none of ours.
+    pub route: Option<Bytes>,
 }
 
 /// What happened to the processes of an instance.
@@ -326,6 +441,17 @@ pub enum Output {
         /// What.
         order: Order,
     },
+    /// A notification for those netlink sockets of an instance that are members of a multicast group.
+    NetlinkNotify {
+        /// Whose.
+        instance: InstanceId,
+        /// RTNLGRP_.
+        group: u32,
+        /// What recv shall give.
+        bytes: Bytes,
+    },
+    /// Write to the real kernel.
+    Fib(Vec<FibChange>),
     /// Write a record to disk.
     Record(Box<Record>),
     /// Tell the operator.

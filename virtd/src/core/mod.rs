@@ -7,11 +7,13 @@
 //! | `session` | one peer: its TCP connections, the legs, the votes |
 //! | `open` | OPEN negotiation |
 //! | `table` | candidates and published routes of one session |
+//! | [`fib`] | virtual kernels, and the votes on what goes to the real one |
 //! | `controller` | who may vote; verdicts on instances, restarts, standbys |
 //! | `flight` | the last messages of every leg, for a verdict's record |
 //! | `exercise` | withdraws a route from one instance alone, and gives it back |
 //! | [`mux`] | holds back what an instance is given, so that the instances differ in time |
 //! | `poison` | the UPDATE that kills an instance: suspects, trials, what is withheld |
+//! | `independence`, `diversity` | how often two instances disagree, and are wrong together; what is told of it |
 //! | `native` | one instance, bytes verbatim (`open = "native"`) |
 //! | `query` | virtctl's answers |
 //!
@@ -21,9 +23,12 @@
 pub mod io;
 
 mod controller;
+mod diversity;
 mod env;
 mod exercise;
+pub mod fib;
 mod flight;
+mod independence;
 pub mod mux;
 mod native;
 mod open;
@@ -35,10 +40,12 @@ mod table;
 use crate::config::{Config, OpenMode};
 use crate::event::{Event, Severity};
 use controller::Controller;
+use diversity::Diversity;
 use env::{Env, Listener};
 use exercise::Exercises;
+use fib::Fib;
 use hashbrown::HashMap;
-use io::{ConnId, Input, LegId, Micros, Output};
+use io::{ConnId, Input, KernelNews, LegId, Micros, Order, Output};
 use native::Native;
 use poison::{Poison, Report};
 use session::Session;
@@ -48,6 +55,8 @@ use std::net::SocketAddr;
 const MAX_SESSIONS: usize = 4096;
 /// A suspect is on trial for at least this long.
 const MIN_TRIAL_US: Micros = 2_000_000;
+/// A leg that ends so soon after a link or an address has changed has not ended because of an UPDATE.
+const LINK_EXCUSE_US: Micros = 3_000_000;
 /// Keys whose time has come that are looked at in one turn.
 const RECHECK_BATCH: usize = 8192;
 
@@ -62,11 +71,15 @@ pub struct Core {
     conns: HashMap<ConnId, usize>,
     legs: HashMap<LegId, usize>,
     next_tick: Micros,
+    diversity: Diversity,
     /// Findings that wait for the supervisor's word.
     reports: Vec<Report>,
     told_strangers: HashMap<SocketAddr, ()>,
     /// The operator knows how the instances are made to differ.
     told_diversity: bool,
+    fib: Option<Fib>,
+    /// When a link or an address last changed, as far as the kernel is watched: daemons end sessions for that.
+    link_changed: Option<Micros>,
 }
 
 /// A peer's address as a key: the port does not matter.
@@ -90,9 +103,12 @@ impl Core {
             conns: HashMap::new(),
             legs: HashMap::new(),
             next_tick: now + session::TICK_US,
+            diversity: Diversity::new(now),
             reports: Vec::new(),
             told_strangers: HashMap::new(),
             told_diversity: false,
+            fib: Fib::new(config),
+            link_changed: None,
         }
     }
 
@@ -110,6 +126,21 @@ impl Core {
             Input::Process { instance, news } => {
                 self.controller.process(usize::from(instance.0), news, &mut self.env, &self.sessions, out);
             }
+            Input::NetlinkOpened { .. }
+            | Input::NetlinkClosed { .. }
+            | Input::NetlinkRequest { .. }
+            | Input::NetlinkDump { .. }
+            | Input::Kernel(_) => {
+                if matches!(
+                    input,
+                    Input::Kernel(KernelNews::Link(_) | KernelNews::LinkGone { .. } | KernelNews::AddressGone { .. })
+                ) {
+                    self.link_changed = Some(self.env.now);
+                }
+                if let Some(fib) = &mut self.fib {
+                    fib.handle(input, &mut self.env, out);
+                }
+            }
             Input::Tick if self.native.is_some() => self.controller.tick(&mut self.env, &mut self.sessions, out),
             input if self.native.is_some() => {
                 if let Some(native) = &mut self.native {
@@ -123,6 +154,11 @@ impl Core {
 
     /// Outputs name connections and legs that the sessions made: later inputs find their session by them.
     fn learn_ids(&mut self, from: usize, out: &[Output]) {
+        for o in out.iter().skip(from) {
+            if let (Output::Order { instance, order: Order::Stop | Order::Kill }, Some(fib)) = (o, &mut self.fib) {
+                fib.leaving(usize::from(instance.0));
+            }
+        }
         if self.native.is_some() {
             return;
         }
@@ -228,13 +264,14 @@ impl Core {
                 self.exercises.tick(&mut self.sessions, &mut self.env, out);
                 self.controller.tick(&mut self.env, &mut self.sessions, out);
                 self.env.prune_recent_sometimes();
+                self.tell_diversity(out);
             }
             _ => {}
         }
     }
 
     /// Logs, once, what makes the instances differ, with the seeds that do it again.
-    fn tell_diversity(&mut self, out: &mut Vec<Output>) {
+    fn tell_differences(&mut self, out: &mut Vec<Output>) {
         if std::mem::replace(&mut self.told_diversity, true) {
             return;
         }
@@ -245,7 +282,7 @@ impl Core {
             if words.is_empty() {
                 continue;
             }
-            let event = Event::new(self.env.now, "diversity", Severity::Info, format!("{}: {words}", i.name));
+            let event = Event::new(self.env.now, "instance-differs", Severity::Info, format!("{}: {words}", i.name));
             out.push(Output::Event(event.with_instance(&i.name)));
         }
     }
@@ -257,7 +294,8 @@ impl Core {
             let (env, sessions, controller) = (&mut self.env, &mut self.sessions, &self.controller);
             // Out of the environment for as long as it asks the sessions, which need the rest of it.
             let mut poison = std::mem::replace(&mut env.poison, Poison::new(0, 0));
-            let excused = controller.was_asked_to_end(i, env.now);
+            let by_link = self.link_changed.is_some_and(|at| env.now < at + LINK_EXCUSE_US);
+            let excused = by_link || controller.was_asked_to_end(i, env.now);
             let hasher = poison.hasher();
             let step = poison.look(i, excused, |s, bytes| {
                 sessions.get(s).map_or_else(Vec::new, |session| session.suspects(bytes, &hasher, env))
@@ -341,11 +379,20 @@ impl Core {
     /// Called once after every batch of inputs: verdicts whose time has come, then what changed is told to the peers.
     pub fn flush(&mut self, now: Micros, out: &mut Vec<Output>) {
         self.env.now = self.env.now.max(now);
+        let walk = std::mem::take(&mut self.env.walk);
+        // Before the peers are told: what they send must find its way.
+        if let Some(fib) = &mut self.fib {
+            if walk {
+                fib.start_walk();
+            }
+            fib.look(&mut self.env, out);
+            fib.flush(&mut self.env, out);
+        }
         if self.native.is_some() {
             return;
         }
         let from = out.len();
-        self.tell_diversity(out);
+        self.tell_differences(out);
         let now_ms = self.env.now_ms();
         for _ in 0..RECHECK_BATCH {
             match self.env.rechecks.peek() {
@@ -363,7 +410,7 @@ impl Core {
                 s.wake(i, &mut self.env, out);
             }
         }
-        if std::mem::take(&mut self.env.walk) {
+        if walk {
             self.sessions.iter_mut().for_each(Session::start_walk);
         }
         for s in &mut self.sessions {
@@ -385,6 +432,12 @@ impl Core {
 
     /// When [`Input::Tick`] and a flush are wanted, whatever else happens.
     pub fn deadline(&self) -> Option<Micros> {
+        let fib = self.fib.as_ref().and_then(|fib| fib.deadline(self.env.now));
+        let rest = self.session_deadline();
+        fib.into_iter().chain(rest).min()
+    }
+
+    fn session_deadline(&self) -> Option<Micros> {
         if self.sessions.is_empty() {
             return self.controller.deadline();
         }

@@ -11,7 +11,7 @@ use wire::bgp::canonical::{self, CanonicalContext, Canonicaliser, Carried};
 use wire::bgp::update::Update;
 
 impl Core {
-    /// Answers `{"command": "status" | "sessions" | "instances" | "routes", ...}`; errors come as `{"error": "..."}`.
+    /// Answers `{"command": "status" | "sessions" | "instances" | "routes" | "diversity", ...}`; errors come as `{"error": "..."}`.
     pub fn query(&mut self, now: super::io::Micros, request: &Value, out: &mut Vec<super::io::Output>) -> Value {
         self.env.now = self.env.now.max(now);
         let from = out.len();
@@ -19,19 +19,39 @@ impl Core {
             Some("status") => self.status(),
             Some("sessions") => json!({ "sessions": self.session_list() }),
             Some("instances") => json!({ "instances": self.instance_list() }),
+            Some("diversity") => self.diversity_answer(request),
             Some("routes") => match request.get("prefix").and_then(Value::as_str).unwrap_or("").parse::<Prefix>() {
                 Ok(prefix) => self.routes(&prefix),
                 Err(e) => json!({ "error": e }),
             },
+            Some("fib") => self.fib_answer(request),
             Some("instance" | "session" | "change") => {
                 let answer = self.controller.command(request, &mut self.env, &mut self.sessions, out);
                 self.learn_ids(from, out);
                 answer
             }
             Some(other) => {
-                json!({ "error": format!("unknown command {other:?}: expected status, sessions, instances, routes, events, instance, session or change") })
+                json!({ "error": format!("unknown command {other:?}: expected status, sessions, instances, routes, fib, diversity, events, instance, session or change") })
             }
             None => json!({ "error": "the request has no \"command\"" }),
+        }
+    }
+
+    /// The whole, the entries of one prefix (`"prefix"`), or those on which not everybody agrees (`"diff": true`).
+    fn fib_answer(&self, request: &Value) -> Value {
+        let Some(fib) = &self.fib else {
+            return json!({ "error": "no FIB is voted on: add a [fib] section to the configuration" });
+        };
+        if request.get("diff").and_then(Value::as_bool) == Some(true) {
+            return fib.entries(&self.env, |_| true, true);
+        }
+        match request.get("prefix").and_then(Value::as_str) {
+            None => fib.status(&self.env),
+            Some("all") => fib.entries(&self.env, |_| true, false),
+            Some(text) => match text.parse::<Prefix>() {
+                Ok(prefix) => fib.entries(&self.env, |key| key.prefix == prefix, false),
+                Err(e) => json!({ "error": e }),
+            },
         }
     }
 
@@ -77,6 +97,7 @@ impl Core {
                 "tables_bytes": self.sessions.iter().map(|s| s.memory_bytes().0).sum::<usize>(),
                 "attributes_bytes": env.routes.memory_bytes() + env.blobs.memory_bytes(),
                 "waiting_bytes": self.sessions.iter().map(|s| s.memory_bytes().1).sum::<usize>(),
+                "figures_bytes": self.sessions.iter().map(|s| s.independence.memory_bytes()).sum::<usize>(),
                 "verdicts_bytes": env.rechecks.capacity() * size_of::<std::cmp::Reverse<(u64, u32, u32)>>(),
             },
         })

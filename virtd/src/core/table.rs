@@ -6,7 +6,7 @@
 use foldhash::fast::RandomState;
 use hashbrown::HashTable;
 use replay::intern::BlobId;
-use std::hash::BuildHasher;
+use std::hash::{BuildHasher, Hash};
 use voter::Members;
 use wire::bgp::Prefix;
 
@@ -24,13 +24,15 @@ pub mod flag {
     pub const FREE: u8 = 16;
     /// [`super::Entry::overruled`] holds something.
     pub const OVERRULED: u8 = 32;
+    /// What everybody says now has been counted (`independence`).
+    pub const COUNTED: u8 = 64;
 }
 
 /// The state of one key.
 #[derive(Clone, Debug)]
-pub struct Entry {
-    /// The key.
-    pub prefix: Prefix,
+pub struct Entry<K = Prefix> {
+    /// The key: a prefix towards a peer, or a FIB entry's key.
+    pub prefix: K,
     /// See [`flag`].
     pub flags: u8,
     /// What the master of master-slave has said since the key last rested for T; counted up to 255.
@@ -51,7 +53,7 @@ pub struct Entry {
     pub last_ms: u32,
 }
 
-impl Entry {
+impl<K> Entry<K> {
     /// What stands overruled, if anything does: "no route" may.
     pub fn overruled(&self) -> Option<BlobId> {
         (self.flags & flag::OVERRULED != 0).then_some(self.overruled)
@@ -71,20 +73,20 @@ pub fn age_ms(now_ms: u64, then: u32) -> u64 {
     u64::from((now_ms as u32).wrapping_sub(then))
 }
 
-/// All keys of one session.
-pub struct Table {
+/// All keys of one session, or of the FIB.
+pub struct Table<K = Prefix> {
     columns: usize,
     index: HashTable<u32>,
     /// Seeded: peers choose the prefixes, and nothing ever depends on the order of the index.
     hasher: RandomState,
-    entries: Vec<Entry>,
+    entries: Vec<Entry<K>>,
     candidates: Vec<BlobId>,
     free: Vec<u32>,
 }
 
-impl Table {
+impl<K: Copy + Eq + Hash> Table<K> {
     /// An empty table for `columns` instances.
-    pub fn new(columns: usize) -> Table {
+    pub fn new(columns: usize) -> Table<K> {
         Table {
             columns,
             index: HashTable::new(),
@@ -102,7 +104,7 @@ impl Table {
 
     /// Octets it takes.
     pub fn memory_bytes(&self) -> usize {
-        self.entries.capacity() * size_of::<Entry>()
+        self.entries.capacity() * size_of::<Entry<K>>()
             + self.candidates.capacity() * size_of::<BlobId>()
             + self.free.capacity() * size_of::<u32>()
             + self.index.allocation_size()
@@ -114,13 +116,13 @@ impl Table {
     }
 
     /// The slot of a prefix.
-    pub fn find(&self, prefix: &Prefix) -> Option<u32> {
+    pub fn find(&self, prefix: &K) -> Option<u32> {
         let entries = &self.entries;
         self.index.find(self.hasher.hash_one(prefix), |&i| entries[i as usize].prefix == *prefix).copied()
     }
 
     /// The slot of a prefix, made if need be.
-    pub fn slot(&mut self, prefix: Prefix, now_ms: u64) -> u32 {
+    pub fn slot(&mut self, prefix: K, now_ms: u64) -> u32 {
         let hash = self.hasher.hash_one(prefix);
         let entries = &self.entries;
         if let Some(&i) = self.index.find(hash, |&i| entries[i as usize].prefix == prefix) {
@@ -161,12 +163,12 @@ impl Table {
     }
 
     /// The entry at a slot; `None` past the end or where the slot is free.
-    pub fn entry(&self, slot: u32) -> Option<&Entry> {
+    pub fn entry(&self, slot: u32) -> Option<&Entry<K>> {
         self.entries.get(slot as usize).filter(|e| e.flags & flag::FREE == 0)
     }
 
     /// The entry at a slot, to change.
-    pub fn entry_mut(&mut self, slot: u32) -> Option<&mut Entry> {
+    pub fn entry_mut(&mut self, slot: u32) -> Option<&mut Entry<K>> {
         self.entries.get_mut(slot as usize).filter(|e| e.flags & flag::FREE == 0)
     }
 

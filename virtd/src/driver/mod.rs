@@ -9,6 +9,7 @@
 
 mod keys;
 mod net;
+mod netlink;
 pub mod options;
 mod requests;
 mod settings;
@@ -20,7 +21,7 @@ mod traffic;
 use crate::config::Config;
 use crate::control::ControlRequest;
 use crate::core::Core;
-use crate::core::io::{ConnId, Input, InstanceId, LegId, ListenerId, Micros, Output};
+use crate::core::io::{ConnId, Input, InstanceId, LegId, ListenerId, Micros, NetlinkId, Output};
 use crate::event::{Event, Severity};
 use crate::serve::{EventLoop, Lines, Report};
 use anyhow::{Context, Result};
@@ -37,6 +38,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 use stream::{Io, Stream};
+pub(crate) use sys::widen_to as widen;
 use wire::shim::Reply;
 
 /// Connections or channels accepted from one listening socket in one turn.
@@ -106,6 +108,10 @@ enum Source {
     Leg(LegId),
     Channel(u64),
     Listening(ListenerId),
+    /// A daemon's end of a netlink pair.
+    Netlink(NetlinkId),
+    /// The real netlink socket behind it.
+    Kernel(NetlinkId),
 }
 
 /// One source that has something for us.
@@ -192,6 +198,7 @@ struct Channel {
 enum Named {
     Leg(LegId),
     Listening(ListenerId),
+    Netlink(NetlinkId),
     /// A connect that failed with this errno, not yet asked for.
     Failed(i32),
 }
@@ -215,6 +222,7 @@ pub struct Driver<B> {
     legs: HashMap<LegId, Leg>,
     listening: HashMap<ListenerId, Listening>,
     channels: HashMap<u64, Channel>,
+    netlinks: HashMap<NetlinkId, netlink::Endpoint>,
     /// By instance and SO_COOKIE: no instance can name another's sockets.
     named: HashMap<(InstanceId, u64), Named>,
     /// MD5 keys on our listening sockets, and who wants them.
@@ -236,6 +244,8 @@ pub struct Driver<B> {
     closing: Vec<Source>,
     out: Vec<Output>,
     scratch: Vec<u8>,
+    /// Room for a daemon's netlink datagram.
+    datagram: Vec<u8>,
     lines: Lines,
     lost_events: u64,
 }
@@ -285,6 +295,7 @@ impl<B: Broker> Driver<B> {
             legs: HashMap::new(),
             listening: HashMap::new(),
             channels: HashMap::new(),
+            netlinks: HashMap::new(),
             named: HashMap::new(),
             keys: keys::Keys::default(),
             failed: VecDeque::new(),
@@ -299,6 +310,7 @@ impl<B: Broker> Driver<B> {
             closing: Vec::new(),
             out: Vec::new(),
             scratch: vec![0; 64 << 10],
+            datagram: Vec::new(),
             lines,
             lost_events: 0,
         };
@@ -420,18 +432,33 @@ impl<B: Broker> Driver<B> {
         match source {
             Source::Waker => {
                 for request in control.try_iter() {
-                    let answer = self.broker.query(self.now, &request.request, &mut self.out);
+                    let mut answer = self.broker.query(self.now, &request.request, &mut self.out);
+                    if request.request["command"] == "fib" && answer["routes"].is_number() {
+                        answer["kernel"] = serde_json::json!(self.lines.kernel.counters.snapshot());
+                    }
                     let _ = request.reply.try_send(answer);
                 }
                 while let Ok(report) = self.lines.reports.try_recv() {
                     let Report { instance, news } = report;
                     self.broker.handle(self.now, Input::Process { instance, news }, &mut self.out);
                 }
+                while let Ok(news) = self.lines.kernel.news.try_recv() {
+                    self.broker.handle(self.now, Input::Kernel(news), &mut self.out);
+                }
             }
             Source::Shims => self.accept_channels(),
             Source::Listener(i) => self.accept_peers(i),
             Source::Channel(id) => self.channel_readable(id),
             Source::Listening(id) => self.listening_event(id),
+            Source::Netlink(id) => {
+                if writable {
+                    self.netlink_write(id);
+                }
+                if readable {
+                    self.netlink_readable(id);
+                }
+            }
+            Source::Kernel(id) => self.kernel_readable(id),
             Source::Peer(conn) => {
                 if writable {
                     self.peer_writable(conn);

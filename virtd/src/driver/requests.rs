@@ -79,6 +79,7 @@ impl<B: Broker> Driver<B> {
         };
         let kind = match request {
             Request::Bind { .. } => Some(libc::SOCK_SEQPACKET),
+            Request::Netlink { .. } => Some(libc::SOCK_SEQPACKET),
             Request::Connect { .. } => Some(libc::SOCK_STREAM),
             _ => None,
         };
@@ -125,7 +126,12 @@ impl<B: Broker> Driver<B> {
             }
             (Request::SocketError { socket }, _) => self.socket_error(&to, instance, *socket),
             (Request::Names { socket }, _) => self.names(&to, instance, *socket),
-            (Request::Bind { .. } | Request::Connect { .. } | Request::Hello { .. }, _) => {
+            (Request::Netlink { socket }, Some(end)) => self.netlink_open(&to, end, instance, *socket),
+            (Request::NetlinkBind { socket, port_id, groups }, _) => {
+                self.netlink_bind(&to, instance, *socket, *port_id, *groups);
+            }
+            (Request::NetlinkNames { socket }, _) => self.netlink_names(&to, instance, *socket),
+            (Request::Bind { .. } | Request::Connect { .. } | Request::Hello { .. } | Request::Netlink { .. }, _) => {
                 refuse(&to, libc::EINVAL, "the request lacks its socket");
             }
         }
@@ -165,11 +171,11 @@ impl<B: Broker> Driver<B> {
             c.instance = Some(instance);
         }
         self.broker.handle(self.now, Input::InstanceAttached { instance, pid }, &mut self.out);
-        shim::reply(to, &Reply::Welcome { bgp_port: self.config.port });
+        shim::reply(to, &Reply::Welcome { bgp_port: self.config.port, netlink: self.config.fib.is_some() });
     }
 
     /// A cookie names one socket for as long as that lives: a second claim to it is a mistake, or worse.
-    fn is_free(&self, instance: InstanceId, cookie: u64) -> Result<(), i32> {
+    pub(super) fn is_free(&self, instance: InstanceId, cookie: u64) -> Result<(), i32> {
         match self.named.get(&(instance, cookie)) {
             None | Some(Named::Failed(_)) if cookie != 0 => Ok(()),
             _ => Err(libc::EEXIST),
@@ -353,7 +359,7 @@ impl<B: Broker> Driver<B> {
                 Some(l) => shim::reply(to, &Reply::Names { local: l.local, remote: None }),
                 None => refuse(to, libc::ENOENT, ""),
             },
-            Some(Named::Failed(_)) => refuse(to, libc::ENOTCONN, ""),
+            Some(Named::Failed(_) | Named::Netlink(_)) => refuse(to, libc::ENOTCONN, ""),
             None => refuse(to, libc::ENOENT, ""),
         }
     }

@@ -61,6 +61,9 @@ impl<B: Broker> Driver<B> {
                 self.apply(id, option.level, option.name, option.value)
             }
             Some(Named::Listening(id)) => self.listener_option(instance, id, option),
+            Some(Named::Netlink(id)) if option.level == libc::SOL_NETLINK => {
+                self.netlink_option(id, option.level, option.name, option.value)
+            }
             Some(_) => Ok(()),
             None => Err(libc::ENOENT),
         };
@@ -139,6 +142,14 @@ impl<B: Broker> Driver<B> {
     ) {
         let conn = match self.named.get(&(instance, socket)) {
             None => return refuse(to, libc::ENOENT, ""),
+            Some(Named::Netlink(id)) if level == libc::SOL_NETLINK => {
+                let mut buf = [0u8; MAX_VALUE];
+                let room = buf.get_mut(..(max_len as usize).min(MAX_VALUE)).unwrap_or_default();
+                return match self.netlink_get_option(*id, level, name, room) {
+                    Ok(value) => shim::reply(to, &Reply::Option { value }),
+                    Err(errno) => refuse(to, errno, ""),
+                };
+            }
             Some(_) if !options::may_read(level, name) => return refuse(to, libc::ENOPROTOOPT, ""),
             Some(Named::Leg(id)) => self.legs.get(id).and_then(|l| l.conn),
             Some(_) => None,

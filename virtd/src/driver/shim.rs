@@ -72,6 +72,28 @@ pub fn receive(channel: &OwnedFd, buf: &mut [u8; MAX_MESSAGE]) -> io::Result<(us
     Ok((msg.bytes, fds))
 }
 
+/// Receives a datagram of a netlink pair: its length in `buf` (0 at the end), and where to say
+/// that all answers are there.
+///
+/// # Errors
+/// WouldBlock when there is none; EMSGSIZE where it did not fit.
+pub fn receive_datagram(end: &OwnedFd, buf: &mut [u8]) -> io::Result<(usize, Option<OwnedFd>)> {
+    let mut space = nix::cmsg_space!([std::os::fd::RawFd; 1]);
+    let mut slices = [IoSliceMut::new(buf)];
+    let flags = MsgFlags::MSG_DONTWAIT | MsgFlags::MSG_CMSG_CLOEXEC;
+    let msg = recvmsg::<()>(end.as_raw_fd(), &mut slices, Some(&mut space), flags).map_err(io)?;
+    let mut fds = Vec::new();
+    for c in msg.cmsgs().map_err(io)? {
+        if let ControlMessageOwned::ScmRights(list) = c {
+            fds.extend(sys::own(&list));
+        }
+    }
+    if msg.flags.contains(MsgFlags::MSG_TRUNC) {
+        return Err(io::Error::from_raw_os_error(libc::EMSGSIZE));
+    }
+    Ok((msg.bytes, fds.pop().filter(|to| sys::is_unix(to, libc::SOCK_SEQPACKET))))
+}
+
 /// Answers a request. A shim that no longer waits is no error of ours.
 pub fn reply(to: &OwnedFd, reply: &Reply<'_>) {
     let mut buf = [0u8; MAX_MESSAGE];

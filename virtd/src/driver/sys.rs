@@ -71,9 +71,14 @@ pub fn is_unix(fd: &impl AsRawFd, kind: i32) -> bool {
 /// Octets that a leg's socket holds in each direction: a burst of the peer's fits, and the loop is woken less often.
 const LEG_BUFFER: usize = 1 << 20;
 
-/// Gives a leg's socket [`LEG_BUFFER`], beyond net.core.wmem_max where we may; what the kernel does not grant is no error.
+/// Gives a leg's socket [`LEG_BUFFER`].
 pub fn widen(leg: &impl AsRawFd) {
-    let len = (LEG_BUFFER as i32).to_ne_bytes();
+    widen_to(leg, LEG_BUFFER);
+}
+
+/// Gives a socket buffers of `octets` each way, beyond net.core.wmem_max where we may; what the kernel does not grant is no error.
+pub fn widen_to(leg: &impl AsRawFd, octets: usize) {
+    let len = (octets as i32).to_ne_bytes();
     for (forced, plain) in [(libc::SO_SNDBUFFORCE, libc::SO_SNDBUF), (libc::SO_RCVBUFFORCE, libc::SO_RCVBUF)] {
         if set_option(leg, libc::SOL_SOCKET, forced, &len).is_err() {
             let _ = set_option(leg, libc::SOL_SOCKET, plain, &len);

@@ -176,6 +176,12 @@ impl<B: Broker> Driver<B> {
                     );
                 }
             }
+            Output::NetlinkNotify { instance, group, bytes } => self.netlink_notify(instance, group, &bytes),
+            Output::Fib(changes) => {
+                if let Err(e) = self.lines.kernel.send(changes) {
+                    self.warn("fib-lost", format!("{e:#}"));
+                }
+            }
             Output::Record(record) => {
                 // A disk that is slow or full must not hold up a route.
                 if self.lines.records.try_send(record).is_err() {

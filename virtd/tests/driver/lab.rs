@@ -159,6 +159,8 @@ pub enum Answer {
     Error(i32, String),
     Option(Vec<u8>),
     Names(SocketAddr, Option<SocketAddr>),
+    /// nl_pid and nl_groups.
+    NetlinkName(u32, u32),
     /// The end for the answer was closed without one.
     Nothing,
 }
@@ -205,11 +207,12 @@ impl Shim {
         let n = nix::sys::socket::recv(ours.as_raw_fd(), &mut buf, MsgFlags::empty()).expect("no answer");
         match Reply::decode(&buf[..n]) {
             _ if n == 0 => Answer::Nothing,
-            Ok(Reply::Welcome { bgp_port }) => Answer::Welcome(bgp_port),
+            Ok(Reply::Welcome { bgp_port, .. }) => Answer::Welcome(bgp_port),
             Ok(Reply::Done) => Answer::Done,
             Ok(Reply::Error { errno, text }) => Answer::Error(errno, text.to_owned()),
             Ok(Reply::Option { value }) => Answer::Option(value.to_vec()),
             Ok(Reply::Names { local, remote }) => Answer::Names(local, remote),
+            Ok(Reply::NetlinkName { port_id, groups }) => Answer::NetlinkName(port_id, groups),
             Err(e) => panic!("{e:?}"),
         }
     }
@@ -371,5 +374,6 @@ pub fn as_user<T: Send + 'static>(uid: u32, what: impl FnOnce() -> T + Send + 's
 
 /// The driver's lines, with nobody at their other ends but the one for events.
 fn lines(events: &Sender<Event>) -> Lines {
-    Lines { events: events.clone(), orders: bounded(1).0, reports: bounded(1).1, records: bounded(1).0 }
+    let kernel = virtd::kernel::KernelLine::none();
+    Lines { events: events.clone(), orders: bounded(1).0, reports: bounded(1).1, records: bounded(1).0, kernel }
 }

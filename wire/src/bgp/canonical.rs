@@ -36,7 +36,7 @@ mod properties;
 #[path = "canonical_tests.rs"]
 mod tests;
 
-pub use describe::{RouteText, describe};
+pub use describe::{RouteText, attribute_name, describe};
 
 use super::types::UpdateContext;
 use super::update::{Attributes, Update, attr, flag};

@@ -6,7 +6,7 @@
 //! | silent | a leg's hold time expired and it has no other leg left |
 //! | absent | it runs, and has been without a session it once had for the fault threshold |
 //! | flapping | it lost `leg_losses` legs within `leg_losses_s` |
-//! | flooding | it sends ten times what any other does, and more than 10,000 routes a second, for ten seconds |
+//! | flooding | level, it sends ten times what any other does, and more than 10,000 routes a second, for ten seconds |
 //! | large | its memory is beyond `memory_mib` |
 //!
 //! Nobody is accused of dissent while the majority itself is in doubt (paper, footnote 6), and nobody is killed while an operator
@@ -19,6 +19,7 @@ use crate::core::io::{InstanceId, Micros, Order, Output, Record};
 use crate::core::session::Session;
 use crate::event::{Event, Said, Severity};
 use serde_json::json;
+use std::net::SocketAddr;
 use voter::{FaultAccount, Members, majority_split};
 use wire::bgp::Prefix;
 
@@ -38,7 +39,9 @@ const KEYS_NAMED: usize = 5;
 /// Why an instance is found faulty.
 struct Charge {
     why: String,
-    /// A key that shows it, with what everybody says.
+    /// The session that shows it.
+    session: Option<SocketAddr>,
+    /// A prefix on it that shows it, with what everybody says.
     key: Option<(Prefix, Vec<Said>)>,
     /// What it says cannot be trusted, or it says nothing: to be killed even where it is the last.
     useless: bool,
@@ -46,7 +49,11 @@ struct Charge {
 
 impl Charge {
     fn new(why: String) -> Charge {
-        Charge { why, key: None, useless: false }
+        Charge { why, session: None, key: None, useless: false }
+    }
+
+    fn on(session: &Session, why: String) -> Charge {
+        Charge { session: Some(session.peer), ..Charge::new(why) }
     }
 }
 
@@ -90,9 +97,10 @@ impl Controller {
         }
         let done = refusal.as_deref().unwrap_or("it is killed and started again");
         let severity = if refusal.is_some() { Severity::Alarm } else { Severity::Warning };
-        let record = record(i, &charge.why, env, sessions);
+        let record = record("instance-faulty", i, &charge.why, env, sessions);
         let mut event = Event::new(env.now, "instance-faulty", severity, format!("{name} {}; {done}", charge.why));
         event.instance = Some(name);
+        event.session = charge.session.map(|peer| peer.ip().to_string());
         if let Some((prefix, said)) = charge.key {
             (event.prefix, event.said) = (Some(prefix), said);
         }
@@ -190,8 +198,10 @@ impl Controller {
             let rate = rates.get(i).copied().unwrap_or(0);
             let others = rates.iter().enumerate().filter(|(n, _)| *n != i).map(|(_, r)| *r).max();
             let Some(c) = self.list.get_mut(i) else { continue };
+            // Who is not level says a whole table while the others rest. That ends with its catching up, which has a cap.
+            let level = !env.unlevel.iter().any(|u| u.contains(i as u8)) && !sessions.iter().any(|s| s.levels(i));
             // Alone there is nobody to compare with.
-            let floods = rate > FLOOD_RATE && others.is_some_and(|o| rate > FLOOD_RATIO * o);
+            let floods = level && rate > FLOOD_RATE && others.is_some_and(|o| rate > FLOOD_RATIO * o);
             if !floods {
                 c.flood_since = None;
                 continue;
@@ -200,15 +210,17 @@ impl Controller {
                 continue;
             }
             c.flood_since = None;
-            let why =
-                format!("sends {rate} routes a second, more than {FLOOD_RATIO} times what any other instance does");
+            let why = format!(
+                "sends {rate} routes a second, more than {FLOOD_RATIO} times what any other instance does, and has done so for {} s",
+                FLOOD_US / 1_000_000
+            );
             self.condemn(i, Charge::new(why), env, sessions, out);
         }
     }
 }
 
-/// What led to a verdict, for the disk; `None` where nothing is recorded.
-fn record(i: usize, why: &str, env: &Env, sessions: &[Session]) -> Option<Output> {
+/// What led to a verdict or an end, for the disk; `None` where nothing is recorded.
+pub(super) fn record(kind: &'static str, i: usize, why: &str, env: &Env, sessions: &[Session]) -> Option<Output> {
     env.config.recorder.folder.as_ref()?;
     let messages = env.flight.of(i as u8, |s, bytes| sessions.get(s)?.recorded(bytes, env));
     let keys: Vec<_> = sessions
@@ -219,7 +231,7 @@ fn record(i: usize, why: &str, env: &Env, sessions: &[Session]) -> Option<Output
         .collect();
     let instance = env.name(i).to_owned();
     let account = json!({ "instance": instance, "why": why, "prefixes": keys });
-    Some(Output::Record(Box::new(Record { at: env.now, kind: "instance-faulty", instance, messages, account })))
+    Some(Output::Record(Box::new(Record { at: env.now, kind, instance, messages, account })))
 }
 
 fn threshold(env: &Env) -> Micros {
@@ -240,9 +252,9 @@ fn wrong(i: usize, env: &Env, sessions: &[Session]) -> Option<Charge> {
     if !many && !account.exceeds(u64::from(f.one_key_ms), 1, now) {
         return None;
     }
-    let keys: Vec<(Prefix, Vec<Said>)> =
-        sessions.iter().flat_map(|s| s.dissenting(i, env).take(KEYS_NAMED)).take(KEYS_NAMED).collect();
-    let named: Vec<String> = keys.iter().map(|(p, _)| p.to_string()).collect();
+    let of = |s: &'_ Session| s.dissenting(i, env).take(KEYS_NAMED).map(|key| (s.peer, key)).collect::<Vec<_>>();
+    let keys: Vec<(SocketAddr, (Prefix, Vec<Said>))> = sessions.iter().flat_map(of).take(KEYS_NAMED).collect();
+    let named: Vec<String> = keys.iter().map(|(_, (p, _))| p.to_string()).collect();
     let since = (now - account.since().unwrap_or(now)) / 1000;
     let why = format!(
         "has not been with the majority for {since} s, now on {} prefixes ({}{})",
@@ -250,7 +262,8 @@ fn wrong(i: usize, env: &Env, sessions: &[Session]) -> Option<Charge> {
         named.join(", "),
         if account.keys() as usize > named.len() { ", …" } else { "" }
     );
-    Some(Charge { why, key: keys.into_iter().next(), useless: false })
+    let (session, key) = keys.into_iter().next().unzip();
+    Some(Charge { session, key, ..Charge::new(why) })
 }
 
 /// A hang: no leg is left, and one went because nothing came from the instance.
@@ -274,7 +287,7 @@ fn absent(i: usize, env: &Env, sessions: &[Session]) -> Option<Charge> {
     })?;
     let why =
         format!("has been without its session with {} for {} s", session.peer.ip(), (env.now - since) / 1_000_000);
-    Some(Charge::new(why))
+    Some(Charge::on(session, why))
 }
 
 /// The same leg, lost again and again.
@@ -286,12 +299,14 @@ fn flapping(c: &Control, env: &Env, sessions: &[Session]) -> Option<Charge> {
     }
     let times = |session: usize| c.losses.iter().filter(|(_, s)| *s == session).count();
     let session = c.losses.iter().map(|(_, s)| *s).find(|s| times(*s) >= limit)?;
-    let peer = sessions.get(session)?.peer.ip();
-    Some(Charge::new(format!(
-        "has lost its session with {peer} {} times within {} s",
+    let on = sessions.get(session)?;
+    let why = format!(
+        "has lost its session with {} {} times within {} s",
+        on.peer.ip(),
         times(session),
         f.leg_losses_ms / 1000
-    )))
+    );
+    Some(Charge::on(on, why))
 }
 
 impl Env {

@@ -463,6 +463,12 @@ impl Session {
         seat.leg.as_ref().is_some_and(|l| l.state == LegState::Established && !l.level && l.fed_since.is_some())
     }
 
+    /// Whether instance `i` has a leg here that is not level yet.
+    pub fn levels(&self, i: usize) -> bool {
+        let leg = self.seats.get(i).and_then(|s| s.leg.as_ref());
+        leg.is_some_and(|l| l.state == LegState::Established && !l.level)
+    }
+
     /// What instance `i` says on this session counts from now on, and what it has not said again it does not say any more.
     pub fn admit(&mut self, i: usize, env: &mut Env, out: &mut Vec<Output>) {
         let Some(leg) = self.seats.get_mut(i).and_then(|s| s.leg.as_mut()) else { return };

@@ -9,12 +9,14 @@
 //! stand apart: each leg is a BGP session of its own in which virtd plays the peer. Both halves meet in two places: the
 //! peer's OPEN waits for the instances' OPENs (the profile), and our KEEPALIVE that accepts the peer's OPEN waits for a quorum of legs.
 
+mod count;
 mod diverse;
 mod legs;
 mod peer;
 mod vote;
 
 use super::env::Env;
+use super::independence::Independence;
 use super::io::{ConnId, LegId, Micros, Output};
 use super::mux::Lane;
 use super::open::{Negotiated, Profile};
@@ -183,6 +185,8 @@ pub struct Session {
     has_limits: bool,
     /// Times an established session ended.
     pub resets: u64,
+    /// How the instances compared, since virtd started.
+    pub independence: Independence,
     alone_told: bool,
     /// An operator has shut it down: nobody is let in, and no instance out.
     shut: bool,
@@ -253,6 +257,7 @@ impl Session {
             scratch: Scratch::default(),
             has_limits: env.has_limits(),
             resets: 0,
+            independence: Independence::default(),
             alone_told: false,
             shut: false,
         }

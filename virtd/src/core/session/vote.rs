@@ -120,6 +120,7 @@ impl Session {
         if old == route {
             return;
         }
+        e.flags &= !flag::COUNTED;
         if route != BlobId::NONE {
             env.routes.retain(route, 1);
         }
@@ -186,26 +187,38 @@ impl Session {
         let outcome = voter::decide(&env.rules, &ballot, watched, &ById(&env.routes), now);
         let (was_dissent, was_lost) = (e.dissent, e.flags & flag::NO_QUORUM != 0);
         self.settle(slot, &outcome, env);
-        let dissent = match self.warming(slot, outcome.dissent, env) {
-            true => {
-                self.recheck_at(slot, now + env.rules.steady_ms, env);
-                Members::default()
-            }
-            false if self.is_held_back(slot, outcome.dissent.minus(was_dissent), env) => {
-                self.recheck_at(slot, now + env.rules.steady_ms, env);
-                outcome.dissent.intersect(was_dissent)
-            }
-            false => outcome.dissent,
+        let compared = electorate.union(watched);
+        let differ = if outcome.lost_quorum { compared } else { outcome.dissent };
+        let warming = self.warming(slot, differ, env);
+        let held_back = !warming && self.is_held_back(slot, differ.minus(was_dissent), env);
+        if warming || held_back {
+            self.recheck_at(slot, now + env.rules.steady_ms, env);
+        }
+        let dissent = match (warming, held_back) {
+            (true, _) => Members::default(),
+            (false, true) => outcome.dissent.intersect(was_dissent),
+            (false, false) => outcome.dissent,
         };
+        if outcome.recheck_at.is_none() && !warming && !held_back && !electorate.is_empty() {
+            self.count(slot, compared, dissent, was_dissent, outcome.lost_quorum && !was_lost, env);
+        }
         if !outcome.steady && (was_lost || !was_dissent.is_empty()) {
             // The mark is lifted, or stays, by a verdict on the steady state.
             self.recheck_at(slot, now - last_age.min(now) + env.rules.steady_ms, env);
         }
-        if outcome.steady && (dissent != was_dissent || outcome.lost_quorum != was_lost) {
-            self.judge(slot, dissent, outcome.lost_quorum, electorate, env, out);
+        // Where nobody says anything and nothing is told, nothing wants deciding; and the key is about to be forgotten.
+        let lost = outcome.lost_quorum && !self.is_void(slot);
+        if outcome.steady && (dissent != was_dissent || lost != was_lost) {
+            self.judge(slot, dissent, lost, electorate, env, out);
         }
         self.keep_count(slot, env);
         self.table.tidy(slot);
+    }
+
+    /// Whether nobody says anything about the key at `slot`, and nothing was chosen.
+    fn is_void(&self, slot: u32) -> bool {
+        self.table.entry(slot).is_none_or(|e| e.winner == BlobId::NONE)
+            && self.table.candidates(slot).iter().all(|said| *said == BlobId::NONE)
     }
 
     /// Input disturbs a key as a changed candidate does; it matters only where the key would otherwise count as steady.
@@ -283,21 +296,9 @@ impl Session {
         let was = std::mem::replace(&mut e.dissent, dissent);
         let was_lost = e.flags & flag::NO_QUORUM != 0;
         e.flags = if lost { e.flags | flag::NO_QUORUM } else { e.flags & !flag::NO_QUORUM };
-        let (prefix, winner) = (e.prefix, e.winner);
-        let now = env.now_ms();
-        for i in dissent.minus(was).iter() {
-            if let Some(s) = env.instances.get_mut(usize::from(i)) {
-                s.account.begin(now);
-                s.dissents_total += 1;
-                s.last_fault = Some(format!("not with the majority on {prefix} towards {}", self.peer.ip()));
-            }
-            env.counters.dissents += 1;
-        }
-        for i in was.minus(dissent).iter() {
-            if let Some(s) = env.instances.get_mut(usize::from(i)) {
-                s.account.end();
-            }
-        }
+        let prefix = e.prefix;
+        let peer = self.peer.ip();
+        env.mark(was, dissent, || format!("not with the majority on {prefix} towards {peer}"));
         match (was_lost, lost) {
             (false, true) => env.without_quorum += 1,
             (true, false) => env.without_quorum = env.without_quorum.saturating_sub(1),
@@ -320,6 +321,9 @@ impl Session {
             let back = was.minus(dissent);
             let counted = back.intersect(electorate.union(env.observers.intersect(self.attached)));
             let text = match (names(back), counted.is_empty()) {
+                (who, _) if who.is_empty() && self.is_void(slot) => {
+                    format!("nobody says anything about {prefix} any more")
+                }
                 (who, _) if who.is_empty() => format!("a majority stands again on {prefix}"),
                 (who, true) => format!("{who} is not compared on {prefix} any more"),
                 (who, false) => format!("{who} is with the majority again on {prefix}"),
@@ -333,7 +337,6 @@ impl Session {
             event.instance = single.iter().next().map(|i| env.name(usize::from(i)).to_owned());
         }
         event.said = self.said(slot, electorate, env);
-        let _ = winner;
         out.push(Output::Event(event));
     }
 
@@ -581,6 +584,7 @@ impl Session {
         for slot in 0..self.table.slots() {
             let Some(e) = self.table.entry_mut(slot).filter(|e| e.stale.contains(i as u8)) else { continue };
             e.stale.remove(i as u8);
+            e.flags &= !flag::COUNTED;
             if let Some(said) = self.table.candidates_mut(slot).get_mut(i) {
                 env.routes.release(std::mem::replace(said, BlobId::NONE));
             }

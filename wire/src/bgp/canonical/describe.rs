@@ -107,8 +107,11 @@ fn named(name: &str, value: &[u8]) -> String {
     if value.is_empty() { name.to_owned() } else { format!("{name} {}", hex(value)) }
 }
 
-fn attribute_name(code: u8) -> String {
+/// The RFC's name of a path attribute; `attribute 99` where none is known.
+pub fn attribute_name(code: u8) -> String {
     let name = match code {
+        attr::ORIGIN => "ORIGIN",
+        attr::NEXT_HOP => "NEXT_HOP",
         attr::AS_PATH => "AS_PATH",
         attr::MULTI_EXIT_DISC => "MULTI_EXIT_DISC",
         attr::LOCAL_PREF => "LOCAL_PREF",

@@ -1,0 +1,609 @@
+//! Published bugs that other versions than the installed ones have (docs/BUGS.md): each first with the unmodified daemon alone, then behind
+//! virtd, judged from the neighbours' own logs. tests/bugs.rs and tests/poison.rs have those of the installed versions.
+
+use anyhow::{Context, Result, ensure};
+use nix::sys::signal::Signal;
+use serde_json::Value;
+use std::collections::BTreeSet;
+use std::fs;
+use std::net::IpAddr;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+use tests::alone::{alone, aloud, first_that, name, not_tested, ordinary_routes_pass};
+use tests::daemons::{Daemon, Instance, Lie};
+use tests::faults::watch::{Watch, text_of};
+use tests::lab::{Lab, Netns, Star, wait_for, wait_until};
+use tests::published::{as_path_mask, cve_2023_46753, cve_2023_47235, only_to_customer, zombie};
+use tests::replayer::{Replayer, reproduce};
+use tests::router::{Options, Router};
+use tests::versions::Version;
+
+const UP: Duration = Duration::from_secs(60);
+const SETTLE: Duration = Duration::from_secs(120);
+/// What a bug has kept from a neighbour for so long, although what was said after it has come, does not come any more.
+const NEVER: Duration = Duration::from_secs(5);
+/// The prefix that it is all about.
+const PREFIX: &str = "198.51.100.0/24";
+
+/// Both values of `inbound`.
+const INBOUND: [&str; 2] = ["rfc7606", "opaque"];
+
+/// Neighbours that are steered, and watched through their own logs: the first two announce, the last one listens.
+struct Around {
+    a: Watch,
+    c: Watch,
+    second: Watch,
+}
+
+impl Around {
+    fn dial(lab: &Lab, star: &Star) -> Result<Around> {
+        let watch = |i: usize| Watch::dial(lab, star.sites.get(i).context("a site for it")?, &[]);
+        let mut around = Around { a: watch(0)?, second: watch(1)?, c: watch(2)? };
+        for watch in [&mut around.a, &mut around.c, &mut around.second] {
+            wait_until("the neighbours' sessions", UP, || {
+                watch.look().map_err(|e| format!("{e:#}"))?;
+                if watch.ups > 0 { Ok(()) } else { Err(format!("{:?}", watch.downs)) }
+            })?;
+        }
+        Ok(around)
+    }
+
+    /// The path of the second neighbour's route to a prefix, without the router's own AS; empty where it has none.
+    fn path(&mut self, prefix: &str) -> Result<String> {
+        self.second.look()?;
+        let path = self.second.table.get(prefix).and_then(|route| route["as_path"].as_str()).unwrap_or_default();
+        Ok(path.trim_start_matches("65000").trim().to_owned())
+    }
+
+    /// Waits until the second neighbour has a prefix with this path; empty: has it no more.
+    fn wait_path(&mut self, prefix: &str, path: &str, timeout: Duration) -> Result<()> {
+        wait_until(&format!("{prefix} with path [{path}] at the second neighbour"), timeout, || {
+            match self.path(prefix).map_err(|e| format!("{e:#}"))? {
+                now if now == path => Ok(()),
+                now => Err(format!("[{now}]")),
+            }
+        })
+    }
+
+    /// Each has had one session, and was sent nothing malformed.
+    fn check_sessions(&mut self) -> Result<()> {
+        for watch in [&mut self.a, &mut self.c, &mut self.second] {
+            watch.check_session()?;
+            ensure!(watch.malformed.is_empty(), "a neighbour was sent {:?}", watch.malformed);
+        }
+        Ok(())
+    }
+
+    /// C's shorter path to the prefix comes between A's and goes again; then a route that only shows that C was read.
+    fn zombie(&mut self) -> Result<()> {
+        self.a.say(&format!("announce {PREFIX} as-path 65001 64999"))?;
+        self.wait_path(PREFIX, "65001 64999", SETTLE)?;
+        self.c.say(&format!("announce {PREFIX} as-path 65003"))?;
+        self.wait_path(PREFIX, "65003", SETTLE)?;
+        self.c.say(&format!("withdraw {PREFIX}"))?;
+        self.c.say("announce 203.0.113.0/24 as-path 65003")?;
+        self.wait_path("203.0.113.0/24", "65003", SETTLE)
+    }
+}
+
+/// Whether BIRD alone leaves the second neighbour with C's route after C's withdraw, and without it when C announces it again after A's
+/// withdraw: for BIRD's export table it is there all the time.
+fn zombie_alone() -> Result<bool> {
+    let found =
+        alone("zombie-alone", Daemon::Bird, Some(Version::BIRD_11), |bird, lab, _| zombie::configure(bird, lab, 1))?;
+    let Some((lab, star, _bird)) = found else { return Ok(false) };
+    let mut around = Around::dial(&lab, &star)?;
+    around.zombie()?;
+    let kept = around.wait_path(PREFIX, "65001 64999", NEVER).is_err() && around.path(PREFIX)? == "65003";
+    around.a.say(&format!("withdraw {PREFIX}"))?;
+    around.wait_path(PREFIX, "", SETTLE)?;
+    around.c.say(&format!("announce {PREFIX} as-path 65003"))?;
+    around.c.say("announce 192.0.2.0/24 as-path 65003")?;
+    around.wait_path("192.0.2.0/24", "65003", SETTLE)?;
+    let lost = around.wait_path(PREFIX, "65003", NEVER).is_err();
+    around.check_sessions()?;
+    lab.passed();
+    println!("BIRD alone: the withdrawn route kept, {kept}; the one announced again lost, {lost}");
+    Ok(kept && lost)
+}
+
+/// Waits for virtd to say, after so many other events of the kind, that an instance is not with the majority on the prefix towards the
+/// second neighbour.
+fn wait_named(router: &Router, instance: &str, since: usize) -> Result<()> {
+    wait_until("virtd to name who is wrong about the prefix", SETTLE, || {
+        let found = router.events("disagreement");
+        let named = |e: &Value| e["instance"] == instance && e["prefix"] == PREFIX && e["session"] == "10.0.2.2";
+        if found.iter().skip(since).any(named) { Ok(()) } else { Err(format!("{found:?}")) }
+    })
+}
+
+fn zombie_is_outvoted(inbound: &'static str, shown: bool) -> Result<()> {
+    let mut lab = Lab::new("zombie")?;
+    let star = lab.star(3)?;
+    let options = Options {
+        daemons: vec![Daemon::Bird, Daemon::Bird, Daemon::Frr],
+        versions: vec![Some(Version::BIRD_11), None, None],
+        inbound,
+        ..Options::default()
+    };
+    let mut router = Router::start(&lab, &star, &options)?;
+    if shown {
+        zombie::configure(router.instance("bird")?, &lab, 1)?;
+    } else {
+        let prefix = PREFIX.parse().map_err(|_| anyhow::anyhow!("not a prefix"))?;
+        router.instance("bird")?.set_lie(Some(Lie { prefix, community: (65000, 666) }))?;
+    }
+    let mut around = Around::dial(&lab, &star)?;
+    router.wait_voting(SETTLE)?;
+    around.zombie()?;
+    around.wait_path(PREFIX, "65001 64999", SETTLE)?;
+    wait_named(&router, "bird", 0)?;
+    around.a.say(&format!("withdraw {PREFIX}"))?;
+    around.wait_path(PREFIX, "", SETTLE)?;
+    router.wait_agreement(0, SETTLE)?;
+    let before = router.events("disagreement").len();
+    around.c.say(&format!("announce {PREFIX} as-path 65003"))?;
+    around.wait_path(PREFIX, "65003", SETTLE)?;
+    wait_named(&router, "bird", before)?;
+    // Started again it has nothing to be wrong about.
+    router.instance("bird")?.crash();
+    router.wait_state("bird", "absent", UP)?;
+    router.instance("bird")?.launch(&lab)?;
+    router.wait_state("bird", "voting", SETTLE)?;
+    if shown {
+        router.wait_agreement(0, SETTLE)?;
+    }
+    around.check_sessions()?;
+    let told: Vec<_> = around.second.changes.iter().filter(|c| c.prefix == PREFIX).collect();
+    ensure!(told.len() == 5, "the second neighbour was told of {PREFIX} {} times: {told:?}", told.len());
+    lab.passed();
+    Ok(())
+}
+
+#[test]
+fn the_zombie_route_of_bird_2_0_7_is_outvoted_and_named() -> Result<()> {
+    let shown = zombie_alone()?;
+    if !shown {
+        not_tested(
+            Daemon::Bird,
+            Some(Version::BIRD_11),
+            "it has no zombie route alone; a wrong community is put in instead",
+        );
+    }
+    INBOUND.iter().try_for_each(|inbound| zombie_is_outvoted(inbound, shown).context(*inbound))
+}
+
+/// Whether BIRD alone sends the second neighbour something malformed when it is given this attribute.
+fn otc_alone(attribute: &[u8]) -> Result<bool> {
+    let found = alone("otc-alone", Daemon::Bird, Some(Version::BIRD_11), |_, _, _| Ok(()))?;
+    let Some((lab, star, _bird)) = found else { return Ok(false) };
+    let mut around = Around::dial(&lab, &star)?;
+    let site = star.sites.first().context("a first site")?;
+    around.a.say(&format!("raw {}", only_to_customer::update(site, attribute)))?;
+    around.a.say("announce 203.0.113.0/24 as-path 65001")?;
+    around.wait_path("203.0.113.0/24", "65001", SETTLE)?;
+    lab.passed();
+    println!("BIRD alone sends on {attribute:02x?}: {:?}", around.second.malformed);
+    Ok(!around.second.malformed.is_empty())
+}
+
+/// The attribute in both forms behind virtd: what is malformed is withdrawn (RFC 9234 section 5), what is not arrives as it is meant.
+fn only_to_customer(inbound: &'static str, shown: bool) -> Result<()> {
+    let mut lab = Lab::new(&format!("otc-{inbound}"))?;
+    let star = lab.star(3)?;
+    let options = Options {
+        daemons: vec![Daemon::Bird, Daemon::Bird, Daemon::Frr],
+        versions: vec![Some(Version::BIRD_11), None, None],
+        inbound,
+        ..Options::default()
+    };
+    let mut router = Router::start(&lab, &star, &options)?;
+    let mut around = Around::dial(&lab, &star)?;
+    router.wait_voting(SETTLE)?;
+    if !shown {
+        router.instance("bird")?.crash();
+    }
+    let site = star.sites.first().context("a first site")?;
+    around.a.say(&format!("raw {}", only_to_customer::update(site, &only_to_customer::EXTENDED)))?;
+    around.wait_path(PREFIX, "65001", SETTLE)?;
+    let other = around.second.table.get(PREFIX).map(|route| route["other"].to_string()).unwrap_or_default();
+    println!("{inbound}: the second neighbour has {other}");
+    ensure!(other.contains("0000fde9"), "the attribute is not there as it was meant: {other}");
+    if shown {
+        wait_until("virtd to name who garbled it", SETTLE, || {
+            let found = router.events("instance-malformed");
+            let named = found.iter().any(|e| e["instance"] == "bird" && e["session"] == "10.0.2.2");
+            if named { Ok(()) } else { Err(format!("{found:?}")) }
+        })?;
+        wait_named(&router, "bird", 0)?;
+    }
+    around.a.say(&format!("raw {}", only_to_customer::update(site, &only_to_customer::TOO_LONG)))?;
+    around.wait_path(PREFIX, "", SETTLE)?;
+    if !shown {
+        router.instance("bird")?.launch(&lab)?;
+    }
+    // FRR, which may have reset its leg for it, included.
+    router.wait_voting(SETTLE)?;
+    router.wait_agreement(0, SETTLE)?;
+    around.a.say("announce 203.0.113.0/24 as-path 65001")?;
+    around.wait_path("203.0.113.0/24", "65001", SETTLE)?;
+    around.check_sessions()?;
+    let told = around.second.changes.iter().filter(|c| c.prefix == PREFIX).count();
+    ensure!(told == 2, "the second neighbour was told of {PREFIX} {told} times: {:?}", around.second.changes);
+    lab.passed();
+    Ok(())
+}
+
+#[test]
+fn the_attribute_that_bird_2_0_7_garbles_arrives_well_formed() -> Result<()> {
+    let mut shown = true;
+    for attribute in [only_to_customer::EXTENDED, only_to_customer::TOO_LONG] {
+        if !otc_alone(&attribute)? {
+            shown = false;
+            let what = format!("it does not send {attribute:02x?} on malformed; it is killed instead");
+            not_tested(Daemon::Bird, Some(Version::BIRD_11), &what);
+        }
+    }
+    INBOUND.iter().try_for_each(|inbound| only_to_customer(inbound, shown).context(*inbound))
+}
+
+/// The versions of FRR that both of its bugs are in: Debian 11's, and the installed one (Debian 12's).
+const FRRS: [Option<Version>; 2] = [Some(Version::FRR_11), None];
+
+/// Whether FRR alone dies of what is sent to it, of a signal and not otherwise, after it has passed ordinary routes on from a neighbour
+/// that offers the same.
+fn frr_dies(version: Option<Version>, offer: &[&str], raw: &str, prepend: Prepend) -> Result<bool> {
+    let first = |star: &Star| star.sites.first().cloned().context("a first site");
+    let found =
+        alone("frr-alone", Daemon::Frr, version, |frr, _, star| prepend(frr, &star.router, first(star)?.v4.into()))?;
+    let Some((lab, star, mut frr)) = found else { return Ok(false) };
+    let site = first(&star)?;
+    ordinary_routes_pass(&lab, &star, 0, offer)?;
+    ensure!(frr.running(), "{} has died of ordinary routes", name(Daemon::Frr, version));
+    let arguments = [offer, &["--raw", raw]].concat();
+    let mut died = false;
+    for _ in 0..3 {
+        let mut sender = Replayer::dial(&lab, &site, false, &arguments)?;
+        died = wait_for("FRR to die", Duration::from_secs(10), || !frr.running()).is_ok();
+        if died {
+            break;
+        }
+        sender.finish()?;
+    }
+    let logs = [frr.folder().join("frr.log"), lab.directory().join("frr.log")].map(|log| text_of(&log)).concat();
+    let words = logs.lines().find(|l| l.contains("Received signal")).unwrap_or_default();
+    println!("{} alone: {}", name(Daemon::Frr, version), if died { words } else { "lives" });
+    ensure!(!died || !words.is_empty(), "{} has ended without a signal: {logs}", name(Daemon::Frr, version));
+    lab.passed();
+    Ok(died)
+}
+
+/// A record, played by hv-replay to that version alone, ends it again.
+fn brings_it_back(
+    account: &Path,
+    daemon: Daemon,
+    version: Option<Version>,
+    configure: impl FnOnce(&Instance, &Star) -> Result<()>,
+) -> Result<()> {
+    let found = alone("record-alone", daemon, version, |instance, _, star| configure(instance, star))?;
+    let (lab, star, mut instance) = found.context("a version that was there a moment ago")?;
+    let (status, said) = reproduce(&lab, &star.sites[2], account)?;
+    let who = name(daemon, version);
+    ensure!(status == 0 && said["outcome"] == "closed", "{who} alone does not die of the record: {status}, {said}");
+    wait_for("it to be dead", UP, || !instance.running())?;
+    println!("{who} alone: the record brings the bug back");
+    lab.passed();
+    Ok(())
+}
+
+/// How FRR is given its route-map.
+type Prepend = fn(&Instance, &Netns, IpAddr) -> Result<()>;
+
+/// CVE-2023-47235, natively.
+fn unparsable_kills(version: Option<Version>) -> Result<bool> {
+    let died = frr_dies(version, &cve_2023_47235::OFFER, cve_2023_47235::UPDATE, cve_2023_47235::prepend)?;
+    if !died {
+        not_tested(Daemon::Frr, version, "it does not die of CVE-2023-47235 alone");
+    }
+    Ok(died)
+}
+
+/// CVE-2023-46753, natively.
+fn pathless_kills(version: Option<Version>) -> Result<bool> {
+    let died = frr_dies(version, &["--graceful-restart"], cve_2023_46753::UPDATE, cve_2023_46753::prepend)?;
+    if !died {
+        not_tested(Daemon::Frr, version, "it does not die of CVE-2023-46753 alone");
+    }
+    Ok(died)
+}
+
+/// A router with two neighbours at rest: one has announced 50 routes, the other one watches.
+struct Quiet {
+    lab: Lab,
+    star: Star,
+    router: Router,
+    feed: Replayer,
+    monitor: Replayer,
+    records: PathBuf,
+    told: usize,
+}
+
+impl Quiet {
+    fn new(label: &str, options: &Options, configure: impl FnOnce(&mut Router) -> Result<()>) -> Result<Quiet> {
+        let mut lab = Lab::new(label)?;
+        let star = lab.star(3)?;
+        let records = lab.folder("records")?;
+        let mut router =
+            Router::with_toml(&lab, &star, options, |text| format!("{text}\n[recorder]\nfolder = {records:?}\n"))?;
+        router.launch(&lab, &star, options)?;
+        configure(&mut router)?;
+        let monitor = Replayer::dial(&lab, &star.sites[1], false, &["--monitor", "--events-updates"])?;
+        let mut feed = Replayer::dial(&lab, &star.sites[0], false, &["--generate", "50"])?;
+        feed.wait_event("feed-done", UP)?;
+        wait_for("50 routes outside", SETTLE, || router.prefixes_out("10.0.2.2").is_ok_and(|n| n == 50))?;
+        router.wait_voting(SETTLE)?;
+        let told = monitor.count("update");
+        Ok(Quiet { lab, star, router, feed, monitor, records, told })
+    }
+
+    /// An instance's word on each of the 50 routes towards the second neighbour counts, and is a route.
+    fn votes_on_everything(&self, instance: &str) -> Result<()> {
+        let told = self.monitor.events().into_iter().filter(|e| e["event"] == "update");
+        let groups = told.flat_map(|e| e["announced"].as_array().cloned().unwrap_or_default());
+        let prefixes: BTreeSet<String> = groups
+            .flat_map(|group| group["prefixes"].as_array().cloned().unwrap_or_default())
+            .filter_map(|prefix| prefix.as_str().map(str::to_owned))
+            .filter(|prefix| prefix != PREFIX)
+            .collect();
+        ensure!(prefixes.len() == 50, "the second neighbour was told of {} prefixes", prefixes.len());
+        // After a death that has no UPDATE to it, what came last is withheld until it is clear that it was harmless.
+        wait_until(&format!("{instance} to vote on everything"), SETTLE, || {
+            prefixes.iter().try_for_each(|prefix| self.votes_on(instance, prefix)).map_err(|e| format!("{e:#}"))
+        })
+    }
+
+    fn votes_on(&self, instance: &str, prefix: &str) -> Result<()> {
+        let answer = self.router.ctl(&["routes", prefix])?;
+        let sessions = answer["sessions"].as_array().into_iter().flatten();
+        let said =
+            sessions.filter(|s| s["peer"] == "10.0.2.2").flat_map(|s| s["said"].as_array().into_iter().flatten());
+        let own = said.clone().find(|s| s["instance"] == instance);
+        let votes = own.is_some_and(|s| s["counted"] == true && s["route"].is_object());
+        ensure!(votes, "it does not vote on {prefix}: {answer}");
+        Ok(())
+    }
+
+    /// The record of this instance's poison: its account, and what it has in hexadecimal.
+    fn record(&self, instance: &str) -> Result<(PathBuf, String)> {
+        let ends_with = format!("-poison-{instance}.json");
+        let account = wait_until("a record of the poison", UP, || {
+            let files = fs::read_dir(&self.records).into_iter().flatten().flatten().map(|e| e.path());
+            files.filter(|p| p.to_string_lossy().ends_with(&ends_with)).min().ok_or_else(String::new)
+        })?;
+        let hex = text_of(&account.with_extension("hex")).trim().to_owned();
+        Ok((account, hex))
+    }
+
+    /// Nobody but the sender has noticed anything, and every daemon lives.
+    fn unmoved(mut self) -> Result<()> {
+        for instance in &mut self.router.instances {
+            ensure!(instance.running(), "{} has died", instance.name);
+        }
+        ensure!(self.monitor.count("update") == self.told, "the watching neighbour was told something");
+        for neighbour in [&mut self.feed, &mut self.monitor] {
+            neighbour.finish()?.check_quiet()?;
+        }
+        self.lab.passed();
+        Ok(())
+    }
+
+    /// Waits until the second neighbour was told so many UPDATEs more than at rest.
+    fn wait_told(&self, more: usize) -> Result<()> {
+        wait_until("the second neighbour to be told", SETTLE, || {
+            match self.monitor.count("update").saturating_sub(self.told) {
+                now if now == more => Ok(()),
+                now => Err(format!("of {now} UPDATEs, not {more}")),
+            }
+        })
+    }
+
+    /// Gives every FRR of the router its route-map for what the third neighbour says.
+    fn prepend(&mut self, prepend: Prepend) -> Result<()> {
+        let address = self.star.sites[2].v4.into();
+        let mut frrs = self.router.instances.iter().filter(|i| i.daemon == Daemon::Frr);
+        frrs.try_for_each(|frr| prepend(frr, &self.star.router, address))
+    }
+}
+
+/// No daemon sees what cannot be parsed, in either mode: virtd answers it.
+fn unparsable_ends_the_senders_session(inbound: &'static str) -> Result<()> {
+    let versions = vec![Some(Version::FRR_11), None, None];
+    let mut scene = Quiet::new("unparsable", &Options { inbound, versions, ..Options::default() }, |_| Ok(()))?;
+    scene.prepend(cve_2023_47235::prepend)?;
+    let arguments = [&cve_2023_47235::OFFER[..], &["--raw", cve_2023_47235::UPDATE]].concat();
+    let mut sender = Replayer::dial(&scene.lab, &scene.star.sites[2], false, &arguments)?;
+    sender.wait_event("session-down", UP)?;
+    let outcome = sender.finish()?;
+    let codes = |n: &Value| (n["code"].as_u64(), n["subcode"].as_u64());
+    let got: Vec<_> = outcome.summary["notifications_received"].as_array().into_iter().flatten().map(codes).collect();
+    ensure!(got == [(Some(3), Some(10))], "the sender was answered {got:?}: {}", outcome.summary);
+    // A daemon that had seen it would be dead within a moment, as it is alone.
+    std::thread::sleep(Duration::from_secs(1));
+    scene.unmoved()
+}
+
+#[test]
+fn cve_2023_47235_kills_frr_alone_and_ends_the_senders_session_with_7_5_1() -> Result<()> {
+    for version in FRRS {
+        unparsable_kills(version)?;
+    }
+    INBOUND.iter().try_for_each(|inbound| unparsable_ends_the_senders_session(inbound).context(*inbound))
+}
+
+/// FRR dies of the UPDATE without a path where it comes as it was sent, a majority lives on; FRR comes back and votes.
+fn pathless_is_survived(version: Option<Version>) -> Result<()> {
+    let (version, shown) = first_that(version, pathless_kills)?;
+    // A second installed FRR would die as well.
+    let newer = Version::FRR_13.root()?.map(|_| Version::FRR_13);
+    let options = Options {
+        daemons: vec![Daemon::Frr, Daemon::Bird, newer.map_or(Daemon::Bird, |newer| newer.daemon)],
+        versions: vec![version, None, newer],
+        inbound: "opaque",
+        ..Options::default()
+    };
+    let mut scene = Quiet::new("pathless", &options, |_| Ok(()))?;
+    let site = scene.star.sites[2].clone();
+    if shown {
+        scene.prepend(cve_2023_46753::prepend)?;
+    } else {
+        aloud("CVE-2023-46753 kills no FRR that can be had: a SIGSEGV is put in");
+        scene.router.instance("frr")?.signal(Signal::SIGSEGV)?;
+    }
+    let frr = scene.router.instance("frr")?;
+    let (mut sender, died) =
+        cve_2023_46753::send_until_dead(&scene.lab, &site, cve_2023_46753::UPDATE, || !frr.running())?;
+    ensure!(died, "{} alone dies of it, and behind virtd it did not", name(Daemon::Frr, version));
+    frr.crash();
+    if shown {
+        let address = site.v4.to_string();
+        wait_until("the poison to be named", UP, || {
+            let found = scene.router.events("poison");
+            let named = found.iter().any(|e| e["instance"] == "frr" && e["session"] == address.as_str());
+            if named { Ok(()) } else { Err(format!("{found:?}")) }
+        })?;
+        let (account, hex) = scene.record("frr")?;
+        ensure!(hex == cve_2023_46753::UPDATE, "the record is not the UPDATE: {hex}");
+        brings_it_back(&account, Daemon::Frr, version, |frr, star| {
+            cve_2023_46753::prepend(frr, &star.router, star.sites[2].v4.into())
+        })?;
+    }
+    sender.wait_event("session-up", UP)?;
+    sender.finish()?.check_quiet()?;
+    scene.router.instance("frr")?.launch(&scene.lab)?;
+    if shown {
+        scene.prepend(cve_2023_46753::prepend)?;
+    }
+    scene.router.wait_voting(SETTLE)?;
+    // The same octets again: they do not reach it as they came.
+    let mut again = Replayer::dial(&scene.lab, &site, false, &["--raw", cve_2023_46753::UPDATE])?;
+    again.wait_event("session-up", UP)?;
+    std::thread::sleep(Duration::from_secs(3));
+    ensure!(scene.router.instance("frr")?.running(), "FRR was given the same octets again and died");
+    again.finish()?.check_quiet()?;
+    scene.votes_on_everything("frr")?;
+    scene.unmoved()
+}
+
+/// Cleaned, nothing that could kill it reaches FRR 7.5.1.
+#[test]
+fn cve_2023_46753_reaches_nobody_with_rfc7606_and_frr_7_5_1() -> Result<()> {
+    let versions = vec![Some(Version::FRR_11), None, None];
+    let mut scene = Quiet::new("pathless-clean", &Options { versions, ..Options::default() }, |_| Ok(()))?;
+    scene.prepend(cve_2023_46753::prepend)?;
+    let arguments = ["--graceful-restart", "--raw", cve_2023_46753::UPDATE];
+    let mut sender = Replayer::dial(&scene.lab, &scene.star.sites[2], false, &arguments)?;
+    wait_for("virtd to tell of the malformed UPDATE", UP, || !scene.router.events("malformed-update").is_empty())?;
+    std::thread::sleep(Duration::from_secs(3));
+    sender.finish()?.check_quiet()?;
+    scene.unmoved()
+}
+
+#[test]
+fn cve_2023_46753_with_opaque_frr_8_4_4_dies_and_a_majority_lives() -> Result<()> {
+    pathless_is_survived(None)
+}
+
+#[test]
+fn cve_2023_46753_with_opaque_frr_7_5_1_dies_and_a_majority_lives() -> Result<()> {
+    pathless_is_survived(Some(Version::FRR_11))
+}
+
+/// Whether BIRD alone, natively, dies of the path, after it has passed ordinary routes on.
+fn long_path_kills(version: Option<Version>) -> Result<bool> {
+    let found =
+        alone("mask-alone", Daemon::Bird, version, |bird, _, star| as_path_mask::configure(bird, &star.router, true))?;
+    let Some((lab, star, mut bird)) = found else { return Ok(false) };
+    ordinary_routes_pass(&lab, &star, 2, &[])?;
+    let raw = long_path(&lab, &star)?;
+    let _sender = Replayer::dial(&lab, &star.sites[2], false, &["--raw", &raw])?;
+    let died = wait_for("BIRD to die of it", Duration::from_secs(20), || !bird.running()).is_ok();
+    lab.passed();
+    if !died {
+        not_tested(Daemon::Bird, version, "it does not die of a long path alone");
+    }
+    Ok(died)
+}
+
+/// The third neighbour's UPDATE with 3,000 ASes, in a file.
+fn long_path(lab: &Lab, star: &Star) -> Result<String> {
+    let site = star.sites.get(2).context("a third site")?;
+    let raw = lab.directory().join("mask.hex");
+    fs::write(&raw, as_path_mask::update(site.asn, site.v4.octets()))?;
+    Ok(raw.display().to_string())
+}
+
+/// An ordinary, valid UPDATE that segfaults BIRD: it is found by trial and withheld from BIRD alone.
+fn long_path_is_withheld(version: Option<Version>, inbound: &'static str, shown: bool) -> Result<()> {
+    let options = Options {
+        daemons: vec![Daemon::Frr, Daemon::Bird, Daemon::Frr],
+        versions: vec![None, version, None],
+        inbound,
+        ..Options::default()
+    };
+    let mut scene = Quiet::new("mask", &options, |router| {
+        let ns = router.ns().clone();
+        as_path_mask::configure(router.instance("bird")?, &ns, shown)
+    })?;
+    let raw = long_path(&scene.lab, &scene.star)?;
+    let mut sender = Replayer::dial(&scene.lab, &scene.star.sites[2], false, &["--raw", &raw])?;
+    scene.wait_told(1)?;
+    let last = scene.monitor.events().into_iter().rfind(|e| e["event"] == "update").unwrap_or_default();
+    let path = last["announced"][0]["route"]["as_path"].as_str().map_or(0, |path| path.split_whitespace().count());
+    // The router's own AS comes before the 3,000.
+    ensure!(path == 3_001 && last["announced"][0]["prefixes"][0] == PREFIX, "no long path outside: {last}");
+    if !shown {
+        scene.router.instance("bird")?.signal(Signal::SIGSEGV)?;
+    }
+    let deaths = revive_until_found(&mut scene, shown)?;
+    println!("BIRD died {deaths} times");
+    ensure!(deaths <= 4, "BIRD died {deaths} times");
+    scene.votes_on_everything("bird")?;
+    if shown {
+        let (account, _) = scene.record("bird")?;
+        brings_it_back(&account, Daemon::Bird, version, |bird, star| {
+            as_path_mask::configure(bird, &star.router, true)
+        })?;
+    }
+    sender.finish()?.check_quiet()?;
+    // The path came and went, and that is all.
+    scene.wait_told(2)?;
+    scene.told += 2;
+    scene.unmoved()
+}
+
+/// Starts BIRD again each time it has died, until virtd has found of what, and it votes; returns how often it died.
+fn revive_until_found(scene: &mut Quiet, shown: bool) -> Result<u32> {
+    let (lab, router, mut deaths) = (&scene.lab, &mut scene.router, 0);
+    wait_for("the poison to be found, and BIRD to vote", SETTLE, || {
+        let Ok(bird) = router.instance("bird") else { return false };
+        if !bird.running() {
+            deaths += 1;
+            bird.crash();
+            return bird.launch(lab).is_err();
+        }
+        let named = |e: &Value| e["instance"] == "bird" && e["prefix"] == PREFIX && e["session"] == "10.0.3.2";
+        let found = router.events("poison").iter().any(named);
+        deaths > 0 && (found || !shown) && router.state_of("bird").is_ok_and(|state| state == "voting")
+    })?;
+    ensure!(router.instance("bird")?.running(), "BIRD has died again");
+    Ok(deaths)
+}
+
+#[test]
+fn the_path_that_runs_over_the_mask_of_bird_2_0_7_is_found_and_withheld() -> Result<()> {
+    let (version, shown) = first_that(Some(Version::BIRD_11), long_path_kills)?;
+    if !shown {
+        aloud("a long path kills no BIRD that can be had: a SIGSEGV is put in, without the mask");
+    }
+    INBOUND.iter().try_for_each(|inbound| long_path_is_withheld(version, inbound, shown).context(*inbound))
+}

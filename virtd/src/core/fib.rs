@@ -1,0 +1,237 @@
+//! The FIB path (DESIGN decision 11): what each instance writes into its virtual kernel is a candidate; the winners go to the real one.
+//!
+//! ```text
+//! instance ─netlink─▶ gate ─▶ virtual kernel ─▶ candidate ─┐
+//! instance ─netlink─▶ gate ─▶ virtual kernel ─▶ candidate ─┼─▶ vote ─▶ winner ─▶ the kernel's thread
+//! instance ─netlink─▶ gate ─▶ virtual kernel ─▶ candidate ─┘
+//! ```
+//! | file | holds |
+//! |---|---|
+//! | [`gate`] | which message goes to the virtual kernel, which to the real one |
+//! | `vkernel` | one instance's own routes and nexthop objects, as Linux would treat them |
+//! | `system` | the real links and addresses, which all virtual kernels share |
+//! | `members` | whose vote counts, and from when on |
+//! | `vote` | the votes |
+//! | `query` | virtctl's answers |
+
+pub mod gate;
+mod members;
+mod query;
+mod system;
+mod vkernel;
+mod vote;
+
+use super::env::Env;
+use super::io::{Input, KernelNews, Micros, NetlinkId, NetlinkStyle, Output};
+use super::table::Table;
+use crate::config;
+use bytes::Bytes;
+use hashbrown::HashMap;
+use members::Member;
+use replay::intern::Interner;
+use std::cmp::Reverse;
+use std::collections::{BTreeMap, BinaryHeap};
+use system::System;
+use vkernel::Effects;
+use wire::netlink::consts::NLM_F_ACK;
+use wire::netlink::fib::FibKey;
+use wire::netlink::message::{AckOptions, Writer, write_ack};
+use wire::netlink::{Frame, Frames};
+
+/// How often it is asked who may vote now.
+const LOOK_US: Micros = 100_000;
+
+/// Counters for `virtctl fib`.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Counters {
+    /// Requests of instances that their virtual kernels took.
+    pub requests: u64,
+    /// Requests that were refused with an errno.
+    pub refused: u64,
+    /// Votes held.
+    pub votes: u64,
+    /// Keys handed to the kernel's thread (written or removed).
+    pub published: u64,
+    /// Times an instance's steady candidate was not with the majority.
+    pub dissents: u64,
+}
+
+/// See the module's comment.
+pub struct Fib {
+    members: Vec<Member>,
+    sockets: HashMap<NetlinkId, usize>,
+    system: System,
+    table: Table<FibKey>,
+    routes: Interner,
+    /// Whose protocols wrote what each instance says about the key at a slot: `slot * members + member`.
+    classes: Vec<config::FibScope>,
+    /// Slots whose winner is to be handed to the kernel's thread.
+    dirty: Vec<u32>,
+    /// (when in ms, slot): keys whose verdict time alone can change.
+    rechecks: BinaryHeap<Reverse<(u64, u32)>>,
+    walk_at: Option<u32>,
+    walk_again: bool,
+    /// When any instance wrote its first route.
+    first_write: Option<Micros>,
+    next_look: Micros,
+    /// Keys with a winner.
+    chosen: usize,
+    /// Keys steady without a majority.
+    without_quorum: u32,
+    /// What the real kernel does not take, and why (errno).
+    failed: BTreeMap<FibKey, i32>,
+    counters: Counters,
+    effects: Effects,
+}
+
+impl Fib {
+    /// Nothing written yet; `None` where no FIB is voted on.
+    pub fn new(config: &config::Config) -> Option<Fib> {
+        config.fib?;
+        let members: Vec<Member> = config.instances.iter().map(|i| Member::new(i.fib_scope)).collect();
+        Some(Fib {
+            table: Table::new(members.len()),
+            members,
+            sockets: HashMap::new(),
+            system: System::default(),
+            routes: Interner::new(),
+            classes: Vec::new(),
+            dirty: Vec::new(),
+            rechecks: BinaryHeap::new(),
+            walk_at: None,
+            walk_again: false,
+            first_write: None,
+            next_look: 0,
+            chosen: 0,
+            without_quorum: 0,
+            failed: BTreeMap::new(),
+            counters: Counters::default(),
+            effects: Effects::default(),
+        })
+    }
+
+    /// Takes one input that concerns the FIB.
+    pub fn handle(&mut self, input: Input<'_>, env: &mut Env, out: &mut Vec<Output>) {
+        match input {
+            Input::NetlinkOpened { socket, instance } => {
+                let i = usize::from(instance.0);
+                self.sockets.insert(socket, i);
+                if let Some(m) = self.members.get_mut(i) {
+                    m.sockets += 1;
+                }
+            }
+            Input::NetlinkClosed { socket } => self.closed(socket, env, out),
+            Input::NetlinkRequest { socket, port_id, style, message, answers } => {
+                if let Some(Ok(frame)) = Frames::new(message).next() {
+                    self.request(socket, port_id, style, &frame, answers, env, out);
+                }
+            }
+            Input::NetlinkDump { socket, port_id, request, done, answers } => {
+                let member = self.sockets.get(&socket).and_then(|i| self.members.get(*i));
+                if let (Some(m), Some(Ok(frame))) = (member, Frames::new(request).next()) {
+                    answers.extend(m.kernel.dump(&frame, port_id, &self.system).into_iter().map(Bytes::from));
+                }
+                answers.push(done);
+            }
+            Input::Kernel(news) => self.kernel_news(news, env, out),
+            _ => {}
+        }
+    }
+
+    #[allow(clippy::too_many_arguments)]
+    fn request(
+        &mut self,
+        socket: NetlinkId,
+        port_id: u32,
+        style: NetlinkStyle,
+        frame: &Frame<'_>,
+        answers: &mut Vec<Bytes>,
+        env: &mut Env,
+        out: &mut Vec<Output>,
+    ) {
+        let Some(&i) = self.sockets.get(&socket) else { return };
+        let Some(m) = self.members.get_mut(i) else { return };
+        let mut effects = std::mem::take(&mut self.effects);
+        let done = m.kernel.request(frame, &self.system, &mut effects);
+        match &done {
+            Ok(()) => self.counters.requests += 1,
+            Err(_) => self.counters.refused += 1,
+        }
+        if done.is_err() || frame.header.flags & NLM_F_ACK != 0 {
+            let (errno, text) = done.as_ref().err().map_or((0, None), |r| (r.errno, Some(r.text)));
+            let options =
+                AckOptions { capped: style.capped, text: text.filter(|_| style.extended), ..AckOptions::default() };
+            let mut bytes = Vec::new();
+            write_ack(&mut bytes, frame, port_id, errno, options);
+            answers.push(bytes.into());
+        }
+        self.follow(i, &mut effects, frame.header.seq, port_id, env, out);
+        self.effects = effects;
+    }
+
+    /// Carries what a change in a virtual kernel means to the votes and to whoever listens there.
+    fn follow(
+        &mut self,
+        i: usize,
+        effects: &mut Effects,
+        seq: u32,
+        port_id: u32,
+        env: &mut Env,
+        out: &mut Vec<Output>,
+    ) {
+        let instance = super::io::InstanceId(i as u8);
+        for (group, kind, payload) in effects.notify.drain(..) {
+            let mut bytes = Vec::with_capacity(payload.len() + 16);
+            let mut w = Writer::message(&mut bytes, kind, 0, seq, port_id);
+            w.put(&payload);
+            if w.finish().is_ok() {
+                out.push(Output::NetlinkNotify { instance, group, bytes: bytes.into() });
+            }
+        }
+        if effects.changed.is_empty() {
+            return;
+        }
+        if !self.wrote(i, env) {
+            return effects.changed.clear();
+        }
+        for key in effects.changed.drain(..) {
+            self.say(i, key, env, out);
+        }
+    }
+
+    fn kernel_news(&mut self, news: KernelNews, env: &mut Env, out: &mut Vec<Output>) {
+        match news {
+            KernelNews::Written { key, errno: Some(errno) } => drop(self.failed.insert(key, errno)),
+            KernelNews::Written { key, errno: None } => drop(self.failed.remove(&key)),
+            KernelNews::Event(event) => out.push(Output::Event(event)),
+            change => {
+                // What Linux takes out of its tables by itself, it takes out of everybody's.
+                let mut effects = std::mem::take(&mut self.effects);
+                let was = self.system.clone_link(&change);
+                self.system.apply(&change);
+                for i in 0..self.members.len() {
+                    let Some(m) = self.members.get_mut(i) else { continue };
+                    m.kernel.system_changed(&change, was.as_ref(), &self.system, &mut effects);
+                    self.follow(i, &mut effects, 0, 0, env, out);
+                }
+                self.effects = effects;
+            }
+        }
+    }
+
+    /// When a tick and a flush are wanted, whatever else happens.
+    pub fn deadline(&self, now: Micros) -> Option<Micros> {
+        if self.walk_at.is_some() || !self.dirty.is_empty() {
+            return Some(now);
+        }
+        let recheck = self.rechecks.peek().map(|r| r.0.0 * 1000);
+        let look = self.members.iter().any(Member::waits).then_some(self.next_look);
+        recheck.into_iter().chain(look).min()
+    }
+
+    /// Octets that all of it takes.
+    pub fn memory_bytes(&self) -> usize {
+        let kernels: usize = self.members.iter().map(|m| m.kernel.memory_bytes()).sum();
+        self.table.memory_bytes() + self.routes.memory_bytes() + self.classes.capacity() + kernels
+    }
+}

@@ -1,0 +1,206 @@
+//! Whose vote counts in the FIB, and from when on.
+//!
+//! An instance takes part once it has written a route: one that only looks (OpenBGPD 7.7, BIRD without a kernel protocol) abstains for ever.
+//! One that comes back has an empty table: what it said before stands frozen and does not count until it says what was chosen everywhere,
+//! or has been quiet for T, as towards the peers (DESIGN decision 8).
+
+use super::super::env::Env;
+use super::super::io::{Micros, NetlinkId, Output};
+use super::super::table::flag;
+use super::vkernel::VirtualKernel;
+use super::{Fib, LOOK_US};
+use crate::config::FibScope;
+use crate::event::Severity;
+use replay::intern::BlobId;
+use voter::Members;
+
+/// One instance, as the FIB sees it.
+#[derive(Debug)]
+pub(super) struct Member {
+    pub(super) kernel: VirtualKernel,
+    /// Whose routes it writes.
+    pub(super) scope: FibScope,
+    /// Its netlink sockets that are open.
+    pub(super) sockets: usize,
+    /// It has written since the first of them was opened.
+    pub(super) wrote: bool,
+    /// Its vote counts.
+    pub(super) counts: bool,
+    /// It has been told to end: what it takes back on its way out is not its word on the routes.
+    leaving: bool,
+    /// When it last wrote.
+    last_write: Micros,
+}
+
+impl Member {
+    pub(super) fn new(scope: FibScope) -> Member {
+        Member {
+            kernel: VirtualKernel::new(),
+            scope,
+            sockets: 0,
+            wrote: false,
+            counts: false,
+            leaving: false,
+            last_write: 0,
+        }
+    }
+
+    /// Whether it has written and does not count yet.
+    pub(super) fn waits(&self) -> bool {
+        self.wrote && !self.counts && !self.leaving
+    }
+
+    /// What virtctl says of it.
+    pub(super) fn state(&self) -> &'static str {
+        match (self.scope == FibScope::NONE, self.sockets, self.wrote, self.counts) {
+            (true, ..) => "writes no FIB",
+            (_, 0, ..) => "absent",
+            (_, _, false, _) => "silent",
+            (_, _, _, false) => "catching up",
+            (_, _, _, true) => "voting",
+        }
+    }
+}
+
+impl Fib {
+    /// Instance `i` has changed its own table; whether that is its word on the routes.
+    pub(super) fn wrote(&mut self, i: usize, env: &Env) -> bool {
+        let Some(m) = self.members.get_mut(i).filter(|m| !m.leaving) else { return false };
+        self.first_write.get_or_insert(env.now);
+        m.last_write = env.now;
+        if !m.wrote {
+            m.wrote = true;
+            // Nothing to catch up with.
+            m.counts = self.chosen == 0 && m.scope != FibScope::NONE;
+        }
+        true
+    }
+
+    /// Instance `i` is told to end: BIRD takes its routes back on its way out, and that is no opinion about them.
+    pub fn leaving(&mut self, i: usize) {
+        let Some(m) = self.members.get_mut(i).filter(|m| m.sockets > 0) else { return };
+        m.leaving = true;
+        if std::mem::take(&mut m.counts) {
+            self.start_walk();
+        }
+    }
+
+    /// A netlink socket is closed; with the last one of an instance its word freezes.
+    pub(super) fn closed(&mut self, socket: NetlinkId, env: &mut Env, out: &mut Vec<Output>) {
+        let Some(i) = self.sockets.remove(&socket) else { return };
+        let Some(m) = self.members.get_mut(i) else { return };
+        m.sockets = m.sockets.saturating_sub(1);
+        if m.sockets > 0 {
+            return;
+        }
+        let counted = std::mem::take(&mut m.counts);
+        (m.wrote, m.leaving) = (false, false);
+        m.kernel.clear();
+        for slot in 0..self.table.slots() {
+            if self.table.candidates(slot).get(i).is_some_and(|said| *said != BlobId::NONE)
+                && let Some(e) = self.table.entry_mut(slot)
+            {
+                e.stale.insert(i as u8);
+            }
+        }
+        if counted {
+            let text =
+                format!("{} writes to no kernel any more: its routes stand as they are, and do not count", env.name(i));
+            env.tell_about(out, "fib-left", Severity::Info, i, text);
+            self.start_walk();
+        }
+    }
+
+    /// Lets those vote that have caught up.
+    pub fn look(&mut self, env: &mut Env, out: &mut Vec<Output>) {
+        if env.now < self.next_look {
+            return;
+        }
+        self.next_look = env.now + LOOK_US;
+        for i in 0..self.members.len() {
+            let Some(m) = self.members.get(i).filter(|m| m.waits() && m.scope != FibScope::NONE) else { continue };
+            let quiet = env.now >= m.last_write + env.t_us();
+            // One that has sessions is level there first: until then its table has holes.
+            let level = !env.standing.contains(i as u8) || !env.unlevel.iter().any(|u| u.contains(i as u8));
+            if level && (quiet || self.concurs(i)) {
+                self.admit(i, env, out);
+            }
+        }
+    }
+
+    /// Whether instance `i` says what was chosen on every key that is its business.
+    fn concurs(&self, i: usize) -> bool {
+        (0..self.table.slots()).all(|slot| {
+            let Some(e) = self.table.entry(slot) else { return true };
+            let said = self.table.candidates(slot).get(i).copied().unwrap_or(BlobId::NONE);
+            let said = if e.stale.contains(i as u8) { BlobId::NONE } else { said };
+            self.same(said, e.winner) || said == BlobId::NONE && !self.is_its_business(i, slot)
+        })
+    }
+
+    fn admit(&mut self, i: usize, env: &mut Env, out: &mut Vec<Output>) {
+        let Some(m) = self.members.get_mut(i) else { return };
+        m.counts = true;
+        let routes = m.kernel.routes();
+        for slot in 0..self.table.slots() {
+            let Some(e) = self.table.entry_mut(slot).filter(|e| e.stale.contains(i as u8)) else { continue };
+            e.stale.remove(i as u8);
+            if let Some(said) = self.table.candidates_mut(slot).get_mut(i) {
+                self.routes.release(std::mem::replace(said, BlobId::NONE));
+            }
+        }
+        let text = format!("{} has caught up and votes on the FIB ({routes} routes)", env.name(i));
+        env.tell_about(out, "fib-admitted", Severity::Info, i, text);
+        self.start_walk();
+    }
+
+    /// Those that have caught up.
+    pub(super) fn counting(&self) -> Members {
+        self.members.iter().enumerate().filter(|(_, m)| m.counts).map(|(i, _)| i as u8).collect()
+    }
+
+    /// Whether the routes of this key are of a kind that instance `i` writes.
+    pub(super) fn is_its_business(&self, i: usize, slot: u32) -> bool {
+        let scope = self.members.get(i).map_or(FibScope::NONE, |m| m.scope);
+        let from = slot as usize * self.members.len();
+        let said = self.table.candidates(slot).iter().zip(self.classes.iter().skip(from));
+        let class =
+            said.filter(|(id, _)| **id != BlobId::NONE).fold(FibScope::NONE, |all, (_, class)| all.union(*class));
+        scope.meets(class)
+    }
+
+    /// Whose votes count on the key at `slot`.
+    pub(super) fn electorate(&self, slot: u32, env: &Env) -> Members {
+        let Some(e) = self.table.entry(slot) else { return Members::EMPTY };
+        let silent = self.table.candidates(slot);
+        let says = |i: usize| silent.get(i).is_some_and(|said| *said != BlobId::NONE);
+        let counted =
+            self.members.iter().enumerate().filter(|(i, m)| m.counts && (says(*i) || self.is_its_business(*i, slot)));
+        let counted: Members = counted.map(|(i, _)| i as u8).collect();
+        let mut members = counted.intersect(env.voters).minus(e.stale);
+        if !env.poison.is_idle() || !env.exercised.is_empty() || env.unlevel.iter().any(|u| !u.is_empty()) {
+            members = members.minus(env.abstainers(&e.prefix.prefix));
+        }
+        if env.has_blocks {
+            members = members.minus(env.outside(&e.prefix.prefix));
+        }
+        members
+    }
+
+    /// As many as must vote before anything is written for the first time: a quorum of those that are there, until T after the first
+    /// wrote. Otherwise the fastest would drive alone at every start.
+    pub(super) fn min_voters(&self, env: &Env) -> u8 {
+        let starting = self.first_write.is_none_or(|at| env.now < at + env.t_us());
+        let there =
+            |(i, m): &(usize, &Member)| m.sockets > 0 && m.scope != FibScope::NONE && env.voters.contains(*i as u8);
+        let quorum = self.members.iter().enumerate().filter(there).count() / 2 + 1;
+        if starting { (quorum as u8).max(env.rules.min_voters) } else { env.rules.min_voters }
+    }
+
+    /// A key gives its slot back only when nothing hangs on it.
+    pub(super) fn tidy(&mut self, slot: u32) {
+        if self.table.entry(slot).is_some_and(|e| e.flags & flag::NO_QUORUM == 0) {
+            self.table.tidy(slot);
+        }
+    }
+}

@@ -1,0 +1,71 @@
+//! `virtctl fib`.
+
+use super::super::env::Env;
+use super::Fib;
+use serde_json::{Value, json};
+use wire::netlink::fib::FibKey;
+
+/// Entries of one answer at most.
+const MAX_ENTRIES: usize = 10_000;
+
+impl Fib {
+    /// The state of the whole.
+    pub fn status(&self, env: &Env) -> Value {
+        let c = &self.counters;
+        let members: Vec<Value> = self
+            .members
+            .iter()
+            .enumerate()
+            .map(|(i, m)| {
+                json!({
+                    "name": env.name(i),
+                    "state": m.state(),
+                    "routes": m.kernel.routes(),
+                    "sockets": m.sockets,
+                    "dissents": (0..self.table.slots()).filter_map(|s| self.table.entry(s)).filter(|e| e.dissent.contains(i as u8)).count(),
+                })
+            })
+            .collect();
+        json!({
+            "routes": self.chosen,
+            "without_quorum": self.without_quorum,
+            "failed": self.failed.len(),
+            "instances": members,
+            "requests": c.requests,
+            "refused": c.refused,
+            "votes": c.votes,
+            "published": c.published,
+            "dissents_total": c.dissents,
+            "memory_bytes": self.memory_bytes(),
+        })
+    }
+
+    /// The keys that `wanted` lets through, with what each instance says, in order; and whether there were more.
+    pub fn entries(&self, env: &Env, wanted: impl Fn(&FibKey) -> bool, only_differing: bool) -> Value {
+        let mut slots: Vec<(FibKey, u32)> = (0..self.table.slots())
+            .filter_map(|slot| self.table.entry(slot).map(|e| (e.prefix, slot)))
+            .filter(|(key, slot)| wanted(key) && (!only_differing || self.differs(*slot)))
+            .collect();
+        slots.sort_unstable();
+        let more = slots.len() > MAX_ENTRIES;
+        let list: Vec<Value> = slots.iter().take(MAX_ENTRIES).map(|(key, slot)| self.entry(key, *slot, env)).collect();
+        json!({ "entries": list, "more": more })
+    }
+
+    fn differs(&self, slot: u32) -> bool {
+        let Some(e) = self.table.entry(slot) else { return false };
+        let apart = |id: &replay::intern::BlobId| !self.same(*id, e.winner);
+        e.winner != e.published || self.failed.contains_key(&e.prefix) || self.table.candidates(slot).iter().any(apart)
+    }
+
+    fn entry(&self, key: &FibKey, slot: u32, env: &Env) -> Value {
+        let Some(e) = self.table.entry(slot) else { return Value::Null };
+        let said: Vec<Value> = self
+            .said(slot, self.electorate(slot, env), env)
+            .into_iter()
+            .map(|s| json!({ "instance": s.instance, "route": s.route, "counted": s.counted }))
+            .collect();
+        let failed = self.failed.get(key).map(|errno| std::io::Error::from_raw_os_error(*errno).to_string());
+        json!({ "key": key.to_string(), "route": self.words(e.winner), "failed": failed, "said": said })
+    }
+}

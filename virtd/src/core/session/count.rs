@@ -1,0 +1,30 @@
+//! What a vote shows about the independence of the instances (`core/independence.rs`).
+
+use super::super::table::flag;
+use super::*;
+
+impl Session {
+    /// Counts a vote that has come to its end: `compared` took part or were watched, `dissent` are marked now, `was` were before.
+    /// A state is counted once, however often it is voted on: until somebody's word changes, or another is found wrong about it.
+    pub(super) fn count(
+        &mut self,
+        slot: u32,
+        compared: Members,
+        dissent: Members,
+        was: Members,
+        lost: bool,
+        env: &Env,
+    ) {
+        let Some(e) = self.table.entry_mut(slot) else { return };
+        let newly = dissent.minus(was);
+        if e.flags & flag::COUNTED != 0 && newly.is_empty() && !lost {
+            return;
+        }
+        e.flags |= flag::COUNTED;
+        let said = self.table.candidates(slot);
+        self.independence.vote(compared, said, &env.routes);
+        if !newly.is_empty() {
+            self.independence.verdict(compared, dissent, newly, said, &env.routes);
+        }
+    }
+}

@@ -1,0 +1,403 @@
+//! The netlink sockets of the instances: a SEQPACKET pair stands in for each, and a real socket of virtd's behind it asks the kernel
+//! what is to be asked there. What becomes of which message says [`crate::core::fib::gate`].
+//!
+//! ```text
+//! daemon ─▶ pair ─▶ gate ─┬─▶ virtual kernel (the broker) ─▶ answers ─┐
+//!                         └─▶ real socket ─▶ kernel ─▶ gate ──────────┴─▶ pair ─▶ daemon
+//! ```
+//! Answers to a request are in the pair before the daemon's send returns: it waits for one octet over a socket that comes along with
+//! the request.
+
+use super::requests::refuse;
+use super::*;
+use crate::core::fib::gate::{self, Way};
+use crate::core::io::{NetlinkId, NetlinkStyle};
+use bytes::{Bytes, BytesMut};
+use nix::sys::socket::{
+    AddressFamily, MsgFlags, NetlinkAddr, SockFlag, SockProtocol, SockType, bind, getsockname, recv, send, socket,
+};
+use wire::netlink::consts::{
+    NETLINK_ADD_MEMBERSHIP, NETLINK_CAP_ACK, NETLINK_DROP_MEMBERSHIP, NETLINK_EXT_ACK, NLM_F_ACK, NLMSG_DONE,
+};
+use wire::netlink::message::{AckOptions, write_ack};
+use wire::netlink::{Frame, Frames};
+
+/// Netlink sockets of one instance at once; a daemon has a handful, one for each table at most.
+const MAX_SOCKETS: usize = 256;
+/// Longest datagram that an instance may send; zebra's batches have 128 KiB.
+const MAX_DATAGRAM: usize = 512 << 10;
+/// Datagrams taken from one socket in one turn.
+const BUDGET: usize = 256;
+/// Octets of a pair's buffers: the errors of a whole batch must fit, each with the kernel's overhead for a datagram.
+const PAIR_BUFFER: usize = 8 << 20;
+/// Octets of the real socket's receive buffer: notifications wait there while a daemon is busy.
+const REAL_BUFFER: usize = 4 << 20;
+/// With so much waiting for the daemon nothing more is read for it from the kernel.
+const HIGH_MARK: usize = 1 << 20;
+/// With so much waiting notifications are dropped, and the daemon is told so (ENOBUFS).
+const NOTIFY_MARK: usize = 8 << 20;
+
+/// One netlink socket of an instance.
+pub(super) struct Endpoint {
+    instance: InstanceId,
+    cookie: u64,
+    end: OwnedFd,
+    token: Token,
+    real: OwnedFd,
+    real_token: Token,
+    /// nl_pid of the real socket; 0 as long as it is not bound.
+    port_id: u32,
+    /// Multicast groups that it is a member of.
+    groups: hashbrown::HashSet<u32>,
+    style: NetlinkStyle,
+    /// Waiting for room in the pair.
+    out: VecDeque<Bytes>,
+    out_octets: usize,
+    wants_write: bool,
+    /// Notifications were dropped, and the daemon does not know yet.
+    overflowed: bool,
+    /// The dump of routes or nexthop objects that the kernel is answering.
+    dump: Option<Bytes>,
+    /// Not read while much waits for the daemon.
+    paused: bool,
+}
+
+impl<B: Broker> Driver<B> {
+    /// # Errors
+    /// errno.
+    fn try_netlink_open(&mut self, end: OwnedFd, instance: InstanceId, cookie: u64) -> Result<(), i32> {
+        if self.config.fib.is_none() {
+            return Err(libc::EPROTONOSUPPORT);
+        }
+        self.is_free(instance, cookie)?;
+        if self.netlinks.values().filter(|e| e.instance == instance).count() >= MAX_SOCKETS {
+            return Err(libc::ENOBUFS);
+        }
+        let flags = SockFlag::SOCK_NONBLOCK | SockFlag::SOCK_CLOEXEC;
+        let real =
+            socket(AddressFamily::Netlink, SockType::Raw, flags, SockProtocol::NetlinkRoute).map_err(|e| e as i32)?;
+        sys::widen_to(&end, PAIR_BUFFER);
+        sys::widen_to(&real, REAL_BUFFER);
+        let id = NetlinkId(self.fresh_id());
+        let token = self.register(end.as_raw_fd(), Source::Netlink(id), false).map_err(|_| libc::ENOMEM)?;
+        let real_token = match self.register(real.as_raw_fd(), Source::Kernel(id), false) {
+            Ok(token) => token,
+            Err(_) => {
+                self.forget(token, end.as_raw_fd());
+                return Err(libc::ENOMEM);
+            }
+        };
+        self.named.insert((instance, cookie), Named::Netlink(id));
+        let endpoint = Endpoint {
+            instance,
+            cookie,
+            end,
+            token,
+            real,
+            real_token,
+            port_id: 0,
+            groups: hashbrown::HashSet::new(),
+            style: NetlinkStyle::default(),
+            out: VecDeque::new(),
+            out_octets: 0,
+            wants_write: false,
+            overflowed: false,
+            dump: None,
+            paused: false,
+        };
+        self.netlinks.insert(id, endpoint);
+        self.broker.handle(self.now, Input::NetlinkOpened { socket: id, instance }, &mut self.out);
+        Ok(())
+    }
+
+    pub(super) fn netlink_open(&mut self, to: &OwnedFd, end: OwnedFd, instance: InstanceId, cookie: u64) {
+        match self.try_netlink_open(end, instance, cookie) {
+            Ok(()) => shim::reply(to, &Reply::NetlinkName { port_id: 0, groups: 0 }),
+            Err(errno) => refuse(to, errno, ""),
+        }
+    }
+
+    fn netlink_of(&self, instance: InstanceId, cookie: u64) -> Result<NetlinkId, i32> {
+        match self.named.get(&(instance, cookie)) {
+            Some(Named::Netlink(id)) => Ok(*id),
+            _ => Err(libc::ENOENT),
+        }
+    }
+
+    pub(super) fn netlink_bind(&mut self, to: &OwnedFd, instance: InstanceId, cookie: u64, port_id: u32, groups: u32) {
+        let bound = self.netlink_of(instance, cookie).and_then(|id| {
+            let e = self.netlinks.get_mut(&id).ok_or(libc::ENOENT)?;
+            bind(e.real.as_raw_fd(), &NetlinkAddr::new(port_id, groups)).map_err(|e| e as i32)?;
+            e.groups.retain(|g| *g > 32);
+            e.groups.extend((1..=32).filter(|g| groups & (1 << (g - 1)) != 0));
+            Ok(id)
+        });
+        match bound {
+            Ok(_) => self.netlink_names(to, instance, cookie),
+            Err(errno) => refuse(to, errno, ""),
+        }
+    }
+
+    pub(super) fn netlink_names(&mut self, to: &OwnedFd, instance: InstanceId, cookie: u64) {
+        let name = self.netlink_of(instance, cookie).and_then(|id| {
+            let e = self.netlinks.get_mut(&id).ok_or(libc::ENOENT)?;
+            let name = getsockname::<NetlinkAddr>(e.real.as_raw_fd()).map_err(|e| e as i32)?;
+            e.port_id = name.pid();
+            Ok(Reply::NetlinkName { port_id: name.pid(), groups: name.groups() })
+        });
+        match name {
+            Ok(reply) => shim::reply(to, &reply),
+            Err(errno) => refuse(to, errno, ""),
+        }
+    }
+
+    /// setsockopt at level SOL_NETLINK.
+    ///
+    /// # Errors
+    /// errno.
+    pub(super) fn netlink_option(&mut self, id: NetlinkId, level: i32, name: i32, value: &[u8]) -> Result<(), i32> {
+        let e = self.netlinks.get_mut(&id).ok_or(libc::ENOENT)?;
+        sys::set_option(&e.real, level, name, value).map_err(|e| e.raw_os_error().unwrap_or(libc::EINVAL))?;
+        let number = value.first_chunk().map_or(0, |b| u32::from_ne_bytes(*b));
+        match name {
+            NETLINK_ADD_MEMBERSHIP => drop(e.groups.insert(number)),
+            NETLINK_DROP_MEMBERSHIP => drop(e.groups.remove(&number)),
+            NETLINK_EXT_ACK => e.style.extended = number != 0,
+            NETLINK_CAP_ACK => e.style.capped = number != 0,
+            _ => {}
+        }
+        Ok(())
+    }
+
+    /// getsockopt at level SOL_NETLINK.
+    ///
+    /// # Errors
+    /// errno.
+    pub(super) fn netlink_get_option<'a>(
+        &self,
+        id: NetlinkId,
+        level: i32,
+        name: i32,
+        value: &'a mut [u8],
+    ) -> Result<&'a [u8], i32> {
+        let e = self.netlinks.get(&id).ok_or(libc::ENOENT)?;
+        sys::option(&e.real, level, name, value).map_err(|e| e.raw_os_error().unwrap_or(libc::EINVAL))
+    }
+
+    /// The daemon has sent something, or is gone.
+    pub(super) fn netlink_readable(&mut self, id: NetlinkId) {
+        let mut buf = std::mem::take(&mut self.datagram);
+        buf.resize(MAX_DATAGRAM, 0);
+        for _ in 0..BUDGET {
+            let Some(e) = self.netlinks.get(&id) else { break };
+            let received = shim::receive_datagram(&e.end, &mut buf);
+            match received {
+                Ok((0, _)) => self.drop_netlink(id),
+                Ok((n, to)) => {
+                    self.netlink_datagram(id, buf.get(..n).unwrap_or_default());
+                    self.netlink_write(id);
+                    if let Some(to) = to {
+                        // Whoever does not wait any more has no use for it.
+                        let _ = send(to.as_raw_fd(), &[1], MsgFlags::MSG_DONTWAIT | MsgFlags::MSG_NOSIGNAL);
+                    }
+                }
+                Err(e) if e.kind() == ErrorKind::WouldBlock => {
+                    self.datagram = buf;
+                    return;
+                }
+                Err(_) => self.drop_netlink(id),
+            }
+        }
+        self.datagram = buf;
+        self.again.extend(self.netlinks.get(&id).map(|e| e.token));
+    }
+
+    fn netlink_datagram(&mut self, id: NetlinkId, bytes: &[u8]) {
+        let mut answers = Vec::new();
+        for frame in Frames::new(bytes) {
+            // The kernel, too, throws away the rest of a datagram that it cannot take apart.
+            let Ok(frame) = frame else { break };
+            let Some(e) = self.netlinks.get_mut(&id) else { return };
+            match gate::way(&frame) {
+                Way::Virtual => {
+                    e.autobind();
+                    let (port_id, style) = (e.port_id, e.style);
+                    let input = Input::NetlinkRequest {
+                        socket: id,
+                        port_id,
+                        style,
+                        message: frame.bytes,
+                        answers: &mut answers,
+                    };
+                    self.broker.handle(self.now, input, &mut self.out);
+                }
+                Way::Real | Way::Dump => {
+                    e.flush_answers(&mut answers);
+                    match send(e.real.as_raw_fd(), frame.bytes, MsgFlags::MSG_DONTWAIT) {
+                        Ok(_) if gate::way(&frame) == Way::Dump => e.dump = Some(Bytes::copy_from_slice(frame.bytes)),
+                        Ok(_) => {}
+                        Err(errno) => answers.push(answer(&frame, errno as i32, e)),
+                    }
+                    // What the kernel says to this comes before what is said to the next.
+                    self.kernel_readable(id);
+                }
+                Way::Ignored if frame.header.flags & NLM_F_ACK != 0 => answers.push(answer(&frame, 0, e)),
+                Way::Ignored => {}
+                Way::Refused => {
+                    answers.push(answer(&frame, libc::EOPNOTSUPP, e));
+                    let (kind, instance) = (frame.header.kind, e.instance);
+                    let who = self.instance_name(instance);
+                    let text = format!(
+                        "{who} asked the kernel for a change (rtnetlink type {kind}) that is not an instance's to make: configure links, addresses and rules in the system itself"
+                    );
+                    self.refused("netlink-refused", text);
+                }
+            }
+            if let Some(e) = self.netlinks.get_mut(&id) {
+                e.flush_answers(&mut answers);
+            }
+        }
+    }
+
+    /// The kernel has an answer or a notification.
+    pub(super) fn kernel_readable(&mut self, id: NetlinkId) {
+        let Some(protocol) = self.config.fib.map(|f| f.protocol) else { return };
+        for _ in 0..BUDGET {
+            let Some(e) = self.netlinks.get_mut(&id) else { return };
+            if e.out_octets > HIGH_MARK {
+                e.paused = true;
+                return;
+            }
+            let n = match recv(e.real.as_raw_fd(), &mut self.scratch, MsgFlags::MSG_DONTWAIT) {
+                Ok(n) => n,
+                Err(nix::errno::Errno::EAGAIN) => return,
+                Err(errno) => {
+                    e.push(Bytes::copy_from_slice(&(errno as i32).to_le_bytes()));
+                    self.netlink_write(id);
+                    continue;
+                }
+            };
+            let datagram = self.scratch.get(..n).unwrap_or_default();
+            let done = e.filter(datagram, protocol);
+            if let Some(done) = done
+                && let Some(request) = e.dump.take()
+            {
+                let mut answers = Vec::new();
+                let port_id = e.port_id;
+                let input = Input::NetlinkDump { socket: id, port_id, request: &request, done, answers: &mut answers };
+                self.broker.handle(self.now, input, &mut self.out);
+                if let Some(e) = self.netlinks.get_mut(&id) {
+                    e.flush_answers(&mut answers);
+                }
+            }
+            self.netlink_write(id);
+        }
+        self.again.extend(self.netlinks.get(&id).map(|e| e.real_token));
+    }
+
+    /// A notification of the instance's own virtual kernel.
+    pub(super) fn netlink_notify(&mut self, instance: InstanceId, group: u32, bytes: &Bytes) {
+        let members = self.netlinks.iter_mut().filter(|(_, e)| e.instance == instance && e.groups.contains(&group));
+        let mut ids = Vec::new();
+        for (id, e) in members {
+            if e.out_octets > NOTIFY_MARK {
+                e.overflowed = true;
+            } else {
+                e.push(bytes.clone());
+                ids.push(*id);
+            }
+        }
+        ids.into_iter().for_each(|id| self.netlink_write(id));
+    }
+
+    /// Gives the daemon what waits for it, as far as there is room.
+    pub(super) fn netlink_write(&mut self, id: NetlinkId) {
+        let Some(e) = self.netlinks.get_mut(&id) else { return };
+        while let Some(first) = e.out.front() {
+            match send(e.end.as_raw_fd(), first, MsgFlags::MSG_DONTWAIT | MsgFlags::MSG_NOSIGNAL) {
+                Ok(_) => {
+                    e.out_octets -= first.len();
+                    e.out.pop_front();
+                }
+                Err(nix::errno::Errno::EAGAIN | nix::errno::Errno::ENOBUFS) => break,
+                Err(_) => return self.drop_netlink(id),
+            }
+        }
+        if e.out.is_empty() && std::mem::take(&mut e.overflowed) {
+            e.push(Bytes::copy_from_slice(&libc::ENOBUFS.to_le_bytes()));
+        }
+        if e.paused && e.out_octets <= HIGH_MARK / 2 {
+            e.paused = false;
+            self.again.push(e.real_token);
+        }
+        if e.out.is_empty() == e.wants_write {
+            e.wants_write = !e.out.is_empty();
+            let interest = if e.wants_write { Interest::READABLE | Interest::WRITABLE } else { Interest::READABLE };
+            let fd = e.end.as_raw_fd();
+            let _ = self.poll.registry().reregister(&mut SourceFd(&fd), e.token, interest);
+        }
+    }
+
+    pub(super) fn drop_netlink(&mut self, id: NetlinkId) {
+        let Some(e) = self.netlinks.remove(&id) else { return };
+        self.forget(e.token, e.end.as_raw_fd());
+        self.forget(e.real_token, e.real.as_raw_fd());
+        self.named.remove(&(e.instance, e.cookie));
+        self.broker.handle(self.now, Input::NetlinkClosed { socket: id }, &mut self.out);
+    }
+}
+
+impl Endpoint {
+    fn push(&mut self, bytes: Bytes) {
+        self.out_octets += bytes.len();
+        self.out.push_back(bytes);
+    }
+
+    fn flush_answers(&mut self, answers: &mut Vec<Bytes>) {
+        answers.drain(..).for_each(|a| self.push(a));
+    }
+
+    /// As the kernel does with a socket that sends without having been bound.
+    fn autobind(&mut self) {
+        if self.port_id != 0 {
+            return;
+        }
+        let name = || getsockname::<NetlinkAddr>(self.real.as_raw_fd()).map_or(0, |n| n.pid());
+        self.port_id = name();
+        if self.port_id == 0 && bind(self.real.as_raw_fd(), &NetlinkAddr::new(0, 0)).is_ok() {
+            self.port_id = name();
+        }
+    }
+
+    /// Passes on what the instance may see of a datagram of the kernel's. Where it ends a dump that needs more, the NLMSG_DONE is kept back
+    /// and returned.
+    fn filter(&mut self, datagram: &[u8], protocol: u8) -> Option<Bytes> {
+        let (mut kept, mut done, mut whole) = (BytesMut::new(), None, true);
+        for frame in Frames::new(datagram) {
+            let Ok(frame) = frame else { break };
+            let end = frame.header.kind == NLMSG_DONE && self.dump.is_some();
+            if end {
+                done = Some(Bytes::copy_from_slice(frame.bytes));
+            }
+            if end || gate::is_ours(&frame.header, frame.payload, protocol) {
+                whole = false;
+                continue;
+            }
+            kept.extend_from_slice(frame.bytes);
+            kept.resize(kept.len().next_multiple_of(4), 0);
+        }
+        if whole {
+            self.push(Bytes::copy_from_slice(datagram));
+        } else if !kept.is_empty() {
+            self.push(kept.freeze());
+        }
+        done
+    }
+}
+
+/// NLMSG_ERROR to a request.
+fn answer(frame: &Frame<'_>, errno: i32, e: &Endpoint) -> Bytes {
+    let mut out = Vec::new();
+    write_ack(&mut out, frame, e.port_id, errno, AckOptions { capped: e.style.capped, ..AckOptions::default() });
+    out.into()
+}
