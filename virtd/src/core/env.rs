@@ -114,6 +114,16 @@ pub struct Env {
     pub canonicaliser: Canonicaliser,
     /// (when in ms, session, slot): keys whose verdict time alone can change.
     pub rechecks: BinaryHeap<Reverse<(u64, u32, u32)>>,
+    /// The longest that any instance is told something late, by its diversity.
+    pub held_back_ms: u64,
+    /// Prefixes of which an instance is just being told once more, on which it abstains.
+    pub exercised: Vec<(Prefix, u8)>,
+    /// Some instance is given only some address blocks.
+    pub has_blocks: bool,
+    /// By instance, what shuffles the order of its connections.
+    pub shuffles: Vec<super::mux::Random>,
+    /// (when, session, instance): when something held back is due.
+    wakes: BinaryHeap<Reverse<(Micros, u32, u8)>>,
     /// For `virtctl status`.
     pub counters: Counters,
     /// Verdict events still told this second, and how many were only counted.
@@ -186,6 +196,11 @@ impl Env {
                 last_fault: None,
             })
             .collect();
+        let delays = config.instances.iter().filter_map(|i| i.diversity.as_ref()?.delay);
+        let held_back_ms = delays.map(|d| u64::from(d.max_ms)).max().unwrap_or(0);
+        let has_blocks = config.instances.iter().any(|i| i.diversity.as_ref().is_some_and(|d| !d.blocks.is_empty()));
+        let seed = |i: &crate::config::Instance| i.diversity.as_ref().map_or(0, |d| d.seed);
+        let shuffles = config.instances.iter().map(|i| super::mux::Random::new(seed(i), b"order")).collect();
         let flight = super::flight::Flight::new(&config.recorder);
         let (n, poison_restarts) = (config.instances.len(), config.faults.poison_restarts);
         Env {
@@ -204,6 +219,11 @@ impl Env {
             ignore,
             canonicaliser: Canonicaliser::default(),
             rechecks: BinaryHeap::new(),
+            held_back_ms,
+            exercised: Vec::new(),
+            has_blocks,
+            shuffles,
+            wakes: BinaryHeap::new(),
             counters: Counters::default(),
             told: Told::default(),
             walk: false,
@@ -226,6 +246,22 @@ impl Env {
     /// T in microseconds.
     pub fn t_us(&self) -> Micros {
         self.rules.steady_ms * 1000
+    }
+
+    /// Session `session` is to look after instance `i` at a time, if there is one.
+    pub fn wake_at(&mut self, at: Option<Micros>, session: usize, i: usize) {
+        self.wakes.extend(at.map(|at| Reverse((at, session as u32, i as u8))));
+    }
+
+    /// The next such time.
+    pub fn next_wake(&self) -> Option<Micros> {
+        self.wakes.peek().map(|w| w.0.0)
+    }
+
+    /// A session and an instance whose time has come.
+    pub fn due_wake(&mut self) -> Option<(usize, usize)> {
+        self.next_wake().filter(|at| *at <= self.now)?;
+        self.wakes.pop().map(|Reverse((_, session, i))| (session as usize, usize::from(i)))
     }
 
     /// A fresh even id (the driver's are odd).
@@ -370,7 +406,7 @@ impl Env {
 
     /// The instances that abstain on `prefix` because some peer that sent it has not been replayed to them (DESIGN decision 8).
     pub fn abstainers(&self, prefix: &Prefix) -> Members {
-        let mut out = self.poison.abstainers(prefix);
+        let mut out = self.poison.abstainers(prefix).union(self.exercised_on(prefix));
         for (unlevel, store) in self.unlevel.iter().zip(&self.stores) {
             if !unlevel.is_empty() && store.find(prefix).is_some() {
                 out = out.union(*unlevel);
@@ -385,7 +421,8 @@ impl Env {
         for (i, c) in self.config.instances.iter().enumerate() {
             let outside = (!c.limit_sessions.is_empty() && !c.limit_sessions.contains(&peer))
                 || (!c.limit_families.is_empty() && !c.limit_families.contains(&prefix.family()))
-                || (!c.limit_prefixes.is_empty() && !c.limit_prefixes.iter().any(|p| p.covers(prefix)));
+                || (!c.limit_prefixes.is_empty() && !c.limit_prefixes.iter().any(|p| p.covers(prefix)))
+                || self.is_outside(i, prefix);
             if outside {
                 out.insert(i as u8);
             }
@@ -393,11 +430,29 @@ impl Env {
         out
     }
 
+    /// Whether `prefix` lies in none of the blocks that instance `i` is given.
+    pub fn is_outside(&self, i: usize, prefix: &Prefix) -> bool {
+        let diversity = self.config.instances.get(i).and_then(|c| c.diversity.as_ref());
+        self.has_blocks && diversity.is_some_and(|d| !d.is_given(prefix))
+    }
+
+    /// Those that are not given `prefix`.
+    pub fn outside(&self, prefix: &Prefix) -> Members {
+        (0..self.instances.len()).filter(|i| self.is_outside(*i, prefix)).map(|i| i as u8).collect()
+    }
+
+    /// Those whose vote does not count for every prefix on every session.
+    pub fn partial(&self) -> Members {
+        let partial = |c: &crate::config::Instance| {
+            let limited = !c.limit_sessions.is_empty() || !c.limit_families.is_empty() || !c.limit_prefixes.is_empty();
+            limited || c.diversity.as_ref().is_some_and(|d| !d.blocks.is_empty())
+        };
+        let all = self.config.instances.iter().enumerate();
+        all.filter(|(_, c)| partial(c)).map(|(i, _)| i as u8).collect()
+    }
+
     /// Whether any instance has limits at all: most have none, and then the vote need not look.
     pub fn has_limits(&self) -> bool {
-        self.config
-            .instances
-            .iter()
-            .any(|c| !c.limit_sessions.is_empty() || !c.limit_families.is_empty() || !c.limit_prefixes.is_empty())
+        !self.partial().is_empty()
     }
 }

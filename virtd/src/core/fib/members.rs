@@ -180,8 +180,11 @@ impl Fib {
         let counted = self.members.iter().enumerate().filter(|(i, m)| m.counts && speaks(*i));
         let counted: Members = counted.map(|(i, _)| i as u8).collect();
         let mut members = counted.intersect(env.voters).minus(e.stale);
-        if !env.poison.is_idle() || env.unlevel.iter().any(|u| !u.is_empty()) {
+        if !env.poison.is_idle() || !env.exercised.is_empty() || env.unlevel.iter().any(|u| !u.is_empty()) {
             members = members.minus(env.abstainers(&e.prefix.prefix));
+        }
+        if env.has_blocks {
+            members = members.minus(env.outside(&e.prefix.prefix));
         }
         members
     }

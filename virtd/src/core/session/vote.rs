@@ -150,7 +150,7 @@ impl Session {
 
     pub fn electorate(&self, prefix: &Prefix, env: &Env) -> Members {
         let mut members = env.voters.intersect(self.attached);
-        if !env.poison.is_idle() || env.unlevel.iter().any(|u| !u.is_empty()) {
+        if !env.poison.is_idle() || !env.exercised.is_empty() || env.unlevel.iter().any(|u| !u.is_empty()) {
             members = members.minus(env.abstainers(prefix));
         }
         if self.has_limits {
@@ -181,16 +181,25 @@ impl Session {
         if !watched.is_empty() {
             watched = watched.minus(env.abstainers(&e.prefix));
         }
+        if env.has_blocks {
+            watched = watched.minus(env.outside(&e.prefix));
+        }
         let outcome = voter::decide(&env.rules, &ballot, watched, &ById(&env.routes), now);
         let (was_dissent, was_lost) = (e.dissent, e.flags & flag::NO_QUORUM != 0);
         self.settle(slot, &outcome, env);
         let compared = electorate.union(watched);
-        let warming = self.warming(slot, if outcome.lost_quorum { compared } else { outcome.dissent }, env);
-        if warming {
+        let differ = if outcome.lost_quorum { compared } else { outcome.dissent };
+        let warming = self.warming(slot, differ, env);
+        let held_back = !warming && self.is_held_back(slot, differ.minus(was_dissent), env);
+        if warming || held_back {
             self.recheck_at(slot, now + env.rules.steady_ms, env);
         }
-        let dissent = if warming { Members::default() } else { outcome.dissent };
-        if outcome.recheck_at.is_none() && !warming && !electorate.is_empty() {
+        let dissent = match (warming, held_back) {
+            (true, _) => Members::default(),
+            (false, true) => outcome.dissent.intersect(was_dissent),
+            (false, false) => outcome.dissent,
+        };
+        if outcome.recheck_at.is_none() && !warming && !held_back && !electorate.is_empty() {
             self.count(slot, compared, dissent, was_dissent, outcome.lost_quorum && !was_lost, env);
         }
         if !outcome.steady && (was_lost || !was_dissent.is_empty()) {
@@ -250,7 +259,7 @@ impl Session {
         }
     }
 
-    fn recheck_at(&mut self, slot: u32, at: u64, env: &mut Env) {
+    pub(super) fn recheck_at(&mut self, slot: u32, at: u64, env: &mut Env) {
         let index = self.index as u32;
         if let Some(e) = self.table.entry_mut(slot).filter(|e| e.flags & flag::QUEUED == 0) {
             e.flags |= flag::QUEUED;
@@ -350,6 +359,8 @@ impl Session {
     pub fn abstention(&self, i: usize, prefix: &Prefix, env: &Env) -> &'static str {
         if env.poison.abstainers(prefix).contains(i as u8) {
             "abstains: what kills it is withheld from it"
+        } else if env.exercised_on(prefix).contains(i as u8) {
+            "abstains: it is being told of it once more"
         } else if env.observers.contains(i as u8) {
             "observer"
         } else if !self.attached.contains(i as u8) {
@@ -588,6 +599,9 @@ impl Session {
         let differs = |slot: &u32| {
             let Some(e) = self.table.entry(*slot) else { return false };
             if !env.poison.is_idle() && env.poison.abstainers(&e.prefix).contains(i as u8) {
+                return false;
+            }
+            if env.is_outside(i, &e.prefix) {
                 return false;
             }
             let said = self.table.candidates(*slot).get(i).copied().unwrap_or(BlobId::NONE);
