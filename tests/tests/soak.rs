@@ -5,15 +5,16 @@ use anyhow::{Context, Result, ensure};
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::time::{Duration, Instant};
-use tests::daemons::Daemon;
+use tests::daemons::{Daemon, Instance};
 use tests::fib::{believes, kernel, wait_state};
 use tests::lab::{Lab, Netns, wait_until};
+use tests::operate;
 use tests::replayer::Replayer;
 use tests::router::{Options, Router};
 use tests::versions::Version;
 
 const UP: Duration = Duration::from_secs(60);
-const SETTLE: Duration = Duration::from_secs(180);
+const SETTLE: Duration = Duration::from_secs(60);
 /// Prefixes that come and go.
 const PREFIXES: u32 = 300;
 /// Between two things that happen to the system.
@@ -84,10 +85,24 @@ fn happen(ns: &Netns, n: u64) -> Result<()> {
     Ok(())
 }
 
+/// How a daemon is asked for one route.
+fn own_words(instance: &Instance, prefix: &str) -> String {
+    match instance.daemon {
+        Daemon::Frr => format!("show bgp ipv4 unicast {prefix}"),
+        Daemon::Bird => format!("show route {prefix} all"),
+        Daemon::OpenBgpd => format!("show rib {prefix}"),
+    }
+}
+
+/// What is different, and what everybody says about the first of it.
 fn differences(router: &Router) -> String {
     let show = |words: &[&str]| router.show(words).unwrap_or_default();
     let first: String = show(&["fib", "--diff"]).lines().take(20).map(|l| format!("{l}\n")).collect();
-    format!("{}{first}", show(&["fib"]))
+    let prefix = first.split(':').next().unwrap_or_default().to_owned();
+    let own =
+        router.instances.iter().map(|i| operate::control(i, router.ns(), &own_words(i, &prefix)).unwrap_or_default());
+    let own: String = own.collect();
+    format!("{}{first}{}{own}", show(&["fib"]), show(&["routes", &prefix]))
 }
 
 #[test]
@@ -96,9 +111,10 @@ fn the_kernel_ends_as_the_vote_says() -> Result<()> {
     let mut lab = Lab::new("soak")?;
     let star = lab.star(2)?;
     let options = Options {
-        // OpenBGPD 8.8 does not write again what Linux takes from it with a link (tests/fib.rs).
-        daemons: vec![Daemon::Frr, Daemon::Bird, Daemon::Bird],
-        versions: vec![None, None, Some(Version::BIRD3_13)],
+        // Others were tried, and have bugs of their own here (docs/BUGS.md): OpenBGPD 8.8 does not write again what Linux takes from it with a link,
+        // BIRD 3.1.7 chooses the longer of two paths now and then.
+        daemons: vec![Daemon::Frr, Daemon::Bird, Daemon::Frr],
+        versions: vec![None, None, Some(Version::FRR_13)],
         fib: true,
         ..Options::default()
     };
@@ -112,7 +128,7 @@ fn the_kernel_ends_as_the_vote_says() -> Result<()> {
         says.push(stands);
     }
     feeds.iter_mut().try_for_each(|f| f.wait_event("session-up", UP))?;
-    for name in ["frr", "bird", "bird2"] {
+    for name in ["frr", "bird", "frr2"] {
         wait_state(&router, name, "voting", UP)?;
     }
     let ns = star.router.clone();
@@ -149,13 +165,9 @@ fn the_kernel_ends_as_the_vote_says() -> Result<()> {
     })?;
     wait_until("everybody to agree", SETTLE, || {
         let diff = router.ctl(&["fib", "--diff"]).unwrap_or_default();
-        if diff["entries"].as_array().is_some_and(Vec::is_empty) {
-            Ok(())
-        } else {
-            Err(differences(&router))
-        }
+        if diff["entries"].as_array().is_some_and(Vec::is_empty) { Ok(()) } else { Err(differences(&router)) }
     })?;
-    for name in ["frr", "bird", "bird2"] {
+    for name in ["frr", "bird", "frr2"] {
         let instance = router.instance(name)?;
         wait_until(&format!("{name} to believe that all is in the kernel"), UP, || match believes(instance, &ns) {
             Ok((_, 0)) => Ok(()),

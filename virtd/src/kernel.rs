@@ -33,8 +33,8 @@ use crate::core::io::{FibChange, KernelNews};
 use anyhow::{Context, Result};
 use crossbeam_channel::{Receiver, Sender};
 use serde::Serialize;
-use std::sync::{Arc, OnceLock};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::time::Instant;
 
 /// News that may wait for the loop. When there are more the thread waits, and the kernel's notifications in its socket.
@@ -47,7 +47,7 @@ struct Bell {
     /// Rung and not heard yet: ringing again would only cost a system call.
     rung: AtomicBool,
     stop: AtomicBool,
-    /// What is handed over is thrown away.
+    /// What is handed over from now on is dropped.
     frozen: Arc<AtomicBool>,
 }
 
@@ -60,7 +60,7 @@ impl Bell {
     }
 }
 
-/// The loop's end of the line to the thread; leads nowhere where no FIB is voted on.
+/// The loop's line to the thread; leads nowhere where no FIB is voted on.
 #[derive(Debug)]
 pub struct KernelLine {
     changes: Sender<Vec<FibChange>>,
@@ -77,14 +77,14 @@ pub struct KernelLine {
 pub struct Ended;
 
 impl KernelLine {
-    /// A line without a thread: everything sent is an error.
+    /// A line to nobody: everything sent is an error.
     pub fn none() -> KernelLine {
-        let changes = crossbeam_channel::unbounded().0;
+        let (changes, _) = crossbeam_channel::unbounded();
         KernelLine { changes, bell: None, news: crossbeam_channel::never(), counters: Arc::default() }
     }
 
-    /// Hands over what is to be written, and wakes the thread unless it is about to look anyway. Never waits: the thread takes all there is at
-    /// once, and only the last word on a key counts.
+    /// Hands over what is to be written, and wakes the thread unless it is about to look anyway. Never waits: the thread takes
+    /// all there is at once, and only the last word on a key counts.
     ///
     /// # Errors
     /// The thread has ended.
@@ -96,6 +96,9 @@ impl KernelLine {
         Ok(())
     }
 }
+
+/// What wakes the loop: it is there only after this thread's line has been given to it.
+pub type LoopWaker = Arc<OnceLock<Arc<mio::Waker>>>;
 
 /// What the thread has done, and what it has to do.
 #[derive(Debug, Default)]
@@ -168,22 +171,13 @@ fn add(counter: &AtomicU64, n: u64) {
 #[derive(Debug)]
 pub struct Kernel {
     bell: Arc<Bell>,
-    counters: Arc<Counters>,
     thread: Option<std::thread::JoinHandle<()>>,
 }
-
-/// What wakes the loop: it is there only after this thread's line has been given to it.
-pub type LoopWaker = Arc<OnceLock<Arc<mio::Waker>>>;
 
 impl Kernel {
     /// Set, it makes the thread leave the kernel as it is: virtd ends its instances, which take their routes back on their way out.
     pub fn frozen(&self) -> Arc<AtomicBool> {
         self.bell.frozen.clone()
-    }
-
-    /// What it counts.
-    pub fn counters(&self) -> Arc<Counters> {
-        self.counters.clone()
     }
 
     /// Writes what has been handed over, then leaves or removes all of it (`on_exit`), and ends. Waits for that.
@@ -217,8 +211,18 @@ struct Lines {
     bell: Arc<Bell>,
 }
 
+impl Lines {
+    /// Before the loop is there nobody needs to be woken: it looks once when it is given its waker.
+    fn wake_loop(&self) {
+        if let Some(waker) = self.loop_waker.get() {
+            let _ = waker.wake();
+        }
+    }
+}
+
 /// Opens the sockets, in the network namespace of the caller, and starts the thread. `started` is when events' clock was 0;
-/// `waker` wakes the loop when there is news, once there is a loop.
+/// `waker` wakes the loop when there is news,
+/// once there is one.
 ///
 /// # Errors
 /// No sockets (the kernel has no rtnetlink, too many files), no thread.
@@ -227,7 +231,12 @@ pub fn start(config: &config::Fib, started: Instant, waker: LoopWaker) -> Result
     let poll = mio::Poll::new().context("cannot wait for netlink")?;
     let own_waker =
         mio::Waker::new(poll.registry(), thread::BELL).context("cannot make a waker for the FIB's thread")?;
-    let bell = Arc::new(Bell { waker: own_waker, rung: AtomicBool::new(false), stop: AtomicBool::new(false), frozen: Arc::default() });
+    let bell = Arc::new(Bell {
+        waker: own_waker,
+        rung: AtomicBool::new(false),
+        stop: AtomicBool::new(false),
+        frozen: Arc::default(),
+    });
     let counters = Arc::new(Counters::default());
     let (changes, to_write) = crossbeam_channel::unbounded();
     let (teller, news) = crossbeam_channel::bounded(MAX_NEWS);
@@ -237,8 +246,8 @@ pub fn start(config: &config::Fib, started: Instant, waker: LoopWaker) -> Result
         .name("kernel".into())
         .spawn(move || worker.run())
         .context("cannot start the thread that writes the kernel's routes")?;
-    let line = KernelLine { changes, bell: Some(bell.clone()), news, counters: counters.clone() };
-    Ok((line, Kernel { bell, counters, thread: Some(thread) }))
+    let line = KernelLine { changes, bell: Some(bell.clone()), news, counters };
+    Ok((line, Kernel { bell, thread: Some(thread) }))
 }
 
 #[cfg(test)]

@@ -4,12 +4,12 @@
 //! are left alone: wire has its own, which read what instances send and are fuzzed for that, and the canonical form that is
 //! voted on and compared here hangs on them. Two sets of route types would be two meanings of one route.
 
+use crate::driver;
 use neli::consts::socket::{Msg, NlFamily};
 use neli::socket::NlSocket;
 use neli::utils::Groups;
-use nix::sys::socket::{setsockopt, sockopt};
 use std::io::{self, ErrorKind};
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, RawFd};
+use std::os::fd::{AsRawFd, RawFd};
 use wire::netlink::consts::*;
 
 /// Octets of a receive buffer: twice what the kernel puts into one datagram of a dump, and as much as a notification of a
@@ -47,13 +47,9 @@ impl RouteSocket {
         let _ = socket.enable_strict_checking(true);
         socket.bind(None, Groups::new_groups(groups))?;
         let port = socket.pid()?;
-        let socket = RouteSocket { socket, buffer: vec![0; BUFFER], port, seq: 0 };
-        // Beyond net.core.rmem_max, which neli's own call cannot pass. Who may write routes may do this too; otherwise the
-        // queue is smaller and notifications get lost sooner.
-        if setsockopt(&socket, sockopt::RcvBufForce, &queue).is_err() {
-            let _ = socket.socket.set_recv_buffer_size(queue);
-        }
-        Ok(socket)
+        // Beyond net.core.rmem_max, which neli's own call cannot pass.
+        driver::widen(&socket, queue);
+        Ok(RouteSocket { socket, buffer: vec![0; BUFFER], port, seq: 0 })
     }
 
     /// Its nl_pid, which the notifications of what it caused have.
@@ -103,14 +99,6 @@ impl RouteSocket {
 impl AsRawFd for RouteSocket {
     fn as_raw_fd(&self) -> RawFd {
         self.socket.as_raw_fd()
-    }
-}
-
-impl AsFd for RouteSocket {
-    #[allow(unsafe_code)]
-    fn as_fd(&self) -> BorrowedFd<'_> {
-        // SAFETY: neli closes the fd when the socket is dropped, which this borrow of it does not outlive.
-        unsafe { BorrowedFd::borrow_raw(self.socket.as_raw_fd()) }
     }
 }
 

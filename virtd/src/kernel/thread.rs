@@ -147,14 +147,7 @@ impl Worker {
         self.step_scan();
         self.timers(Instant::now());
         if std::mem::take(&mut self.told) {
-            self.wake_loop();
-        }
-    }
-
-    fn wake_loop(&self) {
-        if let Some(waker) = self.lines.loop_waker.get() {
-            // Fails only where an eventfd's counter is full: it is awake.
-            let _ = waker.wake();
+            self.lines.wake_loop();
         }
     }
 
@@ -233,7 +226,7 @@ impl Worker {
         self.told = true;
         let Err(full) = self.lines.news.try_send(news) else { return };
         let mut news = full.into_inner();
-        self.wake_loop();
+        self.lines.wake_loop();
         loop {
             match self.lines.news.send_timeout(news, NEWS_WAIT) {
                 Ok(()) | Err(SendTimeoutError::Disconnected(_)) => return,
