@@ -138,6 +138,8 @@ pub struct Env {
     pub losses: Vec<(usize, usize, bool)>,
     /// Instances that had an established leg when the controller last looked.
     pub standing: Members,
+    /// Instances whose vote counts in the FIB.
+    pub in_fib: Members,
     /// Keys that are steady without a majority.
     pub without_quorum: u32,
     recent: HashMap<Prefix, u32, foldhash::fast::RandomState>,
@@ -231,6 +233,7 @@ impl Env {
             poison: super::poison::Poison::new(n, poison_restarts),
             losses: Vec::new(),
             standing: Members::default(),
+            in_fib: Members::default(),
             without_quorum: 0,
             recent: HashMap::default(),
             recent_all: None,

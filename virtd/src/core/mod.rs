@@ -439,7 +439,9 @@ impl Core {
 
     fn session_deadline(&self) -> Option<Micros> {
         if self.sessions.is_empty() {
-            return self.controller.deadline();
+            // Instances without BGP are judged by what they write to the FIB alone.
+            let judged = self.env.instances.iter().any(|i| i.account.keys() > 0).then_some(self.next_tick);
+            return self.controller.deadline().into_iter().chain(judged).min();
         }
         if self.env.walk || self.sessions.iter().any(Session::has_work) {
             return Some(self.env.now);

@@ -129,7 +129,10 @@ impl Controller {
     /// Why an instance is left alone although it is faulty.
     fn spared(&self, i: usize, charge: &Charge, env: &Env) -> Option<String> {
         let c = self.list.get(i)?;
-        let others = env.voters.iter().filter(|v| usize::from(*v) != i && env.votes_somewhere(*v)).count();
+        // One that has sessions is missed there; one that has none, in the FIB.
+        let in_fib_only = env.in_fib.contains(i as u8) && !env.standing.contains(i as u8);
+        let votes = |v: u8| if in_fib_only { env.in_fib.contains(v) } else { env.votes_somewhere(v) };
+        let others = env.voters.iter().filter(|v| usize::from(*v) != i && votes(*v)).count();
         Some(match c.duty {
             Duty::Observer | Duty::Drained => format!("it is {}, so nothing is done", article(c.duty.name())),
             _ if env.config.faults.action == FaultAction::Report => "reported only (faults.action)".to_owned(),
@@ -256,12 +259,13 @@ fn wrong(i: usize, env: &Env, sessions: &[Session]) -> Option<Charge> {
     let keys: Vec<(SocketAddr, (Prefix, Vec<Said>))> = sessions.iter().flat_map(of).take(KEYS_NAMED).collect();
     let named: Vec<String> = keys.iter().map(|(_, (p, _))| p.to_string()).collect();
     let since = (now - account.since().unwrap_or(now)) / 1000;
-    let why = format!(
-        "has not been with the majority for {since} s, now on {} prefixes ({}{})",
-        account.keys(),
-        named.join(", "),
-        if account.keys() as usize > named.len() { ", …" } else { "" }
-    );
+    let more = if account.keys() as usize > named.len() { ", …" } else { "" };
+    let which = match named.is_empty() {
+        false => format!("{}{more}", named.join(", ")),
+        // In the FIB alone.
+        true => format!("last: {}", env.instances.get(i)?.last_fault.as_deref().unwrap_or("in the FIB")),
+    };
+    let why = format!("has not been with the majority for {since} s, now on {} prefixes ({which})", account.keys());
     let (session, key) = keys.into_iter().next().unzip();
     Some(Charge { session, key, ..Charge::new(why) })
 }
