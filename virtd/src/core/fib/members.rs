@@ -172,10 +172,12 @@ impl Fib {
     /// Whose votes count on the key at `slot`.
     pub(super) fn electorate(&self, slot: u32, env: &Env) -> Members {
         let Some(e) = self.table.entry(slot) else { return Members::EMPTY };
-        let silent = self.table.candidates(slot);
-        let says = |i: usize| silent.get(i).is_some_and(|said| *said != BlobId::NONE);
-        let counted =
-            self.members.iter().enumerate().filter(|(i, m)| m.counts && (says(*i) || self.is_its_business(*i, slot)));
+        let said = self.table.candidates(slot);
+        let says = |i: usize| said.get(i).is_some_and(|id| *id != BlobId::NONE);
+        // What the last one has withdrawn was everybody's business who has nothing to say now.
+        let nobody = said.iter().all(|id| *id == BlobId::NONE);
+        let speaks = |i: usize| nobody || says(i) || self.is_its_business(i, slot);
+        let counted = self.members.iter().enumerate().filter(|(i, m)| m.counts && speaks(*i));
         let counted: Members = counted.map(|(i, _)| i as u8).collect();
         let mut members = counted.intersect(env.voters).minus(e.stale);
         if !env.poison.is_idle() || env.unlevel.iter().any(|u| !u.is_empty()) {
