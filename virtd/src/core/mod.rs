@@ -10,6 +10,7 @@
 //! | [`fib`] | virtual kernels, and the votes on what goes to the real one |
 //! | `controller` | who may vote; verdicts on instances, restarts, standbys |
 //! | `flight` | the last messages of every leg, for a verdict's record |
+//! | `dissent` | since when an instance has not been with the majority, key by key |
 //! | `poison` | the UPDATE that kills an instance: suspects, trials, what is withheld |
 //! | `independence`, `diversity` | how often two instances disagree, and are wrong together; what is told of it |
 //! | `native` | one instance, bytes verbatim (`open = "native"`) |
@@ -21,6 +22,7 @@
 pub mod io;
 
 mod controller;
+mod dissent;
 mod diversity;
 mod env;
 pub mod fib;

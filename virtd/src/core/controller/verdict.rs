@@ -2,7 +2,7 @@
 //!
 //! | found | rule |
 //! |---|---|
-//! | wrong | it dissents on `min_keys` keys or more and has dissented for the fault threshold; or on any key for `one_key_s` |
+//! | wrong | it dissents on `min_keys` keys or more, on each of these for the fault threshold or longer; or on any one key for `one_key_s` |
 //! | silent | a leg's hold time expired and it has no other leg left |
 //! | absent | it runs, and has been without a session it once had for the fault threshold |
 //! | flapping | it lost `leg_losses` legs within `leg_losses_s` |
@@ -20,7 +20,7 @@ use crate::core::session::Session;
 use crate::event::{Event, Said, Severity};
 use serde_json::json;
 use std::net::SocketAddr;
-use voter::{FaultAccount, Members, majority_split};
+use voter::{Members, majority_split, wrong_for_long};
 use wire::bgp::Prefix;
 
 /// Routes a second below which nobody floods.
@@ -61,8 +61,8 @@ impl Controller {
     /// Passes verdicts on everybody.
     pub(super) fn judge(&mut self, env: &mut Env, sessions: &mut [Session], out: &mut Vec<Output>) {
         let f = env.config.faults;
-        let accounts: Vec<FaultAccount> = env.instances.iter().map(|s| s.account).collect();
-        let split = majority_split(&accounts, env.voters, f.min_keys, env.without_quorum, f.split_keys);
+        let keys = env.instances.iter().map(|s| s.account.keys());
+        let split = majority_split(keys, env.voters, f.min_keys, env.without_quorum, f.split_keys);
         if split && !self.split_told {
             let text = format!(
                 "the majority itself is in doubt ({} prefixes without one): nobody is accused; compare the instances' configurations",
@@ -246,19 +246,25 @@ fn article(word: &str) -> String {
 /// Wrong contents, or a message missing: not with a steady majority for too long.
 fn wrong(i: usize, env: &Env, sessions: &[Session]) -> Option<Charge> {
     let f = env.config.faults;
-    let account = env.instances.get(i)?.account;
+    let account = &env.instances.get(i)?.account;
     let now = env.now_ms();
-    let many = account.exceeds(u64::from(env.config.timers.fault_threshold_ms), f.min_keys, now);
-    if !many && !account.exceeds(u64::from(f.one_key_ms), 1, now) {
+    let exceeds = |ms: u32, keys| wrong_for_long(account.begun(), u64::from(ms), keys, now);
+    if !exceeds(env.config.timers.fault_threshold_ms, f.min_keys) && !exceeds(f.one_key_ms, 1) {
         return None;
     }
-    let of = |s: &'_ Session| s.dissenting(i, env).take(KEYS_NAMED).map(|key| (s.peer, key)).collect::<Vec<_>>();
-    let keys: Vec<(SocketAddr, (Prefix, Vec<Said>))> = sessions.iter().flat_map(of).take(KEYS_NAMED).collect();
+    // Those that have stood for the longest are what the verdict rests on.
+    let oldest = account.oldest(KEYS_NAMED);
+    let since = oldest.iter().map(|(_, begun)| *begun).next().unwrap_or(now);
+    let told = |((session, slot), _): ((u32, u32), u64)| {
+        let session = sessions.get(session as usize)?;
+        Some((session.peer, session.told(slot, env)?))
+    };
+    let keys: Vec<(SocketAddr, (Prefix, Vec<Said>))> = oldest.into_iter().filter_map(told).collect();
     let named: Vec<String> = keys.iter().map(|(_, (p, _))| p.to_string()).collect();
-    let since = (now - account.since().unwrap_or(now)) / 1000;
     let why = format!(
-        "has not been with the majority for {since} s, now on {} prefixes ({}{})",
+        "is not with the majority on {} prefixes, for up to {} s without a break ({}{})",
         account.keys(),
+        (now - since) / 1000,
         named.join(", "),
         if account.keys() as usize > named.len() { ", …" } else { "" }
     );

@@ -1,5 +1,6 @@
 //! The votes on the FIB: as those towards the peers (`session/vote.rs`), with the same rules, so that both agree.
 
+use super::super::dissent;
 use super::super::env::Env;
 use super::super::io::{FibChange, Output};
 use super::super::table::{age_ms, flag};
@@ -262,7 +263,7 @@ impl Fib {
         e.flags = if lost { e.flags | flag::NO_QUORUM } else { e.flags & !flag::NO_QUORUM };
         let key = e.prefix;
         self.counters.dissents += dissent.minus(was).len() as u64;
-        env.mark(was, dissent, || format!("not with the majority on {key} in the FIB"));
+        env.mark((dissent::FIB, slot), was, dissent, || format!("not with the majority on {key} in the FIB"));
         match (was_lost, lost) {
             (false, true) => {
                 (self.without_quorum, env.without_quorum) = (self.without_quorum + 1, env.without_quorum + 1)

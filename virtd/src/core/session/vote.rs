@@ -289,7 +289,9 @@ impl Session {
         e.flags = if lost { e.flags | flag::NO_QUORUM } else { e.flags & !flag::NO_QUORUM };
         let prefix = e.prefix;
         let peer = self.peer.ip();
-        env.mark(was, dissent, || format!("not with the majority on {prefix} towards {peer}"));
+        env.mark((self.index as u32, slot), was, dissent, || {
+            format!("not with the majority on {prefix} towards {peer}")
+        });
         match (was_lost, lost) {
             (false, true) => env.without_quorum += 1,
             (true, false) => env.without_quorum = env.without_quorum.saturating_sub(1),
@@ -361,13 +363,16 @@ impl Session {
         }
     }
 
+    /// The prefix of the key at `slot`, and what everybody says about it.
+    pub fn told(&self, slot: u32, env: &Env) -> Option<(Prefix, Vec<Said>)> {
+        let e = self.table.entry(slot)?;
+        Some((e.prefix, self.said(slot, self.electorate(&e.prefix, env).minus(e.stale), env)))
+    }
+
     /// The keys on which instance `i` is not with the majority, with what everybody says.
     pub fn dissenting<'a>(&'a self, i: usize, env: &'a Env) -> impl Iterator<Item = (Prefix, Vec<Said>)> + 'a {
         let marked = move |slot: &u32| self.table.entry(*slot).is_some_and(|e| e.dissent.contains(i as u8));
-        (0..self.table.slots()).filter(marked).filter_map(move |slot| {
-            let e = self.table.entry(slot)?;
-            Some((e.prefix, self.said(slot, self.electorate(&e.prefix, env).minus(e.stale), env)))
-        })
+        (0..self.table.slots()).filter(marked).filter_map(move |slot| self.told(slot, env))
     }
 
     fn route_words(&self, id: BlobId, env: &Env) -> String {
@@ -607,7 +612,7 @@ impl Session {
             let Some(e) = self.table.entry(slot) else { continue };
             for i in e.dissent.iter() {
                 if let Some(s) = env.instances.get_mut(usize::from(i)) {
-                    s.account.end();
+                    s.account.end((self.index as u32, slot));
                 }
             }
             if e.flags & flag::NO_QUORUM != 0 {
