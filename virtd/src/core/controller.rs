@@ -9,6 +9,7 @@
 //! ```
 
 mod operator;
+mod standby;
 mod verdict;
 
 use super::env::Env;
@@ -26,6 +27,9 @@ const FATE_US: Micros = 1_000_000;
 
 /// How long the end of an instance may take that was told to end.
 const ASKED_US: Micros = 10_000_000;
+
+/// An order that nothing has followed for so long is given again: the supervisor's queue may have been full. All of them may be repeated.
+const REPEAT_US: Micros = 10_000_000;
 
 /// What an instance is for at the moment.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -96,6 +100,14 @@ struct Control {
     last_end: Option<(Micros, String)>,
     /// When it was last told to end.
     asked: Option<Micros>,
+    /// The last order, and when it was given, until something follows from it.
+    ordered: Option<(Order, Micros)>,
+    /// It is not coming back by itself: a standby takes its place as soon as one waits.
+    fallen: bool,
+    /// Of one that something else starts: since when all of it is away, once it was there.
+    away: Option<Micros>,
+    /// It was there.
+    came: bool,
     /// When the last verdict on it was told.
     accused: Option<Micros>,
     /// When its process started, until it votes.
@@ -120,6 +132,14 @@ pub struct Controller {
     next_second: Micros,
 }
 
+impl Control {
+    /// Has the supervisor do something with this instance, which is number `i`.
+    fn order(&mut self, i: usize, order: Order, now: Micros, out: &mut Vec<Output>) {
+        self.ordered = Some((order, now));
+        out.push(Output::Order { instance: InstanceId(i as u8), order });
+    }
+}
+
 impl Controller {
     /// Everybody as configured.
     pub fn new(config: &Config) -> Controller {
@@ -140,6 +160,10 @@ impl Controller {
             silent: false,
             last_end: None,
             asked: None,
+            ordered: None,
+            fallen: false,
+            away: None,
+            came: false,
             accused: None,
             started: None,
             candidates: 0,
@@ -189,12 +213,21 @@ impl Controller {
     /// What the supervisor says.
     pub fn process(&mut self, i: usize, news: ProcessNews, env: &mut Env, sessions: &[Session], out: &mut Vec<Output>) {
         let Some(c) = self.list.get_mut(i).filter(|c| c.process != Process::NotOurs) else { return };
+        let followed = match (c.ordered, &news) {
+            (Some((Order::Start, _)), news) => !matches!(news, ProcessNews::Usage { .. }),
+            // That it was started may be told late.
+            (_, news) => matches!(news, ProcessNews::Ended { .. } | ProcessNews::Failed { .. }),
+        };
+        if followed {
+            c.ordered = None;
+        }
         match news {
             ProcessNews::Started { .. } => {
                 // It may have been told to end before this word came: then its end is still to come, and was asked for.
                 if c.process != Process::Ending {
                     c.process = Process::Running;
                 }
+                c.fallen = false;
                 (c.started, c.usage, c.base_rss, c.busy_since) = (Some(env.now), None, None, None);
             }
             ProcessNews::Usage { cpu_permille, rss_kib } => {
@@ -259,6 +292,7 @@ impl Controller {
         c.restarts.retain(|at| now < at + window);
         if c.restarts.len() >= (f.restart_limit as usize).min(MAX_PAST) {
             c.process = Process::Down(None);
+            c.fallen = true;
             let name = env.name(i);
             let text = format!(
                 "{name} has been restarted {} times within {} s and stays down; `virtctl instance restart {name}` tries again",
@@ -287,6 +321,9 @@ impl Controller {
         env.standing = verdict::standing(sessions, self.list.len());
         self.note_losses(env);
         self.start_due(env, out);
+        self.repeat_orders(env.now, out);
+        self.watch_strangers(env);
+        self.replace_fallen(env, out);
         if env.now >= self.next_second {
             self.next_second = env.now + 1_000_000;
             self.watch_floods(env, sessions, out);
@@ -325,45 +362,24 @@ impl Controller {
                 && at <= env.now
             {
                 c.process = Process::Running;
-                out.push(Output::Order { instance: InstanceId(i as u8), order: Order::Start });
+                c.order(i, Order::Start, env.now, out);
             }
         }
     }
 
-    /// Moves the vote of `i` to a standby, if one waits: a warm one that runs, else a cold one. `i` goes to the end of the line.
-    fn replace(&mut self, i: usize, env: &mut Env, out: &mut Vec<Output>) -> Option<usize> {
-        if self.duty(i) != Duty::Voter {
-            return None;
+    fn repeat_orders(&mut self, now: Micros, out: &mut Vec<Output>) {
+        for (i, c) in self.list.iter_mut().enumerate() {
+            if let Some((order, _)) = c.ordered.filter(|(_, at)| now >= at + REPEAT_US) {
+                c.order(i, order, now, out);
+            }
         }
-        let waits = |want: Standby| {
-            let ready = |(n, c): &(usize, &Control)| match want {
-                Standby::Warm => env.instances.get(*n).is_some_and(|s| s.attached),
-                // An operator may have started it.
-                Standby::Cold => matches!(c.process, Process::Down(None) | Process::Running),
-            };
-            self.list.iter().enumerate().filter(|(_, c)| c.duty == Duty::Standby(want)).find(ready).map(|(n, _)| n)
-        };
-        let (s, how) = waits(Standby::Warm)
-            .map(|s| (s, Standby::Warm))
-            .or_else(|| waits(Standby::Cold).map(|s| (s, Standby::Cold)))?;
-        self.set_duty(s, Duty::Voter, env);
-        self.set_duty(i, Duty::Standby(how), env);
-        env.master_line.push(s as u8);
-        env.master_line.push(i as u8);
-        if self.list.get(s).is_some_and(|c| c.process == Process::Down(None)) {
-            self.set_process(s, Process::Running);
-            out.push(Output::Order { instance: InstanceId(s as u8), order: Order::Start });
-        }
-        let text =
-            format!("{} votes in the place of {}, which is now a {}", env.name(s), env.name(i), self.duty(i).name());
-        env.tell_about(out, "instance-promoted", Severity::Warning, s, text);
-        Some(s)
     }
 
     /// Gives an instance another duty; the electorates follow.
     fn set_duty(&mut self, i: usize, duty: Duty, env: &mut Env) {
         let Some(c) = self.list.get_mut(i) else { return };
         c.duty = duty;
+        c.fallen = false;
         let n = i as u8;
         env.voters.remove(n);
         env.observers.remove(n);

@@ -15,7 +15,7 @@
 use super::{Control, Controller, Duty, Process};
 use crate::config::FaultAction;
 use crate::core::env::Env;
-use crate::core::io::{InstanceId, Micros, Order, Output, Record};
+use crate::core::io::{Micros, Order, Output, Record};
 use crate::core::session::Session;
 use crate::event::{Event, Said, Severity};
 use serde_json::json;
@@ -88,6 +88,7 @@ impl Controller {
     /// Tells the verdict, carries it out where that is allowed, and has what led to it written down.
     fn condemn(&mut self, i: usize, charge: Charge, env: &mut Env, sessions: &[Session], out: &mut Vec<Output>) {
         let (refusal, name) = (self.spared(i, &charge, env), env.name(i).to_owned());
+        let may_replace = self.is_replaceable(i, &charge, env);
         let Some(c) = self.list.get_mut(i) else { return };
         c.accused = Some(env.now);
         c.losses.clear();
@@ -105,16 +106,19 @@ impl Controller {
             (event.prefix, event.said) = (Some(prefix), said);
         }
         out.push(Output::Event(event));
-        if refusal.is_none() {
-            self.kill(i, env, out);
+        match refusal {
+            None => self.kill(i, env, out),
+            // Nobody here can end it; but its place can be taken.
+            Some(_) if may_replace => self.fall(i, env, out),
+            Some(_) => {}
         }
         out.extend(record);
     }
 
     /// Ends an instance at once; a standby votes in its place, and it comes back by itself.
     pub(super) fn kill(&mut self, i: usize, env: &mut Env, out: &mut Vec<Output>) {
-        out.push(Output::Order { instance: InstanceId(i as u8), order: Order::Kill });
         if let Some(c) = self.list.get_mut(i) {
+            c.order(i, Order::Kill, env.now, out);
             c.process = Process::Ending;
             c.asked = Some(env.now);
         }
@@ -124,6 +128,24 @@ impl Controller {
             env.master_line.push(i as u8);
             env.walk = true;
         }
+    }
+
+    /// A voter that something else starts is found faulty: its vote goes to a standby, now or when one comes.
+    fn fall(&mut self, i: usize, env: &mut Env, out: &mut Vec<Output>) {
+        if self.replace(i, env, out).is_none()
+            && let Some(c) = self.list.get_mut(i)
+        {
+            c.fallen = true;
+        }
+    }
+
+    /// Whether a voter that virtd cannot end loses its vote by this charge, where a standby waits.
+    fn is_replaceable(&self, i: usize, charge: &Charge, env: &Env) -> bool {
+        let others = env.voters.iter().any(|v| usize::from(v) != i && env.votes_somewhere(v));
+        self.list.get(i).is_some_and(|c| c.process == Process::NotOurs && c.duty == Duty::Voter && !c.pinned)
+            && env.config.faults.action == FaultAction::Restart
+            && self.change.is_none()
+            && (others || charge.useless)
     }
 
     /// Why an instance is left alone although it is faulty.
@@ -234,7 +256,7 @@ pub(super) fn record(kind: &'static str, i: usize, why: &str, env: &Env, session
     Some(Output::Record(Box::new(Record { at: env.now, kind, instance, messages, account })))
 }
 
-fn threshold(env: &Env) -> Micros {
+pub(super) fn threshold(env: &Env) -> Micros {
     Micros::from(env.config.timers.fault_threshold_ms) * 1000
 }
 
