@@ -244,6 +244,13 @@ fn memory_beyond_its_limit_and_processor_time_that_never_rests() {
     assert_eq!(suspects.iter().filter(|(i, _)| i.as_deref() == Some("i1")).count(), 1);
     assert!(suspects.iter().any(|(i, t)| i.as_deref() == Some("i2") && t.contains("grown")), "{suspects:?}");
     assert_eq!(sim.orders, []);
+    let suspect =
+        |sim: &mut Sim, i: usize| sim.query(json!({"command": "instances"}))["instances"][i]["suspect"].clone();
+    assert_eq!((suspect(&mut sim, 0), suspect(&mut sim, 1)), (json!([]), json!(["cpu"])));
+    assert_eq!(suspect(&mut sim, 2), json!(["memory"]));
+    news(&mut sim, 1, ProcessNews::Usage { cpu_permille: 10, rss_kib: 100_000 });
+    news(&mut sim, 2, ProcessNews::Usage { cpu_permille: 10, rss_kib: 110_000 });
+    assert_eq!((suspect(&mut sim, 1), suspect(&mut sim, 2)), (json!([]), json!([])), "all is as it was");
     news(&mut sim, 2, ProcessNews::Usage { cpu_permille: 10, rss_kib: 600_000 });
     assert_eq!(sim.orders, [(2, Order::Kill)]);
 }

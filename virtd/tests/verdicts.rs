@@ -47,6 +47,14 @@ fn short_dissents_on_ever_other_prefixes_do_not_add_up() {
     assert_eq!(supervise(&mut sim, 40).first(), Some(&(2, Order::Kill)));
     let verdicts = sim.events_of("instance-faulty");
     assert_eq!(verdicts[0].prefix, Some(prefix(&prefixes()[0])));
+    let since = verdicts[0].since_us.expect("since when");
+    assert!((99..105).contains(&((verdicts[0].at_us - since) / 1_000_000)), "{verdicts:?}");
+    let told = sim.events_of("disagreement");
+    let last = told.last().expect("a disagreement");
+    assert!(
+        last.since_us.is_some_and(|since| (1_000_000..2_000_000).contains(&(last.at_us - since))),
+        "T is 1 s: {last:?}"
+    );
 }
 
 #[test]
@@ -57,4 +65,32 @@ fn many_short_dissents_are_not_many_long_ones() {
     assert!(dissents(&mut sim) >= 10);
     lie(&mut sim, 2, MANY);
     assert_eq!(supervise(&mut sim, 40).first(), Some(&(2, Order::Kill)));
+}
+
+/// Two of which nobody can say who is right: the master drives, as alone, and the operator is told what is out. A new route is not withheld
+/// because the other one is wrong. Under any other strategy the two must agree.
+#[test]
+fn of_two_the_master_drives_and_the_operator_is_told() {
+    for (strategy, out, text) in [
+        (Strategy::MasterSlave, true, "what i0, the master, says is published"),
+        (Strategy::WaitForConsensus, false, "what was published stays"),
+        (Strategy::ContinuousMajority, false, "what was published stays"),
+        (Strategy::FirstK, false, "what was published stays"),
+    ] {
+        let mut sim = running(&supervised(2, strategy));
+        lie(&mut sim, 0, 1);
+        supervise(&mut sim, 5);
+        let lied = prefix(&prefixes()[0]);
+        assert_eq!(sim.table(2)[&lied].1.is_some(), out, "{strategy:?}");
+        let told = sim.events_of("no-quorum");
+        assert!(!told.is_empty() && told.iter().all(|e| e.text.ends_with(text)), "{strategy:?}: {told:?}");
+        let routes = sim.query(json!({"command": "routes", "prefix": prefixes()[0]}));
+        assert!(routes.to_string().contains(text), "{routes}");
+        // The other one is wrong: what the master says goes out all the same, and stays.
+        let mut sim = running(&supervised(2, strategy));
+        sim.instances[1].fault.hides.insert(prefix("203.0.113.0/24"));
+        sim.announce(1, &["203.0.113.0/24"], &[64501]);
+        supervise(&mut sim, 30);
+        assert_eq!(sim.table(2).contains_key(&prefix("203.0.113.0/24")), out, "{strategy:?}");
+    }
 }

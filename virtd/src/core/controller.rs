@@ -31,6 +31,9 @@ const ASKED_US: Micros = 10_000_000;
 /// An order that nothing has followed for so long is given again: the supervisor's queue may have been full. All of them may be repeated.
 const REPEAT_US: Micros = 10_000_000;
 
+/// In place of since when an instance has been busy: for so long that the operator was told.
+const SUSPECT: Micros = Micros::MAX;
+
 /// What an instance is for at the moment.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Duty {
@@ -118,8 +121,10 @@ struct Control {
     /// Thousandths of a processor and KiB, as last reported.
     usage: Option<(u32, u64)>,
     busy_since: Option<Micros>,
-    /// Its memory when it had caught up.
+    /// Its memory when it had caught up, or when its growth was last told.
     base_rss: Option<u64>,
+    /// It has grown, from so many KiB, and that was told.
+    grown_from: Option<u64>,
 }
 
 /// See the module's comment.
@@ -171,6 +176,7 @@ impl Controller {
             usage: None,
             busy_since: None,
             base_rss: None,
+            grown_from: None,
         };
         Controller {
             list: config.instances.iter().map(control).collect(),
@@ -188,6 +194,13 @@ impl Controller {
     /// For virtctl: pinned, thousandths of a processor, KiB, restarts within the limit's window.
     pub fn detail(&self, i: usize) -> (bool, Option<(u32, u64)>, usize) {
         self.list.get(i).map_or((false, None, 0), |c| (c.pinned, c.usage, c.restarts.len()))
+    }
+
+    /// What about instance `i` is out of the ordinary now: `cpu`, `memory`.
+    pub fn suspect(&self, i: usize) -> Vec<&'static str> {
+        let Some(c) = self.list.get(i) else { return Vec::new() };
+        let cpu = (c.busy_since == Some(SUSPECT)).then_some("cpu");
+        cpu.into_iter().chain(c.grown_from.map(|_| "memory")).collect()
     }
 
     /// Whether instance `i` was told to end, a moment ago or now: then no UPDATE killed it.
@@ -227,7 +240,7 @@ impl Controller {
                 if c.process != Process::Ending {
                     c.process = Process::Running;
                 }
-                c.fallen = false;
+                (c.fallen, c.grown_from) = (false, None);
                 (c.started, c.usage, c.base_rss, c.busy_since) = (Some(env.now), None, None, None);
             }
             ProcessNews::Usage { cpu_permille, rss_kib } => {
@@ -258,7 +271,7 @@ impl Controller {
             return;
         }
         let asked = !unasked || c.process == Process::Ending;
-        (c.usage, c.busy_since, c.started) = (None, None, None);
+        (c.usage, c.busy_since, c.grown_from, c.started) = (None, None, None, None);
         c.losses.clear();
         match c.duty {
             Duty::Disabled | Duty::Standby(Standby::Cold) => c.process = Process::Down(None),

@@ -12,7 +12,7 @@
 //! Nobody is accused of dissent while the majority itself is in doubt (paper, footnote 6), and nobody is killed while an operator
 //! changes policy.
 
-use super::{Control, Controller, Duty, Process};
+use super::{Control, Controller, Duty, Process, SUSPECT};
 use crate::config::FaultAction;
 use crate::core::env::Env;
 use crate::core::io::{Micros, Order, Output, Record};
@@ -41,6 +41,8 @@ struct Charge {
     why: String,
     /// The session that shows it.
     session: Option<SocketAddr>,
+    /// Since when it dissents on that prefix, ms.
+    since: Option<u64>,
     /// A prefix on it that shows it, with what everybody says.
     key: Option<(Prefix, Vec<Said>)>,
     /// What it says cannot be trusted, or it says nothing: to be killed even where it is the last.
@@ -49,7 +51,7 @@ struct Charge {
 
 impl Charge {
     fn new(why: String) -> Charge {
-        Charge { why, session: None, key: None, useless: false }
+        Charge { why, session: None, since: None, key: None, useless: false }
     }
 
     fn on(session: &Session, why: String) -> Charge {
@@ -101,6 +103,7 @@ impl Controller {
         let record = record("instance-faulty", i, &charge.why, env, sessions);
         let mut event = Event::new(env.now, "instance-faulty", severity, format!("{name} {}; {done}", charge.why));
         event.instance = Some(name);
+        event.since_us = charge.since.map(|ms| ms * 1000);
         event.session = charge.session.map(|peer| peer.ip().to_string());
         if let Some((prefix, said)) = charge.key {
             (event.prefix, event.said) = (Some(prefix), said);
@@ -184,10 +187,10 @@ impl Controller {
         if cpu_permille >= f.cpu_percent * 10 {
             let since = *c.busy_since.get_or_insert(env.now);
             let limit = Micros::from(f.cpu_ms) * 1000;
-            if since != Micros::MAX && env.now >= since + limit {
+            if since != SUSPECT && env.now >= since + limit {
                 let text = format!("{name} has used {} % of a processor for {} s", cpu_permille / 10, f.cpu_ms / 1000);
                 env.tell_about(out, "instance-suspect", Severity::Warning, i, text);
-                c.busy_since = Some(Micros::MAX); // told; until it rests
+                c.busy_since = Some(SUSPECT); // until it rests
             }
         } else {
             c.busy_since = None;
@@ -198,7 +201,11 @@ impl Controller {
         {
             let text = format!("{name} has grown from {} to {} MiB since it caught up", base / 1024, rss_kib / 1024);
             c.base_rss = Some(rss_kib);
+            c.grown_from.get_or_insert(base);
             env.tell_about(out, "instance-suspect", Severity::Warning, i, text);
+        }
+        if c.grown_from.is_some_and(|base| rss_kib <= (2 * base).max(base + SMALL_KIB)) {
+            c.base_rss = c.grown_from.take();
         }
         if let Some(limit) = f.memory_mib
             && rss_kib > u64::from(limit) * 1024
@@ -291,7 +298,7 @@ fn wrong(i: usize, env: &Env, sessions: &[Session]) -> Option<Charge> {
         if account.keys() as usize > named.len() { ", …" } else { "" }
     );
     let (session, key) = keys.into_iter().next().unzip();
-    Some(Charge { session, key, ..Charge::new(why) })
+    Some(Charge { session, since: Some(since), key, ..Charge::new(why) })
 }
 
 /// A hang: no leg is left, and one went because nothing came from the instance.

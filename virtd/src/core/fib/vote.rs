@@ -262,6 +262,7 @@ impl Fib {
         let was_lost = e.flags & flag::NO_QUORUM != 0;
         e.flags = if lost { e.flags | flag::NO_QUORUM } else { e.flags & !flag::NO_QUORUM };
         let key = e.prefix;
+        let since_us = env.now.saturating_sub(age_ms(env.now_ms(), e.last_ms) * 1000);
         self.counters.dissents += dissent.minus(was).len() as u64;
         env.mark((dissent::FIB, slot), was, dissent, || format!("not with the majority on {key} in the FIB"));
         match (was_lost, lost) {
@@ -294,6 +295,7 @@ impl Fib {
         };
         let mut event = Event::new(env.now, kind, severity, text);
         event.prefix = Some(key.prefix);
+        event.since_us = (kind != "fib-agreement").then_some(since_us);
         let single = more.union(less);
         if single.len() == 1 {
             event.instance = single.iter().next().map(|i| env.name(usize::from(i)).to_owned());

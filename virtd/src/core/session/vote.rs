@@ -288,6 +288,8 @@ impl Session {
         let was_lost = e.flags & flag::NO_QUORUM != 0;
         e.flags = if lost { e.flags | flag::NO_QUORUM } else { e.flags & !flag::NO_QUORUM };
         let prefix = e.prefix;
+        // What they say they have said since the key was last disturbed.
+        let since_us = env.now.saturating_sub(age_ms(env.now_ms(), e.last_ms) * 1000);
         let peer = self.peer.ip();
         env.mark((self.index as u32, slot), was, dissent, || {
             format!("not with the majority on {prefix} towards {peer}")
@@ -302,7 +304,11 @@ impl Session {
         }
         let names = |m: Members| m.iter().map(|i| env.name(usize::from(i)).to_owned()).collect::<Vec<_>>().join(", ");
         let (kind, severity, text) = if lost && !was_lost {
-            ("no-quorum", Severity::Alarm, format!("no majority on {prefix}: what was published stays"))
+            (
+                "no-quorum",
+                Severity::Alarm,
+                format!("no majority on {prefix}: {}", self.what_stays(slot, electorate, env)),
+            )
         } else if !dissent.minus(was).is_empty() {
             let who = names(dissent.minus(was));
             (
@@ -325,6 +331,7 @@ impl Session {
         };
         let mut event = Event::new(env.now, kind, severity, text).with_session(&self.peer);
         event.prefix = Some(prefix);
+        event.since_us = (kind != "agreement").then_some(since_us);
         let single = dissent.minus(was).union(was.minus(dissent));
         if single.len() == 1 {
             event.instance = single.iter().next().map(|i| env.name(usize::from(i)).to_owned());
