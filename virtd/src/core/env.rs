@@ -1,6 +1,7 @@
 //! What all sessions share: the configuration, the instances, the interned routes, the stores of what peers sent, and the
 //! rule that says whose vote counts for which prefix.
 
+use super::dissent;
 use super::io::{InstanceId, ListenerId, Micros, Output};
 use crate::config::{Config, Strategy};
 use crate::event::{Event, Severity};
@@ -10,7 +11,7 @@ use replay::store::Store;
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BinaryHeap};
 use std::net::{IpAddr, SocketAddr};
-use voter::{Agreement, FaultAccount, Members, Rules};
+use voter::{Agreement, Members, Rules};
 use wire::bgp::Prefix;
 use wire::bgp::canonical::{self, AttributeSet, Canonicaliser};
 
@@ -60,7 +61,7 @@ pub struct InstanceState {
     /// Its processes that said hello.
     pub pids: Vec<u32>,
     /// On how many keys it is not with a steady majority now, and since when.
-    pub account: FaultAccount,
+    pub account: dissent::Account,
     /// The same keys, ever.
     pub dissents_total: u64,
     /// Candidates it has sent, changed or not.
@@ -191,7 +192,7 @@ impl Env {
                 name: i.name.clone(),
                 attached: false,
                 pids: Vec::new(),
-                account: FaultAccount::default(),
+                account: dissent::Account::default(),
                 dissents_total: 0,
                 candidates: 0,
                 last_output: 0,
@@ -293,11 +294,11 @@ impl Env {
     }
 
     /// Books a change of one key's dissenters: each that is new stands accused of `why`.
-    pub fn mark(&mut self, was: Members, dissent: Members, why: impl Fn() -> String) {
+    pub fn mark(&mut self, key: dissent::Key, was: Members, dissent: Members, why: impl Fn() -> String) {
         let now = self.now_ms();
         for i in dissent.minus(was).iter() {
             if let Some(s) = self.instances.get_mut(usize::from(i)) {
-                s.account.begin(now);
+                s.account.begin(key, now);
                 s.dissents_total += 1;
                 s.last_fault = Some(why());
             }
@@ -305,7 +306,7 @@ impl Env {
         }
         for i in was.minus(dissent).iter() {
             if let Some(s) = self.instances.get_mut(usize::from(i)) {
-                s.account.end();
+                s.account.end(key);
             }
         }
     }

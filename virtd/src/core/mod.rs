@@ -12,6 +12,7 @@
 //! | `flight` | the last messages of every leg, for a verdict's record |
 //! | `exercise` | withdraws a route from one instance alone, and gives it back |
 //! | [`mux`] | holds back what an instance is given, so that the instances differ in time |
+//! | `dissent` | since when an instance has not been with the majority, key by key |
 //! | `poison` | the UPDATE that kills an instance: suspects, trials, what is withheld |
 //! | `independence`, `diversity` | how often two instances disagree, and are wrong together; what is told of it |
 //! | `native` | one instance, bytes verbatim (`open = "native"`) |
@@ -23,6 +24,7 @@
 pub mod io;
 
 mod controller;
+mod dissent;
 mod diversity;
 mod env;
 mod exercise;

@@ -6,6 +6,8 @@
 
 #![allow(dead_code, reason = "each test file uses a part of it")]
 
+pub mod supervised;
+
 use bytes::{Bytes, BytesMut};
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};

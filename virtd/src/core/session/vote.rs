@@ -297,8 +297,12 @@ impl Session {
         let was_lost = e.flags & flag::NO_QUORUM != 0;
         e.flags = if lost { e.flags | flag::NO_QUORUM } else { e.flags & !flag::NO_QUORUM };
         let prefix = e.prefix;
+        // What they say they have said since the key was last disturbed.
+        let since_us = env.now.saturating_sub(age_ms(env.now_ms(), e.last_ms) * 1000);
         let peer = self.peer.ip();
-        env.mark(was, dissent, || format!("not with the majority on {prefix} towards {peer}"));
+        env.mark((self.index as u32, slot), was, dissent, || {
+            format!("not with the majority on {prefix} towards {peer}")
+        });
         match (was_lost, lost) {
             (false, true) => env.without_quorum += 1,
             (true, false) => env.without_quorum = env.without_quorum.saturating_sub(1),
@@ -309,7 +313,11 @@ impl Session {
         }
         let names = |m: Members| m.iter().map(|i| env.name(usize::from(i)).to_owned()).collect::<Vec<_>>().join(", ");
         let (kind, severity, text) = if lost && !was_lost {
-            ("no-quorum", Severity::Alarm, format!("no majority on {prefix}: what was published stays"))
+            (
+                "no-quorum",
+                Severity::Alarm,
+                format!("no majority on {prefix}: {}", self.what_stays(slot, electorate, env)),
+            )
         } else if !dissent.minus(was).is_empty() {
             let who = names(dissent.minus(was));
             (
@@ -332,6 +340,7 @@ impl Session {
         };
         let mut event = Event::new(env.now, kind, severity, text).with_session(&self.peer);
         event.prefix = Some(prefix);
+        event.since_us = (kind != "agreement").then_some(since_us);
         let single = dissent.minus(was).union(was.minus(dissent));
         if single.len() == 1 {
             event.instance = single.iter().next().map(|i| env.name(usize::from(i)).to_owned());
@@ -372,13 +381,16 @@ impl Session {
         }
     }
 
+    /// The prefix of the key at `slot`, and what everybody says about it.
+    pub fn told(&self, slot: u32, env: &Env) -> Option<(Prefix, Vec<Said>)> {
+        let e = self.table.entry(slot)?;
+        Some((e.prefix, self.said(slot, self.electorate(&e.prefix, env).minus(e.stale), env)))
+    }
+
     /// The keys on which instance `i` is not with the majority, with what everybody says.
     pub fn dissenting<'a>(&'a self, i: usize, env: &'a Env) -> impl Iterator<Item = (Prefix, Vec<Said>)> + 'a {
         let marked = move |slot: &u32| self.table.entry(*slot).is_some_and(|e| e.dissent.contains(i as u8));
-        (0..self.table.slots()).filter(marked).filter_map(move |slot| {
-            let e = self.table.entry(slot)?;
-            Some((e.prefix, self.said(slot, self.electorate(&e.prefix, env).minus(e.stale), env)))
-        })
+        (0..self.table.slots()).filter(marked).filter_map(move |slot| self.told(slot, env))
     }
 
     fn route_words(&self, id: BlobId, env: &Env) -> String {
@@ -621,7 +633,7 @@ impl Session {
             let Some(e) = self.table.entry(slot) else { continue };
             for i in e.dissent.iter() {
                 if let Some(s) = env.instances.get_mut(usize::from(i)) {
-                    s.account.end();
+                    s.account.end((self.index as u32, slot));
                 }
             }
             if e.flags & flag::NO_QUORUM != 0 {
