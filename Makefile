@@ -8,11 +8,11 @@ export RUST_TEST_THREADS ?= 2
 # Network namespaces need root. Only what uses them runs as root; the build stays the user's.
 HOST := $(shell rustc -vV | sed -n 's/^host: //p')
 ifneq ($(shell id -u),0)
-AS_ROOT := sudo --preserve-env=MRT,RUST_TEST_THREADS,RUST_LOG
+AS_ROOT := sudo --preserve-env=MRT,RUST_TEST_THREADS,RUST_LOG,HV_SOAK_MINUTES
 export CARGO_TARGET_$(shell echo $(HOST) | tr 'a-z-' 'A-Z_')_RUNNER := $(AS_ROOT)
 endif
 
-.PHONY: help build test faults demo bench lint fmt deny install clean packages
+.PHONY: help build test faults soak demo bench lint fmt deny install clean packages
 
 help: ## What can be made
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "%-9s %s\n", $$1, $$2 }' Makefile
@@ -31,6 +31,10 @@ test: packages ## Everything, with the real daemons in network namespaces (insta
 faults: packages ## Every fault under every strategy, judged by the neighbours' own logs; about eight minutes (FILTER=TEXT, STRATEGY=NAME)
 	cargo build --workspace
 	$(AS_ROOT) target/debug/hv-faults $(if $(FILTER),--filter $(FILTER)) $(if $(STRATEGY),--strategy $(STRATEGY))
+
+soak: packages ## An hour (MINUTES=60) of updates while links, addresses and routes change; the kernel ends as the vote says
+	cargo build --workspace
+	HV_SOAK_MINUTES=$(or $(MINUTES),60) cargo test -p tests --test soak
 
 demo: ## One router out of FRR, BIRD and OpenBGPD; MRT=FILE plays a real table
 	.ci/install demo

@@ -10,6 +10,7 @@ pub mod alone;
 pub mod daemons;
 pub mod faults;
 pub mod fib;
+pub mod igp;
 pub mod kinds;
 pub mod lab;
 pub mod neighbours;

@@ -3,6 +3,8 @@
 //! Every key, its default and its unit stand in docs/OPERATIONS.md and, with comments, in examples/virtd.toml.
 
 pub mod diagnostic;
+mod diversity;
+pub mod environment;
 mod names;
 pub mod parse;
 mod reader;
@@ -11,6 +13,8 @@ pub mod summary;
 #[cfg(test)]
 mod tests;
 
+pub use diversity::{ConnectOrder, Delay, Distribution, Diversity};
+pub use environment::Environment;
 use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::path::PathBuf;
@@ -419,6 +423,10 @@ pub struct Instance {
     pub limit_families: Vec<Family>,
     /// See above.
     pub limit_prefixes: Vec<Prefix>,
+    /// `diversity`: how what it is given differs from what the others are given; `None` is not at all.
+    pub diversity: Option<Diversity>,
+    /// `environment`: the surroundings of what virtd starts.
+    pub environment: Environment,
     /// `fib_scope`: whose routes it writes to the FIB; what it does not say there about others' is abstention.
     pub fib_scope: FibScope,
     /// There is a `[fib]`: its NETLINK_ROUTE sockets are redirected.

@@ -42,6 +42,9 @@ pub struct Event {
     /// The instance it is about.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub instance: Option<String>,
+    /// Since when it has been so, microseconds since virtd started: a disagreement, a fault.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub since_us: Option<u64>,
     /// The prefix it is about.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub prefix: Option<Prefix>,
@@ -64,6 +67,7 @@ impl Event {
             severity,
             session: None,
             instance: None,
+            since_us: None,
             prefix: None,
             said: Vec::new(),
             pairs: Vec::new(),

@@ -1,5 +1,7 @@
 use super::*;
+use crate::config::Environment;
 use crate::eventlog::{self, EventLog};
+use nix::sched::{CpuSet, sched_getaffinity};
 use serde_json::Value;
 
 /// An empty library stands in for the shim: what matters here is that the process gets its path.
@@ -324,4 +326,43 @@ fn stat_lines_are_read_whatever_the_name() {
 #[test]
 fn output_cannot_drive_a_terminal() {
     assert_eq!(printable(b"plain\ttext \x1b[2J\x07\xff\n"), "plain\ttext \u{fffd}[2J\u{fffd}\u{fffd}");
+}
+
+/// What `environment` says is true of the process itself.
+#[test]
+fn an_instance_has_the_surroundings_it_was_given() {
+    let folder = tempfile::tempdir().unwrap();
+    let (plain, other) = (folder.path().join("plain"), folder.path().join("other"));
+    let script = |file: &Path| {
+        let told = "cat /proc/self/personality; nice; grep Cpus_allowed_list /proc/self/status; echo $MALLOC_PERTURB_ ${#HV_STACK_OFFSET}; echo end";
+        format!("({told}) > {0}.new; mv {0}.new {0}; exec sleep 1000", file.display())
+    };
+    let mine = sched_getaffinity(Pid::this()).unwrap();
+    let cpu = (0..CpuSet::count()).rfind(|n| mine.is_set(*n).unwrap()).unwrap();
+    let environment = Environment {
+        malloc_perturb: Some(165),
+        stack_offset: 5000,
+        fixed_layout: true,
+        cpus: vec![cpu as u16],
+        nice: 7,
+    };
+    let list = vec![shell("plain", &script(&plain)), Instance { environment, ..shell("other", &script(&other)) }];
+    let (instances, _log) = launch(list);
+    let lines = contents(&other);
+    let lines: Vec<&str> = lines.lines().collect();
+    let own_nice: i32 = contents(&plain).lines().nth(1).unwrap().parse().unwrap();
+    let nice = lines[1].parse::<i32>().unwrap();
+    assert_eq!((lines[0], nice), ("00040000", 7), "personality and priority (this test's own is {own_nice})");
+    assert_eq!(lines[2].split_whitespace().last(), Some(cpu.to_string().as_str()));
+    assert_eq!(lines[3], "165 5000");
+    let plain = contents(&plain);
+    assert!(plain.starts_with("00000000\n") && plain.ends_with("\n0\nend\n"), "{plain}");
+    drop(instances);
+}
+
+#[test]
+fn a_processor_that_is_not_there_is_found_before_the_start() {
+    let environment = Environment { cpus: vec![1023], ..Environment::default() };
+    let found = preflight::check(&config(vec![Instance { environment, ..shell("frr", "true") }]), Path::new("/lib"));
+    assert!(found.iter().any(|p| p.contains("processor 1023")), "{found:?}");
 }

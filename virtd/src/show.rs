@@ -76,7 +76,10 @@ pub fn instances(v: &Value) -> String {
         table.row(vec![
             text(&i["name"]),
             format!("{}{}", text(&i["role"]), if i["pinned"] == true { ", pinned" } else { "" }),
-            text(&i["state"]),
+            match items(&i["suspect"]) {
+                [] => text(&i["state"]),
+                _ => format!("{}, suspect: {}", text(&i["state"]), words(&i["suspect"], ", ")),
+            },
             format!("{}/{}", text(&i["legs_up"]), text(&i["legs"])),
             text(&i["dissents_now"]),
             text(&i["dissents_total"]),

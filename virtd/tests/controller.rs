@@ -3,88 +3,10 @@
 mod sim;
 
 use serde_json::json;
-use sim::{Sim, config, prefix, update};
-use virtd::config::{Config, Standby, Strategy};
-use virtd::core::io::{Input, InstanceId, Order, ProcessNews};
-
-const SECOND: u64 = 1_000_000;
-/// More prefixes than `min_keys`.
-const MANY: usize = 20;
-
-fn prefixes() -> Vec<String> {
-    (0..MANY).map(|n| format!("198.51.{n}.0/24")).collect()
-}
-
-/// Instances that virtd starts, with short thresholds.
-fn supervised(n: usize, strategy: Strategy) -> Config {
-    let mut c = config(n, strategy);
-    c.instances.iter_mut().for_each(|i| i.command = vec!["/bin/daemon".to_owned()]);
-    c.timers.fault_threshold_ms = 20_000;
-    c.faults.one_key_ms = 100_000;
-    c
-}
-
-/// Both peers up, peer 1's table everywhere.
-fn running(config: &Config) -> Sim {
-    let mut sim = Sim::new(config);
-    for i in 0..config.instances.len() {
-        news(&mut sim, i, ProcessNews::Started { pid: 100 + i as u32 });
-    }
-    sim.connect_peer(1);
-    sim.connect_peer(2);
-    sim.run(SECOND);
-    let list = prefixes();
-    sim.announce(1, &list.iter().map(String::as_str).collect::<Vec<_>>(), &[64501]);
-    sim.run(5 * SECOND);
-    assert_eq!(sim.table(2).len(), MANY);
-    sim
-}
-
-fn news(sim: &mut Sim, i: usize, news: ProcessNews) {
-    sim.input(Input::Process { instance: InstanceId(i as u8), news });
-}
-
-/// Instance `i` lies about so many prefixes from the next announcement on.
-fn lie(sim: &mut Sim, i: usize, about: usize) {
-    for p in prefixes().iter().take(about) {
-        sim.instances[i].fault.lies_about.insert(prefix(p));
-    }
-    let list = prefixes();
-    sim.announce(1, &list.iter().map(String::as_str).collect::<Vec<_>>(), &[64501, 64999]);
-}
-
-/// What the supervisor does with an order, at once.
-fn obey(sim: &mut Sim) -> Vec<(u8, Order)> {
-    let orders = std::mem::take(&mut sim.orders);
-    for (i, order) in orders.clone() {
-        let i = usize::from(i);
-        match order {
-            Order::Start => {
-                news(sim, i, ProcessNews::Started { pid: 200 + i as u32 });
-                sim.start_instance(i);
-            }
-            Order::Stop | Order::Kill => {
-                sim.kill_instance(i);
-                news(sim, i, ProcessNews::Ended { unasked: false, text: "killed".into() });
-            }
-        }
-    }
-    orders
-}
-
-/// Lets time pass with a supervisor that obeys; returns all orders.
-fn supervise(sim: &mut Sim, seconds: u64) -> Vec<(u8, Order)> {
-    let mut all = Vec::new();
-    for _ in 0..seconds * 10 {
-        sim.run(SECOND / 10);
-        all.extend(obey(sim));
-    }
-    all
-}
-
-fn said(sim: &Sim, kind: &str) -> Vec<(Option<String>, String)> {
-    sim.events_of(kind).into_iter().map(|e| (e.instance.clone(), e.text.clone())).collect()
-}
+use sim::supervised::{MANY, SECOND, lie, news, obey, prefixes, running, said, supervise, supervised};
+use sim::{Sim, prefix, update};
+use virtd::config::{Standby, Strategy};
+use virtd::core::io::{Order, ProcessNews};
 
 #[test]
 fn wrong_on_many_prefixes_for_the_threshold_is_killed_and_comes_back() {
@@ -322,6 +244,13 @@ fn memory_beyond_its_limit_and_processor_time_that_never_rests() {
     assert_eq!(suspects.iter().filter(|(i, _)| i.as_deref() == Some("i1")).count(), 1);
     assert!(suspects.iter().any(|(i, t)| i.as_deref() == Some("i2") && t.contains("grown")), "{suspects:?}");
     assert_eq!(sim.orders, []);
+    let suspect =
+        |sim: &mut Sim, i: usize| sim.query(json!({"command": "instances"}))["instances"][i]["suspect"].clone();
+    assert_eq!((suspect(&mut sim, 0), suspect(&mut sim, 1)), (json!([]), json!(["cpu"])));
+    assert_eq!(suspect(&mut sim, 2), json!(["memory"]));
+    news(&mut sim, 1, ProcessNews::Usage { cpu_permille: 10, rss_kib: 100_000 });
+    news(&mut sim, 2, ProcessNews::Usage { cpu_permille: 10, rss_kib: 110_000 });
+    assert_eq!((suspect(&mut sim, 1), suspect(&mut sim, 2)), (json!([]), json!([])), "all is as it was");
     news(&mut sim, 2, ProcessNews::Usage { cpu_permille: 10, rss_kib: 600_000 });
     assert_eq!(sim.orders, [(2, Order::Kill)]);
 }

@@ -15,7 +15,7 @@ mod fault;
 mod members;
 mod strategy;
 
-pub use fault::{FaultAccount, book, majority_split};
+pub use fault::{majority_split, wrong_for_long};
 pub use members::Members;
 use strategy::Poll;
 

@@ -1,59 +1,35 @@
-//! Fault accounts, sets, and the size of it all.
+//! Rules for faults, sets, and the size of it all.
 
 use voter::*;
 
 #[test]
-fn an_account_runs_from_the_first_dissent_while_any_remains() {
-    let mut account = FaultAccount::default();
-    assert_eq!(account.since(), None);
-    assert!(!account.exceeds(0, 0, 1_000_000));
-    account.begin(1_000);
-    account.begin(2_000);
-    account.end();
-    assert_eq!((account.keys(), account.since()), (1, Some(1_000)));
-    assert!(!account.exceeds(60_000, 1, 60_999));
-    assert!(account.exceeds(60_000, 1, 61_000));
-    assert!(!account.exceeds(60_000, 2, 61_000));
-    account.end();
-    account.end();
-    assert_eq!((account.keys(), account.since()), (0, None));
-    assert!(!account.exceeds(60_000, 1, 99_000));
-    account.begin(100_000);
-    assert!(!account.exceeds(60_000, 1, 159_999), "the old time does not count");
-    assert!(!account.exceeds(u64::MAX, 1, u64::MAX - 1));
-}
-
-#[test]
-fn only_changes_are_booked() {
-    let mut accounts = [FaultAccount::default(); 3];
-    let set = |members: &[u8]| members.iter().copied().collect::<Members>();
-    book(&mut accounts, set(&[]), set(&[0, 2]), 5);
-    book(&mut accounts, set(&[0, 2]), set(&[0]), 6);
-    book(&mut accounts, set(&[]), set(&[0, 30]), 7);
-    assert_eq!(accounts.map(|account| account.keys()), [2, 0, 0]);
-    assert_eq!(accounts[0].since(), Some(5));
+fn each_of_enough_dissents_must_have_stood_for_long() {
+    let begun = [1_000, 40_000, 2_000];
+    assert!(!wrong_for_long([], 0, 0, 1_000_000), "nothing stands");
+    assert!(!wrong_for_long(begun, 60_000, 1, 60_999));
+    assert!(wrong_for_long(begun, 60_000, 1, 61_000), "the oldest");
+    assert!(wrong_for_long(begun, 60_000, 0, 61_000), "none is as one");
+    assert!(!wrong_for_long(begun, 60_000, 2, 61_999), "the young ones do not count");
+    assert!(wrong_for_long(begun, 60_000, 2, 62_000));
+    assert!(!wrong_for_long(begun, 60_000, 3, 99_999));
+    assert!(wrong_for_long(begun, 60_000, 3, 100_000));
+    assert!(!wrong_for_long(begun, 60_000, 4, 1_000_000));
+    assert!(!wrong_for_long(begun, u64::MAX, 1, u64::MAX - 1));
 }
 
 #[test]
 fn nobody_is_accused_while_the_majority_is_in_doubt() {
-    let mut accounts = [FaultAccount::default(); 4];
     let electorate = Members::first(3);
-    let split = |accounts: &[FaultAccount], lost| majority_split(accounts, electorate, 2, lost, 10);
-    let dissents = |account: &mut FaultAccount, keys| (0..keys).for_each(|_| account.begin(0));
-    dissents(&mut accounts[0], 9);
-    assert!(!split(&accounts, 0), "one of three");
-    dissents(&mut accounts[3], 9);
-    assert!(!split(&accounts, 0), "an observer is not of the electorate");
-    dissents(&mut accounts[1], 1);
-    assert!(!split(&accounts, 0), "one key is less than min_keys");
-    dissents(&mut accounts[1], 1);
-    assert!(split(&accounts, 0), "two of three");
-    accounts[1] = FaultAccount::default();
-    assert!(!split(&accounts, 9));
-    assert!(split(&accounts, 10), "ten keys without a quorum");
-    assert!(!majority_split(&accounts, electorate, 2, 0, 0));
-    assert!(!majority_split(&accounts[..2], Members::first(2), 2, 0, 10), "half is not more than half");
-    assert!(!majority_split(&[], Members::EMPTY, 1, 0, 1));
+    let split = |keys: [u32; 4], lost| majority_split(keys, electorate, 2, lost, 10);
+    assert!(!split([9, 0, 0, 0], 0), "one of three");
+    assert!(!split([9, 0, 0, 9], 0), "an observer is not of the electorate");
+    assert!(!split([9, 1, 0, 9], 0), "one key is less than min_keys");
+    assert!(split([9, 2, 0, 9], 0), "two of three");
+    assert!(!split([9, 0, 0, 9], 9));
+    assert!(split([9, 0, 0, 9], 10), "ten keys without a quorum");
+    assert!(!majority_split([9, 0, 0], electorate, 2, 0, 0));
+    assert!(!majority_split([9, 0], Members::first(2), 2, 0, 10), "half is not more than half");
+    assert!(!majority_split([], Members::EMPTY, 1, 0, 1));
 }
 
 #[test]

@@ -54,6 +54,8 @@ Examples:
     hv-replay probe --feed '--connect 192.0.2.1 --bind 192.0.2.8 --asn 64501' \\
                     --monitor '--connect 192.0.2.1 --bind 192.0.2.9 --asn 64502' --count 10000 --rate 500
     hv-replay probe --table-run --count 1000000 --feed '...' --monitor '...'
+  The same from a neighbour into the forwarding table of a router in a network namespace:
+    hv-replay probe --feed '...' --fib /run/netns/router
 
 ";
 

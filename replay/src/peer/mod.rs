@@ -14,10 +14,11 @@
 //! ```
 //! Reading order: [`session`] (pure), [`link`], [`route`], [`feed`] and its sources [`generate`], [`trace`], [`script`],
 //! [`learn`], [`report`], [`neighbour`], [`run`] (one neighbour), [`record`] and [`reproduce`] (one
-//! that plays what virtd recorded), [`probe`] (two, measuring), [`diff`].
+//! that plays what virtd recorded), [`probe`] (two, measuring; or one and [`fib`]), [`diff`].
 
 pub mod diff;
 pub mod feed;
+pub mod fib;
 pub mod generate;
 pub mod learn;
 pub mod link;

@@ -1,9 +1,11 @@
-//! Measures the router between two neighbours: the time of one UPDATE, or of a whole table, from one to the other.
+//! Measures the router between two neighbours: the time of one UPDATE, or of a whole table, from one to the other, or
+//! from one into the kernel's forwarding table.
 //!
-//! Both sessions live in this one thread, so that one clock stamps what leaves and what arrives, and
+//! Both ends live in this one thread, so that one clock stamps what leaves and what arrives, and
 //! nothing is to be synchronised. A stamp is taken right before the write and right after the read.
 
 use super::feed::{Item, Source};
+use super::fib::Fib;
 use super::generate::{Generator, Plan};
 use super::neighbour::{Feed, Neighbour};
 use super::options::{FeedOptions, SessionOptions, duration};
@@ -30,8 +32,12 @@ pub struct ProbeOptions {
     #[arg(long, value_name = "OPTIONS", allow_hyphen_values = true)]
     pub feed: String,
     /// The session that listens, likewise
-    #[arg(long, value_name = "OPTIONS", allow_hyphen_values = true)]
-    pub monitor: String,
+    #[arg(long, value_name = "OPTIONS", allow_hyphen_values = true, required_unless_present = "fib")]
+    pub monitor: Option<String>,
+    /// Instead of --monitor: the router's network namespace (/run/netns/NAME), whose kernel is listened to. Routes have arrived once they are in its
+    /// main table
+    #[arg(long, value_name = "PATH", conflicts_with = "monitor")]
+    pub fib: Option<PathBuf>,
     /// Number of UPDATEs to measure, or with --table-run the number of prefixes
     #[arg(long, value_name = "N", default_value_t = 1000)]
     pub count: u64,
@@ -93,7 +99,7 @@ pub fn probe(options: &ProbeOptions) -> Result<bool> {
     let clock = Clock::start();
     let mut driver = Driver::new()?;
     driver.busy = options.busy_poll;
-    let mut events = Events::new(None, clock)?;
+    let events = Events::new(None, clock)?;
     let queue = Queue::default();
     let plain = plain();
     let open = |text: &str, name: &'static str, source: Option<Box<dyn Source>>, at: usize| -> Result<Neighbour> {
@@ -103,48 +109,75 @@ pub fn probe(options: &ProbeOptions) -> Result<bool> {
             .with_context(|| format!("--{name}"))
     };
     // The one that listens comes first: in a test both may be the two ends of one session.
-    let mut monitor = open(&options.monitor, "monitor", None, 0)?;
-    let mut feed = open(&options.feed, "feed", Some(Box::new(queue.clone())), 1)?;
-    monitor.arrivals = Some(Vec::new());
-    both_up(&mut driver, &mut [&mut feed, &mut monitor], &mut events, options.timeout.max(Duration::from_secs(30)))?;
+    let end = match (&options.monitor, &options.fib) {
+        (Some(text), _) => {
+            let mut monitor = open(text, "monitor", None, 0)?;
+            monitor.arrivals = Some(Vec::new());
+            End::Peer(Box::new(monitor))
+        }
+        (None, Some(path)) => End::Kernel(Fib::open(path, Token(FIRST_TOKEN), driver.registry())?),
+        (None, None) => bail!("--monitor or --fib is needed"),
+    };
+    let feed = open(&options.feed, "feed", Some(Box::new(queue.clone())), 1)?;
+    let mut pair = Pair { driver, events, feed, end, queue };
+    let patience = options.timeout.max(Duration::from_secs(30));
+    both_up(&mut pair.driver, &mut neighbours(&mut pair.feed, &mut pair.end), &mut pair.events, patience)?;
     let plan = Plan { prefixes: options.count + options.warmup, ipv6_share: options.ipv6_share, seed: options.seed };
-    let mut pair = Pair { driver, events, feed, monitor, queue };
     let mut result = if options.table_run { pair.table(&plan, options)? } else { pair.latency(&plan, options)? };
-    let resets = pair.feed.summary.sessions_reset + pair.monitor.summary.sessions_reset;
-    let malformed = pair.monitor.learnt.counts.malformed_received;
+    let all = neighbours(&mut pair.feed, &mut pair.end);
+    let resets: u64 = all.iter().map(|n| n.summary.sessions_reset).sum();
+    let malformed: u64 = all.iter().skip(1).map(|n| n.learnt.counts.malformed_received).sum();
     if let Some(members) = result.as_object_mut() {
         members.insert("sessions_reset".into(), json!(resets));
         members.insert("malformed_received".into(), json!(malformed));
     }
-    let Pair { mut driver, mut events, mut feed, mut monitor, .. } = pair;
-    driver.leave(&mut [&mut feed, &mut monitor], &mut events)?;
+    let Pair { mut driver, mut events, mut feed, mut end, .. } = pair;
+    driver.leave(&mut neighbours(&mut feed, &mut end), &mut events)?;
     write_json(&options.json, &result)?;
     Ok(resets == 0 && result["lost"] == json!(0))
+}
+
+/// Where routes are to arrive.
+enum End {
+    Peer(Box<Neighbour>),
+    Kernel(Fib),
+}
+
+/// The session that announces and, where there is one, that which listens.
+fn neighbours<'a>(feed: &'a mut Neighbour, end: &'a mut End) -> Vec<&'a mut Neighbour> {
+    match end {
+        End::Peer(monitor) => vec![feed, monitor],
+        End::Kernel(_) => vec![feed],
+    }
 }
 
 struct Pair {
     driver: Driver,
     events: Events,
     feed: Neighbour,
-    monitor: Neighbour,
+    end: End,
     queue: Queue,
 }
 
 impl Pair {
     fn turn(&mut self, until: Instant) -> Result<()> {
-        self.driver.turn(&mut [&mut self.feed, &mut self.monitor], &mut self.events, Some(until))?;
+        let mut all = neighbours(&mut self.feed, &mut self.end);
+        self.driver.turn(&mut all, &mut self.events, Some(until))?;
         if self.driver.stopped() {
             bail!("interrupted");
         }
-        if !self.feed.established() || !self.monitor.established() {
-            let why = self.feed.summary.session_ends.last().or(self.monitor.summary.session_ends.last());
+        if !all.iter().all(|n| n.established()) {
+            let why = all.iter().find_map(|n| n.summary.session_ends.last());
             bail!("a session ended in the middle: {}", why.map_or("no reason", String::as_str));
         }
         Ok(())
     }
 
-    fn arrivals(&mut self) -> Vec<(Prefix, Instant)> {
-        self.monitor.arrivals.replace(Vec::new()).unwrap_or_default()
+    fn arrivals(&mut self) -> Result<Vec<(Prefix, Instant)>> {
+        match &mut self.end {
+            End::Peer(monitor) => Ok(monitor.arrivals.replace(Vec::new()).unwrap_or_default()),
+            End::Kernel(fib) => fib.arrivals(),
+        }
     }
 
     /// Sends one prefix and returns how long it took, `None` if it did not come in time.
@@ -153,7 +186,7 @@ impl Pair {
         let sent = Instant::now();
         loop {
             self.turn(sent + timeout)?;
-            if let Some((_, at)) = self.arrivals().iter().find(|(p, _)| *p == prefix) {
+            if let Some((_, at)) = self.arrivals()?.iter().find(|(p, _)| *p == prefix) {
                 return Ok(Some(at.saturating_duration_since(sent)));
             }
             if sent.elapsed() >= timeout {
@@ -204,7 +237,7 @@ impl Pair {
         let (mut first, mut last) = (None, started);
         loop {
             self.turn(last.max(Instant::now()) + options.timeout)?;
-            for (prefix, at) in self.arrivals() {
+            for (prefix, at) in self.arrivals()? {
                 first.get_or_insert(at);
                 if seen.insert(prefix) {
                     last = at;
@@ -219,10 +252,14 @@ impl Pair {
         let seconds = |at: Instant| at.saturating_duration_since(started).as_secs_f64();
         #[allow(clippy::cast_precision_loss)]
         let rate = seen.len() as f64 / seconds(last).max(1e-9);
+        let updates = match &self.end {
+            End::Peer(monitor) => Some(monitor.learnt.counts.updates_received),
+            End::Kernel(_) => None,
+        };
         Ok(json!({
             "mode": "table", "prefixes": plan.prefixes, "arrived": seen.len(), "lost": plan.prefixes - seen.len() as u64,
             "seconds": seconds(last), "first_out_s": first.map(seconds), "feed_s": self.feed.feed_done.map(seconds),
-            "prefixes_per_second": rate, "updates_received": self.monitor.learnt.counts.updates_received,
+            "prefixes_per_second": rate, "updates_received": updates,
         }))
     }
 }

@@ -48,10 +48,39 @@ pub const SECTIONS: &[(&str, &[&str])] = &[
     ("fib", &["protocol", "metric", "on_exit", "sweep_s", "reconcile_s"]),
     (
         "instance",
-        &["name", "role", "kind", "config", "root", "shim_library", "command", "env", "user", "limit", "fib_scope"],
+        &[
+            "name",
+            "role",
+            "kind",
+            "config",
+            "root",
+            "shim_library",
+            "command",
+            "env",
+            "user",
+            "limit",
+            "diversity",
+            "environment",
+            "fib_scope",
+        ],
     ),
     ("peer", &["address", "asn", "description", "allow_own_as"]),
 ];
+
+/// The keys of an instance's `diversity`.
+pub const DIVERSITY_KEYS: &[&str] = &[
+    "seed",
+    "delay_ms",
+    "distribution",
+    "connect_delay_ms",
+    "connect_order",
+    "readvertise_s",
+    "reconnect_s",
+    "blocks",
+];
+
+/// The keys of an instance's `environment`.
+pub const ENVIRONMENT_KEYS: &[&str] = &["malloc_perturb", "stack_offset", "aslr", "cpus", "nice"];
 
 /// The keys of an instance's `limit`.
 pub const LIMIT_KEYS: &[&str] = &["sessions", "families", "prefixes"];

@@ -105,6 +105,7 @@ fn document_to_config(document: &DeTable<'_>, source: &str, problems: &mut Probl
     check_instances(&instances, source, problems);
     check_peers(&config, &peers, document, source, problems);
     check_limits(&config, &instances, &peers, problems);
+    instances.iter().for_each(|i| super::diversity::check(&config, &i.value, i.diversity.as_ref(), problems));
     let complete = instances.len() == array_len(document, "instance");
     config.instances = instances.into_iter().map(|i| i.value).collect();
     config.instances.iter_mut().for_each(|i| i.netlink = config.fib.is_some());

@@ -37,6 +37,11 @@ impl Problems {
         self.0.is_empty()
     }
 
+    /// How many there are.
+    pub(crate) fn count(&self) -> usize {
+        self.0.len()
+    }
+
     /// What was found.
     pub(crate) fn into_vec(self) -> Vec<Problem> {
         self.0

@@ -6,6 +6,7 @@ use super::{
     Config, FaultAction, Faults, Fib, FibScope, Inbound, Instance, Kind, OnExit, OpenMode, Peer, Recorder, Standby,
     Strategy, Timers, Vote,
 };
+use super::{diversity, environment};
 use std::collections::BTreeMap;
 use std::net::Ipv4Addr;
 use std::ops::Range;
@@ -307,6 +308,8 @@ pub(crate) struct Placed<T> {
     pub(crate) key: Option<Range<usize>>,
     /// `limit.sessions`, one by one.
     pub(crate) sessions: Vec<Range<usize>>,
+    /// What of `diversity` must fit other sections.
+    pub(crate) diversity: Option<diversity::Places>,
 }
 
 /// Reads one `[[instance]]`.
@@ -336,7 +339,17 @@ pub(crate) fn instance(value: Value<'_>, problems: &mut Problems) -> Option<Plac
     };
     check_start(&section, &instance, problems);
     let sessions = section.value("limit").map_or_else(Vec::new, |v| limit(v, &mut instance, problems));
-    Some(Placed { value: instance, span: value.span(), key: name.map(|_| section.span_of("name")), sessions })
+    if let Some(value) = section.value("environment") {
+        environment::read(value, &mut instance, problems);
+    }
+    let diversity = section.value("diversity").and_then(|v| diversity::read(v, &mut instance, problems));
+    Some(Placed {
+        value: instance,
+        span: value.span(),
+        key: name.map(|_| section.span_of("name")),
+        sessions,
+        diversity,
+    })
 }
 
 /// What goes with `kind`, with `command`, and with neither.
@@ -462,7 +475,8 @@ fn limit(value: Value<'_>, instance: &mut Instance, problems: &mut Problems) -> 
     instance.limit_sessions = addresses;
     let families = section.array("families", "families", problems, family);
     instance.limit_families = families.unwrap_or_default();
-    instance.limit_prefixes = section.array("prefixes", "prefixes", problems, prefix).unwrap_or_default();
+    instance.limit_prefixes =
+        section.array("prefixes", "prefixes", problems, |v, p| prefix("prefixes", v, p)).unwrap_or_default();
     for key in names::LIMIT_KEYS {
         if section.value(key).is_some_and(|v| matches!(v.get_ref(), DeValue::Array(a) if a.is_empty())) {
             let help = "an empty list would limit nothing; leave the key out";
@@ -477,9 +491,9 @@ fn family(value: Value<'_>, problems: &mut Problems) -> Option<Family> {
     reader::one_of("families", given, value.span(), names::FAMILIES, problems)
 }
 
-fn prefix(value: &Spanned<DeValue<'_>>, problems: &mut Problems) -> Option<Prefix> {
+pub(super) fn prefix(key: &str, value: &Spanned<DeValue<'_>>, problems: &mut Problems) -> Option<Prefix> {
     let expected = "a prefix in quotes, like \"198.51.100.0/24\"";
-    let given = reader::text("prefixes", value, expected, problems)?;
+    let given = reader::text(key, value, expected, problems)?;
     let Ok(prefix) = given.parse::<Prefix>() else {
         problems.at(value.span(), format!("`{given}` is not a prefix"), format!("expected {expected}"));
         return None;
@@ -502,5 +516,6 @@ pub(crate) fn peer(value: Value<'_>, problems: &mut Problems) -> Option<Placed<P
     let allow_own_as = section.boolean("allow_own_as", problems).unwrap_or(false);
     let address = reader::unicast("address", section.value("address")?, problems)?;
     let peer = Peer { address, asn, description, allow_own_as };
-    Some(Placed { value: peer, span: value.span(), key: Some(section.span_of("address")), sessions: Vec::new() })
+    let (span, key) = (value.span(), Some(section.span_of("address")));
+    Some(Placed { value: peer, span, key, sessions: Vec::new(), diversity: None })
 }

@@ -177,6 +177,12 @@ fn instance_line(instance: &Instance) -> String {
     if !limits.is_empty() {
         let _ = write!(line, ", votes only on {}", limits.join(", "));
     }
+    if let Some(diversity) = &instance.diversity {
+        let _ = write!(line, "; {diversity}");
+    }
+    if instance.environment != super::Environment::default() {
+        let _ = write!(line, "; {}", instance.environment);
+    }
     line
 }
 

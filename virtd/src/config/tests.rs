@@ -94,10 +94,12 @@ fn every_key_is_read() {
         kind = "bird"
         config = "/etc/virtd/bird.conf"
         env = { TZ = "UTC" }
+        environment = { malloc_perturb = 165, stack_offset = 4096, aslr = false, cpus = [1, 0], nice = 5 }
         user = "bird"
         [[instance]]
         name = "watch.1"
         role = "observer"
+        diversity = { delay_ms = [1, 10], distribution = "exponential", seed = 7, connect_delay_ms = [0, 50], connect_order = "shuffled", readvertise_s = [30, 120], reconnect_s = 3600, blocks = ["0.0.0.0/2"] }
         [[peer]]
         address = "2001:db8::1"
         asn = 65001
@@ -119,6 +121,23 @@ fn every_key_is_read() {
     assert_eq!((bird.kind, bird.config_file.as_deref()), (Some(Kind::Bird), Some(Path::new("/etc/virtd/bird.conf"))));
     assert_eq!(c.instances.iter().map(Instance::is_ours).collect::<Vec<_>>(), [true, true, false]);
     assert_eq!(c.instances.iter().map(|i| i.observer).collect::<Vec<_>>(), [false, false, true]);
+    let delay = Delay { min_ms: 1, max_ms: 10, distribution: Distribution::Exponential };
+    assert_eq!(
+        c.instances[2].diversity,
+        Some(Diversity {
+            seed: 7,
+            delay: Some(delay),
+            connect_delay_ms: Some((0, 50)),
+            connect_order: ConnectOrder::Shuffled,
+            readvertise_s: Some((30, 120)),
+            reconnect_s: Some((3600, 3600)),
+            blocks: vec!["0.0.0.0/2".parse().unwrap()],
+        })
+    );
+    assert_eq!(c.instances[0].diversity, None);
+    let environment =
+        Environment { malloc_perturb: Some(165), stack_offset: 4096, fixed_layout: true, cpus: vec![0, 1], nice: 5 };
+    assert_eq!((&bird.environment, &frr.environment), (&environment, &Environment::default()));
     let peer = &c.peers[0];
     assert_eq!((peer.asn, peer.description.as_deref(), peer.allow_own_as), (Some(65001), Some("transit"), true));
 }
@@ -141,7 +160,11 @@ fn the_examples_are_good() {
         }
         if name == "virtd.toml" {
             let keys = super::names::SECTIONS.iter().flat_map(|(_, keys)| keys.iter());
-            for key in keys.chain(super::names::LIMIT_KEYS) {
+            for key in keys
+                .chain(super::names::LIMIT_KEYS)
+                .chain(super::names::DIVERSITY_KEYS)
+                .chain(super::names::ENVIRONMENT_KEYS)
+            {
                 assert!(with_all.contains(&format!("{key} = ")), "{name} does not show {key}");
             }
         }
@@ -154,7 +177,12 @@ fn the_documentation_has_every_key() {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs/OPERATIONS.md");
     let text = std::fs::read_to_string(path).unwrap();
     for (section, keys) in super::names::SECTIONS {
-        for key in keys.iter().chain(super::names::LIMIT_KEYS) {
+        for key in keys
+            .iter()
+            .chain(super::names::LIMIT_KEYS)
+            .chain(super::names::DIVERSITY_KEYS)
+            .chain(super::names::ENVIRONMENT_KEYS)
+        {
             assert!(text.contains(&format!("`{key}`")), "docs/OPERATIONS.md does not list {key} of {section}");
         }
     }

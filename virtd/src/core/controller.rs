@@ -9,6 +9,7 @@
 //! ```
 
 mod operator;
+mod standby;
 mod verdict;
 
 use super::env::Env;
@@ -26,6 +27,12 @@ const FATE_US: Micros = 1_000_000;
 
 /// How long the end of an instance may take that was told to end.
 const ASKED_US: Micros = 10_000_000;
+
+/// An order that nothing has followed for so long is given again: the supervisor's queue may have been full. All of them may be repeated.
+const REPEAT_US: Micros = 10_000_000;
+
+/// In place of since when an instance has been busy: for so long that the operator was told.
+const SUSPECT: Micros = Micros::MAX;
 
 /// What an instance is for at the moment.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -96,6 +103,14 @@ struct Control {
     last_end: Option<(Micros, String)>,
     /// When it was last told to end.
     asked: Option<Micros>,
+    /// The last order, and when it was given, until something follows from it.
+    ordered: Option<(Order, Micros)>,
+    /// It is not coming back by itself: a standby takes its place as soon as one waits.
+    fallen: bool,
+    /// Of one that something else starts: since when all of it is away, once it was there.
+    away: Option<Micros>,
+    /// It was there.
+    came: bool,
     /// When the last verdict on it was told.
     accused: Option<Micros>,
     /// When its process started, until it votes.
@@ -106,8 +121,10 @@ struct Control {
     /// Thousandths of a processor and KiB, as last reported.
     usage: Option<(u32, u64)>,
     busy_since: Option<Micros>,
-    /// Its memory when it had caught up.
+    /// Its memory when it had caught up, or when its growth was last told.
     base_rss: Option<u64>,
+    /// It has grown, from so many KiB, and that was told.
+    grown_from: Option<u64>,
 }
 
 /// See the module's comment.
@@ -118,6 +135,14 @@ pub struct Controller {
     change: Option<Micros>,
     split_told: bool,
     next_second: Micros,
+}
+
+impl Control {
+    /// Has the supervisor do something with this instance, which is number `i`.
+    fn order(&mut self, i: usize, order: Order, now: Micros, out: &mut Vec<Output>) {
+        self.ordered = Some((order, now));
+        out.push(Output::Order { instance: InstanceId(i as u8), order });
+    }
 }
 
 impl Controller {
@@ -140,6 +165,10 @@ impl Controller {
             silent: false,
             last_end: None,
             asked: None,
+            ordered: None,
+            fallen: false,
+            away: None,
+            came: false,
             accused: None,
             started: None,
             candidates: 0,
@@ -147,6 +176,7 @@ impl Controller {
             usage: None,
             busy_since: None,
             base_rss: None,
+            grown_from: None,
         };
         Controller {
             list: config.instances.iter().map(control).collect(),
@@ -164,6 +194,13 @@ impl Controller {
     /// For virtctl: pinned, thousandths of a processor, KiB, restarts within the limit's window.
     pub fn detail(&self, i: usize) -> (bool, Option<(u32, u64)>, usize) {
         self.list.get(i).map_or((false, None, 0), |c| (c.pinned, c.usage, c.restarts.len()))
+    }
+
+    /// What about instance `i` is out of the ordinary now: `cpu`, `memory`.
+    pub fn suspect(&self, i: usize) -> Vec<&'static str> {
+        let Some(c) = self.list.get(i) else { return Vec::new() };
+        let cpu = (c.busy_since == Some(SUSPECT)).then_some("cpu");
+        cpu.into_iter().chain(c.grown_from.map(|_| "memory")).collect()
     }
 
     /// Whether instance `i` was told to end, a moment ago or now: then no UPDATE killed it.
@@ -189,12 +226,21 @@ impl Controller {
     /// What the supervisor says.
     pub fn process(&mut self, i: usize, news: ProcessNews, env: &mut Env, sessions: &[Session], out: &mut Vec<Output>) {
         let Some(c) = self.list.get_mut(i).filter(|c| c.process != Process::NotOurs) else { return };
+        let followed = match (c.ordered, &news) {
+            (Some((Order::Start, _)), news) => !matches!(news, ProcessNews::Usage { .. }),
+            // That it was started may be told late.
+            (_, news) => matches!(news, ProcessNews::Ended { .. } | ProcessNews::Failed { .. }),
+        };
+        if followed {
+            c.ordered = None;
+        }
         match news {
             ProcessNews::Started { .. } => {
                 // It may have been told to end before this word came: then its end is still to come, and was asked for.
                 if c.process != Process::Ending {
                     c.process = Process::Running;
                 }
+                (c.fallen, c.grown_from) = (false, None);
                 (c.started, c.usage, c.base_rss, c.busy_since) = (Some(env.now), None, None, None);
             }
             ProcessNews::Usage { cpu_permille, rss_kib } => {
@@ -225,7 +271,7 @@ impl Controller {
             return;
         }
         let asked = !unasked || c.process == Process::Ending;
-        (c.usage, c.busy_since, c.started) = (None, None, None);
+        (c.usage, c.busy_since, c.grown_from, c.started) = (None, None, None, None);
         c.losses.clear();
         match c.duty {
             Duty::Disabled | Duty::Standby(Standby::Cold) => c.process = Process::Down(None),
@@ -259,6 +305,7 @@ impl Controller {
         c.restarts.retain(|at| now < at + window);
         if c.restarts.len() >= (f.restart_limit as usize).min(MAX_PAST) {
             c.process = Process::Down(None);
+            c.fallen = true;
             let name = env.name(i);
             let text = format!(
                 "{name} has been restarted {} times within {} s and stays down; `virtctl instance restart {name}` tries again",
@@ -287,6 +334,9 @@ impl Controller {
         env.standing = verdict::standing(sessions, self.list.len());
         self.note_losses(env);
         self.start_due(env, out);
+        self.repeat_orders(env.now, out);
+        self.watch_strangers(env);
+        self.replace_fallen(env, out);
         if env.now >= self.next_second {
             self.next_second = env.now + 1_000_000;
             self.watch_floods(env, sessions, out);
@@ -325,45 +375,24 @@ impl Controller {
                 && at <= env.now
             {
                 c.process = Process::Running;
-                out.push(Output::Order { instance: InstanceId(i as u8), order: Order::Start });
+                c.order(i, Order::Start, env.now, out);
             }
         }
     }
 
-    /// Moves the vote of `i` to a standby, if one waits: a warm one that runs, else a cold one. `i` goes to the end of the line.
-    fn replace(&mut self, i: usize, env: &mut Env, out: &mut Vec<Output>) -> Option<usize> {
-        if self.duty(i) != Duty::Voter {
-            return None;
+    fn repeat_orders(&mut self, now: Micros, out: &mut Vec<Output>) {
+        for (i, c) in self.list.iter_mut().enumerate() {
+            if let Some((order, _)) = c.ordered.filter(|(_, at)| now >= at + REPEAT_US) {
+                c.order(i, order, now, out);
+            }
         }
-        let waits = |want: Standby| {
-            let ready = |(n, c): &(usize, &Control)| match want {
-                Standby::Warm => env.instances.get(*n).is_some_and(|s| s.attached),
-                // An operator may have started it.
-                Standby::Cold => matches!(c.process, Process::Down(None) | Process::Running),
-            };
-            self.list.iter().enumerate().filter(|(_, c)| c.duty == Duty::Standby(want)).find(ready).map(|(n, _)| n)
-        };
-        let (s, how) = waits(Standby::Warm)
-            .map(|s| (s, Standby::Warm))
-            .or_else(|| waits(Standby::Cold).map(|s| (s, Standby::Cold)))?;
-        self.set_duty(s, Duty::Voter, env);
-        self.set_duty(i, Duty::Standby(how), env);
-        env.master_line.push(s as u8);
-        env.master_line.push(i as u8);
-        if self.list.get(s).is_some_and(|c| c.process == Process::Down(None)) {
-            self.set_process(s, Process::Running);
-            out.push(Output::Order { instance: InstanceId(s as u8), order: Order::Start });
-        }
-        let text =
-            format!("{} votes in the place of {}, which is now a {}", env.name(s), env.name(i), self.duty(i).name());
-        env.tell_about(out, "instance-promoted", Severity::Warning, s, text);
-        Some(s)
     }
 
     /// Gives an instance another duty; the electorates follow.
     fn set_duty(&mut self, i: usize, duty: Duty, env: &mut Env) {
         let Some(c) = self.list.get_mut(i) else { return };
         c.duty = duty;
+        c.fallen = false;
         let n = i as u8;
         env.voters.remove(n);
         env.observers.remove(n);

@@ -1,6 +1,7 @@
 //! What all sessions share: the configuration, the instances, the interned routes, the stores of what peers sent, and the
 //! rule that says whose vote counts for which prefix.
 
+use super::dissent;
 use super::io::{InstanceId, ListenerId, Micros, Output};
 use crate::config::{Config, Strategy};
 use crate::event::{Event, Severity};
@@ -10,7 +11,7 @@ use replay::store::Store;
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BinaryHeap};
 use std::net::{IpAddr, SocketAddr};
-use voter::{Agreement, FaultAccount, Members, Rules};
+use voter::{Agreement, Members, Rules};
 use wire::bgp::Prefix;
 use wire::bgp::canonical::{self, AttributeSet, Canonicaliser};
 
@@ -60,7 +61,7 @@ pub struct InstanceState {
     /// Its processes that said hello.
     pub pids: Vec<u32>,
     /// On how many keys it is not with a steady majority now, and since when.
-    pub account: FaultAccount,
+    pub account: dissent::Account,
     /// The same keys, ever.
     pub dissents_total: u64,
     /// Candidates it has sent, changed or not.
@@ -114,6 +115,16 @@ pub struct Env {
     pub canonicaliser: Canonicaliser,
     /// (when in ms, session, slot): keys whose verdict time alone can change.
     pub rechecks: BinaryHeap<Reverse<(u64, u32, u32)>>,
+    /// The longest that any instance is told something late, by its diversity.
+    pub held_back_ms: u64,
+    /// Prefixes of which an instance is just being told once more, on which it abstains.
+    pub exercised: Vec<(Prefix, u8)>,
+    /// Some instance is given only some address blocks.
+    pub has_blocks: bool,
+    /// By instance, what shuffles the order of its connections.
+    pub shuffles: Vec<super::mux::Random>,
+    /// (when, session, instance): when something held back is due.
+    wakes: BinaryHeap<Reverse<(Micros, u32, u8)>>,
     /// For `virtctl status`.
     pub counters: Counters,
     /// Verdict events still told this second, and how many were only counted.
@@ -128,6 +139,8 @@ pub struct Env {
     pub losses: Vec<(usize, usize, bool)>,
     /// Instances that had an established leg when the controller last looked.
     pub standing: Members,
+    /// Instances whose vote counts in the FIB.
+    pub in_fib: Members,
     /// Keys that are steady without a majority.
     pub without_quorum: u32,
     recent: HashMap<Prefix, u32, foldhash::fast::RandomState>,
@@ -179,13 +192,18 @@ impl Env {
                 name: i.name.clone(),
                 attached: false,
                 pids: Vec::new(),
-                account: FaultAccount::default(),
+                account: dissent::Account::default(),
                 dissents_total: 0,
                 candidates: 0,
                 last_output: 0,
                 last_fault: None,
             })
             .collect();
+        let delays = config.instances.iter().filter_map(|i| i.diversity.as_ref()?.delay);
+        let held_back_ms = delays.map(|d| u64::from(d.max_ms)).max().unwrap_or(0);
+        let has_blocks = config.instances.iter().any(|i| i.diversity.as_ref().is_some_and(|d| !d.blocks.is_empty()));
+        let seed = |i: &crate::config::Instance| i.diversity.as_ref().map_or(0, |d| d.seed);
+        let shuffles = config.instances.iter().map(|i| super::mux::Random::new(seed(i), b"order")).collect();
         let flight = super::flight::Flight::new(&config.recorder);
         let (n, poison_restarts) = (config.instances.len(), config.faults.poison_restarts);
         Env {
@@ -204,6 +222,11 @@ impl Env {
             ignore,
             canonicaliser: Canonicaliser::default(),
             rechecks: BinaryHeap::new(),
+            held_back_ms,
+            exercised: Vec::new(),
+            has_blocks,
+            shuffles,
+            wakes: BinaryHeap::new(),
             counters: Counters::default(),
             told: Told::default(),
             walk: false,
@@ -211,6 +234,7 @@ impl Env {
             poison: super::poison::Poison::new(n, poison_restarts),
             losses: Vec::new(),
             standing: Members::default(),
+            in_fib: Members::default(),
             without_quorum: 0,
             recent: HashMap::default(),
             recent_all: None,
@@ -226,6 +250,22 @@ impl Env {
     /// T in microseconds.
     pub fn t_us(&self) -> Micros {
         self.rules.steady_ms * 1000
+    }
+
+    /// Session `session` is to look after instance `i` at a time, if there is one.
+    pub fn wake_at(&mut self, at: Option<Micros>, session: usize, i: usize) {
+        self.wakes.extend(at.map(|at| Reverse((at, session as u32, i as u8))));
+    }
+
+    /// The next such time.
+    pub fn next_wake(&self) -> Option<Micros> {
+        self.wakes.peek().map(|w| w.0.0)
+    }
+
+    /// A session and an instance whose time has come.
+    pub fn due_wake(&mut self) -> Option<(usize, usize)> {
+        self.next_wake().filter(|at| *at <= self.now)?;
+        self.wakes.pop().map(|Reverse((_, session, i))| (session as usize, usize::from(i)))
     }
 
     /// A fresh even id (the driver's are odd).
@@ -254,11 +294,11 @@ impl Env {
     }
 
     /// Books a change of one key's dissenters: each that is new stands accused of `why`.
-    pub fn mark(&mut self, was: Members, dissent: Members, why: impl Fn() -> String) {
+    pub fn mark(&mut self, key: dissent::Key, was: Members, dissent: Members, why: impl Fn() -> String) {
         let now = self.now_ms();
         for i in dissent.minus(was).iter() {
             if let Some(s) = self.instances.get_mut(usize::from(i)) {
-                s.account.begin(now);
+                s.account.begin(key, now);
                 s.dissents_total += 1;
                 s.last_fault = Some(why());
             }
@@ -266,7 +306,7 @@ impl Env {
         }
         for i in was.minus(dissent).iter() {
             if let Some(s) = self.instances.get_mut(usize::from(i)) {
-                s.account.end();
+                s.account.end(key);
             }
         }
     }
@@ -370,7 +410,7 @@ impl Env {
 
     /// The instances that abstain on `prefix` because some peer that sent it has not been replayed to them (DESIGN decision 8).
     pub fn abstainers(&self, prefix: &Prefix) -> Members {
-        let mut out = self.poison.abstainers(prefix);
+        let mut out = self.poison.abstainers(prefix).union(self.exercised_on(prefix));
         for (unlevel, store) in self.unlevel.iter().zip(&self.stores) {
             if !unlevel.is_empty() && store.find(prefix).is_some() {
                 out = out.union(*unlevel);
@@ -385,7 +425,8 @@ impl Env {
         for (i, c) in self.config.instances.iter().enumerate() {
             let outside = (!c.limit_sessions.is_empty() && !c.limit_sessions.contains(&peer))
                 || (!c.limit_families.is_empty() && !c.limit_families.contains(&prefix.family()))
-                || (!c.limit_prefixes.is_empty() && !c.limit_prefixes.iter().any(|p| p.covers(prefix)));
+                || (!c.limit_prefixes.is_empty() && !c.limit_prefixes.iter().any(|p| p.covers(prefix)))
+                || self.is_outside(i, prefix);
             if outside {
                 out.insert(i as u8);
             }
@@ -393,11 +434,29 @@ impl Env {
         out
     }
 
+    /// Whether `prefix` lies in none of the blocks that instance `i` is given.
+    pub fn is_outside(&self, i: usize, prefix: &Prefix) -> bool {
+        let diversity = self.config.instances.get(i).and_then(|c| c.diversity.as_ref());
+        self.has_blocks && diversity.is_some_and(|d| !d.is_given(prefix))
+    }
+
+    /// Those that are not given `prefix`.
+    pub fn outside(&self, prefix: &Prefix) -> Members {
+        (0..self.instances.len()).filter(|i| self.is_outside(*i, prefix)).map(|i| i as u8).collect()
+    }
+
+    /// Those whose vote does not count for every prefix on every session.
+    pub fn partial(&self) -> Members {
+        let partial = |c: &crate::config::Instance| {
+            let limited = !c.limit_sessions.is_empty() || !c.limit_families.is_empty() || !c.limit_prefixes.is_empty();
+            limited || c.diversity.as_ref().is_some_and(|d| !d.blocks.is_empty())
+        };
+        let all = self.config.instances.iter().enumerate();
+        all.filter(|(_, c)| partial(c)).map(|(i, _)| i as u8).collect()
+    }
+
     /// Whether any instance has limits at all: most have none, and then the vote need not look.
     pub fn has_limits(&self) -> bool {
-        self.config
-            .instances
-            .iter()
-            .any(|c| !c.limit_sessions.is_empty() || !c.limit_families.is_empty() || !c.limit_prefixes.is_empty())
+        !self.partial().is_empty()
     }
 }

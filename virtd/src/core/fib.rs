@@ -28,7 +28,7 @@ use crate::config;
 use bytes::Bytes;
 use hashbrown::HashMap;
 use members::Member;
-use replay::intern::Interner;
+use replay::intern::{BlobId, Interner};
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BinaryHeap};
 use system::System;
@@ -201,8 +201,11 @@ impl Fib {
 
     fn kernel_news(&mut self, news: KernelNews, env: &mut Env, out: &mut Vec<Output>) {
         match news {
-            KernelNews::Written { key, errno: Some(errno) } => drop(self.failed.insert(key, errno)),
-            KernelNews::Written { key, errno: None } => drop(self.failed.remove(&key)),
+            // It may come late, when no route is wanted any more.
+            KernelNews::Written { key, errno: Some(errno) } if self.is_published(&key) => {
+                self.failed.insert(key, errno);
+            }
+            KernelNews::Written { key, .. } => drop(self.failed.remove(&key)),
             KernelNews::Event(event) => out.push(Output::Event(event)),
             change => {
                 // What Linux takes out of its tables by itself, it takes out of everybody's.
@@ -217,6 +220,11 @@ impl Fib {
                 self.effects = effects;
             }
         }
+    }
+
+    fn is_published(&self, key: &FibKey) -> bool {
+        let entry = self.table.find(key).and_then(|slot| self.table.entry(slot));
+        entry.is_some_and(|e| e.published != BlobId::NONE)
     }
 
     /// When a tick and a flush are wanted, whatever else happens.

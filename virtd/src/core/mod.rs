@@ -10,6 +10,9 @@
 //! | [`fib`] | virtual kernels, and the votes on what goes to the real one |
 //! | `controller` | who may vote; verdicts on instances, restarts, standbys |
 //! | `flight` | the last messages of every leg, for a verdict's record |
+//! | `exercise` | withdraws a route from one instance alone, and gives it back |
+//! | [`mux`] | holds back what an instance is given, so that the instances differ in time |
+//! | `dissent` | since when an instance has not been with the majority, key by key |
 //! | `poison` | the UPDATE that kills an instance: suspects, trials, what is withheld |
 //! | `independence`, `diversity` | how often two instances disagree, and are wrong together; what is told of it |
 //! | `native` | one instance, bytes verbatim (`open = "native"`) |
@@ -21,11 +24,14 @@
 pub mod io;
 
 mod controller;
+mod dissent;
 mod diversity;
 mod env;
+mod exercise;
 pub mod fib;
 mod flight;
 mod independence;
+pub mod mux;
 mod native;
 mod open;
 mod poison;
@@ -38,6 +44,7 @@ use crate::event::{Event, Severity};
 use controller::Controller;
 use diversity::Diversity;
 use env::{Env, Listener};
+use exercise::Exercises;
 use fib::Fib;
 use hashbrown::HashMap;
 use io::{ConnId, Input, KernelNews, LegId, Micros, Order, Output};
@@ -59,6 +66,7 @@ const RECHECK_BATCH: usize = 8192;
 pub struct Core {
     env: Env,
     controller: Controller,
+    exercises: Exercises,
     native: Option<Native>,
     sessions: Vec<Session>,
     by_peer: HashMap<SocketAddr, usize>,
@@ -69,6 +77,8 @@ pub struct Core {
     /// Findings that wait for the supervisor's word.
     reports: Vec<Report>,
     told_strangers: HashMap<SocketAddr, ()>,
+    /// The operator knows how the instances are made to differ.
+    told_diversity: bool,
     fib: Option<Fib>,
     /// When a link or an address last changed, as far as the kernel is watched: daemons end sessions for that.
     link_changed: Option<Micros>,
@@ -88,6 +98,7 @@ impl Core {
         Core {
             env: Env::new(config.clone(), now),
             controller: Controller::new(config),
+            exercises: Exercises::new(config, now),
             native,
             sessions: Vec::new(),
             by_peer: HashMap::new(),
@@ -97,6 +108,7 @@ impl Core {
             diversity: Diversity::new(now),
             reports: Vec::new(),
             told_strangers: HashMap::new(),
+            told_diversity: false,
             fib: Fib::new(config),
             link_changed: None,
         }
@@ -200,7 +212,7 @@ impl Core {
             }
             Input::Listening { instance, listener, local, v6_only } => {
                 self.env.listeners.insert(listener, Listener { instance, local, v6_only });
-                self.sessions.iter_mut().for_each(|s| s.allow_offer(usize::from(instance.0)));
+                session::allow_offers(&mut self.sessions, usize::from(instance.0), &mut self.env);
             }
             Input::ListenerClosed { listener } => {
                 self.env.listeners.remove(&listener);
@@ -251,11 +263,29 @@ impl Core {
                 self.look_for_poison(out);
                 self.tell_findings(out);
                 self.admit_concurring(out);
+                self.exercises.tick(&mut self.sessions, &mut self.env, out);
                 self.controller.tick(&mut self.env, &mut self.sessions, out);
                 self.env.prune_recent_sometimes();
                 self.tell_diversity(out);
             }
             _ => {}
+        }
+    }
+
+    /// Logs, once, what makes the instances differ, with the seeds that do it again.
+    fn tell_differences(&mut self, out: &mut Vec<Output>) {
+        if std::mem::replace(&mut self.told_diversity, true) {
+            return;
+        }
+        for i in &self.env.config.instances {
+            let environment = (i.environment != Default::default()).then(|| i.environment.to_string());
+            let words = i.diversity.as_ref().map(ToString::to_string).into_iter().chain(environment);
+            let words = words.collect::<Vec<_>>().join("; ");
+            if words.is_empty() {
+                continue;
+            }
+            let event = Event::new(self.env.now, "instance-differs", Severity::Info, format!("{}: {words}", i.name));
+            out.push(Output::Event(event.with_instance(&i.name)));
         }
     }
 
@@ -364,6 +394,7 @@ impl Core {
             return;
         }
         let from = out.len();
+        self.tell_differences(out);
         let now_ms = self.env.now_ms();
         for _ in 0..RECHECK_BATCH {
             match self.env.rechecks.peek() {
@@ -374,6 +405,11 @@ impl Core {
                     }
                 }
                 _ => break,
+            }
+        }
+        while let Some((session, i)) = self.env.due_wake() {
+            if let Some(s) = self.sessions.get_mut(session) {
+                s.wake(i, &mut self.env, out);
             }
         }
         if walk {
@@ -405,12 +441,14 @@ impl Core {
 
     fn session_deadline(&self) -> Option<Micros> {
         if self.sessions.is_empty() {
-            return self.controller.deadline();
+            // Instances without BGP are judged by what they write to the FIB alone.
+            let judged = self.env.instances.iter().any(|i| i.account.keys() > 0).then_some(self.next_tick);
+            return self.controller.deadline().into_iter().chain(judged).min();
         }
         if self.env.walk || self.sessions.iter().any(Session::has_work) {
             return Some(self.env.now);
         }
         let recheck = self.env.rechecks.peek().map(|r| r.0.0 * 1000);
-        Some(recheck.map_or(self.next_tick, |at| at.min(self.next_tick)))
+        [recheck, self.env.next_wake()].into_iter().flatten().chain([self.next_tick]).min()
     }
 }

@@ -169,6 +169,7 @@ impl Core {
                     "attached": instance.attached,
                     "pids": instance.pids,
                     "state": state,
+                    "suspect": self.controller.suspect(i),
                     "legs_up": up,
                     "legs": self.sessions.iter().filter(|s| s.up.is_some()).count(),
                     "dissents_now": instance.account.keys(),
@@ -238,6 +239,20 @@ impl super::session::Session {
         }
     }
 
+    /// What an operator should know of a key without a majority: usually what was published before stays. Under master-slave the master's
+    /// word went out at once, and nobody can say that it is wrong.
+    pub fn what_stays(&self, slot: u32, electorate: voter::Members, env: &super::env::Env) -> String {
+        use voter::Agreement;
+        let said = self.table.candidates(slot);
+        let master = electorate.iter().map(usize::from).find(|i| env.is_master(*i, electorate));
+        let winner = self.table.entry(slot).map(|e| e.winner);
+        let agrees = |a, b| super::env::ById(&env.routes).agrees(a, b);
+        match master.filter(|m| said.get(*m).zip(winner).is_some_and(|(says, winner)| agrees(*says, winner))) {
+            Some(m) => format!("what {}, the master, says is published", env.name(m)),
+            None => "what was published stays".to_owned(),
+        }
+    }
+
     /// What everybody says about one prefix on this session; `None` where nobody ever said anything.
     fn routes(&self, prefix: &Prefix, env: &super::env::Env) -> Option<Value> {
         let slot = self.table.find(prefix)?;
@@ -272,7 +287,7 @@ impl super::session::Session {
                     env.config.vote.strategy.name()
                 )
             }
-            _ => "no majority: what was published stays".to_owned(),
+            _ => format!("no majority: {}", self.what_stays(slot, electorate, env)),
         };
         Some(json!({
             "peer": self.peer.ip().to_string(),

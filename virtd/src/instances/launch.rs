@@ -1,10 +1,13 @@
 //! The moment between fork and exec. The only `unsafe` outside the driver stands here.
 
 use crate::config::Instance;
+use crate::config::environment::STACK_OFFSET;
 use crate::kinds::root::{Entry, Failed};
 use crate::kinds::{self, Program};
 use nix::errno::Errno;
 use nix::fcntl::OFlag;
+use nix::sched::{CpuSet, sched_setaffinity};
+use nix::sys::personality::{self, Persona};
 use nix::sys::prctl::set_pdeathsig;
 use nix::sys::signal::Signal;
 use nix::unistd::{
@@ -135,14 +138,60 @@ fn command(
         command.env_remove(name);
     }
     command.envs(&instance.env);
+    let surroundings = Surroundings::of(instance, &mut command)?;
     if program.preload {
         preloaded(&mut command, instance, preload);
     }
     let parent = Pid::this();
     // SAFETY: the closure runs in the forked child of a process with threads, so it may only make async-signal-safe calls: these
     // are bare system calls (glibc's wrappers of setuid and its kin have no other thread to tell), and nothing allocates.
-    unsafe { command.pre_exec(move || become_instance(account.as_ref(), parent, place, way.as_ref())) };
+    unsafe {
+        command.pre_exec(move || {
+            surroundings.take()?;
+            become_instance(account.as_ref(), parent, place, way.as_ref())
+        })
+    };
     Ok(command)
+}
+
+/// What `environment` says, ready for the child.
+struct Surroundings {
+    cpus: Option<CpuSet>,
+    nice: u8,
+    fixed_layout: bool,
+}
+
+impl Surroundings {
+    /// What can be said in variables is said in `command`, the rest is left for the child.
+    fn of(instance: &Instance, command: &mut Command) -> io::Result<Surroundings> {
+        let e = &instance.environment;
+        if let Some(octet) = e.malloc_perturb {
+            command.env("MALLOC_PERTURB_", octet.to_string());
+        }
+        if e.stack_offset > 0 {
+            command.env(STACK_OFFSET, "0".repeat(e.stack_offset as usize));
+        }
+        let mut cpus = (!e.cpus.is_empty()).then(CpuSet::new);
+        for n in &e.cpus {
+            cpus.as_mut().map_or(Ok(()), |set| set.set(usize::from(*n)))?;
+        }
+        Ok(Surroundings { cpus, nice: e.nice, fixed_layout: e.fixed_layout })
+    }
+
+    /// In the child, before it gives up its rights.
+    fn take(&self) -> io::Result<()> {
+        if let Some(cpus) = &self.cpus {
+            sched_setaffinity(Pid::from_raw(0), cpus)?;
+        }
+        if self.fixed_layout {
+            personality::set(personality::get()? | Persona::ADDR_NO_RANDOMIZE)?;
+        }
+        if self.nice > 0 {
+            // SAFETY: a bare system call on the process itself, without pointers.
+            Errno::result(unsafe { libc::setpriority(libc::PRIO_PROCESS, 0, i32::from(self.nice)) })?;
+        }
+        Ok(())
+    }
 }
 
 fn preloaded(command: &mut Command, instance: &Instance, preload: &Preload) {

@@ -62,6 +62,7 @@ pub fn check(config: &Config, shim: &Path) -> Vec<String> {
         if let Some(library) = instance.shim_library.as_deref().filter(|l| !l.is_file()) {
             problems.push(format!("instance {}: shim_library: {} is not a file", instance.name, library.display()));
         }
+        problems.extend(processor_problem(instance).map(|p| format!("instance {}: {p}", instance.name)));
         if let Some(root) = &instance.root {
             let found = root_problems(instance, root, &kinds::programs(instance, &folder), shim);
             problems.extend(found.into_iter().map(|p| format!("instance {}: {p}", instance.name)));
@@ -93,6 +94,14 @@ pub fn check(config: &Config, shim: &Path) -> Vec<String> {
         }
     }
     problems
+}
+
+/// A processor that virtd may not use: the instance would not start.
+fn processor_problem(instance: &Instance) -> Option<String> {
+    let ours = nix::sched::sched_getaffinity(nix::unistd::Pid::from_raw(0)).ok()?;
+    let foreign = |n: &&u16| !ours.is_set(usize::from(**n)).unwrap_or(false);
+    let n = instance.environment.cpus.iter().find(foreign)?;
+    Some(format!("environment: virtd may not run on a processor {n} (taskset -p shows on which it may)"))
 }
 
 /// What a kind needs besides its programs: its file, its users, paths of a length that the kernel takes.

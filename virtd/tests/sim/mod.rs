@@ -6,6 +6,8 @@
 
 #![allow(dead_code, reason = "each test file uses a part of it")]
 
+pub mod supervised;
+
 use bytes::{Bytes, BytesMut};
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
@@ -128,7 +130,7 @@ struct SimLeg {
 pub struct SimInstance {
     legs: Vec<SimLeg>,
     /// (peer, prefix) -> path: its Adj-RIB-In.
-    rib: BTreeMap<(u8, Prefix), Vec<u32>>,
+    pub rib: BTreeMap<(u8, Prefix), Vec<u32>>,
     pub fault: Fault,
     pub listening: bool,
     /// What it was told, in order: (peer, announced, withdrawn).
@@ -291,7 +293,11 @@ impl Sim {
                     self.leg_hears(leg, &bytes);
                     self.input(Input::LegDrained { leg, queued: 0 });
                 }
-                Output::CloseLeg { leg } => self.instances.iter_mut().for_each(|i| i.close(leg)),
+                Output::CloseLeg { leg } => {
+                    let close = |(style, i): (usize, &mut SimInstance)| i.close(style, leg);
+                    let said: Vec<_> = self.instances.iter_mut().enumerate().flat_map(close).collect();
+                    said.into_iter().for_each(|(id, bytes)| self.send_leg(id, &bytes));
+                }
                 Output::SendPeer { conn, bytes } => self.peer_hears(conn, &bytes),
                 Output::ClosePeer { conn, .. } => {
                     for p in self.peers.values_mut().filter(|p| p.conn == Some(conn)) {
@@ -413,12 +419,25 @@ impl Sim {
 }
 
 impl SimInstance {
-    fn close(&mut self, leg: LegId) {
-        let gone = self.legs.iter().find(|l| l.id == leg.0).map(|l| l.peer);
+    /// The peers of its legs, in the order in which it was offered them.
+    pub fn legs(&self) -> Vec<u8> {
+        self.legs.iter().map(|l| l.peer).collect()
+    }
+
+    /// A leg is gone, and with it what was learnt on it: what it says on the others.
+    fn close(&mut self, style: usize, leg: LegId) -> Vec<(u64, Bytes)> {
+        let Some(peer) = self.legs.iter().find(|l| l.id == leg.0).map(|l| l.peer) else { return vec![] };
         self.legs.retain(|l| l.id != leg.0);
-        if let Some(peer) = gone {
-            self.rib.retain(|(p, _), _| *p != peer);
+        let (gone, kept) = std::mem::take(&mut self.rib).into_iter().partition(|((p, _), _)| *p == peer);
+        let gone: BTreeMap<(u8, Prefix), Vec<u32>> = gone;
+        self.rib = kept;
+        let others: Vec<(u64, u8)> =
+            self.legs.iter().filter(|l| l.up && l.peer != peer).map(|l| (l.id, l.peer)).collect();
+        let mut said = Vec::new();
+        for (_, prefix) in gone.into_keys() {
+            said.extend(others.iter().filter_map(|(id, to)| Some((*id, self.says(style, *to, prefix, None)?))));
         }
+        said
     }
 
     /// What it answers to a message: (leg, bytes).

@@ -32,15 +32,30 @@ const PLACES: [(&str, Kind); 7] = [
 ];
 
 /// p50 and p99 of each place, one of each round, in microseconds.
-struct Series {
-    name: &'static str,
-    p50: Vec<f64>,
-    p99: Vec<f64>,
+pub struct Series {
+    /// The place.
+    pub name: &'static str,
+    /// One of each round.
+    pub p50: Vec<f64>,
+    /// Likewise.
+    pub p99: Vec<f64>,
 }
 
 impl Series {
+    /// Nothing measured yet.
+    pub fn new(name: &'static str) -> Series {
+        Series { name, p50: Vec::new(), p99: Vec::new() }
+    }
+
+    /// Takes one round's result.
+    pub fn push(&mut self, result: &Value) -> Result<()> {
+        self.p50.push(us(result, "p50_ns")?);
+        self.p99.push(us(result, "p99_ns")?);
+        Ok(())
+    }
+
     /// The median over the rounds of what this place takes more than another.
-    fn added(&self, base: &Series, quantile: fn(&Series) -> &Vec<f64>) -> f64 {
+    pub fn added(&self, base: &Series, quantile: fn(&Series) -> &Vec<f64>) -> f64 {
         median(quantile(self).iter().zip(quantile(base)).map(|(mine, theirs)| mine - theirs))
     }
 }
@@ -49,21 +64,25 @@ impl Series {
 pub fn measure(arguments: &Arguments, figures: &mut Figures) -> Result<()> {
     let raw = arguments.raw.join("latency.jsonl");
     fs::write(&raw, "")?;
+    judge(&on_one_processor(|| series(arguments, "one processor", &raw))?, "one processor", figures)?;
+    judge(&series(arguments, "free", &raw)?, "free", figures)
+}
+
+/// Does `work` with this process, and all that it starts meanwhile, on one processor.
+pub fn on_one_processor<T>(work: impl FnOnce() -> Result<T>) -> Result<T> {
     let all = sched_getaffinity(Pid::this()).context("sched_getaffinity")?;
     let mut one = CpuSet::new();
     one.set((0..CpuSet::count()).find(|cpu| all.is_set(*cpu).unwrap_or(false)).context("no processor")?)?;
     // Whatever is started from here inherits the set.
     sched_setaffinity(Pid::this(), &one).context("sched_setaffinity")?;
-    let pinned = series(arguments, "one processor", &raw);
+    let done = work();
     sched_setaffinity(Pid::this(), &all).context("sched_setaffinity")?;
-    judge(&pinned?, "one processor", figures)?;
-    judge(&series(arguments, "free", &raw)?, "free", figures)
+    done
 }
 
 fn series(arguments: &Arguments, where_: &str, raw: &Path) -> Result<Vec<Series>> {
     let mut places = PLACES.iter().map(|(name, kind)| Place::start(name, kind)).collect::<Result<Vec<_>>>()?;
-    let new = |p: &Place| Series { name: p.name, p50: Vec::new(), p99: Vec::new() };
-    let mut all: Vec<Series> = places.iter().map(new).collect();
+    let mut all: Vec<Series> = places.iter().map(|p| Series::new(p.name)).collect();
     let (count, rate) = (arguments.count.to_string(), arguments.rate.to_string());
     for round in 1..=arguments.rounds {
         for ((place, series), (name, kind)) in places.iter_mut().zip(&mut all).zip(&PLACES) {
@@ -73,8 +92,7 @@ fn series(arguments: &Arguments, where_: &str, raw: &Path) -> Result<Vec<Series>
             }
             let result = place.probe(&arguments.raw, &["--count", &count, "--rate", &rate])?;
             crate::keep(raw, &json!({ "on": where_, "round": round, "place": place.name, "result": result }))?;
-            series.p50.push(us(&result, "p50_ns")?);
-            series.p99.push(us(&result, "p99_ns")?);
+            series.push(&result)?;
         }
         let line: Vec<String> =
             all.iter().map(|s| format!("{} {:.0}", s.name, s.p50.last().copied().unwrap_or(0.0))).collect();

@@ -3,6 +3,7 @@
 #![forbid(unsafe_code)]
 
 mod criterion;
+mod fib;
 mod figures;
 mod latency;
 mod places;
@@ -40,6 +41,12 @@ struct Arguments {
     /// Prefixes of one more, single round with a table of the size that the targets name; 0 leaves it out
     #[arg(long, default_value_t = 1_000_000)]
     large: u32,
+    /// Routes of the table that goes into the kernel; 0 leaves it out
+    #[arg(long, default_value_t = 200_000)]
+    fib_prefixes: u32,
+    /// Only these parts
+    #[arg(long, value_enum, value_delimiter = ',')]
+    only: Vec<Part>,
     /// Where the figures go
     #[arg(long, default_value = "target/bench.json")]
     output: PathBuf,
@@ -49,6 +56,21 @@ struct Arguments {
     /// Where the criterion benches have left their results
     #[arg(long, default_value = "target/criterion")]
     criterion: PathBuf,
+}
+
+/// What can be measured by itself.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+enum Part {
+    /// One UPDATE from neighbour to neighbour
+    Latency,
+    /// A table from neighbour to neighbour
+    Table,
+    /// A crashed daemon's return
+    Restart,
+    /// Routes into the kernel
+    Fib,
+    /// What the criterion benches have left
+    Criterion,
 }
 
 fn main() -> ExitCode {
@@ -65,10 +87,22 @@ fn run(arguments: &Arguments) -> Result<()> {
     fs::create_dir_all(&arguments.raw).with_context(|| format!("making {}", arguments.raw.display()))?;
     println!("{}", machine());
     let mut figures = Figures::default();
-    latency::measure(arguments, &mut figures)?;
-    table::measure(arguments, &mut figures)?;
-    restart::measure(arguments, &mut figures)?;
-    criterion::collect(&arguments.criterion, &mut figures)?;
+    let wanted = |part| arguments.only.is_empty() || arguments.only.contains(&part);
+    if wanted(Part::Latency) {
+        latency::measure(arguments, &mut figures)?;
+    }
+    if wanted(Part::Table) {
+        table::measure(arguments, &mut figures)?;
+    }
+    if wanted(Part::Restart) {
+        restart::measure(arguments, &mut figures)?;
+    }
+    if wanted(Part::Fib) {
+        fib::measure(arguments, &mut figures)?;
+    }
+    if wanted(Part::Criterion) {
+        criterion::collect(&arguments.criterion, &mut figures)?;
+    }
     println!("\n{figures}");
     println!("{}", machine());
     figures.write(&arguments.output)?;

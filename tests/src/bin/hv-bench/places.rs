@@ -9,7 +9,9 @@ use std::path::Path;
 use std::time::Duration;
 use tests::daemons::{Attach, Daemon, Instance, PeerSpec};
 use tests::lab::{Lab, Process, Site, Star, built, wait_for};
+use tests::replayer::Replayer;
 use tests::router::{Options, Router};
+use tests::versions::Version;
 
 /// Where HAProxy finds BIRD: on the loopback device, but no 127.0.0.0/8, which a neighbour would refuse as a next hop.
 const BEHIND: (Ipv4Addr, u16) = (Ipv4Addr::new(10, 9, 0, 1), 1790);
@@ -26,6 +28,10 @@ pub enum Kind {
     HaProxy,
     /// virtd with these instances.
     Virtd(&'static [Daemon], &'static str, &'static str),
+    /// A daemon with nothing around it, which writes the kernel's routes.
+    FibAlone(Daemon),
+    /// virtd with these instances, `master-slave`; with `true` it votes on the FIB.
+    Fib(&'static [(Daemon, Option<Version>)], bool),
 }
 
 /// A running router and its neighbours' place.
@@ -56,6 +62,17 @@ impl Place {
                 let spec = Options::default().spec(&place.star.sites);
                 let ns = &place.star.router;
                 place.instance = Some(Instance::start(&lab, ns, *daemon, daemon.name(), &spec, &Attach::Native)?);
+            }
+            Kind::FibAlone(daemon) => {
+                let spec = Options { fib: true, ..Options::default() }.spec(&place.star.sites);
+                let ns = &place.star.router;
+                place.instance = Some(Instance::start(&lab, ns, *daemon, daemon.name(), &spec, &Attach::Native)?);
+            }
+            Kind::Fib(list, fib) => {
+                let (daemons, versions) = list.iter().copied().unzip();
+                let strategy = "master-slave";
+                let options = Options { daemons, versions, strategy, fib: *fib, ..Options::default() };
+                place.router = Some(Router::start(&lab, &place.star, &options)?);
             }
             Kind::HaProxy => place.start_proxied(&lab)?,
             Kind::Virtd(daemons, open, strategy) => {
@@ -108,21 +125,41 @@ impl Place {
 
     /// Runs `hv-replay probe` with both its sessions; returns what it measured.
     pub fn probe(&self, raw: &Path, options: &[&str]) -> Result<Value> {
+        let monitor = session(self.star.sites.get(1).context("no second neighbour")?);
+        self.run_probe(raw, ["--monitor", &monitor], options)
+    }
+
+    /// The same from the first neighbour into the router's kernel.
+    pub fn probe_fib(&self, raw: &Path, options: &[&str]) -> Result<Value> {
+        let netns = format!("/run/netns/{}", self.star.router.name());
+        self.run_probe(raw, ["--fib", &netns], options)
+    }
+
+    fn run_probe(&self, raw: &Path, end: [&str; 2], options: &[&str]) -> Result<Value> {
         std::thread::sleep(BETWEEN);
-        let session = |site: &Site| {
-            let Site { router_v4, v4, asn, number, .. } = site;
-            format!("--connect {router_v4} --bind {v4} --asn {asn} --router-id 10.255.1.{number} --families ipv4")
-        };
-        let [feed, monitor] = self.star.sites.as_slice() else { anyhow::bail!("not two neighbours") };
-        let json = raw.join(format!("{}.last.json", self.name));
-        let (feed_at, json) = (feed, json.display().to_string());
-        let (feed, monitor) = (session(feed), session(monitor));
-        let mut all = vec!["probe", "--feed", &feed, "--monitor", &monitor, "--json", &json];
+        let feed_at = self.star.sites.first().context("no neighbour")?;
+        let json = raw.join(format!("{}.last.json", self.name)).display().to_string();
+        let feed = session(feed_at);
+        let mut all = vec!["probe", "--feed", &feed, "--json", &json];
+        all.extend_from_slice(&end);
         all.extend_from_slice(options);
         let program = built("hv-replay")?.display().to_string();
         feed_at.ns.run(&program, &all).with_context(|| format!("measuring {}", self.name))?;
         let text = fs::read_to_string(&json)?;
         serde_json::from_str(&text).with_context(|| format!("reading {json}"))
+    }
+
+    /// virtd, where there is one.
+    pub fn router(&self) -> Option<&Router> {
+        self.router.as_ref()
+    }
+
+    /// A neighbour that announces so many routes and stays.
+    pub fn feed(&self, prefixes: u32) -> Result<Replayer> {
+        std::thread::sleep(BETWEEN);
+        let lab = self.lab.as_ref().context("no lab")?;
+        let site = self.star.sites.first().context("no neighbour")?;
+        Replayer::dial(lab, site, false, &["--generate", &prefixes.to_string()])
     }
 
     /// It held to the end: its folder is not kept.
@@ -132,4 +169,10 @@ impl Place {
             lab.passed();
         }
     }
+}
+
+/// hv-replay's options for a neighbour's session.
+fn session(site: &Site) -> String {
+    let Site { router_v4, v4, asn, number, .. } = site;
+    format!("--connect {router_v4} --bind {v4} --asn {asn} --router-id 10.255.1.{number} --families ipv4")
 }

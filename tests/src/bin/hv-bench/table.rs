@@ -37,9 +37,9 @@ impl Runs {
         let place = Place::start(self.name, kind)?;
         let ns = &place.star.router;
         let process = match kind {
-            Kind::Virtd(..) => "virtd",
+            Kind::Virtd(..) | Kind::Fib(..) => "virtd",
             Kind::Alone(Frr | OpenBgpd) => "bgpd",
-            Kind::Alone(Bird) | Kind::HaProxy => "bird",
+            Kind::Alone(Bird) | Kind::FibAlone(_) | Kind::HaProxy => "bird",
         };
         let empty = processes::memory(ns, process)?;
         let before = processes::cpu(ns)?;

@@ -3,7 +3,7 @@
 use super::{Controller, Duty, Process};
 use crate::config::Standby;
 use crate::core::env::Env;
-use crate::core::io::{InstanceId, Micros, Order, Output};
+use crate::core::io::{Micros, Order, Output};
 use crate::core::session::Session;
 use crate::event::{Event, Severity};
 use serde_json::{Value, json};
@@ -48,6 +48,9 @@ impl Controller {
         let last = duty == Duty::Voter && env.voters.len() == 1;
         let text = match action {
             "restart" if !ours => return Err(format!("virtd did not start {name}: restart it where it was started")),
+            "restart" if duty == Duty::Disabled => {
+                return Err(format!("{name} is disabled: `virtctl instance {name} enable` starts it"));
+            }
             "restart" => {
                 self.restart(i, env.now, out);
                 // It may be another version now: what killed the old one is tried again.
@@ -97,7 +100,7 @@ impl Controller {
         } else {
             c.process = Process::Down(None);
         }
-        out.push(Output::Order { instance: InstanceId(i as u8), order });
+        c.order(i, order, now, out);
     }
 
     fn restart(&mut self, i: usize, now: Micros, out: &mut Vec<Output>) {
@@ -106,14 +109,15 @@ impl Controller {
         c.restarts.clear();
         c.accused = None;
         match c.process {
-            Process::Down(_) => self.start(i, out),
+            Process::Down(_) => self.start(i, now, out),
             _ => self.end(i, Order::Stop, now, out),
         }
     }
 
-    fn start(&mut self, i: usize, out: &mut Vec<Output>) {
-        self.set_process(i, Process::Running);
-        out.push(Output::Order { instance: InstanceId(i as u8), order: Order::Start });
+    fn start(&mut self, i: usize, now: Micros, out: &mut Vec<Output>) {
+        let Some(c) = self.list.get_mut(i) else { return };
+        c.process = Process::Running;
+        c.order(i, Order::Start, now, out);
     }
 
     /// What it was configured to be, and running.
@@ -144,7 +148,7 @@ impl Controller {
             return Err(format!("{name} is {}: enable it, or configure it as a voter", self.duty(i).name()));
         }
         if self.list.get(i).is_some_and(|c| matches!(c.process, Process::Down(_))) {
-            self.start(i, out);
+            self.start(i, env.now, out);
         }
         self.set_duty(i, Duty::Voter, env);
         env.master_line.insert(0, i as u8);

@@ -2,7 +2,7 @@
 //!
 //! | found | rule |
 //! |---|---|
-//! | wrong | it dissents on `min_keys` keys or more and has dissented for the fault threshold; or on any key for `one_key_s` |
+//! | wrong | it dissents on `min_keys` keys or more, on each of these for the fault threshold or longer; or on any one key for `one_key_s` |
 //! | silent | a leg's hold time expired and it has no other leg left |
 //! | absent | it runs, and has been without a session it once had for the fault threshold |
 //! | flapping | it lost `leg_losses` legs within `leg_losses_s` |
@@ -12,15 +12,15 @@
 //! Nobody is accused of dissent while the majority itself is in doubt (paper, footnote 6), and nobody is killed while an operator
 //! changes policy.
 
-use super::{Control, Controller, Duty, Process};
+use super::{Control, Controller, Duty, Process, SUSPECT};
 use crate::config::FaultAction;
 use crate::core::env::Env;
-use crate::core::io::{InstanceId, Micros, Order, Output, Record};
+use crate::core::io::{Micros, Order, Output, Record};
 use crate::core::session::Session;
 use crate::event::{Event, Said, Severity};
 use serde_json::json;
 use std::net::SocketAddr;
-use voter::{FaultAccount, Members, majority_split};
+use voter::{Members, majority_split, wrong_for_long};
 use wire::bgp::Prefix;
 
 /// Routes a second below which nobody floods.
@@ -41,6 +41,8 @@ struct Charge {
     why: String,
     /// The session that shows it.
     session: Option<SocketAddr>,
+    /// Since when it dissents on that prefix, ms.
+    since: Option<u64>,
     /// A prefix on it that shows it, with what everybody says.
     key: Option<(Prefix, Vec<Said>)>,
     /// What it says cannot be trusted, or it says nothing: to be killed even where it is the last.
@@ -49,7 +51,7 @@ struct Charge {
 
 impl Charge {
     fn new(why: String) -> Charge {
-        Charge { why, session: None, key: None, useless: false }
+        Charge { why, session: None, since: None, key: None, useless: false }
     }
 
     fn on(session: &Session, why: String) -> Charge {
@@ -61,8 +63,8 @@ impl Controller {
     /// Passes verdicts on everybody.
     pub(super) fn judge(&mut self, env: &mut Env, sessions: &mut [Session], out: &mut Vec<Output>) {
         let f = env.config.faults;
-        let accounts: Vec<FaultAccount> = env.instances.iter().map(|s| s.account).collect();
-        let split = majority_split(&accounts, env.voters, f.min_keys, env.without_quorum, f.split_keys);
+        let keys = env.instances.iter().map(|s| s.account.keys());
+        let split = majority_split(keys, env.voters, f.min_keys, env.without_quorum, f.split_keys);
         if split && !self.split_told {
             let text = format!(
                 "the majority itself is in doubt ({} prefixes without one): nobody is accused; compare the instances' configurations",
@@ -88,6 +90,7 @@ impl Controller {
     /// Tells the verdict, carries it out where that is allowed, and has what led to it written down.
     fn condemn(&mut self, i: usize, charge: Charge, env: &mut Env, sessions: &[Session], out: &mut Vec<Output>) {
         let (refusal, name) = (self.spared(i, &charge, env), env.name(i).to_owned());
+        let may_replace = self.is_replaceable(i, &charge, env);
         let Some(c) = self.list.get_mut(i) else { return };
         c.accused = Some(env.now);
         c.losses.clear();
@@ -100,21 +103,25 @@ impl Controller {
         let record = record("instance-faulty", i, &charge.why, env, sessions);
         let mut event = Event::new(env.now, "instance-faulty", severity, format!("{name} {}; {done}", charge.why));
         event.instance = Some(name);
+        event.since_us = charge.since.map(|ms| ms * 1000);
         event.session = charge.session.map(|peer| peer.ip().to_string());
         if let Some((prefix, said)) = charge.key {
             (event.prefix, event.said) = (Some(prefix), said);
         }
         out.push(Output::Event(event));
-        if refusal.is_none() {
-            self.kill(i, env, out);
+        match refusal {
+            None => self.kill(i, env, out),
+            // Nobody here can end it; but its place can be taken.
+            Some(_) if may_replace => self.fall(i, env, out),
+            Some(_) => {}
         }
         out.extend(record);
     }
 
     /// Ends an instance at once; a standby votes in its place, and it comes back by itself.
     pub(super) fn kill(&mut self, i: usize, env: &mut Env, out: &mut Vec<Output>) {
-        out.push(Output::Order { instance: InstanceId(i as u8), order: Order::Kill });
         if let Some(c) = self.list.get_mut(i) {
+            c.order(i, Order::Kill, env.now, out);
             c.process = Process::Ending;
             c.asked = Some(env.now);
         }
@@ -126,10 +133,31 @@ impl Controller {
         }
     }
 
+    /// A voter that something else starts is found faulty: its vote goes to a standby, now or when one comes.
+    fn fall(&mut self, i: usize, env: &mut Env, out: &mut Vec<Output>) {
+        if self.replace(i, env, out).is_none()
+            && let Some(c) = self.list.get_mut(i)
+        {
+            c.fallen = true;
+        }
+    }
+
+    /// Whether a voter that virtd cannot end loses its vote by this charge, where a standby waits.
+    fn is_replaceable(&self, i: usize, charge: &Charge, env: &Env) -> bool {
+        let others = env.voters.iter().any(|v| usize::from(v) != i && env.votes_somewhere(v));
+        self.list.get(i).is_some_and(|c| c.process == Process::NotOurs && c.duty == Duty::Voter && !c.pinned)
+            && env.config.faults.action == FaultAction::Restart
+            && self.change.is_none()
+            && (others || charge.useless)
+    }
+
     /// Why an instance is left alone although it is faulty.
     fn spared(&self, i: usize, charge: &Charge, env: &Env) -> Option<String> {
         let c = self.list.get(i)?;
-        let others = env.voters.iter().filter(|v| usize::from(*v) != i && env.votes_somewhere(*v)).count();
+        // One that has sessions is missed there; one that has none, in the FIB.
+        let in_fib_only = env.in_fib.contains(i as u8) && !env.standing.contains(i as u8);
+        let votes = |v: u8| if in_fib_only { env.in_fib.contains(v) } else { env.votes_somewhere(v) };
+        let others = env.voters.iter().filter(|v| usize::from(*v) != i && votes(*v)).count();
         Some(match c.duty {
             Duty::Observer | Duty::Drained => format!("it is {}, so nothing is done", article(c.duty.name())),
             _ if env.config.faults.action == FaultAction::Report => "reported only (faults.action)".to_owned(),
@@ -162,10 +190,10 @@ impl Controller {
         if cpu_permille >= f.cpu_percent * 10 {
             let since = *c.busy_since.get_or_insert(env.now);
             let limit = Micros::from(f.cpu_ms) * 1000;
-            if since != Micros::MAX && env.now >= since + limit {
+            if since != SUSPECT && env.now >= since + limit {
                 let text = format!("{name} has used {} % of a processor for {} s", cpu_permille / 10, f.cpu_ms / 1000);
                 env.tell_about(out, "instance-suspect", Severity::Warning, i, text);
-                c.busy_since = Some(Micros::MAX); // told; until it rests
+                c.busy_since = Some(SUSPECT); // until it rests
             }
         } else {
             c.busy_since = None;
@@ -176,7 +204,11 @@ impl Controller {
         {
             let text = format!("{name} has grown from {} to {} MiB since it caught up", base / 1024, rss_kib / 1024);
             c.base_rss = Some(rss_kib);
+            c.grown_from.get_or_insert(base);
             env.tell_about(out, "instance-suspect", Severity::Warning, i, text);
+        }
+        if c.grown_from.is_some_and(|base| rss_kib <= (2 * base).max(base + SMALL_KIB)) {
+            c.base_rss = c.grown_from.take();
         }
         if let Some(limit) = f.memory_mib
             && rss_kib > u64::from(limit) * 1024
@@ -234,7 +266,7 @@ pub(super) fn record(kind: &'static str, i: usize, why: &str, env: &Env, session
     Some(Output::Record(Box::new(Record { at: env.now, kind, instance, messages, account })))
 }
 
-fn threshold(env: &Env) -> Micros {
+pub(super) fn threshold(env: &Env) -> Micros {
     Micros::from(env.config.timers.fault_threshold_ms) * 1000
 }
 
@@ -246,24 +278,34 @@ fn article(word: &str) -> String {
 /// Wrong contents, or a message missing: not with a steady majority for too long.
 fn wrong(i: usize, env: &Env, sessions: &[Session]) -> Option<Charge> {
     let f = env.config.faults;
-    let account = env.instances.get(i)?.account;
+    let account = &env.instances.get(i)?.account;
     let now = env.now_ms();
-    let many = account.exceeds(u64::from(env.config.timers.fault_threshold_ms), f.min_keys, now);
-    if !many && !account.exceeds(u64::from(f.one_key_ms), 1, now) {
+    let exceeds = |ms: u32, keys| wrong_for_long(account.begun(), u64::from(ms), keys, now);
+    if !exceeds(env.config.timers.fault_threshold_ms, f.min_keys) && !exceeds(f.one_key_ms, 1) {
         return None;
     }
-    let of = |s: &'_ Session| s.dissenting(i, env).take(KEYS_NAMED).map(|key| (s.peer, key)).collect::<Vec<_>>();
-    let keys: Vec<(SocketAddr, (Prefix, Vec<Said>))> = sessions.iter().flat_map(of).take(KEYS_NAMED).collect();
+    // Those that have stood for the longest are what the verdict rests on.
+    let oldest = account.oldest(KEYS_NAMED);
+    let since = oldest.iter().map(|(_, begun)| *begun).next().unwrap_or(now);
+    let told = |((session, slot), _): ((u32, u32), u64)| {
+        let session = sessions.get(session as usize)?;
+        Some((session.peer, session.told(slot, env)?))
+    };
+    let keys: Vec<(SocketAddr, (Prefix, Vec<Said>))> = oldest.into_iter().filter_map(told).collect();
     let named: Vec<String> = keys.iter().map(|(_, (p, _))| p.to_string()).collect();
-    let since = (now - account.since().unwrap_or(now)) / 1000;
+    let more = if account.keys() as usize > named.len() { ", …" } else { "" };
+    let which = match named.is_empty() {
+        false => format!("{}{more}", named.join(", ")),
+        // In the FIB alone.
+        true => format!("last: {}", env.instances.get(i)?.last_fault.as_deref().unwrap_or("in the FIB")),
+    };
     let why = format!(
-        "has not been with the majority for {since} s, now on {} prefixes ({}{})",
+        "is not with the majority on {} prefixes, for up to {} s without a break ({which})",
         account.keys(),
-        named.join(", "),
-        if account.keys() as usize > named.len() { ", …" } else { "" }
+        (now - since) / 1000
     );
     let (session, key) = keys.into_iter().next().unzip();
-    Some(Charge { session, key, ..Charge::new(why) })
+    Some(Charge { session, since: Some(since), key, ..Charge::new(why) })
 }
 
 /// A hang: no leg is left, and one went because nothing came from the instance.

@@ -47,7 +47,7 @@ impl Member {
 
     /// Whether it has written and does not count yet.
     pub(super) fn waits(&self) -> bool {
-        self.wrote && !self.counts && !self.leaving
+        self.wrote && !self.counts && !self.leaving && self.scope != FibScope::NONE
     }
 
     /// What virtctl says of it.
@@ -72,6 +72,9 @@ impl Fib {
             m.wrote = true;
             // Nothing to catch up with.
             m.counts = self.chosen == 0 && m.scope != FibScope::NONE;
+            if m.counts {
+                self.forget_stale(i);
+            }
         }
         true
     }
@@ -118,7 +121,7 @@ impl Fib {
         }
         self.next_look = env.now + LOOK_US;
         for i in 0..self.members.len() {
-            let Some(m) = self.members.get(i).filter(|m| m.waits() && m.scope != FibScope::NONE) else { continue };
+            let Some(m) = self.members.get(i).filter(|m| m.waits()) else { continue };
             let quiet = env.now >= m.last_write + env.t_us();
             // One that has sessions is level there first: until then its table has holes.
             let level = !env.standing.contains(i as u8) || !env.unlevel.iter().any(|u| u.contains(i as u8));
@@ -142,16 +145,22 @@ impl Fib {
         let Some(m) = self.members.get_mut(i) else { return };
         m.counts = true;
         let routes = m.kernel.routes();
+        self.forget_stale(i);
+        let text = format!("{} has caught up and votes on the FIB ({routes} routes)", env.name(i));
+        env.tell_about(out, "fib-admitted", Severity::Info, i, text);
+        self.start_walk();
+    }
+
+    /// What instance `i` said before it was gone, and has not said again, it says no more.
+    fn forget_stale(&mut self, i: usize) {
         for slot in 0..self.table.slots() {
             let Some(e) = self.table.entry_mut(slot).filter(|e| e.stale.contains(i as u8)) else { continue };
             e.stale.remove(i as u8);
             if let Some(said) = self.table.candidates_mut(slot).get_mut(i) {
                 self.routes.release(std::mem::replace(said, BlobId::NONE));
             }
+            self.tidy(slot);
         }
-        let text = format!("{} has caught up and votes on the FIB ({routes} routes)", env.name(i));
-        env.tell_about(out, "fib-admitted", Severity::Info, i, text);
-        self.start_walk();
     }
 
     /// Those that have caught up.
@@ -159,27 +168,32 @@ impl Fib {
         self.members.iter().enumerate().filter(|(_, m)| m.counts).map(|(i, _)| i as u8).collect()
     }
 
-    /// Whether the routes of this key are of a kind that instance `i` writes.
+    /// Whether the routes of this key are of a kind that instance `i` writes. Where there are none any more, that is everybody's word.
     pub(super) fn is_its_business(&self, i: usize, slot: u32) -> bool {
         let scope = self.members.get(i).map_or(FibScope::NONE, |m| m.scope);
         let from = slot as usize * self.members.len();
         let said = self.table.candidates(slot).iter().zip(self.classes.iter().skip(from));
         let class =
             said.filter(|(id, _)| **id != BlobId::NONE).fold(FibScope::NONE, |all, (_, class)| all.union(*class));
-        scope.meets(class)
+        scope.meets(if class == FibScope::NONE { FibScope::ALL } else { class })
     }
 
     /// Whose votes count on the key at `slot`.
     pub(super) fn electorate(&self, slot: u32, env: &Env) -> Members {
         let Some(e) = self.table.entry(slot) else { return Members::EMPTY };
-        let silent = self.table.candidates(slot);
-        let says = |i: usize| silent.get(i).is_some_and(|said| *said != BlobId::NONE);
-        let counted =
-            self.members.iter().enumerate().filter(|(i, m)| m.counts && (says(*i) || self.is_its_business(*i, slot)));
+        let said = self.table.candidates(slot);
+        let says = |i: usize| said.get(i).is_some_and(|id| *id != BlobId::NONE);
+        // What the last one has withdrawn was everybody's business who has nothing to say now.
+        let nobody = said.iter().all(|id| *id == BlobId::NONE);
+        let speaks = |i: usize| nobody || says(i) || self.is_its_business(i, slot);
+        let counted = self.members.iter().enumerate().filter(|(i, m)| m.counts && speaks(*i));
         let counted: Members = counted.map(|(i, _)| i as u8).collect();
         let mut members = counted.intersect(env.voters).minus(e.stale);
-        if !env.poison.is_idle() || env.unlevel.iter().any(|u| !u.is_empty()) {
+        if !env.poison.is_idle() || !env.exercised.is_empty() || env.unlevel.iter().any(|u| !u.is_empty()) {
             members = members.minus(env.abstainers(&e.prefix.prefix));
+        }
+        if env.has_blocks {
+            members = members.minus(env.outside(&e.prefix.prefix));
         }
         members
     }

@@ -2,6 +2,7 @@
 
 use super::super::env::Env;
 use super::Fib;
+use replay::intern::BlobId;
 use serde_json::{Value, json};
 use wire::netlink::fib::FibKey;
 
@@ -28,6 +29,8 @@ impl Fib {
             .collect();
         json!({
             "routes": self.chosen,
+            "keys": self.table.len(),
+            "distinct_routes": self.routes.len(),
             "without_quorum": self.without_quorum,
             "failed": self.failed.len(),
             "instances": members,
@@ -44,7 +47,7 @@ impl Fib {
     pub fn entries(&self, env: &Env, wanted: impl Fn(&FibKey) -> bool, only_differing: bool) -> Value {
         let mut slots: Vec<(FibKey, u32)> = (0..self.table.slots())
             .filter_map(|slot| self.table.entry(slot).map(|e| (e.prefix, slot)))
-            .filter(|(key, slot)| wanted(key) && (!only_differing || self.differs(*slot)))
+            .filter(|(key, slot)| wanted(key) && (!only_differing || self.differs(*slot, env)))
             .collect();
         slots.sort_unstable();
         let more = slots.len() > MAX_ENTRIES;
@@ -52,10 +55,16 @@ impl Fib {
         json!({ "entries": list, "more": more })
     }
 
-    fn differs(&self, slot: u32) -> bool {
+    /// Whether anybody says something else than what won, or nothing where that is a vote; or the kernel does not take it.
+    fn differs(&self, slot: u32, env: &Env) -> bool {
         let Some(e) = self.table.entry(slot) else { return false };
-        let apart = |id: &replay::intern::BlobId| !self.same(*id, e.winner);
-        e.winner != e.published || self.failed.contains_key(&e.prefix) || self.table.candidates(slot).iter().any(apart)
+        let heard = self.electorate(slot, env).union(env.observers.intersect(self.counting()));
+        let apart = |(i, id): (usize, &BlobId)| {
+            let says = *id != BlobId::NONE && !e.stale.contains(i as u8) || heard.contains(i as u8);
+            says && !self.same(*id, e.winner)
+        };
+        let candidates = self.table.candidates(slot);
+        e.winner != e.published || self.failed.contains_key(&e.prefix) || candidates.iter().enumerate().any(apart)
     }
 
     fn entry(&self, key: &FibKey, slot: u32, env: &Env) -> Value {

@@ -1,103 +1,159 @@
-//! The real system's links and addresses, which all virtual kernels share.
+//! The real kernel's links and addresses, as its thread reports them: what all virtual kernels share.
 
 use super::super::io::{KernelNews, Link};
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 use wire::bgp::Prefix;
+use wire::netlink::consts::RTN_UNICAST;
 use wire::netlink::fib::FibRoute;
 
-#[derive(Debug)]
-struct Interface {
-    link: Option<Link>,
-    /// Addresses, with the length of the prefix that is on the link with each.
-    addresses: Vec<(IpAddr, u8)>,
+/// The loopback interface's index in every network namespace.
+pub(super) const LOOPBACK: u32 = 1;
+/// IPv4 prefixes this long have no broadcast address (RFC 3021).
+const POINT_TO_POINT: u8 = 31;
+
+/// An address of an interface.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+struct Address {
+    index: u32,
+    address: IpAddr,
+    length: u8,
 }
 
-/// See the module's comment.
+/// What an IPv4 address is to the kernel's local table.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Nature {
+    /// Of this host, on the link with this index.
+    Local(u32),
+    /// A subnet's broadcast address, on the link with this index.
+    Broadcast(u32),
+    /// Neither.
+    Other,
+}
+
+/// Links and addresses as they are now.
 #[derive(Default, Debug)]
 pub struct System {
-    interfaces: BTreeMap<u32, Interface>,
+    links: BTreeMap<u32, Link>,
+    /// In the order in which they came: of two subnets that are the same, the kernel uses the older.
+    addresses: Vec<Address>,
+    /// No gateway can be reached over routes that are unknown here. See [`System::is_complete`].
+    complete: bool,
 }
 
 impl System {
-    /// Takes note of a change.
+    /// Follows the kernel.
     pub fn apply(&mut self, news: &KernelNews) {
         match news {
-            KernelNews::Link(link) => self.at(link.index).link = Some(link.clone()),
-            KernelNews::LinkGone { index } => drop(self.interfaces.remove(index)),
+            KernelNews::Link(link) => drop(self.links.insert(link.index, link.clone())),
+            KernelNews::LinkGone { index } => {
+                self.links.remove(index);
+                self.addresses.retain(|a| a.index != *index);
+            }
             KernelNews::Address { index, address, length } => {
-                let addresses = &mut self.at(*index).addresses;
-                addresses.retain(|a| a != &(*address, *length));
-                addresses.push((*address, *length));
+                let new = Address { index: *index, address: *address, length: *length };
+                if !self.addresses.contains(&new) {
+                    self.addresses.push(new);
+                }
             }
             KernelNews::AddressGone { index, address, length } => {
-                self.at(*index).addresses.retain(|a| a != &(*address, *length));
+                let old = Address { index: *index, address: *address, length: *length };
+                self.addresses.retain(|a| *a != old);
             }
             KernelNews::Written { .. } | KernelNews::Event(_) => {}
         }
     }
 
-    fn at(&mut self, index: u32) -> &mut Interface {
-        self.interfaces.entry(index).or_insert(Interface { link: None, addresses: Vec::new() })
-    }
-
-    /// The link that a change is about, as it is now: to be asked before [`System::apply`].
+    /// The link, as it was, that this news is about.
     pub fn clone_link(&self, news: &KernelNews) -> Option<Link> {
-        let index = match news {
-            KernelNews::Link(link) => link.index,
-            KernelNews::LinkGone { index }
-            | KernelNews::Address { index, .. }
-            | KernelNews::AddressGone { index, .. } => *index,
-            KernelNews::Written { .. } | KernelNews::Event(_) => return None,
-        };
-        self.link(index).cloned()
+        match news {
+            KernelNews::Link(Link { index, .. }) | KernelNews::LinkGone { index } => self.links.get(index).cloned(),
+            _ => None,
+        }
     }
 
-    /// A link by its index.
-    pub fn link(&self, index: u32) -> Option<&Link> {
-        self.interfaces.get(&index)?.link.as_ref()
-    }
-
-    /// Whether any address of one IP version is left on a link.
-    pub fn has_address(&self, index: u32, v6: bool) -> bool {
-        self.interfaces.get(&index).is_some_and(|i| i.addresses.iter().any(|(a, _)| a.is_ipv6() == v6))
-    }
-
-    /// Whether an address is one of this system's own.
-    pub fn is_own(&self, address: IpAddr) -> bool {
-        self.interfaces.values().any(|i| i.addresses.iter().any(|(a, _)| *a == address))
-    }
-
-    /// The link over which a gateway is reached directly: `over`, if that is given, must be it.
-    pub fn reach(&self, gateway: IpAddr, over: Option<u32>) -> Option<u32> {
-        let on = |(address, length): &(IpAddr, u8)| {
-            let (Some(net), Some(host)) =
-                (Prefix::new(*address, *length), Prefix::new(gateway, if gateway.is_ipv6() { 128 } else { 32 }))
-            else {
-                return false;
-            };
-            net.covers(&host)
-        };
-        let up = |i: &Interface| i.link.as_ref().is_some_and(|l| l.up);
-        let longest = |i: &Interface| i.addresses.iter().filter(|a| on(a)).map(|(_, length)| *length).max();
-        let candidates = self.interfaces.iter().filter(|(index, i)| over.is_none_or(|o| o == **index) && up(i));
-        candidates
-            .filter_map(|(index, i)| Some((longest(i)?, *index)))
-            .max_by_key(|(length, index)| (*length, u32::MAX - index))
-            .map(|(_, i)| i)
-    }
-
-    /// A route in words, with the names of interfaces.
+    /// The route in words, with the names of interfaces that are known: `via 10.0.1.2 dev eth0 weight 2, dev eth1`.
     pub fn describe(&self, route: &FibRoute) -> String {
-        let mut text = route.to_string();
-        let mut indexes: Vec<u32> = route.hops.iter().filter_map(|h| h.oif).collect();
-        // #12 before #1.
-        indexes.sort_unstable_by(|a, b| b.cmp(a));
-        for index in indexes {
-            if let Some(link) = self.link(index) {
-                text = text.replace(&format!("dev #{index}"), &format!("dev {}", link.name));
+        let text = route.to_string();
+        let mut out = String::with_capacity(text.len());
+        let mut parts = text.split("dev #");
+        out.push_str(parts.next().unwrap_or_default());
+        for part in parts {
+            let digits = part.bytes().take_while(u8::is_ascii_digit).count();
+            let (index, rest) = part.split_at_checked(digits).unwrap_or(("", part));
+            match index.parse().ok().and_then(|index| self.links.get(&index)) {
+                Some(link) => out.push_str(&format!("dev {}{rest}", link.name)),
+                None => out.push_str(&format!("dev #{part}")),
             }
         }
-        text
+        if out.is_empty() && route.kind == RTN_UNICAST { "unicast".to_owned() } else { out }
+    }
+
+    pub(super) fn link(&self, index: u32) -> Option<&Link> {
+        self.links.get(&index)
+    }
+
+    /// Whether it is there and the operator wants it up.
+    pub(super) fn is_up(&self, index: u32) -> bool {
+        self.links.get(&index).is_some_and(|link| link.up)
+    }
+
+    /// Whether a gateway that none of the subnets here covers is certainly on no link. It is not certain: the operator or
+    /// another daemon can have made a route to it that is unknown here. Daemons send a gateway with an interface only
+    /// where they believe it to be there, and the real kernel has the last word on what wins. Tests of the kernel's
+    /// errors know all routes.
+    pub(super) fn is_complete(&self) -> bool {
+        self.complete
+    }
+
+    /// See [`System::is_complete`].
+    #[cfg(test)]
+    pub(super) fn complete(mut self) -> System {
+        self.complete = true;
+        self
+    }
+
+    /// Whether this host has the address, on any link or on that one.
+    pub(super) fn has_address(&self, address: IpAddr, on: Option<u32>) -> bool {
+        let loopback = address == IpAddr::V6(std::net::Ipv6Addr::LOCALHOST);
+        let here = |a: &Address| a.address == address && on.is_none_or(|index| index == a.index);
+        loopback && on.is_none_or(|index| index == LOOPBACK) || self.addresses.iter().any(here)
+    }
+
+    /// Whether a link has any IPv4 address.
+    pub(super) fn has_ipv4(&self, index: u32) -> bool {
+        self.addresses.iter().any(|a| a.index == index && a.address.is_ipv4())
+    }
+
+    /// What an IPv4 address is to this host, on any link or on that one.
+    pub(super) fn nature(&self, address: IpAddr, on: Option<u32>) -> Nature {
+        let IpAddr::V4(v4) = address else { return Nature::Other };
+        let wanted = |index: u32| on.is_none_or(|on| on == index);
+        if v4.is_loopback() && wanted(LOOPBACK) {
+            return Nature::Local(LOOPBACK);
+        }
+        let there = || self.addresses.iter().filter(|a| wanted(a.index) && self.is_up(a.index));
+        if let Some(a) = there().find(|a| a.address == address) {
+            return Nature::Local(a.index);
+        }
+        let broadcast = |a: &&Address| {
+            let IpAddr::V4(own) = a.address else { return false };
+            let host_bits = u32::MAX.checked_shr(u32::from(a.length)).unwrap_or(0);
+            a.length < POINT_TO_POINT && v4.to_bits() == own.to_bits() | host_bits
+        };
+        there().find(broadcast).map_or(Nature::Other, |a| Nature::Broadcast(a.index))
+    }
+
+    /// The longest subnet of a link (of any that is up, or of that one) that covers the address: its length and the link.
+    pub(super) fn subnet(&self, address: IpAddr, on: Option<u32>) -> Option<(u8, u32)> {
+        let max = if address.is_ipv4() { 32 } else { 128 };
+        let host = Prefix::new(address, max)?;
+        let covers = |a: &&Address| {
+            let same = a.address.is_ipv4() == address.is_ipv4();
+            same && a.length < max && Prefix::new(a.address, a.length).is_some_and(|p| p.covers(&host))
+        };
+        let there = self.addresses.iter().filter(|a| on.is_none_or(|on| on == a.index) && self.is_up(a.index));
+        // The first of the longest, so backwards: max_by_key takes the last.
+        there.filter(covers).rev().max_by_key(|a| a.length).map(|a| (a.length, a.index))
     }
 }

@@ -1,5 +1,6 @@
 //! The votes on the FIB: as those towards the peers (`session/vote.rs`), with the same rules, so that both agree.
 
+use super::super::dissent;
 use super::super::env::Env;
 use super::super::io::{FibChange, Output};
 use super::super::table::{age_ms, flag};
@@ -200,6 +201,7 @@ impl Fib {
 
     /// Verdicts whose time has come, one turn of a walk, then what changed goes to the kernel's thread.
     pub fn flush(&mut self, env: &mut Env, out: &mut Vec<Output>) {
+        env.in_fib = self.counting();
         let now_ms = env.now_ms();
         for _ in 0..RECHECK_BATCH {
             match self.rechecks.peek() {
@@ -261,8 +263,9 @@ impl Fib {
         let was_lost = e.flags & flag::NO_QUORUM != 0;
         e.flags = if lost { e.flags | flag::NO_QUORUM } else { e.flags & !flag::NO_QUORUM };
         let key = e.prefix;
+        let since_us = env.now.saturating_sub(age_ms(env.now_ms(), e.last_ms) * 1000);
         self.counters.dissents += dissent.minus(was).len() as u64;
-        env.mark(was, dissent, || format!("not with the majority on {key} in the FIB"));
+        env.mark((dissent::FIB, slot), was, dissent, || format!("not with the majority on {key} in the FIB"));
         match (was_lost, lost) {
             (false, true) => {
                 (self.without_quorum, env.without_quorum) = (self.without_quorum + 1, env.without_quorum + 1)
@@ -293,6 +296,7 @@ impl Fib {
         };
         let mut event = Event::new(env.now, kind, severity, text);
         event.prefix = Some(key.prefix);
+        event.since_us = (kind != "fib-agreement").then_some(since_us);
         let single = more.union(less);
         if single.len() == 1 {
             event.instance = single.iter().next().map(|i| env.name(usize::from(i)).to_owned());

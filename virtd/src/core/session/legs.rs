@@ -22,8 +22,6 @@ const OFFER_BACKOFF_MAX: u32 = 5;
 const LEG_OPEN_WAIT_US: Micros = 30_000_000;
 /// Messages (End-of-RIB, end of refresh) kept until a levelling leg has been told every key.
 const MAX_OWED: usize = 16;
-/// Keys told to a levelling leg in one go.
-const LEVEL_BATCH: usize = 2000;
 /// A leg that was given everything counts after this many times T even where its output never falls quiet.
 const LEVEL_CAP: Micros = 6;
 
@@ -50,7 +48,10 @@ impl Session {
         self.seats[i].leg = Some(new_leg(id, LegState::Connecting, false, env.now));
         match self.foremost().map(|e| (e.id, e.state)) {
             Some((_, ExtState::Connect)) => {}
-            Some((conn, _)) => self.connect_leg(i, conn, env, out),
+            Some((conn, _)) => {
+                self.hold_connection(i, env);
+                self.connect_leg(i, conn, env, out);
+            }
             None => {
                 let conn = ConnId(env.fresh_id());
                 let mut peer = self.peer;
@@ -70,6 +71,9 @@ impl Session {
     pub(super) fn connect_leg(&mut self, i: usize, conn: ConnId, env: &mut Env, out: &mut Vec<Output>) {
         let Some(ext) = self.exts.iter().find(|e| e.id == conn) else { return };
         let (Some(local), peer) = (ext.local, ext.remote) else { return };
+        if env.now < self.seats[i].connect_from {
+            return;
+        }
         let Some(leg) = self.seats[i].leg.as_mut().filter(|l| l.state == LegState::Connecting) else { return };
         leg.state = LegState::OpenWait;
         leg.hold_until = env.now + LEG_OPEN_WAIT_US;
@@ -204,7 +208,7 @@ impl Session {
         leg.level = false;
         leg.fed_since = empty.then_some(env.now);
         leg.replayed = !empty;
-        let (id, hold_us) = (leg.id, leg.hold_us);
+        let (hold_us, mut markers) = (leg.hold_us, Vec::new());
         leg.hold_until = if hold_us > 0 { env.now + hold_us } else { Micros::MAX };
         if !empty {
             leg.level_mode().extend(keys);
@@ -217,13 +221,11 @@ impl Session {
             let mut b = BytesMut::new();
             encode::end_of_rib(family, &mut b);
             match empty {
-                true => {
-                    env.flight.note(env.now, self.index, Way::To([i as u8].into_iter().collect()), &b);
-                    out.push(Output::SendLeg { leg: id, bytes: b.freeze() });
-                }
+                true => markers.push(b.freeze()),
                 false => leg.owe(b.freeze()),
             }
         }
+        markers.into_iter().for_each(|b| self.give(i, b, env, out));
         self.mark_stale(i);
         self.attached.insert(i as u8);
         env.walk = true;
@@ -234,44 +236,6 @@ impl Session {
         env.tell_of(out, "leg-up", Severity::Info, &self.peer, i, text);
         self.feed(i, env, out);
         self.accept_if_quorum(env, out);
-    }
-
-    /// Gives a peer's message to every leg; its prefixes stand in `scratch.keys`.
-    pub(super) fn replicate(&mut self, bytes: Bytes, env: &mut Env, out: &mut Vec<Output>) {
-        let keys = std::mem::take(&mut self.scratch.keys);
-        let (mut to, mut by_keys) = (Members::default(), Members::default());
-        let index = self.index;
-        env.walk |= env.poison.refused(index, &bytes, &keys);
-        for (i, s) in self.seats.iter_mut().enumerate() {
-            let Some(leg) = s.leg.as_mut().filter(|l| l.state == LegState::Established) else { continue };
-            let withheld = || keys.iter().any(|prefix| env.poison.withholds(i, index, prefix));
-            if env.poison.refuses(i, &bytes) || (!env.poison.is_idle() && withheld()) {
-                // What stands is told key by key, and the feed leaves out what is withheld.
-                leg.level_mode().extend(keys.iter().copied());
-                by_keys.insert(i as u8);
-                continue;
-            }
-            if matches!(leg.feed, Feed::Live) && leg.queued > HIGH_MARK {
-                // Slow is not dead: from here on only which keys changed is kept.
-                leg.level_mode();
-            }
-            match &mut leg.feed {
-                // A message without keys is an End-of-RIB (or one that says nothing): it must not overtake what is still to be told.
-                Feed::Levelling(_) if keys.is_empty() => leg.owe(bytes.clone()),
-                Feed::Levelling(todo) => todo.extend(keys.iter().copied()),
-                Feed::Live => {
-                    leg.queued += bytes.len();
-                    to.insert(i as u8);
-                    out.push(Output::SendLeg { leg: leg.id, bytes: bytes.clone() });
-                }
-            }
-        }
-        env.poison.deliver(env.now, self.index, to, &bytes);
-        env.flight.note(env.now, self.index, Way::To(to), &bytes);
-        self.scratch.keys = keys;
-        for i in by_keys.iter() {
-            self.feed(usize::from(i), env, out);
-        }
     }
 
     /// Tells instance `i` these prefixes again, as they stand.
@@ -342,43 +306,6 @@ impl Session {
         })
     }
 
-    /// Tells a levelling leg more of the store, as far as its queue has room.
-    pub(super) fn feed(&mut self, i: usize, env: &mut Env, out: &mut Vec<Output>) {
-        let Some(up) = self.up.as_ref() else { return };
-        let context = up.negotiated.context();
-        let Some(leg) = self.seats[i].leg.as_mut() else { return };
-        let Feed::Levelling(todo) = &mut leg.feed else { return };
-        let Scratch { packed, prefixes, .. } = &mut self.scratch;
-        while leg.queued < LOW_MARK && !todo.is_empty() {
-            prefixes.clear();
-            todo.pop_batch(LEVEL_BATCH, prefixes);
-            if !env.poison.is_idle() {
-                let index = self.index;
-                let withheld: Vec<Prefix> = prefixes.extract_if(.., |p| env.poison.withholds(i, index, p)).collect();
-                encode::withdraw(&withheld, &context, packed);
-            }
-            level::replay(&env.stores[self.index], &env.blobs, prefixes, &context, packed);
-            let bytes = packed.split().freeze();
-            leg.queued += bytes.len();
-            leg.last_update = env.now;
-            let to = [i as u8].into_iter().collect();
-            env.poison.deliver(env.now, self.index, to, &bytes);
-            env.flight.note(env.now, self.index, Way::To(to), &bytes);
-            out.push(Output::SendLeg { leg: leg.id, bytes });
-        }
-        if !todo.is_empty() {
-            return;
-        }
-        leg.feed = Feed::Live;
-        for bytes in leg.after_feed.drain(..) {
-            env.flight.note(env.now, self.index, Way::To([i as u8].into_iter().collect()), &bytes);
-            out.push(Output::SendLeg { leg: leg.id, bytes });
-        }
-        if !leg.level && leg.fed_since.is_none() {
-            leg.fed_since = Some(env.now);
-        }
-    }
-
     /// How much the driver still holds back for a leg.
     pub fn leg_drained(&mut self, id: LegId, queued: usize, env: &mut Env, out: &mut Vec<Output>) {
         let Some(i) = self.seat_of(id) else { return };
@@ -400,9 +327,10 @@ impl Session {
         let Some(leg) = self.seats[i].leg.as_mut() else { return };
         if up.negotiated.shared.enhanced_refresh && marks {
             let begin = RouteRefresh { family: r.family, kind: RefreshKind::Begin };
-            out.push(Output::SendLeg { leg: leg.id, bytes: begin.encode() });
             leg.owe(RouteRefresh { family: r.family, kind: RefreshKind::End }.encode());
+            self.give(i, begin.encode(), env, out);
         }
+        let Some(leg) = self.seats[i].leg.as_mut() else { return };
         leg.level_mode().extend(env.stores[self.index].prefixes_by_attributes(Some(r.family)));
         self.feed(i, env, out);
     }
@@ -473,6 +401,9 @@ impl Session {
     /// Closes and forgets the leg of instance `i`; its candidates freeze and it abstains until a new leg is level.
     pub(super) fn drop_leg(&mut self, i: usize, env: &mut Env, out: &mut Vec<Output>) {
         let Some(leg) = self.seats[i].leg.take() else { return };
+        if let Some(lane) = &mut self.seats[i].lane {
+            lane.clear();
+        }
         out.push(match leg.state {
             LegState::Connecting => Output::LegRefused { leg: leg.id, errno: libc::ECONNREFUSED },
             _ => Output::CloseLeg { leg: leg.id },
@@ -516,10 +447,11 @@ impl Session {
 
     /// The catch-up rule of DESIGN decision 8: input drained, output quiet for T, capped.
     fn check_level(&mut self, i: usize, env: &mut Env, out: &mut Vec<Output>) {
+        let waiting = self.seats[i].waiting();
         let Some(leg) = self.seats[i].leg.as_mut() else { return };
         let (false, Some(fed)) = (leg.level, leg.fed_since) else { return };
         let last_output = env.instances.get(i).map_or(0, |s| s.last_output);
-        let quiet = leg.queued == 0 && env.now >= leg.last_update.max(last_output).max(fed) + env.t_us();
+        let quiet = waiting == 0 && env.now >= leg.last_update.max(last_output).max(fed) + env.t_us();
         if quiet || env.now >= fed + LEVEL_CAP * env.t_us() {
             self.admit(i, env, out);
         }
@@ -527,8 +459,8 @@ impl Session {
 
     /// Whether the leg of instance `i` has been given everything, its input is drained, and it waits to be admitted.
     pub fn waits_for_admission(&self, i: usize) -> bool {
-        let leg = self.seats.get(i).and_then(|s| s.leg.as_ref());
-        leg.is_some_and(|l| l.state == LegState::Established && !l.level && l.fed_since.is_some() && l.queued == 0)
+        let Some(seat) = self.seats.get(i).filter(|s| s.waiting() == 0) else { return false };
+        seat.leg.as_ref().is_some_and(|l| l.state == LegState::Established && !l.level && l.fed_since.is_some())
     }
 
     /// Whether instance `i` has a leg here that is not level yet.
@@ -555,7 +487,7 @@ impl Session {
 
 impl Leg {
     /// From now on this leg is told keys, not messages; gives the set of keys.
-    fn level_mode(&mut self) -> &mut level::Todo {
+    pub(super) fn level_mode(&mut self) -> &mut level::Todo {
         if matches!(self.feed, Feed::Live) {
             self.feed = Feed::Levelling(level::Todo::default());
         }
@@ -566,7 +498,7 @@ impl Leg {
     }
 
     /// Keeps a message until every key has been told. Bounded: a peer that sends more of them than that gets none of the rest through.
-    fn owe(&mut self, bytes: Bytes) {
+    pub(super) fn owe(&mut self, bytes: Bytes) {
         if self.after_feed.len() < MAX_OWED {
             self.after_feed.push(bytes);
         }

@@ -10,6 +10,7 @@
 //! peer's OPEN waits for the instances' OPENs (the profile), and our KEEPALIVE that accepts the peer's OPEN waits for a quorum of legs.
 
 mod count;
+mod diverse;
 mod legs;
 mod peer;
 mod vote;
@@ -17,9 +18,12 @@ mod vote;
 use super::env::Env;
 use super::independence::Independence;
 use super::io::{ConnId, LegId, Micros, Output};
+use super::mux::Lane;
 use super::open::{Negotiated, Profile};
 use super::table::Table;
 use bytes::{Bytes, BytesMut};
+use diverse::Lag;
+pub use diverse::allow_offers;
 use replay::level::Todo;
 use std::net::SocketAddr;
 use voter::Members;
@@ -132,6 +136,12 @@ pub struct Leg {
 pub struct Seat {
     /// Its leg, if any.
     pub leg: Option<Leg>,
+    /// What is held back from it, where its diversity says so.
+    lane: Option<Box<Lane>>,
+    /// How long its connections are held back, where its diversity says so.
+    lag: Option<Box<Lag>>,
+    /// Not before this does its own connect succeed.
+    connect_from: Micros,
     /// The last OPEN it sent for this peer.
     open: Option<Open>,
     /// Not before this is it offered a leg again.
@@ -232,7 +242,9 @@ impl Session {
             peer,
             allow_own_as,
             exts: Vec::new(),
-            seats: (0..n).map(|_| Seat::default()).collect(),
+            seats: (0..n)
+                .map(|i| Seat { lane: diverse::lane(i, &peer, env), lag: Lag::of(i, &peer, env), ..Seat::default() })
+                .collect(),
             profile: None,
             up: None,
             table: Table::new(n),
@@ -300,10 +312,12 @@ impl Session {
         self.seats.get(i).and_then(|s| s.gone_since)
     }
 
-    /// Instance `i` has begun to listen: a leg may be offered to it at once.
-    pub fn allow_offer(&mut self, i: usize) {
+    /// Instance `i` has begun to listen: a leg may be offered to it from `from` on.
+    pub fn allow_offer(&mut self, i: usize, from: Micros, env: &mut Env) {
         if let Some(seat) = self.seats.get_mut(i) {
-            (seat.next_offer, seat.backoff) = (0, 0);
+            (seat.next_offer, seat.backoff) = (from, 0);
+            let differs = env.config.instances.get(i).is_some_and(|c| c.diversity.is_some());
+            env.wake_at(differs.then_some(from), self.index, i);
         }
     }
 
@@ -311,7 +325,8 @@ impl Session {
     pub fn memory_bytes(&self) -> (usize, usize) {
         let legs = self.seats.iter().filter_map(|s| s.leg.as_ref());
         let todo = |l: &Leg| if let Feed::Levelling(todo) = &l.feed { todo.memory_bytes() } else { 0 };
-        let waiting: usize = legs.map(|l| l.queued + todo(l)).sum();
+        let held: usize = self.seats.iter().map(Seat::waiting).sum();
+        let waiting: usize = held + legs.map(todo).sum::<usize>();
         let peer = self.up.as_ref().map_or(0, |up| up.queued);
         (self.table.memory_bytes(), waiting + peer + self.dirty.capacity() * size_of::<u32>())
     }
@@ -346,6 +361,9 @@ impl Session {
     /// Everything the peer, or the end of its connection, takes with it.
     fn drop_everything(&mut self, env: &mut Env, out: &mut Vec<Output>, farewell: Option<Bytes>) {
         for i in 0..self.seats.len() {
+            if let Some(lane) = &mut self.seats[i].lane {
+                lane.clear();
+            }
             if let Some(leg) = self.seats[i].leg.take() {
                 match leg.state {
                     LegState::Connecting => out.push(Output::LegRefused { leg: leg.id, errno: libc::ECONNREFUSED }),

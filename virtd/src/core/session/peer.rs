@@ -89,6 +89,7 @@ impl Session {
 
     fn tcp_stands(&mut self, conn: ConnId, env: &mut Env, out: &mut Vec<Output>) {
         for i in 0..self.seats.len() {
+            self.hold_connection(i, env);
             self.connect_leg(i, conn, env, out);
         }
         self.open_if_ready(env, out);

@@ -150,7 +150,7 @@ impl Session {
 
     pub fn electorate(&self, prefix: &Prefix, env: &Env) -> Members {
         let mut members = env.voters.intersect(self.attached);
-        if !env.poison.is_idle() || env.unlevel.iter().any(|u| !u.is_empty()) {
+        if !env.poison.is_idle() || !env.exercised.is_empty() || env.unlevel.iter().any(|u| !u.is_empty()) {
             members = members.minus(env.abstainers(prefix));
         }
         if self.has_limits {
@@ -181,16 +181,25 @@ impl Session {
         if !watched.is_empty() {
             watched = watched.minus(env.abstainers(&e.prefix));
         }
+        if env.has_blocks {
+            watched = watched.minus(env.outside(&e.prefix));
+        }
         let outcome = voter::decide(&env.rules, &ballot, watched, &ById(&env.routes), now);
         let (was_dissent, was_lost) = (e.dissent, e.flags & flag::NO_QUORUM != 0);
         self.settle(slot, &outcome, env);
         let compared = electorate.union(watched);
-        let warming = self.warming(slot, if outcome.lost_quorum { compared } else { outcome.dissent }, env);
-        if warming {
+        let differ = if outcome.lost_quorum { compared } else { outcome.dissent };
+        let warming = self.warming(slot, differ, env);
+        let held_back = !warming && self.is_held_back(slot, differ.minus(was_dissent), env);
+        if warming || held_back {
             self.recheck_at(slot, now + env.rules.steady_ms, env);
         }
-        let dissent = if warming { Members::default() } else { outcome.dissent };
-        if outcome.recheck_at.is_none() && !warming && !electorate.is_empty() {
+        let dissent = match (warming, held_back) {
+            (true, _) => Members::default(),
+            (false, true) => outcome.dissent.intersect(was_dissent),
+            (false, false) => outcome.dissent,
+        };
+        if outcome.recheck_at.is_none() && !warming && !held_back && !electorate.is_empty() {
             self.count(slot, compared, dissent, was_dissent, outcome.lost_quorum && !was_lost, env);
         }
         if !outcome.steady && (was_lost || !was_dissent.is_empty()) {
@@ -250,7 +259,7 @@ impl Session {
         }
     }
 
-    fn recheck_at(&mut self, slot: u32, at: u64, env: &mut Env) {
+    pub(super) fn recheck_at(&mut self, slot: u32, at: u64, env: &mut Env) {
         let index = self.index as u32;
         if let Some(e) = self.table.entry_mut(slot).filter(|e| e.flags & flag::QUEUED == 0) {
             e.flags |= flag::QUEUED;
@@ -288,8 +297,12 @@ impl Session {
         let was_lost = e.flags & flag::NO_QUORUM != 0;
         e.flags = if lost { e.flags | flag::NO_QUORUM } else { e.flags & !flag::NO_QUORUM };
         let prefix = e.prefix;
+        // What they say they have said since the key was last disturbed.
+        let since_us = env.now.saturating_sub(age_ms(env.now_ms(), e.last_ms) * 1000);
         let peer = self.peer.ip();
-        env.mark(was, dissent, || format!("not with the majority on {prefix} towards {peer}"));
+        env.mark((self.index as u32, slot), was, dissent, || {
+            format!("not with the majority on {prefix} towards {peer}")
+        });
         match (was_lost, lost) {
             (false, true) => env.without_quorum += 1,
             (true, false) => env.without_quorum = env.without_quorum.saturating_sub(1),
@@ -300,7 +313,11 @@ impl Session {
         }
         let names = |m: Members| m.iter().map(|i| env.name(usize::from(i)).to_owned()).collect::<Vec<_>>().join(", ");
         let (kind, severity, text) = if lost && !was_lost {
-            ("no-quorum", Severity::Alarm, format!("no majority on {prefix}: what was published stays"))
+            (
+                "no-quorum",
+                Severity::Alarm,
+                format!("no majority on {prefix}: {}", self.what_stays(slot, electorate, env)),
+            )
         } else if !dissent.minus(was).is_empty() {
             let who = names(dissent.minus(was));
             (
@@ -323,6 +340,7 @@ impl Session {
         };
         let mut event = Event::new(env.now, kind, severity, text).with_session(&self.peer);
         event.prefix = Some(prefix);
+        event.since_us = (kind != "agreement").then_some(since_us);
         let single = dissent.minus(was).union(was.minus(dissent));
         if single.len() == 1 {
             event.instance = single.iter().next().map(|i| env.name(usize::from(i)).to_owned());
@@ -350,6 +368,8 @@ impl Session {
     pub fn abstention(&self, i: usize, prefix: &Prefix, env: &Env) -> &'static str {
         if env.poison.abstainers(prefix).contains(i as u8) {
             "abstains: what kills it is withheld from it"
+        } else if env.exercised_on(prefix).contains(i as u8) {
+            "abstains: it is being told of it once more"
         } else if env.observers.contains(i as u8) {
             "observer"
         } else if !self.attached.contains(i as u8) {
@@ -361,13 +381,16 @@ impl Session {
         }
     }
 
+    /// The prefix of the key at `slot`, and what everybody says about it.
+    pub fn told(&self, slot: u32, env: &Env) -> Option<(Prefix, Vec<Said>)> {
+        let e = self.table.entry(slot)?;
+        Some((e.prefix, self.said(slot, self.electorate(&e.prefix, env).minus(e.stale), env)))
+    }
+
     /// The keys on which instance `i` is not with the majority, with what everybody says.
     pub fn dissenting<'a>(&'a self, i: usize, env: &'a Env) -> impl Iterator<Item = (Prefix, Vec<Said>)> + 'a {
         let marked = move |slot: &u32| self.table.entry(*slot).is_some_and(|e| e.dissent.contains(i as u8));
-        (0..self.table.slots()).filter(marked).filter_map(move |slot| {
-            let e = self.table.entry(slot)?;
-            Some((e.prefix, self.said(slot, self.electorate(&e.prefix, env).minus(e.stale), env)))
-        })
+        (0..self.table.slots()).filter(marked).filter_map(move |slot| self.told(slot, env))
     }
 
     fn route_words(&self, id: BlobId, env: &Env) -> String {
@@ -590,6 +613,9 @@ impl Session {
             if !env.poison.is_idle() && env.poison.abstainers(&e.prefix).contains(i as u8) {
                 return false;
             }
+            if env.is_outside(i, &e.prefix) {
+                return false;
+            }
             let said = self.table.candidates(*slot).get(i).copied().unwrap_or(BlobId::NONE);
             let said = if e.stale.contains(i as u8) { BlobId::NONE } else { said };
             !agreement.agrees(said, e.winner)
@@ -607,7 +633,7 @@ impl Session {
             let Some(e) = self.table.entry(slot) else { continue };
             for i in e.dissent.iter() {
                 if let Some(s) = env.instances.get_mut(usize::from(i)) {
-                    s.account.end();
+                    s.account.end((self.index as u32, slot));
                 }
             }
             if e.flags & flag::NO_QUORUM != 0 {

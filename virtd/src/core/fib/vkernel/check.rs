@@ -1,0 +1,243 @@
+//! Whether a next hop can be used, and over which interface (fib_check_nh, fib6_nh_init).
+
+use super::super::system::{LOOPBACK, Nature, System};
+use super::info::Hop;
+use super::{Refusal, VirtualKernel};
+use std::borrow::Cow;
+use std::net::{IpAddr, Ipv6Addr};
+use wire::bgp::Prefix;
+use wire::netlink::consts::*;
+use wire::netlink::fib::{FibKey, is_reject};
+
+const INVALID_GATEWAY: &str = "Nexthop has invalid gateway";
+
+/// The scope that a gateway must have at least.
+fn gateway_scope(scope: u8) -> u8 {
+    scope.saturating_add(1).max(RT_SCOPE_LINK)
+}
+
+impl VirtualKernel {
+    /// The keys of own routes that cover an address, longest first, down to `shortest` bits.
+    fn covering(&self, table: u32, address: IpAddr, shortest: u8) -> impl Iterator<Item = &[u32]> {
+        let lengths: &[u32] = if address.is_ipv4() { &self.lengths.v4 } else { &self.lengths.v6 };
+        let used = lengths.iter().enumerate().rev().filter(|(_, count)| **count > 0);
+        let used = used.filter_map(|(len, _)| u8::try_from(len).ok()).filter(move |&len| len >= shortest);
+        used.filter_map(move |len| {
+            let key = FibKey { table, prefix: Prefix::new(address, len)?, tos: 0 };
+            Some(self.table.get(&key)?.as_slice())
+        })
+    }
+
+    /// The next hop of an IPv4 route or nexthop object, its interface filled in.
+    pub(super) fn check_v4(&self, mut hop: Hop, table: u32, scope: u8, system: &System) -> Result<Hop, Refusal> {
+        match hop.gateway {
+            Some(gateway @ IpAddr::V4(_)) if hop.flags & RTNH_F_ONLINK != 0 => onlink_v4(&hop, gateway, scope, system)?,
+            Some(gateway @ IpAddr::V4(_)) => hop.oif = self.way_to_v4(gateway, hop.oif, table, scope, system)?.0,
+            Some(IpAddr::V6(_)) => return self.check_v6(hop, table, false, system),
+            None => {
+                if hop.flags & RTNH_F_ONLINK != 0 {
+                    return Err(Refusal::invalid("Invalid flags for nexthop - PERVASIVE and ONLINK can not be set"));
+                }
+                let link = system.link(hop.oif).ok_or(Refusal::new(libc::ENODEV, ""))?;
+                if !link.up {
+                    return Err(Refusal::new(libc::ENETDOWN, "Device for nexthop is not up"));
+                }
+            }
+        }
+        Ok(hop)
+    }
+
+    /// The interface that an IPv4 gateway is reached over, and the scope of the route there.
+    pub(super) fn way_to_v4(
+        &self,
+        gateway: IpAddr,
+        oif: u32,
+        table: u32,
+        scope: u8,
+        system: &System,
+    ) -> Result<(u32, u8), Refusal> {
+        let on = Some(oif).filter(|&oif| oif != 0);
+        let least = gateway_scope(scope);
+        // The route's own table first, then local and main.
+        if table != RT_TABLE_MAIN
+            && let Ok(Some(way)) = self.own_way_v4(gateway, on, table, least, 0, system)
+        {
+            return Ok(way);
+        }
+        match system.nature(gateway, on) {
+            // Strange, and Linux takes it.
+            Nature::Local(index) if least <= RT_SCOPE_HOST => return Ok((index, RT_SCOPE_HOST)),
+            Nature::Broadcast(_) if least <= RT_SCOPE_LINK => return Err(Refusal::invalid(INVALID_GATEWAY)),
+            _ => {}
+        }
+        let subnet = system.subnet(gateway, on).filter(|_| least <= RT_SCOPE_LINK);
+        let shortest = subnet.map_or(0, |(len, _)| len.saturating_add(1));
+        if let Some(way) = self.own_way_v4(gateway, on, RT_TABLE_MAIN, least, shortest, system)? {
+            return Ok(way);
+        }
+        match (subnet, on) {
+            (Some((_, index)), _) => Ok((index, RT_SCOPE_LINK)),
+            (None, Some(oif)) if !system.is_complete() && !gateway.is_multicast() && system.is_up(oif) => {
+                Ok((oif, RT_SCOPE_LINK))
+            }
+            _ => Err(Refusal::new(libc::ENETUNREACH, INVALID_GATEWAY)),
+        }
+    }
+
+    /// The way to a gateway over own routes in one table, of that scope at least, longer than the subnet it is in.
+    fn own_way_v4(
+        &self,
+        gateway: IpAddr,
+        on: Option<u32>,
+        table: u32,
+        least: u8,
+        shortest: u8,
+        system: &System,
+    ) -> Result<Option<(u32, u8)>, Refusal> {
+        for list in self.covering(table, gateway, shortest) {
+            for info in list.iter().map(|&id| self.infos.get(id)).filter(|info| info.scope >= least) {
+                let (kind, hops) = self.meaning(info);
+                let errno = match kind {
+                    RTN_BLACKHOLE => libc::EINVAL,
+                    RTN_UNREACHABLE => libc::EHOSTUNREACH,
+                    RTN_PROHIBIT => libc::EACCES,
+                    RTN_THROW => libc::ENETUNREACH,
+                    _ => 0,
+                };
+                if errno != 0 {
+                    return Err(Refusal::new(errno, INVALID_GATEWAY));
+                }
+                match hops.iter().find(|hop| system.is_up(hop.oif) && on.is_none_or(|on| on == hop.oif)) {
+                    Some(way) if matches!(kind, RTN_UNICAST | RTN_LOCAL) => return Ok(Some((way.oif, info.scope))),
+                    Some(_) => return Err(Refusal::invalid(INVALID_GATEWAY)),
+                    None => {}
+                }
+            }
+        }
+        Ok(None)
+    }
+
+    /// The next hop of an IPv6 route or nexthop object, its interface filled in. `reject`: the route drops.
+    pub(super) fn check_v6(&self, mut hop: Hop, table: u32, reject: bool, system: &System) -> Result<Hop, Refusal> {
+        let on = Some(hop.oif).filter(|&oif| oif != 0);
+        let link = on.map(|oif| system.link(oif).ok_or(Refusal::new(libc::ENODEV, ""))).transpose()?;
+        if hop.flags & RTNH_F_ONLINK != 0 {
+            let link = link.ok_or(Refusal::new(libc::ENODEV, "Nexthop device required for onlink"))?;
+            if !link.up {
+                return Err(Refusal::new(libc::ENETDOWN, "Nexthop device is down"));
+            }
+        }
+        if reject {
+            return Ok(Hop { gateway: None, oif: LOOPBACK, encap: None, ..hop });
+        }
+        if let Some(IpAddr::V6(gateway)) = hop.gateway {
+            hop.oif = self.validate_v6(gateway, &hop, table, system)?;
+        }
+        if hop.oif == 0 {
+            return Err(Refusal::new(libc::ENODEV, ""));
+        }
+        if !system.is_up(hop.oif) {
+            return Err(Refusal::new(libc::ENETDOWN, "Nexthop device is down"));
+        }
+        Ok(hop)
+    }
+
+    /// ip6_validate_gw.
+    fn validate_v6(&self, gateway: Ipv6Addr, hop: &Hop, table: u32, system: &System) -> Result<u32, Refusal> {
+        let local = || Refusal::invalid("Gateway can not be a local address");
+        let address = IpAddr::V6(gateway);
+        let link_local = gateway.is_unicast_link_local();
+        let on = Some(hop.oif).filter(|&oif| oif != 0);
+        let is_local = |index: u32| system.has_address(address, Some(index).filter(|_| link_local));
+        if on.is_some_and(is_local) {
+            return Err(local());
+        }
+        let mut oif = on;
+        if !link_local {
+            if gateway.is_multicast() || gateway.is_unspecified() {
+                return Err(Refusal::invalid("Invalid gateway address"));
+            }
+            match on {
+                // The address of another link of ours is reached over that one.
+                None if system.has_address(address, None) => return Err(local()),
+                Some(index) if hop.flags & RTNH_F_ONLINK != 0 => self.onlink_v6(address, index, system)?,
+                _ => oif = Some(self.way_to_v6(address, on, table, system)?),
+            }
+        }
+        match oif {
+            None => Err(Refusal::invalid("Egress device not specified")),
+            Some(index) if index == LOOPBACK => {
+                Err(Refusal::invalid("Egress device can not be loopback device for this route"))
+            }
+            Some(index) if on.is_none() && is_local(index) => Err(local()),
+            Some(index) => Ok(index),
+        }
+    }
+
+    /// ip6_route_check_nh: the longest match must be a route without a gateway, over that interface if there is one.
+    fn way_to_v6(&self, gateway: IpAddr, on: Option<u32>, table: u32, system: &System) -> Result<u32, Refusal> {
+        let unreachable = Refusal::new(libc::EHOSTUNREACH, "");
+        // The route's own table first, then main.
+        if table != RT_TABLE_MAIN
+            && let Some(Some(oif)) = self.own_way_v6(gateway, on, table, 0)
+        {
+            return Ok(oif);
+        }
+        let subnet = system.subnet(gateway, on);
+        let shortest = subnet.map_or(0, |(len, _)| len.saturating_add(1));
+        if let Some(way) = self.own_way_v6(gateway, on, RT_TABLE_MAIN, shortest) {
+            return way.ok_or(unreachable);
+        }
+        match (subnet, on) {
+            (Some((_, index)), _) => Ok(index),
+            (None, Some(oif)) if !system.is_complete() => Ok(oif),
+            _ => Err(unreachable),
+        }
+    }
+
+    /// Where the longest match among own routes of one table leads: `Some(None)` for a gateway or a route that drops.
+    fn own_way_v6(&self, gateway: IpAddr, on: Option<u32>, table: u32, shortest: u8) -> Option<Option<u32>> {
+        for list in self.covering(table, gateway, shortest) {
+            for &id in list {
+                let (kind, hops) = self.meaning(self.infos.get(id));
+                let Some(way) = hops.iter().find(|hop| on.is_none_or(|on| on == hop.oif)) else { continue };
+                let leads = way.gateway.is_none() && !is_reject(kind) && way.oif != LOOPBACK;
+                return Some(leads.then_some(way.oif));
+            }
+        }
+        None
+    }
+
+    /// ip6_route_check_nh_onlink: what the address matches must not lead over another interface.
+    fn onlink_v6(&self, gateway: IpAddr, oif: u32, system: &System) -> Result<(), Refusal> {
+        let mismatch = Refusal::invalid("Nexthop has invalid gateway or device mismatch");
+        let longest = |on| system.subnet(gateway, on).map_or(0, |(len, _)| len);
+        let (here, anywhere) = (longest(Some(oif)), longest(None));
+        if let Some(list) = self.covering(RT_TABLE_MAIN, gateway, anywhere.saturating_add(1)).next() {
+            let metric = list.first().map(|&id| self.infos.get(id).metric);
+            let infos = list.iter().map(|&id| self.infos.get(id)).filter(|info| Some(info.metric) == metric);
+            let mut ways = infos.map(|info| self.meaning(info));
+            let fits = |(kind, hops): (u8, Cow<'_, [Hop]>)| {
+                is_reject(kind) || kind == RTN_UNICAST && hops.iter().any(|hop| hop.oif == oif)
+            };
+            return if ways.any(fits) { Ok(()) } else { Err(mismatch) };
+        }
+        if here < anywhere { Err(mismatch) } else { Ok(()) }
+    }
+}
+
+fn onlink_v4(hop: &Hop, gateway: IpAddr, scope: u8, system: &System) -> Result<(), Refusal> {
+    if scope >= RT_SCOPE_LINK {
+        return Err(Refusal::invalid("Nexthop has invalid scope"));
+    }
+    let link = system.link(hop.oif).ok_or(Refusal::new(libc::ENODEV, "Nexthop device required for onlink"))?;
+    if !link.up {
+        return Err(Refusal::new(libc::ENETDOWN, "Nexthop device is down"));
+    }
+    let IpAddr::V4(v4) = gateway else { return Ok(()) };
+    let ours = system.nature(gateway, None) != Nature::Other;
+    if ours || v4.is_multicast() || v4.is_broadcast() || v4.octets().first() == Some(&0) {
+        return Err(Refusal::invalid(INVALID_GATEWAY));
+    }
+    Ok(())
+}

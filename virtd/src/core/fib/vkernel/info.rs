@@ -1,0 +1,235 @@
+//! What routes have in common is kept once, as Linux does (`struct fib_info`): 200,000 routes over a few next hops are
+//! 200,000 numbers.
+
+use super::Refusal;
+use foldhash::fast::FixedState;
+use hashbrown::HashTable;
+use std::hash::BuildHasher;
+use std::mem::size_of;
+use std::net::IpAddr;
+use wire::netlink::attr::{Encap, RawAttr};
+use wire::netlink::consts::{RTAX_CC_ALGO, RTAX_FASTOPEN_NO_COOKIE};
+use wire::netlink::fib::FibHop;
+
+/// A next hop, interface filled in.
+#[derive(Clone, PartialEq, Eq, Hash, Debug)]
+pub(super) struct Hop {
+    pub gateway: Option<IpAddr>,
+    /// 0 for none: an IPv4 route that drops.
+    pub oif: u32,
+    pub weight: u16,
+    /// RTNH_F_ONLINK or nothing.
+    pub flags: u8,
+    pub encap: Option<Box<Encap>>,
+}
+
+impl Hop {
+    pub(super) fn to_fib(&self, onlink: u8) -> FibHop {
+        FibHop {
+            gateway: self.gateway,
+            oif: Some(self.oif).filter(|&index| index != 0),
+            encap: self.encap.as_deref().cloned(),
+            weight: u32::from(self.weight),
+            onlink: self.flags & onlink != 0,
+        }
+    }
+
+    /// The same way for a packet: what IPv6 calls a duplicate.
+    pub(super) fn is_same_way(&self, other: &Hop) -> bool {
+        (self.gateway, self.oif, &self.encap) == (other.gateway, other.oif, &other.encap)
+    }
+}
+
+/// All of a route but its key. Of IPv6 multipath it is one hop.
+#[derive(Clone, PartialEq, Eq, Hash, Default, Debug)]
+pub(super) struct Info {
+    pub v6: bool,
+    pub kind: u8,
+    pub scope: u8,
+    pub protocol: u8,
+    /// RFC 4191 preference.
+    pub pref: u8,
+    /// rtm_flags as they were said.
+    pub flags: u32,
+    pub metric: u32,
+    /// A nexthop object, 0 for none.
+    pub nh_id: u32,
+    /// IPv4 realm, 0 for none.
+    pub flow: u32,
+    pub prefsrc: Option<IpAddr>,
+    /// RTAX_*, sorted, each once.
+    pub metrics: Vec<RawAttr>,
+    /// Empty where the nexthop object has them.
+    pub hops: Vec<Hop>,
+}
+
+impl Info {
+    /// Whether an IPv6 route joins others of its metric into a multipath route (rt6_qualify_for_ecmp).
+    pub(super) fn joins(&self) -> bool {
+        self.v6 && self.nh_id == 0 && self.hops.first().is_some_and(|hop| hop.gateway.is_some())
+    }
+
+    /// Whether IPv6 takes the two for the same route (rt6_duplicate_nexthop); their metrics are the same.
+    pub(super) fn duplicates(&self, other: &Info) -> bool {
+        match (self.hops.first(), other.hops.first()) {
+            _ if self.nh_id != 0 || other.nh_id != 0 => self.nh_id == other.nh_id,
+            (Some(one), Some(two)) => one.is_same_way(two),
+            _ => false,
+        }
+    }
+
+    pub(super) fn uses(&self, index: u32) -> bool {
+        self.hops.iter().any(|hop| hop.oif == index)
+    }
+
+    fn memory_bytes(&self) -> usize {
+        let encaps = self.hops.iter().filter_map(|hop| hop.encap.as_ref());
+        let encaps: usize = encaps.map(|encap| size_of::<Encap>() + encap.data.capacity()).sum();
+        let metrics: usize = self.metrics.iter().map(|m| size_of::<RawAttr>() + m.payload.capacity()).sum();
+        self.hops.capacity() * size_of::<Hop>() + encaps + metrics
+    }
+}
+
+/// RTA_METRICS as the kernel keeps it: the last of each kind counts, kind 0 says nothing.
+pub(super) fn metrics(said: &[RawAttr]) -> Result<Vec<RawAttr>, Refusal> {
+    let mut metrics = Vec::new();
+    for metric in said.iter().rev() {
+        let attr = metric.as_attr();
+        let kind = attr.kind();
+        if kind > RTAX_FASTOPEN_NO_COOKIE {
+            return Err(Refusal::invalid("Invalid metric type"));
+        }
+        if kind != RTAX_CC_ALGO && kind != 0 && attr.u32().is_err() {
+            return Err(Refusal::invalid("Invalid attribute in metrics"));
+        }
+        if kind != 0 && !metrics.iter().any(|m: &RawAttr| m.raw_kind == kind) {
+            metrics.push(RawAttr { raw_kind: kind, payload: metric.payload.clone() });
+        }
+    }
+    metrics.sort();
+    Ok(metrics)
+}
+
+#[derive(Default, Debug)]
+struct Slot {
+    info: Info,
+    /// Routes that have it; 0: the slot is free.
+    users: u32,
+}
+
+/// All that are in use, by number.
+#[derive(Debug)]
+pub(super) struct Infos {
+    slots: Vec<Slot>,
+    free: Vec<u32>,
+    index: HashTable<u32>,
+    hasher: FixedState,
+    /// What an unknown number stands for; there are none.
+    none: Info,
+}
+
+impl Infos {
+    pub(super) fn new() -> Infos {
+        Infos {
+            slots: Vec::new(),
+            free: Vec::new(),
+            index: HashTable::new(),
+            hasher: FixedState::default(),
+            none: Info::default(),
+        }
+    }
+
+    pub(super) fn get(&self, id: u32) -> &Info {
+        self.slots.get(id as usize).map_or(&self.none, |slot| &slot.info)
+    }
+
+    /// The number of an equal one, which has one user more now.
+    pub(super) fn intern(&mut self, info: Info) -> u32 {
+        let hash = self.hasher.hash_one(&info);
+        let slots = &self.slots;
+        if let Some(&id) = self.index.find(hash, |&id| slots.get(id as usize).is_some_and(|s| s.info == info)) {
+            self.retain(id);
+            return id;
+        }
+        let slot = Slot { info, users: 1 };
+        let id = match self.free.pop() {
+            Some(id) => {
+                if let Some(place) = self.slots.get_mut(id as usize) {
+                    *place = slot;
+                }
+                id
+            }
+            None => {
+                self.slots.push(slot);
+                (self.slots.len() - 1) as u32
+            }
+        };
+        let (slots, hasher) = (&self.slots, &self.hasher);
+        self.index.insert_unique(hash, id, |&id| slots.get(id as usize).map_or(0, |s| hasher.hash_one(&s.info)));
+        id
+    }
+
+    pub(super) fn retain(&mut self, id: u32) {
+        if let Some(slot) = self.slots.get_mut(id as usize) {
+            slot.users = slot.users.saturating_add(1);
+        }
+    }
+
+    /// One user less; with the last it goes.
+    pub(super) fn release(&mut self, id: u32) {
+        let Some(slot) = self.slots.get_mut(id as usize) else { return };
+        slot.users = slot.users.saturating_sub(1);
+        if slot.users > 0 {
+            return;
+        }
+        let info = std::mem::take(&mut slot.info);
+        let hash = self.hasher.hash_one(&info);
+        if let Ok(entry) = self.index.find_entry(hash, |&other| other == id) {
+            entry.remove();
+        }
+        self.free.push(id);
+    }
+
+    /// Those that are in use.
+    pub(super) fn iter(&self) -> impl Iterator<Item = (u32, &Info)> {
+        let used = self.slots.iter().enumerate().filter(|(_, slot)| slot.users > 0);
+        used.map(|(id, slot)| (id as u32, &slot.info))
+    }
+
+    pub(super) fn memory_bytes(&self) -> usize {
+        let inner: usize = self.slots.iter().map(|slot| slot.info.memory_bytes()).sum();
+        self.slots.capacity() * size_of::<Slot>() + (self.free.capacity() + self.index.capacity()) * 4 + inner
+    }
+}
+
+/// The routes of one key: numbers of [`Infos`], lowest metric first.
+#[derive(Debug)]
+pub(super) enum List {
+    One(u32),
+    Many(Box<[u32]>),
+}
+
+impl List {
+    pub(super) fn as_slice(&self) -> &[u32] {
+        match self {
+            List::One(id) => std::slice::from_ref(id),
+            List::Many(ids) => ids,
+        }
+    }
+
+    pub(super) fn memory_bytes(&self) -> usize {
+        match self {
+            List::One(_) => 0,
+            List::Many(ids) => ids.len() * 4,
+        }
+    }
+}
+
+impl From<Vec<u32>> for List {
+    fn from(ids: Vec<u32>) -> List {
+        match ids.as_slice() {
+            [id] => List::One(*id),
+            _ => List::Many(ids.into()),
+        }
+    }
+}

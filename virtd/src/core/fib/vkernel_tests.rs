@@ -1,0 +1,218 @@
+//! What the comparison with the kernel (`vkernel_differential_tests.rs`) does not show, and runs without root.
+
+use super::*;
+use crate::core::io::{KernelNews, Link};
+use proptest::prelude::*;
+use std::net::IpAddr;
+use wire::netlink::nexthop::GroupEntry;
+use wire::netlink::{Frames, Writer};
+
+const ETH0: u32 = 2;
+const ETH1: u32 = 3;
+
+fn ip(text: &str) -> IpAddr {
+    text.parse().unwrap()
+}
+
+fn link(index: u32, name: &str, up: bool) -> KernelNews {
+    KernelNews::Link(Link { index, name: name.to_owned(), up, running: up })
+}
+
+fn system() -> System {
+    let mut system = System::default();
+    for (index, name, v4, v6) in
+        [(ETH0, "eth0", "10.0.0.1", "2001:db8::1"), (ETH1, "eth1", "10.0.1.1", "2001:db8:1::1")]
+    {
+        system.apply(&link(index, name, true));
+        system.apply(&KernelNews::Address { index, address: ip(v4), length: 24 });
+        system.apply(&KernelNews::Address { index, address: ip(v6), length: 64 });
+    }
+    system
+}
+
+fn request(kind: u16, flags: u16, payload: &[u8]) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    let mut w = Writer::message(&mut bytes, kind, flags, 7, 0);
+    w.put(payload);
+    w.finish().unwrap();
+    bytes
+}
+
+fn send(k: &mut VirtualKernel, system: &System, kind: u16, flags: u16, payload: &[u8]) -> (Effects, i32) {
+    let bytes = request(kind, flags, payload);
+    let frame = Frames::new(&bytes).next().unwrap().unwrap();
+    let mut effects = Effects::default();
+    let errno = k.request(&frame, system, &mut effects).err().map_or(0, |refusal| refusal.errno);
+    (effects, errno)
+}
+
+fn route(dst: &str, len: u8, gateway: &str) -> RouteMessage {
+    let dst = ip(dst);
+    RouteMessage {
+        family: if dst.is_ipv4() { AF_INET } else { AF_INET6 },
+        dst: Some(dst),
+        dst_len: len,
+        kind: RTN_UNICAST,
+        protocol: RTPROT_BGP,
+        table: RT_TABLE_MAIN,
+        gateway: (!gateway.is_empty()).then(|| ip(gateway)),
+        ..Default::default()
+    }
+}
+
+fn object(id: u32, gateway: &str) -> NexthopMessage {
+    let (family, oif, gateway) = (AF_INET, Some(ETH0), Some(ip(gateway)));
+    NexthopMessage { family, id: Some(id), oif, gateway, ..Default::default() }
+}
+
+/// Does it, and it must be taken.
+fn add(k: &mut VirtualKernel, system: &System, m: &RouteMessage) -> Effects {
+    let (effects, errno) = send(k, system, RTM_NEWROUTE, NLM_F_CREATE, &m.to_payload().unwrap());
+    assert_eq!(errno, 0, "{m:?}");
+    effects
+}
+
+fn add_object(k: &mut VirtualKernel, system: &System, m: &NexthopMessage) -> Effects {
+    let (effects, errno) = send(k, system, RTM_NEWNEXTHOP, NLM_F_CREATE | NLM_F_REPLACE, &m.to_payload().unwrap());
+    assert_eq!(errno, 0, "{m:?}");
+    effects
+}
+
+fn text(k: &VirtualKernel, system: &System, m: &RouteMessage) -> String {
+    let key = FibKey::from_message(m).unwrap();
+    k.best(&key).map_or("none".to_owned(), |(route, _)| system.describe(&route))
+}
+
+#[test]
+fn gateways_get_their_interface_and_the_lowest_metric_wins() {
+    let (mut k, s) = (VirtualKernel::new(), system());
+    let mut m = route("10.9.0.0", 16, "10.0.1.2");
+    m.priority = Some(32);
+    let effects = add(&mut k, &s, &m);
+    assert_eq!(effects.changed, [FibKey::from_message(&m).unwrap()]);
+    assert_eq!(text(&k, &s, &m), "via 10.0.1.2 dev eth1");
+    let (group, kind, payload) = &effects.notify[0];
+    let told = RouteMessage::parse(payload).unwrap();
+    assert_eq!((*group, *kind, told.oif), (RTNLGRP_IPV4_ROUTE, RTM_NEWROUTE, Some(ETH1)));
+    let better = RouteMessage { priority: Some(20), ..route("10.9.0.0", 16, "10.0.0.2") };
+    add(&mut k, &s, &better);
+    assert_eq!(text(&k, &s, &m), "via 10.0.0.2 dev eth0");
+    assert_eq!(k.routes(), 2);
+    k.clear();
+    assert_eq!((k.routes(), text(&k, &s, &m).as_str()), (0, "none"));
+}
+
+#[test]
+fn ipv6_routes_of_one_metric_become_multipath_and_lose_hops_one_by_one() {
+    let (mut k, s) = (VirtualKernel::new(), system());
+    let (one, two) = (route("2001:db8:9::", 48, "2001:db8::2"), route("2001:db8:9::", 48, "2001:db8:1::2"));
+    add(&mut k, &s, &one);
+    let effects = add(&mut k, &s, &two);
+    assert_eq!(RouteMessage::parse(&effects.notify[0].2).unwrap().multipath.len(), 2);
+    assert_eq!(text(&k, &s, &one), "via 2001:db8::2 dev eth0 weight 1, via 2001:db8:1::2 dev eth1 weight 1");
+    let (effects, errno) = send(&mut k, &s, RTM_DELROUTE, 0, &one.to_payload().unwrap());
+    assert_eq!((errno, effects.changed.len()), (0, 1));
+    assert_eq!(text(&k, &s, &one), "via 2001:db8:1::2 dev eth1");
+    assert_eq!(send(&mut k, &s, RTM_DELROUTE, 0, &one.to_payload().unwrap()).1, libc::ESRCH);
+}
+
+#[test]
+fn a_replaced_object_changes_all_its_routes_and_a_deleted_one_takes_them() {
+    let (mut k, s) = (VirtualKernel::new(), system());
+    add_object(&mut k, &s, &object(1, "10.0.0.2"));
+    add_object(&mut k, &s, &object(2, "10.0.0.3"));
+    let group = |id, members: &[u32]| NexthopMessage {
+        id: Some(id),
+        group: members.iter().map(|&id| GroupEntry { id, weight: 1 }).collect(),
+        ..Default::default()
+    };
+    add_object(&mut k, &s, &group(3, &[1, 2]));
+    let by = |dst, id| RouteMessage { nh_id: Some(id), ..route(dst, 24, "") };
+    let (one, both) = (by("10.9.1.0", 1), by("10.9.2.0", 3));
+    add(&mut k, &s, &one);
+    add(&mut k, &s, &both);
+    let effects = add_object(&mut k, &s, &object(1, "10.0.0.4"));
+    assert_eq!(effects.changed.len(), 2);
+    assert_eq!(text(&k, &s, &one), "via 10.0.0.4 dev eth0");
+    assert_eq!(text(&k, &s, &both), "via 10.0.0.4 dev eth0 weight 1, via 10.0.0.3 dev eth0 weight 1");
+    let delete = NexthopMessage { id: Some(1), ..Default::default() }.to_payload().unwrap();
+    let (effects, errno) = send(&mut k, &s, RTM_DELNEXTHOP, 0, &delete);
+    assert_eq!((errno, effects.changed.len()), (0, 2));
+    // The object, and the group without it; IPv4 routes go silently.
+    assert_eq!(effects.notify.iter().map(|n| n.1).collect::<Vec<_>>(), [RTM_DELNEXTHOP, RTM_NEWNEXTHOP]);
+    assert_eq!(text(&k, &s, &one), "none");
+    assert_eq!(text(&k, &s, &both), "via 10.0.0.3 dev eth0");
+}
+
+#[test]
+fn a_link_that_goes_down_takes_its_routes() {
+    let (mut k, mut s) = (VirtualKernel::new(), system());
+    let (v4, v6) = (route("10.9.0.0", 16, "10.0.0.2"), route("2001:db8:9::", 48, "2001:db8::2"));
+    let stays = route("10.8.0.0", 16, "10.0.1.2");
+    for m in [&v4, &v6, &stays] {
+        add(&mut k, &s, m);
+    }
+    let news = link(ETH0, "eth0", false);
+    let was = s.clone_link(&news);
+    s.apply(&news);
+    let mut effects = Effects::default();
+    k.system_changed(&news, was.as_ref(), &s, &mut effects);
+    assert_eq!((effects.changed.len(), k.routes()), (2, 1));
+    let told: Vec<(u32, u16)> = effects.notify.iter().map(|n| (n.0, n.1)).collect();
+    assert_eq!(told, [(RTNLGRP_IPV6_ROUTE, RTM_DELROUTE)]);
+    assert_eq!(send(&mut k, &s, RTM_NEWROUTE, NLM_F_CREATE, &v6.to_payload().unwrap()).1, libc::EHOSTUNREACH);
+}
+
+#[test]
+fn dumps_come_in_pieces_and_honour_filters() {
+    let (mut k, s) = (VirtualKernel::new(), system());
+    for i in 0..2000u32 {
+        let dst = IpAddr::from(std::net::Ipv4Addr::from(0x0a80_0000 + (i << 8)));
+        add(&mut k, &s, &RouteMessage { dst: Some(dst), ..route("0.0.0.0", 24, "10.0.0.2") });
+    }
+    add(&mut k, &s, &RouteMessage { table: 100, protocol: RTPROT_BIRD, ..route("2001:db8:9::", 48, "2001:db8:1::2") });
+    let count = |filter: RouteMessage| {
+        let bytes = request(RTM_GETROUTE, NLM_F_REQUEST | NLM_F_DUMP, &filter.to_payload().unwrap());
+        let datagrams = k.dump(&Frames::new(&bytes).next().unwrap().unwrap(), 99, &s);
+        assert!(datagrams.iter().all(|d| d.len() <= 16 * 1024));
+        let frames: Vec<_> = datagrams.iter().flat_map(|d| Frames::new(d)).map(Result::unwrap).collect();
+        assert!(frames.iter().all(|f| (f.header.flags, f.header.seq, f.header.port) == (NLM_F_MULTI, 7, 99)));
+        frames.len()
+    };
+    let all = || RouteMessage { table: 0, ..Default::default() };
+    assert_eq!(count(all()), 2001);
+    assert_eq!(count(RouteMessage { family: AF_INET6, ..all() }), 1);
+    assert_eq!(count(RouteMessage { table: 100, ..all() }), 1);
+    assert_eq!(count(RouteMessage { protocol: RTPROT_BGP, ..all() }), 2000);
+    assert_eq!(count(RouteMessage { oif: Some(ETH1), ..all() }), 1);
+    assert_eq!(count(RouteMessage { flags: RTM_F_CLONED, ..all() }), 0);
+    assert_eq!(count(RouteMessage { kind: RTN_BLACKHOLE, ..all() }), 0);
+    // 2,000 routes over one next hop: far under 100 octets each.
+    assert!(k.memory_bytes() < 100 * 2000 + 8192, "{}", k.memory_bytes());
+}
+
+proptest! {
+    /// Whatever comes, nothing breaks, and what was not taken leaves nothing behind.
+    #[test]
+    fn octets_of_any_kind_are_survived(
+        kind in prop::sample::select(vec![RTM_NEWROUTE, RTM_DELROUTE, RTM_NEWNEXTHOP, RTM_DELNEXTHOP, RTM_GETROUTE]),
+        flags: u16,
+        cut in 0usize..200,
+        flips in prop::collection::vec((0usize..200, any::<u8>()), 0..6),
+    ) {
+        let (mut k, s) = (VirtualKernel::new(), system());
+        let mut m = route("10.9.0.0", 16, "10.0.0.2");
+        m.metrics = vec![wire::netlink::RawAttr { raw_kind: RTAX_MTU, payload: vec![0, 5, 0, 0] }];
+        let mut payload = m.to_payload().unwrap();
+        for (at, octet) in flips {
+            if let Some(place) = payload.get_mut(at) {
+                *place = octet;
+            }
+        }
+        payload.truncate(cut);
+        let (effects, errno) = send(&mut k, &s, kind, flags, &payload);
+        prop_assert!(errno == 0 || effects.changed.is_empty() && k.routes() == 0);
+        let bytes = request(RTM_GETROUTE, NLM_F_DUMP, &payload);
+        k.dump(&Frames::new(&bytes).next().unwrap().unwrap(), 0, &s);
+    }
+}

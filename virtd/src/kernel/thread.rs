@@ -1,0 +1,306 @@
+//! The thread's loop: votes first, then what there is to put right; notifications before every batch of writes.
+
+use super::report::Reports;
+use super::scan::{Scan, Why};
+use super::socket::{RouteSocket, Sockets};
+use super::table::Damage;
+use super::table::{Holding, Table};
+use super::watch::View;
+use super::{Counters, Lines};
+use crate::config::{Fib, OnExit};
+use crate::core::io::{FibChange, KernelNews};
+use crate::event::{Event, Severity};
+use anyhow::{Context, Result};
+use crossbeam_channel::SendTimeoutError;
+use hashbrown::{HashMap, HashSet};
+use mio::unix::SourceFd;
+use mio::{Events, Interest, Poll, Token};
+use std::collections::BTreeMap;
+use std::os::fd::AsRawFd;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::{Duration, Instant};
+use wire::bgp::Prefix;
+use wire::netlink::fib::FibKey;
+
+/// The token of the waker.
+pub const BELL: Token = Token(0);
+const MONITOR: Token = Token(1);
+/// How long links and addresses have to be quiet before it is looked what became of the routes ...
+const QUIET: Duration = Duration::from_millis(100);
+/// ... and how long that may be put off.
+const MAX_UNQUIET: Duration = Duration::from_secs(1);
+/// While the loop does not take news, how often it is asked whether it has ended.
+const NEWS_WAIT: Duration = Duration::from_millis(200);
+/// The longest sleep; nothing depends on it.
+const MAX_SLEEP: Duration = Duration::from_secs(3600);
+/// Rounds of deleting at the end; each finds only what came since the one before.
+const MAX_LAST_ROUNDS: usize = 3;
+
+/// All that the thread has.
+pub struct Worker {
+    pub(super) config: Fib,
+    started: Instant,
+    pub(super) sockets: Sockets,
+    poll: Poll,
+    lines: Lines,
+    pub(super) counters: Arc<Counters>,
+    pub(super) table: Table,
+    /// What is wanted and cannot be written now, and why (errno).
+    pub(super) failed: BTreeMap<FibKey, i32>,
+    /// Keys with a route of another protocol that has our metric.
+    pub(super) foreign: HashSet<FibKey>,
+    /// Why keys that wait as repairs do so.
+    pub(super) damages: HashMap<FibKey, Damage>,
+    pub(super) reports: Reports,
+    pub(super) view: View,
+    pub(super) scan: Option<Scan>,
+    pub(super) scan_number: u8,
+    /// What an earlier virtd left has not been read yet.
+    pub(super) leftovers_unread: bool,
+    /// How many routes that were.
+    pub(super) leftovers: u64,
+    /// Those of them with another metric than ours.
+    pub(super) strays: Vec<(FibKey, u32)>,
+    /// Leftovers are kept until then; `None`: they have been swept.
+    pub(super) sweep_at: Option<Instant>,
+    reconcile_at: Instant,
+    /// When links and addresses will have been quiet, and when that is not waited for any longer.
+    settle: Option<(Instant, Instant)>,
+    pub(super) lost_notes: bool,
+    pub(super) notes_left: bool,
+    told: bool,
+}
+
+impl Worker {
+    pub(super) fn new(
+        config: Fib,
+        started: Instant,
+        sockets: Sockets,
+        poll: Poll,
+        lines: Lines,
+        counters: Arc<Counters>,
+    ) -> Result<Worker> {
+        let fd = RouteSocket::as_raw_fd(&sockets.monitor);
+        poll.registry().register(&mut SourceFd(&fd), MONITOR, Interest::READABLE).context("cannot wait for netlink")?;
+        let now = Instant::now();
+        Ok(Worker {
+            config,
+            started,
+            sockets,
+            poll,
+            lines,
+            counters,
+            table: Table::new(),
+            failed: BTreeMap::new(),
+            foreign: HashSet::new(),
+            damages: HashMap::new(),
+            reports: Reports::default(),
+            view: View::default(),
+            scan: None,
+            scan_number: 0,
+            leftovers_unread: true,
+            leftovers: 0,
+            strays: Vec::new(),
+            sweep_at: Some(now + Duration::from_millis(config.sweep_ms.into())),
+            reconcile_at: now + Duration::from_millis(config.reconcile_ms.into()),
+            settle: None,
+            lost_notes: false,
+            notes_left: false,
+            told: false,
+        })
+    }
+
+    pub(super) fn run(mut self) {
+        if let Err(e) = self.read_links() {
+            log::error!("links and addresses cannot be read: {e:#}");
+            let _ = self.sockets.reopen_dumper();
+        }
+        // Leftovers first: what is in the kernel decides how the first votes are written.
+        self.begin_scan(Why::Thorough);
+        while self.scan.is_some() {
+            self.step_scan();
+        }
+        let mut events = Events::with_capacity(4);
+        while !self.lines.bell.stop.load(Ordering::Acquire) {
+            self.turn();
+            let sleep = self.sleep();
+            if let Err(e) = self.poll.poll(&mut events, sleep)
+                && e.kind() != std::io::ErrorKind::Interrupted
+            {
+                log::error!("waiting for netlink: {e}");
+                std::thread::sleep(QUIET);
+            }
+        }
+        self.finish();
+    }
+
+    /// One round of everything.
+    fn turn(&mut self) {
+        self.lines.bell.rung.store(false, Ordering::Release);
+        self.take_changes();
+        self.take_notes();
+        let hold = self.scan.as_ref().is_some_and(|scan| scan.why == Why::Alone);
+        if !hold {
+            self.write_some();
+        }
+        self.step_scan();
+        self.timers(Instant::now());
+        if std::mem::take(&mut self.told) {
+            self.lines.wake_loop();
+        }
+    }
+
+    /// How long nothing needs to be done.
+    fn sleep(&self) -> Option<Duration> {
+        if !self.table.is_idle() || self.scan.is_some() || self.notes_left || self.lost_notes {
+            return Some(Duration::ZERO);
+        }
+        let now = Instant::now();
+        let deadlines = [
+            Some(self.reconcile_at),
+            self.sweep_at,
+            self.settle.map(|(quiet, latest)| quiet.min(latest)),
+            self.reports.deadline(now),
+        ];
+        let next = deadlines.into_iter().flatten().min().unwrap_or(now + MAX_SLEEP);
+        // epoll counts in milliseconds and rounds up; so does this, and no turn comes too early.
+        Some(next.saturating_duration_since(now).min(MAX_SLEEP))
+    }
+
+    fn take_changes(&mut self) {
+        while let Ok(changes) = self.lines.changes.try_recv() {
+            if self.lines.bell.frozen.load(Ordering::Acquire) {
+                continue;
+            }
+            for FibChange { key, route } in changes {
+                self.table.set_want(key, route.as_ref());
+                let entry = self.table.entry(key);
+                if route.is_none() && entry.holding == Holding::Leftover {
+                    // The vote has spoken: no need to wait for the sweep.
+                    entry.holding = Holding::Known;
+                }
+                self.table.queue_vote(key);
+            }
+        }
+    }
+
+    fn timers(&mut self, now: Instant) {
+        if self.lost_notes {
+            self.read_all_again();
+        }
+        if self.scan.is_none() {
+            let settled = self.settle.is_some_and(|(quiet, latest)| now >= quiet.min(latest));
+            if settled || now >= self.reconcile_at {
+                self.settle = None;
+                self.reconcile_at = now + Duration::from_millis(self.config.reconcile_ms.into());
+                // At its end all that could not be written is tried again.
+                self.begin_scan(if settled { Why::Thorough } else { Why::Routine });
+            } else if self.sweep_at.is_some_and(|at| now >= at) {
+                self.sweep();
+            }
+        }
+        self.tell_adopted(false);
+        if let Some(repaired) = self.reports.take_repairs(now) {
+            let key = repaired.key;
+            let mut text = format!("the route to {key} {}", repaired.damage.text());
+            if repaired.more > 0 {
+                text.push_str(&format!("; so did {} more in this second", repaired.more));
+            }
+            self.event("fib-repaired", Severity::Warning, Some(key.prefix), text);
+        }
+    }
+
+    /// Something changed that routes depend on: look again when it is quiet.
+    pub(super) fn settle(&mut self) {
+        self.settle_at(Instant::now() + QUIET);
+    }
+
+    pub(super) fn settle_at(&mut self, quiet: Instant) {
+        let latest = self.settle.map_or(quiet + MAX_UNQUIET, |(_, latest)| latest);
+        self.settle = Some((quiet, latest));
+    }
+
+    /// Hands news to the loop; waits where it is slow, for this thread may.
+    pub(super) fn tell(&mut self, news: KernelNews) {
+        self.told = true;
+        let Err(full) = self.lines.news.try_send(news) else { return };
+        let mut news = full.into_inner();
+        self.lines.wake_loop();
+        loop {
+            match self.lines.news.send_timeout(news, NEWS_WAIT) {
+                Ok(()) | Err(SendTimeoutError::Disconnected(_)) => return,
+                Err(SendTimeoutError::Timeout(back)) => news = back,
+            }
+            if self.lines.bell.stop.load(Ordering::Acquire) {
+                return;
+            }
+        }
+    }
+
+    pub(super) fn event(&mut self, kind: &'static str, severity: Severity, prefix: Option<Prefix>, text: String) {
+        let at_us = u64::try_from(self.started.elapsed().as_micros()).unwrap_or(u64::MAX);
+        let mut event = Event::new(at_us, kind, severity, text);
+        event.prefix = prefix;
+        self.tell(KernelNews::Event(event));
+    }
+
+    pub(super) fn tell_adopted(&mut self, end: bool) {
+        if let Some(count) = self.reports.take_adopted(Instant::now(), end) {
+            let text =
+                format!("{count} routes that an earlier virtd had left in the kernel are what the vote wants: adopted");
+            self.event("fib-adopted", Severity::Info, None, text);
+        }
+    }
+
+    pub(super) fn tell_swept(&mut self, swept: u64) {
+        let text =
+            format!("{swept} routes that an earlier virtd had left in the kernel were confirmed by no vote: removed");
+        self.event("fib-swept", Severity::Info, None, text);
+    }
+
+    pub(super) fn count_routes(&self) {
+        let set = |counter: &std::sync::atomic::AtomicU64, n: usize| counter.store(n as u64, Ordering::Relaxed);
+        set(&self.counters.routes, self.table.len());
+        set(&self.counters.failed, self.failed.len());
+        set(&self.counters.memory, self.table.memory_bytes());
+    }
+
+    /// Writes what was handed over, and leaves or removes everything.
+    fn finish(mut self) {
+        self.take_changes();
+        while !self.table.is_idle() {
+            self.write_some();
+        }
+        if self.config.on_exit == OnExit::Keep {
+            return;
+        }
+        for _ in 0..MAX_LAST_ROUNDS {
+            let mut ours: Vec<(FibKey, u32)> = self
+                .table
+                .iter()
+                .filter(|(_, entry)| !entry.have.is_none() || entry.holding == Holding::Unsure)
+                .map(|(key, _)| (*key, self.metric_of(key.family())))
+                .collect();
+            ours.append(&mut self.strays);
+            if ours.is_empty() {
+                break;
+            }
+            let removed = self.delete_all(&ours);
+            log::info!("{removed} routes are removed from the kernel");
+            for (key, _) in ours {
+                self.table.set_want(key, None);
+                self.table.set_have(key, &[]);
+                self.table.entry(key).holding = Holding::Known;
+            }
+            // What is there still, by the kernel's own account.
+            self.scan = None;
+            self.leftovers_unread = true;
+            let _ = self.sockets.reopen_dumper();
+            self.begin_scan(Why::Thorough);
+            while self.scan.is_some() {
+                self.step_scan();
+            }
+        }
+    }
+}

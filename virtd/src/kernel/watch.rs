@@ -1,0 +1,286 @@
+//! Notifications: links and addresses become news for the loop, and what others do to our routes is put right.
+
+use super::scan::Why;
+use super::socket::Received;
+use super::table::{Damage, Holding, is_written_as};
+use super::thread::Worker;
+use crate::core::io::{KernelNews, Link};
+use crate::event::Severity;
+use anyhow::{Result, bail};
+use std::collections::{BTreeMap, BTreeSet};
+use std::io;
+use std::net::IpAddr;
+use std::time::Instant;
+use wire::netlink::addr::IFADDRMSG_LEN;
+use wire::netlink::consts::*;
+use wire::netlink::fib::{FibKey, FibRoute};
+use wire::netlink::link::IFINFOMSG_LEN;
+use wire::netlink::{AddrMessage, Frame, Frames, LinkMessage, RouteMessage};
+
+/// Datagrams of notifications that are taken before it is the turn of other work again.
+const MAX_NOTES: usize = 1024;
+/// Times that a dump of links or addresses is begun anew because something changed in its midst.
+const MAX_TRIES: usize = 5;
+
+/// An address as news knows it: interface, address, length of its prefix.
+type Address = (u32, IpAddr, u8);
+
+/// The links and addresses that the loop was told of, so that it is told of changes only, and of what went unseen.
+#[derive(Default)]
+pub struct View {
+    links: BTreeMap<u32, Link>,
+    addresses: BTreeSet<Address>,
+}
+
+/// A link or an address is there, or no more.
+enum Change {
+    Link(Link),
+    LinkGone(u32),
+    Address(Address),
+    AddressGone(Address),
+}
+
+fn change(frame: &Frame<'_>) -> Option<Change> {
+    match frame.header.kind {
+        RTM_NEWLINK | RTM_DELLINK => {
+            let link = LinkMessage::parse(frame.payload).ok()?;
+            // Messages of a bridge, or of IPv6's side of a link, are about that alone.
+            if link.family != AF_UNSPEC {
+                return None;
+            }
+            if frame.header.kind == RTM_DELLINK {
+                return Some(Change::LinkGone(link.index));
+            }
+            let (up, running) = (link.is_up(), link.is_running());
+            Some(Change::Link(Link { index: link.index, name: link.name.unwrap_or_default(), up, running }))
+        }
+        RTM_NEWADDR | RTM_DELADDR => {
+            let addr = AddrMessage::parse(frame.payload).ok()?;
+            let address = (addr.index, addr.own()?, addr.prefix_len);
+            Some(if frame.header.kind == RTM_NEWADDR { Change::Address(address) } else { Change::AddressGone(address) })
+        }
+        _ => None,
+    }
+}
+
+impl View {
+    /// The news in a change; `None` where the loop knows already.
+    fn apply(&mut self, change: Change) -> Option<KernelNews> {
+        match change {
+            Change::Link(link) => {
+                let old = self.links.insert(link.index, link.clone());
+                (old.as_ref() != Some(&link)).then_some(KernelNews::Link(link))
+            }
+            Change::LinkGone(index) => self.links.remove(&index).map(|_| KernelNews::LinkGone { index }),
+            Change::Address(a @ (index, address, length)) => {
+                self.addresses.insert(a).then_some(KernelNews::Address { index, address, length })
+            }
+            Change::AddressGone(a @ (index, address, length)) => {
+                self.addresses.remove(&a).then_some(KernelNews::AddressGone { index, address, length })
+            }
+        }
+    }
+}
+
+impl Worker {
+    /// Takes the notifications that are there.
+    pub(super) fn take_notes(&mut self) {
+        for _ in 0..MAX_NOTES {
+            let bytes = match self.sockets.monitor.receive() {
+                Ok(Received::Datagram(bytes)) => bytes.to_vec(),
+                Ok(Received::Nothing) => {
+                    self.notes_left = false;
+                    return;
+                }
+                Ok(Received::Lost) => {
+                    self.lost_notes = true;
+                    continue;
+                }
+                Err(e) => {
+                    log::error!("netlink notifications cannot be read: {e}");
+                    self.lost_notes = true;
+                    self.notes_left = false;
+                    return;
+                }
+            };
+            for frame in Frames::new(&bytes).flatten() {
+                self.note(&frame);
+            }
+        }
+        self.notes_left = true;
+    }
+
+    fn note(&mut self, frame: &Frame<'_>) {
+        match frame.header.kind {
+            RTM_NEWROUTE | RTM_DELROUTE => {
+                // What we did ourselves; with a full table that is nearly all.
+                if frame.header.port != self.sockets.writer.port() {
+                    self.route_note(frame);
+                }
+            }
+            _ => {
+                if let Some(news) = change(frame).and_then(|change| self.view.apply(change)) {
+                    self.tell(news);
+                    self.settle();
+                }
+            }
+        }
+    }
+
+    /// Somebody else, or the kernel itself, made or deleted a route.
+    fn route_note(&mut self, frame: &Frame<'_>) {
+        let Ok(message) = RouteMessage::parse(frame.payload) else { return };
+        let Ok(key) = FibKey::from_message(&message) else { return };
+        if message.flags & RTM_F_CLONED != 0 || message.priority.unwrap_or(0) != self.metric_of(message.family) {
+            return;
+        }
+        if let Some(scan) = &mut self.scan {
+            scan.written_v6 |= message.family == AF_INET6;
+        }
+        let made = frame.header.kind == RTM_NEWROUTE;
+        if message.protocol != self.config.protocol {
+            self.foreign_note(key, made, frame.header.flags & NLM_F_REPLACE != 0);
+            return;
+        }
+        let Some(entry) = self.table.get(&key).or(made.then(Default::default)) else { return };
+        let found = FibRoute::from_message(&message, |_| None).map(|route| route.to_bytes()).unwrap_or_default();
+        let damage = match (made, entry.want.is_none()) {
+            (false, _) => {
+                // Of an IPv6 multipath route this can be one hop. The next write finds out.
+                self.table.set_have(key, &[]);
+                if !matches!(entry.holding, Holding::Unsure) {
+                    self.table.entry(key).holding = Holding::Known;
+                }
+                Damage::Deleted
+            }
+            (true, wanted_not) => {
+                self.table.set_have(key, &found);
+                if !wanted_not && is_written_as(&key, self.table.bytes(entry.want), &found) {
+                    return;
+                }
+                if wanted_not { Damage::Made } else { Damage::Changed }
+            }
+        };
+        if let Some(scan) = &mut self.scan {
+            self.table.entry(key).seen = scan.number;
+        }
+        if !made && entry.want.is_none() {
+            // Nothing to put right; but of an IPv6 multipath leftover a part may be there still.
+            self.table.tidy(&key);
+            if key.family() == AF_INET6 {
+                self.settle();
+            }
+            return;
+        }
+        if self.reports.may_repair(key, Instant::now()) {
+            self.damages.insert(key, damage);
+            self.table.queue_repair(key);
+        }
+    }
+
+    /// A route of another protocol that has our metric.
+    fn foreign_note(&mut self, key: FibKey, made: bool, replaced: bool) {
+        if made {
+            self.foreign.insert(key);
+            if let Some(scan) = &mut self.scan {
+                scan.add_foreign(key);
+            }
+            let Some(entry) = self.table.get(&key) else { return };
+            if replaced && !entry.have.is_none() && self.reports.may_repair(key, Instant::now()) {
+                // Ours may have been what it replaced. Deleting ours and making it anew tells.
+                self.table.entry(key).holding = Holding::Unsure;
+                self.table.queue_repair(key);
+            }
+            return;
+        }
+        self.foreign.remove(&key);
+        if let Some(scan) = &mut self.scan {
+            scan.remove_foreign(&key);
+        }
+        if self.failed.contains_key(&key) {
+            self.table.queue_repair(key);
+        }
+    }
+
+    /// Reads links and addresses as a whole, and tells what has changed.
+    ///
+    /// # Errors
+    /// What stands in the way of it.
+    pub(super) fn read_links(&mut self) -> Result<()> {
+        let mut fresh = View::default();
+        for (kind, len) in [(RTM_GETLINK, IFINFOMSG_LEN), (RTM_GETADDR, IFADDRMSG_LEN)] {
+            let mut changes = Vec::new();
+            for _ in 0..MAX_TRIES {
+                changes.clear();
+                if !self.read_dump(kind, len, &mut changes)? {
+                    break;
+                }
+            }
+            for change in changes {
+                match &change {
+                    Change::Link(link) => {
+                        fresh.links.insert(link.index, link.clone());
+                    }
+                    Change::Address(address) => {
+                        fresh.addresses.insert(*address);
+                    }
+                    _ => {}
+                }
+                if let Some(news) = self.view.apply(change) {
+                    self.tell(news);
+                }
+            }
+        }
+        let addresses: Vec<Address> = self.view.addresses.difference(&fresh.addresses).copied().collect();
+        let links: Vec<u32> = self.view.links.keys().filter(|i| !fresh.links.contains_key(*i)).copied().collect();
+        let gone = addresses.into_iter().map(Change::AddressGone).chain(links.into_iter().map(Change::LinkGone));
+        for change in gone {
+            if let Some(news) = self.view.apply(change) {
+                self.tell(news);
+            }
+        }
+        Ok(())
+    }
+
+    /// True where the kernel says that something changed meanwhile (NLM_F_DUMP_INTR).
+    fn read_dump(&mut self, kind: u16, fixed_len: usize, changes: &mut Vec<Change>) -> Result<bool> {
+        let seq = self.ask_dump(kind, AF_UNSPEC, fixed_len)?;
+        let mut interrupted = false;
+        loop {
+            let Received::Datagram(bytes) = self.sockets.dumper.receive()? else { bail!("a dump was cut short") };
+            for frame in Frames::new(bytes) {
+                let frame = frame?;
+                if frame.header.seq != seq {
+                    continue;
+                }
+                interrupted |= frame.header.flags & NLM_F_DUMP_INTR != 0;
+                match (frame.header.kind, frame.errno()) {
+                    (NLMSG_DONE, None | Some(0)) => return Ok(interrupted),
+                    (NLMSG_DONE | NLMSG_ERROR, errno) => {
+                        bail!(io::Error::from_raw_os_error(errno.unwrap_or(libc::EIO)))
+                    }
+                    _ => changes.extend(change(&frame)),
+                }
+            }
+        }
+    }
+
+    /// Notifications were lost: nothing that is known of the kernel is certain.
+    pub(super) fn read_all_again(&mut self) {
+        if self.scan.is_some() || !std::mem::take(&mut self.lost_notes) {
+            return;
+        }
+        self.event(
+            "fib-resync",
+            Severity::Warning,
+            None,
+            "the kernel had more notifications than its socket could hold; links, addresses and routes are read again"
+                .into(),
+        );
+        if let Err(e) = self.read_links() {
+            log::warn!("links and addresses cannot be read: {e:#}");
+            let _ = self.sockets.reopen_dumper();
+        }
+        self.begin_scan(Why::Thorough);
+    }
+}
