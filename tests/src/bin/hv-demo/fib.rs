@@ -135,7 +135,7 @@ pub fn start(demo: &Demo, star: &Star, kinds: &mut Kinds, three: bool) -> Result
     println!("          {} routes in all, each with virtd's mark. FRR takes its own for installed:", routes.len());
     println!("$ vtysh -d zebra -c 'show ip route {prefix}'");
     print!("{}", indented(&kinds.ask_zebra("frr", &format!("show ip route {prefix}"))?));
-    println!("          so does BIRD (a route that the kernel refused had a `!`):");
+    println!("          So does BIRD (a route that the kernel refused had a `!`):");
     demo.show(&kinds.router, &["exec", "bird", "show", "route", &prefix.to_string()])?;
 
     let sites = star.sites.get(..3).context("three neighbours")?;
@@ -164,37 +164,46 @@ pub fn lie_and_death(demo: &Demo, fib: &Fib, star: &Star, kinds: &mut Kinds) -> 
     demo.say(&format!("BIRD writes a wrong next hop for that route, {}", fib.elsewhere));
     kinds.bird_wrong_hop("bird", Some((fib.prefix, fib.elsewhere)))?;
     wait_until("virtd to see the wrong next hop", SETTLE, || {
-        let diff = kinds.router.ctl(&["fib", "--diff"]).map_err(|e| format!("{e:#}"))?;
-        let entries = diff["entries"].as_array().cloned().unwrap_or_default();
-        let seen = entries.iter().any(|e| e["key"].as_str().is_some_and(|k| k.contains(&prefix)));
-        if seen { Ok(()) } else { Err(diff.to_string()) }
+        let told = ["fib-disagreement", "fib-no-quorum"].map(|kind| kinds.router.events(kind)).concat();
+        if told.iter().any(|e| e["prefix"] == prefix.as_str()) { Ok(()) } else { Err(format!("{told:?}")) }
     })?;
     std::thread::sleep(LEFT);
-    demo.show(&kinds.router, &["fib", "--diff"])?;
-    fib.so_far();
-    let old = kinds.pids("frr")?;
-    demo.say("Meanwhile FRR's zebra, which writes its routes, is killed (SIGKILL)");
-    let zebra = kinds.zebra("frr")?;
-    println!("          virtd: {}", kinds.kill("frr", zebra, Signal::SIGKILL, UP)?);
     demo.show(&kinds.router, &["fib", &prefix])?;
-    kinds.wait_return("frr", &old, SETTLE)?;
-    wait_state(&kinds.router, "frr", "voting", SETTLE)?;
-    demo.say("FRR writes routes again; the kernel has kept its own all the while");
+    fib.so_far();
+    // Of two voters one alone would be the majority of those that are there: then the one dies that has no vote.
+    let (name, words) = match fib.voters.len() {
+        3.. => ("frr", "FRR's zebra, the process that writes its routes,"),
+        _ => ("openbgpd", "OpenBGPD"),
+    };
+    let old = kinds.pids(name)?;
+    demo.say(&format!("Meanwhile {words} is killed (SIGKILL)"));
+    let victim = if name == "frr" { kinds.zebra(name)? } else { kinds.leader(name)? };
+    println!("          virtd: {}", kinds.kill(name, victim, Signal::SIGKILL, UP)?);
+    demo.show(&kinds.router, &["fib", &prefix])?;
+    kinds.wait_return(name, &old, SETTLE)?;
+    for name in fib.voters {
+        wait_state(&kinds.router, name, "voting", SETTLE)?;
+    }
+    demo.say("It is back; the kernel has kept its routes all the while");
     demo.show(&kinds.router, &["fib", &prefix])?;
     let now = kernel(&star.router)?.remove(&prefix);
     ensure!(now == right, "the kernel's route for {prefix} was {right:?} and is {now:?}");
     fib.so_far();
     demo.say("BIRD takes the wrong next hop back");
     kinds.bird_wrong_hop("bird", None)?;
-    agreed(kinds)?;
+    agreed(kinds, &prefix)?;
     kinds.router.wait_quiet(demo.rest, SETTLE).map(|_| ())
 }
 
-/// Waits until nobody differs on any route.
-fn agreed(kinds: &Kinds) -> Result<()> {
-    wait_until("everybody to write the same routes", SETTLE, || {
-        let diff = kinds.router.ctl(&["fib", "--diff"]).map_err(|e| format!("{e:#}"))?;
-        if diff["entries"].as_array().is_some_and(Vec::is_empty) { Ok(()) } else { Err(diff.to_string()) }
+/// Waits until all who count say the same of a prefix.
+fn agreed(kinds: &Kinds, prefix: &str) -> Result<()> {
+    wait_until("everybody to write the same route", SETTLE, || {
+        let answer = kinds.router.ctl(&["fib", prefix]).map_err(|e| format!("{e:#}"))?;
+        let entry = &answer["entries"][0];
+        let said = entry["said"].as_array().cloned().unwrap_or_default();
+        let mut counted = said.iter().filter(|s| s["counted"] == true).peekable();
+        let same = counted.peek().is_some() && counted.all(|s| s["route"] == entry["route"]);
+        if same { Ok(()) } else { Err(answer.to_string()) }
     })
 }
 
