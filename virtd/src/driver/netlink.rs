@@ -18,23 +18,28 @@ use nix::sys::socket::{
 };
 use wire::netlink::consts::{
     NETLINK_ADD_MEMBERSHIP, NETLINK_CAP_ACK, NETLINK_DROP_MEMBERSHIP, NETLINK_EXT_ACK, NLM_F_ACK, NLMSG_DONE,
+    NLMSG_ERROR,
 };
 use wire::netlink::message::{AckOptions, write_ack};
 use wire::netlink::{Frame, Frames};
 
 /// Netlink sockets of one instance at once; a daemon has a handful, one for each table at most.
-const MAX_SOCKETS: usize = 256;
+const MAX_SOCKETS: usize = 64;
 /// Longest datagram that an instance may send; zebra's batches have 128 KiB.
 const MAX_DATAGRAM: usize = 512 << 10;
-/// Datagrams taken from one socket in one turn.
+/// Datagrams taken from one socket in one turn, and octets of an instance's: others wait meanwhile.
 const BUDGET: usize = 256;
+const BUDGET_OCTETS: usize = 1 << 20;
+/// Dumps that the kernel may have answered while the daemon reads none of them; it refuses a second one while the first is not at its end.
+const MAX_DUMPS: usize = 16;
 /// Octets of a pair's buffers: the errors of a whole batch must fit, each with the kernel's overhead for a datagram.
 const PAIR_BUFFER: usize = 8 << 20;
 /// Octets of the real socket's receive buffer: notifications wait there while a daemon is busy.
 const REAL_BUFFER: usize = 4 << 20;
 /// With so much waiting for the daemon nothing more is read for it from the kernel.
 const HIGH_MARK: usize = 1 << 20;
-/// With so much waiting notifications are dropped, and the daemon is told so (ENOBUFS).
+/// With so much waiting notifications and acknowledgements are dropped, as the kernel does, and the daemon is told so (ENOBUFS). A dump is not:
+/// it is the only one of its socket.
 const NOTIFY_MARK: usize = 8 << 20;
 
 /// One netlink socket of an instance.
@@ -56,8 +61,8 @@ pub(super) struct Endpoint {
     wants_write: bool,
     /// Notifications were dropped, and the daemon does not know yet.
     overflowed: bool,
-    /// The dump of routes or nexthop objects that the kernel is answering.
-    dump: Option<Bytes>,
+    /// The dumps of routes or nexthop objects that the kernel is answering: sequence number and request.
+    dumps: VecDeque<(u32, Bytes)>,
     /// Not read while much waits for the daemon.
     paused: bool,
 }
@@ -102,7 +107,7 @@ impl<B: Broker> Driver<B> {
             out_octets: 0,
             wants_write: false,
             overflowed: false,
-            dump: None,
+            dumps: VecDeque::new(),
             paused: false,
         };
         self.netlinks.insert(id, endpoint);
@@ -188,12 +193,17 @@ impl<B: Broker> Driver<B> {
     pub(super) fn netlink_readable(&mut self, id: NetlinkId) {
         let mut buf = std::mem::take(&mut self.datagram);
         buf.resize(MAX_DATAGRAM, 0);
+        let mut octets = 0;
         for _ in 0..BUDGET {
+            if octets > BUDGET_OCTETS {
+                break;
+            }
             let Some(e) = self.netlinks.get(&id) else { break };
             let received = shim::receive_datagram(&e.end, &mut buf);
             match received {
                 Ok((0, _)) => self.drop_netlink(id),
                 Ok((n, to)) => {
+                    octets += n;
                     self.netlink_datagram(id, buf.get(..n).unwrap_or_default());
                     self.netlink_write(id);
                     if let Some(to) = to {
@@ -232,11 +242,11 @@ impl<B: Broker> Driver<B> {
                     self.broker.handle(self.now, input, &mut self.out);
                 }
                 Way::Real | Way::Dump => {
+                    // By its port id an answer is told from a notification.
+                    e.autobind();
                     e.flush_answers(&mut answers);
-                    match send(e.real.as_raw_fd(), frame.bytes, MsgFlags::MSG_DONTWAIT) {
-                        Ok(_) if gate::way(&frame) == Way::Dump => e.dump = Some(Bytes::copy_from_slice(frame.bytes)),
-                        Ok(_) => {}
-                        Err(errno) => answers.push(answer(&frame, errno as i32, e)),
+                    if let Err(errno) = e.ask(&frame) {
+                        answers.push(answer(&frame, errno, e));
                     }
                     // What the kernel says to this comes before what is said to the next.
                     self.kernel_readable(id);
@@ -278,16 +288,13 @@ impl<B: Broker> Driver<B> {
                 }
             };
             let datagram = self.scratch.get(..n).unwrap_or_default();
-            let done = e.filter(datagram, protocol);
-            if let Some(done) = done
-                && let Some(request) = e.dump.take()
-            {
+            if let Some((request, done)) = e.filter(datagram, protocol) {
                 let mut answers = Vec::new();
                 let port_id = e.port_id;
                 let input = Input::NetlinkDump { socket: id, port_id, request: &request, done, answers: &mut answers };
                 self.broker.handle(self.now, input, &mut self.out);
                 if let Some(e) = self.netlinks.get_mut(&id) {
-                    e.flush_answers(&mut answers);
+                    answers.drain(..).for_each(|a| e.push(a));
                 }
             }
             self.netlink_write(id);
@@ -354,7 +361,40 @@ impl Endpoint {
     }
 
     fn flush_answers(&mut self, answers: &mut Vec<Bytes>) {
-        answers.drain(..).for_each(|a| self.push(a));
+        for answer in answers.drain(..) {
+            if self.out_octets > NOTIFY_MARK {
+                self.overflowed = true;
+            } else {
+                self.push(answer);
+            }
+        }
+    }
+
+    /// Asks the kernel.
+    ///
+    /// # Errors
+    /// errno.
+    fn ask(&mut self, frame: &Frame<'_>) -> Result<(), i32> {
+        let dump = gate::way(frame) == Way::Dump;
+        if dump && self.dumps.len() >= MAX_DUMPS {
+            return Err(libc::EBUSY);
+        }
+        send(self.real.as_raw_fd(), frame.bytes, MsgFlags::MSG_DONTWAIT).map_err(|e| e as i32)?;
+        if dump {
+            self.dumps.push_back((frame.header.seq, Bytes::copy_from_slice(frame.bytes)));
+        }
+        Ok(())
+    }
+
+    /// The dump that this message of the kernel's ends, well or not.
+    fn ended_dump(&mut self, frame: &Frame<'_>) -> Option<Bytes> {
+        if !matches!(frame.header.kind, NLMSG_DONE | NLMSG_ERROR) {
+            return None;
+        }
+        let at = self.dumps.iter().position(|(seq, _)| *seq == frame.header.seq)?;
+        let (_, request) = self.dumps.remove(at)?;
+        // What was refused, in either way, has nothing of the instance's own in it.
+        (frame.header.kind == NLMSG_DONE && frame.errno().is_none_or(|errno| errno == 0)).then_some(request)
     }
 
     /// As the kernel does with a socket that sends without having been bound.
@@ -369,18 +409,16 @@ impl Endpoint {
         }
     }
 
-    /// Passes on what the instance may see of a datagram of the kernel's. Where it ends a dump that needs more, the NLMSG_DONE is kept back
-    /// and returned.
-    fn filter(&mut self, datagram: &[u8], protocol: u8) -> Option<Bytes> {
+    /// Passes on what the instance may see of a datagram of the kernel's. Where it ends a dump to which the instance's own part belongs, that
+    /// request is returned, and the NLMSG_DONE kept back.
+    fn filter(&mut self, datagram: &[u8], protocol: u8) -> Option<(Bytes, Bytes)> {
         let (mut kept, mut done, mut whole) = (BytesMut::new(), None, true);
         for frame in Frames::new(datagram) {
             let Ok(frame) = frame else { break };
-            let end = frame.header.kind == NLMSG_DONE && self.dump.is_some();
-            if end {
-                done = Some(Bytes::copy_from_slice(frame.bytes));
-            }
-            if end || gate::is_ours(&frame.header, frame.payload, protocol) {
+            let ended = self.ended_dump(&frame);
+            if ended.is_some() || gate::is_ours(&frame.header, frame.payload, protocol, self.port_id) {
                 whole = false;
+                done = done.or(ended.map(|request| (request, Bytes::copy_from_slice(frame.bytes))));
                 continue;
             }
             kept.extend_from_slice(frame.bytes);

@@ -21,6 +21,7 @@ use virtd::control::ControlRequest;
 use virtd::core::Core;
 use virtd::driver::Driver;
 use virtd::event::Event;
+use virtd::kernel::{Kernel, KernelLine, LoopWaker};
 use virtd::serve::EventLoop;
 use virtd::serve::Lines;
 use wire::shim::{Accepted, MAX_MESSAGE, Options, PROTOCOL_VERSION, Reply, Request};
@@ -43,6 +44,7 @@ pub struct Lab {
     stop: Arc<AtomicBool>,
     waker: Arc<mio::Waker>,
     thread: Option<JoinHandle<()>>,
+    kernel: Option<Kernel>,
     control: Sender<ControlRequest>,
     _dir: tempfile::TempDir,
     _turn: Turn,
@@ -64,8 +66,12 @@ impl Lab {
     }
 
     pub fn start_alone(instances: &[&str], open: OpenMode) -> Lab {
+        Lab::start_alone_with(instances, open, |_| ())
+    }
+
+    pub fn start_alone_with(instances: &[&str], open: OpenMode, change: impl FnOnce(&mut Config)) -> Lab {
         let guard = GATE.write().unwrap_or_else(PoisonError::into_inner);
-        Lab::run(instances, open, |_| (), Turn::Alone { _guard: guard })
+        Lab::run(instances, open, change, Turn::Alone { _guard: guard })
     }
 
     fn run(instances: &[&str], open: OpenMode, change: impl FnOnce(&mut Config), turn: Turn) -> Lab {
@@ -82,10 +88,14 @@ impl Lab {
         };
         change(&mut config);
         let (sender, events) = bounded(1024);
-        let mut driver = loop {
+        let (mut driver, kernel) = loop {
             config.port = free_port();
-            match Driver::new(config.clone(), Core::new(&config, 0), lines(&sender)) {
-                Ok(driver) => break driver,
+            let (lines, kernel, wakes) = lines(&sender, &config);
+            match Driver::new(config.clone(), Core::new(&config, 0), lines) {
+                Ok(driver) => {
+                    let _ = wakes.set(driver.waker());
+                    break (driver, kernel);
+                }
                 // Another test was given the same port.
                 Err(e) => assert!(format!("{e:#}").contains("in use"), "{e:#}"),
             }
@@ -94,7 +104,7 @@ impl Lab {
         let (stop, waker) = (Arc::new(AtomicBool::new(false)), driver.waker());
         let flag = stop.clone();
         let thread = std::thread::spawn(move || driver.run(&requests, &flag).unwrap());
-        Lab { config, events, stop, waker, thread: Some(thread), control, _dir: dir, _turn: turn }
+        Lab { config, events, stop, waker, thread: Some(thread), kernel, control, _dir: dir, _turn: turn }
     }
 
     /// Where peers connect to.
@@ -140,6 +150,18 @@ impl Lab {
         if let Some(thread) = self.thread.take() {
             thread.join().unwrap();
         }
+        if let Some(kernel) = self.kernel.take() {
+            kernel.stop();
+        }
+    }
+
+    /// Asks as virtctl does.
+    #[allow(dead_code, reason = "only the tests of the FIB ask")]
+    pub fn query(&self, request: serde_json::Value) -> serde_json::Value {
+        let (reply, answer) = bounded(1);
+        self.control.send(ControlRequest { request, reply }).unwrap();
+        self.waker.wake().unwrap();
+        answer.recv_timeout(PATIENCE).unwrap()
     }
 }
 
@@ -372,8 +394,17 @@ pub fn as_user<T: Send + 'static>(uid: u32, what: impl FnOnce() -> T + Send + 's
     thread.join().unwrap()
 }
 
-/// The driver's lines, with nobody at their other ends but the one for events.
-fn lines(events: &Sender<Event>) -> Lines {
-    let kernel = virtd::kernel::KernelLine::none();
-    Lines { events: events.clone(), orders: bounded(1).0, reports: bounded(1).1, records: bounded(1).0, kernel }
+/// The driver's lines, with nobody at their other ends but the one for events, and the kernel's thread where there is a FIB.
+fn lines(events: &Sender<Event>, config: &Config) -> (Lines, Option<Kernel>, LoopWaker) {
+    let wakes = LoopWaker::default();
+    let (kernel, thread) = match &config.fib {
+        Some(fib) => {
+            let (line, thread) = virtd::kernel::start(fib, Instant::now(), wakes.clone()).unwrap();
+            (line, Some(thread))
+        }
+        None => (KernelLine::none(), None),
+    };
+    let lines =
+        Lines { events: events.clone(), orders: bounded(1).0, reports: bounded(1).1, records: bounded(1).0, kernel };
+    (lines, thread, wakes)
 }

@@ -6,12 +6,13 @@
 //! | a dump of routes or nexthop objects | the real kernel's answer without virtd's own routes, then the instance's own |
 //! | every other RTM_GET… | the real kernel answers |
 //! | every other request | EOPNOTSUPP: links, addresses, neighbours and rules are the system's, not an instance's |
-//! | notifications about routes of virtd's own | dropped |
+//! | without NLM_F_REQUEST, without a family, control messages | nothing, as in Linux; acknowledged where that is asked for |
+//! | notifications about routes of virtd's own, and what a dump says of them | dropped |
 //! | every other notification | passed on as it came |
 
 use wire::netlink::consts::{
-    AF_INET, AF_INET6, NLMSG_MIN_TYPE, RTM_DELNEXTHOP, RTM_DELROUTE, RTM_GETNEXTHOP, RTM_GETROUTE, RTM_NEWNEXTHOP,
-    RTM_NEWROUTE,
+    AF_INET, AF_INET6, NLM_F_MULTI, NLM_F_REQUEST, NLMSG_MIN_TYPE, RTM_DELNEXTHOP, RTM_DELROUTE, RTM_GETNEXTHOP,
+    RTM_GETROUTE, RTM_NEWNEXTHOP, RTM_NEWROUTE,
 };
 use wire::netlink::{Frame, Header};
 
@@ -29,7 +30,7 @@ pub enum Way {
     Real,
     /// To the real kernel; the answer is filtered, and the instance's own part is added.
     Dump,
-    /// Nowhere: NLMSG_NOOP and the like.
+    /// Nowhere: NLMSG_NOOP and the like, and what is no request or names no family (rtnetlink_rcv_msg).
     Ignored,
     /// It is refused with EOPNOTSUPP.
     Refused,
@@ -40,7 +41,9 @@ pub fn way(frame: &Frame<'_>) -> Way {
     let kind = frame.header.kind;
     let inet = frame.family().is_some_and(|f| f == AF_INET || f == AF_INET6);
     match kind {
-        _ if kind < NLMSG_MIN_TYPE => Way::Ignored,
+        _ if kind < NLMSG_MIN_TYPE || frame.header.flags & NLM_F_REQUEST == 0 || frame.payload.is_empty() => {
+            Way::Ignored
+        }
         RTM_NEWROUTE | RTM_DELROUTE if inet => Way::Virtual,
         RTM_NEWNEXTHOP | RTM_DELNEXTHOP => Way::Virtual,
         RTM_GETROUTE | RTM_GETNEXTHOP if frame.header.is_dump() => Way::Dump,
@@ -49,7 +52,10 @@ pub fn way(frame: &Frame<'_>) -> Way {
     }
 }
 
-/// Whether a message of the kernel's is about a route that virtd has written.
-pub fn is_ours(header: &Header, payload: &[u8], protocol: u8) -> bool {
-    matches!(header.kind, RTM_NEWROUTE | RTM_DELROUTE) && payload.get(RTM_PROTOCOL) == Some(&protocol)
+/// Whether a message of the kernel's, which a socket with this port id has received, tells of a route that virtd has written: in a notification
+/// or a dump. The answer to a question about one route is none of these: whoever asked waits for it.
+pub fn is_ours(header: &Header, payload: &[u8], protocol: u8, port_id: u32) -> bool {
+    let answers_one = port_id != 0 && header.port == port_id && header.flags & NLM_F_MULTI == 0;
+    let about_route = matches!(header.kind, RTM_NEWROUTE | RTM_DELROUTE);
+    about_route && !answers_one && payload.get(RTM_PROTOCOL) == Some(&protocol)
 }
