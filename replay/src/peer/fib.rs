@@ -56,6 +56,14 @@ impl Fib {
         Ok(Fib { socket, buf: vec![0; 64 << 10] })
     }
 
+    /// From now on the poller is not woken by routes.
+    ///
+    /// # Errors
+    /// The poller fails.
+    pub fn quiet(&self, registry: &Registry) -> Result<()> {
+        Ok(registry.deregister(&mut SourceFd(&self.socket.as_raw_fd()))?)
+    }
+
     /// Routes of the main table that are new or changed, and when that was read.
     ///
     /// # Errors

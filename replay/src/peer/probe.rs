@@ -25,6 +25,9 @@ use std::rc::Rc;
 use std::time::{Duration, Instant};
 use wire::bgp::Prefix;
 
+/// How often the kernel's routes are looked at while a table is on its way into it.
+const LOOK: Duration = Duration::from_millis(2);
+
 /// `hv-replay probe`.
 #[derive(Debug, Args)]
 pub struct ProbeOptions {
@@ -235,8 +238,16 @@ impl Pair {
         let started = Instant::now();
         let mut seen: HashSet<Prefix> = HashSet::new();
         let (mut first, mut last) = (None, started);
+        if let End::Kernel(fib) = &self.end {
+            // Woken by each route this would take from the router the processor that it needs; looking now and then is exact enough.
+            fib.quiet(self.driver.registry())?;
+        }
         loop {
-            self.turn(last.max(Instant::now()) + options.timeout)?;
+            let until = match self.end {
+                End::Peer(_) => last.max(Instant::now()) + options.timeout,
+                End::Kernel(_) => Instant::now() + LOOK,
+            };
+            self.turn(until)?;
             for (prefix, at) in self.arrivals()? {
                 first.get_or_insert(at);
                 if seen.insert(prefix) {
