@@ -69,6 +69,17 @@ pub struct Kinds {
 impl Kinds {
     /// Starts virtd with the options' daemons by kind. `more` gives lines for the end of an instance's own file.
     pub fn start(lab: &Lab, star: &Star, options: &Options, more: impl Fn(&str) -> String) -> Result<Kinds> {
+        Kinds::with_toml(lab, star, options, more, |text| text)
+    }
+
+    /// The same with a virtd.toml that the scenario has changed.
+    pub fn with_toml(
+        lab: &Lab,
+        star: &Star,
+        options: &Options,
+        more: impl Fn(&str) -> String,
+        edit: impl FnOnce(String) -> String,
+    ) -> Result<Kinds> {
         let (mut list, mut roots) = (Vec::new(), Vec::new());
         for (i, (name, &daemon)) in options.names().into_iter().zip(&options.daemons).enumerate() {
             // One that cannot be had has said so; the installed one takes its place.
@@ -89,7 +100,7 @@ impl Kinds {
             }
             // Deaths follow each other faster here than they may in life. Writing to a String cannot fail.
             let _ = writeln!(text, "[faults]\nrestart_min_s = 1\nrestart_max_s = 2\n");
-            text
+            edit(text)
         })?;
         Ok(Kinds { router, list })
     }
@@ -161,6 +172,13 @@ impl Kinds {
             let new = !now.is_empty() && now.iter().all(|p| !old.contains(p));
             if new && state == "voting" { Ok(()) } else { Err(format!("{state}, {old:?} and now {now:?}")) }
         })
+    }
+
+    /// What an instance will lie about from its next start on.
+    pub fn set_lie(&mut self, name: &str, lie: Option<Lie>) -> Result<()> {
+        let kind = self.kind(name)?;
+        kind.spec.lie = lie;
+        kind.write()
     }
 
     /// Gives a running BIRD another lie, or none, through `virtctl exec`.

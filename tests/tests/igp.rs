@@ -39,10 +39,6 @@ impl Scene {
         Ok(scene)
     }
 
-    fn instance(&mut self, igp: Igp) -> Result<&mut Speaker> {
-        self.instances.iter_mut().find(|i| i.name == igp.name()).context("no such instance")
-    }
-
     /// The kernel comes to hold this, all three say it, and it is what they believe to be there.
     fn settle(&self, expected: &Routes) -> Result<()> {
         self.holds(expected)?;

@@ -137,3 +137,18 @@ fn an_order_that_nothing_follows_is_given_again() {
     assert_eq!(supervise(&mut sim, 30), [(1, Order::Start)], "once more, and no more after that");
     assert_eq!(instances(&mut sim)[1]["state"], "voting");
 }
+
+#[test]
+fn whoever_was_killed_a_moment_ago_can_be_the_next_substitute() {
+    let mut sim = running(&with_standbys(1, Standby::Warm));
+    lie(&mut sim, 2, MANY);
+    while said(&sim, "instance-faulty").is_empty() {
+        supervise(&mut sim, 1);
+    }
+    supervise(&mut sim, 5);
+    assert_eq!((role(&mut sim, 2), role(&mut sim, 3)), ("warm-standby".into(), "voter".into()));
+    // The verdict on it is younger than the threshold; but it is a new process.
+    sim.kill_instance(1);
+    news(&mut sim, 1, ProcessNews::Ended { unasked: true, text: "was ended by SIGSEGV".into() });
+    assert_eq!((role(&mut sim, 1), role(&mut sim, 2)), ("warm-standby".into(), "voter".into()));
+}

@@ -75,7 +75,7 @@ fn series(arguments: &Arguments, where_: &str, raw: &Path) -> Result<Vec<Series>
     }
     let (count, rate) = (arguments.count.to_string(), arguments.rate.to_string());
     for round in 1..=arguments.rounds {
-        for (place, kind, series) in &mut places {
+        for (place, _, series) in &mut places {
             if round > 1 && place.name == "fib-three-kinds" {
                 // OpenBGPD holds back its sessions once they have ended, longer each time; starting it anew takes more than a minute.
                 continue;

@@ -64,7 +64,9 @@ impl Controller {
         let rank = |(n, c): (usize, &super::Control)| {
             let attached = env.instances.get(n).is_some_and(|s| s.attached);
             let level = env.standing.contains(n as u8) && !env.unlevel.iter().any(|u| u.contains(n as u8));
-            let accused = c.accused.is_some_and(|at: Micros| env.now < at + threshold(env));
+            // One of ours was ended for it, and what it says now is a new process' word; one that is not still runs as it was.
+            let accused =
+                c.process == Process::NotOurs && c.accused.is_some_and(|at: Micros| env.now < at + threshold(env));
             let rank = match (c.duty, c.process) {
                 _ if accused || c.process == Process::Ending => return None,
                 (Duty::Standby(Standby::Warm), _) if attached && level => 0,
