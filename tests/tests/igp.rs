@@ -1,7 +1,7 @@
 //! Protocol diversity (papers/001 section 2.3): OSPF in one instance, IS-IS in another, RIP in a third, none of which has a BGP session, and
 //! one FIB out of what they say.
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Result, ensure};
 use std::time::Duration;
 use tests::daemons::Attach;
 use tests::fib::{kernel, wait_state};
