@@ -36,10 +36,10 @@ soak: packages ## An hour (MINUTES=60) of updates while links, addresses and rou
 	cargo build --workspace
 	HV_SOAK_MINUTES=$(or $(MINUTES),60) cargo test -p tests --test soak
 
-demo: ## One router out of FRR, BIRD and OpenBGPD; MRT=FILE plays a real table
+demo: ## One router out of FRR, BIRD and OpenBGPD; MRT=FILE plays a real table, NO_FIB=1 leaves the kernel out
 	.ci/install demo
 	cargo build --release --workspace
-	$(AS_ROOT) target/release/hv-demo $(if $(MRT),--mrt $(MRT))
+	$(AS_ROOT) target/release/hv-demo $(if $(MRT),--mrt $(MRT)) $(if $(NO_FIB),--no-fib)
 
 bench: packages ## Measurements as ratios against HAProxy and the daemons alone; writes target/bench.json
 	cargo build --release --workspace

@@ -132,16 +132,18 @@ impl Kinds {
         Ok(found.iter().filter_map(|p| i32::try_from(p.as_i64()?).ok()).map(Pid::from_raw).collect())
     }
 
-    /// The process that speaks BGP, or leads those that do.
+    /// The process that speaks BGP, or leads those that do. With a FIB, FRR's zebra has the shim too and comes first in the list.
     pub fn leader(&self, name: &str) -> Result<Pid> {
+        let kind = self.list.iter().find(|k| k.name == name).with_context(|| format!("no instance {name}"))?;
+        if kind.daemon == Daemon::Frr {
+            return pid_in(&kind.run.join("bgpd.pid"));
+        }
         self.pids(name)?.first().copied().with_context(|| format!("{name} has no process"))
     }
 
     /// FRR's zebra, by the file that it writes.
     pub fn zebra(&mut self, name: &str) -> Result<Pid> {
-        let path = self.kind(name)?.run.join("zebra.pid");
-        let text = fs::read_to_string(&path).with_context(|| format!("reading {}", path.display()))?;
-        Ok(Pid::from_raw(text.trim().parse()?))
+        pid_in(&self.kind(name)?.run.join("zebra.pid"))
     }
 
     /// What FRR's zebra prints; `virtctl exec` asks bgpd.
@@ -200,4 +202,9 @@ impl Kinds {
         ensure!(text.contains("Reconfigur"), "birdc configure: {text}");
         Ok(())
     }
+}
+
+fn pid_in(path: &Path) -> Result<Pid> {
+    let text = fs::read_to_string(path).with_context(|| format!("reading {}", path.display()))?;
+    Ok(Pid::from_raw(text.trim().parse()?))
 }
