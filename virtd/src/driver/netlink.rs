@@ -16,10 +16,12 @@ use bytes::{Bytes, BytesMut};
 use nix::sys::socket::{
     AddressFamily, MsgFlags, NetlinkAddr, SockFlag, SockProtocol, SockType, bind, getsockname, recv, send, socket,
 };
+use socket2::SockFilter;
 use wire::netlink::consts::{
-    NETLINK_ADD_MEMBERSHIP, NETLINK_CAP_ACK, NETLINK_DROP_MEMBERSHIP, NETLINK_EXT_ACK, NLM_F_ACK, NLMSG_DONE,
+    NETLINK_ADD_MEMBERSHIP, NETLINK_CAP_ACK, NETLINK_DROP_MEMBERSHIP, NETLINK_EXT_ACK, NLM_F_ACK, NLM_F_MULTI,
+    NLMSG_DONE, RTM_DELROUTE, RTM_NEWROUTE,
 };
-use wire::netlink::message::{AckOptions, write_ack};
+use wire::netlink::message::{AckOptions, HEADER_LEN, write_ack};
 use wire::netlink::{Frame, Frames};
 
 /// Netlink sockets of one instance at once; a daemon has a handful, one for each table at most.
@@ -66,9 +68,7 @@ impl<B: Broker> Driver<B> {
     /// # Errors
     /// errno.
     fn try_netlink_open(&mut self, end: OwnedFd, instance: InstanceId, cookie: u64) -> Result<(), i32> {
-        if self.config.fib.is_none() {
-            return Err(libc::EPROTONOSUPPORT);
-        }
+        let Some(fib) = self.config.fib else { return Err(libc::EPROTONOSUPPORT) };
         self.is_free(instance, cookie)?;
         if self.netlinks.values().filter(|e| e.instance == instance).count() >= MAX_SOCKETS {
             return Err(libc::ENOBUFS);
@@ -78,6 +78,8 @@ impl<B: Broker> Driver<B> {
             socket(AddressFamily::Netlink, SockType::Raw, flags, SockProtocol::NetlinkRoute).map_err(|e| e as i32)?;
         sys::widen_to(&end, PAIR_BUFFER);
         sys::widen_to(&real, REAL_BUFFER);
+        // Only spares work: what comes nevertheless is filtered again.
+        let _ = socket2::SockRef::from(&real).attach_filter(&without_ours(fib.protocol));
         let id = NetlinkId(self.fresh_id());
         let token = self.register(end.as_raw_fd(), Source::Netlink(id), false).map_err(|_| libc::ENOMEM)?;
         let real_token = match self.register(real.as_raw_fd(), Source::Kernel(id), false) {
@@ -393,6 +395,29 @@ impl Endpoint {
         }
         done
     }
+}
+
+/// A filter (linux/filter.h) that keeps notifications of virtd's own routes in the kernel: each instance's socket would be woken by each route that
+/// is written. Parts of dumps hold several messages, of which a filter sees the first; they all pass.
+fn without_ours(protocol: u8) -> [SockFilter; 9] {
+    const LOAD_HALF: u16 = 0x28;
+    const LOAD_BYTE: u16 = 0x30;
+    const JUMP_IF_EQUAL: u16 = 0x15;
+    const JUMP_IF_SET: u16 = 0x45;
+    const RETURN: u16 = 0x06;
+    // Filters read in network order what netlink writes in the machine's.
+    let half = |value: u16| u32::from(u16::from_be_bytes(value.to_ne_bytes()));
+    [
+        SockFilter::new(LOAD_HALF, 0, 0, 6),
+        SockFilter::new(JUMP_IF_SET, 5, 0, half(NLM_F_MULTI)),
+        SockFilter::new(LOAD_HALF, 0, 0, 4),
+        SockFilter::new(JUMP_IF_EQUAL, 1, 0, half(RTM_NEWROUTE)),
+        SockFilter::new(JUMP_IF_EQUAL, 0, 2, half(RTM_DELROUTE)),
+        SockFilter::new(LOAD_BYTE, 0, 0, (HEADER_LEN + gate::RTM_PROTOCOL) as u32),
+        SockFilter::new(JUMP_IF_EQUAL, 1, 0, u32::from(protocol)),
+        SockFilter::new(RETURN, 0, 0, u32::MAX),
+        SockFilter::new(RETURN, 0, 0, 0),
+    ]
 }
 
 /// NLMSG_ERROR to a request.
