@@ -16,11 +16,12 @@ use bytes::{Bytes, BytesMut};
 use nix::sys::socket::{
     AddressFamily, MsgFlags, NetlinkAddr, SockFlag, SockProtocol, SockType, bind, getsockname, recv, send, socket,
 };
+use socket2::SockFilter;
 use wire::netlink::consts::{
-    NETLINK_ADD_MEMBERSHIP, NETLINK_CAP_ACK, NETLINK_DROP_MEMBERSHIP, NETLINK_EXT_ACK, NLM_F_ACK, NLMSG_DONE,
-    NLMSG_ERROR,
+    NETLINK_ADD_MEMBERSHIP, NETLINK_CAP_ACK, NETLINK_DROP_MEMBERSHIP, NETLINK_EXT_ACK, NLM_F_ACK, NLM_F_MULTI,
+    NLMSG_DONE, NLMSG_ERROR, RTM_DELROUTE, RTM_NEWROUTE,
 };
-use wire::netlink::message::{AckOptions, write_ack};
+use wire::netlink::message::{AckOptions, HEADER_LEN, write_ack};
 use wire::netlink::{Frame, Frames};
 
 /// Netlink sockets of one instance at once; a daemon has a handful, one for each table at most.
@@ -36,6 +37,9 @@ const MAX_DUMPS: usize = 16;
 const PAIR_BUFFER: usize = 8 << 20;
 /// Octets of the real socket's receive buffer: notifications wait there while a daemon is busy.
 const REAL_BUFFER: usize = 4 << 20;
+/// The kernel's own datagrams are no longer than this where it knows of no longer buffer (NLMSG_GOODSIZE); libmnl's buffer, and OpenBGPD's
+/// with it, is no longer either.
+const PART: usize = 4 << 10;
 /// With so much waiting for the daemon nothing more is read for it from the kernel.
 const HIGH_MARK: usize = 1 << 20;
 /// With so much waiting notifications and acknowledgements are dropped, as the kernel does, and the daemon is told so (ENOBUFS). A dump is not:
@@ -71,9 +75,7 @@ impl<B: Broker> Driver<B> {
     /// # Errors
     /// errno.
     fn try_netlink_open(&mut self, end: OwnedFd, instance: InstanceId, cookie: u64) -> Result<(), i32> {
-        if self.config.fib.is_none() {
-            return Err(libc::EPROTONOSUPPORT);
-        }
+        let Some(fib) = self.config.fib else { return Err(libc::EPROTONOSUPPORT) };
         self.is_free(instance, cookie)?;
         if self.netlinks.values().filter(|e| e.instance == instance).count() >= MAX_SOCKETS {
             return Err(libc::ENOBUFS);
@@ -83,6 +85,8 @@ impl<B: Broker> Driver<B> {
             socket(AddressFamily::Netlink, SockType::Raw, flags, SockProtocol::NetlinkRoute).map_err(|e| e as i32)?;
         sys::widen_to(&end, PAIR_BUFFER);
         sys::widen_to(&real, REAL_BUFFER);
+        // Only spares work: what comes nevertheless is filtered again.
+        let _ = socket2::SockRef::from(&real).attach_filter(&without_ours(fib.protocol));
         let id = NetlinkId(self.fresh_id());
         let token = self.register(end.as_raw_fd(), Source::Netlink(id), false).map_err(|_| libc::ENOMEM)?;
         let real_token = match self.register(real.as_raw_fd(), Source::Kernel(id), false) {
@@ -294,7 +298,7 @@ impl<B: Broker> Driver<B> {
                 let input = Input::NetlinkDump { socket: id, port_id, request: &request, done, answers: &mut answers };
                 self.broker.handle(self.now, input, &mut self.out);
                 if let Some(e) = self.netlinks.get_mut(&id) {
-                    answers.drain(..).for_each(|a| e.push(a));
+                    answers.drain(..).for_each(|a| e.push_parts(a));
                 }
             }
             self.netlink_write(id);
@@ -358,6 +362,11 @@ impl Endpoint {
     fn push(&mut self, bytes: Bytes) {
         self.out_octets += bytes.len();
         self.out.push_back(bytes);
+    }
+
+    /// The kernel makes a dump's datagrams as long as the longest buffer it has seen, which is virtd's; the daemon's may be shorter.
+    fn push_parts(&mut self, datagram: Bytes) {
+        parts(datagram).for_each(|part| self.push(part));
     }
 
     fn flush_answers(&mut self, answers: &mut Vec<Bytes>) {
@@ -425,12 +434,55 @@ impl Endpoint {
             kept.resize(kept.len().next_multiple_of(4), 0);
         }
         if whole {
-            self.push(Bytes::copy_from_slice(datagram));
+            self.push_parts(Bytes::copy_from_slice(datagram));
         } else if !kept.is_empty() {
-            self.push(kept.freeze());
+            self.push_parts(kept.freeze());
         }
         done
     }
+}
+
+/// A datagram of several messages in pieces of whole messages, each no longer than [`PART`] unless one message is.
+fn parts(mut rest: Bytes) -> impl Iterator<Item = Bytes> {
+    std::iter::from_fn(move || {
+        if rest.is_empty() {
+            return None;
+        }
+        let mut end = 0;
+        for frame in Frames::new(&rest).map_while(Result::ok) {
+            let next = end + frame.bytes.len().next_multiple_of(4);
+            if end > 0 && next > PART {
+                break;
+            }
+            end = next;
+        }
+        // What is no message goes as it came.
+        let end = if end == 0 { rest.len() } else { end.min(rest.len()) };
+        Some(rest.split_to(end))
+    })
+}
+
+/// A filter (linux/filter.h) that keeps notifications of virtd's own routes in the kernel: each instance's socket would be woken by each route that
+/// is written. Parts of dumps hold several messages, of which a filter sees the first; they all pass.
+fn without_ours(protocol: u8) -> [SockFilter; 9] {
+    const LOAD_HALF: u16 = 0x28;
+    const LOAD_BYTE: u16 = 0x30;
+    const JUMP_IF_EQUAL: u16 = 0x15;
+    const JUMP_IF_SET: u16 = 0x45;
+    const RETURN: u16 = 0x06;
+    // Filters read in network order what netlink writes in the machine's.
+    let half = |value: u16| u32::from(u16::from_be_bytes(value.to_ne_bytes()));
+    [
+        SockFilter::new(LOAD_HALF, 0, 0, 6),
+        SockFilter::new(JUMP_IF_SET, 5, 0, half(NLM_F_MULTI)),
+        SockFilter::new(LOAD_HALF, 0, 0, 4),
+        SockFilter::new(JUMP_IF_EQUAL, 1, 0, half(RTM_NEWROUTE)),
+        SockFilter::new(JUMP_IF_EQUAL, 0, 2, half(RTM_DELROUTE)),
+        SockFilter::new(LOAD_BYTE, 0, 0, (HEADER_LEN + gate::RTM_PROTOCOL) as u32),
+        SockFilter::new(JUMP_IF_EQUAL, 1, 0, u32::from(protocol)),
+        SockFilter::new(RETURN, 0, 0, u32::MAX),
+        SockFilter::new(RETURN, 0, 0, 0),
+    ]
 }
 
 /// NLMSG_ERROR to a request.
@@ -438,4 +490,40 @@ fn answer(frame: &Frame<'_>, errno: i32, e: &Endpoint) -> Bytes {
     let mut out = Vec::new();
     write_ack(&mut out, frame, e.port_id, errno, AckOptions { capped: e.style.capped, ..AckOptions::default() });
     out.into()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use wire::netlink::message::Writer;
+
+    /// `n` messages with `len` octets behind the header each.
+    fn messages(n: u32, len: usize) -> Bytes {
+        let mut all = Vec::new();
+        for seq in 0..n {
+            let mut w = Writer::message(&mut all, RTM_NEWROUTE, NLM_F_MULTI, seq, 7);
+            w.put(&vec![seq as u8; len]);
+            w.finish().unwrap();
+        }
+        all.into()
+    }
+
+    #[test]
+    fn parts_are_whole_messages_in_their_order_and_short() {
+        for (n, len) in [(0, 0), (1, 10), (1, 9000), (3, 5000), (200, 61), (200, 300)] {
+            let whole = messages(n, len);
+            let all: Vec<Bytes> = parts(whole.clone()).collect();
+            assert_eq!(all.concat(), whole, "{n} of {len}");
+            for part in &all {
+                let frames = Frames::new(part).map(|f| f.unwrap().header.seq).count();
+                assert!(frames > 0 && (part.len() <= PART || frames == 1), "{} octets, {frames} messages", part.len());
+            }
+        }
+    }
+
+    #[test]
+    fn what_is_no_message_goes_as_it_came() {
+        let odd = Bytes::from_static(b"short");
+        assert_eq!(parts(odd.clone()).collect::<Vec<_>>(), [odd]);
+    }
 }

@@ -100,9 +100,15 @@ impl<B: Broker> Driver<B> {
                 break;
             }
             let mut out = std::mem::take(&mut self.out);
+            // An instance that hears of its own route goes on with that, maybe on this processor: what goes into the kernel goes first.
+            let mut notes = Vec::new();
             for o in out.drain(..) {
-                self.carry_out(o);
+                match o {
+                    Output::NetlinkNotify { .. } => notes.push(o),
+                    o => self.carry_out(o),
+                }
             }
+            notes.into_iter().for_each(|o| self.carry_out(o));
             out.append(&mut self.out);
             self.out = out;
             // Their memory is kept from turn to turn.

@@ -70,12 +70,12 @@ fn series(arguments: &Arguments, where_: &str, raw: &Path) -> Result<Vec<Series>
     let mut places = Vec::new();
     for (name, kind) in &LATENCY {
         if available(kind)? {
-            places.push((Place::start(name, kind)?, kind, Series::new(name)));
+            places.push((Place::start(name, kind)?, Series::new(name)));
         }
     }
     let (count, rate) = (arguments.count.to_string(), arguments.rate.to_string());
     for round in 1..=arguments.rounds {
-        for (place, _, series) in &mut places {
+        for (place, series) in &mut places {
             if round > 1 && place.name == "fib-three-kinds" {
                 // OpenBGPD holds back its sessions once they have ended, longer each time; starting it anew takes more than a minute.
                 continue;
@@ -83,20 +83,20 @@ fn series(arguments: &Arguments, where_: &str, raw: &Path) -> Result<Vec<Series>
             let warmup = if round == 1 { WARMUP } else { "50" };
             let options = ["--count", &count, "--rate", &rate, "--warmup", warmup];
             let result = place.probe_fib(&arguments.raw, &options)?;
-            let before = place.router().map(|router| router.ctl(&["fib"])).transpose()?;
+            let state = place.router().map(|router| router.ctl(&["fib"])).transpose()?;
             crate::keep(
                 raw,
-                &json!({ "on": where_, "round": round, "place": place.name, "result": result, "fib": before }),
+                &json!({ "on": where_, "round": round, "place": place.name, "result": result, "fib": state }),
             )?;
             series.push(&result)?;
         }
         let line: Vec<String> =
-            places.iter().map(|(_, _, s)| format!("{} {:.0}", s.name, s.p50.last().copied().unwrap_or(0.0))).collect();
+            places.iter().map(|(_, s)| format!("{} {:.0}", s.name, s.p50.last().copied().unwrap_or(0.0))).collect();
         println!("FIB pass-through, {where_}, round {round} of {}: p50 in us: {}", arguments.rounds, line.join(", "));
     }
     Ok(places
         .into_iter()
-        .map(|(place, _, series)| {
+        .map(|(place, series)| {
             place.done();
             series
         })

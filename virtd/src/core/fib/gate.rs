@@ -19,7 +19,7 @@ use wire::netlink::{Frame, Header};
 /// Kinds of rtnetlink requests come in fours: new, delete, get, set (linux/rtnetlink.h).
 const GET: u16 = 2;
 /// Where rtm_protocol stands in `struct rtmsg`.
-const RTM_PROTOCOL: usize = 5;
+pub const RTM_PROTOCOL: usize = 5;
 
 /// Where a request goes.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
