@@ -2,6 +2,7 @@
 
 use super::super::env::Env;
 use super::Fib;
+use replay::intern::BlobId;
 use serde_json::{Value, json};
 use wire::netlink::fib::FibKey;
 
@@ -44,7 +45,7 @@ impl Fib {
     pub fn entries(&self, env: &Env, wanted: impl Fn(&FibKey) -> bool, only_differing: bool) -> Value {
         let mut slots: Vec<(FibKey, u32)> = (0..self.table.slots())
             .filter_map(|slot| self.table.entry(slot).map(|e| (e.prefix, slot)))
-            .filter(|(key, slot)| wanted(key) && (!only_differing || self.differs(*slot)))
+            .filter(|(key, slot)| wanted(key) && (!only_differing || self.differs(*slot, env)))
             .collect();
         slots.sort_unstable();
         let more = slots.len() > MAX_ENTRIES;
@@ -52,16 +53,20 @@ impl Fib {
         json!({ "entries": list, "more": more })
     }
 
-    fn differs(&self, slot: u32) -> bool {
+    fn differs(&self, slot: u32, env: &Env) -> bool {
         let Some(e) = self.table.entry(slot) else { return false };
-        let apart = |id: &replay::intern::BlobId| !self.same(*id, e.winner);
-        e.winner != e.published || self.failed.contains_key(&e.prefix) || self.table.candidates(slot).iter().any(apart)
+        let mut said = self.table.candidates(slot).iter().enumerate();
+        // That an OSPF instance has no route for BGP's prefix is no difference.
+        let apart = |(i, id): (usize, &BlobId)| {
+            !self.same(*id, e.winner) && (*id != BlobId::NONE || self.is_its_business(i, slot, env))
+        };
+        e.winner != e.published || self.failed.contains_key(&e.prefix) || said.any(apart)
     }
 
     fn entry(&self, key: &FibKey, slot: u32, env: &Env) -> Value {
         let Some(e) = self.table.entry(slot) else { return Value::Null };
         let said: Vec<Value> = self
-            .said(slot, self.electorate(slot, env), env)
+            .said(slot, self.electorate(slot, env).0, env)
             .into_iter()
             .map(|s| json!({ "instance": s.instance, "route": s.route, "counted": s.counted }))
             .collect();
