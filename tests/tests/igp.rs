@@ -120,7 +120,9 @@ fn a_link_and_an_instance_go_and_come_back() -> Result<()> {
     ns.run("ip", &["link", "set", "n1", "down"])?;
     scene.settle(&round)?;
     ns.run("ip", &["link", "set", "n1", "up"])?;
-    scene.settle(&expected)?;
+    // FRR 8.4.4 does not put the lost half of a nexthop group back into its kernel, alone and here alike, and believes that it is there:
+    // two zebras of that version would outvote BIRD with it.
+    scene.holds(&expected)?;
 
     for igp in Igp::ALL {
         scene.instance(igp)?.crash();
@@ -129,8 +131,11 @@ fn a_link_and_an_instance_go_and_come_back() -> Result<()> {
         ensure!(routes == expected, "{} died, and the kernel has {routes:?}", igp.name());
         let lab = &scene.lab;
         scene.instances.iter_mut().filter(|i| i.name == igp.name()).try_for_each(|i| i.launch(lab))?;
-        scene.settle(&expected)?;
+        wait_state(&scene.router, igp.name(), "voting", SETTLE)?;
+        scene.holds(&expected)?;
     }
+    // All have begun anew: what one forgot with the link it knows again.
+    scene.settle(&expected)?;
     scene.lab.passed();
     Ok(())
 }
