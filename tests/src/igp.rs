@@ -4,6 +4,7 @@
 use crate::daemons::{Attach, Shim};
 use crate::fib::{Hop, by_protocol};
 use crate::lab::{Lab, Netns, Process, Star, finish, run, wait_for, wait_until};
+use crate::versions::{self, Root, Version};
 use anyhow::{Context, Result, ensure};
 use serde_json::Value;
 use std::collections::BTreeMap;
@@ -22,7 +23,7 @@ const START_TIMEOUT: Duration = Duration::from_secs(20);
 pub enum Igp {
     /// OSPF (RFC 2328): FRR's zebra and ospfd.
     Ospf,
-    /// IS-IS (ISO 10589, RFC 1195): FRR's zebra and isisd.
+    /// IS-IS (ISO 10589, RFC 1195): zebra and isisd of FRR 10.3, where that can be had.
     IsIs,
     /// RIP version 2 (RFC 2453): BIRD.
     Rip,
@@ -69,6 +70,8 @@ pub struct Speaker {
     ns: Netns,
     folder: PathBuf,
     attach: Attach,
+    /// Where its programs are, if they are not the installed ones.
+    root: Option<Root>,
     processes: Vec<Process>,
 }
 
@@ -96,7 +99,18 @@ impl Speaker {
             Igp::Rip => Software::Bird,
             frr => Software::Frr(vec![frr]),
         };
-        Speaker::start(lab, ns, name, software, MIDDLE, attach)
+        // The zebras of one version have the same bugs.
+        let root = if igp == Igp::IsIs { Version::FRR_13.root()? } else { None };
+        let attach = match (attach, &root) {
+            // Its C library may be older than the system's; the scenario's folder is where a root can see the shim.
+            (Attach::Shim(shim), Some(_)) => {
+                let library = lab.folder("shim")?.join("libhvlibc.so");
+                fs::copy(versions::shim()?, &library).context("copying the shim")?;
+                Attach::Shim(Shim { library, ..shim.clone() })
+            }
+            _ => attach.clone(),
+        };
+        Speaker::start(lab, ns, name, software, MIDDLE, &attach, root)
     }
 
     /// FRR with all three protocols, as neighbour number 1 or 2.
@@ -106,7 +120,7 @@ impl Speaker {
     pub fn neighbour(lab: &Lab, ns: &Netns, number: u8) -> Result<Speaker> {
         let place = Place { number: number + 1, links: NEIGHBOUR_LINKS, silent: NETWORKS };
         let software = Software::Frr(Igp::ALL.to_vec());
-        Speaker::start(lab, ns, &format!("neighbour{number}"), software, place, &Attach::Native)
+        Speaker::start(lab, ns, &format!("neighbour{number}"), software, place, &Attach::Native, None)
     }
 
     fn start(
@@ -116,15 +130,17 @@ impl Speaker {
         software: Software,
         place: Place<'_>,
         attach: &Attach,
+        root: Option<Root>,
     ) -> Result<Speaker> {
         let folder = lab.folder(name)?;
         let (ns, attach) = (ns.clone(), attach.clone());
-        let mut speaker = Speaker { name: name.to_owned(), software, ns, folder, attach, processes: Vec::new() };
+        let mut speaker = Speaker { name: name.to_owned(), software, ns, folder, attach, root, processes: Vec::new() };
         for (file, text) in speaker.configurations(place) {
             fs::write(speaker.folder.join(&file), text).with_context(|| format!("writing {file}"))?;
         }
         if speaker.software != Software::Bird {
-            run("chown", &["-R", "frr:frr", &speaker.folder.display().to_string()])?;
+            let folder = speaker.folder.display().to_string();
+            finish(speaker.program("chown").args(["-R", "frr:frr", &folder]))?;
         }
         speaker.launch(lab)?;
         Ok(speaker)
@@ -174,7 +190,7 @@ impl Speaker {
                 for daemon in std::iter::once("zebra").chain(daemons) {
                     let program = format!("{FRR}/{daemon}");
                     // The others speak to their zebra, and their own protocol to the wire: the kernel's routes are zebra's.
-                    let mut command = if daemon == "zebra" { self.shimmed(&program) } else { self.ns.command(program) };
+                    let mut command = if daemon == "zebra" { self.shimmed(&program) } else { self.program(&program) };
                     let config = file(&format!("{daemon}.conf"));
                     command.args(["-f", &config, "-i", &file(&format!("{daemon}.pid")), "-z", &file("zserv.api")]);
                     command.args(["--vty_socket", &self.folder.display().to_string(), "-P", "0"]);
@@ -191,10 +207,18 @@ impl Speaker {
         })
     }
 
+    /// A program of its version.
+    fn program(&self, program: &str) -> Command {
+        match &self.root {
+            None => self.ns.command(program),
+            Some(root) => root.command(&self.ns, program),
+        }
+    }
+
     /// A command with the shim in it where wanted; through env(1): the shim belongs into the daemon alone.
     fn shimmed(&self, program: &str) -> Command {
-        let Attach::Shim(Shim { library, socket }) = &self.attach else { return self.ns.command(program) };
-        let mut command = self.ns.command("env");
+        let Attach::Shim(Shim { library, socket }) = &self.attach else { return self.program(program) };
+        let mut command = self.program("env");
         command.arg(format!("LD_PRELOAD={}", library.display())).arg(format!("HV_SOCKET={}", socket.display()));
         command.arg(format!("HV_INSTANCE={}", self.name)).arg(program);
         command
@@ -208,11 +232,11 @@ impl Speaker {
         match &self.software {
             Software::Bird => {
                 let socket = self.folder.join("bird.ctl").display().to_string();
-                finish(self.ns.command("birdc").args(["-s", &socket, command]))
+                finish(self.program("birdc").args(["-s", &socket, command]))
             }
             Software::Frr(_) => {
                 let folder = self.folder.display().to_string();
-                finish(self.ns.command("vtysh").args(["--vty_socket", &folder, "-d", "zebra", "-c", command]))
+                finish(self.program("vtysh").args(["--vty_socket", &folder, "-d", "zebra", "-c", command]))
             }
         }
     }

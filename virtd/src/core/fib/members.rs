@@ -125,19 +125,19 @@ impl Fib {
             let quiet = env.now >= m.last_write + env.t_us();
             // One that has sessions is level there first: until then its table has holes.
             let level = !env.standing.contains(i as u8) || !env.unlevel.iter().any(|u| u.contains(i as u8));
-            if level && (quiet || self.concurs(i)) {
+            if level && (quiet || self.concurs(i, env)) {
                 self.admit(i, env, out);
             }
         }
     }
 
     /// Whether instance `i` says what was chosen on every key that is its business.
-    fn concurs(&self, i: usize) -> bool {
+    fn concurs(&self, i: usize, env: &Env) -> bool {
         (0..self.table.slots()).all(|slot| {
             let Some(e) = self.table.entry(slot) else { return true };
             let said = self.table.candidates(slot).get(i).copied().unwrap_or(BlobId::NONE);
             let said = if e.stale.contains(i as u8) { BlobId::NONE } else { said };
-            self.same(said, e.winner) || said == BlobId::NONE && !self.is_its_business(i, slot)
+            self.same(said, e.winner) || said == BlobId::NONE && !self.is_its_business(i, slot, env)
         })
     }
 
@@ -168,44 +168,89 @@ impl Fib {
         self.members.iter().enumerate().filter(|(_, m)| m.counts).map(|(i, _)| i as u8).collect()
     }
 
-    /// Whether the routes of this key are of a kind that instance `i` writes. Where there are none any more, that is everybody's word.
-    pub(super) fn is_its_business(&self, i: usize, slot: u32) -> bool {
-        let scope = self.members.get(i).map_or(FibScope::NONE, |m| m.scope);
-        let from = slot as usize * self.members.len();
-        let said = self.table.candidates(slot).iter().zip(self.classes.iter().skip(from));
-        let class =
-            said.filter(|(id, _)| **id != BlobId::NONE).fold(FibScope::NONE, |all, (_, class)| all.union(*class));
-        scope.meets(if class == FibScope::NONE { FibScope::ALL } else { class })
+    /// Whether instance `i` has a route for the key at `slot`, of one of these kinds.
+    fn says(&self, i: usize, slot: u32, kinds: FibScope) -> bool {
+        let class = self.classes.get(slot as usize * self.members.len() + i);
+        self.table.candidates(slot).get(i).is_some_and(|said| *said != BlobId::NONE)
+            && class.is_some_and(|class| class.meets(kinds))
     }
 
-    /// Whose votes count on the key at `slot`.
-    pub(super) fn electorate(&self, slot: u32, env: &Env) -> Members {
-        let Some(e) = self.table.entry(slot) else { return Members::EMPTY };
-        let said = self.table.candidates(slot);
-        let says = |i: usize| said.get(i).is_some_and(|id| *id != BlobId::NONE);
-        // What the last one has withdrawn was everybody's business who has nothing to say now.
-        let nobody = said.iter().all(|id| *id == BlobId::NONE);
-        let speaks = |i: usize| nobody || says(i) || self.is_its_business(i, slot);
-        let counted = self.members.iter().enumerate().filter(|(i, m)| m.counts && speaks(*i));
-        let counted: Members = counted.map(|(i, _)| i as u8).collect();
-        let mut members = counted.intersect(env.voters).minus(e.stale);
+    /// The kinds of protocols that decide on the key at `slot`: those whose instances do not, most of them, say that they have no route
+    /// for it. Otherwise one OSPF instance that writes a route for BGP's prefix would set the "none" of all the others against BGP.
+    fn kinds_at(&self, slot: u32, env: &Env) -> FibScope {
+        let stale = self.table.entry(slot).map_or(Members::EMPTY, |e| e.stale);
+        let (mut all, mut kept) = (FibScope::NONE, FibScope::NONE);
+        for kind in [FibScope::BGP, FibScope::IGP, FibScope::STATIC] {
+            let (mut counted, mut saying, mut frozen) = (0, 0, false);
+            for (i, m) in self.members.iter().enumerate() {
+                let says = self.says(i, slot, kind);
+                all = if says { all.union(kind) } else { all };
+                let votes = m.counts && env.voters.contains(i as u8) && !stale.contains(i as u8);
+                match (m.scope.meets(kind), votes) {
+                    (false, _) => {}
+                    (true, true) => (counted, saying) = (counted + 1, saying + usize::from(says)),
+                    (true, false) => frozen |= says,
+                }
+            }
+            // What a kind said whose instances are all gone stands, and nobody else speaks for them.
+            let keep = if counted == 0 { frozen } else { saying > 0 && saying * 2 >= counted };
+            kept = if keep { kept.union(kind) } else { kept };
+        }
+        let from = slot as usize * self.members.len();
+        let before =
+            || self.classes.iter().skip(from).take(self.members.len()).fold(FibScope::NONE, |a, b| a.union(*b));
+        match (kept, all) {
+            (FibScope::NONE, FibScope::NONE) => before(),
+            (FibScope::NONE, all) => all,
+            (kept, _) => kept,
+        }
+    }
+
+    /// Whether the routes of this key are of a kind that instance `i` writes.
+    pub(super) fn is_its_business(&self, i: usize, slot: u32, env: &Env) -> bool {
+        let scope = self.members.get(i).map_or(FibScope::NONE, |m| m.scope);
+        scope.meets(self.kinds_at(slot, env))
+    }
+
+    /// Whose votes count on the key at `slot`, and who is only compared there although it has a route for it: observers, and those whose
+    /// kind of protocol does not decide on this key.
+    pub(super) fn electorate(&self, slot: u32, env: &Env) -> (Members, Members) {
+        let Some(e) = self.table.entry(slot) else { return (Members::EMPTY, Members::EMPTY) };
+        let kinds = self.kinds_at(slot, env);
+        // A route of a kind that nobody declares is voted on by those who have it.
+        let declared = self.members.iter().any(|m| m.scope.meets(kinds));
+        let (mut members, mut watched) = (Members::EMPTY, env.observers.intersect(self.counting()));
+        for (i, m) in self.members.iter().enumerate().filter(|(i, m)| m.counts && env.voters.contains(*i as u8)) {
+            let says = self.says(i, slot, FibScope::ALL);
+            match m.scope.meets(kinds) || !declared && says {
+                true => members.insert(i as u8),
+                false if says => watched.insert(i as u8),
+                false => {}
+            }
+        }
+        members = members.minus(e.stale);
         if !env.poison.is_idle() || !env.exercised.is_empty() || env.unlevel.iter().any(|u| !u.is_empty()) {
             members = members.minus(env.abstainers(&e.prefix.prefix));
         }
         if env.has_blocks {
             members = members.minus(env.outside(&e.prefix.prefix));
         }
-        members
+        (members, watched.minus(e.stale))
     }
 
-    /// As many as must vote before anything is written for the first time: a quorum of those that are there, until T after the first
-    /// wrote. Otherwise the fastest would drive alone at every start.
-    pub(super) fn min_voters(&self, env: &Env) -> u8 {
-        let starting = self.first_write.is_none_or(|at| env.now < at + env.t_us());
-        let there =
-            |(i, m): &(usize, &Member)| m.sockets > 0 && m.scope != FibScope::NONE && env.voters.contains(*i as u8);
+    /// As many as must vote before anything is written for the first time: a quorum of those that are there and whose business the key is,
+    /// until T after the first wrote. Otherwise the fastest would drive alone at every start.
+    pub(super) fn min_voters(&self, slot: u32, env: &Env) -> u8 {
+        // In the milliseconds that keys are steady by: in finer ones a key of the first moment would be steady just before this ends.
+        if self.first_write.is_some_and(|at| env.now_ms() >= at / 1000 + env.rules.steady_ms) {
+            return env.rules.min_voters;
+        }
+        let kinds = self.kinds_at(slot, env);
+        let there = |(i, m): &(usize, &Member)| {
+            m.sockets > 0 && env.voters.contains(*i as u8) && (m.scope.meets(kinds) || self.says(*i, slot, kinds))
+        };
         let quorum = self.members.iter().enumerate().filter(there).count() / 2 + 1;
-        if starting { (quorum as u8).max(env.rules.min_voters) } else { env.rules.min_voters }
+        (quorum as u8).max(env.rules.min_voters)
     }
 
     /// A key gives its slot back only when nothing hangs on it.

@@ -58,7 +58,8 @@ impl Fib {
     /// Whether anybody says something else than what won, or nothing where that is a vote; or the kernel does not take it.
     fn differs(&self, slot: u32, env: &Env) -> bool {
         let Some(e) = self.table.entry(slot) else { return false };
-        let heard = self.electorate(slot, env).union(env.observers.intersect(self.counting()));
+        let (members, watched) = self.electorate(slot, env);
+        let heard = members.union(watched);
         let apart = |(i, id): (usize, &BlobId)| {
             let says = *id != BlobId::NONE && !e.stale.contains(i as u8) || heard.contains(i as u8);
             says && !self.same(*id, e.winner)
@@ -70,7 +71,7 @@ impl Fib {
     fn entry(&self, key: &FibKey, slot: u32, env: &Env) -> Value {
         let Some(e) = self.table.entry(slot) else { return Value::Null };
         let said: Vec<Value> = self
-            .said(slot, self.electorate(slot, env), env)
+            .said(slot, self.electorate(slot, env).0, env)
             .into_iter()
             .map(|s| json!({ "instance": s.instance, "route": s.route, "counted": s.counted }))
             .collect();

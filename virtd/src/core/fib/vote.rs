@@ -61,18 +61,22 @@ impl Fib {
             None => (BlobId::NONE, FibScope::NONE),
         };
         let now = env.now_ms();
+        let n = self.members.len();
         let slot = match (route, self.table.find(&key)) {
             (BlobId::NONE, None) => return,
             (_, Some(slot)) => slot,
-            (_, None) => self.table.slot(key, now),
+            (_, None) => {
+                let slot = self.table.slot(key, now);
+                let from = slot as usize * n;
+                self.classes.resize(self.classes.len().max(from + n), FibScope::NONE);
+                self.classes.iter_mut().skip(from).take(n).for_each(|class| *class = FibScope::NONE);
+                slot
+            }
         };
-        let place = slot as usize * self.members.len() + i;
-        if self.classes.len() <= place {
-            self.classes.resize(self.table.slots() as usize * self.members.len(), FibScope::NONE);
-        }
-        let changed_class = match self.classes.get_mut(place) {
-            Some(old) => std::mem::replace(old, class) != class,
-            None => false,
+        // Whose business the key was stands until it is another's: a withdrawal is voted on by those who had the route.
+        let changed_class = match self.classes.get_mut(slot as usize * n + i) {
+            Some(old) if route != BlobId::NONE => std::mem::replace(old, class) != class,
+            _ => false,
         };
         let counting = self.counting();
         let Some(said) = self.table.candidates_mut(slot).get_mut(i) else { return };
@@ -109,7 +113,7 @@ impl Fib {
     fn vote(&mut self, slot: u32, env: &mut Env, out: &mut Vec<Output>) {
         let now = env.now_ms();
         self.note_input(slot, env);
-        let electorate = self.electorate(slot, env);
+        let (electorate, watched) = self.electorate(slot, env);
         let Some(e) = self.table.entry(slot) else { return };
         let (first_age, last_age) = (age_ms(now, e.first_ms), age_ms(now, e.last_ms));
         let ballot = Ballot {
@@ -122,8 +126,7 @@ impl Fib {
             last_disturbed: now - last_age.min(now),
             restless: Env::restless(e.turns),
         };
-        let watched = env.observers.intersect(self.counting()).minus(e.stale);
-        let rules = voter::Rules { min_voters: self.min_voters(env), ..env.rules };
+        let rules = voter::Rules { min_voters: self.min_voters(slot, env), ..env.rules };
         let outcome = voter::decide(&rules, &ballot, watched, &ByMeaning(&self.routes), now);
         let (was_dissent, was_lost) = (e.dissent, e.flags & flag::NO_QUORUM != 0);
         self.settle(slot, &outcome);
@@ -342,7 +345,7 @@ impl Fib {
             "abstains: has written nothing yet"
         } else if !m.counts || self.table.entry(slot).is_some_and(|e| e.stale.contains(i as u8)) {
             "abstains: catching up"
-        } else if !self.is_its_business(i, slot) {
+        } else if !self.is_its_business(i, slot, env) {
             "abstains: out of its fib_scope"
         } else {
             "abstains: not level"
