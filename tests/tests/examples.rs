@@ -59,7 +59,10 @@ fn each_daemon_accepts_its_example() -> Result<()> {
     // bgpd says on stderr what it does not understand, and is content all the same.
     let dry = format!("/usr/lib/frr/bgpd --dryrun --skip_runas -f {} 2>&1", file("frr.conf"));
     let answer = run("sh", &["-c", &dry])?;
-    ensure!(answer.trim().is_empty(), "bgpd: {answer}");
+    // A killed FRR leaves a folder by the number of its process, and numbers come again.
+    let about_files = |l: &&str| l.contains("/var/tmp/frr/") || l.contains("crashlog");
+    let complaints: Vec<&str> = answer.lines().filter(|l| !l.trim().is_empty() && !about_files(l)).collect();
+    ensure!(complaints.is_empty(), "bgpd: {answer}");
     lab.passed();
     Ok(())
 }
