@@ -56,6 +56,8 @@ pub(super) struct Endpoint {
     real_token: Token,
     /// nl_pid of the real socket; 0 as long as it is not bound.
     port_id: u32,
+    /// Routing protocol number of virtd's own routes.
+    protocol: u8,
     /// Multicast groups that it is a member of.
     groups: hashbrown::HashSet<u32>,
     style: NetlinkStyle,
@@ -85,8 +87,6 @@ impl<B: Broker> Driver<B> {
             socket(AddressFamily::Netlink, SockType::Raw, flags, SockProtocol::NetlinkRoute).map_err(|e| e as i32)?;
         sys::widen_to(&end, PAIR_BUFFER);
         sys::widen_to(&real, REAL_BUFFER);
-        // Only spares work: what comes nevertheless is filtered again.
-        let _ = socket2::SockRef::from(&real).attach_filter(&without_ours(fib.protocol));
         let id = NetlinkId(self.fresh_id());
         let token = self.register(end.as_raw_fd(), Source::Netlink(id), false).map_err(|_| libc::ENOMEM)?;
         let real_token = match self.register(real.as_raw_fd(), Source::Kernel(id), false) {
@@ -105,6 +105,7 @@ impl<B: Broker> Driver<B> {
             real,
             real_token,
             port_id: 0,
+            protocol: fib.protocol,
             groups: hashbrown::HashSet::new(),
             style: NetlinkStyle::default(),
             out: VecDeque::new(),
@@ -151,7 +152,7 @@ impl<B: Broker> Driver<B> {
         let name = self.netlink_of(instance, cookie).and_then(|id| {
             let e = self.netlinks.get_mut(&id).ok_or(libc::ENOENT)?;
             let name = getsockname::<NetlinkAddr>(e.real.as_raw_fd()).map_err(|e| e as i32)?;
-            e.port_id = name.pid();
+            e.named(name.pid());
             Ok(Reply::NetlinkName { port_id: name.pid(), groups: name.groups() })
         });
         match name {
@@ -275,7 +276,6 @@ impl<B: Broker> Driver<B> {
 
     /// The kernel has an answer or a notification.
     pub(super) fn kernel_readable(&mut self, id: NetlinkId) {
-        let Some(protocol) = self.config.fib.map(|f| f.protocol) else { return };
         for _ in 0..BUDGET {
             let Some(e) = self.netlinks.get_mut(&id) else { return };
             if e.out_octets > HIGH_MARK {
@@ -292,7 +292,7 @@ impl<B: Broker> Driver<B> {
                 }
             };
             let datagram = self.scratch.get(..n).unwrap_or_default();
-            if let Some((request, done)) = e.filter(datagram, protocol) {
+            if let Some((request, done)) = e.filter(datagram) {
                 let mut answers = Vec::new();
                 let port_id = e.port_id;
                 let input = Input::NetlinkDump { socket: id, port_id, request: &request, done, answers: &mut answers };
@@ -412,20 +412,30 @@ impl Endpoint {
             return;
         }
         let name = || getsockname::<NetlinkAddr>(self.real.as_raw_fd()).map_or(0, |n| n.pid());
-        self.port_id = name();
-        if self.port_id == 0 && bind(self.real.as_raw_fd(), &NetlinkAddr::new(0, 0)).is_ok() {
-            self.port_id = name();
+        let mut port_id = name();
+        if port_id == 0 && bind(self.real.as_raw_fd(), &NetlinkAddr::new(0, 0)).is_ok() {
+            port_id = name();
         }
+        self.named(port_id);
+    }
+
+    /// The real socket's port id is known. Before, nothing is sent to it.
+    fn named(&mut self, port_id: u32) {
+        if port_id != 0 && self.port_id == 0 {
+            // Only spares work: what comes nevertheless is filtered again.
+            let _ = socket2::SockRef::from(&self.real).attach_filter(&without_ours(self.protocol, port_id));
+        }
+        self.port_id = port_id;
     }
 
     /// Passes on what the instance may see of a datagram of the kernel's. Where it ends a dump to which the instance's own part belongs, that
     /// request is returned, and the NLMSG_DONE kept back.
-    fn filter(&mut self, datagram: &[u8], protocol: u8) -> Option<(Bytes, Bytes)> {
+    fn filter(&mut self, datagram: &[u8]) -> Option<(Bytes, Bytes)> {
         let (mut kept, mut done, mut whole) = (BytesMut::new(), None, true);
         for frame in Frames::new(datagram) {
             let Ok(frame) = frame else { break };
             let ended = self.ended_dump(&frame);
-            if ended.is_some() || gate::is_ours(&frame.header, frame.payload, protocol, self.port_id) {
+            if ended.is_some() || gate::is_ours(&frame.header, frame.payload, self.protocol, self.port_id) {
                 whole = false;
                 done = done.or(ended.map(|request| (request, Bytes::copy_from_slice(frame.bytes))));
                 continue;
@@ -463,8 +473,10 @@ fn parts(mut rest: Bytes) -> impl Iterator<Item = Bytes> {
 }
 
 /// A filter (linux/filter.h) that keeps notifications of virtd's own routes in the kernel: each instance's socket would be woken by each route that
-/// is written. Parts of dumps hold several messages, of which a filter sees the first; they all pass.
-fn without_ours(protocol: u8) -> [SockFilter; 9] {
+/// is written. What the socket with this port id asked for passes ([`gate::is_ours`]), and so do parts of dumps: they hold several messages, of
+/// which a filter sees the first.
+fn without_ours(protocol: u8, port_id: u32) -> [SockFilter; 11] {
+    const LOAD_WORD: u16 = 0x20;
     const LOAD_HALF: u16 = 0x28;
     const LOAD_BYTE: u16 = 0x30;
     const JUMP_IF_EQUAL: u16 = 0x15;
@@ -474,7 +486,9 @@ fn without_ours(protocol: u8) -> [SockFilter; 9] {
     let half = |value: u16| u32::from(u16::from_be_bytes(value.to_ne_bytes()));
     [
         SockFilter::new(LOAD_HALF, 0, 0, 6),
-        SockFilter::new(JUMP_IF_SET, 5, 0, half(NLM_F_MULTI)),
+        SockFilter::new(JUMP_IF_SET, 7, 0, half(NLM_F_MULTI)),
+        SockFilter::new(LOAD_WORD, 0, 0, 12),
+        SockFilter::new(JUMP_IF_EQUAL, 5, 0, u32::from_be_bytes(port_id.to_ne_bytes())),
         SockFilter::new(LOAD_HALF, 0, 0, 4),
         SockFilter::new(JUMP_IF_EQUAL, 1, 0, half(RTM_NEWROUTE)),
         SockFilter::new(JUMP_IF_EQUAL, 0, 2, half(RTM_DELROUTE)),
