@@ -19,6 +19,8 @@ static NETLINK: AtomicU8 = AtomicU8::new(NEVER_ASKED);
 const NEVER_ASKED: u8 = 0;
 const NETLINK_NATIVE: u8 = 1;
 const NETLINK_REDIRECTED: u8 = 2;
+/// What Welcome said of answers ahead.
+static ANSWERS_AHEAD: AtomicBool = AtomicBool::new(false);
 static ACTIVE: AtomicBool = AtomicBool::new(false);
 static COMPLAINED: AtomicBool = AtomicBool::new(false);
 
@@ -82,6 +84,11 @@ pub fn netlink() -> Result<bool, Errno> {
     Ok(NETLINK.load(Ordering::Relaxed) == NETLINK_REDIRECTED)
 }
 
+/// Whether route requests may be acknowledged without waiting for virtd.
+pub fn answers_ahead() -> bool {
+    ANSWERS_AHEAD.load(Ordering::Relaxed)
+}
+
 /// SO_NETNS_COOKIE of virtd's network namespace; until virtd has been reached, that of the calling thread.
 pub fn netns_cookie() -> u64 {
     match NETNS.load(Ordering::Relaxed) {
@@ -123,9 +130,10 @@ fn connect() -> Result<i32, Errno> {
         Request::Hello { version: PROTOCOL_VERSION, instance: instance(), pid: std::process::id(), netns_cookie };
     let mut buf = [0u8; MAX_MESSAGE];
     match exchange(fd, &hello, None, ANSWER_MS, &mut buf).and_then(|n| decode(&buf, n)) {
-        Ok(Reply::Welcome { bgp_port, netlink }) => {
+        Ok(Reply::Welcome { bgp_port, netlink, answer_ahead }) => {
             PORT.store(bgp_port, Ordering::Relaxed);
             NETLINK.store(if netlink { NETLINK_REDIRECTED } else { NETLINK_NATIVE }, Ordering::Relaxed);
+            ANSWERS_AHEAD.store(answer_ahead, Ordering::Relaxed);
             NETNS.store(netns_cookie, Ordering::Relaxed);
             COOKIE.store(sys::cookie(fd), Ordering::Relaxed);
             // Another thread may have been here at the same time: its channel is as good, and closed with the process.

@@ -6,6 +6,7 @@
 //! | this one | which fds are such pairs, and what each is waiting for; `socket` |
 //! | [`names`] | bind, connect, getsockname, getpeername; options |
 //! | [`data`] | send and receive: netlink answers before send returns, a broker may not |
+//! | [`ahead`] | answers that need not be waited for |
 //! | [`headers`] | which messages are certain to be answered, and which answers end that |
 //! | [`raw`] | the caller's buffers and the system calls on them |
 //!
@@ -13,6 +14,7 @@
 //! fd number which pair it was last, and only then is SO_COOKIE asked whether it still is. Pairs are not in [`crate::table`], which
 //! forgets the oldest, and their counters change in several threads at once: all is atomic, and nothing here locks.
 
+mod ahead;
 pub mod data;
 mod headers;
 pub mod names;
@@ -36,6 +38,7 @@ const TYPE_MASK: c_int = 0xf;
 
 /// Index of the pair plus one by fd number; 0 for an fd that is none.
 static SLOTS: [AtomicU16; MAX_FDS] = [const { AtomicU16::new(0) }; MAX_FDS];
+// All zeros, so that the library's file does not hold it.
 static PAIRS: [Pair; MAX_PAIRS] = [const { Pair::unused() }; MAX_PAIRS];
 /// Whether this process has ever had a pair.
 static USED: AtomicBool = AtomicBool::new(false);
@@ -59,18 +62,20 @@ pub struct Pair {
     sent: AtomicBool,
     /// errno for the next receive, where recvmmsg found it behind a datagram; 0 for none.
     pending: AtomicI32,
+    ahead: ahead::Ahead,
 }
 
 impl Pair {
     const fn unused() -> Pair {
         Pair {
             cookie: AtomicU64::new(0),
-            fd: AtomicI32::new(-1),
+            fd: AtomicI32::new(0),
             kind: AtomicI32::new(0),
             acks: AtomicU32::new(0),
             dumps: AtomicU32::new(0),
             sent: AtomicBool::new(false),
             pending: AtomicI32::new(0),
+            ahead: ahead::Ahead::new(),
         }
     }
 
@@ -155,6 +160,7 @@ fn take(fd: c_int, cookie: u64, kind: c_int) -> Option<&'static Pair> {
     pair.dumps.store(0, Ordering::Relaxed);
     pair.sent.store(false, Ordering::Relaxed);
     pair.pending.store(0, Ordering::Relaxed);
+    pair.ahead.reset();
     pair.fd.store(fd, Ordering::Relaxed);
     pair.cookie.store(cookie, Ordering::Release);
     mark(fd, n)

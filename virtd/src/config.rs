@@ -323,11 +323,20 @@ pub struct Fib {
     pub sweep_ms: u32,
     /// `reconcile_s` = 60: how often the kernel is read again as a whole. Milliseconds.
     pub reconcile_ms: u32,
+    /// `answer_ahead` = true: a daemon that waits for the answer to each route is not made to wait for those that are known.
+    pub answer_ahead: bool,
 }
 
 impl Default for Fib {
     fn default() -> Fib {
-        Fib { protocol: 245, metric: 20, on_exit: OnExit::Keep, sweep_ms: 120_000, reconcile_ms: 60_000 }
+        Fib {
+            protocol: 245,
+            metric: 20,
+            on_exit: OnExit::Keep,
+            sweep_ms: 120_000,
+            reconcile_ms: 60_000,
+            answer_ahead: true,
+        }
     }
 }
 

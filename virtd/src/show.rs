@@ -104,7 +104,8 @@ pub fn fib(v: &Value) -> String {
     row("routes", format!("{} chosen, {} the kernel does not take", text(&v["routes"]), text(&v["failed"])));
     let without = v["without_quorum"].as_u64().unwrap_or(0);
     row("disagreements", format!("{without} entries without a majority"));
-    row("requests", format!("{} taken, {} refused", text(&v["requests"]), text(&v["refused"])));
+    let ahead = format!("{} answered ahead, {} taken back", text(&v["answered_ahead"]), text(&v["taken_back"]));
+    row("requests", format!("{} taken, {} refused; {ahead}", text(&v["requests"]), text(&v["refused"])));
     let kernel = &v["kernel"];
     if !kernel.is_null() {
         row(

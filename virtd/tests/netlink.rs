@@ -20,7 +20,7 @@ use virtd::config::OpenMode;
 use wire::netlink::consts::*;
 use wire::netlink::message::Writer;
 use wire::netlink::{Frames, Header, RouteMessage};
-use wire::shim::{Request, SocketOption};
+use wire::shim::{ANSWERED_AHEAD, Request, SocketOption, TAKEN_BACK};
 
 const P: &str = "198.51.100.0";
 const Q: &str = "203.0.113.0";
@@ -252,6 +252,55 @@ fn a_question_about_one_route_is_answered_whose_ever_it_is() {
             );
         }
         drop(lab);
+    });
+}
+
+/// What the shim has acknowledged is not answered; where it cannot be done the shim is told, and the daemon as of a route that is lost.
+#[test]
+fn requests_that_have_their_answer_already() {
+    in_namespace(|| {
+        let lab = with_fib(1);
+        let shim = lab.shim("i0");
+        let (mut s, mut other) = (Socket::open(&shim, 1), Socket::open(&shim, 2));
+        let listens = Socket::open(&shim, 3);
+        let groups = 1 << (RTNLGRP_IPV4_ROUTE - 1);
+        let bind = Request::NetlinkBind { socket: listens.cookie, port_id: 0, groups };
+        assert!(matches!(shim.ask(&bind, &[]), Answer::NetlinkName(..)));
+        let next_hop = Some("10.0.2.9".parse().unwrap());
+        let dst = Some(P.parse().unwrap());
+        let next = RouteMessage { gateway: next_hop, dst, dst_len: 24, ..RouteMessage::default() };
+        let to_far = RouteMessage { family: AF_INET, protocol: RTPROT_BIRD, kind: RTN_UNICAST, ..next };
+        let payload = to_far.to_payload().unwrap();
+        let there = [(RTM_NEWROUTE, NLM_F_CREATE), (RTM_DELROUTE, 0)];
+        wait("the link to be known", || there.iter().all(|(kind, flags)| s.request(*kind, *flags, &payload) == 0));
+        let mut tell = |kind: u16, flags: u16, payload: &[u8]| {
+            let mut bytes = s.message(kind, flags | NLM_F_ACK, payload);
+            bytes[12..16].copy_from_slice(&ANSWERED_AHEAD.to_ne_bytes());
+            send(s.end.as_raw_fd(), &bytes, MsgFlags::MSG_NOSIGNAL).unwrap();
+            // Whatever is asked next, and wherever, is asked after that.
+            let own = destinations(&other.dump(RTM_GETROUTE, &[0; 12]), RTPROT_BIRD);
+            (own, s.received())
+        };
+        let new = NLM_F_CREATE | NLM_F_EXCL;
+        let none = Vec::<Vec<u8>>::new();
+        let back = vec![TAKEN_BACK.to_vec()];
+        assert_eq!(tell(RTM_NEWROUTE, new, &blackhole(P)), (vec![P.to_owned()], none.clone()));
+        assert_eq!(tell(RTM_NEWROUTE, new, &blackhole(P)), (vec![P.to_owned()], back.clone()), "is there already");
+        assert_eq!(tell(RTM_NEWROUTE, new, &payload), (vec![P.to_owned()], back.clone()), "and is replaced");
+        wait("the last word", || ip("route show proto 245").contains(&format!("{P}/24 via 10.0.2.9")));
+        listens.received();
+        let gateway = Some("10.99.0.1".parse().unwrap());
+        let lost = RouteMessage { dst: Some(Q.parse().unwrap()), gateway, ..to_far }.to_payload().unwrap();
+        assert_eq!(tell(RTM_NEWROUTE, new, &lost), (vec![P.to_owned()], back.clone()), "nobody knows the gateway");
+        let mut told = Vec::new();
+        wait("the notification", || {
+            told.extend(frames(&listens.received()));
+            !told.is_empty()
+        });
+        assert!(matches!(&told[..], [(h, p)] if h.kind == RTM_DELROUTE && *p == lost), "{told:?}");
+        assert_eq!(tell(RTM_DELROUTE, 0, &payload), (vec![], none));
+        assert_eq!(tell(RTM_DELROUTE, 0, &payload), (vec![], back), "it is gone, as it should be");
+        wait("the route to go", || !ip("route show proto 245").contains(P));
     });
 }
 

@@ -26,6 +26,10 @@
 //! To the daemon: what recv gives; a datagram of exactly 4 octets, shorter than any netlink message, is an errno (i32, little-endian) that
 //! recv shall fail with (ENOBUFS: notifications were lost).
 //!
+//! Where virtd allows it (`Welcome::answer_ahead`) the shim may acknowledge a new or deleted route itself, if it is like one that was granted before. Such
+//! a request has [`ANSWERED_AHEAD`] for its nlmsg_pid; the broker sends no answer, and where it cannot do what was asked [`TAKEN_BACK`], at which the
+//! shim stops doing so until requests have been granted again.
+//!
 //! POLLOUT after a non-blocking connect: before `Connect` the shim fills its end of the stream pair with
 //! `Connect::filler_len` octets until poll says not writable; the broker reads exactly that many octets and throws them away when the
 //! connection stands, which makes the daemon's end writable; on failure it closes its end, which makes it writable with POLLHUP.
@@ -33,7 +37,11 @@
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV6};
 
 /// Bumped on every incompatible change; both sides refuse another's by name.
-pub const PROTOCOL_VERSION: u16 = 2;
+pub const PROTOCOL_VERSION: u16 = 3;
+/// nlmsg_pid of a request that the shim has acknowledged; Linux gives no socket this port id.
+pub const ANSWERED_AHEAD: u32 = u32::MAX;
+/// A datagram to the daemon, for the shim alone: shorter than any netlink message, and no errno.
+pub const TAKEN_BACK: [u8; 8] = *b"takeback";
 /// Longest encoded message.
 pub const MAX_MESSAGE: usize = 4096;
 /// Most socket options that a `Bind` or `Connect` can carry.
@@ -160,6 +168,8 @@ pub enum Reply<'a> {
         bgp_port: u16,
         /// Whether NETLINK_ROUTE sockets are redirected too: virtd votes on the FIB.
         netlink: bool,
+        /// Whether the shim may acknowledge requests of which the answer is known.
+        answer_ahead: bool,
     },
     /// Done.
     Done,
@@ -500,10 +510,10 @@ impl<'a> Reply<'a> {
     pub fn encode(&self, buf: &mut [u8]) -> Result<usize, Malformed> {
         let mut w = Writer { buf, len: 0, full: false };
         match self {
-            Reply::Welcome { bgp_port, netlink } => {
+            Reply::Welcome { bgp_port, netlink, answer_ahead } => {
                 w.put(&[1]);
                 w.put(&bgp_port.to_le_bytes());
-                w.put(&[u8::from(*netlink)]);
+                w.put(&[u8::from(*netlink), u8::from(*answer_ahead)]);
             }
             Reply::Done => w.put(&[2]),
             Reply::Error { errno, text } => {
@@ -539,7 +549,7 @@ impl<'a> Reply<'a> {
     pub fn decode(bytes: &'a [u8]) -> Result<Reply<'a>, Malformed> {
         let mut r = Reader { rest: bytes };
         let reply = match r.u8()? {
-            1 => Reply::Welcome { bgp_port: r.u16()?, netlink: r.flag()? },
+            1 => Reply::Welcome { bgp_port: r.u16()?, netlink: r.flag()?, answer_ahead: r.flag()? },
             2 => Reply::Done,
             3 => Reply::Error { errno: r.i32()?, text: r.text()? },
             4 => Reply::Option { value: r.block()? },

@@ -38,7 +38,8 @@ fn every_message_comes_back_as_it_went() {
         assert_eq!(r.encode(&mut [0u8; 4]), Err(Malformed), "no room");
     }
     let replies = [
-        Reply::Welcome { bgp_port: 179, netlink: true },
+        Reply::Welcome { bgp_port: 179, netlink: true, answer_ahead: false },
+        Reply::Welcome { bgp_port: 179, netlink: true, answer_ahead: true },
         Reply::NetlinkName { port_id: 77, groups: 0x800405f5 },
         Reply::Done,
         Reply::Error { errno: 111, text: "why" },

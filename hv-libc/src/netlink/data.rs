@@ -1,12 +1,15 @@
 //! What netlink does and a pair does not: answers are queued when send returns, and a datagram may be an errno.
 
+use super::ahead::{Way, MAX_REQUEST};
 use super::headers::{self, Answers};
 use super::raw::{self, Buffers, Incoming};
 use super::Pair;
+use crate::channel;
 use crate::redirect::DEAD_PAUSE_US;
 use crate::sys::{self, Errno};
 use libc::c_int;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use wire::shim::TAKEN_BACK;
 
 /// How long virtd may take to read, or to answer.
 const ANSWER_MS: c_int = 10_000;
@@ -61,6 +64,10 @@ pub fn send(fd: c_int, pair: &Pair, buffers: &Buffers) -> Result<usize, Errno> {
         // The kernel's word. An empty datagram would look to virtd like a closed socket.
         return Err(libc::ENODATA);
     }
+    let mut copy = [0u8; MAX_REQUEST];
+    if channel::answers_ahead() && matches!(pair.ahead.before_send(fd, len, buffers, &mut copy), Way::Tell) {
+        return tell(fd, pair, copy.get(..len).unwrap_or_default());
+    }
     let answers = headers::sent(len, |at, out| buffers.read(at, out));
     // Before it goes out: another thread may receive the answer at once.
     pair.expect(answers);
@@ -75,6 +82,14 @@ pub fn send(fd: c_int, pair: &Pair, buffers: &Buffers) -> Result<usize, Errno> {
             Err(e)
         }
     }
+}
+
+/// Sends what has its answer already.
+fn tell(fd: c_int, pair: &Pair, request: &[u8]) -> Result<usize, Errno> {
+    let one = raw::one(request);
+    // SAFETY: `one` and what it points to live until the call is over.
+    let sent = push(fd, &unsafe { Buffers::new(&raw const one, 1) }, None);
+    sent.map(|()| request.len()).inspect_err(|_| pair.ahead.not_sent())
 }
 
 /// zebra takes EAGAIN on its next receive for success, so what failed must be in the queue before send returns.
@@ -120,6 +135,9 @@ pub fn receive(fd: c_int, pair: &Pair, to: &mut Incoming, flags: c_int) -> Resul
         e => return Err(e),
     }
     let peeks = flags & libc::MSG_PEEK != 0;
+    if let Some(len) = pair.ahead.take(peeks, |answer| to.give(answer)) {
+        return Ok(if flags & libc::MSG_TRUNC != 0 { len } else { len.min(to.buffers.len()) });
+    }
     loop {
         match raw::take(fd, to, flags) {
             Ok(0) | Err(libc::ECONNRESET) => {
@@ -127,10 +145,24 @@ pub fn receive(fd: c_int, pair: &Pair, to: &mut Incoming, flags: c_int) -> Resul
                 return Err(gone());
             }
             Ok(ERRNO_LEN) => return Err(lost(fd, to, peeks)),
+            Ok(len) if len == TAKEN_BACK.len() => {
+                pair.ahead.taken_back();
+                if peeks {
+                    raw::take_away(fd);
+                }
+            }
             Ok(len) => {
                 let got = len.min(to.buffers.len());
+                if !peeks {
+                    pair.ahead.received(len, |at, out| to.buffers.read(at, out));
+                }
                 if !peeks && pair.expects() {
-                    pair.settle(headers::received(got, |at, out| to.buffers.read(at, out)));
+                    let mut answers = headers::received(got, |at, out| to.buffers.read(at, out));
+                    // What has been cut off nobody will see again; short datagrams are answers.
+                    if len > got && answers == Answers::default() {
+                        answers.acks = 1;
+                    }
+                    pair.settle(answers);
                 }
                 return Ok(if flags & libc::MSG_TRUNC != 0 { len } else { got });
             }

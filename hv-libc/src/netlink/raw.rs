@@ -16,7 +16,7 @@ impl Buffers {
     /// # Safety
     /// `list` is valid for `n` entries, and each of those for reads (when sending) or writes (when receiving) of its length, as long as this
     /// is used: sendmsg's and recvmsg's contract.
-    unsafe fn new(list: *const iovec, n: usize) -> Buffers {
+    pub unsafe fn new(list: *const iovec, n: usize) -> Buffers {
         Buffers { list, n: if list.is_null() { 0 } else { n } }
     }
 
@@ -49,6 +49,21 @@ impl Buffers {
         }
         done
     }
+
+    /// Fills them with these octets, as far as there is room.
+    fn write(&self, mut bytes: &[u8]) {
+        for v in self.list() {
+            let n = v.iov_len.min(bytes.len());
+            // SAFETY: `new`'s promise: the buffer has room for `iov_len` octets.
+            unsafe { std::ptr::copy_nonoverlapping(bytes.as_ptr(), v.iov_base.cast::<u8>(), n) };
+            bytes = bytes.get(n..).unwrap_or_default();
+        }
+    }
+}
+
+/// A buffer that is only read.
+pub fn one(bytes: &[u8]) -> iovec {
+    iovec { iov_base: bytes.as_ptr().cast_mut().cast(), iov_len: bytes.len() }
 }
 
 /// One datagram to virtd, never waiting, with an fd where one is to go along. EINTR is tried again.
@@ -83,6 +98,14 @@ pub struct Incoming {
 impl Incoming {
     fn plain(buffers: Buffers) -> Incoming {
         Incoming { buffers, control: std::ptr::null_mut(), control_len: 0, flags: 0 }
+    }
+
+    /// Fills the buffers as if these octets had been received; gives how many there are.
+    pub fn give(&mut self, bytes: &[u8]) -> usize {
+        self.buffers.write(bytes);
+        self.control_len = 0;
+        self.flags = if bytes.len() > self.buffers.len() { libc::MSG_TRUNC } else { 0 };
+        bytes.len()
     }
 }
 

@@ -42,6 +42,7 @@ struct State {
     stopped: bool,
     /// Said in Welcome.
     netlink: bool,
+    answer_ahead: bool,
 }
 
 /// Runs until dropped.
@@ -90,6 +91,12 @@ impl Broker {
     /// From now on route sockets are redirected too.
     pub fn redirect_netlink(self) -> Broker {
         lock(&self.state).netlink = true;
+        self
+    }
+
+    /// And shims may acknowledge what they know will be granted.
+    pub fn let_answer_ahead(self) -> Broker {
+        lock(&self.state).answer_ahead = true;
         self
     }
 
@@ -180,7 +187,11 @@ fn handle(state: &Arc<Mutex<State>>, port: u16, request: &Request<'_>, to: Owned
     match *request {
         Request::Hello { version, instance, .. } => {
             assert_eq!((version, instance), (PROTOCOL_VERSION, "probe"));
-            answer(&to, &Reply::Welcome { bgp_port: port, netlink: lock(state).netlink });
+            let (netlink, answer_ahead) = {
+                let state = lock(state);
+                (state.netlink, state.answer_ahead)
+            };
+            answer(&to, &Reply::Welcome { bgp_port: port, netlink, answer_ahead });
         }
         Request::Bind { socket, local, v6_only, .. } => {
             let end = end.expect("the broker's end");
@@ -239,7 +250,9 @@ fn handle(state: &Arc<Mutex<State>>, port: u16, request: &Request<'_>, to: Owned
             None => error(&to, libc::ENOENT),
         },
         Request::Netlink { socket } => {
-            let (real, end) = netlink::open(end.expect("the broker's end"));
+            let shared = Arc::clone(state);
+            let log = move |word: &str| lock(&shared).log.push(word.to_owned());
+            let (real, end) = netlink::open(end.expect("the broker's end"), log);
             let named = netlink::name(real.as_raw_fd());
             lock(state).named.insert(socket, Named::Netlink(real, end));
             netlink_name(&to, named);

@@ -10,6 +10,7 @@ use nix::sys::socket::{
 use std::os::fd::{AsFd, AsRawFd, OwnedFd, RawFd};
 use std::thread;
 use std::time::Duration;
+use wire::shim::{ANSWERED_AHEAD, TAKEN_BACK};
 
 /// Longer than any datagram of a probe's.
 const DATAGRAM: usize = 1 << 20;
@@ -18,23 +19,25 @@ const DATAGRAM: usize = 1 << 20;
 const DELAY: Duration = Duration::from_millis(2);
 /// So many; thousands would take longer than a shim has to wait.
 const DELAYED: usize = 10;
+/// nlmsg_pid in a message.
+const PORT: std::ops::Range<usize> = 12..16;
 /// nlmsg_type of a message that asks the broker to say that notifications were lost.
 const OVERRUN: [u8; 2] = (libc::NLMSG_OVERRUN as u16).to_ne_bytes();
 
 /// A real socket for a pair's end, and the thread that joins them.
-pub fn open(end: OwnedFd) -> (OwnedFd, OwnedFd) {
+pub fn open(end: OwnedFd, log: impl Fn(&str) + Send + 'static) -> (OwnedFd, OwnedFd) {
     let real = socket(AddressFamily::Netlink, SockType::Raw, SockFlag::SOCK_CLOEXEC, SockProtocol::NetlinkRoute);
     let real = real.expect("a netlink socket");
     // Unlike the daemon's, this one has no filter against echoes: hundreds at once must not become ENOBUFS.
     setsockopt(&real, sockopt::RcvBufForce, &(64 << 20)).expect("SO_RCVBUFFORCE");
     setsockopt(&end, sockopt::SndBuf, &(4 << 20)).expect("SO_SNDBUF");
     let (inside, outside) = (real.try_clone().expect("dup"), end.try_clone().expect("dup"));
-    thread::spawn(move || join(&end, &inside));
+    thread::spawn(move || join(&end, &inside, log));
     (real, outside)
 }
 
 /// Until the daemon closes its end.
-fn join(end: &OwnedFd, real: &OwnedFd) {
+fn join(end: &OwnedFd, real: &OwnedFd, log: impl Fn(&str)) {
     let mut buf = vec![0u8; DATAGRAM];
     loop {
         let mut fds = [PollFd::new(end.as_fd(), PollFlags::POLLIN), PollFd::new(real.as_fd(), PollFlags::POLLIN)];
@@ -49,6 +52,15 @@ fn join(end: &OwnedFd, real: &OwnedFd) {
                 continue;
             }
             let kernel = NetlinkAddr::new(0, 0);
+            if buf.get(PORT) == Some(&ANSWERED_AHEAD.to_ne_bytes()) {
+                log("answered ahead");
+                let taken = without_answer(real, &mut buf[..n]);
+                if !taken {
+                    log("taken back");
+                    send(end.as_raw_fd(), &TAKEN_BACK, MsgFlags::MSG_NOSIGNAL).expect("send");
+                }
+                continue;
+            }
             let sent = sendto(real.as_raw_fd(), &buf[..n], &kernel, MsgFlags::empty());
             assert_eq!(sent.expect("netlink takes it"), n);
             pass_on(real, end, &mut buf, DELAY);
@@ -57,6 +69,17 @@ fn join(end: &OwnedFd, real: &OwnedFd) {
             pass_on(real, end, &mut buf, Duration::ZERO);
         }
     }
+}
+
+/// Asks for what the daemon has been promised; whether the kernel did it.
+fn without_answer(real: &OwnedFd, request: &mut [u8]) -> bool {
+    request[PORT].fill(0);
+    let kernel = NetlinkAddr::new(0, 0);
+    sendto(real.as_raw_fd(), request, &kernel, MsgFlags::empty()).expect("netlink takes it");
+    let mut answer = [0; 256];
+    let n = recv(real.as_raw_fd(), &mut answer, MsgFlags::empty()).expect("an answer");
+    assert!(n >= 20, "NLMSG_ERROR");
+    answer[16..20] == [0; 4]
 }
 
 fn answered(waiting: &OwnedFd) {

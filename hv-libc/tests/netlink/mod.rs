@@ -56,6 +56,41 @@ fn routes_and_their_errors() {
 }
 
 #[test]
+fn answers_that_are_known_are_not_waited_for() {
+    alone(|| {
+        let native = text(&command("habit").output().expect("probe"));
+        clear();
+        let broker = Broker::start(free_port()).redirect_netlink().let_answer_ahead();
+        let run = under_shim(command("habit"), broker.path()).output().expect("probe");
+        compare("habit", &native, &run);
+        assert!(native.ends_with("end\n"), "{native}");
+        // All but the first of two next hops, and those after another habit.
+        let ahead = count(&broker.log(), "answered ahead");
+        assert!((80..=120).contains(&ahead), "{ahead}");
+        assert_eq!(count(&broker.log(), "taken back"), 0);
+        clear();
+        let broker = Broker::start(free_port()).redirect_netlink();
+        let run = under_shim(command("habit"), broker.path()).output().expect("probe");
+        compare("habit", &native, &run);
+        assert_eq!(count(&broker.log(), "answered ahead"), 0, "only where virtd allows it");
+    });
+}
+
+#[test]
+fn what_is_taken_back_is_believed() {
+    alone(|| {
+        let broker = Broker::start(free_port()).redirect_netlink().let_answer_ahead();
+        let run = text(&under_shim(command("hasty"), broker.path()).output().expect("probe"));
+        let log = broker.log();
+        assert_eq!((count(&log, "answered ahead"), count(&log, "taken back")), (5 + 4, 1), "{run}");
+        let told = |word: &str, seq: u32, errno: &str| run.contains(&format!("{word}: seq {seq} error {errno}\n"));
+        assert!(told("there already", 200, "0") && run.contains("poll 1\n"), "{run}");
+        assert!((300..320).all(|seq| told("there already", seq, "EEXIST")), "{run}");
+        assert!((400..420).all(|seq| told("add", seq, "0")), "{run}");
+    });
+}
+
+#[test]
 fn batches_without_acks() {
     same("batches", |_| {});
 }

@@ -592,6 +592,72 @@ static void orphan(void) {
     others();
 }
 
+/* BIRD's way: one route, then its answer. */
+static void one(const char *what, int fd, int type, int flags, unsigned seq, int host, int gateway) {
+    struct batch b = {.n = 0};
+    route(&b, type, flags | NLM_F_ACK, seq, host, gateway);
+    say(what, send_batch(fd, &b));
+    take(what, fd, 0);
+}
+
+static void count_routes(int fd) {
+    struct batch b = {.n = 0};
+    dump(&b, RTM_GETROUTE, 600);
+    say("dump", send_batch(fd, &b));
+    int n = 0, more = 1;
+    while (more) {
+        ssize_t got = recv(fd, buf, sizeof buf, 0);
+        for (struct nlmsghdr *h = (void *)buf; NLMSG_OK(h, got); h = NLMSG_NEXT(h, got)) {
+            if (h->nlmsg_type == NLMSG_DONE) more = 0;
+            else if (((struct rtmsg *)NLMSG_DATA(h))->rtm_protocol == 186) n++;
+        }
+    }
+    printf("%d routes\n", n);
+}
+
+static void habit(void) {
+    int fd = route_socket(0), other = route_socket(SOCK_NONBLOCK);
+    for (int i = 0; i < 60; i++) one("add", fd, RTM_NEWROUTE, NLM_F_CREATE | NLM_F_EXCL, 100 + i, i, 8 + i % 2);
+    for (int i = 0; i < 60; i++) one("delete", fd, RTM_DELROUTE, 0, 200 + i, i, 8 + i % 2);
+    /* Ways to receive an answer. */
+    static const int flags[] = {MSG_PEEK, MSG_PEEK | MSG_TRUNC, 0, MSG_TRUNC, MSG_DONTWAIT};
+    for (int i = 0; i < 5; i++) {
+        struct batch b = {.n = 0};
+        new_route(&b, NLM_F_ACK, 300 + i, i, 8);
+        say("add", send_batch(fd, &b));
+        take("received", fd, flags[i]);
+        if (flags[i] & MSG_PEEK) take("after a peek", fd, 0);
+    }
+    struct batch b = {.n = 0};
+    new_route(&b, NLM_F_ACK, 400, 77, 8);
+    say("add", send_batch(fd, &b));
+    say("into no room", recv(fd, buf, 5, 0));
+    say("nothing more", recv(fd, buf, sizeof buf, MSG_DONTWAIT));
+    /* Two at once are answered one after the other. */
+    for (int i = 0; i < 2; i++) {
+        b.n = 0;
+        new_route(&b, NLM_F_ACK, 410 + i, 80 + i, 8);
+        say("add", send_batch(fd, &b));
+    }
+    take("first", fd, 0);
+    take("second", fd, 0);
+    for (int i = 0; i < 40; i++) one("polling", other, RTM_NEWROUTE, NLM_F_CREATE | NLM_F_EXCL, 500 + i, 100 + i, 8);
+    count_routes(fd);
+}
+
+/* What is refused after it was answered. */
+static void hasty(void) {
+    int fd = route_socket(0);
+    for (int i = 0; i < 20; i++) one("add", fd, RTM_NEWROUTE, NLM_F_CREATE | NLM_F_EXCL, 100 + i, i, 9);
+    one("there already", fd, RTM_NEWROUTE, NLM_F_CREATE | NLM_F_EXCL, 200, 0, 9);
+    struct pollfd p = {fd, POLLIN, 0};
+    printf("poll %d\n", poll(&p, 1, 10000));
+    for (int i = 0; i < 20; i++) one("there already", fd, RTM_NEWROUTE, NLM_F_CREATE | NLM_F_EXCL, 300 + i, i, 9);
+    for (int i = 0; i < 20; i++) one("add", fd, RTM_NEWROUTE, NLM_F_CREATE | NLM_F_EXCL, 400 + i, 100 + i, 9);
+    /* The broker has seen it all. */
+    count_routes(fd);
+}
+
 /* virtd was never there. */
 static void absent(void) {
     say("socket", socket(AF_NETLINK, SOCK_RAW | SOCK_CLOEXEC, NETLINK_ROUTE));
@@ -609,6 +675,7 @@ int main(int argc, char **argv) {
         {"names", names},   {"dumps", dumps},     {"routes", routes},   {"batches", batches}, {"several", several},
         {"options", options}, {"filters", filters}, {"notifications", notifications},
         {"duplicates", duplicates}, {"others", others},
+        {"habit", habit},   {"hasty", hasty},
         {"lost", lost},     {"orphan", orphan},   {"absent", absent},   {"elsewhere", elsewhere}};
     static char out[1 << 16];
     setvbuf(stdout, out, _IOFBF, sizeof out);

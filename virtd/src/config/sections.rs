@@ -252,6 +252,7 @@ pub(crate) fn fib(value: Value<'_>, problems: &mut Problems) -> Option<Fib> {
     };
     seconds("sweep_s", &mut f.sweep_ms);
     seconds("reconcile_s", &mut f.reconcile_ms);
+    f.answer_ahead = section.boolean("answer_ahead", problems).unwrap_or(f.answer_ahead);
     Some(f)
 }
 

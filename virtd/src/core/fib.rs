@@ -7,6 +7,7 @@
 //! ```
 //! | file | holds |
 //! |---|---|
+//! | `ahead` | requests that have their answer already |
 //! | [`gate`] | which message goes to the virtual kernel, which to the real one |
 //! | `vkernel` | one instance's own routes and nexthop objects, as Linux would treat them |
 //! | `system` | the real links and addresses, which all virtual kernels share |
@@ -14,6 +15,7 @@
 //! | `vote` | the votes |
 //! | `query` | virtctl's answers |
 
+mod ahead;
 pub mod gate;
 mod members;
 mod query;
@@ -37,6 +39,7 @@ use wire::netlink::consts::NLM_F_ACK;
 use wire::netlink::fib::FibKey;
 use wire::netlink::message::{AckOptions, Writer, write_ack};
 use wire::netlink::{Frame, Frames};
+use wire::shim::{ANSWERED_AHEAD, TAKEN_BACK};
 
 /// How often it is asked who may vote now.
 const LOOK_US: Micros = 100_000;
@@ -48,6 +51,10 @@ pub struct Counters {
     pub requests: u64,
     /// Requests that were refused with an errno.
     pub refused: u64,
+    /// Requests that the shim had acknowledged before.
+    pub answered_ahead: u64,
+    /// Those of them that turned out otherwise.
+    pub taken_back: u64,
     /// Votes held.
     pub votes: u64,
     /// Keys handed to the kernel's thread (written or removed).
@@ -81,6 +88,8 @@ pub struct Fib {
     /// What the real kernel does not take, and why (errno).
     failed: BTreeMap<FibKey, i32>,
     counters: Counters,
+    /// When the next event about an answer taken back may be given.
+    next_taken_back: Micros,
     effects: Effects,
 }
 
@@ -106,6 +115,7 @@ impl Fib {
             without_quorum: 0,
             failed: BTreeMap::new(),
             counters: Counters::default(),
+            next_taken_back: 0,
             effects: Effects::default(),
         })
     }
@@ -157,7 +167,13 @@ impl Fib {
             Ok(()) => self.counters.requests += 1,
             Err(_) => self.counters.refused += 1,
         }
-        if done.is_err() || frame.header.flags & NLM_F_ACK != 0 {
+        if frame.header.port == ANSWERED_AHEAD {
+            self.counters.answered_ahead += 1;
+            if let Err(refusal) = done {
+                self.take_back(i, frame, refusal, &mut effects, env, out);
+                answers.push(Bytes::from_static(&TAKEN_BACK));
+            }
+        } else if done.is_err() || frame.header.flags & NLM_F_ACK != 0 {
             let (errno, text) = done.as_ref().err().map_or((0, None), |r| (r.errno, Some(r.text)));
             let options =
                 AckOptions { capped: style.capped, text: text.filter(|_| style.extended), ..AckOptions::default() };

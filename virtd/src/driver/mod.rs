@@ -223,6 +223,8 @@ pub struct Driver<B> {
     listening: HashMap<ListenerId, Listening>,
     channels: HashMap<u64, Channel>,
     netlinks: HashMap<NetlinkId, netlink::Endpoint>,
+    /// Those whose requests have their answer before virtd reads them.
+    ahead: Vec<(InstanceId, NetlinkId)>,
     /// By instance and SO_COOKIE: no instance can name another's sockets.
     named: HashMap<(InstanceId, u64), Named>,
     /// MD5 keys on our listening sockets, and who wants them.
@@ -296,6 +298,7 @@ impl<B: Broker> Driver<B> {
             listening: HashMap::new(),
             channels: HashMap::new(),
             netlinks: HashMap::new(),
+            ahead: Vec::new(),
             named: HashMap::new(),
             keys: keys::Keys::default(),
             failed: VecDeque::new(),
@@ -455,7 +458,7 @@ impl<B: Broker> Driver<B> {
                     self.netlink_write(id);
                 }
                 if readable {
-                    self.netlink_readable(id);
+                    let _more = self.netlink_readable(id);
                 }
             }
             Source::Kernel(id) => self.kernel_readable(id),

@@ -23,6 +23,7 @@ use wire::netlink::consts::{
 };
 use wire::netlink::message::{AckOptions, HEADER_LEN, write_ack};
 use wire::netlink::{Frame, Frames};
+use wire::shim::ANSWERED_AHEAD;
 
 /// Netlink sockets of one instance at once; a daemon has a handful, one for each table at most.
 const MAX_SOCKETS: usize = 64;
@@ -31,6 +32,8 @@ const MAX_DATAGRAM: usize = 512 << 10;
 /// Datagrams taken from one socket in one turn, and octets of an instance's: others wait meanwhile.
 const BUDGET: usize = 256;
 const BUDGET_OCTETS: usize = 1 << 20;
+/// Turns of reading that an instance's other words wait for; more than its buffer holds.
+const MAX_CATCH_UP: usize = 64;
 /// Dumps that the kernel may have answered while the daemon reads none of them; it refuses a second one while the first is not at its end.
 const MAX_DUMPS: usize = 16;
 /// Octets of a pair's buffers: the errors of a whole batch must fit, each with the kernel's overhead for a datagram.
@@ -71,6 +74,8 @@ pub(super) struct Endpoint {
     dumps: VecDeque<(u32, Bytes)>,
     /// Not read while much waits for the daemon.
     paused: bool,
+    /// Has sent requests that had their answer already (wire::shim).
+    ahead: bool,
 }
 
 impl<B: Broker> Driver<B> {
@@ -114,6 +119,7 @@ impl<B: Broker> Driver<B> {
             overflowed: false,
             dumps: VecDeque::new(),
             paused: false,
+            ahead: false,
         };
         self.netlinks.insert(id, endpoint);
         self.broker.handle(self.now, Input::NetlinkOpened { socket: id, instance }, &mut self.out);
@@ -194,8 +200,18 @@ impl<B: Broker> Driver<B> {
         sys::option(&e.real, level, name, value).map_err(|e| e.raw_os_error().unwrap_or(libc::EINVAL))
     }
 
-    /// The daemon has sent something, or is gone.
-    pub(super) fn netlink_readable(&mut self, id: NetlinkId) {
+    /// Reads what an instance has written without waiting for the answer. To be called with something else in hand that it said, which
+    /// it said after that.
+    pub(super) fn catch_up(&mut self, instance: InstanceId) {
+        for i in 0..self.ahead.len() {
+            if let Some(id) = self.ahead.get(i).filter(|(who, _)| *who == instance).map(|(_, id)| *id) {
+                let _drained = (0..MAX_CATCH_UP).find(|_| !self.netlink_readable(id));
+            }
+        }
+    }
+
+    /// The daemon has sent something, or is gone. Takes what is there for one turn; whether there may be more.
+    pub(super) fn netlink_readable(&mut self, id: NetlinkId) -> bool {
         let mut buf = std::mem::take(&mut self.datagram);
         buf.resize(MAX_DATAGRAM, 0);
         let mut octets = 0;
@@ -209,6 +225,10 @@ impl<B: Broker> Driver<B> {
                 Ok((0, _)) => self.drop_netlink(id),
                 Ok((n, to)) => {
                     octets += n;
+                    if !e.ahead && !self.ahead.is_empty() {
+                        // A dump, say: what was written before belongs into it.
+                        self.catch_up(e.instance);
+                    }
                     self.netlink_datagram(id, buf.get(..n).unwrap_or_default());
                     self.netlink_write(id);
                     if let Some(to) = to {
@@ -218,13 +238,14 @@ impl<B: Broker> Driver<B> {
                 }
                 Err(e) if e.kind() == ErrorKind::WouldBlock => {
                     self.datagram = buf;
-                    return;
+                    return false;
                 }
                 Err(_) => self.drop_netlink(id),
             }
         }
         self.datagram = buf;
         self.again.extend(self.netlinks.get(&id).map(|e| e.token));
+        self.netlinks.contains_key(&id)
     }
 
     fn netlink_datagram(&mut self, id: NetlinkId, bytes: &[u8]) {
@@ -236,6 +257,9 @@ impl<B: Broker> Driver<B> {
             match gate::way(&frame) {
                 Way::Virtual => {
                     e.autobind();
+                    if frame.header.port == ANSWERED_AHEAD && !std::mem::replace(&mut e.ahead, true) {
+                        self.ahead.push((e.instance, id));
+                    }
                     let (port_id, style) = (e.port_id, e.style);
                     let input = Input::NetlinkRequest {
                         socket: id,
@@ -354,6 +378,7 @@ impl<B: Broker> Driver<B> {
         self.forget(e.token, e.end.as_raw_fd());
         self.forget(e.real_token, e.real.as_raw_fd());
         self.named.remove(&(e.instance, e.cookie));
+        self.ahead.retain(|(_, other)| *other != id);
         self.broker.handle(self.now, Input::NetlinkClosed { socket: id }, &mut self.out);
     }
 }

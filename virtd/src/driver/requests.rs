@@ -171,7 +171,14 @@ impl<B: Broker> Driver<B> {
             c.instance = Some(instance);
         }
         self.broker.handle(self.now, Input::InstanceAttached { instance, pid }, &mut self.out);
-        shim::reply(to, &Reply::Welcome { bgp_port: self.config.port, netlink: self.config.fib.is_some() });
+        shim::reply(
+            to,
+            &Reply::Welcome {
+                bgp_port: self.config.port,
+                netlink: self.config.fib.is_some(),
+                answer_ahead: self.config.fib.is_some_and(|f| f.answer_ahead),
+            },
+        );
     }
 
     /// A cookie names one socket for as long as that lives: a second claim to it is a mistake, or worse.

@@ -75,6 +75,9 @@ impl<B: Broker> Driver<B> {
         let closing = leg.stream.closing.is_some();
         if !closing && !leg.stream.rx.is_empty() {
             let mut buf = std::mem::take(&mut leg.stream.rx);
+            // A route goes to the FIB before it goes to peers.
+            let instance = leg.instance;
+            self.catch_up(instance);
             self.broker.handle(self.now, Input::LegBytes { leg: id, buf: &mut buf }, &mut self.out);
             if let Some(leg) = self.legs.get_mut(&id) {
                 leg.stream.rx = buf;

@@ -94,6 +94,8 @@ impl Lab {
             match Driver::new(config.clone(), Core::new(&config, 0), lines) {
                 Ok(driver) => {
                     let _ = wakes.set(driver.waker());
+                    // For what the kernel's thread has said before.
+                    let _ = driver.waker().wake();
                     break (driver, kernel);
                 }
                 // Another test was given the same port.

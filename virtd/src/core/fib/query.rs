@@ -36,6 +36,8 @@ impl Fib {
             "instances": members,
             "requests": c.requests,
             "refused": c.refused,
+            "answered_ahead": c.answered_ahead,
+            "taken_back": c.taken_back,
             "votes": c.votes,
             "published": c.published,
             "dissents_total": c.dissents,
