@@ -10,12 +10,14 @@
 //! | [`gate`] | which message goes to the virtual kernel, which to the real one |
 //! | `vkernel` | one instance's own routes and nexthop objects, as Linux would treat them |
 //! | `system` | the real links and addresses, which all virtual kernels share |
+//! | `others` | the real kernel's other routes, over which gateways can be reached |
 //! | `members` | whose vote counts, and from when on |
 //! | `vote` | the votes |
 //! | `query` | virtctl's answers |
 
 pub mod gate;
 mod members;
+mod others;
 mod query;
 mod system;
 mod vkernel;
@@ -28,6 +30,7 @@ use crate::config;
 use bytes::Bytes;
 use hashbrown::HashMap;
 use members::Member;
+pub use others::{MAX_OTHERS, other_routes};
 use replay::intern::{BlobId, Interner};
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BinaryHeap};

@@ -227,6 +227,24 @@ pub enum KernelNews {
         /// Length of the prefix that was on the link with it.
         length: u8,
     },
+    /// There is a route that is neither virtd's nor an instance's.
+    Route {
+        /// Its key.
+        key: FibKey,
+        /// All else that gateways are looked up by.
+        route: OtherRoute,
+        /// Where it stands among those of its key and metric.
+        place: Place,
+    },
+    /// It is there no more.
+    RouteGone {
+        /// Its key.
+        key: FibKey,
+        /// All else.
+        route: OtherRoute,
+    },
+    /// All such routes, as they were read as a whole, in the kernel's order; `None`: more than are kept.
+    Routes(Option<Vec<(FibKey, OtherRoute)>>),
     /// What virtd wrote for this key could not be put into the kernel (`Some`: errno), or now is there after all.
     Written {
         /// Which.
@@ -249,6 +267,35 @@ pub struct Link {
     pub up: bool,
     /// IFF_RUNNING: it has a carrier.
     pub running: bool,
+}
+
+/// A route that is neither virtd's nor an instance's: the kernel's own for a subnet, an operator's, another program's. No more of it than
+/// is needed to say whether a gateway can be reached over it.
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub struct OtherRoute {
+    /// Whose (rtm_protocol).
+    pub protocol: u8,
+    /// RTN_…
+    pub kind: u8,
+    /// RT_SCOPE_…
+    pub scope: u8,
+    /// The lower counts.
+    pub metric: u32,
+    /// It uses a nexthop object.
+    pub object: bool,
+    /// Interface, and whether there is a gateway. IPv6: one, the hops of a multipath route are routes of their own.
+    pub hops: Vec<(u32, bool)>,
+}
+
+/// Where a new route stands among those of the same key and metric.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Place {
+    /// Before them: IPv4's way.
+    First,
+    /// Behind them: IPv4 with NLM_F_APPEND, and IPv6.
+    Last,
+    /// Instead of the first of them (NLM_F_REPLACE); in IPv6 of all.
+    Instead,
 }
 
 /// What the kernel is to hold for one key.

@@ -9,6 +9,7 @@
 //! |---|---|
 //! | [`info`] | what routes have in common, kept once |
 //! | [`check`] | whether a next hop can be used, and over which interface |
+//! | [`lookup`] | which route leads to a gateway |
 //! | [`v4`], [`v6`] | new and deleted routes |
 //! | [`nexthops`] | nexthop objects |
 //! | [`show`] | dumps and notifications |
@@ -24,11 +25,13 @@
 mod changes;
 mod check;
 mod info;
+mod lookup;
 mod nexthops;
 mod show;
 mod v4;
 mod v6;
 
+use super::others::Lengths;
 use super::system::System;
 use info::{Infos, List};
 use std::collections::{BTreeMap, BTreeSet};
@@ -87,23 +90,6 @@ impl Effects {
     }
 }
 
-/// How many keys there are of each prefix length, so that a longest match asks for no more.
-#[derive(Debug)]
-struct Lengths {
-    v4: [u32; 33],
-    v6: [u32; 129],
-}
-
-impl Lengths {
-    fn count(&mut self, key: &FibKey, by: i32) {
-        let v6 = key.prefix.addr().is_ipv6();
-        let lengths: &mut [u32] = if v6 { &mut self.v6 } else { &mut self.v4 };
-        if let Some(count) = lengths.get_mut(usize::from(key.prefix.len())) {
-            *count = count.saturating_add_signed(by);
-        }
-    }
-}
-
 /// See the module's comment.
 #[derive(Debug)]
 pub struct VirtualKernel {
@@ -131,7 +117,7 @@ impl VirtualKernel {
             table: BTreeMap::new(),
             infos: Infos::new(),
             nexthops: BTreeMap::new(),
-            lengths: Lengths { v4: [0; 33], v6: [0; 129] },
+            lengths: Lengths::default(),
             routes: 0,
             tables_v6: BTreeSet::from([RT_TABLE_MAIN, RT_TABLE_LOCAL]),
             last_nh_id: 0,

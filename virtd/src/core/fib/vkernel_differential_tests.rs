@@ -2,6 +2,7 @@
 //! compared, and what both show afterwards. Needs root.
 
 use super::*;
+use crate::core::fib::other_routes;
 use crate::core::io::{KernelNews, Link};
 use nix::sched::{CloneFlags, unshare};
 use nix::sys::socket::{
@@ -58,7 +59,7 @@ impl Pair {
                 .unwrap(),
             seq: 0,
             virt: VirtualKernel::new(),
-            system: System::default().complete(),
+            system: System::default(),
             effects: Effects::default(),
             log: Vec::new(),
         };
@@ -90,6 +91,22 @@ impl Pair {
         self.system.apply(&news);
         self.effects = Effects::default();
         self.virt.system_changed(&news, was.as_ref(), &self.system, &mut self.effects);
+        self.read_others();
+    }
+
+    /// The kernel's own routes, read anew: those of subnets.
+    fn read_others(&mut self) {
+        let mut all = Vec::new();
+        for family in [AF_INET, AF_INET6] {
+            let request = RouteMessage { family, ..Default::default() }.to_payload().unwrap();
+            for payload in self.real_dump(RTM_GETROUTE, &request).1 {
+                let m = RouteMessage::parse(&payload).unwrap();
+                if let Some((key, routes, _)) = other_routes(&m, 0).filter(|_| m.protocol == RTPROT_KERNEL) {
+                    all.extend(routes.into_iter().map(|route| (key, route)));
+                }
+            }
+        }
+        self.system.apply(&KernelNews::Routes(Some(all)));
     }
 
     fn link(&mut self, index: u32, name: &str, up: bool, running: bool) {
@@ -167,10 +184,12 @@ impl Pair {
 
     fn last(&self) -> String {
         let from = self.log.len().saturating_sub(25);
-        brief(&format!("{}\n{}", self.log[0], self.log[from..].join("\n")))
+        let tables = ["-4 route show table all", "-6 route show table all", "nexthop"].map(said).join("");
+        brief(&format!("{}\n{}\nwith\n{tables}", self.log[0], self.log[from..].join("\n")))
     }
 
-    fn dump(&mut self, kind: u16, request: &[u8]) -> (Vec<Vec<u8>>, Vec<Vec<u8>>) {
+    /// The request, and what the kernel says to it.
+    fn real_dump(&mut self, kind: u16, request: &[u8]) -> (Vec<u8>, Vec<Vec<u8>>) {
         self.seq += 1;
         let mut bytes = Vec::new();
         let mut w = Writer::message(&mut bytes, kind, NLM_F_REQUEST | NLM_F_DUMP, self.seq, 0);
@@ -189,6 +208,11 @@ impl Pair {
                 }
             }
         }
+        (bytes, real)
+    }
+
+    fn dump(&mut self, kind: u16, request: &[u8]) -> (Vec<Vec<u8>>, Vec<Vec<u8>>) {
+        let (bytes, real) = self.real_dump(kind, request);
         let frame = Frames::new(&bytes).next().unwrap().unwrap();
         let datagrams = self.virt.dump(&frame, 0, &self.system);
         let ours = datagrams.iter().flat_map(|d| Frames::new(d)).map(|f| f.unwrap().payload.to_vec()).collect();
