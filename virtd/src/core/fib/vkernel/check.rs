@@ -2,6 +2,7 @@
 
 use super::super::system::{LOOPBACK, Nature, System};
 use super::info::Hop;
+use super::lookup::WayV4;
 use super::{Refusal, VirtualKernel};
 use std::net::{IpAddr, Ipv6Addr};
 use wire::netlink::consts::*;
@@ -44,11 +45,16 @@ impl VirtualKernel {
     ) -> Result<(u32, u8), Refusal> {
         let on = Some(oif).filter(|&oif| oif != 0);
         let least = gateway_scope(scope);
+        let usable = |way: WayV4| match way.kind {
+            RTN_UNICAST | RTN_LOCAL if system.is_up(way.oif) => Ok((way.oif, way.scope)),
+            RTN_UNICAST | RTN_LOCAL => Err(Refusal::new(libc::ENETDOWN, "")),
+            _ => Err(Refusal::invalid(INVALID_GATEWAY)),
+        };
         // The route's own table first, then local and main.
         if table != RT_TABLE_MAIN
-            && let Ok(Some(way)) = self.own_way_v4(gateway, on, table, least, system)
+            && let Ok(Some(way)) = self.lookup_v4(gateway, on, table, least, system)
         {
-            return Ok(way);
+            return usable(way);
         }
         match system.nature(gateway, on) {
             // Strange, and Linux takes it.
@@ -56,15 +62,13 @@ impl VirtualKernel {
             Nature::Broadcast(_) if least <= RT_SCOPE_LINK => return Err(Refusal::invalid(INVALID_GATEWAY)),
             _ => {}
         }
-        match self.own_way_v4(gateway, on, RT_TABLE_MAIN, least, system)? {
-            Some(way) => Ok(way),
-            None => match on {
-                // Over a route that is not known here, maybe.
-                Some(oif) if !system.others().is_complete() && !gateway.is_multicast() && system.is_up(oif) => {
-                    Ok((oif, RT_SCOPE_LINK))
-                }
-                _ => Err(Refusal::new(libc::ENETUNREACH, INVALID_GATEWAY)),
-            },
+        match (self.lookup_v4(gateway, on, RT_TABLE_MAIN, least, system)?, on) {
+            (Some(way), _) => usable(way),
+            // Over a route that is not known here, maybe.
+            (None, Some(oif)) if !system.others().is_complete() && !gateway.is_multicast() && system.is_up(oif) => {
+                Ok((oif, RT_SCOPE_LINK))
+            }
+            _ => Err(Refusal::new(libc::ENETUNREACH, INVALID_GATEWAY)),
         }
     }
 

@@ -44,6 +44,8 @@ impl Hop {
 #[derive(Clone, PartialEq, Eq, Hash, Default, Debug)]
 pub(super) struct Info {
     pub v6: bool,
+    /// The table, in IPv4: there Linux shares these within a table only.
+    pub table: u32,
     pub kind: u8,
     pub scope: u8,
     pub protocol: u8,
@@ -82,6 +84,10 @@ impl Info {
         self.hops.iter().any(|hop| hop.oif == index)
     }
 
+    fn has_both(&self) -> bool {
+        !self.v6 && self.nh_id != 0 && !self.metrics.is_empty()
+    }
+
     fn memory_bytes(&self) -> usize {
         let encaps = self.hops.iter().filter_map(|hop| hop.encap.as_ref());
         let encaps: usize = encaps.map(|encap| size_of::<Encap>() + encap.data.capacity()).sum();
@@ -115,6 +121,8 @@ struct Slot {
     info: Info,
     /// Routes that have it; 0: the slot is free.
     users: u32,
+    /// The larger, the younger.
+    born: u64,
 }
 
 /// All that are in use, by number.
@@ -124,6 +132,9 @@ pub(super) struct Infos {
     free: Vec<u32>,
     index: HashTable<u32>,
     hasher: FixedState,
+    births: u64,
+    /// Those of IPv4 routes that use an object and have metrics.
+    with_both: usize,
     /// What an unknown number stands for; there are none.
     none: Info,
 }
@@ -135,6 +146,8 @@ impl Infos {
             free: Vec::new(),
             index: HashTable::new(),
             hasher: FixedState::default(),
+            births: 0,
+            with_both: 0,
             none: Info::default(),
         }
     }
@@ -151,7 +164,9 @@ impl Infos {
             self.retain(id);
             return id;
         }
-        let slot = Slot { info, users: 1 };
+        self.births += 1;
+        self.with_both += usize::from(info.has_both());
+        let slot = Slot { info, users: 1, born: self.births };
         let id = match self.free.pop() {
             Some(id) => {
                 if let Some(place) = self.slots.get_mut(id as usize) {
@@ -169,6 +184,17 @@ impl Infos {
         id
     }
 
+    /// What an IPv4 route over an object that says no metrics shares (fib_find_info_nh): the youngest that is alike in all but them.
+    pub(super) fn alike(&self, info: &Info) -> Option<&Info> {
+        if self.with_both == 0 {
+            let hash = self.hasher.hash_one(info);
+            return self.index.find(hash, |&id| self.get(id) == info).map(|&id| self.get(id));
+        }
+        let alike = |other: &Info| *info == Info { metrics: info.metrics.clone(), flow: info.flow, ..other.clone() };
+        let used = self.slots.iter().filter(|slot| slot.users > 0 && slot.info.nh_id == info.nh_id);
+        used.filter(|slot| alike(&slot.info)).max_by_key(|slot| slot.born).map(|slot| &slot.info)
+    }
+
     pub(super) fn retain(&mut self, id: u32) {
         if let Some(slot) = self.slots.get_mut(id as usize) {
             slot.users = slot.users.saturating_add(1);
@@ -183,6 +209,7 @@ impl Infos {
             return;
         }
         let info = std::mem::take(&mut slot.info);
+        self.with_both = self.with_both.saturating_sub(usize::from(info.has_both()));
         let hash = self.hasher.hash_one(&info);
         if let Ok(entry) = self.index.find_entry(hash, |&other| other == id) {
             entry.remove();

@@ -26,6 +26,16 @@ struct Match {
     hops: Vec<(u32, bool)>,
 }
 
+/// What an IPv4 lookup finds.
+pub(super) struct WayV4 {
+    /// Its type.
+    pub kind: u8,
+    /// Its scope.
+    pub scope: u8,
+    /// The hop's interface.
+    pub oif: u32,
+}
+
 /// What an IPv6 lookup finds.
 pub(super) struct WayV6 {
     /// RTF_REJECT.
@@ -102,15 +112,18 @@ impl VirtualKernel {
         })
     }
 
-    /// The way to a gateway over the routes of one table that have this scope at least: the interface, and the route's scope.
-    pub(super) fn own_way_v4(
+    /// What a gateway matches in one table, among the routes that have this scope at least.
+    ///
+    /// # Errors
+    /// A route there drops.
+    pub(super) fn lookup_v4(
         &self,
         gateway: IpAddr,
         on: Option<u32>,
         table: u32,
         least: u8,
         system: &System,
-    ) -> Result<Option<(u32, u8)>, Refusal> {
+    ) -> Result<Option<WayV4>, Refusal> {
         let mut missed = None;
         'keys: for (key, all) in self.covering(table, gateway, system) {
             // Prefixes that differ in nothing but their length share a leaf of Linux's trie, and it gives up the whole leaf where a
@@ -130,9 +143,10 @@ impl VirtualKernel {
                 if errno != 0 {
                     return Err(Refusal::new(errno, INVALID_GATEWAY));
                 }
-                match m.hops.iter().find(|hop| system.is_up(hop.0) && on.is_none_or(|on| on == hop.0)) {
-                    Some(way) if matches!(m.kind, RTN_UNICAST | RTN_LOCAL) => return Ok(Some((way.0, m.scope))),
-                    Some(_) => return Err(Refusal::invalid(INVALID_GATEWAY)),
+                // A route of host scope is not dead where its link is down.
+                let alive = |oif: u32| system.is_up(oif) || m.scope == RT_SCOPE_HOST;
+                match m.hops.iter().find(|hop| alive(hop.0) && on.is_none_or(|on| on == hop.0)) {
+                    Some(hop) => return Ok(Some(WayV4 { kind: m.kind, scope: m.scope, oif: hop.0 })),
                     None if m.object => {
                         missed = Some(key.prefix.addr());
                         continue 'keys;

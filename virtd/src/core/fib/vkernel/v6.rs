@@ -180,6 +180,7 @@ impl VirtualKernel {
         }
         Ok(Info {
             v6: true,
+            table: 0,
             kind,
             scope: RT_SCOPE_UNIVERSE,
             protocol: if m.protocol == RTPROT_UNSPEC { RTPROT_BOOT } else { m.protocol },
