@@ -105,6 +105,12 @@ impl Others {
         }
     }
 
+    /// Puts these in the place of all, which are known to be not all that there are.
+    pub(super) fn guess(&mut self, routes: &[(FibKey, OtherRoute)]) {
+        self.set(Some(routes));
+        self.complete = false;
+    }
+
     pub(super) fn add(&mut self, key: FibKey, route: OtherRoute, place: Place) {
         let list = self.routes.entry(key).or_default();
         let before = list.len();

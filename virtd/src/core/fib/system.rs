@@ -1,16 +1,20 @@
 //! The real kernel's links and addresses, as its thread reports them: what all virtual kernels share.
 
-use super::super::io::{KernelNews, Link};
+use super::super::io::{KernelNews, Link, OtherRoute};
 use super::others::Others;
 use std::collections::BTreeMap;
 use std::net::IpAddr;
-use wire::netlink::consts::RTN_UNICAST;
-use wire::netlink::fib::FibRoute;
+use wire::bgp::Prefix;
+use wire::netlink::consts::{RT_SCOPE_LINK, RT_SCOPE_UNIVERSE, RT_TABLE_MAIN, RTN_UNICAST, RTPROT_KERNEL};
+use wire::netlink::fib::{FibKey, FibRoute};
 
 /// The loopback interface's index in every network namespace.
 pub(super) const LOOPBACK: u32 = 1;
 /// IPv4 prefixes this long have no broadcast address (RFC 3021).
 const POINT_TO_POINT: u8 = 31;
+
+/// The metric of the routes that Linux makes for IPv6 subnets (IP6_RT_PRIO_ADDRCONF).
+const IPV6_SUBNET_METRIC: u32 = 256;
 
 /// An address of an interface.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -74,6 +78,31 @@ impl System {
             KernelNews::Routes(all) => self.others.set(all.as_deref()),
             KernelNews::Written { .. } | KernelNews::Event(_) => {}
         }
+        let of_routes = matches!(news, KernelNews::Written { .. } | KernelNews::Event(_));
+        if !of_routes && !self.others.is_complete() {
+            self.guess();
+        }
+    }
+
+    /// As long as the kernel's routes are not known, those of the subnets can be told from the addresses.
+    fn guess(&mut self) {
+        let mut all = Vec::new();
+        for a in self.addresses.iter().filter(|a| self.is_up(a.index)) {
+            let v6 = a.address.is_ipv6();
+            let Some(prefix) = Prefix::new(a.address, a.length).filter(|p| p.len() < if v6 { 128 } else { 32 }) else {
+                continue;
+            };
+            let route = OtherRoute {
+                protocol: RTPROT_KERNEL,
+                kind: RTN_UNICAST,
+                scope: if v6 { RT_SCOPE_UNIVERSE } else { RT_SCOPE_LINK },
+                metric: if v6 { IPV6_SUBNET_METRIC } else { 0 },
+                object: false,
+                hops: vec![(a.index, false)],
+            };
+            all.push((FibKey { table: RT_TABLE_MAIN, prefix, tos: 0 }, route));
+        }
+        self.others.guess(&all);
     }
 
     /// The link, as it was, that this news is about.

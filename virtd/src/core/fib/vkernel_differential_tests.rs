@@ -493,7 +493,7 @@ fn shake(pair: &mut Pair, rng: &mut SmallRng) {
 
 #[test]
 fn links_and_addresses_take_what_they_take_in_the_kernel() {
-    let (seeds, steps) = (number("VKERNEL_SEEDS", 4), number("VKERNEL_STEPS", 1500));
+    let (seeds, steps) = (number("VKERNEL_SEEDS", 8), number("VKERNEL_STEPS", 1500));
     let first = number("VKERNEL_SEED", 1);
     for seed in first..first + seeds {
         apart(move || {
@@ -513,7 +513,7 @@ fn links_and_addresses_take_what_they_take_in_the_kernel() {
 
 #[test]
 fn random_requests_end_as_in_the_kernel() {
-    let (seeds, steps) = (number("VKERNEL_SEEDS", 4), number("VKERNEL_STEPS", 1500));
+    let (seeds, steps) = (number("VKERNEL_SEEDS", 8), number("VKERNEL_STEPS", 1500));
     let first = number("VKERNEL_SEED", 1);
     for seed in first..first + seeds {
         apart(move || {
@@ -527,3 +527,6 @@ fn random_requests_end_as_in_the_kernel() {
         });
     }
 }
+
+#[path = "vkernel_rules_tests.rs"]
+mod rules;
