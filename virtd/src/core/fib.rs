@@ -44,6 +44,10 @@ use wire::netlink::{Frame, Frames};
 /// How often it is asked who may vote now.
 const LOOK_US: Micros = 100_000;
 
+/// An instance can know of a new link, address or route this much earlier than it comes over the kernel's thread: what it says about gateways
+/// meanwhile is believed.
+const DOUBT_US: Micros = 2_000_000;
+
 /// Counters for `virtctl fib`.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Counters {
@@ -64,6 +68,8 @@ pub struct Fib {
     members: Vec<Member>,
     sockets: HashMap<NetlinkId, usize>,
     system: System,
+    /// When an instance last heard of a new link, address or route from the real kernel.
+    stirred: Option<Micros>,
     table: Table<FibKey>,
     routes: Interner,
     /// Whose protocols wrote what each instance says about the key at a slot: `slot * members + member`.
@@ -97,6 +103,7 @@ impl Fib {
             members,
             sockets: HashMap::new(),
             system: System::default(),
+            stirred: None,
             routes: Interner::new(),
             classes: Vec::new(),
             dirty: Vec::new(),
@@ -136,6 +143,7 @@ impl Fib {
                 }
                 answers.push(done);
             }
+            Input::NetlinkStirred => self.stirred = Some(env.now),
             Input::Kernel(news) => self.kernel_news(news, env, out),
             _ => {}
         }
@@ -155,6 +163,7 @@ impl Fib {
         let Some(&i) = self.sockets.get(&socket) else { return };
         let Some(m) = self.members.get_mut(i) else { return };
         let mut effects = std::mem::take(&mut self.effects);
+        self.system.doubt(self.stirred.is_some_and(|at| env.now < at + DOUBT_US));
         let done = m.kernel.request(frame, &self.system, &mut effects);
         match &done {
             Ok(()) => self.counters.requests += 1,

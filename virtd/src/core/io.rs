@@ -193,6 +193,8 @@ pub enum Input<'a> {
         /// Gets the answers, a datagram each.
         answers: &'a mut Vec<Bytes>,
     },
+    /// The real kernel has told an instance of a new link, address or route, which may not have come as [`KernelNews`] yet.
+    NetlinkStirred,
     /// What the kernel's own thread has seen.
     Kernel(KernelNews),
     /// Time passed; also fires what [`super::Core::deadline`] named.

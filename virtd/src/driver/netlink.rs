@@ -19,7 +19,7 @@ use nix::sys::socket::{
 use socket2::SockFilter;
 use wire::netlink::consts::{
     NETLINK_ADD_MEMBERSHIP, NETLINK_CAP_ACK, NETLINK_DROP_MEMBERSHIP, NETLINK_EXT_ACK, NLM_F_ACK, NLM_F_MULTI,
-    NLMSG_DONE, NLMSG_ERROR, RTM_DELROUTE, RTM_NEWROUTE,
+    NLMSG_DONE, NLMSG_ERROR, RTM_DELROUTE, RTM_NEWADDR, RTM_NEWLINK, RTM_NEWROUTE,
 };
 use wire::netlink::message::{AckOptions, HEADER_LEN, write_ack};
 use wire::netlink::{Frame, Frames};
@@ -292,6 +292,7 @@ impl<B: Broker> Driver<B> {
                 }
             };
             let datagram = self.scratch.get(..n).unwrap_or_default();
+            let stirs = stirs(datagram);
             if let Some((request, done)) = e.filter(datagram) {
                 let mut answers = Vec::new();
                 let port_id = e.port_id;
@@ -300,6 +301,9 @@ impl<B: Broker> Driver<B> {
                 if let Some(e) = self.netlinks.get_mut(&id) {
                     answers.drain(..).for_each(|a| e.push_parts(a));
                 }
+            }
+            if stirs {
+                self.broker.handle(self.now, Input::NetlinkStirred, &mut self.out);
             }
             self.netlink_write(id);
         }
@@ -450,6 +454,15 @@ impl Endpoint {
         }
         done
     }
+}
+
+/// Whether the kernel tells of something new by which gateways can be reached: a notification, or a part of a dump.
+fn stirs(datagram: &[u8]) -> bool {
+    let first = Frames::new(datagram).next().and_then(Result::ok);
+    first.is_some_and(|frame| {
+        let kind = frame.header.kind;
+        matches!(kind, RTM_NEWLINK | RTM_NEWADDR) || kind == RTM_NEWROUTE && frame.header.flags & NLM_F_MULTI == 0
+    })
 }
 
 /// A datagram of several messages in pieces of whole messages, each no longer than [`PART`] unless one message is.

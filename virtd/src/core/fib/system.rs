@@ -43,6 +43,8 @@ pub struct System {
     addresses: Vec<Address>,
     /// Routes that are neither virtd's nor an instance's: those of the links' subnets among them.
     others: Others,
+    /// Something may be there that is not known yet.
+    doubted: bool,
 }
 
 impl System {
@@ -142,6 +144,17 @@ impl System {
     /// Routes that are neither virtd's nor an instance's.
     pub(super) fn others(&self) -> &Others {
         &self.others
+    }
+
+    /// Whether all routes that lead to gateways are known. Where they are not, a gateway with an interface is taken as it comes: daemons
+    /// send one only where they believe it to be there, and the real kernel has the last word on what wins.
+    pub(super) fn is_certain(&self) -> bool {
+        self.others.is_complete() && !self.doubted
+    }
+
+    /// See [`System::is_certain`].
+    pub(super) fn doubt(&mut self, doubted: bool) {
+        self.doubted = doubted;
     }
 
     fn drop_others(&mut self, index: u32, v6: bool, also_dead: Option<u32>) {

@@ -65,7 +65,7 @@ impl VirtualKernel {
         match (self.lookup_v4(gateway, on, RT_TABLE_MAIN, least, system)?, on) {
             (Some(way), _) => usable(way),
             // Over a route that is not known here, maybe.
-            (None, Some(oif)) if !system.others().is_complete() && !gateway.is_multicast() && system.is_up(oif) => {
+            (None, Some(oif)) if !system.is_certain() && !gateway.is_multicast() && system.is_up(oif) => {
                 Ok((oif, RT_SCOPE_LINK))
             }
             _ => Err(Refusal::new(libc::ENETUNREACH, INVALID_GATEWAY)),
@@ -140,7 +140,7 @@ impl VirtualKernel {
         }
         match self.own_way_v6(gateway, on, RT_TABLE_MAIN, system) {
             Some(Some(oif)) => Ok(oif),
-            None if !system.others().is_complete() => on.ok_or(unreachable),
+            _ if !system.is_certain() => on.ok_or(unreachable),
             _ => Err(unreachable),
         }
     }
