@@ -26,6 +26,9 @@ const LINKS: [(u32, &str, bool); 3] = [(A, "a", true), (C, "c", true), (E, "e", 
 const ADDRESSES: [(u32, &str, u8); 4] =
     [(A, "10.0.0.1", 24), (C, "10.0.1.1", 24), (A, "2001:db8::1", 64), (C, "2001:db8:1::1", 64)];
 
+/// Whose routes the virtual kernel does not have: the kernel's own, and an operator's.
+const OTHERS: [u8; 2] = [RTPROT_KERNEL, RTPROT_STATIC];
+
 fn ip(words: &str) {
     said(words);
 }
@@ -101,7 +104,7 @@ impl Pair {
             let request = RouteMessage { family, ..Default::default() }.to_payload().unwrap();
             for payload in self.real_dump(RTM_GETROUTE, &request).1 {
                 let m = RouteMessage::parse(&payload).unwrap();
-                if let Some((key, routes, _)) = other_routes(&m, 0).filter(|_| m.protocol == RTPROT_KERNEL) {
+                if let Some((key, routes, _)) = other_routes(&m, 0).filter(|_| OTHERS.contains(&m.protocol)) {
                     all.extend(routes.into_iter().map(|route| (key, route)));
                 }
             }
@@ -251,7 +254,7 @@ fn brief(text: &str) -> String {
 fn routes(payloads: &[Vec<u8>]) -> Vec<RouteMessage> {
     let parsed = payloads.iter().map(|p| RouteMessage::parse(p).unwrap());
     let mut routes: Vec<RouteMessage> =
-        parsed.filter(|m| m.protocol != RTPROT_KERNEL && m.table != RT_TABLE_LOCAL).collect();
+        parsed.filter(|m| !OTHERS.contains(&m.protocol) && m.table != RT_TABLE_LOCAL).collect();
     for m in &mut routes {
         m.others.retain(|attr| attr.as_attr().kind() != RTA_CACHEINFO);
         // What happens to hops over time is Linux's own affair.

@@ -203,3 +203,46 @@ fn what_is_taken_back_can_be_an_object_route_that_stood_before() {
         assert_eq!(pair.virt.routes(), 2);
     });
 }
+
+#[test]
+fn gateways_are_reached_over_the_routes_of_others() {
+    apart(|| {
+        let mut pair = Pair::new();
+        let by_hand = |pair: &mut Pair, words: &str| {
+            ip(&format!("{words} proto static"));
+            pair.read_others();
+        };
+        let v4 = |n: u8, gateway: &str, oif: u32| via(to(&format!("10.7.{n}.0"), 24), gateway, oif);
+        assert_eq!(pair.add(&v4(1, "172.16.0.1", C)), libc::ENETUNREACH);
+        by_hand(&mut pair, "route add 172.16.0.0/24 dev c");
+        assert_eq!(pair.add(&v4(1, "172.16.0.1", C)), 0);
+        assert_eq!(pair.add(&v4(2, "172.16.0.1", 0)), 0);
+        assert_eq!(pair.add(&v4(3, "172.16.0.1", A)), libc::ENETUNREACH);
+        // What leads over a gateway leads nowhere, and a longer match that drops is met first where its scope lets it.
+        by_hand(&mut pair, "route add 172.17.0.0/24 via 10.0.0.2");
+        assert_eq!(pair.add(&v4(4, "172.17.0.1", A)), libc::ENETUNREACH);
+        by_hand(&mut pair, "route add prohibit 172.16.0.0/28 scope link");
+        assert_eq!(pair.add(&v4(5, "172.16.0.1", C)), libc::EACCES);
+        // A table of its own comes first.
+        let in_100 = |n: u8| RouteMessage { table: 100, ..v4(n, "172.18.0.1", 0) };
+        assert_eq!(pair.add(&in_100(6)), libc::ENETUNREACH);
+        by_hand(&mut pair, "route add 172.18.0.0/24 dev a table 100");
+        assert_eq!(pair.add(&in_100(6)), 0);
+        assert_eq!(pair.add(&v4(7, "172.18.0.1", 0)), libc::ENETUNREACH);
+        by_hand(&mut pair, "route del 172.18.0.0/24 dev a table 100");
+        assert_eq!(pair.add(&in_100(8)), libc::ENETUNREACH);
+
+        let v6 = |n: u8, gateway: &str, oif: u32| via(to(&format!("2001:db8:7:{n}::"), 64), gateway, oif);
+        assert_eq!(pair.add(&v6(1, "2001:db8:a::1", C)), libc::EHOSTUNREACH);
+        by_hand(&mut pair, "-6 route add 2001:db8:a::/48 dev c");
+        assert_eq!(pair.add(&v6(1, "2001:db8:a::1", C)), 0);
+        assert_eq!(pair.add(&v6(2, "2001:db8:a::1", A)), libc::EHOSTUNREACH);
+        by_hand(&mut pair, "-6 route add 2001:db8:a::/64 via 2001:db8:1::2 dev c");
+        assert_eq!(pair.add(&v6(3, "2001:db8:a::1", C)), libc::EHOSTUNREACH);
+        // Of two with one metric any that leads there will do, the lower metric first.
+        by_hand(&mut pair, "-6 route add 2001:db8:a::/64 dev c metric 20");
+        assert_eq!(pair.add(&v6(4, "2001:db8:a::1", C)), 0);
+        by_hand(&mut pair, "-6 route del 2001:db8:a::/64 dev c metric 20");
+        assert_eq!(pair.add(&v6(5, "2001:db8:a::1", C)), libc::EHOSTUNREACH);
+    });
+}
