@@ -136,12 +136,21 @@ impl Fib {
                     self.request(socket, port_id, style, &frame, answers, env, out);
                 }
             }
-            Input::NetlinkDump { socket, port_id, request, done, answers } => {
+            Input::NetlinkDump { socket, port_id, request, cursor, done, answers } => {
                 let member = self.sockets.get(&socket).and_then(|i| self.members.get(*i));
-                if let (Some(m), Some(Ok(frame))) = (member, Frames::new(request).next()) {
-                    answers.extend(m.kernel.dump(&frame, port_id, &self.system).into_iter().map(Bytes::from));
+                match (member, Frames::new(request).next()) {
+                    (Some(m), Some(Ok(frame))) => {
+                        let piece = m.kernel.dump(&frame, port_id, cursor, &self.system);
+                        answers.extend(piece.into_iter().map(Bytes::from));
+                        if cursor.finished {
+                            answers.push(m.kernel.last_word(cursor, done));
+                        }
+                    }
+                    _ => {
+                        cursor.finished = true;
+                        answers.push(done.clone());
+                    }
                 }
-                answers.push(done);
             }
             Input::NetlinkStirred => self.stirred = Some(env.now),
             Input::Kernel(news) => self.kernel_news(news, env, out),

@@ -39,6 +39,19 @@ pub struct NetlinkStyle {
     pub extended: bool,
 }
 
+/// How far the instance's own part of a dump has come. What is made or removed meanwhile may be in it or not, what stays is in it once.
+#[derive(Clone, PartialEq, Eq, Default, Debug)]
+pub struct DumpCursor {
+    /// The key to go on with; `None`: the first.
+    pub key: Option<FibKey>,
+    /// The nexthop object to go on with.
+    pub id: u32,
+    /// The state of the objects when the dump began: Linux tells whether they have changed since (NLM_F_DUMP_INTR), which it does not of routes.
+    pub objects: Option<u64>,
+    /// Nothing is left.
+    pub finished: bool,
+}
+
 /// Something happened.
 #[derive(Debug)]
 pub enum Input<'a> {
@@ -180,7 +193,8 @@ pub enum Input<'a> {
         /// Gets the answers, a datagram each.
         answers: &'a mut Vec<Bytes>,
     },
-    /// The real kernel's part of a dump of routes or nexthop objects has been passed on: now comes the instance's own, and then `done`.
+    /// The real kernel's part of a dump of routes or nexthop objects has been passed on: now comes the instance's own, a piece each time, and
+    /// then `done`.
     NetlinkDump {
         /// Over which socket.
         socket: NetlinkId,
@@ -188,9 +202,11 @@ pub enum Input<'a> {
         port_id: u32,
         /// What was asked.
         request: &'a [u8],
+        /// How far it has come.
+        cursor: &'a mut DumpCursor,
         /// The kernel's NLMSG_DONE, to be passed on at the end.
-        done: Bytes,
-        /// Gets the answers, a datagram each.
+        done: &'a Bytes,
+        /// Gets a piece of the answers, a datagram each.
         answers: &'a mut Vec<Bytes>,
     },
     /// The real kernel has told an instance of a new link, address or route, which may not have come as [`KernelNews`] yet.

@@ -31,6 +31,8 @@ mod show;
 mod v4;
 mod v6;
 
+#[cfg(test)]
+use super::super::io::DumpCursor;
 use super::others::Lengths;
 use super::system::System;
 use info::{Infos, List};
@@ -96,6 +98,8 @@ pub struct VirtualKernel {
     table: BTreeMap<FibKey, List>,
     infos: Infos,
     nexthops: BTreeMap<u32, NexthopMessage>,
+    /// Times that the objects have changed.
+    nexthop_changes: u64,
     lengths: Lengths,
     routes: usize,
     /// Tables that have held an IPv6 route, of the first [`MAX_TABLES`].
@@ -117,6 +121,7 @@ impl VirtualKernel {
             table: BTreeMap::new(),
             infos: Infos::new(),
             nexthops: BTreeMap::new(),
+            nexthop_changes: 0,
             lengths: Lengths::default(),
             routes: 0,
             tables_v6: BTreeSet::from([RT_TABLE_MAIN, RT_TABLE_LOCAL]),
@@ -235,6 +240,18 @@ impl VirtualKernel {
         };
         let old = old.map_or(0, |list| list.as_slice().len());
         self.routes = (self.routes + new).saturating_sub(old);
+    }
+}
+
+#[cfg(test)]
+impl VirtualKernel {
+    /// All pieces of a dump.
+    fn whole_dump(&self, request: &Frame<'_>, port: u32, system: &System) -> Vec<Vec<u8>> {
+        let (mut cursor, mut all) = (DumpCursor::default(), Vec::new());
+        while !cursor.finished {
+            all.extend(self.dump(request, port, &mut cursor, system));
+        }
+        all
     }
 }
 

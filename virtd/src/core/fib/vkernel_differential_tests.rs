@@ -217,7 +217,7 @@ impl Pair {
     fn dump(&mut self, kind: u16, request: &[u8]) -> (Vec<Vec<u8>>, Vec<Vec<u8>>) {
         let (bytes, real) = self.real_dump(kind, request);
         let frame = Frames::new(&bytes).next().unwrap().unwrap();
-        let datagrams = self.virt.dump(&frame, 0, &self.system);
+        let datagrams = self.virt.whole_dump(&frame, 0, &self.system);
         let ours = datagrams.iter().flat_map(|d| Frames::new(d)).map(|f| f.unwrap().payload.to_vec()).collect();
         (real, ours)
     }

@@ -115,6 +115,7 @@ impl VirtualKernel {
             None => {}
         }
         effects.notify(RTNLGRP_NEXTHOP, RTM_NEWNEXTHOP, m.to_payload().unwrap_or_default());
+        self.nexthop_changes += 1;
         let existed = self.nexthops.insert(id, m).is_some();
         if existed {
             let ids = self.with_groups(id);
@@ -281,6 +282,7 @@ impl VirtualKernel {
         }
         self.drop_routes(|info| info.nh_id == id, system, effects);
         self.nexthops.remove(&id);
+        self.nexthop_changes += 1;
         let groups: Vec<u32> = self.with_groups(id).into_iter().skip(1).collect();
         for group in groups {
             let Some(nh) = self.nexthops.get_mut(&group) else { continue };
