@@ -223,6 +223,15 @@ impl VirtualKernel {
     /// Puts a key's routes in place of those it had. Users are counted by who adds and removes.
     fn put(&mut self, key: FibKey, list: Vec<u32>) {
         let new = list.len();
+        let before = self.table.get(&key).map(|list| list.as_slice()).unwrap_or_default();
+        for id in before.iter().filter(|id| !list.contains(id)) {
+            self.infos.left(*id, &key);
+        }
+        for (at, id) in list.iter().enumerate() {
+            if !before.contains(id) && !list.iter().take(at).any(|other| other == id) {
+                self.infos.joined(*id, &key);
+            }
+        }
         let old = match (self.table.remove(&key), list.is_empty()) {
             (old, true) => {
                 if old.is_some() {

@@ -239,6 +239,13 @@ impl Pair {
                 panic!("only real:\n{a}\nonly ours:\n{b}\nafter\n{}", self.last());
             }
         }
+        // What is remembered of where each info is used is what a walk finds.
+        for (id, _) in self.virt.infos.iter() {
+            let Some(keys) = self.virt.infos.keys(id) else { continue };
+            let holds = |key: &&FibKey| self.virt.table.get(key).is_some_and(|list| list.as_slice().contains(&id));
+            let count = self.virt.table.values().filter(|list| list.as_slice().contains(&id)).count();
+            assert!(keys.iter().all(|key| holds(&key)) && keys.len() == count, "after\n{}", self.last());
+        }
         let (real, ours) = self.dump(RTM_GETNEXTHOP, &NexthopMessage::default().to_payload().unwrap());
         assert_eq!(nexthops(&real), nexthops(&ours), "after\n{}", self.last());
     }

@@ -237,7 +237,7 @@ fn a_dump_in_pieces_shows_what_stays_once() {
             *seen.entry(RouteMessage::parse(frame.payload).unwrap().dst).or_insert(0) += 1;
         }
         pieces += 1;
-        for i in (0..200).map(|i| (i * 977 + pieces * 31) % 20_000 | 1) {
+        for i in (0..200).map(|i| ((i * 977 + pieces * 31) % 20_000) | 1) {
             let payload = nth(i).to_payload().unwrap();
             if send(&mut k, &s, RTM_NEWROUTE, NLM_F_CREATE | NLM_F_EXCL, &payload).1 != 0 {
                 send(&mut k, &s, RTM_DELROUTE, 0, &payload);
@@ -273,5 +273,31 @@ fn a_dump_of_objects_that_change_says_so() {
         assert_eq!((flags.first(), flags.last()), (Some(&NLM_F_MULTI), Some(&told)));
         let last = k.last_word(&cursor, &done);
         assert_eq!(Frames::new(&last).next().unwrap().unwrap().header.flags, told);
+    }
+}
+
+/// `cargo test -p virtd --lib measure_a_link_in_a_full_table -- --ignored --nocapture`
+#[test]
+#[ignore = "a measurement"]
+fn measure_a_link_in_a_full_table() {
+    let (mut k, mut s) = (VirtualKernel::new(), system());
+    let nth = |i: u32, gateway| RouteMessage {
+        dst: Some(IpAddr::from(std::net::Ipv4Addr::from(0x0b00_0000 + (i << 8)))),
+        ..route("0.0.0.0", 24, gateway)
+    };
+    (0..500_000).for_each(|i| drop(add(&mut k, &s, &nth(i, if i % 50_000 == 7 { "10.0.1.2" } else { "10.0.0.2" }))));
+    add_object(&mut k, &s, &object(1, "10.0.0.3"));
+    add(&mut k, &s, &RouteMessage { nh_id: Some(1), ..route("10.200.0.0", 16, "") });
+    let began = std::time::Instant::now();
+    assert_eq!(add_object(&mut k, &s, &object(1, "10.0.0.4")).changed.len(), 1);
+    println!("an object of one route replaced among 500,000: {:?}", began.elapsed());
+    for (index, name, count) in [(ETH1, "eth1", 10), (ETH0, "eth0", 499_991)] {
+        let down = link(index, name, false);
+        let was = s.clone_link(&down);
+        s.apply(&down);
+        let (mut effects, began) = (Effects::default(), std::time::Instant::now());
+        k.system_changed(&down, was.as_ref(), &s, &mut effects);
+        println!("{count} of 500,000 routes go with a link: {:?}", began.elapsed());
+        assert_eq!(effects.changed.len(), count);
     }
 }

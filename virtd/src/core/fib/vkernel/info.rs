@@ -9,7 +9,7 @@ use std::mem::size_of;
 use std::net::IpAddr;
 use wire::netlink::attr::{Encap, RawAttr};
 use wire::netlink::consts::{RTAX_CC_ALGO, RTAX_FASTOPEN_NO_COOKIE};
-use wire::netlink::fib::FibHop;
+use wire::netlink::fib::{FibHop, FibKey};
 
 /// A next hop, interface filled in.
 #[derive(Clone, PartialEq, Eq, Hash, Debug)]
@@ -116,6 +116,9 @@ pub(super) fn metrics(said: &[RawAttr]) -> Result<Vec<RawAttr>, Refusal> {
     Ok(metrics)
 }
 
+/// Keys that are remembered of one.
+const FEW: usize = 32;
+
 #[derive(Default, Debug)]
 struct Slot {
     info: Info,
@@ -123,6 +126,10 @@ struct Slot {
     users: u32,
     /// The larger, the younger.
     born: u64,
+    /// The keys whose routes have it, as long as they are few: what little goes with a link is found without walking through a full table.
+    keys: Vec<FibKey>,
+    /// There were more than [`FEW`].
+    many: bool,
 }
 
 /// All that are in use, by number.
@@ -166,7 +173,7 @@ impl Infos {
         }
         self.births += 1;
         self.with_both += usize::from(info.has_both());
-        let slot = Slot { info, users: 1, born: self.births };
+        let slot = Slot { info, users: 1, born: self.births, ..Slot::default() };
         let id = match self.free.pop() {
             Some(id) => {
                 if let Some(place) = self.slots.get_mut(id as usize) {
@@ -208,6 +215,7 @@ impl Infos {
         if slot.users > 0 {
             return;
         }
+        slot.keys = Vec::new();
         let info = std::mem::take(&mut slot.info);
         self.with_both = self.with_both.saturating_sub(usize::from(info.has_both()));
         let hash = self.hasher.hash_one(&info);
@@ -217,6 +225,33 @@ impl Infos {
         self.free.push(id);
     }
 
+    /// The routes of a key have it now.
+    pub(super) fn joined(&mut self, id: u32, key: &FibKey) {
+        let Some(slot) = self.slots.get_mut(id as usize).filter(|slot| !slot.many && slot.users > 0) else { return };
+        if slot.keys.len() < FEW {
+            slot.keys.push(*key);
+        } else {
+            (slot.keys, slot.many) = (Vec::new(), true);
+        }
+    }
+
+    /// They have it no more.
+    pub(super) fn left(&mut self, id: u32, key: &FibKey) {
+        if let Some(slot) = self.slots.get_mut(id as usize) {
+            slot.keys.retain(|other| other != key);
+        }
+    }
+
+    /// The keys whose routes have it, in no order; `None`: too many to remember.
+    pub(super) fn keys(&self, id: u32) -> Option<&[FibKey]> {
+        self.slots.get(id as usize).filter(|slot| !slot.many).map(|slot| slot.keys.as_slice())
+    }
+
+    /// How many routes have it.
+    pub(super) fn users(&self, id: u32) -> usize {
+        self.slots.get(id as usize).map_or(0, |slot| slot.users as usize)
+    }
+
     /// Those that are in use.
     pub(super) fn iter(&self) -> impl Iterator<Item = (u32, &Info)> {
         let used = self.slots.iter().enumerate().filter(|(_, slot)| slot.users > 0);
@@ -224,7 +259,8 @@ impl Infos {
     }
 
     pub(super) fn memory_bytes(&self) -> usize {
-        let inner: usize = self.slots.iter().map(|slot| slot.info.memory_bytes()).sum();
+        let keys = |slot: &Slot| slot.keys.capacity() * size_of::<FibKey>();
+        let inner: usize = self.slots.iter().map(|slot| slot.info.memory_bytes() + keys(slot)).sum();
         self.slots.capacity() * size_of::<Slot>() + (self.free.capacity() + self.index.capacity()) * 4 + inner
     }
 }

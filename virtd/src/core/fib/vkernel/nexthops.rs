@@ -72,8 +72,25 @@ impl VirtualKernel {
         if infos.is_empty() {
             return (infos, Vec::new());
         }
-        let holds = |ids: &[u32]| ids.iter().any(|id| infos.contains(id));
-        let keys = self.table.iter().filter(|(_, list)| holds(list.as_slice())).map(|(key, _)| *key).collect();
+        let remembered: Option<Vec<&[FibKey]>> = infos.iter().map(|&id| self.infos.keys(id)).collect();
+        if let Some(remembered) = remembered {
+            let mut keys = remembered.concat();
+            keys.sort_unstable();
+            keys.dedup();
+            return (infos, keys);
+        }
+        let mut left: usize = infos.iter().map(|&id| self.infos.users(id)).sum();
+        let mut keys = Vec::new();
+        for (key, list) in &self.table {
+            let held = list.as_slice().iter().filter(|id| infos.contains(*id)).count();
+            if held > 0 {
+                keys.push(*key);
+            }
+            left = left.saturating_sub(held);
+            if left == 0 {
+                break;
+            }
+        }
         (infos, keys)
     }
 
