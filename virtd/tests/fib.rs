@@ -5,9 +5,10 @@
 mod world;
 
 use virtd::config::{FibScope, Strategy};
-use virtd::core::io::{KernelNews, Order, ProcessNews};
+use virtd::core::io::{Input, KernelNews, Order, OtherRoute, Place, ProcessNews};
 use wire::netlink::RouteMessage;
 use wire::netlink::consts::*;
+use wire::netlink::fib::FibKey;
 use world::*;
 
 const P: &str = "198.51.100.0/24";
@@ -570,4 +571,31 @@ fn queries_answer() {
     let none = w.query(&serde_json::json!({ "command": "fib", "prefix": "192.0.2.0/24" }));
     assert_eq!(none["entries"], serde_json::json!([]));
     assert!(w.query(&serde_json::json!({ "command": "fib", "prefix": "x" }))["error"].is_string());
+}
+
+/// A gateway that nothing leads to is refused, as Linux does; not while something new may have come that is not known here yet.
+#[test]
+fn a_gateway_must_be_reachable_unless_something_new_has_come() {
+    let gateway =
+        |oif| RouteMessage { gateway: Some("172.16.0.1".parse().unwrap()), oif: Some(oif), ..world::route(P, &[A]) };
+    let mut w = three(Strategy::WaitForConsensus);
+    let errno =
+        |w: &mut World| w.send(0, RTM_NEWROUTE, NLM_F_CREATE | NLM_F_REPLACE, &gateway(3).to_payload().unwrap());
+    assert_eq!(errno(&mut w), 0, "the kernel's routes have not been read yet");
+    w.news(KernelNews::Routes(Some(Vec::new())));
+    assert_eq!(errno(&mut w), libc::ENETUNREACH);
+    w.input(Input::NetlinkStirred);
+    assert_eq!(errno(&mut w), 0);
+    w.run(3 * SECOND);
+    assert_eq!(errno(&mut w), libc::ENETUNREACH);
+    let key = FibKey { table: RT_TABLE_MAIN, prefix: "172.16.0.0/24".parse().unwrap(), tos: 0 };
+    let hops = vec![(3, false)];
+    let route = OtherRoute { protocol: 4, kind: RTN_UNICAST, scope: 253, metric: 0, object: false, hops };
+    w.news(KernelNews::Route { key, route: route.clone(), place: Place::First });
+    assert_eq!(errno(&mut w), 0);
+    w.news(KernelNews::RouteGone { key, route });
+    assert_eq!(errno(&mut w), libc::ENETUNREACH);
+    // More than are kept: believed again.
+    w.news(KernelNews::Routes(None));
+    assert_eq!(errno(&mut w), 0);
 }

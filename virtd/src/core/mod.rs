@@ -132,6 +132,7 @@ impl Core {
             | Input::NetlinkClosed { .. }
             | Input::NetlinkRequest { .. }
             | Input::NetlinkDump { .. }
+            | Input::NetlinkStirred
             | Input::Kernel(_) => {
                 if matches!(
                     input,
