@@ -388,6 +388,29 @@ impl<B: Broker> Driver<B> {
         e.dumping.is_none()
     }
 
+    /// Notifications of the instances' virtual kernels, in order; several of one group go in one datagram, as parts of a dump do.
+    pub(super) fn notify_all(&mut self, notes: Vec<(InstanceId, u32, Bytes)>) {
+        let mut notes = notes.into_iter().peekable();
+        while let Some((instance, group, first)) = notes.next() {
+            let more = |octets: usize, next: &(InstanceId, u32, Bytes)| {
+                (next.0, next.1) == (instance, group) && octets + next.2.len() <= PART
+            };
+            let mut next = notes.next_if(|next| more(first.len().next_multiple_of(4), next));
+            if next.is_none() {
+                self.netlink_notify(instance, group, &first);
+                continue;
+            }
+            let mut together = BytesMut::with_capacity(PART);
+            together.extend_from_slice(&first);
+            while let Some((_, _, bytes)) = next {
+                together.resize(together.len().next_multiple_of(4), 0);
+                together.extend_from_slice(&bytes);
+                next = notes.next_if(|next| more(together.len().next_multiple_of(4), next));
+            }
+            self.netlink_notify(instance, group, &together.freeze());
+        }
+    }
+
     /// A notification of the instance's own virtual kernel.
     pub(super) fn netlink_notify(&mut self, instance: InstanceId, group: u32, bytes: &Bytes) {
         let members = self.netlinks.iter_mut().filter(|(_, e)| e.instance == instance && e.groups.contains(&group));
@@ -509,7 +532,7 @@ impl Endpoint {
     fn named(&mut self, port_id: u32) {
         if port_id != 0 && self.port_id == 0 {
             // Only spares work: what comes nevertheless is filtered again.
-            let _ = socket2::SockRef::from(&self.real).attach_filter(&without_ours(self.protocol, port_id));
+            sys::attach_filter(&self.real, &without_ours(self.protocol, port_id));
         }
         self.port_id = port_id;
     }

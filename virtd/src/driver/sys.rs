@@ -85,3 +85,10 @@ pub fn widen_to(leg: &impl AsRawFd, octets: usize) {
         }
     }
 }
+
+/// Gives a socket a filter (SO_ATTACH_FILTER); where the kernel refuses it the socket receives more than it needs.
+pub fn attach_filter(socket: &impl AsRawFd, program: &[socket2::SockFilter]) {
+    // SAFETY: the fd is `socket`'s, which outlives this.
+    let fd = unsafe { std::os::fd::BorrowedFd::borrow_raw(socket.as_raw_fd()) };
+    let _ = socket2::SockRef::from(&fd).attach_filter(program);
+}

@@ -6,6 +6,7 @@
 
 use super::stream::ReadEnd;
 use super::*;
+use bytes::Bytes;
 use std::os::unix::net::UnixStream;
 
 impl<B: Broker> Driver<B> {
@@ -104,14 +105,14 @@ impl<B: Broker> Driver<B> {
             }
             let mut out = std::mem::take(&mut self.out);
             // An instance that hears of its own route goes on with that, maybe on this processor: what goes into the kernel goes first.
-            let mut notes = Vec::new();
+            let mut notes: Vec<(InstanceId, u32, Bytes)> = Vec::new();
             for o in out.drain(..) {
                 match o {
-                    Output::NetlinkNotify { .. } => notes.push(o),
+                    Output::NetlinkNotify { instance, group, bytes } => notes.push((instance, group, bytes)),
                     o => self.carry_out(o),
                 }
             }
-            notes.into_iter().for_each(|o| self.carry_out(o));
+            self.notify_all(notes);
             out.append(&mut self.out);
             self.out = out;
             // Their memory is kept from turn to turn.

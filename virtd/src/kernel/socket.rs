@@ -8,6 +8,7 @@ use crate::driver;
 use neli::consts::socket::{Msg, NlFamily};
 use neli::socket::NlSocket;
 use neli::utils::Groups;
+use socket2::SockFilter;
 use std::io::{self, ErrorKind};
 use std::os::fd::{AsRawFd, RawFd};
 use wire::netlink::consts::*;
@@ -119,11 +120,11 @@ impl Sockets {
     /// The kernel's.
     pub fn open() -> io::Result<Sockets> {
         let groups = [RTNLGRP_LINK, RTNLGRP_IPV4_IFADDR, RTNLGRP_IPV6_IFADDR, RTNLGRP_IPV4_ROUTE, RTNLGRP_IPV6_ROUTE];
-        Ok(Sockets {
-            monitor: RouteSocket::open(&groups, MONITOR_QUEUE)?,
-            writer: RouteSocket::open(&[], ANSWER_QUEUE)?,
-            dumper: RouteSocket::open(&[], ANSWER_QUEUE)?,
-        })
+        let monitor = RouteSocket::open(&groups, MONITOR_QUEUE)?;
+        let writer = RouteSocket::open(&[], ANSWER_QUEUE)?;
+        // Only spares work: what comes nevertheless is known by its port id.
+        driver::attach_filter(&monitor.socket, &without(writer.port));
+        Ok(Sockets { monitor, writer, dumper: RouteSocket::open(&[], ANSWER_QUEUE)? })
     }
 
     /// A fresh socket for dumps, for when the old one is in the middle of one.
@@ -134,4 +135,18 @@ impl Sockets {
         self.dumper = RouteSocket::open(&[], ANSWER_QUEUE)?;
         Ok(())
     }
+}
+
+/// A filter (linux/filter.h) that drops the notifications of what the socket with this port id did.
+fn without(port: u32) -> [SockFilter; 4] {
+    const LOAD_WORD: u16 = 0x20;
+    const JUMP_IF_EQUAL: u16 = 0x15;
+    const RETURN: u16 = 0x06;
+    // nlmsg_pid, in the machine's order where filters read the network's.
+    [
+        SockFilter::new(LOAD_WORD, 0, 0, 12),
+        SockFilter::new(JUMP_IF_EQUAL, 1, 0, u32::from_be_bytes(port.to_ne_bytes())),
+        SockFilter::new(RETURN, 0, 0, u32::MAX),
+        SockFilter::new(RETURN, 0, 0, 0),
+    ]
 }

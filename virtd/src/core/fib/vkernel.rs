@@ -36,6 +36,7 @@ use super::super::io::DumpCursor;
 use super::others::Lengths;
 use super::system::System;
 use info::{Infos, List};
+use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, BTreeSet};
 use std::mem::size_of;
 use wire::netlink::consts::*;
@@ -223,32 +224,29 @@ impl VirtualKernel {
     /// Puts a key's routes in place of those it had. Users are counted by who adds and removes.
     fn put(&mut self, key: FibKey, list: Vec<u32>) {
         let new = list.len();
-        let before = self.table.get(&key).map(|list| list.as_slice()).unwrap_or_default();
-        for id in before.iter().filter(|id| !list.contains(id)) {
+        let old = match self.table.entry(key) {
+            Entry::Vacant(_) if new == 0 => return,
+            Entry::Vacant(place) => {
+                place.insert(list.as_slice().into());
+                self.lengths.count(&key, 1);
+                None
+            }
+            Entry::Occupied(place) if new == 0 => {
+                self.lengths.count(&key, -1);
+                Some(place.remove())
+            }
+            Entry::Occupied(mut place) => Some(place.insert(list.as_slice().into())),
+        };
+        let old = old.as_ref().map(List::as_slice).unwrap_or_default();
+        for id in old.iter().filter(|id| !list.contains(id)) {
             self.infos.left(*id, &key);
         }
         for (at, id) in list.iter().enumerate() {
-            if !before.contains(id) && !list.iter().take(at).any(|other| other == id) {
+            if !old.contains(id) && !list.iter().take(at).any(|other| other == id) {
                 self.infos.joined(*id, &key);
             }
         }
-        let old = match (self.table.remove(&key), list.is_empty()) {
-            (old, true) => {
-                if old.is_some() {
-                    self.lengths.count(&key, -1);
-                }
-                old
-            }
-            (old, false) => {
-                if old.is_none() {
-                    self.lengths.count(&key, 1);
-                }
-                self.table.insert(key, list.into());
-                old
-            }
-        };
-        let old = old.map_or(0, |list| list.as_slice().len());
-        self.routes = (self.routes + new).saturating_sub(old);
+        self.routes = (self.routes + new).saturating_sub(old.len());
     }
 }
 

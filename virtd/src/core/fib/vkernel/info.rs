@@ -288,9 +288,9 @@ impl List {
     }
 }
 
-impl From<Vec<u32>> for List {
-    fn from(ids: Vec<u32>) -> List {
-        match ids.as_slice() {
+impl From<&[u32]> for List {
+    fn from(ids: &[u32]) -> List {
+        match ids {
             [id] => List::One(*id),
             _ => List::Many(ids.into()),
         }
