@@ -12,6 +12,7 @@ use crate::faults::watch::Watch;
 use crate::lab::{Lab, Site, Star, wait_until};
 use crate::operate::control;
 use crate::router::{ASN, Options, Router};
+use crate::versions::Version;
 use anyhow::{Context, Result, bail, ensure};
 use rand::rngs::SmallRng;
 use rand::{Rng, SeedableRng};
@@ -48,6 +49,8 @@ pub struct Plan {
     pub runs: usize,
     /// Of the histories, and of virtd's delays.
     pub seed: u64,
+    /// The versions of the three behind virtd; `None`: the installed one.
+    pub versions: [Option<Version>; INSTANCES],
 }
 
 /// Who is between the neighbours.
@@ -91,7 +94,7 @@ impl History {
 }
 
 /// What came of one history.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub struct Run {
     /// What was said, and when.
     pub history: History,
@@ -99,8 +102,8 @@ pub struct Run {
     pub lost: bool,
     /// The neighbour was told of the withdraw.
     pub withdrawn: bool,
-    /// Instances that say at the end that there is no such route.
-    pub lost_by: usize,
+    /// Instances that say at the end that there is no such route, by name.
+    pub lost_by: Vec<String>,
 }
 
 /// One neighbour that announces and one that watches.
@@ -221,9 +224,9 @@ impl Scene {
         for run in 0..rounds * plan.pairs {
             let (i, round) = plan.place(run);
             let prefix = &prefixes(i, round)[0];
-            wait_until(&format!("everybody to have told of {prefix}"), SETTLE, || match self.holders(i, prefix) {
-                Ok(n) if n == self.instances() => Ok(()),
-                Ok(n) => Err(format!("{n} of {}", self.instances())),
+            wait_until(&format!("everybody to have told of {prefix}"), SETTLE, || match self.lost_by(i, prefix) {
+                Ok(without) if without.is_empty() => Ok(()),
+                Ok(without) => Err(format!("not {without:?}")),
                 Err(e) => Err(format!("{e:#}")),
             })?;
         }
@@ -252,24 +255,21 @@ impl Scene {
         Ok(())
     }
 
-    fn instances(&self) -> usize {
-        match &self.middle {
-            Middle::Alone(_) => 1,
-            Middle::Behind(router) => router.instances.len(),
-        }
-    }
-
-    /// How many instances say to a pair's second neighbour that there is this route.
-    fn holders(&self, pair: usize, prefix: &str) -> Result<usize> {
+    /// Which instances do not say to a pair's second neighbour that there is this route.
+    fn lost_by(&self, pair: usize, prefix: &str) -> Result<Vec<String>> {
         let second = &self.pairs.get(pair).context("a pair of the plan")?.second;
-        let Middle::Behind(router) = &self.middle else {
-            return Ok(usize::from(second.table.contains_key(prefix)));
+        let router = match &self.middle {
+            Middle::Alone(_) if second.table.contains_key(prefix) => return Ok(Vec::new()),
+            Middle::Alone(frr) => return Ok(vec![frr.name.clone()]),
+            Middle::Behind(router) => router,
         };
         let answer = router.ctl(&["routes", prefix])?;
         let peer = second.site.v4.to_string();
         let of_session = |s: &&Value| s["peer"] == peer.as_str();
         let said = answer["sessions"].as_array().into_iter().flatten().filter(of_session);
-        Ok(said.flat_map(|s| s["said"].as_array()).flatten().filter(|s| s["route"].is_object()).count())
+        let said: Vec<&Value> = said.flat_map(|s| s["said"].as_array()).flatten().collect();
+        let has = |name: &str| said.iter().any(|s| s["instance"] == name && s["route"].is_object());
+        Ok(router.instances.iter().map(|i| i.name.clone()).filter(|name| !has(name)).collect())
     }
 
     /// What came of every history.
@@ -298,7 +298,7 @@ impl Scene {
                 history: History::new(plan, run),
                 lost: !second.table.contains_key(prefix),
                 withdrawn: second.changes.iter().any(|c| c.prefix == *prefix && c.route.is_none()),
-                lost_by: self.instances() - self.holders(pair, prefix)?,
+                lost_by: self.lost_by(pair, prefix)?,
             })
         };
         all.iter().enumerate().map(run).collect()
@@ -309,6 +309,7 @@ impl Scene {
 fn three(lab: &Lab, star: &Star, plan: &Plan, delay_ms: u32, delayed: usize) -> Result<Router> {
     let options = Options {
         daemons: vec![Daemon::Frr; INSTANCES],
+        versions: plan.versions.to_vec(),
         // Longer than the delays, as virtd wants it, and than the interval.
         t_ms: (2 * delay_ms + 1_000).max(6_000),
         // Nobody is to be replaced for being wrong, or there is nothing left to see.
@@ -345,7 +346,7 @@ fn configure(frr: &Instance, star: &Star, plan: &Plan) -> Result<()> {
         let _ = writeln!(lines, "neighbor {second} advertisement-interval {}", plan.interval_s);
         let _ = writeln!(family, "neighbor {first} prefix-list NONE out\nneighbor {second} prefix-list PAIR{i} out");
     }
-    control(frr, &star.router, &format!("{lists}{lines}{family}").trim_end().to_owned()).map(|_| ())
+    control(frr, &star.router, format!("{lists}{lines}{family}").trim_end()).map(|_| ())
 }
 
 /// The interval in which the true share lies with 95 % confidence when `hits` of `all` were seen (Wilson 1927).

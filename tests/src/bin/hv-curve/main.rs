@@ -97,7 +97,7 @@ impl Point {
     fn new(between: Between, runs: &[Run]) -> Point {
         let mut by = [0; INSTANCES + 1];
         for run in runs {
-            by.iter_mut().skip(run.lost_by).take(1).for_each(|n| *n += 1);
+            by.iter_mut().skip(run.lost_by.len()).take(1).for_each(|n| *n += 1);
         }
         let count = |what: fn(&Run) -> bool| runs.iter().filter(|run| what(run)).count();
         Point { between, runs: runs.len(), lost: count(|r| r.lost), withdrawn: count(|r| r.withdrawn), by }
@@ -178,7 +178,7 @@ fn run(arguments: &Arguments) -> Result<()> {
     ensure!((1..=MOST_PAIRS).contains(&pairs), "--pairs: from 1 to {MOST_PAIRS}");
     ensure!((1..=pairs * MOST_ROUNDS).contains(&runs), "--runs: from 1 to {} with {pairs} pairs", pairs * MOST_ROUNDS);
     let gap_ms = arguments.gap.unwrap_or(u64::from(interval) * 1_500);
-    let plan = Plan { interval_s: interval, gap_ms, pairs, runs, seed };
+    let plan = Plan { interval_s: interval, gap_ms, pairs, runs, seed, versions: [None; INSTANCES] };
     let work = work(arguments)?;
     clean_up_on_signal()?;
     let frr = name(Daemon::Frr, None);

@@ -33,15 +33,17 @@ fn paint(file: &Path, points: &[Point], plan: &Plan, frr: &str) -> Result<(), Bo
             ("sans-serif", 20),
         )
         .margin(12)
-        .x_label_area_size(44)
-        .y_label_area_size(56)
+        .x_label_area_size(50)
+        .y_label_area_size(64)
         .build_cartesian_2d((0.7..most).log_scale(), 0.0..100.0)?;
     chart
         .configure_mesh()
         .x_desc("greatest delay, ms (logarithmic)")
         .y_desc("runs after which the neighbour lacks the route, %")
         .x_label_formatter(&|x| format!("{x:.0}"))
-        .light_line_style(WHITE)
+        .y_label_formatter(&|y| format!("{y:.0}"))
+        .max_light_lines(0)
+        .label_style(("sans-serif", 16))
         .draw()?;
     let interval = f64::from(plan.interval_s) * 1_000.0;
     chart
@@ -55,7 +57,7 @@ fn paint(file: &Path, points: &[Point], plan: &Plan, frr: &str) -> Result<(), Bo
     for (share, colour, words) in [alone, together].into_iter().flatten() {
         let line = [(0.7, share), (most, share)];
         chart
-            .draw_series(DashedLineSeries::new(line, 6, 5, colour.stroke_width(1)))?
+            .draw_series(LineSeries::new(line, colour.stroke_width(1)))?
             .label(words)
             .legend(move |(x, y)| PathElement::new([(x, y), (x + 20, y)], colour));
     }
@@ -76,7 +78,13 @@ fn paint(file: &Path, points: &[Point], plan: &Plan, frr: &str) -> Result<(), Bo
             PathElement::new([(*x, low * 100.0), (*x, high * 100.0)], colour.stroke_width(1))
         }))?;
     }
-    chart.configure_series_labels().background_style(WHITE.mix(0.85)).border_style(BLACK.mix(0.3)).draw()?;
+    chart
+        .configure_series_labels()
+        .position(SeriesLabelPosition::LowerLeft)
+        .label_font(("sans-serif", 16))
+        .background_style(WHITE.mix(0.85))
+        .border_style(BLACK.mix(0.3))
+        .draw()?;
     root.present()?;
     Ok(())
 }
