@@ -1,7 +1,7 @@
 //! The lost re-announcement (docs/BUGS.md) as something that can be counted: FRR with an advertisement interval, and neighbours in pairs, of
 //! which one withdraws a route and announces it again while the other one watches.
 //!
-//! A run is one history of one prefix. It starts from rest: the other one has the route, and was told nothing for longer than the
+//! A run is one history of one prefix, the same for whoever is between. It starts from rest: the other one has the route, and was told nothing for longer than the
 //! interval. Then come two other prefixes, the first of which FRR tells at once and the second of which makes the interval run; then the
 //! withdraw; and after a gap that is another one in each run, the same announcement. Whether that falls into the interval is what the bug is
 //! about. Pairs have nothing in common: FRR's interval, its update groups and virtd's delays are all of one session, and no pair's other
@@ -14,6 +14,7 @@ use crate::operate::control;
 use crate::router::{ASN, Options, Router};
 use crate::versions::Version;
 use anyhow::{Context, Result, bail, ensure};
+use nix::time::{ClockId, clock_gettime};
 use rand::rngs::SmallRng;
 use rand::{Rng, SeedableRng};
 use serde_json::Value;
@@ -31,6 +32,8 @@ pub const INSTANCES: usize = 3;
 pub const MOST_ROUNDS: usize = 16;
 /// Pairs around one router: two links each.
 pub const MOST_PAIRS: usize = 100;
+/// The first of the other prefixes comes so long after a whole second, in milliseconds.
+const PHASE_MS: std::ops::Range<u64> = 0..1_000;
 /// The second of the other prefixes comes so long after the first, in milliseconds: FRR has told the first by then.
 const STARTED_MS: std::ops::Range<u64> = 200..500;
 /// The withdraw comes so long after that.
@@ -67,10 +70,13 @@ pub enum Between {
     },
 }
 
-/// One history: when things are said, in milliseconds since its start.
+/// One history: when things are said, in milliseconds since a whole second of the clock that FRR counts its interval with. (A part of a
+/// second counts as one there, so where in a second a history begins decides about as much as its gap.)
 #[derive(Clone, Copy, Debug)]
 pub struct History {
-    /// The change that makes the interval run; the one that starts it is said at 0.
+    /// The change that FRR tells at once.
+    pub first: u64,
+    /// The change that makes the interval run.
     pub other: u64,
     /// The withdraw.
     pub withdraw: u64,
@@ -82,9 +88,10 @@ impl History {
     /// The history of that number; the same for whoever is between.
     pub fn new(plan: &Plan, run: usize) -> History {
         let mut random = SmallRng::seed_from_u64(plan.seed.wrapping_add(run as u64));
-        let other = random.random_range(STARTED_MS);
+        let first = random.random_range(PHASE_MS);
+        let other = first + random.random_range(STARTED_MS);
         let withdraw = other + random.random_range(BEFORE_MS);
-        History { other, withdraw, again: withdraw + random.random_range(0..=plan.gap_ms) }
+        History { first, other, withdraw, again: withdraw + random.random_range(0..=plan.gap_ms) }
     }
 
     /// Between withdraw and announcement, in milliseconds.
@@ -240,13 +247,14 @@ impl Scene {
             let (pair, _) = plan.place(run);
             let history = History::new(plan, run);
             let [route, first, second] = prefixes(pair, round);
-            lines.push((0, pair, format!("announce {first}")));
+            lines.push((history.first, pair, format!("announce {first}")));
             lines.push((history.other, pair, format!("announce {second}")));
             lines.push((history.withdraw, pair, format!("withdraw {route}")));
             lines.push((history.again, pair, format!("announce {route}")));
         }
         // Stable: what one pair says at one moment stays in order.
         lines.sort_by_key(|(at, ..)| *at);
+        sleep(until_a_whole_second()?);
         let start = Instant::now();
         for (at, pair, line) in lines {
             sleep(Duration::from_millis(at).saturating_sub(start.elapsed()));
@@ -303,6 +311,12 @@ impl Scene {
         };
         all.iter().enumerate().map(run).collect()
     }
+}
+
+/// How long it is to the next whole second of the clock that FRR's interval is counted with.
+fn until_a_whole_second() -> Result<Duration> {
+    let now = Duration::from(clock_gettime(ClockId::CLOCK_MONOTONIC)?);
+    Ok(Duration::from_secs(now.as_secs() + 1).saturating_sub(now))
 }
 
 /// virtd with three FRRs, some of which are told things late.
