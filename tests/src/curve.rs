@@ -111,6 +111,8 @@ pub struct Run {
     pub withdrawn: bool,
     /// Instances that say at the end that there is no such route, by name.
     pub lost_by: Vec<String>,
+    /// Instances that virtd has named for the prefix: not with the majority for T.
+    pub named: Vec<String>,
 }
 
 /// One neighbour that announces and one that watches.
@@ -299,6 +301,17 @@ impl Scene {
             pair.sender.check_session()?;
             pair.second.check_session()?;
         }
+        let named = match &self.middle {
+            Middle::Alone(_) => Vec::new(),
+            Middle::Behind(router) => router.events("disagreement"),
+        };
+        let named_for = |prefix: &str| {
+            let about = named.iter().filter(|e| e["prefix"] == prefix);
+            let mut names: Vec<String> = about.filter_map(|e| e["instance"].as_str().map(str::to_owned)).collect();
+            names.sort_unstable();
+            names.dedup();
+            names
+        };
         let run = |(run, &(pair, round)): (usize, &(usize, usize))| {
             let prefix = &prefixes(pair, round)[0];
             let second = &self.pairs.get(pair).context("a pair of the plan")?.second;
@@ -307,6 +320,7 @@ impl Scene {
                 lost: !second.table.contains_key(prefix),
                 withdrawn: second.changes.iter().any(|c| c.prefix == *prefix && c.route.is_none()),
                 lost_by: self.lost_by(pair, prefix)?,
+                named: named_for(prefix),
             })
         };
         all.iter().enumerate().map(run).collect()
