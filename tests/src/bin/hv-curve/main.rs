@@ -80,8 +80,18 @@ fn milliseconds(text: &str) -> Result<u64, String> {
     number.checked_mul(unit).filter(|ms| *ms <= 60_000).ok_or_else(|| "at most 60s".to_owned())
 }
 
+/// Limits of the groups that runs are put in by their gap, in milliseconds.
+const GAPS_MS: [u64; 11] = [0, 25, 50, 75, 100, 500, 1_000, 1_500, 2_000, 3_000, 60_001];
+
+/// Runs whose gap lay within two limits.
+#[derive(Clone, Copy, Debug, Default)]
+struct Gap {
+    runs: usize,
+    lost: usize,
+}
+
 /// What came out with one kind of router.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 struct Point {
     between: Between,
     runs: usize,
@@ -91,6 +101,8 @@ struct Point {
     withdrawn: usize,
     /// Runs that so many instances lost: none, one, two, three.
     by: [usize; INSTANCES + 1],
+    /// The same runs by their gap.
+    gaps: [Gap; GAPS_MS.len() - 1],
 }
 
 impl Point {
@@ -99,8 +111,17 @@ impl Point {
         for run in runs {
             by.iter_mut().skip(run.lost_by.len()).take(1).for_each(|n| *n += 1);
         }
+        let mut gaps = [Gap::default(); GAPS_MS.len() - 1];
+        for run in runs {
+            let found = GAPS_MS.windows(2).position(|limits| limits.iter().any(|limit| run.history.gap_ms() < *limit));
+            // The first of the two limits is 0: nothing is below it.
+            if let Some(gap) = found.and_then(|i| gaps.get_mut(i)) {
+                gap.runs += 1;
+                gap.lost += usize::from(run.lost);
+            }
+        }
         let count = |what: fn(&Run) -> bool| runs.iter().filter(|run| what(run)).count();
-        Point { between, runs: runs.len(), lost: count(|r| r.lost), withdrawn: count(|r| r.withdrawn), by }
+        Point { between, runs: runs.len(), lost: count(|r| r.lost), withdrawn: count(|r| r.withdrawn), by, gaps }
     }
 
     fn share(&self) -> f64 {
@@ -154,10 +175,14 @@ impl Point {
             Between::Alone => (None, None),
             Between::Behind { delay_ms, delayed } => (Some(delay_ms), Some(if delay_ms == 0 { 0 } else { delayed })),
         };
+        let limits = GAPS_MS.iter().zip(GAPS_MS.iter().skip(1)).zip(&self.gaps).filter(|(_, gap)| gap.runs > 0);
+        let gaps: Vec<Value> = limits
+            .map(|((from, to), gap)| json!({"from_ms": from, "below_ms": to, "runs": gap.runs, "lost": gap.lost}))
+            .collect();
         json!({
             "alone": self.between == Between::Alone, "delay_ms": delay_ms, "delayed": delayed, "runs": self.runs, "lost": self.lost,
             "share": round(self.share()), "low": round(low), "high": round(high), "instance_share": round(self.instance_share()),
-            "if_independent": round(self.if_independent()), "lost_by": self.by, "withdrawn": self.withdrawn,
+            "if_independent": round(self.if_independent()), "lost_by": self.by, "withdrawn": self.withdrawn, "gaps": gaps,
         })
     }
 }
