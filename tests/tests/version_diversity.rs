@@ -386,7 +386,7 @@ fn lost(trio: Trio, wrong: &[&str]) -> Result<()> {
     if !trio.there()? {
         return Ok(());
     }
-    let plan = Plan { interval_s: 5, gap_ms: 500, pairs: 5, runs: 5, seed: 1, versions: trio.versions };
+    let plan = Plan { interval_s: 5, gap_ms: (100, 500), pairs: 5, runs: 5, seed: 1, versions: trio.versions };
     let runs = play(&plan, Between::Behind { delay_ms: 0, delayed: INSTANCES }, &|_| ())?;
     for run in &runs {
         println!("lost re-announcement, {}: {run:?}", trio.words());

@@ -203,7 +203,7 @@ fn run(arguments: &Arguments) -> Result<()> {
     ensure!((1..=MOST_PAIRS).contains(&pairs), "--pairs: from 1 to {MOST_PAIRS}");
     ensure!((1..=pairs * MOST_ROUNDS).contains(&runs), "--runs: from 1 to {} with {pairs} pairs", pairs * MOST_ROUNDS);
     let gap_ms = arguments.gap.unwrap_or(u64::from(interval) * 1_500);
-    let plan = Plan { interval_s: interval, gap_ms, pairs, runs, seed, versions: [None; INSTANCES] };
+    let plan = Plan { interval_s: interval, gap_ms: (0, gap_ms), pairs, runs, seed, versions: [None; INSTANCES] };
     let work = work(arguments)?;
     clean_up_on_signal()?;
     let frr = name(Daemon::Frr, None);

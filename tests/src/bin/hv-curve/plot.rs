@@ -11,6 +11,7 @@ const SIZE: (u32, u32) = (900, 560);
 const COLOURS: [(usize, RGBColor); 3] =
     [(3, RGBColor(0, 90, 160)), (2, RGBColor(200, 90, 0)), (1, RGBColor(110, 110, 110))];
 const ALONE: RGBColor = RGBColor(180, 0, 40);
+const TOGETHER: RGBColor = RGBColor(0, 140, 70);
 /// Lines for different numbers of instances stand a little apart, so that their error bars can be seen.
 const APART: f64 = 1.06;
 
@@ -39,7 +40,7 @@ fn paint(file: &Path, points: &[Point], plan: &Plan, frr: &str) -> Result<(), Bo
     chart
         .configure_mesh()
         .x_desc("greatest delay, ms (logarithmic)")
-        .y_desc("runs after which the neighbour lacks the route, %")
+        .y_desc("runs after which the neighbour lacks the route, % (bars: 95 % confidence)")
         .x_label_formatter(&|x| format!("{x:.0}"))
         .y_label_formatter(&|y| format!("{y:.0}"))
         .max_light_lines(0)
@@ -53,7 +54,7 @@ fn paint(file: &Path, points: &[Point], plan: &Plan, frr: &str) -> Result<(), Bo
     let flat = |between: fn(&Between) -> bool| points.iter().find(|p| between(&p.between)).map(|p| p.share() * 100.0);
     let alone = flat(|b| *b == Between::Alone).map(|share| (share, ALONE, "one FRR alone"));
     let together = flat(|b| matches!(b, Between::Behind { delay_ms: 0, .. }));
-    let together = together.map(|share| (share, BLACK, "three, told everything at once"));
+    let together = together.map(|share| (share, TOGETHER, "three, told everything at once"));
     for (share, colour, words) in [alone, together].into_iter().flatten() {
         let line = [(0.7, share), (most, share)];
         chart
