@@ -18,6 +18,7 @@ use nix::time::{ClockId, clock_gettime};
 use rand::rngs::SmallRng;
 use rand::{Rng, SeedableRng};
 use serde_json::Value;
+use std::collections::BTreeSet;
 use std::fmt::Write as _;
 use std::thread::sleep;
 use std::time::{Duration, Instant};
@@ -312,17 +313,6 @@ impl Scene {
             pair.sender.check_session()?;
             pair.second.check_session()?;
         }
-        let named = match &self.middle {
-            Middle::Alone(_) => Vec::new(),
-            Middle::Behind(router) => router.events("disagreement"),
-        };
-        let named_for = |prefix: &str| {
-            let about = named.iter().filter(|e| e["prefix"] == prefix);
-            let mut names: Vec<String> = about.filter_map(|e| e["instance"].as_str().map(str::to_owned)).collect();
-            names.sort_unstable();
-            names.dedup();
-            names
-        };
         let run = |(run, &(pair, round)): (usize, &(usize, usize))| {
             let prefix = &prefixes(pair, round)[0];
             let second = &self.pairs.get(pair).context("a pair of the plan")?.second;
@@ -331,11 +321,31 @@ impl Scene {
                 lost: !second.table.contains_key(prefix),
                 withdrawn: second.changes.iter().any(|c| c.prefix == *prefix && c.route.is_none()),
                 lost_by: self.lost_by(pair, prefix)?,
-                named: named_for(prefix),
+                named: Vec::new(),
             })
         };
-        all.iter().enumerate().map(run).collect()
+        let mut runs = all.iter().enumerate().map(run).collect::<Result<Vec<_>>>()?;
+        if let Middle::Behind(router) = &self.middle {
+            let differ = |run: &Run| (1..INSTANCES).contains(&run.lost_by.len());
+            // Named after T; whoever cares is told by what stands there, so this never fails.
+            let _ = wait_until("those that differ to be named", SETTLE, || {
+                let events = router.events("disagreement");
+                for (run, &(pair, round)) in runs.iter_mut().zip(&all) {
+                    run.named = named(&events, &prefixes(pair, round)[0]);
+                }
+                let missing = runs.iter().filter(|run| differ(run) && run.named.is_empty()).count();
+                if missing == 0 { Ok(()) } else { Err(missing.to_string()) }
+            });
+        }
+        Ok(runs)
     }
+}
+
+/// The instances that these events name for a prefix.
+fn named(events: &[Value], prefix: &str) -> Vec<String> {
+    let about = events.iter().filter(|e| e["prefix"] == prefix);
+    let names: BTreeSet<String> = about.filter_map(|e| e["instance"].as_str().map(str::to_owned)).collect();
+    names.into_iter().collect()
 }
 
 /// How long it is to the next whole second of the clock that FRR's interval is counted with.
