@@ -20,14 +20,16 @@ use tests::lab::clean_up_on_signal;
 
 const EXAMPLES: &str = "\
 How it is counted:
-  A run is one prefix. The watching neighbour has it; another route makes FRR's advertisement interval run; the prefix is withdrawn and,
-  after a gap that is another one in each run, announced again. It is lost if the watching neighbour ends without it. The same histories are
-  played to FRR alone, to virtd with three FRRs, and to virtd with three FRRs that are told things late: each message of a peer is held back
-  for a time from nothing to the delay, other times for each instance. Pairs of neighbours have nothing in common and are played at once.
+  A run is one prefix. The watching neighbour has it; another route makes FRR's advertisement interval
+  run; the prefix is withdrawn and, after a gap that is another one in each run, announced again. It is
+  lost if the watching neighbour ends without it. The same histories are played to FRR alone, to virtd
+  with three FRRs, and to virtd with three FRRs that are told things late: each message of a peer is held
+  back for a time from nothing to the delay, other times for each instance. Pairs of neighbours have
+  nothing in common and are played at once.
 
 Examples:
-  hv-curve                                         the curve that docs/DIVERSITY.md has, about ten minutes
-  hv-curve --svg curve.svg --json curve.jsonl      the same, with a picture, and the figures for programs
+  hv-curve                                         the curve of docs/DIVERSITY.md, ten minutes
+  hv-curve --svg curve.svg --json curve.jsonl      with a picture, and figures for programs
   hv-curve --delays 0,5000 --runs 40 --delayed 3   two points of it, quickly
   hv-curve --delays 300 --gap 500ms                gaps that all lie within the interval
 
