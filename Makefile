@@ -12,7 +12,7 @@ AS_ROOT := sudo --preserve-env=MRT,RUST_TEST_THREADS,RUST_LOG,HV_SOAK_MINUTES
 export CARGO_TARGET_$(shell echo $(HOST) | tr 'a-z-' 'A-Z_')_RUNNER := $(AS_ROOT)
 endif
 
-.PHONY: help build test faults soak demo bench lint fmt deny install clean packages
+.PHONY: help build test faults curve soak demo bench lint fmt deny install clean packages
 
 help: ## What can be made
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "%-9s %s\n", $$1, $$2 }' Makefile
@@ -31,6 +31,10 @@ test: packages ## Everything, with the real daemons in network namespaces (insta
 faults: packages ## Every fault under every strategy, judged by the neighbours' own logs; about eight minutes (FILTER=TEXT, STRATEGY=NAME)
 	cargo build --workspace
 	$(AS_ROOT) target/debug/hv-faults $(if $(FILTER),--filter $(FILTER)) $(if $(STRATEGY),--strategy $(STRATEGY))
+
+curve: packages ## How often three FRRs that are told things late lose the route that one loses; about twelve minutes, draws target/curve.svg
+	cargo build --workspace
+	$(AS_ROOT) target/debug/hv-curve --svg target/curve.svg --json target/curve.jsonl
 
 soak: packages ## An hour (MINUTES=60) of updates while links, addresses and routes change; the kernel ends as the vote says
 	cargo build --workspace

@@ -7,6 +7,7 @@
 //! deletes the namespaces, and keeps the folder with the logs.
 
 pub mod alone;
+pub mod curve;
 pub mod daemons;
 pub mod faults;
 pub mod fib;
