@@ -19,6 +19,7 @@ const KNOWN: &[Known] = &[];
 /// So soon a lasting difference would become a verdict: it would after minutes, but who waits that long.
 const FAULT_S: u64 = 20;
 const ONE_KEY_S: u64 = 30;
+const LEG_HOLD_S: u64 = 90;
 
 /// A real table, IPv4, as one vantage point of a route collector had it in 2010.
 const TABLE: (&str, &str) = ("bview.20100701.0759.TEXT.bgp.gz", "4777");
@@ -52,11 +53,11 @@ impl Size {
             Err(_) => Ok(default),
         };
         Ok(Size {
-            speed: number("HV_CALM_SPEED", 20)?.to_string(),
+            speed: number("HV_CALM_SPEED", 40)?.to_string(),
             limit: number("HV_CALM_PREFIXES", 20_000)?,
             rounds: u32::try_from(number("HV_CALM_ROUNDS", 1)?)?,
-            // So long that a daemon on a busy machine is not taken for one that says something else.
-            t_ms: u32::try_from(number("HV_CALM_T_MS", 20_000)?)?,
+            // Like the hold time of the legs, so long that a daemon on a busy machine is not taken for one that is wrong or dead.
+            t_ms: u32::try_from(number("HV_CALM_T_MS", 60_000)?)?,
         })
     }
 }
@@ -119,7 +120,9 @@ fn three_code_bases_and_no_fault_no_verdict_and_nothing_unexplained() -> Result<
     let size = Size::from_environment()?;
     let mut lab = Lab::new("calm")?;
     let star = lab.star(u32::try_from(UPDATES.len())? + 1)?;
-    let timers = format!("fault_threshold_s = {FAULT_S}\n\n[faults]\none_key_s = {ONE_KEY_S}\nmin_keys = 2\n");
+    let timers = format!(
+        "leg_hold_s = {LEG_HOLD_S}\nfault_threshold_s = {FAULT_S}\n\n[faults]\none_key_s = {ONE_KEY_S}\nmin_keys = 2\n"
+    );
     let options = Options { t_ms: size.t_ms, v6: true, timers, ..Options::default() };
     let router = Router::start(&lab, &star, &options)?;
     let [table_at, trace_sites @ ..] = star.sites.as_slice() else { anyhow::bail!("no sites") };
