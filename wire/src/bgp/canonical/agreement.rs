@@ -1,6 +1,6 @@
 //! When two canonical routes mean the same although daemons wrote them differently, and which of the two is published.
 //!
-//! Some daemons forget a part of what they pass on, always and for everybody. That is no fault that a vote could mend: with two such daemons among
+//! Some daemons forget a part of what they pass on, always and for everybody (docs/EQUIVALENCE.md). That is no fault that a vote could mend: with two such daemons among
 //! three it would become the majority. So what is forgotten does not tell routes apart, and what is published is the form that kept it.
 
 use super::{Parts, flag};
