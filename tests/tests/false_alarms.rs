@@ -132,16 +132,15 @@ fn three_code_bases_and_no_fault_no_verdict_and_nothing_unexplained() -> Result<
     let mut table = play(&lab, table_at, false, TABLE.0, &["--peer-filter", TABLE.1, "--limit", &limit])?;
     table.wait_event("session-up", UP)?;
     router.wait_voting(UP)?;
-    table.wait_event("feed-done", SETTLE)?;
-    router.wait_quiet(QUIET, SETTLE)?;
-    println!("{:.1} s: the table is there", start.elapsed().as_secs_f32());
+    // The traces' sessions come up while the table is on its way: no daemon need tell a whole one to all of them at once.
     let (mut played, mut standing) = (Played::default(), Vec::new());
     for round in 1..=size.rounds {
         standing.iter_mut().try_for_each(|feed| played.finish(feed))?;
         standing = traces(&lab, trace_sites, &size, &mut played)?;
-        println!("{:.1} s: the traces are played, round {round} of {}", start.elapsed().as_secs_f32(), size.rounds);
+        table.wait_event("feed-done", SETTLE)?;
+        router.wait_quiet(QUIET, SETTLE)?;
+        println!("{:.1} s: everything is played, round {round} of {}", start.elapsed().as_secs_f32(), size.rounds);
     }
-    router.wait_quiet(QUIET, SETTLE)?;
     // What differs now stands until it is a verdict.
     std::thread::sleep(Duration::from_secs(ONE_KEY_S + 5) + Duration::from_millis(size.t_ms.into()));
     let left = router.wait_quiet(QUIET, SETTLE)?;
