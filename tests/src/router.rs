@@ -277,4 +277,16 @@ impl Router {
         let all = text.lines().filter_map(|line| serde_json::from_str::<Value>(line).ok());
         all.filter(|e| e["kind"] == kind).collect()
     }
+
+    /// All of virtd's events so far, oldest first.
+    ///
+    /// # Errors
+    /// The log cannot be read, or a line that was written whole is no event.
+    pub fn all_events(&self) -> Result<Vec<Value>> {
+        let text = fs::read_to_string(self.folder.join("events.jsonl")).context("virtd's event log")?;
+        // The last line may be half written.
+        let whole = text.rfind('\n').map_or(0, |end| end + 1);
+        let lines = text.get(..whole).unwrap_or_default().lines();
+        lines.map(|line| serde_json::from_str(line).with_context(|| format!("reading {line}"))).collect()
+    }
 }

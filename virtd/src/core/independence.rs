@@ -20,8 +20,7 @@
 use super::env::ById;
 use replay::intern::{BlobId, Interner};
 use voter::{Agreement, Members};
-use wire::bgp::canonical::{self, Parts};
-use wire::bgp::update::flag;
+use wire::bgp::canonical::{self, Parts, same_attribute};
 
 /// In what two routes differ.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
@@ -261,10 +260,8 @@ fn differences(a: BlobId, b: BlobId, routes: &Interner, mut tell: impl FnMut(Asp
             (Some((_, code, _)), None) | (None, Some((_, code, _))) => *code,
             (Some((_, x, _)), Some((_, y, _))) => *x.min(y),
         };
-        // PARTIAL does not tell routes apart (`canonical::agrees`).
-        let kept = |(flags, _, value)| (flags & !flag::PARTIAL, value);
         let (x, y) = (left.next_if(|(_, c, _)| *c == code), right.next_if(|(_, c, _)| *c == code));
-        if x.map(kept) != y.map(kept) {
+        if !x.zip(y).is_some_and(|(x, y)| same_attribute(x, y)) {
             tell(Aspect::Attribute(code));
         }
     }

@@ -197,6 +197,12 @@ pub enum Input<'a> {
     Kernel(KernelNews),
     /// Time passed; also fires what [`super::Core::deadline`] named.
     Tick,
+    /// There is so much to read that the turn goes on: KEEPALIVEs that are due must leave meanwhile. Nobody's time is over: what they have said may
+    /// be among what is not read yet.
+    KeepAlive {
+        /// What the time is by now; that of the turn stands still.
+        at: Micros,
+    },
 }
 
 /// What happens in the real kernel, as far as virtual ones have to follow it, and what became of what was written to it.

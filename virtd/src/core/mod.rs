@@ -268,6 +268,7 @@ impl Core {
                 self.env.prune_recent_sometimes();
                 self.tell_diversity(out);
             }
+            Input::KeepAlive { at } => self.sessions.iter_mut().for_each(|s| s.keep_alive(at, out)),
             _ => {}
         }
     }

@@ -66,6 +66,9 @@ const MAX_FAILED: usize = 4096;
 /// Rounds of output and drained reports in one turn; a broker that still has work gets the next turn.
 const MAX_ROUNDS: usize = 64;
 
+/// After reading for so long KEEPALIVEs are looked after: a third of the shortest hold time is a second (RFC 4271 section 4.2).
+const BUSY_US: Micros = 300_000;
+
 /// What the driver needs of the broker. [`Core`] is the real one; the driver's own tests use a smaller one.
 pub trait Broker {
     /// Takes one input.
@@ -211,6 +214,8 @@ pub struct Driver<B> {
     waker: Arc<Waker>,
     started: Instant,
     now: Micros,
+    /// When KEEPALIVEs were looked after last, or the turn began.
+    kept_alive: Micros,
     sources: HashMap<Token, Source>,
     next_token: usize,
     next_id: u64,
@@ -286,6 +291,7 @@ impl<B: Broker> Driver<B> {
             waker,
             started: Instant::now(),
             now: 0,
+            kept_alive: 0,
             sources: HashMap::new(),
             next_token: 1,
             next_id: 1,
@@ -359,6 +365,7 @@ impl<B: Broker> Driver<B> {
             Err(e) => return Err(e).context("epoll_wait"),
         }
         self.now = self.started.elapsed().as_micros() as Micros;
+        self.kept_alive = self.now;
         ready.clear();
         self.accept_late();
         let again = self.again.drain(..);
@@ -366,6 +373,7 @@ impl<B: Broker> Driver<B> {
         ready.extend(events.iter().map(Ready::from));
         for r in ready.drain(..) {
             self.on_event(r, control);
+            self.keep_alive();
         }
         if self.broker.deadline().is_some_and(|at| at <= self.now) {
             self.broker.handle(self.now, Input::Tick, &mut self.out);

@@ -358,6 +358,14 @@ impl Session {
         self.offer_legs(env, out);
     }
 
+    /// Sends the KEEPALIVEs that are due at `at`, to the peer and on the legs.
+    pub fn keep_alive(&mut self, at: Micros, out: &mut Vec<Output>) {
+        self.keep_peer_alive(at, out);
+        for leg in self.seats.iter_mut().filter_map(|s| s.leg.as_mut()) {
+            leg.keep_alive(at, out);
+        }
+    }
+
     /// Everything the peer, or the end of its connection, takes with it.
     fn drop_everything(&mut self, env: &mut Env, out: &mut Vec<Output>, farewell: Option<Bytes>) {
         for i in 0..self.seats.len() {
