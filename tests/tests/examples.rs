@@ -123,9 +123,10 @@ fn start_example((name, versions, instances): (&str, &[Version], &[&str])) -> Re
 
     let mut monitor = Replayer::dial(&lab, &star.sites[1], false, &["--monitor"])?;
     let mut monitor6 = Replayer::dial(&lab, &star.sites[1], true, &["--monitor"])?;
-    let generate = ["--generate", &ROUTES.to_string()];
-    let mut feed = Replayer::dial(&lab, &star.sites[0], false, &generate)?;
-    let mut feed6 = Replayer::dial(&lab, &star.sites[0], true, &generate)?;
+    let routes = ROUTES.to_string();
+    let mut feed = Replayer::dial(&lab, &star.sites[0], false, &["--generate", &routes])?;
+    let mut feed6 =
+        Replayer::dial(&lab, &star.sites[0], true, &["--generate", &routes, "--ipv6-share", "1", "--seed", "2"])?;
     for replayer in [&mut feed, &mut feed6] {
         replayer.wait_event("feed-done", UP)?;
     }
