@@ -111,11 +111,12 @@ fn five_voters_of_mixed_code_bases_and_versions_are_one_router() -> Result<()> {
 
 /// Starts an example as it stands in its folder, but for where its files are; two neighbours see each other's routes, and everybody votes.
 fn start_example((name, versions, instances): (&str, &[Version], &[&str])) -> Result<()> {
+    let mut numbers = Vec::new();
     for version in versions {
         // Without it the example cannot be; that was said.
-        if version.root()?.is_none() {
-            return Ok(());
-        }
+        let Some(root) = version.root()? else { return Ok(()) };
+        // 10.3 of 10.3-3+deb13u1.
+        numbers.push(root.version.split('-').next().unwrap_or_default().to_owned());
     }
     let mut lab = Lab::new(name)?;
     let star = at_the_examples_addresses(lab.star(2)?)?;
@@ -141,6 +142,7 @@ fn start_example((name, versions, instances): (&str, &[Version], &[&str])) -> Re
     instances.iter().try_for_each(|i| router.wait_state(i, "voting", UP))?;
     router.wait_quiet(Duration::from_secs(1), UP)?;
     ensure!(router.status("voters")? == instances.len() as u64, "{}", router.ctl(&["status"])?);
+    check_versions(&router, instances, &numbers)?;
     let dissent = router.status("disagreements_now")?;
     ensure!(dissent == 0, "{dissent} disagreements: {:?}", router.events("disagreement"));
     for replayer in [&mut feed, &mut feed6, &mut monitor, &mut monitor6] {
@@ -149,6 +151,19 @@ fn start_example((name, versions, instances): (&str, &[Version], &[&str])) -> Re
     router.virtd.signal(Signal::SIGTERM)?;
     ensure!(router.virtd.wait(UP)?.success(), "{}", router.virtd.log());
     lab.passed();
+    Ok(())
+}
+
+/// Every instance says which version it is, and those of other releases are the ones that were fetched.
+fn check_versions(router: &Router, instances: &[&str], numbers: &[String]) -> Result<()> {
+    wait_until("every instance to have said its version", UP, || {
+        let answer = router.ctl(&["instances"]).map_err(|e| format!("{e:#}"))?;
+        let list = answer["instances"].as_array().cloned().unwrap_or_default();
+        let said: Vec<&str> = list.iter().filter_map(|i| i["version"].as_str()).collect();
+        let all = said.len() == instances.len() && numbers.iter().all(|n| said.contains(&n.as_str()));
+        if all { Ok(()) } else { Err(format!("{said:?}, with {numbers:?} among them")) }
+    })?;
+    println!("{}", router.show(&["instances"])?);
     Ok(())
 }
 
