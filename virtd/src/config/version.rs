@@ -3,6 +3,7 @@
 use super::reader::{Problems, Section};
 use super::{Config, Instance, Kind};
 use std::path::{Path, PathBuf};
+use toml::de::DeValue;
 
 /// Where `hv-versions` puts versions, and virtd looks for them, unless told otherwise.
 pub const DEFAULT_VERSIONS: &str = "/var/lib/virtd/versions";
@@ -27,6 +28,8 @@ pub(super) fn read(section: &Section<'_>, problems: &mut Problems) -> Option<Str
         refuse("`version` is the system's own root".into(), "leave it out for the installed version");
     } else if !given.starts_with('/') && !is_name(given) {
         refuse(format!("`{given}` cannot be a version"), &format!("expected {expected}"));
+    } else if let Some(other) = other_kind(given, section) {
+        refuse(format!("`{given}` is {other}"), "leave the package out, or name one of this kind");
     } else {
         return Some(given.to_owned());
     }
@@ -39,6 +42,14 @@ fn is_name(text: &str) -> bool {
     let part = |p: &str| p.starts_with(|c: char| c.is_ascii_alphanumeric()) && p.chars().all(allowed);
     let mut parts = text.split('/');
     parts.by_ref().take(2).all(part) && parts.next().is_none()
+}
+
+/// The kind that a named package is obviously of, where the instance is of another.
+fn other_kind(version: &str, section: &Section<'_>) -> Option<&'static str> {
+    let (_, package) = version.split_once('/').filter(|(release, _)| !release.is_empty())?;
+    let of = [Kind::Frr, Kind::Bird, Kind::OpenBgpd].into_iter().find(|k| package.starts_with(k.name()))?;
+    let DeValue::String(kind) = section.value("kind")?.get_ref() else { return None };
+    (kind != of.name()).then_some(of.name())
 }
 
 /// Gives every instance with a version its root.
