@@ -6,7 +6,7 @@ mod frr;
 mod openbgpd;
 
 use crate::lab::{Lab, Netns, Process, finish, wait_until};
-use crate::versions::{self, Root};
+use crate::versions::Root;
 use anyhow::{Context, Result};
 use nix::sys::signal::Signal;
 use std::fs;
@@ -162,11 +162,11 @@ impl Instance {
         root: Option<Root>,
     ) -> Result<Instance> {
         let attach = match (attach, &root) {
-            // Its C library may be older than the system's; the scenario's folder is where a root can see the shim.
+            // The scenario's folder is where a root can see the shim.
             (Attach::Shim(shim), Some(_)) => {
                 let library = lab.folder("shim")?.join("libhvlibc.so");
                 if !library.exists() {
-                    fs::copy(versions::shim()?, &library).context("copying the shim")?;
+                    fs::copy(&shim.library, &library).context("copying the shim")?;
                 }
                 Attach::Shim(Shim { library, ..shim.clone() })
             }

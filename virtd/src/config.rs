@@ -12,6 +12,7 @@ mod sections;
 pub mod summary;
 #[cfg(test)]
 mod tests;
+pub mod version;
 
 pub use diversity::{ConnectOrder, Delay, Distribution, Diversity};
 pub use environment::Environment;
@@ -48,6 +49,8 @@ pub struct Config {
     pub control_group: Option<String>,
     /// File that events are appended to as JSON lines; `None` is no file.
     pub event_log: Option<PathBuf>,
+    /// `versions`: the folder of other versions, default [`version::DEFAULT_VERSIONS`].
+    pub versions: PathBuf,
     /// `open = "voted" | "native"`.
     pub open: OpenMode,
     /// `inbound = "rfc7606" | "opaque"`.
@@ -85,6 +88,7 @@ impl Default for Config {
             control_mode: 0o660,
             control_group: None,
             event_log: None,
+            versions: PathBuf::from(version::DEFAULT_VERSIONS),
             open: OpenMode::Voted,
             inbound: Inbound::Rfc7606,
             vote: Vote::default(),
@@ -416,7 +420,10 @@ pub struct Instance {
     pub kind: Option<Kind>,
     /// `config`: with `kind`, the daemon's own configuration file.
     pub config_file: Option<PathBuf>,
-    /// `root`: with `kind`, a folder with another version's programs and everything they need; they are started with it as `/`.
+    /// `version`: with `kind`, another version's name or its folder, as it stands in the file.
+    pub version: Option<String>,
+    /// `root`: with `kind`, a folder with another version's programs and everything they need; they are started with it as `/`. A
+    /// `version` is resolved to it.
     pub root: Option<PathBuf>,
     /// `shim_library`: the shim for this instance, where its C library is too old for the usual one.
     pub shim_library: Option<PathBuf>,

@@ -13,6 +13,7 @@ mod group;
 mod launch;
 pub mod preflight;
 mod usage;
+mod version;
 
 use crate::config::{Config, Instance, Standby};
 use crate::core::io::{InstanceId, Order, ProcessNews};
@@ -134,6 +135,25 @@ impl Reporter {
     }
 }
 
+impl Reporter {
+    /// Tells the core which version an instance is, once its program has said so. Nothing waits for that.
+    fn tell_version(&self, id: InstanceId, instance: &Instance) {
+        if instance.kind.is_none() {
+            return;
+        }
+        let (reporter, instance) = (self.clone(), instance.clone());
+        let ask = move || match version::ask(&instance) {
+            Ok(Some(version)) => reporter.news(id, ProcessNews::Version { version }),
+            Ok(None) => log::info!("{} does not say its version", instance.name),
+            Err(e) => log::info!("{} cannot be asked for its version: {e}", instance.name),
+        };
+        // For people to read: without it everything goes on.
+        if let Err(e) = std::thread::Builder::new().name("instance-version".into()).spawn(ask) {
+            log::info!("no thread to ask for a version: {e}");
+        }
+    }
+}
+
 /// The thread that starts the instances, and must outlive them.
 struct Keeper<'c> {
     /// Each with the folder of its sockets, which only a kind uses.
@@ -194,6 +214,7 @@ impl<'c> Keeper<'c> {
                     *seat = Some(waiter);
                 }
                 self.reporter.news(id, ProcessNews::Started { pid });
+                self.reporter.tell_version(id, instance);
             }
             Err(e) => {
                 let text = format!("{} cannot be started: {e}", instance.name);

@@ -366,3 +366,20 @@ fn a_processor_that_is_not_there_is_found_before_the_start() {
     let found = preflight::check(&config(vec![Instance { environment, ..shell("frr", "true") }]), Path::new("/lib"));
     assert!(found.iter().any(|p| p.contains("processor 1023")), "{found:?}");
 }
+
+#[test]
+fn a_version_is_what_the_program_says_it_is() {
+    let table = [
+        ("bgpd version 8.4.4\nCopyright 1996-2005 Kunihiro Ishiguro, et al.\n", Some("8.4.4")),
+        ("BIRD version 2.0.12\n", Some("2.0.12")),
+        ("OpenBGPD 7.7\n", Some("7.7")),
+        ("bgpd version 10.3, built today\n", Some("10.3")),
+        ("no number", None),
+        ("", None),
+    ];
+    for (said, version) in table {
+        assert_eq!(version::number(said).as_deref(), version, "{said:?}");
+    }
+    assert_eq!(version::number(&"1".repeat(500)).map(|v| v.len()), Some(32));
+    assert_eq!(version::ask(&shell("x", "echo 1.2")).unwrap(), None, "only a kind has a known way to ask");
+}

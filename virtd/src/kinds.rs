@@ -134,6 +134,15 @@ pub fn control(kind: Kind, folder: &Path) -> Vec<String> {
     words.iter().map(|&w| w.to_owned()).collect()
 }
 
+/// The program of a kind that speaks BGP, with the option that has it say its version and end.
+pub const fn version_command(kind: Kind) -> [&'static str; 2] {
+    match kind {
+        Kind::Frr => ["/usr/lib/frr/bgpd", "--version"],
+        Kind::Bird => ["/usr/sbin/bird", "--version"],
+        Kind::OpenBgpd => ["/usr/sbin/bgpd", "-V"],
+    }
+}
+
 /// The whole command line of `virtctl exec`: what [`control`] says, and an operator's words behind it.
 pub fn control_line(mut control: Vec<String>, words: &[String]) -> Vec<String> {
     if control.first().is_some_and(|program| program == "vtysh") && !words.is_empty() {

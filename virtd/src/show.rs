@@ -69,12 +69,24 @@ pub fn sessions(v: &Value) -> String {
 
 /// `virtctl instances`.
 pub fn instances(v: &Value) -> String {
-    let mut table =
-        Table::new(&["INSTANCE", "ROLE", "STATE", "LEGS", "DISSENTS", "EVER", "CPU", "MEMORY", "PIDS", "LAST FAULT"]);
+    let mut table = Table::new(&[
+        "INSTANCE",
+        "VERSION",
+        "ROLE",
+        "STATE",
+        "LEGS",
+        "DISSENTS",
+        "EVER",
+        "CPU",
+        "MEMORY",
+        "PIDS",
+        "LAST FAULT",
+    ]);
     let list = items(&v["instances"]);
     for i in list {
         table.row(vec![
             text(&i["name"]),
+            version(i),
             format!("{}{}", text(&i["role"]), if i["pinned"] == true { ", pinned" } else { "" }),
             match items(&i["suspect"]) {
                 [] => text(&i["state"]),
@@ -90,6 +102,12 @@ pub fn instances(v: &Value) -> String {
         ]);
     }
     table.finish(list.is_empty(), "no instance")
+}
+
+/// Kind and version of an instance, as far as virtd knows either: it does of what it starts by its kind.
+fn version(instance: &Value) -> String {
+    let known = [&instance["kind"], &instance["version"]].into_iter().filter_map(Value::as_str).collect::<Vec<_>>();
+    if known.is_empty() { "-".into() } else { known.join(" ") }
 }
 
 /// `virtctl fib`: the whole, or entries.

@@ -285,3 +285,33 @@ proptest::proptest! {
         }
     }
 }
+
+#[test]
+fn a_version_is_a_root_with_a_name() {
+    let table = [
+        // kind, version, root, what brings it
+        ("frr", "trixie", "/v/trixie/frr", Some("hv-versions --folder /v fetch trixie/frr")),
+        ("bird", "bullseye", "/v/bullseye/bird2", Some("hv-versions --folder /v fetch bullseye/bird2")),
+        ("bird", "trixie/bird3", "/v/trixie/bird3", Some("hv-versions --folder /v fetch trixie/bird3")),
+        ("openbgpd", "13.1", "/v/13.1/openbgpd", Some("hv-versions --folder /v fetch 13.1/openbgpd")),
+        ("bird", "/opt/bird", "/opt/bird", None),
+    ];
+    let file = |kind: &str, version: &str| {
+        format!(
+            "[router]\naccept_any = true\nversions = \"/v\"\n[[instance]]\nname = \"x\"\nkind = {kind:?}\nconfig = \"/c/x\"\nversion = {version:?}\n"
+        )
+    };
+    for (kind, version, root, command) in table {
+        let c = good(&file(kind, version));
+        assert_eq!(c.instances[0].root.as_deref(), Some(Path::new(root)), "{kind} {version}");
+        assert_eq!(version::fetch_command(&c, &c.instances[0]).as_deref(), command);
+        assert!(summary(&c).contains(&format!("version {version}, in the root {root}")), "{}", summary(&c));
+    }
+    let usual = good(&file("bird", "trixie").replace("versions = \"/v\"\n", ""));
+    assert_eq!(usual.instances[0].root.as_deref(), Some(Path::new("/var/lib/virtd/versions/trixie/bird2")));
+    let command = version::fetch_command(&usual, &usual.instances[0]);
+    assert_eq!(command.as_deref(), Some("hv-versions fetch trixie/bird2"));
+    for bad in ["", ".", "..", "a/..", "a/b/c", "a//b", "/", "//", "-x", "a b", "a;b", "\u{e9}"] {
+        assert!(parse(Path::new("f"), &file("bird", bad)).is_err(), "{bad:?}");
+    }
+}

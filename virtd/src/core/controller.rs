@@ -120,6 +120,8 @@ struct Control {
     flood_since: Option<Micros>,
     /// Thousandths of a processor and KiB, as last reported.
     usage: Option<(u32, u64)>,
+    /// Which version its program was, when it last said so.
+    version: Option<String>,
     busy_since: Option<Micros>,
     /// Its memory when it had caught up, or when its growth was last told.
     base_rss: Option<u64>,
@@ -174,6 +176,7 @@ impl Controller {
             candidates: 0,
             flood_since: None,
             usage: None,
+            version: None,
             busy_since: None,
             base_rss: None,
             grown_from: None,
@@ -194,6 +197,11 @@ impl Controller {
     /// For virtctl: pinned, thousandths of a processor, KiB, restarts within the limit's window.
     pub fn detail(&self, i: usize) -> (bool, Option<(u32, u64)>, usize) {
         self.list.get(i).map_or((false, None, 0), |c| (c.pinned, c.usage, c.restarts.len()))
+    }
+
+    /// Which version instance `i` says it is.
+    pub fn version(&self, i: usize) -> Option<&str> {
+        self.list.get(i)?.version.as_deref()
     }
 
     /// What about instance `i` is out of the ordinary now: `cpu`, `memory`.
@@ -227,7 +235,7 @@ impl Controller {
     pub fn process(&mut self, i: usize, news: ProcessNews, env: &mut Env, sessions: &[Session], out: &mut Vec<Output>) {
         let Some(c) = self.list.get_mut(i).filter(|c| c.process != Process::NotOurs) else { return };
         let followed = match (c.ordered, &news) {
-            (Some((Order::Start, _)), news) => !matches!(news, ProcessNews::Usage { .. }),
+            (Some((Order::Start, _)), news) => !matches!(news, ProcessNews::Usage { .. } | ProcessNews::Version { .. }),
             // That it was started may be told late.
             (_, news) => matches!(news, ProcessNews::Ended { .. } | ProcessNews::Failed { .. }),
         };
@@ -251,6 +259,7 @@ impl Controller {
                 }
                 self.watch_usage(i, cpu_permille, rss_kib, env, sessions, out);
             }
+            ProcessNews::Version { version } => c.version = Some(version),
             ProcessNews::Failed { text } => self.ended(i, true, &text, env, out),
             ProcessNews::Ended { unasked, text } => {
                 c.last_end = Some((env.now, text.clone()));

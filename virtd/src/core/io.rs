@@ -286,6 +286,11 @@ pub enum ProcessNews {
         /// Why.
         text: String,
     },
+    /// Its program has said its version; some time after a start, and it says nothing of whether it runs.
+    Version {
+        /// As it is written: 8.4.4.
+        version: String,
+    },
     /// What all its processes used since the last report, about once a second.
     Usage {
         /// Thousandths of one processor.

@@ -3,6 +3,7 @@
 use super::Core;
 use super::controller::Duty;
 use super::session::LegState;
+use crate::config::Kind;
 use crate::kinds;
 use replay::intern::BlobId;
 use serde_json::{Value, json};
@@ -162,6 +163,8 @@ impl Core {
                     "name": instance.name,
                     "role": duty.name(),
                     "pinned": pinned,
+                    "kind": env.config.instances.get(i).and_then(|c| c.kind).map(Kind::name),
+                    "version": self.controller.version(i),
                     "cpu_percent": usage.map(|(permille, _)| f64::from(permille) / 10.0),
                     "memory_kib": usage.map(|(_, kib)| kib),
                     "restarts": restarts,
