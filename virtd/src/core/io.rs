@@ -450,6 +450,13 @@ pub enum Output {
         /// What recv shall give.
         bytes: Bytes,
     },
+    /// An instance alone is to be shown that a link goes down and comes up again, with its addresses.
+    LinkReset {
+        /// Whom.
+        instance: InstanceId,
+        /// Its index.
+        index: u32,
+    },
     /// Write to the real kernel.
     Fib(Vec<FibChange>),
     /// Write a record to disk.
