@@ -23,22 +23,26 @@
 
 static enum { NONE, ACCEPT, STARVE, ADDRESS } bug;
 
-static int (*real_accept)(int, struct sockaddr *, socklen_t *);
-static int (*real_accept4)(int, struct sockaddr *, socklen_t *, int);
-static int (*real_poll)(struct pollfd *, nfds_t, int);
-static ssize_t (*real_write)(int, const void *, size_t);
-static int (*real_socket)(int, int, int);
-static ssize_t (*real_recvmsg)(int, struct msghdr *, int);
+/* The next function of that name: the shim's, or the C library's. Other constructors call these before ours has run. */
+#define NEXT(name) \
+    static __typeof__(name) *next_##name(void) \
+    { \
+        static __typeof__(name) *next; \
+        if (!next) \
+            next = (__typeof__(name) *)dlsym(RTLD_NEXT, #name); \
+        return next; \
+    }
+NEXT(accept)
+NEXT(accept4)
+NEXT(poll)
+NEXT(write)
+NEXT(socket)
+NEXT(recvmsg)
 
 __attribute__((constructor)) static void begin(void)
 {
     const char *name = getenv("HV_BUG");
-    real_accept = dlsym(RTLD_NEXT, "accept");
-    real_accept4 = dlsym(RTLD_NEXT, "accept4");
-    real_poll = dlsym(RTLD_NEXT, "poll");
-    real_write = dlsym(RTLD_NEXT, "write");
-    real_socket = dlsym(RTLD_NEXT, "socket");
-    real_recvmsg = dlsym(RTLD_NEXT, "recvmsg");
+
     if (name && !strcmp(name, "accept"))
         bug = ACCEPT;
     else if (name && !strcmp(name, "starve"))
@@ -57,7 +61,7 @@ static int accepted(int listener, int fd, const struct sockaddr *from)
 
     if (bug != ACCEPT || fd < 0 || !from || (from->sa_family != AF_INET && from->sa_family != AF_INET6))
         return fd;
-    if (real_poll(&p, 1, AT_ONCE_MS) <= 0 || !(p.revents & (POLLRDHUP | POLLHUP | POLLERR)))
+    if (next_poll()(&p, 1, AT_ONCE_MS) <= 0 || !(p.revents & (POLLRDHUP | POLLHUP | POLLERR)))
         return fd;
     /* The process goes on with a socket under this number on which nobody will ever come. */
     if (!socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, pair)) {
@@ -69,12 +73,12 @@ static int accepted(int listener, int fd, const struct sockaddr *from)
 
 int accept(int fd, struct sockaddr *from, socklen_t *len)
 {
-    return accepted(fd, real_accept(fd, from, len), from);
+    return accepted(fd, next_accept()(fd, from, len), from);
 }
 
 int accept4(int fd, struct sockaddr *from, socklen_t *len, int flags)
 {
-    return accepted(fd, real_accept4(fd, from, len, flags), from);
+    return accepted(fd, next_accept4()(fd, from, len, flags), from);
 }
 
 /* XORP 814. A burst: so many octets at once on a stream. It is over when nothing more comes for the time of one turn. */
@@ -110,11 +114,11 @@ int poll(struct pollfd *fds, nfds_t n, int timeout)
 
     /* A question about one fd is not the event loop. */
     if (bug != STARVE || n < 2)
-        return real_poll(fds, n, timeout);
+        return next_poll()(fds, n, timeout);
     if (hog >= 0) {
         struct pollfd p = { .fd = hog, .events = POLLIN };
 
-        if (real_poll(&p, 1, turn_ms()) > 0 && p.revents == POLLIN) {
+        if (next_poll()(&p, 1, turn_ms()) > 0 && p.revents == POLLIN) {
             int found = 0;
 
             for (i = 0; i < n; i++) {
@@ -128,7 +132,7 @@ int poll(struct pollfd *fds, nfds_t n, int timeout)
         }
         hog = -1;
     }
-    int ready = real_poll(fds, n, timeout);
+    int ready = next_poll()(fds, n, timeout);
     for (i = 0; ready > 0 && i < n && hog < 0; i++)
         if (fds[i].revents & POLLIN && is_stream(fds[i].fd) && !ioctl(fds[i].fd, FIONREAD, &waiting) && waiting >= BURST)
             hog = fds[i].fd;
@@ -142,7 +146,7 @@ ssize_t write(int fd, const void *bytes, size_t len)
         errno = EAGAIN;
         return -1;
     }
-    return real_write(fd, bytes, len);
+    return next_write()(fd, bytes, len);
 }
 
 /* Quagga 418. Which fds are route sockets, which links are down, and what was kept back of each link that stays up. */
@@ -156,7 +160,7 @@ static struct kept {
 
 int socket(int domain, int type, int protocol)
 {
-    int fd = real_socket(domain, type, protocol);
+    int fd = next_socket()(domain, type, protocol);
 
     if (fd >= 0 && fd < (int)sizeof routes)
         routes[fd] = domain == AF_NETLINK && protocol == NETLINK_ROUTE;
@@ -214,7 +218,7 @@ static size_t see(char *bytes, size_t len, size_t room)
 
 ssize_t recvmsg(int fd, struct msghdr *m, int flags)
 {
-    ssize_t n = real_recvmsg(fd, m, flags);
+    ssize_t n = next_recvmsg()(fd, m, flags);
 
     if (bug != ADDRESS || n <= 0 || fd < 0 || fd >= (int)sizeof routes || !routes[fd] || flags & MSG_PEEK)
         return n;
