@@ -1,1 +1,97 @@
+//! XORP 814: "the asynchronous event handler did not fairly allocate its resources when processing events from the various file descriptors", so that
+//! "a single peer sending a long burst of updates could cause other sessions to time out due to missed keepalives". BIRD with an event loop that
+//! serves a peer's burst to its end before anybody else; what it reads in one turn costs it so long that the burst lasts.
 
+use super::*;
+use std::time::Instant;
+
+/// What the first neighbour announces at once.
+const ROUTES: usize = 30_000;
+/// What BIRD takes for what it reads in one turn, 4 KiB or so: a processor on which that burst lasts some twenty seconds.
+const TURN_MS: u32 = 50;
+/// The second neighbour's hold time, the least there is, in seconds.
+const HOLD_S: &str = "3";
+/// virtd's own: how soon it takes a leg for dead, and how long a session stands without any. The bug is to be seen in a burst that a test can wait for.
+const TIMERS: &str = "leg_hold_s = 3\ngrace_s = 3\nfault_threshold_s = 3600\n";
+/// Waiting for all of a burst, three times over.
+const LONG: Duration = Duration::from_secs(300);
+
+fn starving() -> Result<Wrapper> {
+    let mut wrapper = wrapper(Some("starve"), |text| text)?;
+    wrapper.variables.push(("HV_BUG_TURN_MS", TURN_MS.to_string()));
+    Ok(wrapper)
+}
+
+/// The second neighbour, listening, and the burst; how long it takes until the second has all of it, and how often its session has ended by then.
+fn burst(scene: &Scene) -> Result<(Duration, Watch)> {
+    let mut second = scene.dial(1, &["--monitor", "--hold-time", HOLD_S])?;
+    wait("the session", &mut second, |w| w.ups == 1)?;
+    if let Middle::Behind(router) = &scene.middle {
+        wait_until("everybody to have a leg", SETTLE, || {
+            let answer = router.ctl(&["sessions"]).map_err(|e| format!("{e:#}"))?;
+            let text = answer.to_string();
+            if text.matches("\"Established\"").count() >= 4 { Ok(()) } else { Err(text) }
+        })?;
+    }
+    let start = Instant::now();
+    let mut first = scene.dial(0, &["--generate", &ROUTES.to_string()])?;
+    wait_until("all routes, or the session to end", LONG, || {
+        first.look().and_then(|()| second.look()).map_err(|e| format!("{e:#}"))?;
+        let done = second.table.len() == ROUTES || !second.downs.is_empty();
+        if done { Ok(()) } else { Err(format!("{} routes", second.table.len())) }
+    })?;
+    println!("burst: {:?}, {} routes, ended {:?}", start.elapsed(), second.table.len(), second.downs);
+    first.check_session()?;
+    Ok((start.elapsed(), second))
+}
+
+#[test]
+fn xorp_814_a_burst_starves_the_other_sessions() -> Result<()> {
+    let with_bug = |second: Wrapper, third: Wrapper, t_ms: u32| -> Result<Options> {
+        let timers = TIMERS.to_owned();
+        Ok(Options { timers, t_ms, ..three(Daemon::Bird, [starving()?, second, third]) })
+    };
+    let all = with_bug(starving()?, starving()?, 5_000)?;
+
+    let scene = Scene::alone("t1-814-sound", 2, &all, Wrapper::default())?;
+    burst(&scene)?.1.check_session()?;
+    scene.lab.passed();
+    let scene = Scene::alone("t1-814-alone", 2, &all, starving()?)?;
+    ensure!(!burst(&scene)?.1.downs.is_empty(), "BIRD alone keeps the second session through the burst");
+    scene.lab.passed();
+    let scene = Scene::behind("t1-814-three", 2, &all, &[])?;
+    ensure!(!burst(&scene)?.1.downs.is_empty(), "three of them keep the second session through the burst");
+    scene.lab.passed();
+
+    // Version diversity: the bug is in one of them.
+    let scene = Scene::behind("t1-814-versions", 2, &with_bug(Wrapper::default(), Wrapper::default(), 5_000)?, &[])?;
+    burst(&scene)?.1.check_session()?;
+    scene.lab.passed();
+    Ok(())
+}
+
+/// The burst comes to two of them when the first has it behind it.
+#[test]
+fn xorp_814_a_burst_that_comes_later_to_some_starves_nobody_else() -> Result<()> {
+    let timers = TIMERS.to_owned();
+    let all = Options { timers, t_ms: 121_000, ..three(Daemon::Bird, [starving()?, starving()?, starving()?]) };
+    let later = [("bird2", "{ delay_ms = [60000, 60000] }")];
+    let scene = Scene::behind("t1-814-later", 2, &all, &later)?;
+    let (took, mut second) = burst(&scene)?;
+    println!("burst: later, {took:?}");
+    second.check_session()?;
+    scene.lab.passed();
+    Ok(())
+}
+
+#[test]
+fn xorp_814_some_milliseconds() -> Result<()> {
+    let timers = TIMERS.to_owned();
+    let all = Options { timers, t_ms: 5_000, ..three(Daemon::Bird, [starving()?, starving()?, starving()?]) };
+    let short = ["bird", "bird2", "bird3"].map(|name| (name, "{ delay_ms = [1, 10] }"));
+    let scene = Scene::behind("t1-814-short", 2, &all, &short)?;
+    let (took, second) = burst(&scene)?;
+    println!("burst: short, {took:?}, {:?}", second.downs);
+    scene.lab.passed();
+    Ok(())
+}
