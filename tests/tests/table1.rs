@@ -2,6 +2,8 @@
 //! that something around it has given the bug, alone and behind virtd with three that all have it; and no neighbour sees it where some of
 //! the instances have the diversity that the table names. docs/DIVERSITY.md, "Table 1", has what came out.
 
+#[path = "table1/flap.rs"]
+mod flap;
 #[path = "table1/lost.rs"]
 mod lost;
 #[path = "table1/starved.rs"]
@@ -44,8 +46,8 @@ fn wrapper(bug: Option<&str>, configuration: fn(String) -> String) -> Result<Wra
 
 /// Whoever is between the neighbours.
 enum Middle {
-    /// A daemon as a router of its own.
-    Alone(Instance),
+    /// A daemon as a router of its own; it runs as long as this is there.
+    Alone { _daemon: Instance },
     /// virtd with three.
     Behind(Router),
 }
@@ -64,7 +66,7 @@ impl Scene {
         let (spec, name) = (options.spec(&star.sites), daemon.name());
         let around = (None, wrapper);
         let one = Instance::start_wrapped(&lab, &star.router, daemon, name, &spec, &Attach::Native, around)?;
-        Ok(Scene { lab, star, middle: Middle::Alone(one) })
+        Ok(Scene { lab, star, middle: Middle::Alone { _daemon: one } })
     }
 
     /// Instances that have these tables under `diversity`.
@@ -86,7 +88,7 @@ impl Scene {
     fn router(&self) -> Result<&Router> {
         match &self.middle {
             Middle::Behind(router) => Ok(router),
-            Middle::Alone(_) => anyhow::bail!("there is no virtd"),
+            Middle::Alone { .. } => anyhow::bail!("there is no virtd"),
         }
     }
 

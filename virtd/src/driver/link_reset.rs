@@ -22,9 +22,9 @@ const OPER_DOWN: u8 = 2;
 type Notes = Vec<(u32, Bytes)>;
 
 impl<B: Broker> Driver<B> {
-    /// Those sockets of the instance that listen to links see one go down and up; those that listen to addresses then see its own.
-    pub(super) fn link_reset(&mut self, instance: InstanceId, index: u32) {
-        let notes = match ask(index) {
+    /// Those sockets of the instance that listen to links see one go down; or come up, and those that listen to addresses then see its own.
+    pub(super) fn link_reset(&mut self, instance: InstanceId, index: u32, up: bool) {
+        let notes = match ask(index, up) {
             Ok(notes) => notes,
             Err(errno) => {
                 let who = self.instance_name(instance);
@@ -42,7 +42,7 @@ impl<B: Broker> Driver<B> {
 
 /// Asks the kernel for the link and its addresses. Its answers are there when the request is sent, but for the later parts of a dump, which
 /// it writes when the earlier ones are read.
-fn ask(index: u32) -> nix::Result<Notes> {
+fn ask(index: u32, up: bool) -> nix::Result<Notes> {
     let flags = SockFlag::SOCK_NONBLOCK | SockFlag::SOCK_CLOEXEC;
     let asking = socket(AddressFamily::Netlink, SockType::Raw, flags, SockProtocol::NetlinkRoute)?;
     let mut buffer = vec![0; BUFFER];
@@ -61,8 +61,9 @@ fn ask(index: u32) -> nix::Result<Notes> {
     request(RTM_GETLINK, 0, &fixed)?;
     let n = recv(asking.as_raw_fd(), &mut buffer, MsgFlags::empty())?;
     let frame = Frames::new(buffer.get(..n).unwrap_or_default()).find_map(Result::ok);
-    let mut notes = frame.map(|f| of_link(&f)).unwrap_or_default();
-    if notes.is_empty() {
+    let Some(link) = frame.and_then(|f| of_link(&f, up)) else { return Ok(Notes::new()) };
+    let mut notes = vec![(RTNLGRP_LINK, link)];
+    if !up {
         return Ok(notes);
     }
     request(RTM_GETADDR, NLM_F_DUMP, &IFADDRMSG)?;
@@ -78,15 +79,15 @@ fn ask(index: u32) -> nix::Result<Notes> {
     Ok(notes)
 }
 
-/// The link down, the link up as it is; nothing where it is not up.
-fn of_link(frame: &Frame<'_>) -> Notes {
-    let Ok(link) = LinkMessage::parse(frame.payload) else { return Notes::new() };
-    if frame.header.kind != RTM_NEWLINK || !link.is_up() || !link.is_running() {
-        return Notes::new();
-    }
+/// The link as it is, or down; that one only where it is up.
+fn of_link(frame: &Frame<'_>, up: bool) -> Option<Bytes> {
+    let link = LinkMessage::parse(frame.payload).ok().filter(|_| frame.header.kind == RTM_NEWLINK)?;
     let down = link.flags & !(IFF_UP | IFF_RUNNING | IFF_LOWER_UP);
-    let notes = [(down, true), (link.flags, false)];
-    notes.iter().filter_map(|(flags, down)| Some((RTNLGRP_LINK, with_flags(frame.payload, *flags, *down)?))).collect()
+    match up {
+        true => with_flags(frame.payload, link.flags, false),
+        false if link.is_up() && link.is_running() => with_flags(frame.payload, down, true),
+        false => None,
+    }
 }
 
 /// A notification of the link with these flags.
@@ -160,22 +161,26 @@ mod tests {
     fn a_link_goes_down_and_comes_back_as_it_was() {
         const MULTICAST: u32 = libc::IFF_MULTICAST as u32;
         let up = IFF_UP | IFF_RUNNING | IFF_LOWER_UP | MULTICAST;
-        let notes = of_link(&first(&link(up)));
-        let seen = notes.iter().map(|(group, bytes)| {
-            let frame = first(bytes);
-            assert_eq!((*group, frame.header.kind, frame.header.seq), (RTNLGRP_LINK, RTM_NEWLINK, 0));
+        let seen = [false, true].map(|comes_up| {
+            let bytes = of_link(&first(&link(up)), comes_up).unwrap();
+            let frame = first(&bytes);
+            assert_eq!((frame.header.kind, frame.header.seq), (RTM_NEWLINK, 0));
             let link = LinkMessage::parse(frame.payload).unwrap();
             let state = Attrs::new(&frame.payload[IFINFOMSG_LEN..]).flatten().find(|a| a.kind() == IFLA_OPERSTATE);
             assert_eq!((link.index, link.name.as_deref(), link.mtu), (7, Some("n7"), Some(1500)));
             (link.flags, state.unwrap().u8().unwrap())
         });
-        assert_eq!(seen.collect::<Vec<_>>(), [(MULTICAST, OPER_DOWN), (up, 6)]);
+        assert_eq!(seen, [(MULTICAST, OPER_DOWN), (up, 6)]);
     }
 
     #[test]
-    fn one_that_is_not_up_stays_as_it_is() {
-        assert!(of_link(&first(&link(0))).is_empty());
-        assert!(of_link(&first(&link(IFF_UP))).is_empty());
+    fn one_that_is_not_up_does_not_go_down() {
+        for flags in [0, IFF_UP] {
+            assert_eq!(of_link(&first(&link(flags)), false), None);
+            // What was up when it was shown to go down may have gone down meanwhile: then that is shown.
+            let bytes = of_link(&first(&link(flags)), true).unwrap();
+            assert_eq!(LinkMessage::parse(first(&bytes).payload).unwrap().flags, flags);
+        }
     }
 
     #[test]
@@ -194,8 +199,8 @@ mod tests {
     /// Against this machine's kernel: the loopback interface is there, and a link that is not is an error of the kernel's, not ours.
     #[test]
     fn the_kernel_is_asked() {
-        let notes = ask(1).unwrap();
-        assert!(notes.is_empty() || notes.iter().filter(|(group, _)| *group == RTNLGRP_LINK).count() == 2, "{notes:?}");
-        assert!(ask(0x7fff_fff0).unwrap().is_empty());
+        let notes = ask(1, true).unwrap();
+        assert_eq!(notes.iter().filter(|(group, _)| *group == RTNLGRP_LINK).count(), 1, "{notes:?}");
+        assert!(ask(0x7fff_fff0, true).unwrap().is_empty());
     }
 }

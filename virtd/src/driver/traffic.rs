@@ -183,7 +183,7 @@ impl<B: Broker> Driver<B> {
                 }
             }
             Output::NetlinkNotify { instance, group, bytes } => self.netlink_notify(instance, group, &bytes),
-            Output::LinkReset { instance, index } => self.link_reset(instance, index),
+            Output::LinkReset { instance, index, up } => self.link_reset(instance, index, up),
             Output::Fib(changes) => {
                 if let Err(e) = self.lines.kernel.send(changes) {
                     self.warn("fib-lost", format!("{e:#}"));

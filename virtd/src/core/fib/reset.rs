@@ -16,8 +16,18 @@ pub(super) struct Resets {
     least: Micros,
     greatest: Micros,
     random: Random,
-    due: Vec<(Micros, u32)>,
+    due: Vec<(Micros, u32, Step)>,
 }
+
+/// The two halves of a reset.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Step {
+    Down,
+    Up,
+}
+
+/// How long the link is down: a daemon that takes both out of one read may see no change at all (BIRD 3.1.7 does), while its routes are gone.
+const DOWN_US: Micros = 200_000;
 
 impl Resets {
     /// As configured.
@@ -35,13 +45,13 @@ impl Resets {
 
     /// When the next one comes.
     pub(super) fn next(&self) -> Option<Micros> {
-        self.due.iter().map(|(when, _)| *when).min()
+        self.due.iter().map(|(when, ..)| *when).min()
     }
 
     /// Several changes until then are one reset.
     fn add(&mut self, now: Micros, index: u32) {
-        if !self.due.iter().any(|(_, i)| *i == index) {
-            self.due.push((now + self.random.between(self.least, self.greatest), index));
+        if !self.due.iter().any(|(_, i, step)| (*i, *step) == (index, Step::Down)) {
+            self.due.push((now + self.random.between(self.least, self.greatest), index, Step::Down));
         }
     }
 }
@@ -64,17 +74,23 @@ impl Fib {
     pub(super) fn reset_links(&mut self, env: &mut Env, out: &mut Vec<Output>) {
         for i in 0..self.members.len() {
             let Some(resets) = self.members.get_mut(i).and_then(|m| m.resets.as_mut()) else { continue };
-            let due: Vec<(Micros, u32)> = resets.due.extract_if(.., |(when, _)| *when <= env.now).collect();
-            for (_, index) in due {
-                self.reset_link(i, index, env, out);
+            let due: Vec<_> = resets.due.extract_if(.., |(when, ..)| *when <= env.now).collect();
+            for (_, index, step) in due {
+                match step {
+                    Step::Down => self.show_down(i, index, env, out),
+                    Step::Up => out.push(Output::LinkReset { instance: InstanceId(i as u8), index, up: true }),
+                }
             }
         }
     }
 
     /// A link that is not up has nothing to go down from.
-    fn reset_link(&mut self, i: usize, index: u32, env: &mut Env, out: &mut Vec<Output>) {
+    fn show_down(&mut self, i: usize, index: u32, env: &mut Env, out: &mut Vec<Output>) {
         let Some(link) = self.system.link(index).filter(|l| l.up && l.running).cloned() else { return };
         let Some(m) = self.members.get_mut(i).filter(|m| m.sockets > 0) else { return };
+        if let Some(resets) = &mut m.resets {
+            resets.due.push((env.now + DOWN_US, index, Step::Up));
+        }
         let name = link.name.clone();
         // Linux takes the routes over a link that goes down out of its tables and says nothing of most: so does the instance's kernel.
         let down = KernelNews::Link(Link { up: false, running: false, ..link.clone() });
@@ -89,6 +105,6 @@ impl Fib {
             env.name(i)
         );
         out.push(Output::Event(Event::new(env.now, "link-reset", Severity::Info, text).with_instance(env.name(i))));
-        out.push(Output::LinkReset { instance: InstanceId(i as u8), index });
+        out.push(Output::LinkReset { instance: InstanceId(i as u8), index, up: false });
     }
 }
