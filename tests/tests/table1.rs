@@ -1,11 +1,13 @@
 //! Table 1 of papers/001 ("Example bugs and the diversity that can be used to avoid them"): each bug shows in an unmodified daemon of ours
 //! that something around it has given the bug, alone and behind virtd with three that all have it; and no neighbour sees it where some of
-//! the instances have the diversity that the table names. docs/DIVERSITY.md, "Table 1", has what came out.
+//! the instances have the diversity that the table names. docs/BUGS.md, "Table 1 of papers/001", has what came out.
 
 #[path = "table1/flap.rs"]
 mod flap;
 #[path = "table1/lost.rs"]
 mod lost;
+#[path = "table1/originate.rs"]
+mod originate;
 #[path = "table1/starved.rs"]
 mod starved;
 
@@ -20,6 +22,7 @@ use tests::faults::watch::Watch;
 use tests::fib::{by_protocol, kernel};
 use tests::lab::{Lab, Star, wait_until};
 use tests::router::{Options, Router};
+use tests::versions::Root;
 
 const SETTLE: Duration = Duration::from_secs(90);
 /// For what is not to happen: longer than T, and than any of these daemons takes for it.
@@ -46,8 +49,8 @@ fn wrapper(bug: Option<&str>, configuration: fn(String) -> String) -> Result<Wra
 
 /// Whoever is between the neighbours.
 enum Middle {
-    /// A daemon as a router of its own; it runs as long as this is there.
-    Alone { _daemon: Instance },
+    /// A daemon as a router of its own.
+    Alone { daemon: Instance },
     /// virtd with three.
     Behind(Router),
 }
@@ -60,13 +63,17 @@ struct Scene {
 
 impl Scene {
     fn alone(name: &str, sites: u32, options: &Options, wrapper: Wrapper) -> Result<Scene> {
+        Scene::alone_in(name, sites, options, (None, wrapper))
+    }
+
+    /// The same of another version.
+    fn alone_in(name: &str, sites: u32, options: &Options, around: (Option<Root>, Wrapper)) -> Result<Scene> {
         let mut lab = Lab::new(name)?;
         let star = lab.star(sites)?;
         let daemon = *options.daemons.first().context("a daemon")?;
         let (spec, name) = (options.spec(&star.sites), daemon.name());
-        let around = (None, wrapper);
         let one = Instance::start_wrapped(&lab, &star.router, daemon, name, &spec, &Attach::Native, around)?;
-        Ok(Scene { lab, star, middle: Middle::Alone { _daemon: one } })
+        Ok(Scene { lab, star, middle: Middle::Alone { daemon: one } })
     }
 
     /// Instances that have these tables under `diversity`.
