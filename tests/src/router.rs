@@ -1,6 +1,6 @@
 //! One router made of several daemons: virtd and its instances in a namespace, with equivalent configurations.
 
-use crate::daemons::{Attach, Daemon, Instance, PeerSpec, RouterSpec, Shim};
+use crate::daemons::{Attach, Daemon, Instance, PeerSpec, RouterSpec, Shim, Wrapper};
 use crate::lab::{Lab, Netns, Process, Site, Star, built, run, wait_until};
 use crate::versions::Version;
 use anyhow::{Context, Result};
@@ -25,6 +25,8 @@ pub struct Options {
     pub daemons: Vec<Daemon>,
     /// Other versions than the installed ones, in the same order; what is left out is installed.
     pub versions: Vec<Option<Version>>,
+    /// What is around each, in the same order; what is left out has nothing around it.
+    pub wrappers: Vec<Wrapper>,
     /// `open` of virtd.toml.
     pub open: &'static str,
     /// `inbound` of virtd.toml.
@@ -53,6 +55,7 @@ impl Default for Options {
         Options {
             daemons: Daemon::ALL.to_vec(),
             versions: Vec::new(),
+            wrappers: Vec::new(),
             open: "voted",
             inbound: "rfc7606",
             strategy: "wait-for-consensus",
@@ -148,7 +151,8 @@ impl Router {
             let version = options.versions.get(i).copied().flatten();
             // One that cannot be had has said so; the installed one takes its place.
             let root = version.map(Version::root).transpose()?.flatten();
-            self.instances.push(Instance::start_in(lab, &star.router, *daemon, name, &spec, &attach, root)?);
+            let around = (root, options.wrappers.get(i).cloned().unwrap_or_default());
+            self.instances.push(Instance::start_wrapped(lab, &star.router, *daemon, name, &spec, &attach, around)?);
         }
         Ok(())
     }

@@ -78,6 +78,7 @@ pub const DIVERSITY_KEYS: &[&str] = &[
     "connect_order",
     "readvertise_s",
     "reconnect_s",
+    "link_reset_ms",
     "blocks",
 ];
 

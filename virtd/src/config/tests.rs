@@ -82,6 +82,7 @@ fn every_key_is_read() {
         grace_s = 30
         leg_hold_s = 3
         fault_threshold_s = 10
+        [fib]
         [[instance]]
         name = "frr"
         command = ["bgpd", "", "-Z"]
@@ -99,7 +100,7 @@ fn every_key_is_read() {
         [[instance]]
         name = "watch.1"
         role = "observer"
-        diversity = { delay_ms = [1, 10], distribution = "exponential", seed = 7, connect_delay_ms = [0, 50], connect_order = "shuffled", readvertise_s = [30, 120], reconnect_s = 3600, blocks = ["0.0.0.0/2"] }
+        diversity = { delay_ms = [1, 10], distribution = "exponential", seed = 7, connect_delay_ms = [0, 50], connect_order = "shuffled", readvertise_s = [30, 120], reconnect_s = 3600, link_reset_ms = 5, blocks = ["0.0.0.0/2"] }
         [[peer]]
         address = "2001:db8::1"
         asn = 65001
@@ -131,6 +132,7 @@ fn every_key_is_read() {
             connect_order: ConnectOrder::Shuffled,
             readvertise_s: Some((30, 120)),
             reconnect_s: Some((3600, 3600)),
+            link_reset_ms: Some((5, 5)),
             blocks: vec!["0.0.0.0/2".parse().unwrap()],
         })
     );

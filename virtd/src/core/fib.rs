@@ -14,11 +14,13 @@
 //! | `members` | whose vote counts, and from when on |
 //! | `vote` | the votes |
 //! | `query` | virtctl's answers |
+//! | `reset` | a change of addresses shown as a reset of the link (`link_reset_ms`) |
 
 mod ahead;
 pub mod gate;
 mod members;
 mod query;
+mod reset;
 mod system;
 mod vkernel;
 mod vote;
@@ -97,7 +99,7 @@ impl Fib {
     /// Nothing written yet; `None` where no FIB is voted on.
     pub fn new(config: &config::Config) -> Option<Fib> {
         config.fib?;
-        let members: Vec<Member> = config.instances.iter().map(|i| Member::new(i.fib_scope)).collect();
+        let members: Vec<Member> = config.instances.iter().map(Member::new).collect();
         Some(Fib {
             table: Table::new(members.len()),
             members,
@@ -234,6 +236,7 @@ impl Fib {
                     self.follow(i, &mut effects, 0, 0, env, out);
                 }
                 self.effects = effects;
+                self.note_address(&change, env);
             }
         }
     }
@@ -250,7 +253,8 @@ impl Fib {
         }
         let recheck = self.rechecks.peek().map(|r| r.0.0 * 1000);
         let look = self.members.iter().any(Member::waits).then_some(self.next_look);
-        recheck.into_iter().chain(look).min()
+        let reset = self.members.iter().filter_map(|m| m.resets.as_ref()?.next()).min();
+        recheck.into_iter().chain(look).chain(reset).min()
     }
 
     /// Octets that all of it takes.

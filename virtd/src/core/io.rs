@@ -461,6 +461,15 @@ pub enum Output {
         /// What recv shall give.
         bytes: Bytes,
     },
+    /// An instance alone is to be shown that a link goes down, or that it is as it is, with its addresses.
+    LinkReset {
+        /// Whom.
+        instance: InstanceId,
+        /// Its index.
+        index: u32,
+        /// Whether it comes up again.
+        up: bool,
+    },
     /// Write to the real kernel.
     Fib(Vec<FibChange>),
     /// Write a record to disk.

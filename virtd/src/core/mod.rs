@@ -388,7 +388,12 @@ impl Core {
             if walk {
                 fib.start_walk();
             }
+            let from = out.len();
             fib.look(&mut self.env, out);
+            // The one that is shown it ends its sessions as if it were so.
+            if out.iter().skip(from).any(|o| matches!(o, Output::LinkReset { .. })) {
+                self.link_changed = Some(self.env.now);
+            }
             fib.flush(&mut self.env, out);
         }
         if self.native.is_some() {

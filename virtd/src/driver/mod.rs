@@ -8,6 +8,7 @@
 //! turn without waiting. Writing is tried at once; what the kernel does not take waits for the next writable edge.
 
 mod keys;
+mod link_reset;
 mod net;
 mod netlink;
 pub mod options;

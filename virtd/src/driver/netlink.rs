@@ -384,6 +384,10 @@ impl<B: Broker> Driver<B> {
 }
 
 impl Endpoint {
+    pub(super) fn belongs_to(&self, instance: InstanceId) -> bool {
+        self.instance == instance
+    }
+
     fn push(&mut self, bytes: Bytes) {
         self.out_octets += bytes.len();
         self.out.push_back(bytes);

@@ -125,7 +125,7 @@ impl<B: Broker> Driver<B> {
         let mut notes = Vec::new();
         for o in out.drain(..) {
             match o {
-                Output::NetlinkNotify { .. } => notes.push(o),
+                Output::NetlinkNotify { .. } | Output::LinkReset { .. } => notes.push(o),
                 o => self.carry_out(o),
             }
         }
@@ -202,6 +202,7 @@ impl<B: Broker> Driver<B> {
                 }
             }
             Output::NetlinkNotify { instance, group, bytes } => self.netlink_notify(instance, group, &bytes),
+            Output::LinkReset { instance, index, up } => self.link_reset(instance, index, up),
             Output::Fib(changes) => {
                 if let Err(e) = self.lines.kernel.send(changes) {
                     self.warn("fib-lost", format!("{e:#}"));
