@@ -182,6 +182,7 @@ impl<B: Broker> Driver<B> {
                     );
                 }
             }
+            Output::Seat { instance, seat } => self.seat(instance, seat),
             Output::NetlinkNotify { instance, group, bytes } => self.netlink_notify(instance, group, &bytes),
             Output::Fib(changes) => {
                 if let Err(e) = self.lines.kernel.send(changes) {
