@@ -41,14 +41,14 @@ fn told(monitor: &Replayer, from: usize) -> BTreeMap<String, Vec<Option<String>>
 }
 
 /// A script that announces one prefix, and then as many others as are asked for, with a pause before each.
-fn script(lab: &Lab, name: &str, first: &str, others: usize, pause_ms: u32) -> Result<String> {
-    let mut text = format!("announce {first} as-path 65001 64999\n");
+fn script(lab: &Lab, asn: u32, first: &str, others: usize, pause_ms: u32) -> Result<String> {
+    let mut text = format!("announce {first} as-path {asn} 64999\n");
     for n in 0..others {
         // Writing to a String cannot fail.
-        let _ = writeln!(text, "wait {pause_ms}ms\nannounce 100.64.{n}.0/24 as-path 65001 64{:03}", n % 1000);
+        let _ = writeln!(text, "wait {pause_ms}ms\nannounce 100.64.{n}.0/24 as-path {asn} 64{n:03}");
     }
     text.push_str("eor\nwait 30m\n");
-    let file = lab.directory().join(name);
+    let file = lab.directory().join(format!("{asn}.script"));
     fs::write(&file, text)?;
     Ok(file.display().to_string())
 }
@@ -94,7 +94,7 @@ fn a_change_of_policy_is_seen_once_and_who_was_forgotten_is_named() -> Result<()
     let mut kinds = Kinds::start(&lab, &star, &Options::default(), |_| String::new())?;
     let watch = |n: usize| Replayer::dial(&lab, &star.sites[n], false, &["--monitor", "--events-updates"]);
     let mut monitors = [watch(1)?, watch(2)?];
-    let file = script(&lab, "table.script", FILTERED, ROUTES, 1)?;
+    let file = script(&lab, star.sites[0].asn, FILTERED, ROUTES, 1)?;
     let mut feed = Replayer::dial(&lab, &star.sites[0], false, &["--script", &file, "--keep-as-path"])?;
     let (one, other) = (monitors[0].address().to_string(), monitors[1].address().to_string());
     for peer in [&one, &other] {
@@ -118,7 +118,7 @@ fn a_change_of_policy_is_seen_once_and_who_was_forgotten_is_named() -> Result<()
     let answer = kinds.router.show(&["change", "commit"])?;
     println!("{answer}");
     ensure!(answer.contains(&format!("not with the majority: openbgpd on {} prefixes", 2 * (ROUTES + 1))), "{answer}");
-    ensure!(kinds.router.events("change-incomplete").len() == 1, "an event says so, too");
+    wait_for("the event that says so, too", UP, || kinds.router.events("change-incomplete").len() == 1)?;
 
     change_policy(&mut kinds, "openbgpd", &neighbours)?;
     kinds.router.wait_agreement(0, UP)?;
@@ -129,7 +129,7 @@ fn a_change_of_policy_is_seen_once_and_who_was_forgotten_is_named() -> Result<()
         for (prefix, states) in &seen {
             let right = match (prefix.as_str(), states.as_slice()) {
                 (FILTERED, [None]) => true,
-                (_, [Some(path)]) => path.starts_with(&format!("{ASN} {ASN} 65001")),
+                (_, [Some(path)]) => path.starts_with(&format!("{ASN} {ASN} {}", star.sites[0].asn)),
                 _ => false,
             };
             ensure!(right, "{prefix}: {states:?}");
@@ -174,14 +174,14 @@ fn wait_voters(kinds: &Kinds, names: &[&str]) -> Result<()> {
 }
 
 /// While routes come in all the time: a second FRR and a second BIRD are added, OpenBGPD is removed, and a BIRD of another version takes the
-/// place of the installed one. A neighbour is told of each route, once, and of nothing else.
-#[test]
-fn instances_come_go_and_are_swapped_while_routes_flow() -> Result<()> {
+/// place of the installed one. A neighbour is told of each route, once, and of nothing else; with a FIB, so is the kernel.
+fn come_and_go(name: &str, fib: bool) -> Result<()> {
     const FLOWING: usize = 240;
-    let mut lab = Lab::new("reload")?;
+    let mut lab = Lab::new(name)?;
     let star = lab.star(4)?;
     let options = Options {
         daemons: vec![Daemon::Frr, Daemon::Bird, Daemon::OpenBgpd, Daemon::Frr, Daemon::Bird],
+        fib,
         ..Options::default()
     };
     let mut whole = String::new();
@@ -195,6 +195,7 @@ fn instances_come_go_and_are_swapped_while_routes_flow() -> Result<()> {
             without(&text, &["frr2", "bird2"])
         },
     )?;
+    let kernel = lab.spawn("kernel", star.router.command("ip").args(["-o", "-4", "monitor", "route"]))?;
     let mut monitor = Replayer::dial(&lab, &star.sites[1], false, &["--monitor", "--events-updates"])?;
     let mut feed = Replayer::dial(&lab, &star.sites[0], false, &["--generate", &ROUTES.to_string()])?;
     let spec = NeighbourSpec { router_asn: ASN, v6: false, passive: false, password: None, networks: Vec::new() };
@@ -202,7 +203,7 @@ fn instances_come_go_and_are_swapped_while_routes_flow() -> Result<()> {
     feed.wait_event("feed-done", UP)?;
     wait_voters(&kinds, &["bird", "frr", "openbgpd"])?;
     wait_for("all routes outside", UP, || kinds.router.prefixes_out("10.0.2.2").is_ok_and(|n| n == ROUTES as u64))?;
-    let file = script(&lab, "flow.script", FILTERED, FLOWING, 250)?;
+    let file = script(&lab, star.sites[3].asn, FILTERED, FLOWING, 250)?;
     let mut flow = Replayer::dial(&lab, &star.sites[3], false, &["--script", &file, "--keep-as-path"])?;
     flow.wait_event("session-up", UP)?;
 
@@ -222,7 +223,7 @@ fn instances_come_go_and_are_swapped_while_routes_flow() -> Result<()> {
     kinds.router.edit_toml(|text| without(&text, &["openbgpd"]))?;
     println!("{}", kinds.router.show(&["reload"])?);
     wait_voters(&kinds, &["bird", "bird2", "frr", "frr2"])?;
-    ensure!(kinds.router.events("instance-removed").len() == 1, "its end is an event");
+    wait_for("its end to be told", UP, || kinds.router.events("instance-removed").len() == 1)?;
 
     if let Some(root) = Version::BIRD_13.root()? {
         let line = "name = \"bird\"\n";
@@ -246,10 +247,33 @@ fn instances_come_go_and_are_swapped_while_routes_flow() -> Result<()> {
     }
     ensure!(kinds.router.status("disagreements_now")? == 0, "{:?}", kinds.router.events("disagreement"));
     ensure!(kinds.router.events("instance-faulty").is_empty(), "{:?}", kinds.router.events("instance-faulty"));
+    if fib {
+        let there = star.router.run("ip", &["-o", "-4", "route", "show", "proto", "245"])?.lines().count() as u64;
+        ensure!(there == all, "{there} routes are in the kernel, {all} were told of");
+        // What the kernel says of each of virtd's routes: that it is there.
+        let log = kernel.log();
+        let news: Vec<&str> = log.lines().filter(|l| l.contains("proto 245")).collect();
+        let gone: Vec<&&str> = news.iter().filter(|l| l.starts_with("Deleted")).collect();
+        ensure!(
+            gone.is_empty() && news.len() as u64 == all,
+            "{} changes in the kernel, {gone:?} among them",
+            news.len()
+        );
+    }
     monitor.finish()?.check_quiet()?;
     outside.check_quiet()?;
     flow.finish()?.check_quiet()?;
     feed.finish()?.check_quiet()?;
     lab.passed();
     Ok(())
+}
+
+#[test]
+fn instances_come_go_and_are_swapped_while_routes_flow() -> Result<()> {
+    come_and_go("reload", false)
+}
+
+#[test]
+fn instances_come_go_and_are_swapped_and_the_kernel_keeps_its_routes() -> Result<()> {
+    come_and_go("reload-fib", true)
 }
