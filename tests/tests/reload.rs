@@ -2,6 +2,7 @@
 //! what has changed, once, and nothing else.
 
 use anyhow::{Context, Result, ensure};
+use nix::sys::signal::Signal;
 use serde_json::Value;
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
@@ -136,6 +137,10 @@ fn a_change_of_policy_is_seen_once_and_who_was_forgotten_is_named() -> Result<()
         }
     }
     ensure!(kinds.router.events("instance-faulty").is_empty(), "{:?}", kinds.router.events("instance-faulty"));
+    // What a service manager sends.
+    kinds.router.edit_toml(|text| text.replace("t_ms = 3000", "t_ms = 4000"))?;
+    kinds.router.virtd.signal(Signal::SIGHUP)?;
+    wait_for("SIGHUP to be followed", UP, || kinds.router.status("t_ms").is_ok_and(|t| t == 4000))?;
     for monitor in &mut monitors {
         monitor.finish()?.check_quiet()?;
     }

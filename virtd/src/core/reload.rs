@@ -4,6 +4,8 @@
 //! its place back when nothing of it is left. Tables only ever get wider.
 
 mod plan;
+#[cfg(test)]
+mod plan_tests;
 
 use super::Core;
 use super::io::{Micros, Output};
@@ -148,9 +150,9 @@ impl Core {
         }
     }
 
-    /// Voters, as the configuration has them.
+    /// Voters, as the configuration has them; those that have just come are none before they have caught up.
     fn configured_voters(&self) -> usize {
-        let counts = |i: &usize| !self.controller.is_passing(*i);
+        let counts = |i: &usize| !self.controller.is_passing(*i) && !self.controller.is_new(*i);
         let all = self.env.taken().filter(counts).filter_map(|i| self.env.config.instances.get(i));
         all.filter(|c| c.is_voter()).count()
     }

@@ -86,6 +86,11 @@ impl Controller {
         self.list.get(i).is_some_and(|c| c.leaves)
     }
 
+    /// Whether a reload has brought instance `i`, and it has not caught up yet.
+    pub fn is_new(&self, i: usize) -> bool {
+        self.list.get(i).is_some_and(|c| c.new)
+    }
+
     /// Who is to take the place of instance `i`.
     pub fn successor_of(&self, i: usize) -> Option<usize> {
         self.list.iter().position(|c| c.replaces == Some(i))

@@ -615,10 +615,11 @@ impl Session {
                     s.account.end((self.index as u32, slot));
                 }
             }
+            e.flags &= !flag::COUNTED;
+            // Keys of which nobody says anything any more are forgotten by the vote on them that follows.
             if let Some(said) = self.table.candidates_mut(slot).get_mut(i) {
                 env.routes.release(std::mem::replace(said, BlobId::NONE));
             }
-            self.table.tidy(slot);
         }
     }
 
