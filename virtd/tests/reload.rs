@@ -367,3 +367,69 @@ proptest! {
         prop_assert!(with.events_of("instance-faulty").is_empty());
     }
 }
+
+#[test]
+fn places_are_given_back_however_often_instances_come_and_go() {
+    let mut config = birds(3);
+    let mut sim = running(&config);
+    let before = updates(&sim);
+    for n in 0..40 {
+        config.instances.push(bird(&format!("guest{n}")));
+        assert!(sim.reload(&config)["error"].is_null());
+        supervise(&mut sim, 4);
+        assert_eq!(voting(&mut sim).len(), 4, "guest {n}");
+        config.instances.pop();
+        sim.reload(&config);
+        supervise(&mut sim, 2);
+    }
+    assert_eq!(sim.instances.len(), 4, "one place was enough for all");
+    config.instances.extend((0..29).map(|n| bird(&format!("more{n}"))));
+    let answer = sim.reload(&config);
+    assert!(answer["error"].as_str().is_some_and(|e| e.contains("nothing has changed")), "32 are too many: {answer}");
+    assert_eq!(voting(&mut sim), ["i0", "i1", "i2"]);
+    config.instances.pop();
+    assert!(sim.reload(&config)["error"].is_null());
+    supervise(&mut sim, 10);
+    assert_eq!(voting(&mut sim).len(), 31);
+    assert_eq!(updates(&sim), before);
+    assert!(sim.no_reset());
+}
+
+#[test]
+fn what_only_the_removed_one_said_is_forgotten() {
+    let mut config = birds(2);
+    let mut sim = running(&config);
+    sim.instances[0].fault.hides.insert(sim::prefix("203.0.113.0/24"));
+    sim.announce(1, &["203.0.113.0/24"], &[64501]);
+    supervise(&mut sim, 5);
+    assert_eq!(sim.query(json!({"command": "status"}))["without_quorum"], 1);
+    config.instances.pop();
+    sim.reload(&config);
+    supervise(&mut sim, 5);
+    let status = sim.query(json!({"command": "status"}));
+    assert_eq!((status["without_quorum"].as_u64(), status["voters"].as_u64()), (Some(0), Some(1)));
+    assert!(!sim.table(2).contains_key(&sim::prefix("203.0.113.0/24")));
+    assert_eq!(sim.table(2).len(), MANY, "all else stays");
+    assert!(sim.no_reset());
+}
+
+#[test]
+fn under_master_slave_the_swapped_master_stays_master() {
+    let mut config = birds(3);
+    config.vote.strategy = Strategy::MasterSlave;
+    let mut sim = running(&config);
+    let before = updates(&sim);
+    config.instances[0].root = Some("/opt/roots/trixie/bird2".into());
+    sim.reload(&config);
+    supervise(&mut sim, 10);
+    assert_eq!(said(&sim, "instance-replaced").len(), 1);
+    assert_eq!(updates(&sim), before);
+    // What the master alone says goes out at once.
+    for i in [1, 2] {
+        sim.instances[i].fault.hides.insert(sim::prefix("203.0.113.0/24"));
+    }
+    sim.announce(1, &["203.0.113.0/24"], &[64501]);
+    sim.run(SECOND / 10);
+    assert!(sim.table(2).contains_key(&sim::prefix("203.0.113.0/24")));
+    assert!(sim.no_reset());
+}
