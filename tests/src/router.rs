@@ -189,6 +189,13 @@ impl Router {
         &self.ns
     }
 
+    /// Changes virtd's configuration file; virtd does not read it before it is told to.
+    pub fn edit_toml(&self, edit: impl FnOnce(String) -> String) -> Result<()> {
+        let path = self.folder.join("virtd.toml");
+        let text = fs::read_to_string(&path).context("reading virtd.toml")?;
+        fs::write(&path, edit(text)).context("writing virtd.toml")
+    }
+
     /// What virtctl prints for a person.
     pub fn show(&self, command: &[&str]) -> Result<String> {
         self.virtctl(&[], command)

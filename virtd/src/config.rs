@@ -192,7 +192,7 @@ pub enum Strategy {
 }
 
 /// `[vote]`.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Vote {
     /// `strategy`.
     pub strategy: Strategy,
@@ -212,7 +212,7 @@ impl Default for Vote {
 }
 
 /// `[timers]`, all with defaults.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Timers {
     /// `open_wait_s` = 5.
     pub open_wait_ms: u32,
@@ -408,10 +408,13 @@ pub enum Standby {
 }
 
 /// `[[instance]]`.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, PartialEq, Debug, Default)]
 pub struct Instance {
-    /// `name`, unique; what HV_INSTANCE says.
+    /// `name`, unique.
     pub name: String,
+    /// What HV_INSTANCE says, and the name of its folder, where that is not [`Instance::name`]: a reload has started it beside the one of
+    /// the same name whose place it was to take.
+    pub label: Option<String>,
     /// `role = "voter" | "observer"`: an observer is fed and compared, never counted.
     pub observer: bool,
     /// `role = "standby" | "warm-standby"`: takes the place of a voter found faulty.
@@ -461,6 +464,11 @@ impl Kind {
 }
 
 impl Instance {
+    /// What HV_INSTANCE says, and what its folder is called.
+    pub fn label(&self) -> &str {
+        self.label.as_deref().unwrap_or(&self.name)
+    }
+
     /// Whether it votes from the start.
     pub fn is_voter(&self) -> bool {
         !self.observer && self.standby.is_none()
@@ -473,7 +481,7 @@ impl Instance {
 }
 
 /// `[[peer]]`.
-#[derive(Clone, Debug)]
+#[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Peer {
     /// `address`.
     pub address: IpAddr,

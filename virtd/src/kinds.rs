@@ -189,7 +189,7 @@ pub fn uid(instance: &Instance) -> Option<u32> {
 /// Something of that is not there.
 pub fn entry(instance: &Instance, shim_socket: &Path, shim: &Path) -> io::Result<Option<Entry>> {
     let Some(root) = &instance.root else { return Ok(None) };
-    let mut shared = vec![folder_beside(shim_socket, &instance.name), shim_socket.to_owned(), shim.to_owned()];
+    let mut shared = vec![folder_beside(shim_socket, instance.label()), shim_socket.to_owned(), shim.to_owned()];
     shared.extend(instance.config_file.as_deref().map(shared_configuration));
     // Where it is a link, it is one inside too, since /dev is this system's.
     shared.extend(fs::canonicalize("/dev/log").ok().filter(|log| !log.starts_with("/dev")));

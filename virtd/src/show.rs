@@ -222,6 +222,25 @@ fn percent(share: f64) -> String {
     }
 }
 
+/// `virtctl reload`.
+pub fn reload(v: &Value) -> String {
+    let (done, later) = (items(&v["done"]), items(&v["later"]));
+    let dry = v["dry_run"] == true;
+    let mut out = String::new();
+    match (done.is_empty(), dry) {
+        (true, _) => out.push_str("nothing to do\n"),
+        (false, true) => out.push_str("would be done:\n"),
+        (false, false) => {}
+    }
+    for line in done {
+        let _ = writeln!(out, "{}{}", if dry { "  " } else { "" }, text(line));
+    }
+    if !later.is_empty() {
+        let _ = writeln!(out, "needs a restart of virtd, and is left as it was: {}", words(&v["later"], ", "));
+    }
+    out
+}
+
 /// What a command has done.
 pub fn done(v: &Value) -> String {
     format!("{}\n", text(&v["done"]))

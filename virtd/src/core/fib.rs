@@ -122,6 +122,62 @@ impl Fib {
         })
     }
 
+    /// The place at `i`, of those there are or the next, is this instance's from now on.
+    pub fn seat(&mut self, i: usize, instance: &config::Instance) {
+        let (was, member) = (self.members.len(), Member::new(instance));
+        match self.members.get_mut(i) {
+            Some(place) => *place = member,
+            None => self.members.push(member),
+        }
+        let n = self.members.len();
+        self.table.widen(n);
+        if n > was {
+            let mut classes = Vec::with_capacity(self.table.slots() as usize * n);
+            for of_key in self.classes.chunks(was.max(1)) {
+                classes.extend_from_slice(of_key);
+                classes.resize(classes.len() + n - of_key.len(), config::FibScope::NONE);
+            }
+            self.classes = classes;
+        }
+    }
+
+    /// The place at `i` is nobody's any more.
+    pub fn vacate(&mut self, i: usize, env: &mut Env) {
+        let n = i as u8;
+        for slot in 0..self.table.slots() {
+            let Some(e) = self.table.entry_mut(slot) else { continue };
+            e.stale.remove(n);
+            if e.dissent.contains(n) {
+                e.dissent.remove(n);
+                if let Some(s) = env.instances.get_mut(i) {
+                    s.account.end((super::dissent::FIB, slot));
+                }
+            }
+            if let Some(said) = self.table.candidates_mut(slot).get_mut(i) {
+                self.routes.release(std::mem::replace(said, BlobId::NONE));
+            }
+            if let Some(class) = self.classes.get_mut(slot as usize * self.members.len() + i) {
+                *class = config::FibScope::NONE;
+            }
+            self.tidy(slot);
+        }
+        if let Some(place) = self.members.get_mut(i) {
+            let nobody = config::Instance { fib_scope: config::FibScope::NONE, ..config::Instance::default() };
+            *place = Member::new(&nobody);
+        }
+        self.start_walk();
+    }
+
+    /// Whether instance `i` has netlink sockets.
+    pub fn has_sockets(&self, i: usize) -> bool {
+        self.members.get(i).is_some_and(|m| m.sockets > 0)
+    }
+
+    /// Whether the vote of instance `i` would count, if it had one.
+    pub fn counts(&self, i: usize) -> bool {
+        self.members.get(i).is_some_and(|m| m.counts)
+    }
+
     /// Takes one input that concerns the FIB.
     pub fn handle(&mut self, input: Input<'_>, env: &mut Env, out: &mut Vec<Output>) {
         match input {

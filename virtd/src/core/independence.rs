@@ -204,6 +204,16 @@ impl Independence {
         }
     }
 
+    /// The instance at `i` is no more: its place may be another's one day.
+    pub fn forget(&mut self, i: u8) {
+        self.settle(Members::EMPTY);
+        for other in (0..32).filter(|other| *other != i) {
+            if let Some(pair) = self.pairs.get_mut(place(i, other)) {
+                *pair = Pair::default();
+            }
+        }
+    }
+
     /// Whether nothing was ever counted.
     pub fn is_empty(&self) -> bool {
         self.pairs.is_empty() && self.unanimous.1 == 0

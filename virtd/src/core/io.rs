@@ -1,6 +1,7 @@
 //! What goes into the core and what comes out of it. The driver turns readiness and fds into [`Input`]s and carries out
 //! [`Output`]s; the core never sees an fd and the driver never takes a decision about routes or sessions.
 
+use crate::config;
 use crate::event::Event;
 use bytes::{Bytes, BytesMut};
 use std::net::{IpAddr, SocketAddr};
@@ -311,6 +312,15 @@ pub enum Order {
     Kill,
 }
 
+/// What an instance's place becomes.
+#[derive(Clone, PartialEq, Debug)]
+pub enum Seat {
+    /// This instance's, from now on: who says its name is let in, and an order to start it means this.
+    Taken(Box<config::Instance>),
+    /// Nobody's. Whatever is left of the instance is cut off; its inputs say so.
+    Empty,
+}
+
 /// A message that crossed a leg, for the flight recorder.
 #[derive(Clone, Debug)]
 pub struct Recorded {
@@ -474,6 +484,13 @@ pub enum Output {
     Fib(Vec<FibChange>),
     /// Write a record to disk.
     Record(Box<Record>),
+    /// The set of instances changes.
+    Seat {
+        /// Whose place.
+        instance: InstanceId,
+        /// What becomes of it.
+        seat: Seat,
+    },
     /// Tell the operator.
     Event(Event),
 }

@@ -33,7 +33,7 @@ impl<B: Broker> Driver<B> {
             }
         };
         // The change itself first. The kernel has told everybody of it by the time that it answers us.
-        let mine = self.netlinks.iter().filter(|(_, e)| e.belongs_to(instance)).map(|(id, _)| *id);
+        let mine = self.netlinks.iter().filter(|(_, e)| e.instance == instance).map(|(id, _)| *id);
         let mine: Vec<_> = mine.collect();
         mine.into_iter().for_each(|id| self.kernel_readable(id));
         notes.iter().for_each(|(group, bytes)| self.netlink_notify(instance, *group, bytes));

@@ -80,6 +80,11 @@ pub trait Broker {
     fn deadline(&self) -> Option<Micros>;
     /// virtd ends: says so to whom it concerns.
     fn stop(&mut self, now: Micros, out: &mut Vec<Output>);
+    /// Becomes what a new configuration says, as far as that can be done while sessions are up; only says so with `dry_run`.
+    fn reload(&mut self, now: Micros, config: Config, dry_run: bool, out: &mut Vec<Output>) -> serde_json::Value {
+        let _ = (now, config, dry_run, out);
+        serde_json::json!({ "error": "there is nothing to reload here" })
+    }
     /// Answers virtctl, and does what it asks for.
     fn query(&mut self, now: Micros, request: &serde_json::Value, out: &mut Vec<Output>) -> serde_json::Value;
 }
@@ -96,6 +101,9 @@ impl Broker for Core {
     }
     fn stop(&mut self, now: Micros, out: &mut Vec<Output>) {
         Core::stop(self, now, out);
+    }
+    fn reload(&mut self, now: Micros, config: Config, dry_run: bool, out: &mut Vec<Output>) -> serde_json::Value {
+        Core::reload(self, now, config, dry_run, out)
     }
     fn query(&mut self, now: Micros, request: &serde_json::Value, out: &mut Vec<Output>) -> serde_json::Value {
         Core::query(self, now, request, out)
@@ -443,7 +451,13 @@ impl<B: Broker> Driver<B> {
         let Some(source) = self.sources.get(&token).copied() else { return };
         match source {
             Source::Waker => {
-                for request in control.try_iter() {
+                for mut request in control.try_iter() {
+                    if let Some(config) = request.config.take() {
+                        let dry_run = request.request["dry_run"] == true;
+                        let answer = self.broker.reload(self.now, *config, dry_run, &mut self.out);
+                        let _ = request.reply.try_send(answer);
+                        continue;
+                    }
                     let mut answer = self.broker.query(self.now, &request.request, &mut self.out);
                     if request.request["command"] == "fib" && answer["routes"].is_number() {
                         answer["kernel"] = serde_json::json!(self.lines.kernel.counters.snapshot());

@@ -51,7 +51,7 @@ const NOTIFY_MARK: usize = 8 << 20;
 
 /// One netlink socket of an instance.
 pub(super) struct Endpoint {
-    instance: InstanceId,
+    pub(super) instance: InstanceId,
     cookie: u64,
     end: OwnedFd,
     token: Token,
@@ -384,10 +384,6 @@ impl<B: Broker> Driver<B> {
 }
 
 impl Endpoint {
-    pub(super) fn belongs_to(&self, instance: InstanceId) -> bool {
-        self.instance == instance
-    }
-
     fn push(&mut self, bytes: Bytes) {
         self.out_octets += bytes.len();
         self.out.push_back(bytes);

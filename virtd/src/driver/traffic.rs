@@ -201,6 +201,7 @@ impl<B: Broker> Driver<B> {
                     );
                 }
             }
+            Output::Seat { instance, seat } => self.seat(instance, seat),
             Output::NetlinkNotify { instance, group, bytes } => self.netlink_notify(instance, group, &bytes),
             Output::LinkReset { instance, index, up } => self.link_reset(instance, index, up),
             Output::Fib(changes) => {

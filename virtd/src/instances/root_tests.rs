@@ -5,6 +5,7 @@ use super::*;
 use crate::config::Kind;
 use crate::kinds::root::{Entry, Own};
 use std::os::unix::fs::MetadataExt;
+use std::path::PathBuf;
 use std::process::{Command, Output, Stdio};
 
 /// What programs of this system need to run inside.

@@ -21,6 +21,7 @@ use virtd::control::ControlRequest;
 use virtd::core::Core;
 use virtd::driver::Driver;
 use virtd::event::Event;
+use virtd::instances::Roster;
 use virtd::kernel::{Kernel, KernelLine, LoopWaker};
 use virtd::serve::EventLoop;
 use virtd::serve::Lines;
@@ -136,7 +137,7 @@ impl Lab {
     /// Returns once the loop has ended the turn it was in, and let go of every fd it had to do with in it.
     pub fn settle(&self) {
         let (reply, answer) = bounded(1);
-        self.control.send(ControlRequest { request: serde_json::json!({}), reply }).unwrap();
+        self.control.send(ControlRequest { request: serde_json::json!({}), config: None, reply }).unwrap();
         self.waker.wake().unwrap();
         answer.recv_timeout(PATIENCE).unwrap();
     }
@@ -161,7 +162,7 @@ impl Lab {
     #[allow(dead_code, reason = "only the tests of the FIB ask")]
     pub fn query(&self, request: serde_json::Value) -> serde_json::Value {
         let (reply, answer) = bounded(1);
-        self.control.send(ControlRequest { request, reply }).unwrap();
+        self.control.send(ControlRequest { request, config: None, reply }).unwrap();
         self.waker.wake().unwrap();
         answer.recv_timeout(PATIENCE).unwrap()
     }
@@ -406,7 +407,13 @@ fn lines(events: &Sender<Event>, config: &Config) -> (Lines, Option<Kernel>, Loo
         }
         None => (KernelLine::none(), None),
     };
-    let lines =
-        Lines { events: events.clone(), orders: bounded(1).0, reports: bounded(1).1, records: bounded(1).0, kernel };
+    let lines = Lines {
+        events: events.clone(),
+        orders: bounded(1).0,
+        roster: Roster::default(),
+        reports: bounded(1).1,
+        records: bounded(1).0,
+        kernel,
+    };
     (lines, thread, wakes)
 }
