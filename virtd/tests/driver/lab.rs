@@ -229,7 +229,7 @@ impl Shim {
         let fds: Vec<RawFd> = fds.iter().copied().chain([theirs.as_raw_fd()]).collect();
         self.send(&buf[..n], &fds);
         drop(theirs);
-        let n = nix::sys::socket::recv(ours.as_raw_fd(), &mut buf, MsgFlags::empty()).expect("no answer");
+        let n = receive(&ours, &mut buf).expect("no answer");
         match Reply::decode(&buf[..n]) {
             _ if n == 0 => Answer::Nothing,
             Ok(Reply::Welcome { bgp_port, .. }) => Answer::Welcome(bgp_port),
@@ -244,7 +244,7 @@ impl Shim {
 
     /// Whether virtd closes the channel.
     pub fn is_closed(&self) -> bool {
-        matches!(nix::sys::socket::recv(self.channel.as_raw_fd(), &mut [0; 16], MsgFlags::empty()), Ok(0))
+        matches!(receive(&self.channel, &mut [0; 16]), Ok(0))
             || matches!(
                 nix::sys::socket::recv(self.channel.as_raw_fd(), &mut [0; 16], MsgFlags::MSG_DONTWAIT),
                 Ok(0) | Err(nix::errno::Errno::ECONNRESET)
@@ -286,6 +286,17 @@ pub fn pair(kind: SockType) -> (OwnedFd, OwnedFd) {
     let pair = socketpair(AddressFamily::Unix, kind, None, SockFlag::SOCK_CLOEXEC).unwrap();
     SockRef::from(&pair.0).set_read_timeout(Some(PATIENCE)).unwrap();
     pair
+}
+
+/// recv, waiting. A socket with a time limit (SO_RCVTIMEO) gives EINTR once the process was stopped and goes on, whatever handlers
+/// there are (signal(7)).
+pub fn receive(from: &OwnedFd, buf: &mut [u8]) -> nix::Result<usize> {
+    loop {
+        match nix::sys::socket::recv(from.as_raw_fd(), buf, MsgFlags::empty()) {
+            Err(nix::errno::Errno::EINTR) => {}
+            done => return done,
+        }
+    }
 }
 
 /// A stream pair filled as the shim fills it before a connect that does not wait, and with how much.
