@@ -232,13 +232,17 @@ fn come_and_go(name: &str, fib: bool) -> Result<()> {
 
     if let Some(root) = Version::BIRD_13.root()? {
         let line = "name = \"bird\"\n";
-        kinds.router.edit_toml(|text| text.replace(line, &format!("{line}root = {:?}\n", root.path)))?;
+        // A version is a root with a name.
+        let key = if fib { "version" } else { "root" };
+        kinds.router.edit_toml(|text| text.replace(line, &format!("{line}{key} = {:?}\n", root.path)))?;
         println!("{}", kinds.router.show(&["reload"])?);
         wait_for("the new BIRD to take the place", UP, || !kinds.router.events("instance-replaced").is_empty())?;
         wait_voters(&kinds, &["bird", "bird2", "frr", "frr2"])?;
         let version = kinds.router.show(&["exec", "bird", "show", "status"])?;
         let number = root.version.split('-').next().unwrap_or_default();
         ensure!(version.contains(&format!("BIRD {number}")), "{number} is wanted: {version}");
+        let shown = || kinds.router.show(&["instances"]).is_ok_and(|t| t.contains(&format!("bird {number}")));
+        wait_for("virtctl to show its version", UP, shown)?;
     }
     println!("{}", kinds.router.show(&["instances"])?);
 

@@ -46,6 +46,27 @@ fn who_comes_goes_and_is_swapped() {
 }
 
 #[test]
+fn another_version_is_a_swap() {
+    let of = |version: &str| Instance { version: Some(version.into()), root: Some(version.into()), ..bird("a") };
+    let (steps, later) = plan(&[of("/v/bullseye")], &[of("/v/trixie")], 30);
+    assert_eq!(steps, ["a is replaced by a+2 (bird of /v/trixie), once that has caught up"]);
+    assert!(later.is_empty());
+    assert_eq!(plan(&[of("/v/trixie")], &[of("/v/trixie")], 30).0, [""; 0]);
+}
+
+/// What else an instance got to differ by: none of it can change while its daemon runs.
+#[test]
+fn another_link_reset_is_a_swap() {
+    let of = |ms| Instance {
+        diversity: Some(Diversity { link_reset_ms: Some((ms, ms)), ..Diversity::default() }),
+        ..bird("a")
+    };
+    let (steps, _) = plan(&[of(0)], &[of(1)], 30);
+    assert_eq!(steps, ["a is replaced by a+2 (bird), once that has caught up"]);
+    assert_eq!(plan(&[of(1)], &[of(1)], 30).0, [""; 0]);
+}
+
+#[test]
 fn without_a_free_place_a_swap_is_a_new_start_and_nobody_can_be_added() {
     let old = [bird("a")];
     assert_eq!(plan(&old, &[other("a")], 0).0, ["a is ended and started anew (bird of /opt/other)"]);
