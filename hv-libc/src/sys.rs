@@ -89,10 +89,15 @@ pub fn netns_cookie_of(fd: c_int) -> u64 {
 
 /// Milliseconds on the monotonic clock.
 pub fn monotonic_ms() -> u64 {
+    monotonic_us() / 1000
+}
+
+/// Microseconds on the monotonic clock.
+pub fn monotonic_us() -> u64 {
     let mut t = libc::timespec { tv_sec: 0, tv_nsec: 0 };
     // SAFETY: `t` is a whole timespec.
     unsafe { libc::clock_gettime(libc::CLOCK_MONOTONIC, &raw mut t) };
-    (t.tv_sec as u64).saturating_mul(1000).saturating_add(t.tv_nsec as u64 / 1_000_000)
+    (t.tv_sec as u64).saturating_mul(1_000_000).saturating_add(t.tv_nsec as u64 / 1000)
 }
 
 /// setsockopt by raw system call; an option that the socket refuses is left as it is.

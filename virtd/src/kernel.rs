@@ -12,6 +12,7 @@
 //! | `table` | per key what is wanted and what the kernel holds, and which keys wait to be written |
 //! | `writer` | batches of writes and what their answers mean |
 //! | `watch` | notifications: links, addresses, and what others do to our routes |
+//! | `others` | routes of others, for the loop |
 //! | `scan` | the kernel's routes read as a whole and compared |
 //! | `report` | events, not too many of them |
 //! | `thread` | the loop over all of it |
@@ -20,6 +21,7 @@
 //! and metric alone, whosever it is; so a key is written with NLM_F_EXCL unless the kernel is known to hold ours and nobody
 //! else's, and what this runs into is told apart by deleting ours (a delete does look at the protocol) and trying again.
 
+mod others;
 mod report;
 mod scan;
 mod socket;

@@ -5,9 +5,10 @@
 mod world;
 
 use virtd::config::{FibScope, Strategy};
-use virtd::core::io::{KernelNews, Order, ProcessNews};
+use virtd::core::io::{Input, KernelNews, Order, OtherRoute, Place, ProcessNews};
 use wire::netlink::RouteMessage;
 use wire::netlink::consts::*;
+use wire::netlink::fib::FibKey;
 use world::*;
 
 const P: &str = "198.51.100.0/24";
@@ -613,6 +614,29 @@ fn a_change_of_addresses_is_a_reset_of_the_link_for_one_instance() {
     assert_eq!((w.in_kernel(P), w.changes.len(), w.resets.len()), (Some(VIA_A), written, 2));
 }
 
+/// What is known of the kernel's own routes, all instances share: the one that is shown a reset takes nothing of it away.
+#[test]
+fn a_reset_leaves_the_routes_of_the_links_subnet_to_everybody() {
+    let mut w = with_resets(50, 50);
+    let key = FibKey { table: RT_TABLE_MAIN, prefix: "10.0.2.0/24".parse().unwrap(), tos: 0 };
+    let hops = vec![(2, false)];
+    let subnet =
+        OtherRoute { protocol: RTPROT_KERNEL, kind: RTN_UNICAST, scope: RT_SCOPE_LINK, metric: 0, object: false, hops };
+    w.news(KernelNews::Routes(Some(vec![(key, subnet)])));
+    level(&mut w, 3, &[P]);
+    address(&mut w, 2, "10.9.0.1", true);
+    w.run(5 * T);
+    assert_eq!(w.resets.len(), 2);
+    // By a gateway of that subnet.
+    for i in 0..3 {
+        w.add(i, Q, &[A]);
+    }
+    w.add(1, P, &[A]);
+    w.run(3 * T);
+    assert!(w.diff().is_empty(), "{:?}", w.diff());
+    assert_eq!((w.in_kernel(P), w.in_kernel(Q)), (Some(VIA_A), Some(VIA_A)));
+}
+
 #[test]
 fn a_link_that_is_down_and_the_loopback_interface_are_not_reset() {
     let mut w = with_resets(0, 0);
@@ -629,4 +653,31 @@ fn a_link_that_is_down_and_the_loopback_interface_are_not_reset() {
     address(&mut w, 3, "10.9.0.1", false);
     w.run(SECOND);
     assert_eq!(w.resets.iter().map(|r| (r.1, r.2, r.3)).collect::<Vec<_>>(), [(1, 3, false), (1, 3, true)]);
+}
+
+/// A gateway that nothing leads to is refused, as Linux does; not while something new may have come that is not known here yet.
+#[test]
+fn a_gateway_must_be_reachable_unless_something_new_has_come() {
+    let gateway =
+        |oif| RouteMessage { gateway: Some("172.16.0.1".parse().unwrap()), oif: Some(oif), ..world::route(P, &[A]) };
+    let mut w = three(Strategy::WaitForConsensus);
+    let errno =
+        |w: &mut World| w.send(0, RTM_NEWROUTE, NLM_F_CREATE | NLM_F_REPLACE, &gateway(3).to_payload().unwrap());
+    assert_eq!(errno(&mut w), 0, "the kernel's routes have not been read yet");
+    w.news(KernelNews::Routes(Some(Vec::new())));
+    assert_eq!(errno(&mut w), libc::ENETUNREACH);
+    w.input(Input::NetlinkStirred);
+    assert_eq!(errno(&mut w), 0);
+    w.run(3 * SECOND);
+    assert_eq!(errno(&mut w), libc::ENETUNREACH);
+    let key = FibKey { table: RT_TABLE_MAIN, prefix: "172.16.0.0/24".parse().unwrap(), tos: 0 };
+    let hops = vec![(3, false)];
+    let route = OtherRoute { protocol: 4, kind: RTN_UNICAST, scope: 253, metric: 0, object: false, hops };
+    w.news(KernelNews::Route { key, route: route.clone(), place: Place::First });
+    assert_eq!(errno(&mut w), 0);
+    w.news(KernelNews::RouteGone { key, route });
+    assert_eq!(errno(&mut w), libc::ENETUNREACH);
+    // More than are kept: believed again.
+    w.news(KernelNews::Routes(None));
+    assert_eq!(errno(&mut w), 0);
 }

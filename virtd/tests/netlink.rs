@@ -633,3 +633,48 @@ fn notifications_go_to_whom_they_concern() {
         assert_eq!(all.1, none);
     });
 }
+
+/// Dumps of a large table come whole and one behind the other, however long the daemon does not read them.
+#[test]
+fn large_dumps_wait_for_their_reader() {
+    const ROUTES: u32 = 60_000;
+    in_namespace(|| {
+        let lab = with_fib(1);
+        let shim = lab.shim("i0");
+        let mut s = Socket::open(&shim, 1);
+        for from in (0..ROUTES).step_by(1000) {
+            let batch = (from..from + 1000).flat_map(|i| {
+                let dst = std::net::Ipv4Addr::from(0x0b00_0000 + (i << 8)).to_string();
+                s.message(RTM_NEWROUTE, NLM_F_CREATE, &blackhole(&dst))
+            });
+            let batch: Vec<u8> = batch.collect();
+            assert!(s.send(&batch), "closed");
+        }
+        assert_eq!(frames(&s.received()).len(), 0, "nothing was refused");
+        let mut seqs = Vec::new();
+        // The kernel itself refuses a third: of the second it has not been asked for all yet.
+        for _ in 0..2 {
+            let dump = s.message(RTM_GETROUTE, NLM_F_DUMP, &[0; 12]);
+            assert!(s.send(&dump), "closed");
+            seqs.push(s.seq);
+        }
+        // What is asked meanwhile is answered.
+        let late = s.message(RTM_NEWROUTE, NLM_F_CREATE | NLM_F_ACK, &blackhole(P));
+        assert!(s.send(&late), "closed");
+        let late = s.seq;
+        let mut all = s.rest_of_dump(seqs[1]);
+        wait("the acknowledgement", || {
+            all.extend(frames(&s.received()));
+            all.iter().any(|(h, _)| h.seq == late)
+        });
+        all.retain(|(h, _)| h.seq != late);
+        let order: Vec<u32> = all.iter().map(|(h, _)| h.seq).collect();
+        assert!(order.is_sorted(), "one behind the other");
+        for seq in seqs {
+            let dump: Vec<(Header, Vec<u8>)> = all.iter().filter(|(h, _)| h.seq == seq).cloned().collect();
+            let own = destinations(&dump, RTPROT_BIRD).iter().filter(|dst| *dst != P).count();
+            assert_eq!(own, ROUTES as usize);
+            assert_eq!(dump.iter().position(|(h, _)| h.kind == NLMSG_DONE), Some(dump.len() - 1));
+        }
+    });
+}

@@ -4,7 +4,8 @@
 //!
 //! To be expected is what virtd has just done: a request equal to one that it granted, octet by octet, but for the sequence
 //! number and the destination. And only on a socket that blocks, with nothing waiting on it, on which the daemon has asked and then received
-//! [`HABIT`] times in a row; so an answer that poll would not see is missed by nobody.
+//! [`HABIT`] times in a row; so an answer that poll would not see is missed by nobody. And only in a rush ([`RUSH_US`]): a daemon that has one route to
+//! write and waits lets virtd go on at once, and the route is in the kernel sooner than if it went on itself.
 //!
 //! Where virtd has to refuse all the same (the link has just gone, say) it does what Linux does with a route that it has taken and cannot keep:
 //! it notifies of its removal. Here [`TAKEN_BACK`] ends the foresight until the habit and the answers have been seen again.
@@ -28,6 +29,8 @@ const MAX_ANSWER: usize = 64;
 const TEMPLATES: usize = 32;
 /// So often must the daemon have asked and then received, nothing in between.
 const HABIT: u32 = 16;
+/// A request this many microseconds after the last answer is one of many.
+const RUSH_US: u64 = 200;
 /// A reader that finds the state taken tries so often. It is taken for less than a microsecond.
 const TRIES: u32 = 1000;
 
@@ -72,6 +75,8 @@ struct State {
     oldest: usize,
     /// Asks and answers in turn until now, up to [`HABIT`].
     rounds: u32,
+    /// When the last answer was received, in microseconds.
+    last_us: u64,
     /// What virtd has been asked last and not answered, as in [`Template::request`], and its nlmsg_seq.
     asked: Octets<MAX_REQUEST>,
     seq: [u8; 4],
@@ -102,6 +107,7 @@ impl Ahead {
             templates: [Template::NONE; TEMPLATES],
             oldest: 0,
             rounds: 0,
+            last_us: 0,
             asked: Octets::NONE,
             seq: [0; 4],
             answer: Octets::NONE,
@@ -133,7 +139,7 @@ impl Ahead {
             buffers.read(0, request);
             shape(request)
         });
-        let told = self.with(1, |state| state.sent(shape, copy.get(SEQ), || is_quiet(fd)));
+        let told = self.with(1, |state| state.sent(sys::monotonic_us(), shape, copy.get(SEQ), || is_quiet(fd)));
         if !told.unwrap_or(false) {
             return Way::Ask;
         }
@@ -155,8 +161,9 @@ impl Ahead {
     pub fn take<T>(&self, peeks: bool, give: impl FnOnce(&[u8]) -> T) -> Option<T> {
         let taken = self.with(TRIES, |state| {
             let answer = state.answer;
-            if !peeks {
+            if !peeks && answer.len != 0 {
                 state.answer = Octets::NONE;
+                state.last_us = sys::monotonic_us();
             }
             answer
         })?;
@@ -174,7 +181,7 @@ impl Ahead {
             if len <= MAX_ANSWER {
                 answer.len = read(0, &mut answer.bytes).min(len);
             }
-            state.received(&answer);
+            state.received(sys::monotonic_us(), &answer);
         });
     }
 
@@ -194,6 +201,7 @@ impl State {
     /// Whether what is sent is answered here.
     fn sent(
         &mut self,
+        now_us: u64,
         shape: Option<Octets<MAX_REQUEST>>,
         seq: Option<&[u8]>,
         is_quiet: impl FnOnce() -> bool,
@@ -205,9 +213,10 @@ impl State {
         self.asked = Octets::NONE;
         let (Some(shape), Some(seq)) = (shape, seq) else { return false };
         self.seq.copy_from_slice(seq);
+        let in_a_rush = now_us.saturating_sub(self.last_us) < RUSH_US;
         let known = self.templates.iter().find(|t| t.request.len != 0 && t.request.get() == shape.get());
         match known {
-            Some(known) if self.rounds >= HABIT && is_quiet() => {
+            Some(known) if in_a_rush && self.rounds >= HABIT && is_quiet() => {
                 self.answer = known.answer;
                 for at in [SEQ, ECHOED_SEQ] {
                     if let Some(place) = self.answer.bytes.get_mut(at) {
@@ -224,12 +233,13 @@ impl State {
     }
 
     /// virtd has answered, or said something else.
-    fn received(&mut self, answer: &Octets<MAX_ANSWER>) {
+    fn received(&mut self, now_us: u64, answer: &Octets<MAX_ANSWER>) {
         let asked = std::mem::replace(&mut self.asked, Octets::NONE);
         if asked.len == 0 || !grants(answer.get(), &self.seq) {
             self.rounds = 0;
             return;
         }
+        self.last_us = now_us;
         self.rounds = (self.rounds + 1).min(HABIT);
         let known = |t: &&mut Template| t.request.len != 0 && t.request.get() == asked.get();
         if let Some(known) = self.templates.iter_mut().find(known) {

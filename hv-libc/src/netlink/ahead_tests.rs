@@ -40,14 +40,14 @@ fn state() -> Box<State> {
 }
 
 fn send(s: &mut State, request: &[u8]) -> bool {
-    s.sent(shape(request), request.get(SEQ), || true)
+    s.sent(s.last_us, shape(request), request.get(SEQ), || true)
 }
 
 /// `n` rounds, all of which go to virtd.
 fn rounds(s: &mut State, n: u32) {
     for seq in 0..n {
         assert!(!send(s, &add(seq, seq as u8, 1)), "round {seq}");
-        s.received(&granted(seq));
+        s.received(0, &granted(seq));
     }
 }
 
@@ -57,6 +57,18 @@ fn the_answer_is_the_one_to_this_request() {
     rounds(&mut s, HABIT);
     assert!(send(&mut s, &add(77, 200, 1)));
     assert_eq!(s.answer.get(), granted(77).get());
+}
+
+#[test]
+fn one_route_now_and_then_is_asked_for() {
+    let mut s = state();
+    rounds(&mut s, HABIT);
+    s.last_us = 1000;
+    let slow = add(5, 5, 1);
+    assert!(!s.sent(1000 + RUSH_US, shape(&slow), slow.get(SEQ), || true));
+    s.received(5000, &granted(5));
+    let next = add(6, 6, 1);
+    assert!(s.sent(5000 + RUSH_US - 1, shape(&next), next.get(SEQ), || true));
 }
 
 #[test]
@@ -88,7 +100,7 @@ fn whoever_does_not_wait_has_no_habit() {
     rounds(&mut s, HABIT - 1);
     assert!(!send(&mut s, &add(50, 1, 1)));
     assert!(!send(&mut s, &add(51, 2, 1)), "the one before was not received");
-    s.received(&granted(51));
+    s.received(0, &granted(51));
     assert_eq!(s.rounds, 1);
     rounds(&mut s, HABIT - 1);
     assert!(send(&mut s, &add(52, 3, 1)));
@@ -107,7 +119,7 @@ fn refusals_and_other_words_end_it() {
         rounds(&mut s, HABIT);
         s.rounds = HABIT - 1;
         assert!(!send(&mut s, &add(90, 9, 3)));
-        s.received(&answer);
+        s.received(0, &answer);
         assert_eq!(s.rounds, 0);
         assert!(!send(&mut s, &add(91, 9, 1)));
     }
@@ -119,7 +131,7 @@ fn next_hops_beyond_those_kept_are_asked_again() {
     for round in 0..3 {
         for gateway in 0..=TEMPLATES as u8 {
             assert!(!send(&mut s, &add(5, 1, gateway)), "{round} {gateway}");
-            s.received(&granted(5));
+            s.received(0, &granted(5));
         }
     }
     assert!(send(&mut s, &add(6, 1, TEMPLATES as u8)));

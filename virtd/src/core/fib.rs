@@ -11,6 +11,7 @@
 //! | [`gate`] | which message goes to the virtual kernel, which to the real one |
 //! | `vkernel` | one instance's own routes and nexthop objects, as Linux would treat them |
 //! | `system` | the real links and addresses, which all virtual kernels share |
+//! | `others` | the real kernel's other routes, over which gateways can be reached |
 //! | `members` | whose vote counts, and from when on |
 //! | `vote` | the votes |
 //! | `query` | virtctl's answers |
@@ -19,6 +20,7 @@
 mod ahead;
 pub mod gate;
 mod members;
+mod others;
 mod query;
 mod reset;
 mod system;
@@ -32,6 +34,7 @@ use crate::config;
 use bytes::Bytes;
 use hashbrown::HashMap;
 use members::Member;
+pub use others::{MAX_OTHERS, other_routes};
 use replay::intern::{BlobId, Interner};
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BinaryHeap};
@@ -45,6 +48,10 @@ use wire::shim::{ANSWERED_AHEAD, TAKEN_BACK};
 
 /// How often it is asked who may vote now.
 const LOOK_US: Micros = 100_000;
+
+/// An instance can know of a new link, address or route this much earlier than it comes over the kernel's thread: what it says about gateways
+/// meanwhile is believed.
+const DOUBT_US: Micros = 2_000_000;
 
 /// Counters for `virtctl fib`.
 #[derive(Clone, Copy, Debug, Default)]
@@ -70,6 +77,8 @@ pub struct Fib {
     members: Vec<Member>,
     sockets: HashMap<NetlinkId, usize>,
     system: System,
+    /// When an instance last heard of a new link, address or route from the real kernel.
+    stirred: Option<Micros>,
     table: Table<FibKey>,
     routes: Interner,
     /// Whose protocols wrote what each instance says about the key at a slot: `slot * members + member`.
@@ -105,6 +114,7 @@ impl Fib {
             members,
             sockets: HashMap::new(),
             system: System::default(),
+            stirred: None,
             routes: Interner::new(),
             classes: Vec::new(),
             dirty: Vec::new(),
@@ -194,13 +204,23 @@ impl Fib {
                     self.request(socket, port_id, style, &frame, answers, env, out);
                 }
             }
-            Input::NetlinkDump { socket, port_id, request, done, answers } => {
+            Input::NetlinkDump { socket, port_id, request, cursor, done, answers } => {
                 let member = self.sockets.get(&socket).and_then(|i| self.members.get(*i));
-                if let (Some(m), Some(Ok(frame))) = (member, Frames::new(request).next()) {
-                    answers.extend(m.kernel.dump(&frame, port_id, &self.system).into_iter().map(Bytes::from));
+                match (member, Frames::new(request).next()) {
+                    (Some(m), Some(Ok(frame))) => {
+                        let piece = m.kernel.dump(&frame, port_id, cursor, &self.system);
+                        answers.extend(piece.into_iter().map(Bytes::from));
+                        if cursor.finished {
+                            answers.push(m.kernel.last_word(cursor, done));
+                        }
+                    }
+                    _ => {
+                        cursor.finished = true;
+                        answers.push(done.clone());
+                    }
                 }
-                answers.push(done);
             }
+            Input::NetlinkStirred => self.stirred = Some(env.now),
             Input::Kernel(news) => self.kernel_news(news, env, out),
             _ => {}
         }
@@ -220,6 +240,7 @@ impl Fib {
         let Some(&i) = self.sockets.get(&socket) else { return };
         let Some(m) = self.members.get_mut(i) else { return };
         let mut effects = std::mem::take(&mut self.effects);
+        self.system.doubt(self.stirred.is_some_and(|at| env.now < at + DOUBT_US));
         let done = m.kernel.request(frame, &self.system, &mut effects);
         match &done {
             Ok(()) => self.counters.requests += 1,

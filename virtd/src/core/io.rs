@@ -40,6 +40,19 @@ pub struct NetlinkStyle {
     pub extended: bool,
 }
 
+/// How far the instance's own part of a dump has come. What is made or removed meanwhile may be in it or not, what stays is in it once.
+#[derive(Clone, PartialEq, Eq, Default, Debug)]
+pub struct DumpCursor {
+    /// The key to go on with; `None`: the first.
+    pub key: Option<FibKey>,
+    /// The nexthop object to go on with.
+    pub id: u32,
+    /// The state of the objects when the dump began: Linux tells whether they have changed since (NLM_F_DUMP_INTR), which it does not of routes.
+    pub objects: Option<u64>,
+    /// Nothing is left.
+    pub finished: bool,
+}
+
 /// Something happened.
 #[derive(Debug)]
 pub enum Input<'a> {
@@ -181,7 +194,8 @@ pub enum Input<'a> {
         /// Gets the answers, a datagram each.
         answers: &'a mut Vec<Bytes>,
     },
-    /// The real kernel's part of a dump of routes or nexthop objects has been passed on: now comes the instance's own, and then `done`.
+    /// The real kernel's part of a dump of routes or nexthop objects has been passed on: now comes the instance's own, a piece each time, and
+    /// then `done`.
     NetlinkDump {
         /// Over which socket.
         socket: NetlinkId,
@@ -189,11 +203,15 @@ pub enum Input<'a> {
         port_id: u32,
         /// What was asked.
         request: &'a [u8],
+        /// How far it has come.
+        cursor: &'a mut DumpCursor,
         /// The kernel's NLMSG_DONE, to be passed on at the end.
-        done: Bytes,
-        /// Gets the answers, a datagram each.
+        done: &'a Bytes,
+        /// Gets a piece of the answers, a datagram each.
         answers: &'a mut Vec<Bytes>,
     },
+    /// The real kernel has told an instance of a new link, address or route, which may not have come as [`KernelNews`] yet.
+    NetlinkStirred,
     /// What the kernel's own thread has seen.
     Kernel(KernelNews),
     /// Time passed; also fires what [`super::Core::deadline`] named.
@@ -234,6 +252,24 @@ pub enum KernelNews {
         /// Length of the prefix that was on the link with it.
         length: u8,
     },
+    /// There is a route that is neither virtd's nor an instance's.
+    Route {
+        /// Its key.
+        key: FibKey,
+        /// All else that gateways are looked up by.
+        route: OtherRoute,
+        /// Where it stands among those of its key and metric.
+        place: Place,
+    },
+    /// It is there no more.
+    RouteGone {
+        /// Its key.
+        key: FibKey,
+        /// All else.
+        route: OtherRoute,
+    },
+    /// All such routes, as they were read as a whole, in the kernel's order; `None`: more than are kept.
+    Routes(Option<Vec<(FibKey, OtherRoute)>>),
     /// What virtd wrote for this key could not be put into the kernel (`Some`: errno), or now is there after all.
     Written {
         /// Which.
@@ -256,6 +292,35 @@ pub struct Link {
     pub up: bool,
     /// IFF_RUNNING: it has a carrier.
     pub running: bool,
+}
+
+/// A route that is neither virtd's nor an instance's: the kernel's own for a subnet, an operator's, another program's. No more of it than
+/// is needed to say whether a gateway can be reached over it.
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub struct OtherRoute {
+    /// Whose (rtm_protocol).
+    pub protocol: u8,
+    /// RTN_…
+    pub kind: u8,
+    /// RT_SCOPE_…
+    pub scope: u8,
+    /// The lower counts.
+    pub metric: u32,
+    /// It uses a nexthop object.
+    pub object: bool,
+    /// Interface, and whether there is a gateway. IPv6: one, the hops of a multipath route are routes of their own.
+    pub hops: Vec<(u32, bool)>,
+}
+
+/// Where a new route stands among those of the same key and metric.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Place {
+    /// Before them: IPv4's way.
+    First,
+    /// Behind them: IPv4 with NLM_F_APPEND, and IPv6.
+    Last,
+    /// Instead of the first of them (NLM_F_REPLACE); in IPv6 of all.
+    Instead,
 }
 
 /// What the kernel is to hold for one key.

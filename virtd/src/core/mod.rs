@@ -134,6 +134,7 @@ impl Core {
             | Input::NetlinkClosed { .. }
             | Input::NetlinkRequest { .. }
             | Input::NetlinkDump { .. }
+            | Input::NetlinkStirred
             | Input::Kernel(_) => {
                 if matches!(
                     input,

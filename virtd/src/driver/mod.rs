@@ -260,6 +260,8 @@ pub struct Driver<B> {
     closing: Vec<Source>,
     out: Vec<Output>,
     scratch: Vec<u8>,
+    /// What the kernel says to a netlink socket.
+    from_kernel: Vec<u8>,
     /// Room for a daemon's netlink datagram.
     datagram: Vec<u8>,
     lines: Lines,
@@ -328,6 +330,7 @@ impl<B: Broker> Driver<B> {
             closing: Vec::new(),
             out: Vec::new(),
             scratch: vec![0; 64 << 10],
+            from_kernel: vec![0; netlink::MAX_FROM_KERNEL],
             datagram: Vec::new(),
             lines,
             lost_events: 0,

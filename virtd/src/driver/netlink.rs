@@ -11,7 +11,7 @@
 use super::requests::refuse;
 use super::*;
 use crate::core::fib::gate::{self, Way};
-use crate::core::io::{NetlinkId, NetlinkStyle};
+use crate::core::io::{DumpCursor, NetlinkId, NetlinkStyle};
 use bytes::{Bytes, BytesMut};
 use nix::sys::socket::{
     AddressFamily, MsgFlags, NetlinkAddr, SockFlag, SockProtocol, SockType, bind, getsockname, recv, send, socket,
@@ -19,7 +19,7 @@ use nix::sys::socket::{
 use socket2::SockFilter;
 use wire::netlink::consts::{
     NETLINK_ADD_MEMBERSHIP, NETLINK_CAP_ACK, NETLINK_DROP_MEMBERSHIP, NETLINK_EXT_ACK, NLM_F_ACK, NLM_F_MULTI,
-    NLMSG_DONE, NLMSG_ERROR, RTM_DELROUTE, RTM_NEWROUTE,
+    NLMSG_DONE, NLMSG_ERROR, RTM_DELROUTE, RTM_NEWADDR, RTM_NEWLINK, RTM_NEWROUTE,
 };
 use wire::netlink::message::{AckOptions, HEADER_LEN, write_ack};
 use wire::netlink::{Frame, Frames};
@@ -43,6 +43,10 @@ const REAL_BUFFER: usize = 4 << 20;
 /// The kernel's own datagrams are no longer than this where it knows of no longer buffer (NLMSG_GOODSIZE); libmnl's buffer, and OpenBGPD's
 /// with it, is no longer either.
 const PART: usize = 4 << 10;
+/// Pieces of a dump that are made in one turn.
+const DUMP_BUDGET: usize = 4;
+/// Octets of the kernel's longest message: a route's next hops and a group's members have 64 KiB at most, links with many virtual functions more.
+pub(super) const MAX_FROM_KERNEL: usize = 256 << 10;
 /// With so much waiting for the daemon nothing more is read for it from the kernel.
 const HIGH_MARK: usize = 1 << 20;
 /// With so much waiting notifications and acknowledgements are dropped, as the kernel does, and the daemon is told so (ENOBUFS). A dump is not:
@@ -76,6 +80,16 @@ pub(super) struct Endpoint {
     paused: bool,
     /// Has sent requests that had their answer already (wire::shim).
     ahead: bool,
+    /// The dump whose own part is being given, as fast as the daemon takes it. Meanwhile nothing is read from the kernel.
+    dumping: Option<Dumping>,
+}
+
+/// See [`Endpoint::dumping`].
+struct Dumping {
+    request: Bytes,
+    /// The kernel's NLMSG_DONE.
+    done: Bytes,
+    cursor: DumpCursor,
 }
 
 impl<B: Broker> Driver<B> {
@@ -120,6 +134,7 @@ impl<B: Broker> Driver<B> {
             dumps: VecDeque::new(),
             paused: false,
             ahead: false,
+            dumping: None,
         };
         self.netlinks.insert(id, endpoint);
         self.broker.handle(self.now, Input::NetlinkOpened { socket: id, instance }, &mut self.out);
@@ -301,12 +316,22 @@ impl<B: Broker> Driver<B> {
     /// The kernel has an answer or a notification.
     pub(super) fn kernel_readable(&mut self, id: NetlinkId) {
         for _ in 0..BUDGET {
+            if !self.go_on_dumping(id) {
+                return;
+            }
             let Some(e) = self.netlinks.get_mut(&id) else { return };
             if e.out_octets > HIGH_MARK {
                 e.paused = true;
                 return;
             }
-            let n = match recv(e.real.as_raw_fd(), &mut self.scratch, MsgFlags::MSG_DONTWAIT) {
+            // With MSG_TRUNC the length is the message's own, whether it fits or not.
+            let flags = MsgFlags::MSG_DONTWAIT | MsgFlags::MSG_TRUNC;
+            let n = match recv(e.real.as_raw_fd(), &mut self.from_kernel, flags) {
+                Ok(n) if n > self.from_kernel.len() => {
+                    e.overflowed = true;
+                    self.netlink_write(id);
+                    continue;
+                }
                 Ok(n) => n,
                 Err(nix::errno::Errno::EAGAIN) => return,
                 Err(errno) => {
@@ -315,19 +340,52 @@ impl<B: Broker> Driver<B> {
                     continue;
                 }
             };
-            let datagram = self.scratch.get(..n).unwrap_or_default();
+            let datagram = self.from_kernel.get(..n).unwrap_or_default();
+            let stirs = stirs(datagram);
             if let Some((request, done)) = e.filter(datagram) {
-                let mut answers = Vec::new();
-                let port_id = e.port_id;
-                let input = Input::NetlinkDump { socket: id, port_id, request: &request, done, answers: &mut answers };
-                self.broker.handle(self.now, input, &mut self.out);
-                if let Some(e) = self.netlinks.get_mut(&id) {
-                    answers.drain(..).for_each(|a| e.push_parts(a));
-                }
+                e.dumping = Some(Dumping { request, done, cursor: DumpCursor::default() });
+            }
+            if stirs {
+                self.broker.handle(self.now, Input::NetlinkStirred, &mut self.out);
             }
             self.netlink_write(id);
         }
         self.again.extend(self.netlinks.get(&id).map(|e| e.real_token));
+    }
+
+    /// Gives more of the instance's own part of a dump, where the daemon has taken what there was. Whether nothing is left of it.
+    fn go_on_dumping(&mut self, id: NetlinkId) -> bool {
+        for _ in 0..DUMP_BUDGET {
+            let Some(e) = self.netlinks.get_mut(&id) else { return false };
+            if e.dumping.is_none() {
+                return true;
+            }
+            if !e.out.is_empty() {
+                // Whatever makes room asks for more.
+                return false;
+            }
+            let Some(mut dumping) = e.dumping.take() else { return true };
+            let mut answers = Vec::new();
+            let input = Input::NetlinkDump {
+                socket: id,
+                port_id: e.port_id,
+                request: &dumping.request,
+                cursor: &mut dumping.cursor,
+                done: &dumping.done,
+                answers: &mut answers,
+            };
+            self.broker.handle(self.now, input, &mut self.out);
+            let Some(e) = self.netlinks.get_mut(&id) else { return false };
+            answers.drain(..).for_each(|a| e.push_parts(a));
+            self.netlink_write(id);
+            let Some(e) = self.netlinks.get_mut(&id) else { return false };
+            e.dumping = Some(dumping).filter(|dumping| !dumping.cursor.finished);
+        }
+        let Some(e) = self.netlinks.get(&id) else { return false };
+        if e.dumping.is_some() && e.out.is_empty() {
+            self.again.push(e.real_token);
+        }
+        e.dumping.is_none()
     }
 
     /// A notification of the instance's own virtual kernel.
@@ -363,6 +421,9 @@ impl<B: Broker> Driver<B> {
         }
         if e.paused && e.out_octets <= HIGH_MARK / 2 {
             e.paused = false;
+            self.again.push(e.real_token);
+        }
+        if e.out.is_empty() && e.dumping.is_some() {
             self.again.push(e.real_token);
         }
         if e.out.is_empty() == e.wants_write {
@@ -475,6 +536,15 @@ impl Endpoint {
         }
         done
     }
+}
+
+/// Whether the kernel tells of something new by which gateways can be reached: a notification, or a part of a dump.
+fn stirs(datagram: &[u8]) -> bool {
+    let first = Frames::new(datagram).next().and_then(Result::ok);
+    first.is_some_and(|frame| {
+        let kind = frame.header.kind;
+        matches!(kind, RTM_NEWLINK | RTM_NEWADDR) || kind == RTM_NEWROUTE && frame.header.flags & NLM_F_MULTI == 0
+    })
 }
 
 /// A datagram of several messages in pieces of whole messages, each no longer than [`PART`] unless one message is.

@@ -80,6 +80,7 @@ impl Worker {
         }
         self.scan_number = self.scan_number.wrapping_add(1);
         let alone = why == Why::Alone;
+        self.gathered.begin(alone);
         let family = if alone { AF_INET6 } else { AF_INET };
         let mut scan = Scan {
             number: self.scan_number,
@@ -173,6 +174,8 @@ impl Worker {
         let again = std::mem::take(&mut scan.interrupted);
         if again && scan.restarts < MAX_RESTARTS {
             scan.restarts += 1;
+            let family = scan.family;
+            self.gathered.forget(|key| key.family() != family);
         } else if scan.family == AF_INET {
             (scan.family, scan.incomplete_v4) = (AF_INET6, again);
         } else {
@@ -193,6 +196,7 @@ impl Worker {
         let metric = message.priority.unwrap_or(0);
         let our_metric = metric == self.metric_of(message.family);
         if message.protocol != self.config.protocol {
+            self.gathered.add(&message);
             if our_metric {
                 scan.foreign.insert(key);
             }
@@ -273,6 +277,7 @@ impl Worker {
             let removed = self.delete_all(&scan.strays);
             log::warn!("{removed} routes with virtd's protocol number and another metric than its own are removed");
         }
+        self.tell_others(scan.incomplete_v4 && scan.why != Why::Alone, disturbed_v6);
         if disturbed_v6 && scan.why == Why::Thorough {
             self.begin_scan(Why::Alone);
         }

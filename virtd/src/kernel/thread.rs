@@ -1,5 +1,6 @@
 //! The thread's loop: votes first, then what there is to put right; notifications before every batch of writes.
 
+use super::others::Gathered;
 use super::report::Reports;
 use super::scan::{Scan, Why};
 use super::socket::{RouteSocket, Sockets};
@@ -55,6 +56,8 @@ pub struct Worker {
     pub(super) reports: Reports,
     pub(super) view: View,
     pub(super) scan: Option<Scan>,
+    /// What it has read of others' routes.
+    pub(super) gathered: Gathered,
     pub(super) scan_number: u8,
     /// What an earlier virtd left has not been read yet.
     pub(super) leftovers_unread: bool,
@@ -98,6 +101,7 @@ impl Worker {
             reports: Reports::default(),
             view: View::default(),
             scan: None,
+            gathered: Gathered::default(),
             scan_number: 0,
             leftovers_unread: true,
             leftovers: 0,

@@ -131,6 +131,9 @@ impl Worker {
     fn route_note(&mut self, frame: &Frame<'_>) {
         let Ok(message) = RouteMessage::parse(frame.payload) else { return };
         let Ok(key) = FibKey::from_message(&message) else { return };
+        if message.protocol != self.config.protocol {
+            self.other_note(&message, frame.header.kind == RTM_NEWROUTE, frame.header.flags);
+        }
         if message.flags & RTM_F_CLONED != 0 || message.priority.unwrap_or(0) != self.metric_of(message.family) {
             return;
         }

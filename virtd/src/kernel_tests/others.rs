@@ -239,3 +239,53 @@ fn lost_notifications_are_made_good() {
         assert_eq!(told, MAX_NEWS + 100);
     });
 }
+
+#[test]
+fn routes_of_others_are_told_of() {
+    use crate::core::io::{OtherRoute, Place};
+    in_fresh_namespace(|| {
+        let mut b = Bench::start(&Fib { reconcile_ms: 300, ..calm() });
+        let a0 = index_of("a0");
+        let link = |metric, protocol| OtherRoute {
+            protocol,
+            kind: 1,
+            scope: 253,
+            metric,
+            object: false,
+            hops: vec![(a0, false)],
+        };
+        let whole = |b: &Bench, prefix: &str| {
+            let all = b.news.iter().rev().find_map(|n| match n {
+                KernelNews::Routes(all) => all.as_ref(),
+                _ => None,
+            });
+            all.is_some_and(|all| all.iter().any(|(k, _)| *k == key(prefix)))
+        };
+        b.wait("the subnets", |b| whole(b, "10.0.0.0/24"));
+        ip("route add 60.0.0.0/8 dev a0 proto static metric 5");
+        let made = KernelNews::Route { key: key("60.0.0.0/8"), route: link(5, 4), place: Place::First };
+        b.wait("a route of link scope", |b| b.news.contains(&made));
+        // One over a gateway leads to no gateway in IPv4; in IPv6 it stands in the way of one.
+        ip("route add 61.0.0.0/8 via 10.0.0.2 proto static");
+        ip("-6 route add 2001:db8:6::/48 proto static nexthop via fd00:a::2 dev a0 nexthop via fd00:b::2 dev b0");
+        let of = |b: &Bench, prefix: &str| {
+            let it = |n: &&KernelNews| matches!(n, KernelNews::Route { key: k, .. } if *k == key(prefix));
+            b.news.iter().filter(it).count()
+        };
+        b.wait("both hops", |b| of(b, "2001:db8:6::/48") == 2);
+        assert_eq!(of(&b, "61.0.0.0/8"), 0);
+        ip("route del 60.0.0.0/8 dev a0 proto static metric 5");
+        let gone = KernelNews::RouteGone { key: key("60.0.0.0/8"), route: link(5, 4) };
+        b.wait("it goes", |b| b.news.contains(&gone));
+        // The whole is told again after that, and not told where nothing has changed since.
+        b.wait("all in one", |b| whole(b, "2001:db8:6::/48") && !whole(b, "60.0.0.0/8"));
+        let count = |b: &Bench| b.news.iter().filter(|n| matches!(n, KernelNews::Routes(_))).count();
+        let (before, scans) = (count(&b), b.counters().scans);
+        b.wait("two scans more", |b| b.counters().scans >= scans + 2);
+        assert_eq!(count(&b), before);
+        // Ours are no others'.
+        b.write("62.0.0.0/8", via("10.0.0.2", "a0"));
+        b.wait_for_routes("ours", 1);
+        assert_eq!(of(&b, "62.0.0.0/8"), 0);
+    });
+}

@@ -93,11 +93,12 @@ impl Fib {
         }
         let name = link.name.clone();
         // Linux takes the routes over a link that goes down out of its tables and says nothing of most: so does the instance's kernel.
-        let down = KernelNews::Link(Link { up: false, running: false, ..link.clone() });
+        let shown = Link { up: false, running: false, ..link.clone() };
+        let down = KernelNews::Link(shown.clone());
         let mut effects = std::mem::take(&mut self.effects);
-        self.system.apply(&down);
+        self.system.pretend(shown);
         m.kernel.system_changed(&down, Some(&link), &self.system, &mut effects);
-        self.system.apply(&KernelNews::Link(link));
+        self.system.pretend(link);
         self.follow(i, &mut effects, 0, 0, env, out);
         self.effects = effects;
         let text = format!(

@@ -1,16 +1,20 @@
 //! The real kernel's links and addresses, as its thread reports them: what all virtual kernels share.
 
-use super::super::io::{KernelNews, Link};
+use super::super::io::{KernelNews, Link, OtherRoute};
+use super::others::Others;
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 use wire::bgp::Prefix;
-use wire::netlink::consts::RTN_UNICAST;
-use wire::netlink::fib::FibRoute;
+use wire::netlink::consts::{RT_SCOPE_LINK, RT_SCOPE_UNIVERSE, RT_TABLE_MAIN, RTN_UNICAST, RTPROT_KERNEL};
+use wire::netlink::fib::{FibKey, FibRoute};
 
 /// The loopback interface's index in every network namespace.
 pub(super) const LOOPBACK: u32 = 1;
 /// IPv4 prefixes this long have no broadcast address (RFC 3021).
 const POINT_TO_POINT: u8 = 31;
+
+/// The metric of the routes that Linux makes for IPv6 subnets (IP6_RT_PRIO_ADDRCONF).
+const IPV6_SUBNET_METRIC: u32 = 256;
 
 /// An address of an interface.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -37,18 +41,26 @@ pub struct System {
     links: BTreeMap<u32, Link>,
     /// In the order in which they came: of two subnets that are the same, the kernel uses the older.
     addresses: Vec<Address>,
-    /// No gateway can be reached over routes that are unknown here. See [`System::is_complete`].
-    complete: bool,
+    /// Routes that are neither virtd's nor an instance's: those of the links' subnets among them.
+    others: Others,
+    /// Something may be there that is not known yet.
+    doubted: bool,
 }
 
 impl System {
     /// Follows the kernel.
     pub fn apply(&mut self, news: &KernelNews) {
         match news {
-            KernelNews::Link(link) => drop(self.links.insert(link.index, link.clone())),
+            KernelNews::Link(link) => {
+                let was = self.links.insert(link.index, link.clone());
+                if was.is_some_and(|was| was.up) && !link.up {
+                    self.drop_others(link.index, false, None);
+                }
+            }
             KernelNews::LinkGone { index } => {
                 self.links.remove(index);
                 self.addresses.retain(|a| a.index != *index);
+                self.drop_others(*index, true, None);
             }
             KernelNews::Address { index, address, length } => {
                 let new = Address { index: *index, address: *address, length: *length };
@@ -59,9 +71,45 @@ impl System {
             KernelNews::AddressGone { index, address, length } => {
                 let old = Address { index: *index, address: *address, length: *length };
                 self.addresses.retain(|a| *a != old);
+                if address.is_ipv4() && !self.has_ipv4(*index) {
+                    self.drop_others(*index, false, Some(*index));
+                }
             }
+            KernelNews::Route { key, route, place } => self.others.add(*key, route.clone(), *place),
+            KernelNews::RouteGone { key, route } => self.others.remove(key, route),
+            KernelNews::Routes(all) => self.others.set(all.as_deref()),
             KernelNews::Written { .. } | KernelNews::Event(_) => {}
         }
+        let of_routes = matches!(news, KernelNews::Written { .. } | KernelNews::Event(_));
+        if !of_routes && !self.others.is_complete() {
+            self.guess();
+        }
+    }
+
+    /// Shows a link as it is not, or as it is again. Nothing follows from that: all instances share what is known of it.
+    pub(super) fn pretend(&mut self, link: Link) {
+        self.links.insert(link.index, link);
+    }
+
+    /// As long as the kernel's routes are not known, those of the subnets can be told from the addresses.
+    fn guess(&mut self) {
+        let mut all = Vec::new();
+        for a in self.addresses.iter().filter(|a| self.is_up(a.index)) {
+            let v6 = a.address.is_ipv6();
+            let Some(prefix) = Prefix::new(a.address, a.length).filter(|p| p.len() < if v6 { 128 } else { 32 }) else {
+                continue;
+            };
+            let route = OtherRoute {
+                protocol: RTPROT_KERNEL,
+                kind: RTN_UNICAST,
+                scope: if v6 { RT_SCOPE_UNIVERSE } else { RT_SCOPE_LINK },
+                metric: if v6 { IPV6_SUBNET_METRIC } else { 0 },
+                object: false,
+                hops: vec![(a.index, false)],
+            };
+            all.push((FibKey { table: RT_TABLE_MAIN, prefix, tos: 0 }, route));
+        }
+        self.others.guess(&all);
     }
 
     /// The link, as it was, that this news is about.
@@ -98,19 +146,26 @@ impl System {
         self.links.get(&index).is_some_and(|link| link.up)
     }
 
-    /// Whether a gateway that none of the subnets here covers is certainly on no link. It is not certain: the operator or
-    /// another daemon can have made a route to it that is unknown here. Daemons send a gateway with an interface only
-    /// where they believe it to be there, and the real kernel has the last word on what wins. Tests of the kernel's
-    /// errors know all routes.
-    pub(super) fn is_complete(&self) -> bool {
-        self.complete
+    /// Routes that are neither virtd's nor an instance's.
+    pub(super) fn others(&self) -> &Others {
+        &self.others
     }
 
-    /// See [`System::is_complete`].
-    #[cfg(test)]
-    pub(super) fn complete(mut self) -> System {
-        self.complete = true;
-        self
+    /// Whether all routes that lead to gateways are known. Where they are not, a gateway with an interface is taken as it comes: daemons
+    /// send one only where they believe it to be there, and the real kernel has the last word on what wins.
+    pub(super) fn is_certain(&self) -> bool {
+        self.others.is_complete() && !self.doubted
+    }
+
+    /// See [`System::is_certain`].
+    pub(super) fn doubt(&mut self, doubted: bool) {
+        self.doubted = doubted;
+    }
+
+    fn drop_others(&mut self, index: u32, v6: bool, also_dead: Option<u32>) {
+        let links = &self.links;
+        let dead = |oif: u32| Some(oif) == also_dead || !links.get(&oif).is_some_and(|link| link.up);
+        self.others.drop_dead(index, v6, dead);
     }
 
     /// Whether this host has the address, on any link or on that one.
@@ -142,18 +197,5 @@ impl System {
             a.length < POINT_TO_POINT && v4.to_bits() == own.to_bits() | host_bits
         };
         there().find(broadcast).map_or(Nature::Other, |a| Nature::Broadcast(a.index))
-    }
-
-    /// The longest subnet of a link (of any that is up, or of that one) that covers the address: its length and the link.
-    pub(super) fn subnet(&self, address: IpAddr, on: Option<u32>) -> Option<(u8, u32)> {
-        let max = if address.is_ipv4() { 32 } else { 128 };
-        let host = Prefix::new(address, max)?;
-        let covers = |a: &&Address| {
-            let same = a.address.is_ipv4() == address.is_ipv4();
-            same && a.length < max && Prefix::new(a.address, a.length).is_some_and(|p| p.covers(&host))
-        };
-        let there = self.addresses.iter().filter(|a| on.is_none_or(|on| on == a.index) && self.is_up(a.index));
-        // The first of the longest, so backwards: max_by_key takes the last.
-        there.filter(covers).rev().max_by_key(|a| a.length).map(|a| (a.length, a.index))
     }
 }

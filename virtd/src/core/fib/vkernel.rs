@@ -9,6 +9,7 @@
 //! |---|---|
 //! | [`info`] | what routes have in common, kept once |
 //! | [`check`] | whether a next hop can be used, and over which interface |
+//! | [`lookup`] | which route leads to a gateway |
 //! | [`v4`], [`v6`] | new and deleted routes |
 //! | [`nexthops`] | nexthop objects |
 //! | [`show`] | dumps and notifications |
@@ -24,11 +25,15 @@
 mod changes;
 mod check;
 mod info;
+mod lookup;
 mod nexthops;
 mod show;
 mod v4;
 mod v6;
 
+#[cfg(test)]
+use super::super::io::DumpCursor;
+use super::others::Lengths;
 use super::system::System;
 use info::{Infos, List};
 use std::collections::{BTreeMap, BTreeSet};
@@ -87,29 +92,14 @@ impl Effects {
     }
 }
 
-/// How many keys there are of each prefix length, so that a longest match asks for no more.
-#[derive(Debug)]
-struct Lengths {
-    v4: [u32; 33],
-    v6: [u32; 129],
-}
-
-impl Lengths {
-    fn count(&mut self, key: &FibKey, by: i32) {
-        let v6 = key.prefix.addr().is_ipv6();
-        let lengths: &mut [u32] = if v6 { &mut self.v6 } else { &mut self.v4 };
-        if let Some(count) = lengths.get_mut(usize::from(key.prefix.len())) {
-            *count = count.saturating_add_signed(by);
-        }
-    }
-}
-
 /// See the module's comment.
 #[derive(Debug)]
 pub struct VirtualKernel {
     table: BTreeMap<FibKey, List>,
     infos: Infos,
     nexthops: BTreeMap<u32, NexthopMessage>,
+    /// Times that the objects have changed.
+    nexthop_changes: u64,
     lengths: Lengths,
     routes: usize,
     /// Tables that have held an IPv6 route, of the first [`MAX_TABLES`].
@@ -131,7 +121,8 @@ impl VirtualKernel {
             table: BTreeMap::new(),
             infos: Infos::new(),
             nexthops: BTreeMap::new(),
-            lengths: Lengths { v4: [0; 33], v6: [0; 129] },
+            nexthop_changes: 0,
+            lengths: Lengths::default(),
             routes: 0,
             tables_v6: BTreeSet::from([RT_TABLE_MAIN, RT_TABLE_LOCAL]),
             last_nh_id: 0,
@@ -232,6 +223,15 @@ impl VirtualKernel {
     /// Puts a key's routes in place of those it had. Users are counted by who adds and removes.
     fn put(&mut self, key: FibKey, list: Vec<u32>) {
         let new = list.len();
+        let before = self.table.get(&key).map(|list| list.as_slice()).unwrap_or_default();
+        for id in before.iter().filter(|id| !list.contains(id)) {
+            self.infos.left(*id, &key);
+        }
+        for (at, id) in list.iter().enumerate() {
+            if !before.contains(id) && !list.iter().take(at).any(|other| other == id) {
+                self.infos.joined(*id, &key);
+            }
+        }
         let old = match (self.table.remove(&key), list.is_empty()) {
             (old, true) => {
                 if old.is_some() {
@@ -249,6 +249,18 @@ impl VirtualKernel {
         };
         let old = old.map_or(0, |list| list.as_slice().len());
         self.routes = (self.routes + new).saturating_sub(old);
+    }
+}
+
+#[cfg(test)]
+impl VirtualKernel {
+    /// All pieces of a dump.
+    fn whole_dump(&self, request: &Frame<'_>, port: u32, system: &System) -> Vec<Vec<u8>> {
+        let (mut cursor, mut all) = (DumpCursor::default(), Vec::new());
+        while !cursor.finished {
+            all.extend(self.dump(request, port, &mut cursor, system));
+        }
+        all
     }
 }
 

@@ -2,6 +2,7 @@
 //! compared, and what both show afterwards. Needs root.
 
 use super::*;
+use crate::core::fib::other_routes;
 use crate::core::io::{KernelNews, Link};
 use nix::sched::{CloneFlags, unshare};
 use nix::sys::socket::{
@@ -24,6 +25,9 @@ const E: u32 = 14;
 const LINKS: [(u32, &str, bool); 3] = [(A, "a", true), (C, "c", true), (E, "e", false)];
 const ADDRESSES: [(u32, &str, u8); 4] =
     [(A, "10.0.0.1", 24), (C, "10.0.1.1", 24), (A, "2001:db8::1", 64), (C, "2001:db8:1::1", 64)];
+
+/// Whose routes the virtual kernel does not have: the kernel's own, and an operator's.
+const OTHERS: [u8; 2] = [RTPROT_KERNEL, RTPROT_STATIC];
 
 fn ip(words: &str) {
     said(words);
@@ -58,7 +62,7 @@ impl Pair {
                 .unwrap(),
             seq: 0,
             virt: VirtualKernel::new(),
-            system: System::default().complete(),
+            system: System::default(),
             effects: Effects::default(),
             log: Vec::new(),
         };
@@ -90,6 +94,22 @@ impl Pair {
         self.system.apply(&news);
         self.effects = Effects::default();
         self.virt.system_changed(&news, was.as_ref(), &self.system, &mut self.effects);
+        self.read_others();
+    }
+
+    /// The kernel's own routes, read anew: those of subnets.
+    fn read_others(&mut self) {
+        let mut all = Vec::new();
+        for family in [AF_INET, AF_INET6] {
+            let request = RouteMessage { family, ..Default::default() }.to_payload().unwrap();
+            for payload in self.real_dump(RTM_GETROUTE, &request).1 {
+                let m = RouteMessage::parse(&payload).unwrap();
+                if let Some((key, routes, _)) = other_routes(&m, 0).filter(|_| OTHERS.contains(&m.protocol)) {
+                    all.extend(routes.into_iter().map(|route| (key, route)));
+                }
+            }
+        }
+        self.system.apply(&KernelNews::Routes(Some(all)));
     }
 
     fn link(&mut self, index: u32, name: &str, up: bool, running: bool) {
@@ -167,10 +187,12 @@ impl Pair {
 
     fn last(&self) -> String {
         let from = self.log.len().saturating_sub(25);
-        brief(&format!("{}\n{}", self.log[0], self.log[from..].join("\n")))
+        let tables = ["-4 route show table all", "-6 route show table all", "nexthop"].map(said).join("");
+        brief(&format!("{}\n{}\nwith\n{tables}", self.log[0], self.log[from..].join("\n")))
     }
 
-    fn dump(&mut self, kind: u16, request: &[u8]) -> (Vec<Vec<u8>>, Vec<Vec<u8>>) {
+    /// The request, and what the kernel says to it.
+    fn real_dump(&mut self, kind: u16, request: &[u8]) -> (Vec<u8>, Vec<Vec<u8>>) {
         self.seq += 1;
         let mut bytes = Vec::new();
         let mut w = Writer::message(&mut bytes, kind, NLM_F_REQUEST | NLM_F_DUMP, self.seq, 0);
@@ -189,8 +211,13 @@ impl Pair {
                 }
             }
         }
+        (bytes, real)
+    }
+
+    fn dump(&mut self, kind: u16, request: &[u8]) -> (Vec<Vec<u8>>, Vec<Vec<u8>>) {
+        let (bytes, real) = self.real_dump(kind, request);
         let frame = Frames::new(&bytes).next().unwrap().unwrap();
-        let datagrams = self.virt.dump(&frame, 0, &self.system);
+        let datagrams = self.virt.whole_dump(&frame, 0, &self.system);
         let ours = datagrams.iter().flat_map(|d| Frames::new(d)).map(|f| f.unwrap().payload.to_vec()).collect();
         (real, ours)
     }
@@ -212,6 +239,13 @@ impl Pair {
                 panic!("only real:\n{a}\nonly ours:\n{b}\nafter\n{}", self.last());
             }
         }
+        // What is remembered of where each info is used is what a walk finds.
+        for (id, _) in self.virt.infos.iter() {
+            let Some(keys) = self.virt.infos.keys(id) else { continue };
+            let holds = |key: &&FibKey| self.virt.table.get(key).is_some_and(|list| list.as_slice().contains(&id));
+            let count = self.virt.table.values().filter(|list| list.as_slice().contains(&id)).count();
+            assert!(keys.iter().all(|key| holds(&key)) && keys.len() == count, "after\n{}", self.last());
+        }
         let (real, ours) = self.dump(RTM_GETNEXTHOP, &NexthopMessage::default().to_payload().unwrap());
         assert_eq!(nexthops(&real), nexthops(&ours), "after\n{}", self.last());
     }
@@ -227,7 +261,7 @@ fn brief(text: &str) -> String {
 fn routes(payloads: &[Vec<u8>]) -> Vec<RouteMessage> {
     let parsed = payloads.iter().map(|p| RouteMessage::parse(p).unwrap());
     let mut routes: Vec<RouteMessage> =
-        parsed.filter(|m| m.protocol != RTPROT_KERNEL && m.table != RT_TABLE_LOCAL).collect();
+        parsed.filter(|m| !OTHERS.contains(&m.protocol) && m.table != RT_TABLE_LOCAL).collect();
     for m in &mut routes {
         m.others.retain(|attr| attr.as_attr().kind() != RTA_CACHEINFO);
         // What happens to hops over time is Linux's own affair.
@@ -469,7 +503,7 @@ fn shake(pair: &mut Pair, rng: &mut SmallRng) {
 
 #[test]
 fn links_and_addresses_take_what_they_take_in_the_kernel() {
-    let (seeds, steps) = (number("VKERNEL_SEEDS", 4), number("VKERNEL_STEPS", 1500));
+    let (seeds, steps) = (number("VKERNEL_SEEDS", 8), number("VKERNEL_STEPS", 1500));
     let first = number("VKERNEL_SEED", 1);
     for seed in first..first + seeds {
         apart(move || {
@@ -489,7 +523,7 @@ fn links_and_addresses_take_what_they_take_in_the_kernel() {
 
 #[test]
 fn random_requests_end_as_in_the_kernel() {
-    let (seeds, steps) = (number("VKERNEL_SEEDS", 4), number("VKERNEL_STEPS", 1500));
+    let (seeds, steps) = (number("VKERNEL_SEEDS", 8), number("VKERNEL_STEPS", 1500));
     let first = number("VKERNEL_SEED", 1);
     for seed in first..first + seeds {
         apart(move || {
@@ -503,3 +537,6 @@ fn random_requests_end_as_in_the_kernel() {
         });
     }
 }
+
+#[path = "vkernel_rules_tests.rs"]
+mod rules;

@@ -173,7 +173,7 @@ fn dumps_come_in_pieces_and_honour_filters() {
     add(&mut k, &s, &RouteMessage { table: 100, protocol: RTPROT_BIRD, ..route("2001:db8:9::", 48, "2001:db8:1::2") });
     let count = |filter: RouteMessage| {
         let bytes = request(RTM_GETROUTE, NLM_F_REQUEST | NLM_F_DUMP, &filter.to_payload().unwrap());
-        let datagrams = k.dump(&Frames::new(&bytes).next().unwrap().unwrap(), 99, &s);
+        let datagrams = k.whole_dump(&Frames::new(&bytes).next().unwrap().unwrap(), 99, &s);
         assert!(datagrams.iter().all(|d| d.len() <= 16 * 1024));
         let frames: Vec<_> = datagrams.iter().flat_map(|d| Frames::new(d)).map(Result::unwrap).collect();
         assert!(frames.iter().all(|f| (f.header.flags, f.header.seq, f.header.port) == (NLM_F_MULTI, 7, 99)));
@@ -213,6 +213,91 @@ proptest! {
         let (effects, errno) = send(&mut k, &s, kind, flags, &payload);
         prop_assert!(errno == 0 || effects.changed.is_empty() && k.routes() == 0);
         let bytes = request(RTM_GETROUTE, NLM_F_DUMP, &payload);
-        k.dump(&Frames::new(&bytes).next().unwrap().unwrap(), 0, &s);
+        k.whole_dump(&Frames::new(&bytes).next().unwrap().unwrap(), 0, &s);
+    }
+}
+
+/// Of a table that changes while a slow reader takes a dump of it, what stays is shown once; no piece is larger than it should be.
+#[test]
+fn a_dump_in_pieces_shows_what_stays_once() {
+    let (mut k, s) = (VirtualKernel::new(), system());
+    let nth = |i: u32| RouteMessage {
+        dst: Some(IpAddr::from(std::net::Ipv4Addr::from(0x0b00_0000 + (i << 8)))),
+        ..route("0.0.0.0", 24, "10.0.0.2")
+    };
+    // Even ones stay, odd ones come and go.
+    (0..20_000).filter(|i| i % 2 == 0).for_each(|i| drop(add(&mut k, &s, &nth(i))));
+    let bytes = request(RTM_GETROUTE, NLM_F_REQUEST | NLM_F_DUMP, &[0; 12]);
+    let (mut cursor, mut seen, mut pieces) = (DumpCursor::default(), std::collections::BTreeMap::new(), 0);
+    while !cursor.finished {
+        let piece = k.dump(&Frames::new(&bytes).next().unwrap().unwrap(), 0, &mut cursor, &s);
+        assert!(piece.iter().map(Vec::len).sum::<usize>() < 80 * 1024);
+        for frame in piece.iter().flat_map(|d| Frames::new(d)).map(Result::unwrap) {
+            assert_eq!(frame.header.flags, NLM_F_MULTI, "Linux says nothing of changes here");
+            *seen.entry(RouteMessage::parse(frame.payload).unwrap().dst).or_insert(0) += 1;
+        }
+        pieces += 1;
+        for i in (0..200).map(|i| ((i * 977 + pieces * 31) % 20_000) | 1) {
+            let payload = nth(i).to_payload().unwrap();
+            if send(&mut k, &s, RTM_NEWROUTE, NLM_F_CREATE | NLM_F_EXCL, &payload).1 != 0 {
+                send(&mut k, &s, RTM_DELROUTE, 0, &payload);
+            }
+        }
+    }
+    assert!(pieces > 5, "{pieces}");
+    assert!(seen.values().all(|&times| times == 1));
+    assert!((0..20_000).filter(|i| i % 2 == 0).all(|i| seen.contains_key(&nth(i).dst)));
+}
+
+/// Linux tells of nexthop objects whether they have changed since a dump began.
+#[test]
+fn a_dump_of_objects_that_change_says_so() {
+    let (mut k, s) = (VirtualKernel::new(), system());
+    (1..9000).for_each(|id| drop(add_object(&mut k, &s, &object(id, "10.0.0.2"))));
+    let bytes = request(RTM_GETNEXTHOP, NLM_F_REQUEST | NLM_F_DUMP, &[0; 8]);
+    let done = bytes::Bytes::from(request(NLMSG_DONE, NLM_F_MULTI, &[0; 4]));
+    for disturbed in [false, true] {
+        let (mut cursor, mut flags, mut ids) = (DumpCursor::default(), Vec::new(), Vec::new());
+        while !cursor.finished {
+            let piece = k.dump(&Frames::new(&bytes).next().unwrap().unwrap(), 0, &mut cursor, &s);
+            for frame in piece.iter().flat_map(|d| Frames::new(d)).map(Result::unwrap) {
+                flags.push(frame.header.flags);
+                ids.extend(NexthopMessage::parse(frame.payload).unwrap().id);
+            }
+            if disturbed {
+                add_object(&mut k, &s, &object(1, "10.0.0.3"));
+            }
+        }
+        assert_eq!(ids, (1..9000).collect::<Vec<u32>>());
+        let told = if disturbed { NLM_F_MULTI | NLM_F_DUMP_INTR } else { NLM_F_MULTI };
+        assert_eq!((flags.first(), flags.last()), (Some(&NLM_F_MULTI), Some(&told)));
+        let last = k.last_word(&cursor, &done);
+        assert_eq!(Frames::new(&last).next().unwrap().unwrap().header.flags, told);
+    }
+}
+
+/// `cargo test -p virtd --lib measure_a_link_in_a_full_table -- --ignored --nocapture`
+#[test]
+#[ignore = "a measurement"]
+fn measure_a_link_in_a_full_table() {
+    let (mut k, mut s) = (VirtualKernel::new(), system());
+    let nth = |i: u32, gateway| RouteMessage {
+        dst: Some(IpAddr::from(std::net::Ipv4Addr::from(0x0b00_0000 + (i << 8)))),
+        ..route("0.0.0.0", 24, gateway)
+    };
+    (0..500_000).for_each(|i| drop(add(&mut k, &s, &nth(i, if i % 50_000 == 7 { "10.0.1.2" } else { "10.0.0.2" }))));
+    add_object(&mut k, &s, &object(1, "10.0.0.3"));
+    add(&mut k, &s, &RouteMessage { nh_id: Some(1), ..route("10.200.0.0", 16, "") });
+    let began = std::time::Instant::now();
+    assert_eq!(add_object(&mut k, &s, &object(1, "10.0.0.4")).changed.len(), 1);
+    println!("an object of one route replaced among 500,000: {:?}", began.elapsed());
+    for (index, name, count) in [(ETH1, "eth1", 10), (ETH0, "eth0", 499_991)] {
+        let down = link(index, name, false);
+        let was = s.clone_link(&down);
+        s.apply(&down);
+        let (mut effects, began) = (Effects::default(), std::time::Instant::now());
+        k.system_changed(&down, was.as_ref(), &s, &mut effects);
+        println!("{count} of 500,000 routes go with a link: {:?}", began.elapsed());
+        assert_eq!(effects.changed.len(), count);
     }
 }

@@ -39,7 +39,13 @@ impl VirtualKernel {
                 self.drop_routes(|info| info.uses(index), system, effects);
             }
             KernelNews::AddressGone { index, address, .. } => self.address_gone(*index, *address, system, effects),
-            KernelNews::Address { .. } | KernelNews::Written { .. } | KernelNews::Event(_) => {}
+            // Nothing of an instance's own goes with these.
+            KernelNews::Address { .. }
+            | KernelNews::Route { .. }
+            | KernelNews::RouteGone { .. }
+            | KernelNews::Routes(_)
+            | KernelNews::Written { .. }
+            | KernelNews::Event(_) => {}
         }
     }
 
@@ -47,15 +53,25 @@ impl VirtualKernel {
         let dead = |info: &Info| info.uses(index) && info.hops.iter().all(|hop| !system.is_up(hop.oif));
         // A route of this host's own addresses outlives the link in IPv4.
         self.drop_routes(|info| !info.v6 && info.scope != RT_SCOPE_HOST && dead(info), system, effects);
-        self.drop_routes(|info| info.v6 && !info.joins() && dead(info), system, effects);
-        let (_, keys) = self.keys(|info| info.joins() && dead(info));
-        for key in keys {
+        let over = |info: &Info| info.v6 && info.nh_id == 0 && dead(info);
+        for key in self.keys(over).1 {
             let list = self.list(&key);
             let is_dead = |id: &u32| self.infos.get(*id).hops.iter().all(|hop| !system.is_up(hop.oif));
-            // One metric after the other: all hops go, or none.
-            let all_dead = |at: usize| self.siblings(&list, at).iter().all(is_dead);
-            let gone = list.iter().enumerate().filter(|(at, id)| self.infos.get(**id).joins() && all_dead(*at));
-            let gone: Vec<u32> = gone.map(|(_, id)| *id).collect();
+            let (mut gone, mut at) = (Vec::new(), 0);
+            while let Some(&id) = list.get(at) {
+                let siblings = self.siblings(&list, at);
+                at += 1;
+                if siblings.len() < 2 {
+                    gone.extend(Some(id).filter(|&id| over(self.infos.get(id))));
+                } else if siblings.iter().all(is_dead) {
+                    // All hops go, or none.
+                    gone.push(id);
+                } else {
+                    // What stands between the hops of one that stays is left alone.
+                    let last = siblings.last().and_then(|last| list.iter().rposition(|id| id == last));
+                    at = last.map_or(at, |last| at.max(last + 1));
+                }
+            }
             if !gone.is_empty() {
                 effects.changed.push(key);
             }

@@ -2,14 +2,12 @@
 
 use super::super::system::{LOOPBACK, Nature, System};
 use super::info::Hop;
+use super::lookup::WayV4;
 use super::{Refusal, VirtualKernel};
-use std::borrow::Cow;
 use std::net::{IpAddr, Ipv6Addr};
-use wire::bgp::Prefix;
 use wire::netlink::consts::*;
-use wire::netlink::fib::{FibKey, is_reject};
 
-const INVALID_GATEWAY: &str = "Nexthop has invalid gateway";
+pub(super) const INVALID_GATEWAY: &str = "Nexthop has invalid gateway";
 
 /// The scope that a gateway must have at least.
 fn gateway_scope(scope: u8) -> u8 {
@@ -17,17 +15,6 @@ fn gateway_scope(scope: u8) -> u8 {
 }
 
 impl VirtualKernel {
-    /// The keys of own routes that cover an address, longest first, down to `shortest` bits.
-    fn covering(&self, table: u32, address: IpAddr, shortest: u8) -> impl Iterator<Item = &[u32]> {
-        let lengths: &[u32] = if address.is_ipv4() { &self.lengths.v4 } else { &self.lengths.v6 };
-        let used = lengths.iter().enumerate().rev().filter(|(_, count)| **count > 0);
-        let used = used.filter_map(|(len, _)| u8::try_from(len).ok()).filter(move |&len| len >= shortest);
-        used.filter_map(move |len| {
-            let key = FibKey { table, prefix: Prefix::new(address, len)?, tos: 0 };
-            Some(self.table.get(&key)?.as_slice())
-        })
-    }
-
     /// The next hop of an IPv4 route or nexthop object, its interface filled in.
     pub(super) fn check_v4(&self, mut hop: Hop, table: u32, scope: u8, system: &System) -> Result<Hop, Refusal> {
         match hop.gateway {
@@ -58,11 +45,16 @@ impl VirtualKernel {
     ) -> Result<(u32, u8), Refusal> {
         let on = Some(oif).filter(|&oif| oif != 0);
         let least = gateway_scope(scope);
+        let usable = |way: WayV4| match way.kind {
+            RTN_UNICAST | RTN_LOCAL if system.is_up(way.oif) => Ok((way.oif, way.scope)),
+            RTN_UNICAST | RTN_LOCAL => Err(Refusal::new(libc::ENETDOWN, "")),
+            _ => Err(Refusal::invalid(INVALID_GATEWAY)),
+        };
         // The route's own table first, then local and main.
         if table != RT_TABLE_MAIN
-            && let Ok(Some(way)) = self.own_way_v4(gateway, on, table, least, 0, system)
+            && let Ok(Some(way)) = self.lookup_v4(gateway, on, table, least, system)
         {
-            return Ok(way);
+            return usable(way);
         }
         match system.nature(gateway, on) {
             // Strange, and Linux takes it.
@@ -70,51 +62,14 @@ impl VirtualKernel {
             Nature::Broadcast(_) if least <= RT_SCOPE_LINK => return Err(Refusal::invalid(INVALID_GATEWAY)),
             _ => {}
         }
-        let subnet = system.subnet(gateway, on).filter(|_| least <= RT_SCOPE_LINK);
-        let shortest = subnet.map_or(0, |(len, _)| len.saturating_add(1));
-        if let Some(way) = self.own_way_v4(gateway, on, RT_TABLE_MAIN, least, shortest, system)? {
-            return Ok(way);
-        }
-        match (subnet, on) {
-            (Some((_, index)), _) => Ok((index, RT_SCOPE_LINK)),
-            (None, Some(oif)) if !system.is_complete() && !gateway.is_multicast() && system.is_up(oif) => {
+        match (self.lookup_v4(gateway, on, RT_TABLE_MAIN, least, system)?, on) {
+            (Some(way), _) => usable(way),
+            // Over a route that is not known here, maybe.
+            (None, Some(oif)) if !system.is_certain() && !gateway.is_multicast() && system.is_up(oif) => {
                 Ok((oif, RT_SCOPE_LINK))
             }
             _ => Err(Refusal::new(libc::ENETUNREACH, INVALID_GATEWAY)),
         }
-    }
-
-    /// The way to a gateway over own routes in one table, of that scope at least, longer than the subnet it is in.
-    fn own_way_v4(
-        &self,
-        gateway: IpAddr,
-        on: Option<u32>,
-        table: u32,
-        least: u8,
-        shortest: u8,
-        system: &System,
-    ) -> Result<Option<(u32, u8)>, Refusal> {
-        for list in self.covering(table, gateway, shortest) {
-            for info in list.iter().map(|&id| self.infos.get(id)).filter(|info| info.scope >= least) {
-                let (kind, hops) = self.meaning(info);
-                let errno = match kind {
-                    RTN_BLACKHOLE => libc::EINVAL,
-                    RTN_UNREACHABLE => libc::EHOSTUNREACH,
-                    RTN_PROHIBIT => libc::EACCES,
-                    RTN_THROW => libc::ENETUNREACH,
-                    _ => 0,
-                };
-                if errno != 0 {
-                    return Err(Refusal::new(errno, INVALID_GATEWAY));
-                }
-                match hops.iter().find(|hop| system.is_up(hop.oif) && on.is_none_or(|on| on == hop.oif)) {
-                    Some(way) if matches!(kind, RTN_UNICAST | RTN_LOCAL) => return Ok(Some((way.oif, info.scope))),
-                    Some(_) => return Err(Refusal::invalid(INVALID_GATEWAY)),
-                    None => {}
-                }
-            }
-        }
-        Ok(None)
     }
 
     /// The next hop of an IPv6 route or nexthop object, its interface filled in. `reject`: the route drops.
@@ -179,50 +134,31 @@ impl VirtualKernel {
         let unreachable = Refusal::new(libc::EHOSTUNREACH, "");
         // The route's own table first, then main.
         if table != RT_TABLE_MAIN
-            && let Some(Some(oif)) = self.own_way_v6(gateway, on, table, 0)
+            && let Some(Some(oif)) = self.own_way_v6(gateway, on, table, system)
         {
             return Ok(oif);
         }
-        let subnet = system.subnet(gateway, on);
-        let shortest = subnet.map_or(0, |(len, _)| len.saturating_add(1));
-        if let Some(way) = self.own_way_v6(gateway, on, RT_TABLE_MAIN, shortest) {
-            return way.ok_or(unreachable);
-        }
-        match (subnet, on) {
-            (Some((_, index)), _) => Ok(index),
-            (None, Some(oif)) if !system.is_complete() => Ok(oif),
+        match self.own_way_v6(gateway, on, RT_TABLE_MAIN, system) {
+            Some(Some(oif)) => Ok(oif),
+            _ if !system.is_certain() => on.ok_or(unreachable),
             _ => Err(unreachable),
         }
     }
 
-    /// Where the longest match among own routes of one table leads: `Some(None)` for a gateway or a route that drops.
-    fn own_way_v6(&self, gateway: IpAddr, on: Option<u32>, table: u32, shortest: u8) -> Option<Option<u32>> {
-        for list in self.covering(table, gateway, shortest) {
-            for &id in list {
-                let (kind, hops) = self.meaning(self.infos.get(id));
-                let Some(way) = hops.iter().find(|hop| on.is_none_or(|on| on == hop.oif)) else { continue };
-                let leads = way.gateway.is_none() && !is_reject(kind) && way.oif != LOOPBACK;
-                return Some(leads.then_some(way.oif));
-            }
-        }
-        None
+    /// Where the longest match in one table leads: `Some(None)` for a gateway or a route that drops.
+    fn own_way_v6(&self, gateway: IpAddr, on: Option<u32>, table: u32, system: &System) -> Option<Option<u32>> {
+        let way = self.lookup_v6(gateway, on, table, true, system)?;
+        Some((!way.rejects && !way.gateway).then_some(way.oif))
     }
 
     /// ip6_route_check_nh_onlink: what the address matches must not lead over another interface.
     fn onlink_v6(&self, gateway: IpAddr, oif: u32, system: &System) -> Result<(), Refusal> {
-        let mismatch = Refusal::invalid("Nexthop has invalid gateway or device mismatch");
-        let longest = |on| system.subnet(gateway, on).map_or(0, |(len, _)| len);
-        let (here, anywhere) = (longest(Some(oif)), longest(None));
-        if let Some(list) = self.covering(RT_TABLE_MAIN, gateway, anywhere.saturating_add(1)).next() {
-            let metric = list.first().map(|&id| self.infos.get(id).metric);
-            let infos = list.iter().map(|&id| self.infos.get(id)).filter(|info| Some(info.metric) == metric);
-            let mut ways = infos.map(|info| self.meaning(info));
-            let fits = |(kind, hops): (u8, Cow<'_, [Hop]>)| {
-                is_reject(kind) || kind == RTN_UNICAST && hops.iter().any(|hop| hop.oif == oif)
-            };
-            return if ways.any(fits) { Ok(()) } else { Err(mismatch) };
+        match self.lookup_v6(gateway, Some(oif), RT_TABLE_MAIN, false, system) {
+            Some(way) if !way.rejects && !way.default && (way.kind != RTN_UNICAST || way.oif != oif) => {
+                Err(Refusal::invalid("Nexthop has invalid gateway or device mismatch"))
+            }
+            _ => Ok(()),
         }
-        if here < anywhere { Err(mismatch) } else { Ok(()) }
     }
 }
 

@@ -9,7 +9,7 @@ use std::mem::size_of;
 use std::net::IpAddr;
 use wire::netlink::attr::{Encap, RawAttr};
 use wire::netlink::consts::{RTAX_CC_ALGO, RTAX_FASTOPEN_NO_COOKIE};
-use wire::netlink::fib::FibHop;
+use wire::netlink::fib::{FibHop, FibKey};
 
 /// A next hop, interface filled in.
 #[derive(Clone, PartialEq, Eq, Hash, Debug)]
@@ -44,6 +44,8 @@ impl Hop {
 #[derive(Clone, PartialEq, Eq, Hash, Default, Debug)]
 pub(super) struct Info {
     pub v6: bool,
+    /// The table, in IPv4: there Linux shares these within a table only.
+    pub table: u32,
     pub kind: u8,
     pub scope: u8,
     pub protocol: u8,
@@ -82,6 +84,10 @@ impl Info {
         self.hops.iter().any(|hop| hop.oif == index)
     }
 
+    fn has_both(&self) -> bool {
+        !self.v6 && self.nh_id != 0 && !self.metrics.is_empty()
+    }
+
     fn memory_bytes(&self) -> usize {
         let encaps = self.hops.iter().filter_map(|hop| hop.encap.as_ref());
         let encaps: usize = encaps.map(|encap| size_of::<Encap>() + encap.data.capacity()).sum();
@@ -110,11 +116,20 @@ pub(super) fn metrics(said: &[RawAttr]) -> Result<Vec<RawAttr>, Refusal> {
     Ok(metrics)
 }
 
+/// Keys that are remembered of one.
+const FEW: usize = 32;
+
 #[derive(Default, Debug)]
 struct Slot {
     info: Info,
     /// Routes that have it; 0: the slot is free.
     users: u32,
+    /// The larger, the younger.
+    born: u64,
+    /// The keys whose routes have it, as long as they are few: what little goes with a link is found without walking through a full table.
+    keys: Vec<FibKey>,
+    /// There were more than [`FEW`].
+    many: bool,
 }
 
 /// All that are in use, by number.
@@ -124,6 +139,9 @@ pub(super) struct Infos {
     free: Vec<u32>,
     index: HashTable<u32>,
     hasher: FixedState,
+    births: u64,
+    /// Those of IPv4 routes that use an object and have metrics.
+    with_both: usize,
     /// What an unknown number stands for; there are none.
     none: Info,
 }
@@ -135,6 +153,8 @@ impl Infos {
             free: Vec::new(),
             index: HashTable::new(),
             hasher: FixedState::default(),
+            births: 0,
+            with_both: 0,
             none: Info::default(),
         }
     }
@@ -151,7 +171,9 @@ impl Infos {
             self.retain(id);
             return id;
         }
-        let slot = Slot { info, users: 1 };
+        self.births += 1;
+        self.with_both += usize::from(info.has_both());
+        let slot = Slot { info, users: 1, born: self.births, ..Slot::default() };
         let id = match self.free.pop() {
             Some(id) => {
                 if let Some(place) = self.slots.get_mut(id as usize) {
@@ -169,6 +191,17 @@ impl Infos {
         id
     }
 
+    /// What an IPv4 route over an object that says no metrics shares (fib_find_info_nh): the youngest that is alike in all but them.
+    pub(super) fn alike(&self, info: &Info) -> Option<&Info> {
+        if self.with_both == 0 {
+            let hash = self.hasher.hash_one(info);
+            return self.index.find(hash, |&id| self.get(id) == info).map(|&id| self.get(id));
+        }
+        let alike = |other: &Info| *info == Info { metrics: info.metrics.clone(), flow: info.flow, ..other.clone() };
+        let used = self.slots.iter().filter(|slot| slot.users > 0 && slot.info.nh_id == info.nh_id);
+        used.filter(|slot| alike(&slot.info)).max_by_key(|slot| slot.born).map(|slot| &slot.info)
+    }
+
     pub(super) fn retain(&mut self, id: u32) {
         if let Some(slot) = self.slots.get_mut(id as usize) {
             slot.users = slot.users.saturating_add(1);
@@ -182,12 +215,41 @@ impl Infos {
         if slot.users > 0 {
             return;
         }
+        slot.keys = Vec::new();
         let info = std::mem::take(&mut slot.info);
+        self.with_both = self.with_both.saturating_sub(usize::from(info.has_both()));
         let hash = self.hasher.hash_one(&info);
         if let Ok(entry) = self.index.find_entry(hash, |&other| other == id) {
             entry.remove();
         }
         self.free.push(id);
+    }
+
+    /// The routes of a key have it now.
+    pub(super) fn joined(&mut self, id: u32, key: &FibKey) {
+        let Some(slot) = self.slots.get_mut(id as usize).filter(|slot| !slot.many && slot.users > 0) else { return };
+        if slot.keys.len() < FEW {
+            slot.keys.push(*key);
+        } else {
+            (slot.keys, slot.many) = (Vec::new(), true);
+        }
+    }
+
+    /// They have it no more.
+    pub(super) fn left(&mut self, id: u32, key: &FibKey) {
+        if let Some(slot) = self.slots.get_mut(id as usize) {
+            slot.keys.retain(|other| other != key);
+        }
+    }
+
+    /// The keys whose routes have it, in no order; `None`: too many to remember.
+    pub(super) fn keys(&self, id: u32) -> Option<&[FibKey]> {
+        self.slots.get(id as usize).filter(|slot| !slot.many).map(|slot| slot.keys.as_slice())
+    }
+
+    /// How many routes have it.
+    pub(super) fn users(&self, id: u32) -> usize {
+        self.slots.get(id as usize).map_or(0, |slot| slot.users as usize)
     }
 
     /// Those that are in use.
@@ -197,7 +259,8 @@ impl Infos {
     }
 
     pub(super) fn memory_bytes(&self) -> usize {
-        let inner: usize = self.slots.iter().map(|slot| slot.info.memory_bytes()).sum();
+        let keys = |slot: &Slot| slot.keys.capacity() * size_of::<FibKey>();
+        let inner: usize = self.slots.iter().map(|slot| slot.info.memory_bytes() + keys(slot)).sum();
         self.slots.capacity() * size_of::<Slot>() + (self.free.capacity() + self.index.capacity()) * 4 + inner
     }
 }

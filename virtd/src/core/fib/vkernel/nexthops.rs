@@ -72,8 +72,25 @@ impl VirtualKernel {
         if infos.is_empty() {
             return (infos, Vec::new());
         }
-        let holds = |ids: &[u32]| ids.iter().any(|id| infos.contains(id));
-        let keys = self.table.iter().filter(|(_, list)| holds(list.as_slice())).map(|(key, _)| *key).collect();
+        let remembered: Option<Vec<&[FibKey]>> = infos.iter().map(|&id| self.infos.keys(id)).collect();
+        if let Some(remembered) = remembered {
+            let mut keys = remembered.concat();
+            keys.sort_unstable();
+            keys.dedup();
+            return (infos, keys);
+        }
+        let mut left: usize = infos.iter().map(|&id| self.infos.users(id)).sum();
+        let mut keys = Vec::new();
+        for (key, list) in &self.table {
+            let held = list.as_slice().iter().filter(|id| infos.contains(*id)).count();
+            if held > 0 {
+                keys.push(*key);
+            }
+            left = left.saturating_sub(held);
+            if left == 0 {
+                break;
+            }
+        }
         (infos, keys)
     }
 
@@ -115,6 +132,7 @@ impl VirtualKernel {
             None => {}
         }
         effects.notify(RTNLGRP_NEXTHOP, RTM_NEWNEXTHOP, m.to_payload().unwrap_or_default());
+        self.nexthop_changes += 1;
         let existed = self.nexthops.insert(id, m).is_some();
         if existed {
             let ids = self.with_groups(id);
@@ -281,6 +299,7 @@ impl VirtualKernel {
         }
         self.drop_routes(|info| info.nh_id == id, system, effects);
         self.nexthops.remove(&id);
+        self.nexthop_changes += 1;
         let groups: Vec<u32> = self.with_groups(id).into_iter().skip(1).collect();
         for group in groups {
             let Some(nh) = self.nexthops.get_mut(&group) else { continue };

@@ -1,8 +1,11 @@
 //! Dumps and notifications: own routes and objects as Linux shows its own (fib_dump_info, rt6_fill_node, nh_fill_node).
 
+use super::super::super::io::DumpCursor;
 use super::super::system::System;
 use super::VirtualKernel;
 use super::info::{Hop, Info};
+use bytes::Bytes;
+use std::ops::Bound;
 use wire::netlink::consts::*;
 use wire::netlink::fib::FibKey;
 use wire::netlink::route::{PathHop, RTMSG_LEN};
@@ -15,24 +18,40 @@ const RTM_F_PREFIX: u32 = 0x800;
 /// Octets of `struct rta_cacheinfo`.
 const CACHEINFO_LEN: usize = 32;
 
+/// Octets of a dump that are made at once: the rest waits until the daemon has taken them.
+const PIECE: usize = 64 * 1024;
+/// Keys or objects that are looked at for a piece, whether they are wanted or not.
+const PIECE_STEPS: usize = 4096;
+
 /// Messages of a dump, a few KiB a datagram.
 struct Datagrams {
     done: Vec<Vec<u8>>,
     open: Vec<u8>,
     kind: u16,
+    flags: u16,
     seq: u32,
     port: u32,
+    /// Octets that are done, and keys that were looked at.
+    octets: usize,
+    steps: usize,
 }
 
 impl Datagrams {
     fn push(&mut self, write: impl FnOnce(&mut Writer<'_>)) {
         if self.open.len() >= DATAGRAM {
+            self.octets += self.open.len();
             self.done.push(std::mem::replace(&mut self.open, Vec::with_capacity(DATAGRAM + 1024)));
         }
-        let mut w = Writer::message(&mut self.open, self.kind, NLM_F_MULTI, self.seq, self.port);
+        let mut w = Writer::message(&mut self.open, self.kind, self.flags, self.seq, self.port);
         write(&mut w);
         // One that does not fit its length fields is left out; the kernel's dump would end there.
         let _ = w.finish();
+    }
+
+    /// Whether one more is looked at.
+    fn goes_on(&mut self) -> bool {
+        self.steps += 1;
+        self.steps <= PIECE_STEPS && self.octets + self.open.len() < PIECE
     }
 
     fn finish(mut self) -> Vec<Vec<u8>> {
@@ -92,19 +111,49 @@ impl VirtualKernel {
         m
     }
 
-    /// The instance's own part of a dump of routes or nexthop objects, in datagrams of NLM_F_MULTI messages without
-    /// NLMSG_DONE. The filters that the request names are honoured, whether the socket asked for strict checking or not.
-    pub fn dump(&self, request: &Frame<'_>, port_id: u32, system: &System) -> Vec<Vec<u8>> {
-        let seq = request.header.seq;
-        let out = |kind| Datagrams { done: Vec::new(), open: Vec::new(), kind, seq, port: port_id };
+    /// The next piece of the instance's own part of a dump of routes or nexthop objects, in datagrams of NLM_F_MULTI messages without
+    /// NLMSG_DONE; `cursor` says when it was the last. The filters that the request names are honoured, whether the socket asked for strict
+    /// checking or not.
+    pub fn dump(&self, request: &Frame<'_>, port: u32, cursor: &mut DumpCursor, system: &System) -> Vec<Vec<u8>> {
+        let routes = request.header.kind == RTM_GETROUTE;
+        let mut out = Datagrams {
+            done: Vec::new(),
+            open: Vec::new(),
+            kind: if routes { RTM_NEWROUTE } else { RTM_NEWNEXTHOP },
+            flags: NLM_F_MULTI,
+            seq: request.header.seq,
+            port,
+            octets: 0,
+            steps: 0,
+        };
+        cursor.finished = true;
         match request.header.kind {
-            RTM_GETROUTE => self.dump_routes(request, out(RTM_NEWROUTE), system),
-            RTM_GETNEXTHOP => self.dump_nexthops(request, out(RTM_NEWNEXTHOP)),
-            _ => Vec::new(),
+            RTM_GETROUTE => self.dump_routes(request, &mut out, cursor, system),
+            RTM_GETNEXTHOP => {
+                cursor.objects.get_or_insert(self.nexthop_changes);
+                out.flags |= self.interrupted(cursor);
+                self.dump_nexthops(request, &mut out, cursor);
+            }
+            _ => {}
         }
+        out.finish()
     }
 
-    fn dump_routes(&self, request: &Frame<'_>, mut out: Datagrams, system: &System) -> Vec<Vec<u8>> {
+    /// NLM_F_DUMP_INTR where the objects have changed since the dump began.
+    fn interrupted(&self, cursor: &DumpCursor) -> u16 {
+        if cursor.objects.is_some_and(|then| then != self.nexthop_changes) { NLM_F_DUMP_INTR } else { 0 }
+    }
+
+    /// NLMSG_DONE of a dump that has come to its end.
+    pub fn last_word(&self, cursor: &DumpCursor, done: &Bytes) -> Bytes {
+        let mut done = done.to_vec();
+        let flags = self.interrupted(cursor).to_ne_bytes();
+        // nlmsg_flags, behind length and type.
+        done.iter_mut().skip(6).zip(flags).for_each(|(octet, more)| *octet |= more);
+        done.into()
+    }
+
+    fn dump_routes(&self, request: &Frame<'_>, out: &mut Datagrams, cursor: &mut DumpCursor, system: &System) {
         // Old programs send a `struct rtgenmsg` or `ifinfomsg`: only the family counts.
         let family = request.family().unwrap_or(AF_UNSPEC);
         let bare = RouteMessage { family, ..Default::default() };
@@ -113,9 +162,14 @@ impl VirtualKernel {
             _ => RouteMessage::parse(request.payload).unwrap_or(bare),
         };
         if !matches!(family, AF_UNSPEC | AF_INET | AF_INET6) || filter.flags & (RTM_F_CLONED | RTM_F_PREFIX) != 0 {
-            return Vec::new();
+            return;
         }
-        for (key, list) in &self.table {
+        let from = cursor.key.map_or(Bound::Unbounded, Bound::Included);
+        for (key, list) in self.table.range((from, Bound::Unbounded)) {
+            if !out.goes_on() {
+                (cursor.key, cursor.finished) = (Some(*key), false);
+                return;
+            }
             let other_family = family != AF_UNSPEC && family != key.family();
             if other_family || filter.table != RT_TABLE_UNSPEC && filter.table != key.table {
                 continue;
@@ -133,7 +187,6 @@ impl VirtualKernel {
                 }
             }
         }
-        out.finish()
     }
 
     fn is_wanted(&self, filter: &RouteMessage, info: &Info, ids: &[u32]) -> bool {
@@ -145,17 +198,21 @@ impl VirtualKernel {
             && filter.oif.is_none_or(|index| index == 0 || uses(index))
     }
 
-    fn dump_nexthops(&self, request: &Frame<'_>, mut out: Datagrams) -> Vec<Vec<u8>> {
+    fn dump_nexthops(&self, request: &Frame<'_>, out: &mut Datagrams, cursor: &mut DumpCursor) {
         let family = request.family().unwrap_or(AF_UNSPEC);
         let bare = NexthopMessage { family, ..Default::default() };
         let filter = NexthopMessage::parse(request.payload).unwrap_or(bare);
         let named = |kind: u16| filter.others.iter().any(|attr| attr.as_attr().kind() == kind);
         // Whose bridge or VRF a link is, is not known here.
         if !matches!(family, AF_UNSPEC | AF_INET | AF_INET6) || named(NHA_MASTER) {
-            return Vec::new();
+            return;
         }
         let oif = filter.oif.unwrap_or(0);
-        for nh in self.nexthops.values() {
+        for (&id, nh) in self.nexthops.range(cursor.id..) {
+            if !out.goes_on() {
+                (cursor.id, cursor.finished) = (id, false);
+                return;
+            }
             let group = !nh.group.is_empty();
             let wanted = !(named(NHA_GROUPS) && !group
                 || filter.fdb && !nh.fdb
@@ -166,7 +223,6 @@ impl VirtualKernel {
                 out.push(|w| nh.write(w));
             }
         }
-        out.finish()
     }
 }
 

@@ -110,6 +110,7 @@ impl VirtualKernel {
         }
         let mut info = Info {
             v6: false,
+            table: key.table,
             kind: m.kind,
             scope: m.scope,
             protocol: m.protocol,
@@ -122,6 +123,13 @@ impl VirtualKernel {
             metrics: metrics(&m.metrics)?,
             hops: if nh_id == 0 { hops_v4(m)? } else { Vec::new() },
         };
+        if nh_id != 0
+            && m.metrics.is_empty()
+            && let Some(alike) = self.infos.alike(&info)
+        {
+            // With its metrics, and without any further question.
+            return Ok(alike.clone());
+        }
         if is_reject(m.kind) {
             if real(m.gateway).is_some() || m.oif.unwrap_or(0) != 0 || !m.multipath.is_empty() {
                 let text = "Gateway, device and multipath can not be specified for this route type";

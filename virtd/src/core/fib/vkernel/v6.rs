@@ -110,7 +110,7 @@ impl VirtualKernel {
         for info in infos {
             let id = self.infos.intern(info);
             if let Err(refusal) = self.insert_v6(key, id, flags) {
-                self.take_back(key, &added, system, effects);
+                self.take_back(m, key, &added, system, effects);
                 return Err(refusal);
             }
             added.push(id);
@@ -123,13 +123,17 @@ impl VirtualKernel {
         Ok(())
     }
 
-    fn take_back(&mut self, key: FibKey, added: &[u32], system: &System, effects: &mut Effects) {
+    /// Linux deletes what it added by a request like any other, and that finds the first route over a nexthop object where one stands before it.
+    fn take_back(&mut self, m: &RouteMessage, key: FibKey, added: &[u32], system: &System, effects: &mut Effects) {
         if let Some(&id) = added.first() {
             self.tell_v6(&key, id, RTM_NEWROUTE, system, effects);
             effects.changed.push(key);
         }
-        for &id in added {
-            self.remove_v6(key, id, true, system, effects);
+        for (path, &id) in m.multipath.iter().zip(added) {
+            let (metric, protocol) = (self.infos.get(id).metric, self.infos.get(id).protocol);
+            let delete = RouteMessage { priority: Some(metric), protocol, ..one_of(m, path) };
+            // Where it finds none, none is there.
+            let _ = self.delete_one_v6(&delete, key, false, system, effects);
         }
     }
 
@@ -180,6 +184,7 @@ impl VirtualKernel {
         }
         Ok(Info {
             v6: true,
+            table: 0,
             kind,
             scope: RT_SCOPE_UNIVERSE,
             protocol: if m.protocol == RTPROT_UNSPEC { RTPROT_BOOT } else { m.protocol },
