@@ -8,11 +8,11 @@ export RUST_TEST_THREADS ?= 2
 # Network namespaces need root. Only what uses them runs as root; the build stays the user's.
 HOST := $(shell rustc -vV | sed -n 's/^host: //p')
 ifneq ($(shell id -u),0)
-AS_ROOT := sudo --preserve-env=MRT,RUST_TEST_THREADS,RUST_LOG,HV_SOAK_MINUTES
+AS_ROOT := sudo --preserve-env=MRT,RUST_TEST_THREADS,RUST_LOG,HV_SOAK_MINUTES,HV_CALM_SPEED,HV_CALM_PREFIXES,HV_CALM_ROUNDS,HV_CALM_T_MS
 export CARGO_TARGET_$(shell echo $(HOST) | tr 'a-z-' 'A-Z_')_RUNNER := $(AS_ROOT)
 endif
 
-.PHONY: help build test faults soak demo bench lint fmt deny install clean packages
+.PHONY: help build test faults curve soak calm demo bench lint fmt deny install clean packages
 
 help: ## What can be made
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "%-9s %s\n", $$1, $$2 }' Makefile
@@ -32,9 +32,18 @@ faults: packages ## Every fault under every strategy, judged by the neighbours' 
 	cargo build --workspace
 	$(AS_ROOT) target/debug/hv-faults $(if $(FILTER),--filter $(FILTER)) $(if $(STRATEGY),--strategy $(STRATEGY))
 
+curve: packages ## How often three FRRs that are told things late lose the route that one loses; about twelve minutes, draws target/curve.svg
+	cargo build --workspace
+	$(AS_ROOT) target/debug/hv-curve --svg target/curve.svg --json target/curve.jsonl
+
 soak: packages ## An hour (MINUTES=60) of updates while links, addresses and routes change; the kernel ends as the vote says
 	cargo build --workspace
 	HV_SOAK_MINUTES=$(or $(MINUTES),60) cargo test -p tests --test soak
+
+calm: packages ## All real tables and traces through three code bases, nothing wrong: no alarm, no verdict (SPEED=8, PREFIXES=1000000, ROUNDS=2, T_MS=120000)
+	cargo build --release --workspace
+	HV_CALM_SPEED=$(or $(SPEED),8) HV_CALM_PREFIXES=$(or $(PREFIXES),1000000) HV_CALM_ROUNDS=$(or $(ROUNDS),2) HV_CALM_T_MS=$(or $(T_MS),120000) \
+		cargo test --release -p tests --test false_alarms -- --nocapture
 
 demo: ## One router out of FRR, BIRD and OpenBGPD; MRT=FILE plays a real table, NO_FIB=1 leaves the kernel out
 	.ci/install demo
@@ -63,6 +72,7 @@ install: build ## Into PREFIX (/usr/local)
 	install -D -m 755 target/release/virtd $(DESTDIR)$(PREFIX)/sbin/virtd
 	install -D -m 755 target/release/virtctl $(DESTDIR)$(PREFIX)/bin/virtctl
 	install -D -m 755 target/release/hv-replay $(DESTDIR)$(PREFIX)/bin/hv-replay
+	install -D -m 755 tools/hv-versions $(DESTDIR)$(PREFIX)/sbin/hv-versions
 	install -D -m 644 target/release/libhvlibc.so $(DESTDIR)$(PREFIX)/lib/libhvlibc.so
 
 clean: ## Removes what was built

@@ -10,6 +10,7 @@
 //! | [`channel`] | requests to virtd and their answers |
 //! | [`table`] | what is known of the daemon's sockets, by SO_COOKIE |
 //! | [`addr`] | sockaddr to [`std::net::SocketAddr`] and back |
+//! | [`old_libc`] | what lets a C library load it that is older than the one it was built with |
 //! | [`sys`] | raw system calls: inside the shim a call to a hooked symbol would come back to its own hook |
 //!
 //! On the way of a hooked call nothing allocates, formats, logs or panics, except where something has gone wrong that a person must
@@ -19,6 +20,7 @@ mod addr;
 mod channel;
 mod hooks;
 mod netlink;
+mod old_libc;
 mod options;
 mod redirect;
 mod sys;

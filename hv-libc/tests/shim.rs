@@ -60,7 +60,12 @@ fn newest_source() -> SystemTime {
     let here = Path::new(env!("CARGO_MANIFEST_DIR"));
     let folders = [here.join("src"), here.join("src/netlink")];
     let sources = folders.into_iter().flat_map(|f| f.read_dir().expect("sources").flatten()).map(|e| e.path());
-    let others = [here.join("Cargo.toml"), here.join("../wire/src/lib.rs"), here.join("../wire/src/shim.rs")];
+    let others = [
+        here.join("Cargo.toml"),
+        here.join("build.rs"),
+        here.join("../wire/src/lib.rs"),
+        here.join("../wire/src/shim.rs"),
+    ];
     sources.chain(others).filter_map(|p| changed(&p)).max().expect("sources")
 }
 
@@ -375,4 +380,33 @@ fn listening_socket_outlives_the_broker() {
 #[test]
 fn blocking_listening_socket_outlives_the_broker() {
     outlives_the_broker("restarted_blocking", "");
+}
+
+/// The oldest C library that an instance's root may have: Debian 11's.
+const OLDEST: (u32, u32) = (2, 31);
+
+/// Built with a newer C library, it asks for nothing that Debian 11's has not (src/old_libc.rs). A symbol listed here has to be added there.
+#[test]
+fn an_older_c_library_can_load_it() {
+    let out =
+        Command::new("objdump").arg("-T").arg(library()).output().expect("binutils, which a C compiler comes with");
+    assert!(out.status.success(), "objdump: {}", String::from_utf8_lossy(&out.stderr));
+    let table = text(&out);
+    let wanted: Vec<(&str, &str)> = table
+        .lines()
+        .filter(|l| l.contains("*UND*"))
+        .filter_map(|l| {
+            let (_, rest) = l.split_once("(GLIBC_")?;
+            rest.split_once(')')
+        })
+        .collect();
+    assert!(wanted.len() > 10, "no versions of symbols in\n{table}");
+    let number = |version: &str| {
+        let mut parts = version.split('.').filter_map(|n| n.parse().ok());
+        (parts.next().unwrap_or(u32::MAX), parts.next().unwrap_or(u32::MAX))
+    };
+    let young: Vec<_> = wanted.iter().filter(|(version, _)| number(version) > OLDEST).collect();
+    assert!(young.is_empty(), "these need a younger C library than {OLDEST:?}: {young:?}");
+    let shown = table.lines().filter(|l| l.contains("__wrap_")).count();
+    assert_eq!(shown, 0, "the daemon would see what only the library is to call:\n{table}");
 }

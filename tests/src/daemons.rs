@@ -6,7 +6,7 @@ mod frr;
 mod openbgpd;
 
 use crate::lab::{Lab, Netns, Process, finish, wait_until};
-use crate::versions::{self, Root};
+use crate::versions::Root;
 use anyhow::{Context, Result};
 use nix::sys::signal::Signal;
 use std::fs;
@@ -122,6 +122,23 @@ pub struct Shim {
     pub socket: PathBuf,
 }
 
+/// What is around an unmodified daemon to give it a bug.
+#[derive(Clone, Debug)]
+pub struct Wrapper {
+    /// Preloaded, before the shim where there is one.
+    pub library: Option<PathBuf>,
+    /// Environment variables for it.
+    pub variables: Vec<(&'static str, String)>,
+    /// What is done to the daemon's configuration.
+    pub configuration: fn(String) -> String,
+}
+
+impl Default for Wrapper {
+    fn default() -> Wrapper {
+        Wrapper { library: None, variables: Vec::new(), configuration: |text| text }
+    }
+}
+
 /// A running daemon.
 #[derive(Debug)]
 pub struct Instance {
@@ -135,6 +152,7 @@ pub struct Instance {
     attach: Attach,
     /// Where its programs are, if they are not the installed ones.
     root: Option<Root>,
+    wrapper: Wrapper,
     processes: Vec<Process>,
 }
 
@@ -161,12 +179,25 @@ impl Instance {
         attach: &Attach,
         root: Option<Root>,
     ) -> Result<Instance> {
+        Instance::start_wrapped(lab, ns, daemon, name, spec, attach, (root, Wrapper::default()))
+    }
+
+    /// The same with something around it.
+    pub fn start_wrapped(
+        lab: &Lab,
+        ns: &Netns,
+        daemon: Daemon,
+        name: &str,
+        spec: &RouterSpec,
+        attach: &Attach,
+        (root, wrapper): (Option<Root>, Wrapper),
+    ) -> Result<Instance> {
         let attach = match (attach, &root) {
-            // Its C library may be older than the system's; the scenario's folder is where a root can see the shim.
+            // The scenario's folder is where a root can see the shim.
             (Attach::Shim(shim), Some(_)) => {
                 let library = lab.folder("shim")?.join("libhvlibc.so");
                 if !library.exists() {
-                    fs::copy(versions::shim()?, &library).context("copying the shim")?;
+                    fs::copy(&shim.library, &library).context("copying the shim")?;
                 }
                 Attach::Shim(Shim { library, ..shim.clone() })
             }
@@ -180,6 +211,7 @@ impl Instance {
             folder: lab.folder(name)?,
             attach,
             root,
+            wrapper,
             processes: Vec::new(),
         };
         instance.write_configuration()?;
@@ -216,21 +248,25 @@ impl Instance {
         finish(self.command(program).args(args))
     }
 
-    /// The command that starts the BGP daemon, with the shim in it where wanted.
+    /// The command that starts the BGP daemon, with the shim in it where wanted, and what is around it.
     fn bgp_command(&self, program: &str) -> Command {
-        match &self.attach {
-            Attach::Native => self.command(program),
-            Attach::Shim(shim) => {
-                // Through env(1): the shim belongs into the daemon, not into the helper that enters the namespace.
-                let mut command = self.command("env");
-                command
-                    .arg(format!("LD_PRELOAD={}", shim.library.display()))
-                    .arg(format!("HV_SOCKET={}", shim.socket.display()))
-                    .arg(format!("HV_INSTANCE={}", self.name))
-                    .arg(program);
-                command
-            }
+        let shim = match &self.attach {
+            Attach::Native => None,
+            Attach::Shim(shim) => Some(shim),
+        };
+        let preloads: Vec<String> =
+            self.wrapper.library.iter().chain(shim.map(|s| &s.library)).map(|l| l.display().to_string()).collect();
+        if preloads.is_empty() {
+            return self.command(program);
         }
+        // Through env(1): the shim belongs into the daemon, not into the helper that enters the namespace.
+        let mut command = self.command("env");
+        command.arg(format!("LD_PRELOAD={}", preloads.join(":")));
+        if let Some(shim) = shim {
+            command.arg(format!("HV_SOCKET={}", shim.socket.display())).arg(format!("HV_INSTANCE={}", self.name));
+        }
+        command.args(self.wrapper.variables.iter().map(|(name, value)| format!("{name}={value}"))).arg(program);
+        command
     }
 
     /// The daemon's folder.
@@ -245,8 +281,8 @@ impl Instance {
 
     fn write_configuration(&self) -> Result<()> {
         let path = self.folder.join("bgp.conf");
-        fs::write(&path, self.daemon.configuration(&self.spec, &self.folder))
-            .with_context(|| format!("writing {}", path.display()))?;
+        let text = (self.wrapper.configuration)(self.daemon.configuration(&self.spec, &self.folder));
+        fs::write(&path, text).with_context(|| format!("writing {}", path.display()))?;
         match self.daemon {
             Daemon::Frr => frr::own(&self.folder),
             Daemon::Bird => Ok(()),

@@ -4,7 +4,7 @@
 use crate::daemons::{Attach, Shim};
 use crate::fib::{Hop, by_protocol};
 use crate::lab::{Lab, Netns, Process, Star, finish, run, wait_for, wait_until};
-use crate::versions::{self, Root, Version};
+use crate::versions::{Root, Version};
 use anyhow::{Context, Result, ensure};
 use serde_json::Value;
 use std::collections::BTreeMap;
@@ -102,10 +102,10 @@ impl Speaker {
         // The zebras of one version have the same bugs.
         let root = if igp == Igp::IsIs { Version::FRR_13.root()? } else { None };
         let attach = match (attach, &root) {
-            // Its C library may be older than the system's; the scenario's folder is where a root can see the shim.
+            // The scenario's folder is where a root can see the shim.
             (Attach::Shim(shim), Some(_)) => {
                 let library = lab.folder("shim")?.join("libhvlibc.so");
-                fs::copy(versions::shim()?, &library).context("copying the shim")?;
+                fs::copy(&shim.library, &library).context("copying the shim")?;
                 Attach::Shim(Shim { library, ..shim.clone() })
             }
             _ => attach.clone(),

@@ -176,6 +176,16 @@ impl Kinds {
         })
     }
 
+    /// Changes an instance's own configuration file; it does not read it before it is told to.
+    pub fn edit(&mut self, name: &str, edit: impl FnOnce(String) -> String) -> Result<()> {
+        let file = self.kind(name)?.file();
+        let (before, mode) = (fs::read_to_string(&file)?, fs::metadata(&file)?.permissions());
+        let after = edit(before.clone());
+        ensure!(after != before, "nothing was changed in the configuration of {name}: {before}");
+        fs::write(&file, after)?;
+        Ok(fs::set_permissions(&file, mode)?)
+    }
+
     /// What an instance will lie about from its next start on.
     pub fn set_lie(&mut self, name: &str, lie: Option<Lie>) -> Result<()> {
         let kind = self.kind(name)?;

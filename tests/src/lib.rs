@@ -6,7 +6,9 @@
 //! [`lab::wait_for`] and ends with [`lab::Lab::passed`]; whatever happens before that, dropping the lab kills the processes and
 //! deletes the namespaces, and keeps the folder with the logs.
 
+pub mod alarms;
 pub mod alone;
+pub mod curve;
 pub mod daemons;
 pub mod faults;
 pub mod fib;

@@ -1,6 +1,6 @@
 //! One router made of several daemons: virtd and its instances in a namespace, with equivalent configurations.
 
-use crate::daemons::{Attach, Daemon, Instance, PeerSpec, RouterSpec, Shim};
+use crate::daemons::{Attach, Daemon, Instance, PeerSpec, RouterSpec, Shim, Wrapper};
 use crate::lab::{Lab, Netns, Process, Site, Star, built, run, wait_until};
 use crate::versions::Version;
 use anyhow::{Context, Result};
@@ -25,6 +25,8 @@ pub struct Options {
     pub daemons: Vec<Daemon>,
     /// Other versions than the installed ones, in the same order; what is left out is installed.
     pub versions: Vec<Option<Version>>,
+    /// What is around each, in the same order; what is left out has nothing around it.
+    pub wrappers: Vec<Wrapper>,
     /// `open` of virtd.toml.
     pub open: &'static str,
     /// `inbound` of virtd.toml.
@@ -53,6 +55,7 @@ impl Default for Options {
         Options {
             daemons: Daemon::ALL.to_vec(),
             versions: Vec::new(),
+            wrappers: Vec::new(),
             open: "voted",
             inbound: "rfc7606",
             strategy: "wait-for-consensus",
@@ -148,7 +151,8 @@ impl Router {
             let version = options.versions.get(i).copied().flatten();
             // One that cannot be had has said so; the installed one takes its place.
             let root = version.map(Version::root).transpose()?.flatten();
-            self.instances.push(Instance::start_in(lab, &star.router, *daemon, name, &spec, &attach, root)?);
+            let around = (root, options.wrappers.get(i).cloned().unwrap_or_default());
+            self.instances.push(Instance::start_wrapped(lab, &star.router, *daemon, name, &spec, &attach, around)?);
         }
         Ok(())
     }
@@ -183,6 +187,13 @@ impl Router {
     /// The namespace it runs in.
     pub fn ns(&self) -> &Netns {
         &self.ns
+    }
+
+    /// Changes virtd's configuration file; virtd does not read it before it is told to.
+    pub fn edit_toml(&self, edit: impl FnOnce(String) -> String) -> Result<()> {
+        let path = self.folder.join("virtd.toml");
+        let text = fs::read_to_string(&path).context("reading virtd.toml")?;
+        fs::write(&path, edit(text)).context("writing virtd.toml")
     }
 
     /// What virtctl prints for a person.
@@ -276,5 +287,17 @@ impl Router {
         let text = fs::read_to_string(self.folder.join("events.jsonl")).unwrap_or_default();
         let all = text.lines().filter_map(|line| serde_json::from_str::<Value>(line).ok());
         all.filter(|e| e["kind"] == kind).collect()
+    }
+
+    /// All of virtd's events so far, oldest first.
+    ///
+    /// # Errors
+    /// The log cannot be read, or a line that was written whole is no event.
+    pub fn all_events(&self) -> Result<Vec<Value>> {
+        let text = fs::read_to_string(self.folder.join("events.jsonl")).context("virtd's event log")?;
+        // The last line may be half written.
+        let whole = text.rfind('\n').map_or(0, |end| end + 1);
+        let lines = text.get(..whole).unwrap_or_default().lines();
+        lines.map(|line| serde_json::from_str(line).with_context(|| format!("reading {line}"))).collect()
     }
 }

@@ -1,9 +1,10 @@
 //! Routing daemons of other Debian suites beside the installed ones: each unpacked into a root of its own, with its own C library, and
-//! run in a private mount namespace with that root as `/`. `.ci/versions` brings them; docs/OPERATIONS.md, "Other versions".
+//! run in a private mount namespace with that root as `/`. `.ci/versions` brings them, by the operators' own tools/hv-versions;
+//! docs/OPERATIONS.md, "Other versions".
 
 use crate::daemons::Daemon;
 use crate::lab::Netns;
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result};
 use std::env::temp_dir;
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -50,6 +51,12 @@ impl Version {
     /// Its name for `.ci/versions`, and its folder under target/versions.
     pub fn name(self) -> String {
         format!("{}/{}", self.suite, self.package)
+    }
+
+    /// What virtd.toml calls it.
+    pub fn word(self) -> String {
+        // docs/OPERATIONS.md: the packages that need not be named.
+        if matches!(self.package, "frr" | "bird2" | "openbgpd") { self.suite.to_owned() } else { self.name() }
     }
 
     /// Its root, fetched if need be. `None`, and a line on stderr that nobody overlooks, where it cannot be had.
@@ -110,23 +117,12 @@ impl Root {
     }
 }
 
-/// `libhvlibc.so` for C libraries older than the system's, built from the source as it is now.
-///
-/// # Errors
-/// The C library that it is built against cannot be had, or it cannot be built.
-pub fn shim() -> Result<PathBuf> {
-    bring("shim")?.map_err(anyhow::Error::msg).context("the shim for older C libraries")?;
-    let path = top().join("shim/libhvlibc.so");
-    ensure!(path.is_file(), "{} is not there", path.display());
-    Ok(path)
-}
-
 fn workspace() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap_or(Path::new("/"))
 }
 
-/// Where `.ci/versions` puts everything.
-fn top() -> PathBuf {
+/// Where `.ci/versions` puts everything; `versions` of a virtd.toml.
+pub fn top() -> PathBuf {
     std::env::var_os("HV_VERSIONS").map_or_else(|| workspace().join("target/versions"), PathBuf::from)
 }
 

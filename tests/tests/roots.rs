@@ -12,7 +12,7 @@ use tests::daemons::Daemon;
 use tests::lab::{Lab, Star, built, run, wait_for, wait_until};
 use tests::replayer::Replayer;
 use tests::router::{Options, Router};
-use tests::versions::{self, Root, Version};
+use tests::versions::{Root, Version, top};
 
 const UP: Duration = Duration::from_secs(120);
 const ROUTES: u64 = 200;
@@ -41,12 +41,13 @@ impl Given {
         let root = version.root()?;
         let file = configuration(lab, star, options, name, daemon, root.as_ref())?;
         let mut lines = format!("name = {:?}\nkind = {:?}\nconfig = {file:?}\n", name, daemon.name());
-        if let Some(root) = &root {
-            lines.push_str(&format!("root = {:?}\n", root.path));
-            // Older than the C library that the usual shim is built against.
-            if matches!(version, Version::BIRD_11 | Version::FRR_11) {
-                lines.push_str(&format!("shim_library = {:?}\n", versions::shim()?));
+        match &root {
+            // By its name, and by its folder.
+            Some(_) if matches!(version, Version::BIRD_11 | Version::BIRD3_13) => {
+                lines.push_str(&format!("version = {:?}\n", version.word()));
             }
+            Some(root) => lines.push_str(&format!("root = {:?}\n", root.path)),
+            None => {}
         }
         Ok(Given { name, daemon, root, lines })
     }
@@ -161,6 +162,7 @@ impl Scene {
             for one in given {
                 text = text.replace(&format!("name = {:?}\n", one.name), &one.lines);
             }
+            text = text.replacen("[router]\n", &format!("[router]\nversions = {:?}\n", top()), 1);
             text + "[faults]\nrestart_min_s = 1\nrestart_max_s = 2\n"
         })
     }
@@ -245,13 +247,16 @@ fn what_a_killed_virtd_leaves_in_a_root_is_replaced() -> Result<()> {
     Ok(())
 }
 
+/// What no C library older than 2.34 has: the function was in another library before.
+const YOUNG: &str = "#include <pthread.h>\nint young(pthread_key_t *key) { return pthread_key_create(key, 0); }\n";
+
 /// The loader would only warn about a shim that it cannot load, and the daemon go around virtd; so virtd asks it first.
 #[test]
 fn a_shim_that_the_roots_c_library_refuses_is_named_before_the_start() -> Result<()> {
     let Some(root) = Version::BIRD_11.root()? else { return Ok(()) };
     let libc = run("getconf", &["GNU_LIBC_VERSION"])?;
     let number: Vec<u32> = libc.trim().rsplit([' ', '.']).take(2).filter_map(|n| n.parse().ok()).collect();
-    // Debian 11 has 2.31; what is built against 2.34 or later needs symbols of that version.
+    // Debian 11 has 2.31.
     if number.first().is_none_or(|minor| *minor < 34) {
         eprintln!("NOT TESTED: {} is not newer than that of {}", libc.trim(), root.path.display());
         return Ok(());
@@ -260,19 +265,28 @@ fn a_shim_that_the_roots_c_library_refuses_is_named_before_the_start() -> Result
     let folder = lab.folder("virtd")?;
     let (config, bird) = (folder.join("virtd.toml"), folder.join("bird.conf"));
     fs::write(&bird, "")?;
-    let check = |more: &str| {
+    let (source, young) = (folder.join("young.c"), folder.join("young").join("libhvlibc.so"));
+    fs::write(&source, YOUNG)?;
+    fs::create_dir(folder.join("young"))?;
+    let (from, to) = (source.display().to_string(), young.display().to_string());
+    run("cc", &["-shared", "-fPIC", "-o", &to, &from])?;
+    let check = |options: &[&str], more: &str| {
         let text = format!(
             "[router]\naccept_any = true\nshim_socket = {:?}\n[[instance]]\nname = \"bird\"\nkind = \"bird\"\nconfig = {bird:?}\nroot = {:?}\n{more}",
             folder.join("hv.sock"),
             root.path
         );
         fs::write(&config, text)?;
-        run(built("virtd")?, &["--config", &config.display().to_string(), "--check"])
+        run(built("virtd")?, &[&["--config", &config.display().to_string(), "--check"], options].concat())
     };
-    let error = check("").err().context("the usual shim should be refused")?;
-    let text = format!("{error:#}");
-    ensure!(text.contains("libhvlibc.so") && text.contains("by `shim_library`"), "{text}");
-    check(&format!("shim_library = {:?}\n", versions::shim()?))?;
+    let own = format!("shim_library = {young:?}\n");
+    for (options, more, remedy) in [(&["--shim", &to][..], "", "by `shim_library`"), (&[], &own, "must be built for")] {
+        let error = check(options, more).err().context("a shim built for a newer C library should be refused")?;
+        let text = format!("{error:#}");
+        ensure!(text.contains("libhvlibc.so") && text.contains(remedy), "{text}");
+    }
+    // The usual one is for old ones, too.
+    check(&[], "")?;
     lab.passed();
     Ok(())
 }

@@ -12,6 +12,7 @@ mod sections;
 pub mod summary;
 #[cfg(test)]
 mod tests;
+pub mod version;
 
 pub use diversity::{ConnectOrder, Delay, Distribution, Diversity};
 pub use environment::Environment;
@@ -48,6 +49,8 @@ pub struct Config {
     pub control_group: Option<String>,
     /// File that events are appended to as JSON lines; `None` is no file.
     pub event_log: Option<PathBuf>,
+    /// `versions`: the folder of other versions, default [`version::DEFAULT_VERSIONS`].
+    pub versions: PathBuf,
     /// `open = "voted" | "native"`.
     pub open: OpenMode,
     /// `inbound = "rfc7606" | "opaque"`.
@@ -85,6 +88,7 @@ impl Default for Config {
             control_mode: 0o660,
             control_group: None,
             event_log: None,
+            versions: PathBuf::from(version::DEFAULT_VERSIONS),
             open: OpenMode::Voted,
             inbound: Inbound::Rfc7606,
             vote: Vote::default(),
@@ -188,7 +192,7 @@ pub enum Strategy {
 }
 
 /// `[vote]`.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Vote {
     /// `strategy`.
     pub strategy: Strategy,
@@ -208,7 +212,7 @@ impl Default for Vote {
 }
 
 /// `[timers]`, all with defaults.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Timers {
     /// `open_wait_s` = 5.
     pub open_wait_ms: u32,
@@ -404,10 +408,13 @@ pub enum Standby {
 }
 
 /// `[[instance]]`.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, PartialEq, Debug, Default)]
 pub struct Instance {
-    /// `name`, unique; what HV_INSTANCE says.
+    /// `name`, unique.
     pub name: String,
+    /// What HV_INSTANCE says, and the name of its folder, where that is not [`Instance::name`]: a reload has started it beside the one of
+    /// the same name whose place it was to take.
+    pub label: Option<String>,
     /// `role = "voter" | "observer"`: an observer is fed and compared, never counted.
     pub observer: bool,
     /// `role = "standby" | "warm-standby"`: takes the place of a voter found faulty.
@@ -416,7 +423,10 @@ pub struct Instance {
     pub kind: Option<Kind>,
     /// `config`: with `kind`, the daemon's own configuration file.
     pub config_file: Option<PathBuf>,
-    /// `root`: with `kind`, a folder with another version's programs and everything they need; they are started with it as `/`.
+    /// `version`: with `kind`, another version's name or its folder, as it stands in the file.
+    pub version: Option<String>,
+    /// `root`: with `kind`, a folder with another version's programs and everything they need; they are started with it as `/`. A
+    /// `version` is resolved to it.
     pub root: Option<PathBuf>,
     /// `shim_library`: the shim for this instance, where its C library is too old for the usual one.
     pub shim_library: Option<PathBuf>,
@@ -454,6 +464,11 @@ impl Kind {
 }
 
 impl Instance {
+    /// What HV_INSTANCE says, and what its folder is called.
+    pub fn label(&self) -> &str {
+        self.label.as_deref().unwrap_or(&self.name)
+    }
+
     /// Whether it votes from the start.
     pub fn is_voter(&self) -> bool {
         !self.observer && self.standby.is_none()
@@ -466,7 +481,7 @@ impl Instance {
 }
 
 /// `[[peer]]`.
-#[derive(Clone, Debug)]
+#[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Peer {
     /// `address`.
     pub address: IpAddr,

@@ -3,13 +3,16 @@
 //! | request | answer |
 //! |---|---|
 //! | `{"command":"status"}`, `sessions`, `instances`, `{"command":"routes","prefix":"192.0.2.0/24"}` | one line, from the core |
+//! | `{"command":"reload"}`, with `"dry_run":true` only to see | one line, from the core, after the configuration file was read |
 //! | `{"command":"events","n":100,"kind":"session-up"}` | one line, `{"events":[…]}` |
 //! | the same with `"follow":true` | the events of the log and then each new one, a line each, until the client closes |
 //!
 //! An error is `{"error":"…"}`. Questions about the core travel to the driver's loop as [`ControlRequest`]s over a bounded channel and
 //! wake it; events come from the event log without the core's help. Each client has a thread; clients, lines and waits are bounded.
 
+use crate::config::{Config, Instance, parse};
 use crate::eventlog::EventLog;
+use crate::serve;
 use anyhow::{Context, bail};
 use crossbeam_channel::{Receiver, Sender, TrySendError};
 use nix::sys::socket::{AddressFamily, Backlog, MsgFlags, SockFlag, SockType, UnixAddr};
@@ -45,6 +48,8 @@ const DEFAULT_EVENTS: u64 = 20;
 pub struct ControlRequest {
     /// `{"command": …}`.
     pub request: Value,
+    /// The configuration to change to, where that is what is asked.
+    pub config: Option<Box<Config>>,
     /// Takes one answer and never blocks: it has room for it.
     pub reply: Sender<Value>,
 }
@@ -54,19 +59,63 @@ pub struct ControlRequest {
 pub struct ControlQueue {
     requests: Sender<ControlRequest>,
     waker: Option<Arc<mio::Waker>>,
+    reloader: Option<Arc<Reloader>>,
+}
+
+/// Where the configuration is read again from.
+#[derive(Clone, Debug)]
+pub struct Reloader {
+    /// The file.
+    pub file: PathBuf,
+    /// `--shim`.
+    pub shim: Option<PathBuf>,
+    /// virtd can start instances: it has found the shim.
+    pub starts: bool,
+}
+
+impl Reloader {
+    /// Reads the file and checks everything that is checked before a start.
+    fn read(&self) -> Result<Config, String> {
+        let config = parse::load(&self.file).map_err(|e| format!("{e}\nnothing has changed"))?;
+        serve::check(&config, self.shim.as_deref()).map_err(|e| format!("{e:#}\nnothing has changed"))?;
+        if !self.starts && config.instances.iter().any(Instance::is_ours) {
+            return Err("virtd was started without libhvlibc.so, and can start no instance until it is started again; nothing has changed".into());
+        }
+        Ok(config)
+    }
 }
 
 /// The two ends of the way from the control socket to the driver; every request wakes `waker`.
 pub fn queue(waker: Option<Arc<mio::Waker>>) -> (ControlQueue, Receiver<ControlRequest>) {
     let (requests, receiver) = crossbeam_channel::bounded(QUEUE);
-    (ControlQueue { requests, waker }, receiver)
+    (ControlQueue { requests, waker, reloader: None }, receiver)
 }
 
 impl ControlQueue {
+    /// With a configuration that can be read again.
+    #[must_use]
+    pub fn with_reload(self, reloader: Reloader) -> ControlQueue {
+        ControlQueue { reloader: Some(Arc::new(reloader)), ..self }
+    }
+
+    /// Reads the configuration again, on the thread that asks, and has the core become what it says: `{"command": "reload"}`, or with
+    /// `"dry_run": true` say what it would do.
+    pub fn reload(&self, request: Value) -> Value {
+        let Some(reloader) = &self.reloader else { return error("there is no file to read again") };
+        match reloader.read() {
+            Ok(config) => self.send(request, Some(Box::new(config))),
+            Err(text) => error(&text),
+        }
+    }
+
     /// Asks the core and waits for its answer.
     fn ask(&self, request: Value) -> Value {
+        self.send(request, None)
+    }
+
+    fn send(&self, request: Value, config: Option<Box<Config>>) -> Value {
         let (reply, answer) = crossbeam_channel::bounded(1);
-        match self.requests.try_send(ControlRequest { request, reply }) {
+        match self.requests.try_send(ControlRequest { request, config, reply }) {
             Ok(()) => {}
             Err(TrySendError::Full(_)) => return error("virtd is busy: too many requests wait already"),
             Err(TrySendError::Disconnected(_)) => return error("virtd is shutting down"),
@@ -236,6 +285,7 @@ fn client(stream: &UnixStream, queue: &ControlQueue, log: &EventLog) -> io::Resu
                 return follow(stream, &request, log);
             }
             Some("events") => answer_events(stream, &request, log)?,
+            Some("reload") => answer(stream, &queue.reload(request))?,
             _ => answer(stream, &queue.ask(request))?,
         }
     }

@@ -13,6 +13,7 @@ mod group;
 mod launch;
 pub mod preflight;
 mod usage;
+mod version;
 
 use crate::config::{Config, Instance, Standby};
 use crate::core::io::{InstanceId, Order, ProcessNews};
@@ -30,10 +31,10 @@ use nix::unistd::Pid;
 use std::collections::VecDeque;
 use std::fs;
 use std::io::{self, BufRead, BufReader, Read};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::Child;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
@@ -55,25 +56,22 @@ pub struct Instances {
 
 impl Instances {
     /// Starts every instance that is virtd's to start, once virtd listens on `config.shim_socket`. `shim` is the absolute path of
-    /// libhvlibc.so, `start` the zero of [`Event::at_us`]. An instance that cannot be started is an event, not an error:
+    /// libhvlibc.so, `start` the zero of [`Event::at_us`], `roster` says who they are. An instance that cannot be started is an event, not an error:
     /// [`preflight::check`] finds in advance what can be found.
     pub fn start(
         config: &Config,
+        roster: Roster,
         shim: &Path,
         start: Instant,
         events: EventSender,
         core: CoreLine,
     ) -> io::Result<Instances> {
-        if !config.instances.iter().any(Instance::is_ours) {
-            return Ok(Instances { stop: None, keeper: None });
-        }
         let preload = Preload { shim: shim.to_owned(), socket: config.shim_socket.clone() };
         let reporter = Reporter { start, events, reports: core.reports, waker: core.waker };
         let (stop, stopped) = crossbeam_channel::bounded(1);
-        let list: Vec<_> = config.instances.iter().map(|i| (i.clone(), kinds::folder(config, &i.name))).collect();
         let keeper = std::thread::Builder::new()
             .name("instances".into())
-            .spawn(move || Keeper::new(&list, preload, reporter).keep(&core.orders, &stopped))?;
+            .spawn(move || Keeper::new(roster, preload, reporter).keep(&core.orders, &stopped))?;
         Ok(Instances { stop: Some(stop), keeper: Some(keeper) })
     }
 
@@ -95,6 +93,37 @@ impl Instances {
 impl Drop for Instances {
     fn drop(&mut self) {
         self.end();
+    }
+}
+
+/// Whom the supervisor starts, by place. The core's loop changes it when a reload does; what is read is copied at once, so that neither
+/// ever waits for the other for long.
+#[derive(Clone, Default, Debug)]
+pub struct Roster(Arc<Mutex<Vec<Option<Instance>>>>);
+
+impl Roster {
+    /// As configured.
+    pub fn new(config: &Config) -> Roster {
+        Roster(Arc::new(Mutex::new(config.instances.iter().cloned().map(Some).collect())))
+    }
+
+    /// The place at `i` is this instance's, or nobody's.
+    pub fn set(&self, i: usize, instance: Option<Instance>) {
+        let mut list = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let places = list.len().max(i + 1);
+        list.resize(places, None);
+        if let Some(place) = list.get_mut(i) {
+            *place = instance;
+        }
+    }
+
+    /// Whose place it is.
+    fn at(&self, i: usize) -> Option<Instance> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).get(i).cloned().flatten()
+    }
+
+    fn places(&self) -> usize {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).len()
     }
 }
 
@@ -134,10 +163,28 @@ impl Reporter {
     }
 }
 
+impl Reporter {
+    /// Tells the core which version an instance is, once its program has said so. Nothing waits for that.
+    fn tell_version(&self, id: InstanceId, instance: &Instance) {
+        if instance.kind.is_none() {
+            return;
+        }
+        let (reporter, instance) = (self.clone(), instance.clone());
+        let ask = move || match version::ask(&instance) {
+            Ok(Some(version)) => reporter.news(id, ProcessNews::Version { version }),
+            Ok(None) => log::info!("{} does not say its version", instance.label()),
+            Err(e) => log::info!("{} cannot be asked for its version: {e}", instance.label()),
+        };
+        // For people to read: without it everything goes on.
+        if let Err(e) = std::thread::Builder::new().name("instance-version".into()).spawn(ask) {
+            log::info!("no thread to ask for a version: {e}");
+        }
+    }
+}
+
 /// The thread that starts the instances, and must outlive them.
-struct Keeper<'c> {
-    /// Each with the folder of its sockets, which only a kind uses.
-    list: &'c [(Instance, PathBuf)],
+struct Keeper {
+    roster: Roster,
     preload: Preload,
     reporter: Reporter,
     /// By instance: those that run.
@@ -147,17 +194,17 @@ struct Keeper<'c> {
     usage: usage::Meter,
 }
 
-impl<'c> Keeper<'c> {
-    fn new(list: &'c [(Instance, PathBuf)], preload: Preload, reporter: Reporter) -> Keeper<'c> {
+impl Keeper {
+    fn new(roster: Roster, preload: Preload, reporter: Reporter) -> Keeper {
         let (ended, endings) = crossbeam_channel::unbounded();
-        let waiters = list.iter().map(|_| None).collect();
-        Keeper { list, preload, reporter, waiters, ended, endings, usage: usage::Meter::default() }
+        let waiters = (0..roster.places()).map(|_| None).collect();
+        Keeper { roster, preload, reporter, waiters, ended, endings, usage: usage::Meter::default() }
     }
 
     /// Starts everybody but cold standbys, then obeys until the other end of `stopped` is dropped.
     fn keep(mut self, orders: &Receiver<(InstanceId, Order)>, stopped: &Receiver<()>) {
-        for (i, (instance, _)) in self.list.iter().enumerate() {
-            if instance.standby != Some(Standby::Cold) {
+        for i in 0..self.roster.places() {
+            if self.roster.at(i).is_some_and(|instance| instance.standby != Some(Standby::Cold)) {
                 self.start(i);
             }
         }
@@ -185,19 +232,23 @@ impl<'c> Keeper<'c> {
     }
 
     fn start(&mut self, i: usize) {
-        let Some((instance, folder)) = self.list.get(i).filter(|(c, _)| c.is_ours()) else { return };
+        let Some(instance) = self.roster.at(i).filter(Instance::is_ours) else { return };
+        let folder = kinds::folder_beside(&self.preload.socket, instance.label());
+        let places = self.waiters.len().max(i + 1);
+        self.waiters.resize_with(places, || None);
         let id = InstanceId(i as u8);
-        match start_one(i, instance, folder, &self.preload, &self.reporter, &self.ended) {
+        match start_one(i, &instance, &folder, &self.preload, &self.reporter, &self.ended) {
             Ok(waiter) => {
                 let pid = waiter.group.as_raw().unsigned_abs();
                 if let Some(seat) = self.waiters.get_mut(i) {
                     *seat = Some(waiter);
                 }
                 self.reporter.news(id, ProcessNews::Started { pid });
+                self.reporter.tell_version(id, &instance);
             }
             Err(e) => {
-                let text = format!("{} cannot be started: {e}", instance.name);
-                self.reporter.report("instance-failed", Severity::Alarm, &instance.name, text.clone());
+                let text = format!("{} cannot be started: {e}", instance.label());
+                self.reporter.report("instance-failed", Severity::Alarm, instance.label(), text.clone());
                 self.reporter.news(id, ProcessNews::Failed { text });
             }
         }
@@ -205,11 +256,11 @@ impl<'c> Keeper<'c> {
 
     /// The next process of those that have not started all of theirs.
     fn go_on(&mut self) {
-        for ((instance, _), waiter) in self.list.iter().zip(&mut self.waiters) {
-            let Some(waiter) = waiter else { continue };
-            if let Err(text) = waiter.step(instance, &self.preload, &self.reporter) {
-                let text = format!("{} cannot be started: {text}", instance.name);
-                self.reporter.report("instance-failed", Severity::Alarm, &instance.name, text);
+        for waiter in self.waiters.iter_mut().flatten() {
+            let instance = waiter.instance.clone();
+            if let Err(text) = waiter.step(&instance, &self.preload, &self.reporter) {
+                let text = format!("{} cannot be started: {text}", instance.label());
+                self.reporter.report("instance-failed", Severity::Alarm, instance.label(), text);
                 waiter.steps.clear();
                 // Its end is then reported as one that nobody asked for, which it is.
                 signal_group(waiter.group, Signal::SIGKILL);
@@ -284,6 +335,8 @@ impl<'c> Keeper<'c> {
 /// One started instance.
 struct Waiter {
     name: String,
+    /// As it was started.
+    instance: Arc<Instance>,
     /// Its main process, which leads its group. It stays a zombie, so that its number is nobody else's, until the group is empty.
     group: Pid,
     members: Arc<Group>,
@@ -324,7 +377,7 @@ fn start_one(
     let stopping = Arc::new(AtomicBool::new(false));
     let thread = {
         let (name, reporter, stopping, ended, members) =
-            (instance.name.clone(), reporter.clone(), stopping.clone(), ended.clone(), members.clone());
+            (instance.label().to_owned(), reporter.clone(), stopping.clone(), ended.clone(), members.clone());
         std::thread::Builder::new()
             .name("instance-wait".into())
             .spawn(move || {
@@ -335,10 +388,19 @@ fn start_one(
             })
             .inspect_err(|_| signal_group(group, Signal::SIGKILL))?
     };
-    let text = format!("{} was started as process {group}: {}", instance.name, first.command.join(" "));
-    reporter.report("instance-started", Severity::Info, &instance.name, text);
+    let text = format!("{} was started as process {group}: {}", instance.label(), first.command.join(" "));
+    reporter.report("instance-started", Severity::Info, instance.label(), text);
     let steps = rest.iter().cloned().map(Step::new).collect();
-    Ok(Waiter { name: instance.name.clone(), group, members, steps, stopping, patience: None, thread })
+    Ok(Waiter {
+        name: instance.label().to_owned(),
+        instance: Arc::new(instance.clone()),
+        group,
+        members,
+        steps,
+        stopping,
+        patience: None,
+        thread,
+    })
 }
 
 /// Starts one process, and threads that read its output.
@@ -348,7 +410,7 @@ fn spawn(instance: &Instance, program: &Program, preload: &Preload, place: Place
     let output: [Option<Box<dyn Read + Send>>; 2] =
         [child.stdout.take().map(|o| Box::new(o) as _), child.stderr.take().map(|o| Box::new(o) as _)];
     for stream in output.into_iter().flatten() {
-        let name = instance.name.clone();
+        let name = instance.label().to_owned();
         // Without a reader the daemon would block on a full pipe one day; so this failing ends it.
         let reader = std::thread::Builder::new().name("instance-output".into()).spawn(move || forward(&name, stream));
         if let Err(e) = reader {

@@ -62,7 +62,9 @@ fn supervise(list: Vec<Instance>) -> (Instances, EventLog, Core) {
     // An existing library without hooks: a missing one would only make ld.so complain.
     let shim = fs::canonicalize("/lib/x86_64-linux-gnu/libdl.so.2").unwrap_or_else(|_| "/nonexistent".into());
     let (core, line) = Core::new();
-    (Instances::start(&config(list), &shim, Instant::now(), events, line).unwrap(), log, core)
+    let config = config(list);
+    let roster = Roster::new(&config);
+    (Instances::start(&config, roster, &shim, Instant::now(), events, line).unwrap(), log, core)
 }
 
 fn event(log: &EventLog, kind: &str) -> Value {
@@ -225,10 +227,10 @@ fn an_end_of_its_own_is_reported_as_such_and_may_be_followed_by_a_start_at_once(
 fn a_start_that_overtakes_the_end_is_none_the_less_obeyed() {
     let (events, _log, _) = eventlog::start(None).unwrap();
     let (core, line) = Core::new();
-    let list = [(shell("short", "exit 3"), PathBuf::new())];
+    let roster = Roster::new(&config(vec![shell("short", "exit 3")]));
     let preload = Preload { shim: "/nonexistent".into(), socket: "/nonexistent".into() };
     let reporter = Reporter { start: Instant::now(), events, reports: line.reports, waker: line.waker };
-    let mut keeper = Keeper::new(&list, preload, reporter);
+    let mut keeper = Keeper::new(roster, preload, reporter);
     keeper.start(0);
     core.started();
     assert!(matches!(core.news().1, ProcessNews::Ended { .. }));
@@ -365,4 +367,21 @@ fn a_processor_that_is_not_there_is_found_before_the_start() {
     let environment = Environment { cpus: vec![1023], ..Environment::default() };
     let found = preflight::check(&config(vec![Instance { environment, ..shell("frr", "true") }]), Path::new("/lib"));
     assert!(found.iter().any(|p| p.contains("processor 1023")), "{found:?}");
+}
+
+#[test]
+fn a_version_is_what_the_program_says_it_is() {
+    let table = [
+        ("bgpd version 8.4.4\nCopyright 1996-2005 Kunihiro Ishiguro, et al.\n", Some("8.4.4")),
+        ("BIRD version 2.0.12\n", Some("2.0.12")),
+        ("OpenBGPD 7.7\n", Some("7.7")),
+        ("bgpd version 10.3, built today\n", Some("10.3")),
+        ("no number", None),
+        ("", None),
+    ];
+    for (said, version) in table {
+        assert_eq!(version::number(said).as_deref(), version, "{said:?}");
+    }
+    assert_eq!(version::number(&"1".repeat(500)).map(|v| v.len()), Some(32));
+    assert_eq!(version::ask(&shell("x", "echo 1.2")).unwrap(), None, "only a kind has a known way to ask");
 }

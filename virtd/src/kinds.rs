@@ -134,6 +134,15 @@ pub fn control(kind: Kind, folder: &Path) -> Vec<String> {
     words.iter().map(|&w| w.to_owned()).collect()
 }
 
+/// The program of a kind that speaks BGP, with the option that has it say its version and end.
+pub const fn version_command(kind: Kind) -> [&'static str; 2] {
+    match kind {
+        Kind::Frr => ["/usr/lib/frr/bgpd", "--version"],
+        Kind::Bird => ["/usr/sbin/bird", "--version"],
+        Kind::OpenBgpd => ["/usr/sbin/bgpd", "-V"],
+    }
+}
+
 /// The whole command line of `virtctl exec`: what [`control`] says, and an operator's words behind it.
 pub fn control_line(mut control: Vec<String>, words: &[String]) -> Vec<String> {
     if control.first().is_some_and(|program| program == "vtysh") && !words.is_empty() {
@@ -180,7 +189,7 @@ pub fn uid(instance: &Instance) -> Option<u32> {
 /// Something of that is not there.
 pub fn entry(instance: &Instance, shim_socket: &Path, shim: &Path) -> io::Result<Option<Entry>> {
     let Some(root) = &instance.root else { return Ok(None) };
-    let mut shared = vec![folder_beside(shim_socket, &instance.name), shim_socket.to_owned(), shim.to_owned()];
+    let mut shared = vec![folder_beside(shim_socket, instance.label()), shim_socket.to_owned(), shim.to_owned()];
     shared.extend(instance.config_file.as_deref().map(shared_configuration));
     // Where it is a link, it is one inside too, since /dev is this system's.
     shared.extend(fs::canonicalize("/dev/log").ok().filter(|log| !log.starts_with("/dev")));

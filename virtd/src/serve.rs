@@ -1,13 +1,14 @@
 //! The whole of virtd, put together: event log, control socket, core and driver, instances; and taken apart again on SIGTERM.
 
 use crate::config::Config;
-use crate::control::{self, ControlRequest, ControlSocket};
+use crate::control::{self, ControlQueue, ControlRequest, ControlSocket, Reloader};
 use crate::core::io::{InstanceId, Order, ProcessNews, Record};
 use crate::event::Event;
 use crate::eventlog;
-use crate::instances::{CoreLine, Instances, preflight};
+use crate::instances::{CoreLine, Instances, Roster, preflight};
 use crate::kernel::{self, KernelLine};
 use crate::recorder;
+use crate::show;
 use anyhow::{Context, Result, bail};
 use crossbeam_channel::{Receiver, Sender};
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
@@ -41,6 +42,8 @@ pub struct Lines {
     pub events: Sender<Event>,
     /// To the supervisor of the instances.
     pub orders: Sender<(InstanceId, Order)>,
+    /// Whom the supervisor starts.
+    pub roster: Roster,
     /// From it; the sender wakes the loop.
     pub reports: Receiver<Report>,
     /// To the flight recorder.
@@ -89,24 +92,29 @@ pub fn check(config: &Config, shim: Option<&Path>) -> Result<Option<PathBuf>> {
 }
 
 /// Runs virtd until SIGTERM or SIGINT. `open` makes the loop and opens its sockets, the shim's among them; the events it sends must
-/// never make it wait.
+/// never make it wait. `file` is where `config` was read from, and is read again when an operator asks for that.
 ///
 /// # Errors
 /// What could not be opened or started, with the remedy.
 pub fn serve<L: EventLoop>(
     config: &Config,
+    file: Option<&Path>,
     shim: Option<&Path>,
     open: impl FnOnce(&Config, Lines) -> Result<L>,
 ) -> Result<()> {
-    let shim = check(config, shim)?;
+    let named = shim;
+    // None may need it yet; a reload can bring one that does.
+    let shim = check(config, shim)?.or_else(|| preflight::find_shim(named).ok());
     let start = Instant::now();
     let (events, log, events_thread) =
         eventlog::start(config.event_log.as_deref()).context("cannot start the event log's thread")?;
     let control = ControlSocket::bind(&config.control_socket, config.control_mode, config.control_group.as_deref())?;
+    let roster = Roster::new(config);
     let (orders, ordered) = crossbeam_channel::bounded(MAX_WAITING);
     let (reporter, reports) = crossbeam_channel::bounded(MAX_WAITING);
     let (records, to_record) = crossbeam_channel::bounded(MAX_RECORDS);
     let recording = recorder::start(&config.recorder, to_record, SystemTime::now(), events.clone())?;
+    let found = shim.is_some();
     let wake_loop = Arc::new(OnceLock::new());
     let (kernel, kernel_thread) = match &config.fib {
         Some(fib) => {
@@ -115,18 +123,26 @@ pub fn serve<L: EventLoop>(
         }
         None => (KernelLine::none(), None),
     };
-    let lines = Lines { events: events.channel(), orders, reports, records, kernel };
+    let lines = {
+        let (events, roster) = (events.channel(), roster.clone());
+        Lines { events, orders, roster, reports, records, kernel }
+    };
     let mut driver = open(config, lines)?;
     let _ = wake_loop.set(driver.waker());
     let _ = driver.waker().wake();
-    let (queue, requests) = control::queue(Some(driver.waker()));
-    let guard = control.serve(queue, log).context("cannot start the control socket's thread")?;
+    let (mut queue, requests) = control::queue(Some(driver.waker()));
+    if let Some(file) = file {
+        let (file, shim) = (file.to_owned(), named.map(Path::to_owned));
+        queue = queue.with_reload(Reloader { file, shim, starts: found });
+    }
+    let guard = control.serve(queue.clone(), log).context("cannot start the control socket's thread")?;
     let stop = Arc::new(AtomicBool::new(false));
     // Instances come last: their shim needs the socket that the driver has opened.
     let instances = match shim {
         Some(shim) => {
             let core = CoreLine { orders: ordered, reports: reporter, waker: driver.waker() };
-            Some(Instances::start(config, &shim, start, events, core).context("cannot start the instances' thread")?)
+            let started = Instances::start(config, roster, &shim, start, events, core);
+            Some(started.context("cannot start the instances' thread")?)
         }
         None => {
             drop(events);
@@ -135,7 +151,7 @@ pub fn serve<L: EventLoop>(
     };
     let instances = Arc::new(Mutex::new(instances));
     let frozen = kernel_thread.as_ref().map(kernel::Kernel::frozen).unwrap_or_default();
-    watch_signals(&stop, &driver.waker(), &instances, &frozen)?;
+    watch_signals(&stop, &driver.waker(), &instances, &frozen, queue)?;
     log::info!("virtd serves {} with {} instances", listening(config), config.instances.len());
 
     notify("READY=1");
@@ -179,6 +195,15 @@ fn end_instances(instances: &Mutex<Option<Instances>>) {
     }
 }
 
+/// SIGHUP: there is nobody to answer but the log.
+fn tell_reload(queue: &ControlQueue) {
+    let answer = queue.reload(serde_json::json!({ "command": "reload" }));
+    match answer["error"].as_str() {
+        Some(text) => log::error!("SIGHUP: {text}"),
+        None => show::reload(&answer).lines().for_each(|line| log::info!("SIGHUP: {line}")),
+    }
+}
+
 /// On the first signal the instances end while the loop still runs, so that what they say last (Cease) is heard; then the loop
 /// ends. A second signal ends the process where it stands, and the kernel the instances.
 fn watch_signals(
@@ -186,6 +211,7 @@ fn watch_signals(
     waker: &Arc<mio::Waker>,
     instances: &Arc<Mutex<Option<Instances>>>,
     frozen: &Arc<AtomicBool>,
+    queue: ControlQueue,
 ) -> Result<()> {
     let mut signals = Signals::new([SIGTERM, SIGINT, SIGHUP]).context("cannot watch for signals")?;
     let (stop, waker, instances, frozen) = (stop.clone(), waker.clone(), instances.clone(), frozen.clone());
@@ -193,7 +219,12 @@ fn watch_signals(
         let mut stopping = false;
         for signal in signals.forever() {
             if signal == SIGHUP {
-                log::warn!("SIGHUP: the configuration is read at the start only; restart virtd to change it");
+                let queue = queue.clone();
+                // It may take a while, and a signal to end must be heard.
+                let reload = std::thread::Builder::new().name("reload".into()).spawn(move || tell_reload(&queue));
+                if let Err(e) = reload {
+                    log::error!("SIGHUP: no thread to read the configuration: {e}");
+                }
                 continue;
             }
             if std::mem::replace(&mut stopping, true) {

@@ -70,7 +70,7 @@ fn from_start_to_sigterm() {
     };
     let server = {
         let config = config.clone();
-        std::thread::spawn(move || serve(&config, Some(&shim), |_, lines| Stub::new(lines.events)))
+        std::thread::spawn(move || serve(&config, None, Some(&shim), |_, lines| Stub::new(lines.events)))
     };
     let start = Instant::now();
     let started = loop {

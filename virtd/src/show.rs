@@ -69,12 +69,24 @@ pub fn sessions(v: &Value) -> String {
 
 /// `virtctl instances`.
 pub fn instances(v: &Value) -> String {
-    let mut table =
-        Table::new(&["INSTANCE", "ROLE", "STATE", "LEGS", "DISSENTS", "EVER", "CPU", "MEMORY", "PIDS", "LAST FAULT"]);
+    let mut table = Table::new(&[
+        "INSTANCE",
+        "VERSION",
+        "ROLE",
+        "STATE",
+        "LEGS",
+        "DISSENTS",
+        "EVER",
+        "CPU",
+        "MEMORY",
+        "PIDS",
+        "LAST FAULT",
+    ]);
     let list = items(&v["instances"]);
     for i in list {
         table.row(vec![
             text(&i["name"]),
+            version(i),
             format!("{}{}", text(&i["role"]), if i["pinned"] == true { ", pinned" } else { "" }),
             match items(&i["suspect"]) {
                 [] => text(&i["state"]),
@@ -90,6 +102,12 @@ pub fn instances(v: &Value) -> String {
         ]);
     }
     table.finish(list.is_empty(), "no instance")
+}
+
+/// Kind and version of an instance, as far as virtd knows either: it does of what it starts by its kind.
+fn version(instance: &Value) -> String {
+    let known = [&instance["kind"], &instance["version"]].into_iter().filter_map(Value::as_str).collect::<Vec<_>>();
+    if known.is_empty() { "-".into() } else { known.join(" ") }
 }
 
 /// `virtctl fib`: the whole, or entries.
@@ -202,6 +220,25 @@ fn percent(share: f64) -> String {
         p if p < 1.0 => format!("{p:.2}%"),
         p => format!("{p:.1}%"),
     }
+}
+
+/// `virtctl reload`.
+pub fn reload(v: &Value) -> String {
+    let (done, later) = (items(&v["done"]), items(&v["later"]));
+    let dry = v["dry_run"] == true;
+    let mut out = String::new();
+    match (done.is_empty(), dry) {
+        (true, _) => out.push_str("nothing to do\n"),
+        (false, true) => out.push_str("would be done:\n"),
+        (false, false) => {}
+    }
+    for line in done {
+        let _ = writeln!(out, "{}{}", if dry { "  " } else { "" }, text(line));
+    }
+    if !later.is_empty() {
+        let _ = writeln!(out, "needs a restart of virtd, and is left as it was: {}", words(&v["later"], ", "));
+    }
+    out
 }
 
 /// What a command has done.

@@ -47,14 +47,14 @@ PEER         AS     STATE        UP     HOLD  IN  OUT  FAMILIES                 
 #[test]
 fn instances_are_a_table() {
     let v = json!({ "instances": [
-        { "name": "frr", "role": "voter", "attached": true, "pids": [12, 13], "state": "voting", "legs_up": 2, "legs": 2,
+        { "name": "frr", "kind": "frr", "version": "8.4.4", "role": "voter", "attached": true, "pids": [12, 13], "state": "voting", "legs_up": 2, "legs": 2,
           "dissents_now": 1, "dissents_total": 40, "last_fault": null, "pinned": true, "cpu_percent": 12.4, "memory_kib": 167_000 },
     ]});
     assert_eq!(
         instances(&v),
         "\
-INSTANCE  ROLE           STATE   LEGS  DISSENTS  EVER  CPU  MEMORY  PIDS   LAST FAULT
-frr       voter, pinned  voting  2/2   1         40    12%  163M    12 13  -
+INSTANCE  VERSION    ROLE           STATE   LEGS  DISSENTS  EVER  CPU  MEMORY  PIDS   LAST FAULT
+frr       frr 8.4.4  voter, pinned  voting  2/2   1         40    12%  163M    12 13  -
 "
     );
 }

@@ -6,7 +6,7 @@
 #[allow(dead_code, reason = "the tests of the rest of the driver use the whole of it")]
 mod lab;
 
-use lab::{Answer, Lab, Shim, pair};
+use lab::{Answer, Lab, Shim, pair, receive};
 use nix::sched::{CloneFlags, unshare};
 use nix::sys::socket::{ControlMessage, MsgFlags, SockType, recv, send, sendmsg};
 use rand::rngs::SmallRng;
@@ -117,7 +117,7 @@ impl Socket {
             return false;
         }
         drop(theirs);
-        recv(ours.as_raw_fd(), &mut [0], MsgFlags::empty()).expect("virtd does not answer") == 1
+        receive(&ours, &mut [0]).expect("virtd does not answer") == 1
     }
 
     /// What is there to be received, a datagram each.

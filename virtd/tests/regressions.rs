@@ -5,6 +5,7 @@ mod sim;
 use sim::*;
 use virtd::config::Strategy;
 use virtd::core::io::{Input, Output};
+use wire::bgp::message;
 
 const SECOND: u64 = 1_000_000;
 const P: &str = "198.51.100.0/24";
@@ -199,4 +200,28 @@ fn what_nobody_says_any_more_lacks_no_quorum() {
         assert_eq!(without(&mut sim), 0);
     }
     assert!(sim.table(2).is_empty() && sim.no_reset());
+}
+
+/// While a turn takes long, instances and peers hear a KEEPALIVE in time; and nobody is held to be dead for what has not been read yet.
+#[test]
+fn a_long_turn_keeps_everybody_alive_and_declares_nobody_dead() {
+    let config = config(3, Strategy::WaitForConsensus);
+    let mut sim = Sim::new(&config);
+    sim.connect_peer(1);
+    sim.run(1_000_000);
+    let mut keep_alive = |at: u64| {
+        let mut out = Vec::new();
+        sim.core.handle(sim.now, Input::KeepAlive { at }, &mut out);
+        let message = |o: &Output| match o {
+            Output::SendPeer { bytes, .. } | Output::SendLeg { bytes, .. } => bytes.clone(),
+            other => panic!("more than a message: {other:?}"),
+        };
+        out.iter().filter(|o| message(o) == message::keepalive()).count()
+    };
+    let (now, hold) = (sim.now, u64::from(config.timers.leg_hold_s) * 1_000_000);
+    assert_eq!(keep_alive(now), 0, "none is due");
+    assert_eq!(keep_alive(now + hold / 3), 3, "the legs'");
+    assert_eq!(keep_alive(now + hold / 3 + 1), 0);
+    assert_eq!(keep_alive(now + 3_600_000_000), 4, "and the peer's, an hour later");
+    assert!(sim.no_reset() && sim.events_of("leg-fault").is_empty());
 }

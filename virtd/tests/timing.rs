@@ -5,6 +5,7 @@ mod sim;
 use rand::rngs::SmallRng;
 use rand::{Rng, SeedableRng};
 use sim::{LOCAL, Sim, T_MS, config, prefix, update};
+use std::collections::BTreeMap;
 use virtd::config::{Config, ConnectOrder, Delay, Distribution, Diversity, Strategy};
 use wire::bgp::Prefix;
 
@@ -58,6 +59,60 @@ fn an_update_comes_late_by_the_configured_time_and_a_keepalive_at_once() {
     sim.run(30 * SECOND);
     assert!(sim.no_reset());
     assert!(sim.events_of("disagreement").is_empty() && sim.events_of("leg-fault").is_empty());
+}
+
+/// Two peers talk in bursts. Each instance hears of everything within what is configured for it, and the third peer at the very moment at which the
+/// second instance has: the delay that is added is the configured one and no more.
+#[test]
+fn nothing_comes_earlier_or_later_than_configured_and_peers_wait_for_the_quorum_alone() {
+    const STEP: u64 = 100;
+    let bounds = [(1, 10), (20, 20), (0, 400)];
+    let mut c = config(3, Strategy::WaitForConsensus);
+    let kinds = [Distribution::Uniform, Distribution::Uniform, Distribution::Exponential];
+    for (i, ((min, max), kind)) in bounds.into_iter().zip(kinds).enumerate() {
+        c.instances[i].diversity = held_back(min, max, kind, 11 + i as u64);
+    }
+    let mut sim = up(&c, 3);
+    let mut rng = SmallRng::seed_from_u64(1);
+    let mut gaps: Vec<u64> =
+        (0..250).map(|_| [0, 0, 0, rng.random_range(0..20 * MS / STEP)][rng.random_range(0..4)]).collect();
+    let mut came: BTreeMap<Prefix, u64> = BTreeMap::new();
+    let mut heard: [BTreeMap<Prefix, u64>; 3] = Default::default();
+    let mut told: BTreeMap<Prefix, u64> = BTreeMap::new();
+    let mut rest = 500 * MS / STEP;
+    while rest > 0 {
+        // Those without a gap are said at the same microsecond.
+        while gaps.pop_if(|gap| *gap == 0).is_some() {
+            let p = format!("10.{}.0.0/16", came.len());
+            sim.announce(1 + came.len() as u8 % 2, &[&p], &[64501]);
+            came.insert(prefix(&p), sim.now);
+        }
+        match gaps.last_mut() {
+            Some(gap) => *gap -= 1,
+            None => rest -= 1,
+        }
+        sim.run(STEP);
+        for (instance, times) in sim.instances.iter().zip(&mut heard) {
+            let new = instance.heard.get(times.len()..).unwrap_or_default();
+            times.extend(new.iter().flat_map(|(_, announced, _)| announced).map(|p| (*p, sim.now)));
+        }
+        let now = sim.now;
+        for p in sim.table(3).into_keys() {
+            told.entry(p).or_insert(now);
+        }
+    }
+    assert_eq!((came.len(), told.len()), (250, 250));
+    for (p, at) in &came {
+        let mut took = [0, 1, 2].map(|i: usize| heard[i][p] - at);
+        for ((min, max), took) in bounds.iter().zip(took) {
+            let (min, max) = (u64::from(*min) * MS, u64::from(*max) * MS);
+            assert!((min..=max + STEP).contains(&took), "{p}: {took} us, configured are {min} to {max}");
+        }
+        took.sort_unstable();
+        assert_eq!(told[p] - at, took[1], "{p} is out when two have said it");
+    }
+    assert!(heard[2].values().zip(heard[2].values().skip(1)).any(|(a, b)| a > b), "reordered between the peers");
+    assert!(sim.no_reset() && sim.events_of("disagreement").is_empty());
 }
 
 /// What happens in a history: who says what, which instance dies.

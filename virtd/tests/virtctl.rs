@@ -57,7 +57,7 @@ fn every_command_prints_what_the_core_says() {
     let table: [(&[&str], &str); 11] = [
         (&["status"], "sessions       1 up of 2\n"),
         (&["sessions"], "192.0.2.1  -   Idle"),
-        (&["instances"], "frr       -     -"),
+        (&["instances"], "frr       -        -     -"),
         (&["routes", "192.0.2.77/24"], "192.0.2.0/24\n  nobody has said anything about it\n"),
         (&["diversity"], "frr, bird  4         1          25.0%  -         -               -      -\n\nall is well\n"),
         (&["diversity", "--sessions"], "\n192.0.2.1\nPAIR "),

@@ -23,7 +23,7 @@ pub(super) fn configuration(spec: &RouterSpec, folder: &Path) -> String {
             // Writing to a String cannot fail.
             let _ = writeln!(text, "protocol static own_{name} {{\n    {name};");
             for network in networks {
-                let _ = writeln!(text, "    route {network} blackhole {{ bgp_med = 0; }};");
+                let _ = writeln!(text, "    route {network} blackhole;");
             }
             text.push_str("}\n\n");
         }
@@ -37,6 +37,10 @@ pub(super) fn configuration(spec: &RouterSpec, folder: &Path) -> String {
         }
     }
     text.push_str("filter to_peer {\n");
+    if !spec.networks.is_empty() {
+        // As FRR does. Set at the static route it is passed on by chance alone: BIRD drops a MED that no export filter has set.
+        text.push_str("    if source = RTS_STATIC then bgp_med = 0;\n");
+    }
     if let Some(lie) = spec.lie {
         let (asn, value) = lie.community;
         let family = if lie.prefix.family() == Family::IPV4_UNICAST { "NET_IP4" } else { "NET_IP6" };

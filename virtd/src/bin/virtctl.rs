@@ -28,6 +28,7 @@ Examples:
   virtctl instance frr restart                    end it and start it again; the others go on
   virtctl exec frr show bgp summary               the daemon's own control program, on its own socket
   virtctl change begin                            before policy is changed in one instance after another
+  virtctl reload --dry-run                        what would follow from the changed configuration file
   virtctl --json sessions | jq '.sessions[].peer'
 
 Kinds of events and the fields of each answer: docs/OPERATIONS.md.
@@ -102,6 +103,13 @@ enum Command {
         #[arg(value_enum)]
         action: ChangeAction,
     },
+    /// Read virtd's configuration file again and change what can be changed with sessions up: instances, peers, [vote], [timers], [faults].
+    /// An error in the file leaves everything as it was
+    Reload {
+        /// Only say what would be done
+        #[arg(long)]
+        dry_run: bool,
+    },
     /// What happened
     Events {
         /// Go on printing as events happen, until interrupted
@@ -164,6 +172,7 @@ impl Command {
                 json!({ "command": "session", "peer": peer.to_string(), "action": word(*action) })
             }
             Command::Change { action } => json!({ "command": "change", "action": word(*action) }),
+            Command::Reload { dry_run } => json!({ "command": "reload", "dry_run": dry_run }),
             Command::Events { follow, n, kind } => {
                 json!({ "command": "events", "follow": follow, "n": n, "kind": kind })
             }
@@ -183,6 +192,7 @@ impl Command {
             Command::Fib { .. } => show::fib(answer),
             Command::Diversity { .. } => show::diversity(answer),
             Command::Instance { .. } | Command::Session { .. } | Command::Change { .. } => show::done(answer),
+            Command::Reload { .. } => show::reload(answer),
             Command::Events { follow: true, .. } => show::event(answer),
             Command::Events { .. } => show::events(answer),
         }

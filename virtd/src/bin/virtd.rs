@@ -61,7 +61,7 @@ fn main() -> ExitCode {
 
 fn run(config: &Config, arguments: &Arguments) -> anyhow::Result<()> {
     let open = |config: &Config, lines| Driver::new(config.clone(), Core::new(config, 0), lines);
-    serve::serve(config, arguments.shim.as_deref(), open)
+    serve::serve(config, Some(&arguments.config), arguments.shim.as_deref(), open)
 }
 
 fn check(config: &Config, arguments: &Arguments) -> anyhow::Result<()> {

@@ -61,6 +61,8 @@ pub struct Diversity {
     pub readvertise_s: Option<(u32, u32)>,
     /// `reconnect_s`: the least and the greatest between two connections of it that are closed; `None` is never.
     pub reconnect_s: Option<(u32, u32)>,
+    /// `link_reset_ms`: an address that comes or goes is a link that goes down and up again, so much later; `None` is never.
+    pub link_reset_ms: Option<(u32, u32)>,
     /// `blocks`: of each family that is named, it is given only what lies in these; empty is everything.
     pub blocks: Vec<Prefix>,
 }
@@ -121,6 +123,9 @@ impl std::fmt::Display for Diversity {
         if let Some((least, greatest)) = self.reconnect_s {
             write!(f, "a connection closed every {least} to {greatest} s, ")?;
         }
+        if let Some((least, greatest)) = self.link_reset_ms {
+            write!(f, "links reset {least} to {greatest} ms after a change of their addresses, ")?;
+        }
         if !self.blocks.is_empty() {
             let blocks: Vec<String> = self.blocks.iter().map(ToString::to_string).collect();
             write!(f, "given only {}, ", blocks.join(" "))?;
@@ -133,6 +138,7 @@ impl std::fmt::Display for Diversity {
 pub(crate) struct Places {
     delay: Range<usize>,
     connect_delay: Range<usize>,
+    link_reset: Range<usize>,
 }
 
 /// Reads `diversity` into `instance`.
@@ -155,9 +161,14 @@ pub(super) fn read(value: Value<'_>, instance: &mut Instance, problems: &mut Pro
         connect_order: section.word("connect_order", &orders, problems).unwrap_or_default(),
         readvertise_s: span_of_time(&section, "readvertise_s", MAX_WAIT_S, " seconds", problems),
         reconnect_s: span_of_time(&section, "reconnect_s", MAX_WAIT_S, " seconds", problems),
+        link_reset_ms: span_of_time(&section, "link_reset_ms", MAX_DELAY_MS, " milliseconds", problems),
         blocks: blocks(&section, problems),
     });
-    Some(Places { delay: section.span_of("delay_ms"), connect_delay: section.span_of("connect_delay_ms") })
+    Some(Places {
+        delay: section.span_of("delay_ms"),
+        connect_delay: section.span_of("connect_delay_ms"),
+        link_reset: section.span_of("link_reset_ms"),
+    })
 }
 
 fn blocks(section: &Section<'_>, problems: &mut Problems) -> Vec<Prefix> {
@@ -222,6 +233,10 @@ pub(super) fn check(config: &Config, instance: &Instance, places: Option<&Places
     if config.open == OpenMode::Native {
         let help = "native is one instance whose bytes pass verbatim; leave it out";
         problems.at(places.delay.clone(), "`diversity` with `open = \"native\"` has no effect", help);
+    }
+    if diversity.link_reset_ms.is_some() && config.fib.is_none() {
+        let help = "without [fib] instances have the kernel's own notifications; add [fib], or leave it out";
+        problems.at(places.link_reset.clone(), "`link_reset_ms` without [fib] has no effect", help);
     }
     let open_wait_ms = config.timers.open_wait_ms;
     if let Some((_, most)) = diversity.connect_delay_ms.filter(|(_, most)| *most >= open_wait_ms) {

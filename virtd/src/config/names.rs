@@ -17,6 +17,7 @@ pub const SECTIONS: &[(&str, &[&str])] = &[
             "control_mode",
             "control_group",
             "event_log",
+            "versions",
             "open",
             "inbound",
             "accept_any",
@@ -53,6 +54,7 @@ pub const SECTIONS: &[(&str, &[&str])] = &[
             "role",
             "kind",
             "config",
+            "version",
             "root",
             "shim_library",
             "command",
@@ -76,6 +78,7 @@ pub const DIVERSITY_KEYS: &[&str] = &[
     "connect_order",
     "readvertise_s",
     "reconnect_s",
+    "link_reset_ms",
     "blocks",
 ];
 

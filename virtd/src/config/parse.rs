@@ -109,6 +109,7 @@ fn document_to_config(document: &DeTable<'_>, source: &str, problems: &mut Probl
     let complete = instances.len() == array_len(document, "instance");
     config.instances = instances.into_iter().map(|i| i.value).collect();
     config.instances.iter_mut().for_each(|i| i.netlink = config.fib.is_some());
+    super::version::resolve(&mut config);
     config.peers = peers.into_iter().map(|p| p.value).collect();
     if complete && !config.instances.is_empty() {
         check_vote(&config, places.as_ref(), problems);

@@ -6,7 +6,7 @@ use super::{
     Config, FaultAction, Faults, Fib, FibScope, Inbound, Instance, Kind, OnExit, OpenMode, Peer, Recorder, Standby,
     Strategy, Timers, Vote,
 };
-use super::{diversity, environment};
+use super::{diversity, environment, version};
 use std::collections::BTreeMap;
 use std::net::Ipv4Addr;
 use std::ops::Range;
@@ -47,6 +47,9 @@ pub(crate) fn router(value: Value<'_>, config: &mut Config, problems: &mut Probl
     }
     config.control_group = section.text("control_group", "a group's name in quotes", problems).map(str::to_owned);
     config.event_log = section.path("event_log", false, problems);
+    if let Some(path) = section.path("versions", false, problems) {
+        config.versions = path;
+    }
     let open = [("voted", OpenMode::Voted), ("native", OpenMode::Native)];
     config.open = section.word("open", &open, problems).unwrap_or(config.open);
     let inbound = [("rfc7606", Inbound::Rfc7606), ("opaque", Inbound::Opaque)];
@@ -330,6 +333,7 @@ pub(crate) fn instance(value: Value<'_>, problems: &mut Problems) -> Option<Plac
         standby: if let Role::Standby(standby) = role { Some(standby) } else { None },
         kind: section.word("kind", &[Kind::Frr, Kind::Bird, Kind::OpenBgpd].map(|k| (k.name(), k)), problems),
         config_file: section.path("config", false, problems),
+        version: version::read(&section, problems),
         root: section.path("root", false, problems),
         shim_library: section.path("shim_library", false, problems),
         command: command(&section, problems),

@@ -161,7 +161,8 @@ fn instance_line(instance: &Instance) -> String {
         let file = instance.config_file.as_deref().unwrap_or(std::path::Path::new(""));
         let _ = write!(line, ", started{user}: {} with {}", kind.name(), file.display());
         if let Some(root) = &instance.root {
-            let _ = write!(line, ", in the root {}", root.display());
+            let version = instance.version.as_deref().map(|v| format!(", version {v}")).unwrap_or_default();
+            let _ = write!(line, "{version}, in the root {}", root.display());
         }
     } else if instance.command.is_empty() {
         let _ = write!(line, ", started by something else{user}");

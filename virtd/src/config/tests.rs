@@ -82,6 +82,7 @@ fn every_key_is_read() {
         grace_s = 30
         leg_hold_s = 3
         fault_threshold_s = 10
+        [fib]
         [[instance]]
         name = "frr"
         command = ["bgpd", "", "-Z"]
@@ -99,7 +100,7 @@ fn every_key_is_read() {
         [[instance]]
         name = "watch.1"
         role = "observer"
-        diversity = { delay_ms = [1, 10], distribution = "exponential", seed = 7, connect_delay_ms = [0, 50], connect_order = "shuffled", readvertise_s = [30, 120], reconnect_s = 3600, blocks = ["0.0.0.0/2"] }
+        diversity = { delay_ms = [1, 10], distribution = "exponential", seed = 7, connect_delay_ms = [0, 50], connect_order = "shuffled", readvertise_s = [30, 120], reconnect_s = 3600, link_reset_ms = 5, blocks = ["0.0.0.0/2"] }
         [[peer]]
         address = "2001:db8::1"
         asn = 65001
@@ -131,6 +132,7 @@ fn every_key_is_read() {
             connect_order: ConnectOrder::Shuffled,
             readvertise_s: Some((30, 120)),
             reconnect_s: Some((3600, 3600)),
+            link_reset_ms: Some((5, 5)),
             blocks: vec!["0.0.0.0/2".parse().unwrap()],
         })
     );
@@ -283,5 +285,35 @@ proptest::proptest! {
         if let Err(e) = parse(Path::new("f"), &text) {
             proptest::prop_assert!(!e.to_string().is_empty());
         }
+    }
+}
+
+#[test]
+fn a_version_is_a_root_with_a_name() {
+    let table = [
+        // kind, version, root, what brings it
+        ("frr", "trixie", "/v/trixie/frr", Some("hv-versions --folder /v fetch trixie/frr")),
+        ("bird", "bullseye", "/v/bullseye/bird2", Some("hv-versions --folder /v fetch bullseye/bird2")),
+        ("bird", "trixie/bird3", "/v/trixie/bird3", Some("hv-versions --folder /v fetch trixie/bird3")),
+        ("openbgpd", "13.1", "/v/13.1/openbgpd", Some("hv-versions --folder /v fetch 13.1/openbgpd")),
+        ("bird", "/opt/bird", "/opt/bird", None),
+    ];
+    let file = |kind: &str, version: &str| {
+        format!(
+            "[router]\naccept_any = true\nversions = \"/v\"\n[[instance]]\nname = \"x\"\nkind = {kind:?}\nconfig = \"/c/x\"\nversion = {version:?}\n"
+        )
+    };
+    for (kind, version, root, command) in table {
+        let c = good(&file(kind, version));
+        assert_eq!(c.instances[0].root.as_deref(), Some(Path::new(root)), "{kind} {version}");
+        assert_eq!(version::fetch_command(&c, &c.instances[0]).as_deref(), command);
+        assert!(summary(&c).contains(&format!("version {version}, in the root {root}")), "{}", summary(&c));
+    }
+    let usual = good(&file("bird", "trixie").replace("versions = \"/v\"\n", ""));
+    assert_eq!(usual.instances[0].root.as_deref(), Some(Path::new("/var/lib/virtd/versions/trixie/bird2")));
+    let command = version::fetch_command(&usual, &usual.instances[0]);
+    assert_eq!(command.as_deref(), Some("hv-versions fetch trixie/bird2"));
+    for bad in ["", ".", "..", "a/..", "a/b/c", "a//b", "/", "//", "-x", "a b", "a;b", "\u{e9}"] {
+        assert!(parse(Path::new("f"), &file("bird", bad)).is_err(), "{bad:?}");
     }
 }

@@ -9,13 +9,14 @@
 //! ```
 
 mod operator;
+mod seats;
 mod standby;
 mod verdict;
 
 use super::env::Env;
 use super::io::{InstanceId, Micros, Order, Output, ProcessNews};
 use super::session::Session;
-use crate::config::{Config, Standby};
+use crate::config::{Config, Instance, Standby};
 use crate::event::{Event, Severity};
 use std::collections::VecDeque;
 
@@ -47,9 +48,24 @@ pub enum Duty {
     Drained,
     /// An operator has stopped it.
     Disabled,
+    /// Started to take another's place, once it has caught up; fed and compared until then.
+    Successor,
+    /// It is no part of the router any more, and is being ended.
+    Leaving,
+    /// There is none.
+    Vacant,
 }
 
 impl Duty {
+    /// What the configuration says.
+    fn configured(c: &Instance) -> Duty {
+        match (c.observer, c.standby) {
+            (true, _) => Duty::Observer,
+            (_, Some(standby)) => Duty::Standby(standby),
+            _ => Duty::Voter,
+        }
+    }
+
     /// The word virtctl shows.
     pub const fn name(self) -> &'static str {
         match self {
@@ -59,6 +75,9 @@ impl Duty {
             Duty::Standby(Standby::Cold) => "standby",
             Duty::Drained => "drained",
             Duty::Disabled => "disabled",
+            Duty::Successor => "successor",
+            Duty::Leaving => "leaving",
+            Duty::Vacant => "vacant",
         }
     }
 }
@@ -120,11 +139,21 @@ struct Control {
     flood_since: Option<Micros>,
     /// Thousandths of a processor and KiB, as last reported.
     usage: Option<(u32, u64)>,
+    /// Which version its program was, when it last said so.
+    version: Option<String>,
     busy_since: Option<Micros>,
     /// Its memory when it had caught up, or when its growth was last told.
     base_rss: Option<u64>,
     /// It has grown, from so many KiB, and that was told.
     grown_from: Option<u64>,
+    /// Whose place it takes when it has caught up.
+    replaces: Option<usize>,
+    /// A reload has brought it, and it has not caught up yet.
+    new: bool,
+    /// The configuration has it no more: it leaves when those that a reload brought have caught up.
+    leaves: bool,
+    /// It leaves, and what was left of it has been cut off.
+    cut: bool,
 }
 
 /// See the module's comment.
@@ -138,22 +167,10 @@ pub struct Controller {
 }
 
 impl Control {
-    /// Has the supervisor do something with this instance, which is number `i`.
-    fn order(&mut self, i: usize, order: Order, now: Micros, out: &mut Vec<Output>) {
-        self.ordered = Some((order, now));
-        out.push(Output::Order { instance: InstanceId(i as u8), order });
-    }
-}
-
-impl Controller {
-    /// Everybody as configured.
-    pub fn new(config: &Config) -> Controller {
-        let control = |c: &crate::config::Instance| Control {
-            duty: match (c.observer, c.standby) {
-                (true, _) => Duty::Observer,
-                (_, Some(standby)) => Duty::Standby(standby),
-                _ => Duty::Voter,
-            },
+    /// As configured.
+    fn new(c: &Instance) -> Control {
+        Control {
+            duty: Duty::configured(c),
             pinned: false,
             process: match (c.is_ours(), c.standby) {
                 (false, _) => Process::NotOurs,
@@ -174,12 +191,29 @@ impl Controller {
             candidates: 0,
             flood_since: None,
             usage: None,
+            version: None,
             busy_since: None,
             base_rss: None,
             grown_from: None,
-        };
+            replaces: None,
+            new: false,
+            leaves: false,
+            cut: false,
+        }
+    }
+
+    /// Has the supervisor do something with this instance, which is number `i`.
+    fn order(&mut self, i: usize, order: Order, now: Micros, out: &mut Vec<Output>) {
+        self.ordered = Some((order, now));
+        out.push(Output::Order { instance: InstanceId(i as u8), order });
+    }
+}
+
+impl Controller {
+    /// Everybody as configured.
+    pub fn new(config: &Config) -> Controller {
         Controller {
-            list: config.instances.iter().map(control).collect(),
+            list: config.instances.iter().map(Control::new).collect(),
             change: None,
             split_told: false,
             next_second: 0,
@@ -194,6 +228,11 @@ impl Controller {
     /// For virtctl: pinned, thousandths of a processor, KiB, restarts within the limit's window.
     pub fn detail(&self, i: usize) -> (bool, Option<(u32, u64)>, usize) {
         self.list.get(i).map_or((false, None, 0), |c| (c.pinned, c.usage, c.restarts.len()))
+    }
+
+    /// Which version instance `i` says it is.
+    pub fn version(&self, i: usize) -> Option<&str> {
+        self.list.get(i)?.version.as_deref()
     }
 
     /// What about instance `i` is out of the ordinary now: `cpu`, `memory`.
@@ -227,7 +266,7 @@ impl Controller {
     pub fn process(&mut self, i: usize, news: ProcessNews, env: &mut Env, sessions: &[Session], out: &mut Vec<Output>) {
         let Some(c) = self.list.get_mut(i).filter(|c| c.process != Process::NotOurs) else { return };
         let followed = match (c.ordered, &news) {
-            (Some((Order::Start, _)), news) => !matches!(news, ProcessNews::Usage { .. }),
+            (Some((Order::Start, _)), news) => !matches!(news, ProcessNews::Usage { .. } | ProcessNews::Version { .. }),
             // That it was started may be told late.
             (_, news) => matches!(news, ProcessNews::Ended { .. } | ProcessNews::Failed { .. }),
         };
@@ -251,6 +290,7 @@ impl Controller {
                 }
                 self.watch_usage(i, cpu_permille, rss_kib, env, sessions, out);
             }
+            ProcessNews::Version { version } => c.version = Some(version),
             ProcessNews::Failed { text } => self.ended(i, true, &text, env, out),
             ProcessNews::Ended { unasked, text } => {
                 c.last_end = Some((env.now, text.clone()));
@@ -274,7 +314,9 @@ impl Controller {
         (c.usage, c.busy_since, c.grown_from, c.started) = (None, None, None, None);
         c.losses.clear();
         match c.duty {
-            Duty::Disabled | Duty::Standby(Standby::Cold) => c.process = Process::Down(None),
+            Duty::Disabled | Duty::Standby(Standby::Cold) | Duty::Leaving | Duty::Vacant => {
+                c.process = Process::Down(None);
+            }
             _ if asked && matches!(c.process, Process::Down(_)) => {}
             _ => {
                 if !asked && let Some(s) = env.instances.get_mut(i) {
@@ -400,8 +442,8 @@ impl Controller {
         match duty {
             Duty::Voter => env.voters.insert(n),
             // What a cold standby says while it is still being stopped is nobody's word.
-            Duty::Observer | Duty::Drained | Duty::Standby(Standby::Warm) => env.observers.insert(n),
-            Duty::Standby(Standby::Cold) | Duty::Disabled => {}
+            Duty::Observer | Duty::Drained | Duty::Successor | Duty::Standby(Standby::Warm) => env.observers.insert(n),
+            Duty::Standby(Standby::Cold) | Duty::Disabled | Duty::Leaving | Duty::Vacant => {}
         }
         env.walk = true;
     }

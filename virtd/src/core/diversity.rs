@@ -30,6 +30,13 @@ impl Diversity {
     }
 }
 
+impl Diversity {
+    /// The instance at `i` is no more.
+    pub fn forget(&mut self, i: u8) {
+        self.limits.retain(|((a, b), _)| *a != i && *b != i);
+    }
+}
+
 /// All pairs, the least independent first.
 fn ranked(figures: &Independence, n: usize) -> Vec<((u8, u8), Pair)> {
     let all = (0..n as u8).flat_map(|a| (a + 1..n as u8).map(move |b| (a, b)));
@@ -54,7 +61,8 @@ impl Core {
     /// `{"command": "diversity"}`; with `"sessions": true` session by session, too.
     pub(super) fn diversity_answer(&self, request: &Value) -> Value {
         let n = self.env.instances.len();
-        let ranked = ranked(&self.independence(), n);
+        let mut ranked = ranked(&self.independence(), n);
+        ranked.retain(|((a, b), _)| !self.is_vacant_pair(*a, *b));
         let (least, reading) = self.reading(&ranked);
         let mut answer = json!({
             "since_us": self.env.now,
@@ -67,12 +75,16 @@ impl Core {
         if request.get("sessions").and_then(Value::as_bool) == Some(true) {
             let sessions = self.sessions.iter().filter(|s| !s.independence.is_empty()).map(|s| {
                 let mut pairs = self::ranked(&s.independence, n);
-                pairs.retain(|(_, p)| p.compared > 0);
+                pairs.retain(|((a, b), p)| p.compared > 0 && !self.is_vacant_pair(*a, *b));
                 json!({ "peer": s.peer.ip().to_string(), "pairs": self.pair_list(&pairs) })
             });
             answer["sessions"] = sessions.collect();
         }
         answer
+    }
+
+    fn is_vacant_pair(&self, a: u8, b: u8) -> bool {
+        self.env.is_vacant(usize::from(a)) || self.env.is_vacant(usize::from(b))
     }
 
     fn pair_names(&self, (a, b): (u8, u8)) -> [&str; 2] {
@@ -157,7 +169,8 @@ impl Core {
         if !news && !due {
             return;
         }
-        let ranked = ranked(&self.independence(), self.env.instances.len());
+        let mut ranked = ranked(&self.independence(), self.env.instances.len());
+        ranked.retain(|((a, b), _)| !self.is_vacant_pair(*a, *b));
         if news {
             self.warn_of_common(&ranked, out);
         }

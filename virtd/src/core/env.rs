@@ -3,7 +3,7 @@
 
 use super::dissent;
 use super::io::{InstanceId, ListenerId, Micros, Output};
-use crate::config::{Config, Strategy};
+use crate::config::{Config, Instance, Strategy, Vote};
 use crate::event::{Event, Severity};
 use hashbrown::HashMap;
 use replay::intern::{BlobId, Interner};
@@ -162,6 +162,50 @@ impl Agreement<BlobId> for ById<'_> {
     }
 }
 
+impl InstanceState {
+    /// Nothing has been heard of it.
+    fn new(instance: &Instance) -> InstanceState {
+        InstanceState {
+            name: instance.name.clone(),
+            attached: false,
+            pids: Vec::new(),
+            account: dissent::Account::default(),
+            dissents_total: 0,
+            candidates: 0,
+            last_output: 0,
+            last_fault: None,
+        }
+    }
+}
+
+/// How to vote, with so many voters.
+fn rules(vote: &Vote, voters: usize) -> Rules {
+    let k = vote.k.unwrap_or((voters / 2 + 1) as u8);
+    let strategy = match vote.strategy {
+        Strategy::WaitForConsensus => voter::Strategy::WaitForConsensus { k },
+        Strategy::ContinuousMajority => voter::Strategy::ContinuousMajority,
+        Strategy::MasterSlave => voter::Strategy::MasterSlave,
+        Strategy::FirstK => voter::Strategy::FirstK { k },
+    };
+    let t = u64::from(vote.t_ms);
+    Rules { strategy, steady_ms: t, flap_cap_ms: t * FLAP_CAP, min_voters: vote.min_voters }
+}
+
+/// See [`Env::held_back_ms`].
+fn held_back_ms(config: &Config) -> u64 {
+    let delays = config.instances.iter().filter_map(|i| i.diversity.as_ref()?.delay);
+    delays.map(|d| u64::from(d.max_ms)).max().unwrap_or(0)
+}
+
+/// See [`Env::has_blocks`].
+fn has_blocks(config: &Config) -> bool {
+    config.instances.iter().any(|i| i.diversity.as_ref().is_some_and(|d| !d.blocks.is_empty()))
+}
+
+fn shuffle(instance: &Instance) -> super::mux::Random {
+    super::mux::Random::new(instance.diversity.as_ref().map_or(0, |d| d.seed), b"order")
+}
+
 impl Env {
     /// The state before anything happened.
     pub fn new(config: Config, now: Micros) -> Env {
@@ -174,41 +218,17 @@ impl Env {
                 (false, _) => observers.insert(i as u8),
             }
         }
-        let majority = (voters.len() / 2 + 1) as u8;
-        let k = config.vote.k.unwrap_or(majority);
-        let strategy = match config.vote.strategy {
-            Strategy::WaitForConsensus => voter::Strategy::WaitForConsensus { k },
-            Strategy::ContinuousMajority => voter::Strategy::ContinuousMajority,
-            Strategy::MasterSlave => voter::Strategy::MasterSlave,
-            Strategy::FirstK => voter::Strategy::FirstK { k },
-        };
-        let t = u64::from(config.vote.t_ms);
         let mut ignore = AttributeSet::default();
         config.ignore_attributes.iter().for_each(|c| ignore.insert(*c));
-        let instances = config
-            .instances
-            .iter()
-            .map(|i| InstanceState {
-                name: i.name.clone(),
-                attached: false,
-                pids: Vec::new(),
-                account: dissent::Account::default(),
-                dissents_total: 0,
-                candidates: 0,
-                last_output: 0,
-                last_fault: None,
-            })
-            .collect();
-        let delays = config.instances.iter().filter_map(|i| i.diversity.as_ref()?.delay);
-        let held_back_ms = delays.map(|d| u64::from(d.max_ms)).max().unwrap_or(0);
-        let has_blocks = config.instances.iter().any(|i| i.diversity.as_ref().is_some_and(|d| !d.blocks.is_empty()));
-        let seed = |i: &crate::config::Instance| i.diversity.as_ref().map_or(0, |d| d.seed);
-        let shuffles = config.instances.iter().map(|i| super::mux::Random::new(seed(i), b"order")).collect();
+        let instances = config.instances.iter().map(InstanceState::new).collect();
+        let shuffles = config.instances.iter().map(shuffle).collect();
         let flight = super::flight::Flight::new(&config.recorder);
         let (n, poison_restarts) = (config.instances.len(), config.faults.poison_restarts);
         Env {
             master_line: (0..config.instances.len() as u8).filter(|i| voters.contains(*i)).collect(),
-            rules: Rules { strategy, steady_ms: t, flap_cap_ms: t * FLAP_CAP, min_voters: config.vote.min_voters },
+            rules: rules(&config.vote, voters.len()),
+            held_back_ms: held_back_ms(&config),
+            has_blocks: has_blocks(&config),
             config,
             now,
             instances,
@@ -222,9 +242,7 @@ impl Env {
             ignore,
             canonicaliser: Canonicaliser::default(),
             rechecks: BinaryHeap::new(),
-            held_back_ms,
             exercised: Vec::new(),
-            has_blocks,
             shuffles,
             wakes: BinaryHeap::new(),
             counters: Counters::default(),
@@ -240,6 +258,61 @@ impl Env {
             recent_all: None,
             next_id: 0,
         }
+    }
+
+    /// The place at `i`, of those there are or the next, is this instance's from now on; it has no vote yet.
+    pub fn seat(&mut self, i: usize, instance: Instance) {
+        let (state, order) = (InstanceState::new(&instance), shuffle(&instance));
+        match (self.instances.get_mut(i), self.config.instances.get_mut(i), self.shuffles.get_mut(i)) {
+            (Some(s), Some(c), Some(o)) => (*s, *c, *o) = (state, instance, order),
+            _ => {
+                self.instances.push(state);
+                self.config.instances.push(instance);
+                self.shuffles.push(order);
+            }
+        }
+        self.poison.widen(self.instances.len());
+        self.note_diversity();
+    }
+
+    /// Nobody has the place at `i` any more: everything that was known of who had it is forgotten.
+    pub fn vacate(&mut self, i: usize) {
+        let n = i as u8;
+        // Nobody's: it has no name, and no vote could come of it.
+        self.seat(i, Instance { observer: true, ..Instance::default() });
+        for set in [&mut self.voters, &mut self.observers, &mut self.standing, &mut self.in_fib] {
+            set.remove(n);
+        }
+        self.unlevel.iter_mut().for_each(|set| set.remove(n));
+        self.master_line.retain(|m| *m != n);
+        self.listeners.retain(|_, l| l.instance.0 != n);
+        self.exercised.retain(|(_, who)| *who != n);
+        self.losses.retain(|(who, ..)| *who != i);
+        self.wakes.retain(|Reverse((_, _, who))| *who != n);
+        self.poison.forget(i);
+        self.flight.forget(n);
+        self.walk = true;
+    }
+
+    /// Nobody has the place at `i`.
+    pub fn is_vacant(&self, i: usize) -> bool {
+        self.instances.get(i).is_none_or(|s| s.name.is_empty())
+    }
+
+    /// Those that somebody has.
+    pub fn taken(&self) -> impl Iterator<Item = usize> + '_ {
+        (0..self.instances.len()).filter(|i| !self.is_vacant(*i))
+    }
+
+    /// Reads what the instances' `diversity` means for all.
+    fn note_diversity(&mut self) {
+        (self.held_back_ms, self.has_blocks) = (held_back_ms(&self.config), has_blocks(&self.config));
+    }
+
+    /// Votes by the configured rules, with so many voters.
+    pub fn set_rules(&mut self, voters: usize) {
+        self.rules = rules(&self.config.vote, voters);
+        self.walk = true;
     }
 
     /// Milliseconds since virtd started.

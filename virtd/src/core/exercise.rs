@@ -10,7 +10,7 @@ use super::env::Env;
 use super::io::{Micros, Output};
 use super::mux::Random;
 use super::session::Session;
-use crate::config::Config;
+use crate::config::{Config, Instance};
 use crate::event::{Event, Severity};
 use voter::Members;
 use wire::bgp::Prefix;
@@ -60,24 +60,22 @@ pub struct Exercises {
 impl Exercises {
     /// As configured; the first comes no earlier than any other.
     pub fn new(config: &Config, now: Micros) -> Exercises {
-        let of = |instance: &crate::config::Instance| {
-            let diversity = instance.diversity.as_ref()?;
-            let (least, greatest) = diversity.readvertise_s?;
-            let (least, greatest) = (Micros::from(least) * 1_000_000, Micros::from(greatest) * 1_000_000);
-            let mut random = Random::new(diversity.seed, b"readvertise");
-            let until = now + random.between(least, greatest);
-            Some(Exercise { least, greatest, random, state: State::Rest { until } })
-        };
-        let restart = |instance: &crate::config::Instance| {
-            let diversity = instance.diversity.as_ref()?;
-            let (least, greatest) = diversity.reconnect_s?;
-            let (least, greatest) = (Micros::from(least) * 1_000_000, Micros::from(greatest) * 1_000_000);
-            let mut random = Random::new(diversity.seed, b"reconnect");
-            let next = now + random.between(least, greatest);
-            Some(Restart { least, greatest, random, next })
-        };
         let all = &config.instances;
-        Exercises { routes: all.iter().map(of).collect(), connections: all.iter().map(restart).collect() }
+        Exercises {
+            routes: all.iter().map(|i| Exercise::of(i, now)).collect(),
+            connections: all.iter().map(|i| Restart::of(i, now)).collect(),
+        }
+    }
+
+    /// The place at `i` is this instance's from now on, or nobody's.
+    pub fn seat(&mut self, i: usize, instance: Option<&Instance>, now: Micros) {
+        let places = self.routes.len().max(i + 1);
+        self.routes.resize_with(places, || None);
+        self.connections.resize_with(places, || None);
+        if let (Some(routes), Some(connections)) = (self.routes.get_mut(i), self.connections.get_mut(i)) {
+            *routes = instance.and_then(|c| Exercise::of(c, now));
+            *connections = instance.and_then(|c| Restart::of(c, now));
+        }
     }
 
     /// Looks whether something is to begin or to end; called every tick.
@@ -110,6 +108,15 @@ impl Exercises {
 }
 
 impl Exercise {
+    fn of(instance: &Instance, now: Micros) -> Option<Exercise> {
+        let diversity = instance.diversity.as_ref()?;
+        let (least, greatest) = diversity.readvertise_s?;
+        let (least, greatest) = (Micros::from(least) * 1_000_000, Micros::from(greatest) * 1_000_000);
+        let mut random = Random::new(diversity.seed, b"readvertise");
+        let until = now + random.between(least, greatest);
+        Some(Exercise { least, greatest, random, state: State::Rest { until } })
+    }
+
     fn rest(&mut self, now: Micros) {
         self.state = State::Rest { until: now + self.random.between(self.least, self.greatest) };
     }
@@ -152,6 +159,15 @@ fn is_calm(env: &Env) -> bool {
 }
 
 impl Restart {
+    fn of(instance: &Instance, now: Micros) -> Option<Restart> {
+        let diversity = instance.diversity.as_ref()?;
+        let (least, greatest) = diversity.reconnect_s?;
+        let (least, greatest) = (Micros::from(least) * 1_000_000, Micros::from(greatest) * 1_000_000);
+        let mut random = Random::new(diversity.seed, b"reconnect");
+        let next = now + random.between(least, greatest);
+        Some(Restart { least, greatest, random, next })
+    }
+
     fn begin(&mut self, i: usize, sessions: &mut [Session], env: &mut Env, out: &mut Vec<Output>) {
         self.next = env.now + AGAIN_US;
         if !is_calm(env) {

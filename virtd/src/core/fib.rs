@@ -15,12 +15,14 @@
 //! | `members` | whose vote counts, and from when on |
 //! | `vote` | the votes |
 //! | `query` | virtctl's answers |
+//! | `reset` | a change of addresses shown as a reset of the link (`link_reset_ms`) |
 
 mod ahead;
 pub mod gate;
 mod members;
 mod others;
 mod query;
+mod reset;
 mod system;
 mod vkernel;
 mod vote;
@@ -106,7 +108,7 @@ impl Fib {
     /// Nothing written yet; `None` where no FIB is voted on.
     pub fn new(config: &config::Config) -> Option<Fib> {
         config.fib?;
-        let members: Vec<Member> = config.instances.iter().map(|i| Member::new(i.fib_scope)).collect();
+        let members: Vec<Member> = config.instances.iter().map(Member::new).collect();
         Some(Fib {
             table: Table::new(members.len()),
             members,
@@ -128,6 +130,62 @@ impl Fib {
             next_taken_back: 0,
             effects: Effects::default(),
         })
+    }
+
+    /// The place at `i`, of those there are or the next, is this instance's from now on.
+    pub fn seat(&mut self, i: usize, instance: &config::Instance) {
+        let (was, member) = (self.members.len(), Member::new(instance));
+        match self.members.get_mut(i) {
+            Some(place) => *place = member,
+            None => self.members.push(member),
+        }
+        let n = self.members.len();
+        self.table.widen(n);
+        if n > was {
+            let mut classes = Vec::with_capacity(self.table.slots() as usize * n);
+            for of_key in self.classes.chunks(was.max(1)) {
+                classes.extend_from_slice(of_key);
+                classes.resize(classes.len() + n - of_key.len(), config::FibScope::NONE);
+            }
+            self.classes = classes;
+        }
+    }
+
+    /// The place at `i` is nobody's any more.
+    pub fn vacate(&mut self, i: usize, env: &mut Env) {
+        let n = i as u8;
+        for slot in 0..self.table.slots() {
+            let Some(e) = self.table.entry_mut(slot) else { continue };
+            e.stale.remove(n);
+            if e.dissent.contains(n) {
+                e.dissent.remove(n);
+                if let Some(s) = env.instances.get_mut(i) {
+                    s.account.end((super::dissent::FIB, slot));
+                }
+            }
+            if let Some(said) = self.table.candidates_mut(slot).get_mut(i) {
+                self.routes.release(std::mem::replace(said, BlobId::NONE));
+            }
+            if let Some(class) = self.classes.get_mut(slot as usize * self.members.len() + i) {
+                *class = config::FibScope::NONE;
+            }
+            self.tidy(slot);
+        }
+        if let Some(place) = self.members.get_mut(i) {
+            let nobody = config::Instance { fib_scope: config::FibScope::NONE, ..config::Instance::default() };
+            *place = Member::new(&nobody);
+        }
+        self.start_walk();
+    }
+
+    /// Whether instance `i` has netlink sockets.
+    pub fn has_sockets(&self, i: usize) -> bool {
+        self.members.get(i).is_some_and(|m| m.sockets > 0)
+    }
+
+    /// Whether the vote of instance `i` would count, if it had one.
+    pub fn counts(&self, i: usize) -> bool {
+        self.members.get(i).is_some_and(|m| m.counts)
     }
 
     /// Takes one input that concerns the FIB.
@@ -255,6 +313,7 @@ impl Fib {
                     self.follow(i, &mut effects, 0, 0, env, out);
                 }
                 self.effects = effects;
+                self.note_address(&change, env);
             }
         }
     }
@@ -271,7 +330,8 @@ impl Fib {
         }
         let recheck = self.rechecks.peek().map(|r| r.0.0 * 1000);
         let look = self.members.iter().any(Member::waits).then_some(self.next_look);
-        recheck.into_iter().chain(look).min()
+        let reset = self.members.iter().filter_map(|m| m.resets.as_ref()?.next()).min();
+        recheck.into_iter().chain(look).chain(reset).min()
     }
 
     /// Octets that all of it takes.

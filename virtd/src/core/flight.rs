@@ -56,6 +56,17 @@ impl Flight {
         self.entries.push_back(Entry { at, session, way, len: bytes.len() });
     }
 
+    /// Instance `i` is no more, and its place may be another's: what it said is nobody's word any more.
+    pub fn forget(&mut self, i: u8) {
+        for e in &mut self.entries {
+            match &mut e.way {
+                Way::To(members) => members.remove(i),
+                Way::From(who) if who.0 == i => e.way = Way::To(Members::EMPTY),
+                Way::From(_) => {}
+            }
+        }
+    }
+
     /// What concerns instance `i`: what it was given and what it said, and what the others said on the same sessions; oldest first.
     /// `describe` makes a record of a session's message, `None` where that session is no more.
     pub fn of(&self, i: u8, describe: impl Fn(usize, Bytes) -> Option<Recorded>) -> Vec<Recorded> {

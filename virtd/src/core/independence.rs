@@ -20,8 +20,7 @@
 use super::env::ById;
 use replay::intern::{BlobId, Interner};
 use voter::{Agreement, Members};
-use wire::bgp::canonical::{self, Parts};
-use wire::bgp::update::flag;
+use wire::bgp::canonical::{self, Parts, same_attribute};
 
 /// In what two routes differ.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
@@ -205,6 +204,16 @@ impl Independence {
         }
     }
 
+    /// The instance at `i` is no more: its place may be another's one day.
+    pub fn forget(&mut self, i: u8) {
+        self.settle(Members::EMPTY);
+        for other in (0..32).filter(|other| *other != i) {
+            if let Some(pair) = self.pairs.get_mut(place(i, other)) {
+                *pair = Pair::default();
+            }
+        }
+    }
+
     /// Whether nothing was ever counted.
     pub fn is_empty(&self) -> bool {
         self.pairs.is_empty() && self.unanimous.1 == 0
@@ -261,10 +270,8 @@ fn differences(a: BlobId, b: BlobId, routes: &Interner, mut tell: impl FnMut(Asp
             (Some((_, code, _)), None) | (None, Some((_, code, _))) => *code,
             (Some((_, x, _)), Some((_, y, _))) => *x.min(y),
         };
-        // PARTIAL does not tell routes apart (`canonical::agrees`).
-        let kept = |(flags, _, value)| (flags & !flag::PARTIAL, value);
         let (x, y) = (left.next_if(|(_, c, _)| *c == code), right.next_if(|(_, c, _)| *c == code));
-        if x.map(kept) != y.map(kept) {
+        if !x.zip(y).is_some_and(|(x, y)| same_attribute(x, y)) {
             tell(Aspect::Attribute(code));
         }
     }

@@ -1,6 +1,7 @@
 //! What goes into the core and what comes out of it. The driver turns readiness and fds into [`Input`]s and carries out
 //! [`Output`]s; the core never sees an fd and the driver never takes a decision about routes or sessions.
 
+use crate::config;
 use crate::event::Event;
 use bytes::{Bytes, BytesMut};
 use std::net::{IpAddr, SocketAddr};
@@ -215,6 +216,12 @@ pub enum Input<'a> {
     Kernel(KernelNews),
     /// Time passed; also fires what [`super::Core::deadline`] named.
     Tick,
+    /// There is so much to read that the turn goes on: KEEPALIVEs that are due must leave meanwhile. Nobody's time is over: what they have said may
+    /// be among what is not read yet.
+    KeepAlive {
+        /// What the time is by now; that of the turn stands still.
+        at: Micros,
+    },
 }
 
 /// What happens in the real kernel, as far as virtual ones have to follow it, and what became of what was written to it.
@@ -345,6 +352,11 @@ pub enum ProcessNews {
         /// Why.
         text: String,
     },
+    /// Its program has said its version; some time after a start, and it says nothing of whether it runs.
+    Version {
+        /// As it is written: 8.4.4.
+        version: String,
+    },
     /// What all its processes used since the last report, about once a second.
     Usage {
         /// Thousandths of one processor.
@@ -363,6 +375,15 @@ pub enum Order {
     Stop,
     /// SIGKILL to its process group at once: it is not trusted with an orderly end any more.
     Kill,
+}
+
+/// What an instance's place becomes.
+#[derive(Clone, PartialEq, Debug)]
+pub enum Seat {
+    /// This instance's, from now on: who says its name is let in, and an order to start it means this.
+    Taken(Box<config::Instance>),
+    /// Nobody's. Whatever is left of the instance is cut off; its inputs say so.
+    Empty,
 }
 
 /// A message that crossed a leg, for the flight recorder.
@@ -515,10 +536,26 @@ pub enum Output {
         /// What recv shall give.
         bytes: Bytes,
     },
+    /// An instance alone is to be shown that a link goes down, or that it is as it is, with its addresses.
+    LinkReset {
+        /// Whom.
+        instance: InstanceId,
+        /// Its index.
+        index: u32,
+        /// Whether it comes up again.
+        up: bool,
+    },
     /// Write to the real kernel.
     Fib(Vec<FibChange>),
     /// Write a record to disk.
     Record(Box<Record>),
+    /// The set of instances changes.
+    Seat {
+        /// Whose place.
+        instance: InstanceId,
+        /// What becomes of it.
+        seat: Seat,
+    },
     /// Tell the operator.
     Event(Event),
 }

@@ -16,6 +16,7 @@
 //! | `poison` | the UPDATE that kills an instance: suspects, trials, what is withheld |
 //! | `independence`, `diversity` | how often two instances disagree, and are wrong together; what is told of it |
 //! | `native` | one instance, bytes verbatim (`open = "native"`) |
+//! | `reload` | the set of instances and the settings change while sessions are up |
 //! | `query` | virtctl's answers |
 //!
 //! Nothing here reads a clock or an fd; the same inputs give the same outputs.
@@ -36,6 +37,7 @@ mod native;
 mod open;
 mod poison;
 mod query;
+mod reload;
 mod session;
 mod table;
 
@@ -266,9 +268,11 @@ impl Core {
                 self.admit_concurring(out);
                 self.exercises.tick(&mut self.sessions, &mut self.env, out);
                 self.controller.tick(&mut self.env, &mut self.sessions, out);
+                self.pass_on(out);
                 self.env.prune_recent_sometimes();
                 self.tell_diversity(out);
             }
+            Input::KeepAlive { at } => self.sessions.iter_mut().for_each(|s| s.keep_alive(at, out)),
             _ => {}
         }
     }
@@ -388,7 +392,12 @@ impl Core {
             if walk {
                 fib.start_walk();
             }
+            let from = out.len();
             fib.look(&mut self.env, out);
+            // The one that is shown it ends its sessions as if it were so.
+            if out.iter().skip(from).any(|o| matches!(o, Output::LinkReset { .. })) {
+                self.link_changed = Some(self.env.now);
+            }
             fib.flush(&mut self.env, out);
         }
         if self.native.is_some() {
@@ -444,7 +453,8 @@ impl Core {
         if self.sessions.is_empty() {
             // Instances without BGP are judged by what they write to the FIB alone.
             let judged = self.env.instances.iter().any(|i| i.account.keys() > 0).then_some(self.next_tick);
-            return self.controller.deadline().into_iter().chain(judged).min();
+            let passing = self.controller.passing_deadline(self.next_tick);
+            return self.controller.deadline().into_iter().chain(judged).chain(passing).min();
         }
         if self.env.walk || self.sessions.iter().any(Session::has_work) {
             return Some(self.env.now);

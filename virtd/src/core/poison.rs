@@ -346,6 +346,23 @@ impl Poison {
         self.note(i);
     }
 
+    /// There are so many places for instances now.
+    pub fn widen(&mut self, instances: usize) {
+        self.patients.resize_with(instances.max(self.patients.len()), Patient::default);
+    }
+
+    /// Restarts that a search may cost.
+    pub fn set_limit(&mut self, limit: u32) {
+        self.limit = limit;
+    }
+
+    /// Instance `i` is no more, and its place may be another's.
+    pub fn forget(&mut self, i: usize) {
+        self.forgive(i);
+        self.delivered.iter_mut().for_each(|d| d.to.remove(i as u8));
+        self.again.retain(|(who, _)| *who != i);
+    }
+
     /// A session ended: its routes are nobody's any more.
     pub fn session_gone(&mut self, session: usize) {
         // What it was given stays, and is nobody's: sessions come and go less often than messages.

@@ -3,6 +3,7 @@
 use super::Core;
 use super::controller::Duty;
 use super::session::LegState;
+use crate::config::Kind;
 use crate::kinds;
 use replay::intern::BlobId;
 use serde_json::{Value, json};
@@ -76,7 +77,7 @@ impl Core {
             "k": k,
             "t_ms": env.rules.steady_ms,
             "voters": env.voters.len(),
-            "instances": env.instances.len(),
+            "instances": env.taken().count(),
             "instances_attached": env.instances.iter().filter(|i| i.attached).count(),
             "sessions": self.sessions.len().max(native.map_or(0, |n| n.peers().count())),
             "sessions_up": native.map_or(up, |n| n.peers().count()),
@@ -111,7 +112,7 @@ impl Core {
             .iter()
             .enumerate()
             .map(|(index, s)| {
-                let legs: Vec<Value> = (0..s.seats.len()).map(|i| self.leg(index, i)).collect();
+                let legs: Vec<Value> = self.env.taken().map(|i| self.leg(index, i)).collect();
                 let up = s.up.as_ref();
                 json!({
                     "peer": s.peer.ip().to_string(),
@@ -143,6 +144,7 @@ impl Core {
         env.instances
             .iter()
             .enumerate()
+            .filter(|(i, _)| !env.is_vacant(*i))
             .map(|(i, instance)| {
                 let legs = self.sessions.iter().filter_map(|s| s.seats[i].leg.as_ref());
                 let up = legs.clone().filter(|l| l.state == LegState::Established).count();
@@ -153,6 +155,8 @@ impl Core {
                     (false, ..) => "absent",
                     (_, Duty::Observer, ..) => "observer",
                     (_, Duty::Standby(_), ..) => "standby",
+                    (_, Duty::Leaving | Duty::Vacant, ..) => "leaving",
+                    (_, Duty::Successor, ..) => "catching-up",
                     (_, Duty::Drained | Duty::Disabled, ..) => "drained",
                     (_, _, 0, _) => "attached",
                     (_, _, _, true) => "voting",
@@ -162,6 +166,8 @@ impl Core {
                     "name": instance.name,
                     "role": duty.name(),
                     "pinned": pinned,
+                    "kind": env.config.instances.get(i).and_then(|c| c.kind).map(Kind::name),
+                    "version": self.controller.version(i),
                     "cpu_percent": usage.map(|(permille, _)| f64::from(permille) / 10.0),
                     "memory_kib": usage.map(|(_, kib)| kib),
                     "restarts": restarts,
@@ -177,7 +183,7 @@ impl Core {
                     "last_fault": instance.last_fault,
                     "control": self.control_words(i),
                     "root": env.config.instances.get(i).and_then(|c| c.root.as_deref()),
-                    "folder": env.config.instances.get(i).and_then(|c| c.kind.map(|_| kinds::folder(&env.config, &c.name))),
+                    "folder": env.config.instances.get(i).and_then(|c| c.kind.map(|_| kinds::folder(&env.config, c.label()))),
                 })
             })
             .collect()
@@ -187,7 +193,7 @@ impl Core {
     fn control_words(&self, i: usize) -> Option<Vec<String>> {
         let config = &self.env.config;
         let instance = config.instances.get(i)?;
-        Some(kinds::control(instance.kind?, &kinds::folder(config, &instance.name)))
+        Some(kinds::control(instance.kind?, &kinds::folder(config, instance.label())))
     }
 
     fn routes(&self, prefix: &Prefix) -> Value {
@@ -266,6 +272,7 @@ impl super::session::Session {
         let said: Vec<Value> = candidates
             .iter()
             .enumerate()
+            .filter(|(i, _)| !env.is_vacant(*i))
             .map(|(i, id)| {
                 let counted = electorate.contains(i as u8);
                 let note = match (counted, e.dissent.contains(i as u8)) {

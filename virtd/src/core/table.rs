@@ -184,6 +184,20 @@ impl<K: Copy + Eq + Hash> Table<K> {
         self.candidates.get_mut(at..at + self.columns).unwrap_or_default()
     }
 
+    /// Makes room for as many instances; those there are keep their columns, and there are never fewer than there were.
+    pub fn widen(&mut self, columns: usize) {
+        if columns <= self.columns {
+            return;
+        }
+        let mut wide = Vec::with_capacity(self.entries.len() * columns);
+        for said in self.candidates.chunks(self.columns.max(1)) {
+            wide.extend_from_slice(said);
+            wide.extend(std::iter::repeat_n(BlobId::NONE, columns - said.len()));
+        }
+        wide.resize(self.entries.len() * columns, BlobId::NONE);
+        (self.candidates, self.columns) = (wide, columns);
+    }
+
     /// Gives the slot back when nobody says anything about its key and the peer has been told nothing.
     pub fn tidy(&mut self, slot: u32) {
         let Some(e) = self.entry(slot) else { return };

@@ -8,6 +8,7 @@
 //! turn without waiting. Writing is tried at once; what the kernel does not take waits for the next writable edge.
 
 mod keys;
+mod link_reset;
 mod net;
 mod netlink;
 pub mod options;
@@ -66,6 +67,9 @@ const MAX_FAILED: usize = 4096;
 /// Rounds of output and drained reports in one turn; a broker that still has work gets the next turn.
 const MAX_ROUNDS: usize = 64;
 
+/// After reading for so long KEEPALIVEs are looked after: a third of the shortest hold time is a second (RFC 4271 section 4.2).
+const BUSY_US: Micros = 300_000;
+
 /// What the driver needs of the broker. [`Core`] is the real one; the driver's own tests use a smaller one.
 pub trait Broker {
     /// Takes one input.
@@ -76,6 +80,11 @@ pub trait Broker {
     fn deadline(&self) -> Option<Micros>;
     /// virtd ends: says so to whom it concerns.
     fn stop(&mut self, now: Micros, out: &mut Vec<Output>);
+    /// Becomes what a new configuration says, as far as that can be done while sessions are up; only says so with `dry_run`.
+    fn reload(&mut self, now: Micros, config: Config, dry_run: bool, out: &mut Vec<Output>) -> serde_json::Value {
+        let _ = (now, config, dry_run, out);
+        serde_json::json!({ "error": "there is nothing to reload here" })
+    }
     /// Answers virtctl, and does what it asks for.
     fn query(&mut self, now: Micros, request: &serde_json::Value, out: &mut Vec<Output>) -> serde_json::Value;
 }
@@ -92,6 +101,9 @@ impl Broker for Core {
     }
     fn stop(&mut self, now: Micros, out: &mut Vec<Output>) {
         Core::stop(self, now, out);
+    }
+    fn reload(&mut self, now: Micros, config: Config, dry_run: bool, out: &mut Vec<Output>) -> serde_json::Value {
+        Core::reload(self, now, config, dry_run, out)
     }
     fn query(&mut self, now: Micros, request: &serde_json::Value, out: &mut Vec<Output>) -> serde_json::Value {
         Core::query(self, now, request, out)
@@ -211,6 +223,8 @@ pub struct Driver<B> {
     waker: Arc<Waker>,
     started: Instant,
     now: Micros,
+    /// When KEEPALIVEs were looked after last, or the turn began.
+    kept_alive: Micros,
     sources: HashMap<Token, Source>,
     next_token: usize,
     next_id: u64,
@@ -288,6 +302,7 @@ impl<B: Broker> Driver<B> {
             waker,
             started: Instant::now(),
             now: 0,
+            kept_alive: 0,
             sources: HashMap::new(),
             next_token: 1,
             next_id: 1,
@@ -362,6 +377,7 @@ impl<B: Broker> Driver<B> {
             Err(e) => return Err(e).context("epoll_wait"),
         }
         self.now = self.started.elapsed().as_micros() as Micros;
+        self.kept_alive = self.now;
         ready.clear();
         self.accept_late();
         let again = self.again.drain(..);
@@ -369,6 +385,7 @@ impl<B: Broker> Driver<B> {
         ready.extend(events.iter().map(Ready::from));
         for r in ready.drain(..) {
             self.on_event(r, control);
+            self.keep_alive();
         }
         if self.broker.deadline().is_some_and(|at| at <= self.now) {
             self.broker.handle(self.now, Input::Tick, &mut self.out);
@@ -437,10 +454,19 @@ impl<B: Broker> Driver<B> {
         let Some(source) = self.sources.get(&token).copied() else { return };
         match source {
             Source::Waker => {
-                for request in control.try_iter() {
+                for mut request in control.try_iter() {
+                    if let Some(config) = request.config.take() {
+                        let dry_run = request.request["dry_run"] == true;
+                        let answer = self.broker.reload(self.now, *config, dry_run, &mut self.out);
+                        let _ = request.reply.try_send(answer);
+                        continue;
+                    }
                     let mut answer = self.broker.query(self.now, &request.request, &mut self.out);
                     if request.request["command"] == "fib" && answer["routes"].is_number() {
-                        answer["kernel"] = serde_json::json!(self.lines.kernel.counters.snapshot());
+                        let kernel = self.lines.kernel.counters.snapshot();
+                        answer["memory_bytes"] =
+                            serde_json::json!(answer["memory_bytes"].as_u64().unwrap_or(0) + kernel.memory);
+                        answer["kernel"] = serde_json::json!(kernel);
                     }
                     let _ = request.reply.try_send(answer);
                 }

@@ -55,7 +55,7 @@ const NOTIFY_MARK: usize = 8 << 20;
 
 /// One netlink socket of an instance.
 pub(super) struct Endpoint {
-    instance: InstanceId,
+    pub(super) instance: InstanceId,
     cookie: u64,
     end: OwnedFd,
     token: Token,

@@ -1,6 +1,8 @@
 //! What shims ask, and the legs and listening sockets that come of it.
 
 use super::*;
+use crate::config::Instance;
+use crate::core::io::Seat;
 use wire::shim::{Accepted, MAX_MESSAGE, PROTOCOL_VERSION, Request};
 
 /// Requests taken from one channel in one turn.
@@ -138,7 +140,7 @@ impl<B: Broker> Driver<B> {
     }
 
     fn hello(&mut self, channel: u64, to: &OwnedFd, version: u16, name: &str, pid: u32, netns_cookie: u64) {
-        let known = self.config.instances.iter().position(|i| i.name == name);
+        let known = self.config.instances.iter().position(|i| !name.is_empty() && i.label() == name);
         let Some(c) = self.channels.get(&channel) else { return };
         let may = is_ours(c.uid) || known.is_some_and(|i| self.users.get(i) == Some(&Some(c.uid)));
         let refusal = match known {
@@ -153,7 +155,8 @@ impl<B: Broker> Driver<B> {
                 "instance {name:?} runs in another network namespace than virtd: one virtd serves one namespace"
             )),
             None => {
-                let names: Vec<&str> = self.config.instances.iter().map(|i| i.name.as_str()).collect();
+                let names = self.config.instances.iter().map(Instance::label).filter(|n| !n.is_empty());
+                let names: Vec<&str> = names.collect();
                 Some(format!("no [[instance]] is named {name:?} (HV_INSTANCE); configured: {}", names.join(", ")))
             }
             Some(i) if c.instance.is_some_and(|own| usize::from(own.0) != i) => {
@@ -179,6 +182,45 @@ impl<B: Broker> Driver<B> {
                 answer_ahead: self.config.fib.is_some_and(|f| f.answer_ahead),
             },
         );
+    }
+
+    /// The set of instances has changed.
+    pub(super) fn seat(&mut self, instance: InstanceId, seat: Seat) {
+        let (i, taken) = match seat {
+            Seat::Taken(taken) => (usize::from(instance.0), Some(*taken)),
+            Seat::Empty => (usize::from(instance.0), None),
+        };
+        let places = self.config.instances.len().max(i + 1);
+        self.config.instances.resize_with(places, Instance::default);
+        self.users.resize(places, None);
+        if taken.is_none() {
+            self.cut_off(instance);
+        }
+        if let Some(user) = self.users.get_mut(i) {
+            *user = taken.as_ref().and_then(crate::kinds::uid);
+        }
+        self.lines.roster.set(i, taken.clone());
+        if let Some(place) = self.config.instances.get_mut(i) {
+            *place = taken.unwrap_or_default();
+        }
+    }
+
+    /// Ends all that an instance has here: its processes, should any be left, find their sockets closed.
+    fn cut_off(&mut self, instance: InstanceId) {
+        let mine: Vec<u64> =
+            self.channels.iter().filter(|(_, c)| c.instance == Some(instance)).map(|(id, _)| *id).collect();
+        mine.into_iter().for_each(|id| self.channel_closed(id));
+        let mine: Vec<ListenerId> =
+            self.listening.iter().filter(|(_, l)| l.instance == instance).map(|(id, _)| *id).collect();
+        mine.into_iter().for_each(|id| self.listening_event(id));
+        let mine: Vec<NetlinkId> =
+            self.netlinks.iter().filter(|(_, e)| e.instance == instance).map(|(id, _)| *id).collect();
+        mine.into_iter().for_each(|id| self.drop_netlink(id));
+        let mine: Vec<LegId> = self.legs.iter().filter(|(_, l)| l.instance == instance).map(|(id, _)| *id).collect();
+        for leg in mine {
+            self.drop_leg(leg);
+            self.broker.handle(self.now, Input::LegClosed { leg }, &mut self.out);
+        }
     }
 
     /// A cookie names one socket for as long as that lives: a second claim to it is a mistake, or worse.

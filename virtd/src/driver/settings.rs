@@ -17,7 +17,7 @@ impl<B: Broker> Driver<B> {
     /// # Errors
     /// ENOBUFS where it has set too many for a connection that does not stand yet.
     pub(super) fn apply(&mut self, id: LegId, level: i32, name: i32, value: &[u8]) -> Result<(), i32> {
-        let alone = self.config.instances.len() == 1;
+        let alone = self.config.instances.iter().filter(|i| !i.label().is_empty()).count() == 1;
         let Some(leg) = self.legs.get_mut(&id) else { return Ok(()) };
         let instance = leg.instance;
         let Some(conn) = leg.conn else {

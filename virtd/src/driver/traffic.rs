@@ -103,26 +103,45 @@ impl<B: Broker> Driver<B> {
             if self.out.is_empty() && self.written.is_empty() {
                 break;
             }
-            let mut out = std::mem::take(&mut self.out);
-            // An instance that hears of its own route goes on with that, maybe on this processor: what goes into the kernel goes first.
-            let mut notes: Vec<(InstanceId, u32, Bytes)> = Vec::new();
-            for o in out.drain(..) {
-                match o {
-                    Output::NetlinkNotify { instance, group, bytes } => notes.push((instance, group, bytes)),
-                    o => self.carry_out(o),
-                }
-            }
-            self.notify_all(notes);
-            out.append(&mut self.out);
-            self.out = out;
-            // Their memory is kept from turn to turn.
-            let mut written = std::mem::replace(&mut self.written, std::mem::take(&mut self.spare));
-            for source in written.drain(..) {
-                self.write(source);
-            }
-            self.spare = written;
+            self.deliver();
         }
         self.finish_closing();
+    }
+
+    /// In the middle of a turn that takes long: what has come out of it leaves, and the KEEPALIVEs that are due with it.
+    pub(super) fn keep_alive(&mut self) {
+        let at = self.started.elapsed().as_micros() as Micros;
+        if at < self.kept_alive + BUSY_US {
+            return;
+        }
+        self.kept_alive = at;
+        self.broker.handle(self.now, Input::KeepAlive { at }, &mut self.out);
+        self.deliver();
+    }
+
+    /// Carries out what the broker wants, and writes.
+    fn deliver(&mut self) {
+        let mut out = std::mem::take(&mut self.out);
+        // An instance that hears of its own route goes on with that, maybe on this processor: what goes into the kernel goes first.
+        let (mut notes, mut resets) = (Vec::<(InstanceId, u32, Bytes)>::new(), Vec::new());
+        for o in out.drain(..) {
+            match o {
+                Output::NetlinkNotify { instance, group, bytes } => notes.push((instance, group, bytes)),
+                Output::LinkReset { .. } => resets.push(o),
+                o => self.carry_out(o),
+            }
+        }
+        self.notify_all(notes);
+        // A link goes down after the notifications of the routes that go with it.
+        resets.into_iter().for_each(|o| self.carry_out(o));
+        out.append(&mut self.out);
+        self.out = out;
+        // Their memory is kept from turn to turn.
+        let mut written = std::mem::replace(&mut self.written, std::mem::take(&mut self.spare));
+        for source in written.drain(..) {
+            self.write(source);
+        }
+        self.spare = written;
     }
 
     fn write(&mut self, source: Source) {
@@ -186,7 +205,9 @@ impl<B: Broker> Driver<B> {
                     );
                 }
             }
+            Output::Seat { instance, seat } => self.seat(instance, seat),
             Output::NetlinkNotify { instance, group, bytes } => self.netlink_notify(instance, group, &bytes),
+            Output::LinkReset { instance, index, up } => self.link_reset(instance, index, up),
             Output::Fib(changes) => {
                 if let Err(e) = self.lines.kernel.send(changes) {
                     self.warn("fib-lost", format!("{e:#}"));

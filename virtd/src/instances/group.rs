@@ -108,8 +108,8 @@ impl Waiter {
         let (pid, _) = spawn(instance, &program, preload, place).map_err(|e| format!("{}: {e}", program.name()))?;
         state.members.push((pid, program.name().to_owned()));
         drop(state);
-        let text = format!("{} was started as process {pid}: {}", instance.name, program.command.join(" "));
-        reporter.report("instance-started", Severity::Info, &instance.name, text);
+        let text = format!("{} was started as process {pid}: {}", instance.label(), program.command.join(" "));
+        reporter.report("instance-started", Severity::Info, instance.label(), text);
         Ok(())
     }
 }

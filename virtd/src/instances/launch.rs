@@ -201,7 +201,7 @@ fn preloaded(command: &mut Command, instance: &Instance, preload: &Preload) {
         libraries.push(theirs);
     }
     command.env("LD_PRELOAD", libraries);
-    command.env("HV_SOCKET", &preload.socket).env("HV_INSTANCE", &instance.name);
+    command.env("HV_SOCKET", &preload.socket).env("HV_INSTANCE", instance.label());
 }
 
 fn become_instance(account: Option<&Account>, parent: Pid, place: Place, way: Option<&Way>) -> io::Result<()> {

@@ -1,6 +1,7 @@
 //! What can be known before an instance is started: the shim, its user, its program.
 
 use super::launch::{self, Account};
+use crate::config::version::fetch_command;
 use crate::config::{Config, Instance, Kind};
 use crate::kinds::accounts::Accounts;
 use crate::kinds::root::{Entry, inside};
@@ -64,7 +65,8 @@ pub fn check(config: &Config, shim: &Path) -> Vec<String> {
         }
         problems.extend(processor_problem(instance).map(|p| format!("instance {}: {p}", instance.name)));
         if let Some(root) = &instance.root {
-            let found = root_problems(instance, root, &kinds::programs(instance, &folder), shim);
+            let fetch = fetch_command(config, instance);
+            let found = root_problems(instance, root, fetch.as_deref(), &kinds::programs(instance, &folder), shim);
             problems.extend(found.into_iter().map(|p| format!("instance {}: {p}", instance.name)));
         }
         for program in kinds::programs(instance, &folder).iter().filter(|_| instance.root.is_none()) {
@@ -147,17 +149,27 @@ fn kind_problems(instance: &Instance, kind: Kind, folder: &Path) -> impl Iterato
 }
 
 /// What is wrong with a root: not there, without the daemon, or not complete enough for it and the shim.
-fn root_problems(instance: &Instance, root: &Path, programs: &[Program], shim: &Path) -> Vec<String> {
-    let remedy = "unpack the daemon's packages and all they depend on there (docs/OPERATIONS.md, Other versions)";
+fn root_problems(
+    instance: &Instance,
+    root: &Path,
+    fetch: Option<&str>,
+    programs: &[Program],
+    shim: &Path,
+) -> Vec<String> {
+    let key = if instance.version.is_some() { "version" } else { "root" };
+    let remedy = match fetch {
+        Some(command) => format!("bring it with: {command}"),
+        None => "unpack the daemon's packages and all they depend on there (docs/OPERATIONS.md, Other versions)".into(),
+    };
     match fs::metadata(root) {
-        Err(e) => return vec![format!("root: {}: {e}; {remedy}", root.display())],
-        Ok(m) if !m.is_dir() => return vec![format!("root: {} is not a folder; {remedy}", root.display())],
+        Err(e) => return vec![format!("{key}: {}: {e}; {remedy}", root.display())],
+        Ok(m) if !m.is_dir() => return vec![format!("{key}: {} is not a folder; {remedy}", root.display())],
         Ok(_) => {}
     }
     let paths = || programs.iter().filter_map(|p| p.command.first());
     let outside = paths().map(|p| inside(root, Path::new(p)).display().to_string());
     let missing: Vec<String> =
-        outside.filter_map(|p| program_problem(&p)).map(|p| format!("root: {p}; {remedy}")).collect();
+        outside.filter_map(|p| program_problem(&p)).map(|p| format!("{key}: {p}; {remedy}")).collect();
     // Nothing of it is tried before what can be seen is right, and only root can try it.
     if !missing.is_empty() || !shim.is_file() || !nix::unistd::geteuid().is_root() {
         return missing;

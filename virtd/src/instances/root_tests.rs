@@ -5,6 +5,7 @@ use super::*;
 use crate::config::Kind;
 use crate::kinds::root::{Entry, Own};
 use std::os::unix::fs::MetadataExt;
+use std::path::PathBuf;
 use std::process::{Command, Output, Stdio};
 
 /// What programs of this system need to run inside.
@@ -111,6 +112,12 @@ fn preflight_looks_into_the_root() {
     };
     let found = check(bird("nowhere"));
     assert!(found.starts_with("instance x: root: DIR/nowhere: No such file"), "{found}");
+    let by_name = |version: &str| Instance { version: Some(version.into()), ..bird("nowhere") };
+    let found = check(by_name("trixie"));
+    let remedy = "; bring it with: hv-versions fetch trixie/bird2";
+    assert!(found.starts_with("instance x: version: DIR/nowhere: No such file") && found.contains(remedy), "{found}");
+    let found = check(by_name("/nowhere"));
+    assert!(found.contains("; unpack the daemon's packages"), "{found}");
     let found = check(bird("x.conf"));
     assert!(found.starts_with("instance x: root: DIR/x.conf is not a folder; unpack the daemon's packages"), "{found}");
     let found = check(bird("root"));

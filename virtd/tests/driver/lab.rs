@@ -21,6 +21,7 @@ use virtd::control::ControlRequest;
 use virtd::core::Core;
 use virtd::driver::Driver;
 use virtd::event::Event;
+use virtd::instances::Roster;
 use virtd::kernel::{Kernel, KernelLine, LoopWaker};
 use virtd::serve::EventLoop;
 use virtd::serve::Lines;
@@ -136,7 +137,7 @@ impl Lab {
     /// Returns once the loop has ended the turn it was in, and let go of every fd it had to do with in it.
     pub fn settle(&self) {
         let (reply, answer) = bounded(1);
-        self.control.send(ControlRequest { request: serde_json::json!({}), reply }).unwrap();
+        self.control.send(ControlRequest { request: serde_json::json!({}), config: None, reply }).unwrap();
         self.waker.wake().unwrap();
         answer.recv_timeout(PATIENCE).unwrap();
     }
@@ -161,7 +162,7 @@ impl Lab {
     #[allow(dead_code, reason = "only the tests of the FIB ask")]
     pub fn query(&self, request: serde_json::Value) -> serde_json::Value {
         let (reply, answer) = bounded(1);
-        self.control.send(ControlRequest { request, reply }).unwrap();
+        self.control.send(ControlRequest { request, config: None, reply }).unwrap();
         self.waker.wake().unwrap();
         answer.recv_timeout(PATIENCE).unwrap()
     }
@@ -228,7 +229,7 @@ impl Shim {
         let fds: Vec<RawFd> = fds.iter().copied().chain([theirs.as_raw_fd()]).collect();
         self.send(&buf[..n], &fds);
         drop(theirs);
-        let n = nix::sys::socket::recv(ours.as_raw_fd(), &mut buf, MsgFlags::empty()).expect("no answer");
+        let n = receive(&ours, &mut buf).expect("no answer");
         match Reply::decode(&buf[..n]) {
             _ if n == 0 => Answer::Nothing,
             Ok(Reply::Welcome { bgp_port, .. }) => Answer::Welcome(bgp_port),
@@ -243,7 +244,7 @@ impl Shim {
 
     /// Whether virtd closes the channel.
     pub fn is_closed(&self) -> bool {
-        matches!(nix::sys::socket::recv(self.channel.as_raw_fd(), &mut [0; 16], MsgFlags::empty()), Ok(0))
+        matches!(receive(&self.channel, &mut [0; 16]), Ok(0))
             || matches!(
                 nix::sys::socket::recv(self.channel.as_raw_fd(), &mut [0; 16], MsgFlags::MSG_DONTWAIT),
                 Ok(0) | Err(nix::errno::Errno::ECONNRESET)
@@ -285,6 +286,17 @@ pub fn pair(kind: SockType) -> (OwnedFd, OwnedFd) {
     let pair = socketpair(AddressFamily::Unix, kind, None, SockFlag::SOCK_CLOEXEC).unwrap();
     SockRef::from(&pair.0).set_read_timeout(Some(PATIENCE)).unwrap();
     pair
+}
+
+/// recv, waiting. A socket with a time limit (SO_RCVTIMEO) gives EINTR once the process was stopped and goes on, whatever handlers
+/// there are (signal(7)).
+pub fn receive(from: &OwnedFd, buf: &mut [u8]) -> nix::Result<usize> {
+    loop {
+        match nix::sys::socket::recv(from.as_raw_fd(), buf, MsgFlags::empty()) {
+            Err(nix::errno::Errno::EINTR) => {}
+            done => return done,
+        }
+    }
 }
 
 /// A stream pair filled as the shim fills it before a connect that does not wait, and with how much.
@@ -406,7 +418,13 @@ fn lines(events: &Sender<Event>, config: &Config) -> (Lines, Option<Kernel>, Loo
         }
         None => (KernelLine::none(), None),
     };
-    let lines =
-        Lines { events: events.clone(), orders: bounded(1).0, reports: bounded(1).1, records: bounded(1).0, kernel };
+    let lines = Lines {
+        events: events.clone(),
+        orders: bounded(1).0,
+        roster: Roster::default(),
+        reports: bounded(1).1,
+        records: bounded(1).0,
+        kernel,
+    };
     (lines, thread, wakes)
 }

@@ -53,6 +53,8 @@ pub struct World {
     pub batches: usize,
     /// Notifications: instance, group, octets.
     pub notified: Vec<(u8, u32, Bytes)>,
+    /// Resets of links: when, instance, index, whether it comes up again.
+    pub resets: Vec<(u64, u8, u32, bool)>,
     sockets: Vec<Option<NetlinkId>>,
     next_socket: u64,
     seq: u32,
@@ -78,6 +80,7 @@ impl World {
             changes: Vec::new(),
             batches: 0,
             notified: Vec::new(),
+            resets: Vec::new(),
             sockets: vec![None; n],
             next_socket: 1,
             seq: 0,
@@ -138,6 +141,7 @@ impl World {
                 Output::Event(e) => self.events.push(e),
                 Output::Order { instance, order } => self.orders.push((instance.0, order)),
                 Output::NetlinkNotify { instance, group, bytes } => self.notified.push((instance.0, group, bytes)),
+                Output::LinkReset { instance, index, up } => self.resets.push((self.now, instance.0, index, up)),
                 Output::Fib(changes) => {
                     self.batches += 1;
                     for c in changes {

@@ -13,7 +13,7 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use virtd::config::{Config, Instance, Strategy};
 use virtd::core::Core;
-use virtd::core::io::{ConnId, Input, InstanceId, LegId, ListenerId, Order, Output, Record};
+use virtd::core::io::{ConnId, Input, InstanceId, LegId, ListenerId, Order, Output, Record, Seat};
 use virtd::event::Event;
 use wire::bgp::frame::{HEADER_LEN, Message, MessageType, next_message};
 use wire::bgp::message::{Capability, Open, keepalive};
@@ -305,6 +305,16 @@ impl Sim {
                         p.closed += 1;
                     }
                 }
+                Output::Seat { instance, seat: Seat::Taken(_) } => {
+                    let places = self.instances.len().max(usize::from(instance.0) + 1);
+                    self.instances.resize_with(places, SimInstance::default);
+                }
+                Output::Seat { instance, seat: Seat::Empty } => {
+                    let i = usize::from(instance.0);
+                    if self.instances[i].listening {
+                        self.kill_instance(i);
+                    }
+                }
                 Output::Order { instance, order } => self.orders.push((instance.0, order)),
                 Output::Record(record) => self.records.push(*record),
                 other => panic!("the simulation has nobody to do {other:?}"),
@@ -399,6 +409,15 @@ impl Sim {
     pub fn query(&mut self, request: serde_json::Value) -> serde_json::Value {
         let mut out = Vec::new();
         let answer = self.core.query(self.now, &request, &mut out);
+        self.queue.extend(out);
+        self.input(Input::Tick);
+        answer
+    }
+
+    /// Reads the configuration again, as virtctl reload does.
+    pub fn reload(&mut self, config: &Config) -> serde_json::Value {
+        let mut out = Vec::new();
+        let answer = self.core.reload(self.now, config.clone(), false, &mut out);
         self.queue.extend(out);
         self.input(Input::Tick);
         answer

@@ -28,6 +28,7 @@
 //! without the 4-octet AS capability). Everything else, CLUSTER_LIST too, is opaque; so is a value of one of these
 //! attributes that does not have the form its RFC gives it.
 
+mod agreement;
 mod describe;
 #[cfg(test)]
 #[path = "canonical_properties.rs"]
@@ -36,6 +37,7 @@ mod properties;
 #[path = "canonical_tests.rs"]
 mod tests;
 
+pub use agreement::{agrees, prefers, same_attribute};
 pub use describe::{RouteText, attribute_name, describe};
 
 use super::types::UpdateContext;
@@ -383,39 +385,5 @@ impl<'a> Parts<'a> {
             rest = tail;
             Some((flags, code, value))
         })
-    }
-}
-
-/// Whether two canonical routes mean the same: equal but for PARTIAL bits, which some daemons forget on the way (FRR 8.4 on
-/// communities), and for the link-local next hop, which agrees with an absent one.
-///
-/// Not transitive: a route without a link-local next hop agrees with two that differ in theirs.
-pub fn agrees(a: &[u8], b: &[u8]) -> bool {
-    if a == b {
-        return true;
-    }
-    let (Some(a), Some(b)) = (Parts::new(a), Parts::new(b)) else { return false };
-    a.next_hop == b.next_hop
-        && (a.link_local.is_empty() || b.link_local.is_empty() || a.link_local == b.link_local)
-        && same_but_for_partial(&a, &b)
-}
-
-fn same_but_for_partial(a: &Parts<'_>, b: &Parts<'_>) -> bool {
-    if a.attribute_bytes == b.attribute_bytes {
-        return true;
-    }
-    let kept = |(flags, code, value)| (flags & !flag::PARTIAL, code, value);
-    a.attribute_bytes.len() == b.attribute_bytes.len() && a.attributes().map(kept).eq(b.attributes().map(kept))
-}
-
-/// Which of two routes that mean the same is published: the one with more PARTIAL bits, since no router may take one away
-/// (RFC 4271 section 5), else the smaller string. A strict order.
-pub fn prefers(a: &[u8], b: &[u8]) -> bool {
-    let partial = |route| {
-        Parts::new(route).map_or(0, |p| p.attributes().filter(|(flags, ..)| flags & flag::PARTIAL != 0).count())
-    };
-    match partial(a).cmp(&partial(b)) {
-        std::cmp::Ordering::Equal => a < b,
-        more => more.is_gt(),
     }
 }

@@ -130,6 +130,41 @@ fn a_forgotten_partial_bit_is_no_difference_and_is_kept() {
 }
 
 #[test]
+fn forgotten_values_of_unknown_extended_communities_are_no_difference_and_are_kept() {
+    // Of type 0x19, as updates.et-header.2015 has them; the two others are route targets.
+    let unknown = |value: u32| [&[0x19, 0x3d, 0x3d, 0x19][..], &value.to_be_bytes()].concat();
+    let forgotten = [0x19, 0x3d, 0, 0, 0, 0, 0, 0].to_vec();
+    let (target, other) = ([0, 2, 0xfd, 0xe8, 0, 0, 0, 1].to_vec(), [0, 2, 0xfd, 0xe8, 0, 0, 0, 2].to_vec());
+    let with = |flags: u8, communities: &[&Vec<u8>]| {
+        let value: Vec<u8> = communities.iter().copied().flatten().copied().collect();
+        let attributes = [attribute(0x40, 1, &[0]), attribute(flags, attr::EXTENDED_COMMUNITIES, &value)];
+        classic(&attributes, &context(true)).unwrap()
+    };
+    let route = |communities: &[&Vec<u8>]| with(0xc0, communities);
+    let whole = route(&[&target, &unknown(0x8b3), &unknown(0x8b4)]);
+    let short = route(&[&target, &forgotten, &forgotten]);
+    assert_eq!(short, route(&[&target, &forgotten]));
+    assert!(agrees(&whole, &short) && agrees(&short, &whole));
+    assert!(prefers(&whole, &short) && !prefers(&short, &whole) && !prefers(&whole, &whole));
+    let bit = with(0xe0, &[&target, &forgotten]);
+    assert!(agrees(&whole, &bit) && prefers(&whole, &bit), "a value is worth more than a bit");
+    // Another value is another meaning; so is one of a known type, one too many, and one too few.
+    for wrong in [
+        route(&[&target, &unknown(0x8b3), &unknown(0x8b5)]),
+        route(&[&target, &unknown(0x8b3)]),
+        route(&[&other, &forgotten]),
+        route(&[&[0, 2, 0, 0, 0, 0, 0, 0].to_vec(), &forgotten]),
+        route(&[&target, &[0x19, 0x3e, 0, 0, 0, 0, 0, 0].to_vec()]),
+        route(&[&target]),
+        route(&[&forgotten]),
+        route(&[]),
+        route(&[&target, &forgotten, &unknown(0x8b4)]),
+    ] {
+        assert!(!agrees(&whole, &wrong) && !agrees(&wrong, &whole), "{wrong:?}");
+    }
+}
+
+#[test]
 fn as_paths() {
     assert_eq!(path4(&[seq(2, [1, 2]), seq(2, [3])].concat()), seq(2, [1, 2, 3]));
     assert_eq!(path4(&[seq(2, [1]), seq(1, []), seq(2, []), seq(2, [3])].concat()), seq(2, [1, 3]));

@@ -10,6 +10,7 @@ mod places;
 mod processes;
 mod restart;
 mod table;
+mod voters;
 
 use anyhow::{Context, Result};
 use clap::Parser;
@@ -44,6 +45,12 @@ struct Arguments {
     /// Routes of the table that goes into the kernel; 0 leaves it out
     #[arg(long, default_value_t = 200_000)]
     fib_prefixes: u32,
+    /// Rounds of five voters against three
+    #[arg(long, default_value_t = 3)]
+    voter_rounds: u32,
+    /// Routes of the real table that they are given; 0 leaves them out
+    #[arg(long, default_value_t = 200_000)]
+    voter_prefixes: u32,
     /// Only these parts
     #[arg(long, value_enum, value_delimiter = ',')]
     only: Vec<Part>,
@@ -69,6 +76,8 @@ enum Part {
     Restart,
     /// Routes into the kernel
     Fib,
+    /// Five voters against three
+    Voters,
     /// What the criterion benches have left
     Criterion,
 }
@@ -99,6 +108,9 @@ fn run(arguments: &Arguments) -> Result<()> {
     }
     if wanted(Part::Fib) {
         fib::measure(arguments, &mut figures)?;
+    }
+    if wanted(Part::Voters) && arguments.voter_prefixes > 0 {
+        voters::measure(arguments, &mut figures)?;
     }
     if wanted(Part::Criterion) {
         criterion::collect(&arguments.criterion, &mut figures)?;

@@ -60,6 +60,12 @@ pub fn memory(ns: &Netns, name: &str) -> Result<Memory> {
     memories.max_by(|a, b| a.peak.total_cmp(&b.peak)).with_context(|| format!("no process {name}: {all:?}"))
 }
 
+/// VmRSS in KiB of all processes together whose name `wanted` takes. What several share counts for each.
+pub fn resident(ns: &Netns, wanted: impl Fn(&str) -> bool) -> Result<f64> {
+    let all = of(ns)?;
+    Ok(all.iter().filter(|(_, name)| wanted(name)).filter_map(|(pid, _)| status(*pid)).map(|m| m.now).sum())
+}
+
 fn status(pid: u32) -> Option<Memory> {
     let status = fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
     let field = |key: &str| {

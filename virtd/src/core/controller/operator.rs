@@ -40,12 +40,20 @@ impl Controller {
     }
 
     fn instance(&mut self, name: &str, action: &str, env: &mut Env, out: &mut Vec<Output>) -> Result<String, String> {
-        let Some(i) = env.instances.iter().position(|s| s.name == name) else {
-            let known: Vec<&str> = env.instances.iter().map(|s| s.name.as_str()).collect();
+        let Some(i) = env.taken().find(|i| env.name(*i) == name) else {
+            let known: Vec<&str> = env.taken().map(|i| env.name(i)).collect();
             return Err(format!("there is no instance {name:?}: expected {}", known.join(", ")));
         };
         let (duty, ours) = (self.duty(i), self.list.get(i).is_some_and(|c| c.process != Process::NotOurs));
         let last = duty == Duty::Voter && env.voters.len() == 1;
+        if duty == Duty::Leaving {
+            return Err(format!("{name} is no part of the router any more and is being ended"));
+        }
+        if duty == Duty::Successor && !matches!(action, "restart" | "pin" | "unpin") {
+            return Err(format!(
+                "{name} has not caught up yet: the configuration says what it is to be, and `virtctl reload` reads that"
+            ));
+        }
         let text = match action {
             "restart" if !ours => return Err(format!("virtd did not start {name}: restart it where it was started")),
             "restart" if duty == Duty::Disabled => {
@@ -92,7 +100,7 @@ impl Controller {
         Ok(text)
     }
 
-    fn end(&mut self, i: usize, order: Order, now: Micros, out: &mut Vec<Output>) {
+    pub(super) fn end(&mut self, i: usize, order: Order, now: Micros, out: &mut Vec<Output>) {
         let Some(c) = self.list.get_mut(i) else { return };
         c.asked = Some(now);
         if !matches!(c.process, Process::Down(_)) {
@@ -103,7 +111,7 @@ impl Controller {
         c.order(i, order, now, out);
     }
 
-    fn restart(&mut self, i: usize, now: Micros, out: &mut Vec<Output>) {
+    pub(super) fn restart(&mut self, i: usize, now: Micros, out: &mut Vec<Output>) {
         let Some(c) = self.list.get_mut(i) else { return };
         // Whoever asks for it has looked: the count begins anew.
         c.restarts.clear();
@@ -114,7 +122,7 @@ impl Controller {
         }
     }
 
-    fn start(&mut self, i: usize, now: Micros, out: &mut Vec<Output>) {
+    pub(super) fn start(&mut self, i: usize, now: Micros, out: &mut Vec<Output>) {
         let Some(c) = self.list.get_mut(i) else { return };
         c.process = Process::Running;
         c.order(i, Order::Start, now, out);
@@ -123,12 +131,9 @@ impl Controller {
     /// What it was configured to be, and running.
     fn enable(&mut self, i: usize, env: &mut Env, out: &mut Vec<Output>) -> String {
         let name = env.name(i).to_owned();
-        let configured = env.config.instances.get(i).map_or((false, None), |c| (c.observer, c.standby));
-        let duty = match (self.duty(i), configured) {
-            (Duty::Drained | Duty::Disabled, (true, _)) => Duty::Observer,
-            (Duty::Drained | Duty::Disabled, (_, Some(standby))) => Duty::Standby(standby),
-            (Duty::Drained | Duty::Disabled, _) => Duty::Voter,
-            (as_it_is, _) => return format!("{name} is {}: nothing to do", as_it_is.name()),
+        let duty = match self.duty(i) {
+            Duty::Drained | Duty::Disabled => env.config.instances.get(i).map_or(Duty::Voter, Duty::configured),
+            as_it_is => return format!("{name} is {}: nothing to do", as_it_is.name()),
         };
         self.set_duty(i, duty, env);
         if duty == Duty::Voter {
@@ -168,13 +173,29 @@ impl Controller {
                 // What differed while the policy did counts from now.
                 let now = env.now_ms();
                 env.instances.iter_mut().for_each(|s| s.account.restart(now));
-                format!("verdicts count again after {} s", (env.now - since) / 1_000_000)
+                let forgotten = differing(env);
+                if !forgotten.is_empty() {
+                    let text = format!(
+                        "the change is over, and not with the majority are still {forgotten}: was their policy changed, too?"
+                    );
+                    out.push(Output::Event(Event::new(env.now, "change-incomplete", Severity::Warning, text)));
+                }
+                let still =
+                    if forgotten.is_empty() { String::new() } else { format!("; not with the majority: {forgotten}") };
+                format!("verdicts count again after {} s{still}", (env.now - since) / 1_000_000)
             }
             _ => return Err(format!("{action:?} is nothing to do with a change: expected begin or commit")),
         };
         out.push(Output::Event(Event::new(env.now, "operator", Severity::Info, text.clone())));
         Ok(text)
     }
+}
+
+/// Who is not with the majority now, on how many prefixes.
+fn differing(env: &Env) -> String {
+    let keys = |i: &usize| env.instances.get(*i).map_or(0, |s| s.account.keys());
+    let of = |i: usize| format!("{} on {} prefixes", env.name(i), keys(&i));
+    env.taken().filter(|i| keys(i) > 0).map(of).collect::<Vec<_>>().join(", ")
 }
 
 fn session(

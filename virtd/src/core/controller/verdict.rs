@@ -76,7 +76,9 @@ impl Controller {
         for i in 0..self.list.len() {
             let Some(c) = self.list.get(i) else { continue };
             let told_lately = c.accused.is_some_and(|at| env.now < at + threshold(env));
-            if c.process == Process::Ending || matches!(c.process, Process::Down(_)) || told_lately {
+            let gone = matches!(c.process, Process::Ending | Process::Down(_))
+                || matches!(c.duty, Duty::Leaving | Duty::Vacant);
+            if gone || told_lately {
                 continue;
             }
             let dissents = if split || self.change.is_some() { None } else { wrong(i, env, sessions) };

@@ -7,9 +7,10 @@
 use super::super::env::Env;
 use super::super::io::{Micros, NetlinkId, Output};
 use super::super::table::flag;
+use super::reset::Resets;
 use super::vkernel::VirtualKernel;
 use super::{Fib, LOOK_US};
-use crate::config::FibScope;
+use crate::config::{FibScope, Instance};
 use crate::event::Severity;
 use replay::intern::BlobId;
 use voter::Members;
@@ -20,6 +21,8 @@ pub(super) struct Member {
     pub(super) kernel: VirtualKernel,
     /// Whose routes it writes.
     pub(super) scope: FibScope,
+    /// Changes of addresses are resets of links for it, too.
+    pub(super) resets: Option<Resets>,
     /// Its netlink sockets that are open.
     pub(super) sockets: usize,
     /// It has written since the first of them was opened.
@@ -33,10 +36,11 @@ pub(super) struct Member {
 }
 
 impl Member {
-    pub(super) fn new(scope: FibScope) -> Member {
+    pub(super) fn new(instance: &Instance) -> Member {
         Member {
             kernel: VirtualKernel::new(),
-            scope,
+            scope: instance.fib_scope,
+            resets: Resets::of(instance),
             sockets: 0,
             wrote: false,
             counts: false,
@@ -116,6 +120,7 @@ impl Fib {
 
     /// Lets those vote that have caught up.
     pub fn look(&mut self, env: &mut Env, out: &mut Vec<Output>) {
+        self.reset_links(env, out);
         if env.now < self.next_look {
             return;
         }

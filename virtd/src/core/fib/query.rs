@@ -17,6 +17,7 @@ impl Fib {
             .members
             .iter()
             .enumerate()
+            .filter(|(i, _)| !env.is_vacant(*i))
             .map(|(i, m)| {
                 json!({
                     "name": env.name(i),

@@ -310,7 +310,7 @@ impl Fib {
 
     /// What every instance says about the key at `slot`, in words.
     pub(super) fn said(&self, slot: u32, electorate: Members, env: &Env) -> Vec<Said> {
-        let said = self.table.candidates(slot).iter().enumerate();
+        let said = self.table.candidates(slot).iter().enumerate().filter(|(i, _)| !env.is_vacant(*i));
         said.map(|(i, id)| {
             let counted = electorate.contains(i as u8);
             let mut route = self.words(*id);

@@ -49,6 +49,11 @@ pub struct Report {
 }
 
 impl Report {
+    /// Whether it is about instance `i`.
+    pub fn is_about(&self, i: usize) -> bool {
+        self.instance == i
+    }
+
     /// Tells it where everything is known that will be; else gives it back.
     pub fn tell(self, env: &Env, controller: &Controller, out: &mut Vec<Output>) -> Option<Report> {
         let attached = env.instances.get(self.instance).is_some_and(|s| s.attached);

@@ -437,10 +437,7 @@ impl Session {
                 self.leg_fault(i, Some(Notification::new(4, 0)), why, env, out);
                 continue;
             }
-            if leg.state >= LegState::OpenConfirm && env.now >= leg.next_keepalive {
-                leg.next_keepalive = env.now + leg.hold_us / 3;
-                out.push(Output::SendLeg { leg: leg.id, bytes: message::keepalive() });
-            }
+            leg.keep_alive(env.now, out);
             self.check_level(i, env, out);
         }
     }
@@ -486,6 +483,14 @@ impl Session {
 }
 
 impl Leg {
+    /// Sends the KEEPALIVE that is due at `now`.
+    pub(super) fn keep_alive(&mut self, now: Micros, out: &mut Vec<Output>) {
+        if self.state >= LegState::OpenConfirm && now >= self.next_keepalive {
+            self.next_keepalive = now + self.hold_us / 3;
+            out.push(Output::SendLeg { leg: self.id, bytes: message::keepalive() });
+        }
+    }
+
     /// From now on this leg is told keys, not messages; gives the set of keys.
     pub(super) fn level_mode(&mut self) -> &mut level::Todo {
         if matches!(self.feed, Feed::Live) {

@@ -263,6 +263,41 @@ impl Session {
         }
     }
 
+    /// The place at `i`, of those there are or the next, is another instance's from now on. It takes no part yet, and where the peer has said
+    /// something it does not know that.
+    pub fn seat(&mut self, i: usize, env: &mut Env) {
+        let seat =
+            Seat { lane: diverse::lane(i, &self.peer, env), lag: Lag::of(i, &self.peer, env), ..Seat::default() };
+        match self.seats.get_mut(i) {
+            Some(place) => *place = seat,
+            None => self.seats.push(seat),
+        }
+        self.table.widen(self.seats.len());
+        if self.up.is_some()
+            && let Some(unlevel) = env.unlevel.get_mut(self.index)
+        {
+            unlevel.insert(i as u8);
+        }
+        self.configure(env);
+    }
+
+    /// The configuration has changed.
+    pub fn configure(&mut self, env: &Env) {
+        self.has_limits = env.has_limits();
+        let is_ours = |p: &&crate::config::Peer| p.address == self.peer.ip();
+        self.allow_own_as = env.config.peers.iter().any(|p| is_ours(&p) && p.allow_own_as);
+    }
+
+    /// The place at `i` is nobody's any more.
+    pub fn vacate(&mut self, i: usize, env: &mut Env, out: &mut Vec<Output>) {
+        self.drop_leg(i, env, out);
+        self.forget_candidates(i, env);
+        self.independence.forget(i as u8);
+        if let Some(seat) = self.seats.get_mut(i) {
+            *seat = Seat::default();
+        }
+    }
+
     /// Our router id and AS on this session, once learnt.
     pub fn profile(&self) -> Option<&Profile> {
         self.profile.as_ref()
@@ -356,6 +391,14 @@ impl Session {
         self.tick_legs(env, out);
         self.open_if_ready(env, out);
         self.offer_legs(env, out);
+    }
+
+    /// Sends the KEEPALIVEs that are due at `at`, to the peer and on the legs.
+    pub fn keep_alive(&mut self, at: Micros, out: &mut Vec<Output>) {
+        self.keep_peer_alive(at, out);
+        for leg in self.seats.iter_mut().filter_map(|s| s.leg.as_mut()) {
+            leg.keep_alive(at, out);
+        }
     }
 
     /// Everything the peer, or the end of its connection, takes with it.

@@ -483,21 +483,21 @@ impl Session {
         for (conn, expired) in due {
             if expired {
                 self.reset(conn, Notification::new(4, 0), "hold time expired: nothing came from the peer", env, out);
-                continue;
-            }
-            if let Some(e) = self.ext(conn)
-                && e.keepalive_sent
-                && now >= e.next_keepalive
-            {
-                e.next_keepalive = keepalive_due(now, e.negotiated.as_ref());
-                out.push(Output::SendPeer { conn, bytes: message::keepalive() });
             }
         }
+        self.keep_peer_alive(now, out);
         self.accept_if_quorum(env, out);
         self.tick_end_of_rib(env, out);
         self.tick_grace(env, out);
         self.tick_cease(env, out);
         self.tick_unwanted(env, out);
+    }
+
+    pub(super) fn keep_peer_alive(&mut self, now: Micros, out: &mut Vec<Output>) {
+        for e in self.exts.iter_mut().filter(|e| e.keepalive_sent && now >= e.next_keepalive) {
+            e.next_keepalive = keepalive_due(now, e.negotiated.as_ref());
+            out.push(Output::SendPeer { conn: e.id, bytes: message::keepalive() });
+        }
     }
 
     /// An operator wants the session away: for now, or until [`Session::operator_start`]. `subcode` is RFC 4486's.

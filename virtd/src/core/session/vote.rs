@@ -352,7 +352,7 @@ impl Session {
     /// What every instance says about the key at `slot`, in words.
     fn said(&self, slot: u32, electorate: Members, env: &Env) -> Vec<Said> {
         let Some(prefix) = self.table.entry(slot).map(|e| e.prefix) else { return Vec::new() };
-        let said = self.table.candidates(slot).iter().enumerate();
+        let said = self.table.candidates(slot).iter().enumerate().filter(|(i, _)| !env.is_vacant(*i));
         said.map(|(i, id)| {
             let counted = electorate.contains(i as u8);
             let mut route = self.route_words(*id, env);
@@ -597,6 +597,26 @@ impl Session {
             let Some(e) = self.table.entry_mut(slot).filter(|e| e.stale.contains(i as u8)) else { continue };
             e.stale.remove(i as u8);
             e.flags &= !flag::COUNTED;
+            if let Some(said) = self.table.candidates_mut(slot).get_mut(i) {
+                env.routes.release(std::mem::replace(said, BlobId::NONE));
+            }
+        }
+    }
+
+    /// Instance `i` is no more: it says nothing, and nothing is held against it.
+    pub(super) fn forget_candidates(&mut self, i: usize, env: &mut Env) {
+        let n = i as u8;
+        for slot in 0..self.table.slots() {
+            let Some(e) = self.table.entry_mut(slot) else { continue };
+            e.stale.remove(n);
+            if e.dissent.contains(n) {
+                e.dissent.remove(n);
+                if let Some(s) = env.instances.get_mut(i) {
+                    s.account.end((self.index as u32, slot));
+                }
+            }
+            e.flags &= !flag::COUNTED;
+            // Keys of which nobody says anything any more are forgotten by the vote on them that follows.
             if let Some(said) = self.table.candidates_mut(slot).get_mut(i) {
                 env.routes.release(std::mem::replace(said, BlobId::NONE));
             }
