@@ -239,6 +239,8 @@ pub struct Driver<B> {
     netlinks: HashMap<NetlinkId, netlink::Endpoint>,
     /// Those whose requests have their answer before virtd reads them.
     ahead: Vec<(InstanceId, NetlinkId)>,
+    /// Whose requests have been taken in this turn, and what waits until their answers are there.
+    answered: Vec<(NetlinkId, Option<OwnedFd>)>,
     /// By instance and SO_COOKIE: no instance can name another's sockets.
     named: HashMap<(InstanceId, u64), Named>,
     /// MD5 keys on our listening sockets, and who wants them.
@@ -316,6 +318,7 @@ impl<B: Broker> Driver<B> {
             channels: HashMap::new(),
             netlinks: HashMap::new(),
             ahead: Vec::new(),
+            answered: Vec::new(),
             named: HashMap::new(),
             keys: keys::Keys::default(),
             failed: VecDeque::new(),

@@ -245,11 +245,10 @@ impl<B: Broker> Driver<B> {
                         self.catch_up(e.instance);
                     }
                     self.netlink_datagram(id, buf.get(..n).unwrap_or_default());
-                    self.netlink_write(id);
-                    if let Some(to) = to {
-                        // Whoever does not wait any more has no use for it.
-                        let _ = send(to.as_raw_fd(), &[1], MsgFlags::MSG_DONTWAIT | MsgFlags::MSG_NOSIGNAL);
+                    if self.netlinks.get(&id).is_some_and(|e| e.out_octets > HIGH_MARK) {
+                        self.netlink_write(id);
                     }
+                    self.answered.push((id, to));
                 }
                 Err(e) if e.kind() == ErrorKind::WouldBlock => {
                     self.datagram = buf;
@@ -261,6 +260,22 @@ impl<B: Broker> Driver<B> {
         self.datagram = buf;
         self.again.extend(self.netlinks.get(&id).map(|e| e.token));
         self.netlinks.contains_key(&id)
+    }
+
+    /// Lets those go on that have asked for something. They may do so on this processor: what goes into the kernel has to be on its way.
+    pub(super) fn answer_all(&mut self) {
+        let mut answered = std::mem::take(&mut self.answered);
+        for (id, to) in answered.drain(..) {
+            self.netlink_write(id);
+            if let Some(to) = to {
+                // Whoever does not wait any more has no use for it.
+                let _ = send(to.as_raw_fd(), &[1], MsgFlags::MSG_DONTWAIT | MsgFlags::MSG_NOSIGNAL);
+            }
+        }
+        // Its memory is kept from turn to turn.
+        if self.answered.is_empty() {
+            self.answered = answered;
+        }
     }
 
     fn netlink_datagram(&mut self, id: NetlinkId, bytes: &[u8]) {

@@ -105,6 +105,7 @@ impl<B: Broker> Driver<B> {
             }
             self.deliver();
         }
+        self.answer_all();
         self.finish_closing();
     }
 
@@ -131,6 +132,7 @@ impl<B: Broker> Driver<B> {
                 o => self.carry_out(o),
             }
         }
+        self.answer_all();
         self.notify_all(notes);
         // A link goes down after the notifications of the routes that go with it.
         resets.into_iter().for_each(|o| self.carry_out(o));
