@@ -1,8 +1,12 @@
 //! Published bugs that other versions than the installed ones have (docs/BUGS.md): each first with the unmodified daemon alone, then behind
 //! virtd, judged from the neighbours' own logs. tests/bugs.rs and tests/poison.rs have those of the installed versions.
 
+#[path = "old_bugs/quiet.rs"]
+mod quiet;
+
 use anyhow::{Context, Result, ensure};
 use nix::sys::signal::Signal;
+use quiet::Quiet;
 use serde_json::Value;
 use std::collections::BTreeSet;
 use std::fs;
@@ -315,104 +319,6 @@ fn pathless_kills(version: Option<Version>) -> Result<bool> {
         not_tested(Daemon::Frr, version, "it does not die of CVE-2023-46753 alone");
     }
     Ok(died)
-}
-
-/// A router with two neighbours at rest: one has announced 50 routes, the other one watches.
-struct Quiet {
-    lab: Lab,
-    star: Star,
-    router: Router,
-    feed: Replayer,
-    monitor: Replayer,
-    records: PathBuf,
-    told: usize,
-}
-
-impl Quiet {
-    fn new(label: &str, options: &Options, configure: impl FnOnce(&mut Router) -> Result<()>) -> Result<Quiet> {
-        let mut lab = Lab::new(label)?;
-        let star = lab.star(3)?;
-        let records = lab.folder("records")?;
-        let mut router =
-            Router::with_toml(&lab, &star, options, |text| format!("{text}\n[recorder]\nfolder = {records:?}\n"))?;
-        router.launch(&lab, &star, options)?;
-        configure(&mut router)?;
-        let monitor = Replayer::dial(&lab, &star.sites[1], false, &["--monitor", "--events-updates"])?;
-        let mut feed = Replayer::dial(&lab, &star.sites[0], false, &["--generate", "50"])?;
-        feed.wait_event("feed-done", UP)?;
-        wait_for("50 routes outside", SETTLE, || router.prefixes_out("10.0.2.2").is_ok_and(|n| n == 50))?;
-        router.wait_voting(SETTLE)?;
-        let told = monitor.count("update");
-        Ok(Quiet { lab, star, router, feed, monitor, records, told })
-    }
-
-    /// An instance's word on each of the 50 routes towards the second neighbour counts, and is a route.
-    fn votes_on_everything(&self, instance: &str) -> Result<()> {
-        let told = self.monitor.events().into_iter().filter(|e| e["event"] == "update");
-        let groups = told.flat_map(|e| e["announced"].as_array().cloned().unwrap_or_default());
-        let prefixes: BTreeSet<String> = groups
-            .flat_map(|group| group["prefixes"].as_array().cloned().unwrap_or_default())
-            .filter_map(|prefix| prefix.as_str().map(str::to_owned))
-            .filter(|prefix| prefix != PREFIX)
-            .collect();
-        ensure!(prefixes.len() == 50, "the second neighbour was told of {} prefixes", prefixes.len());
-        // After a death that has no UPDATE to it, what came last is withheld until it is clear that it was harmless.
-        wait_until(&format!("{instance} to vote on everything"), SETTLE, || {
-            prefixes.iter().try_for_each(|prefix| self.votes_on(instance, prefix)).map_err(|e| format!("{e:#}"))
-        })
-    }
-
-    fn votes_on(&self, instance: &str, prefix: &str) -> Result<()> {
-        let answer = self.router.ctl(&["routes", prefix])?;
-        let sessions = answer["sessions"].as_array().into_iter().flatten();
-        let said =
-            sessions.filter(|s| s["peer"] == "10.0.2.2").flat_map(|s| s["said"].as_array().into_iter().flatten());
-        let own = said.clone().find(|s| s["instance"] == instance);
-        let votes = own.is_some_and(|s| s["counted"] == true && s["route"].is_object());
-        ensure!(votes, "it does not vote on {prefix}: {answer}");
-        Ok(())
-    }
-
-    /// The record of this instance's poison: its account, and what it has in hexadecimal.
-    fn record(&self, instance: &str) -> Result<(PathBuf, String)> {
-        let ends_with = format!("-poison-{instance}.json");
-        let account = wait_until("a record of the poison", UP, || {
-            let files = fs::read_dir(&self.records).into_iter().flatten().flatten().map(|e| e.path());
-            files.filter(|p| p.to_string_lossy().ends_with(&ends_with)).min().ok_or_else(String::new)
-        })?;
-        let hex = text_of(&account.with_extension("hex")).trim().to_owned();
-        Ok((account, hex))
-    }
-
-    /// Nobody but the sender has noticed anything, and every daemon lives.
-    fn unmoved(mut self) -> Result<()> {
-        for instance in &mut self.router.instances {
-            ensure!(instance.running(), "{} has died", instance.name);
-        }
-        ensure!(self.monitor.count("update") == self.told, "the watching neighbour was told something");
-        for neighbour in [&mut self.feed, &mut self.monitor] {
-            neighbour.finish()?.check_quiet()?;
-        }
-        self.lab.passed();
-        Ok(())
-    }
-
-    /// Waits until the second neighbour was told so many UPDATEs more than at rest.
-    fn wait_told(&self, more: usize) -> Result<()> {
-        wait_until("the second neighbour to be told", SETTLE, || {
-            match self.monitor.count("update").saturating_sub(self.told) {
-                now if now == more => Ok(()),
-                now => Err(format!("of {now} UPDATEs, not {more}")),
-            }
-        })
-    }
-
-    /// Gives every FRR of the router its route-map for what the third neighbour says.
-    fn prepend(&mut self, prepend: Prepend) -> Result<()> {
-        let address = self.star.sites[2].v4.into();
-        let mut frrs = self.router.instances.iter().filter(|i| i.daemon == Daemon::Frr);
-        frrs.try_for_each(|frr| prepend(frr, &self.star.router, address))
-    }
 }
 
 /// No daemon sees what cannot be parsed, in either mode: virtd answers it.

@@ -210,6 +210,14 @@ fn originate(text: String) -> String {
     )
 }
 
+/// Waits until the first instance, the newer version, is known to be alone with what it says of the default route.
+fn newer_is_named(router: &Router) -> Result<()> {
+    wait_until("the newer version to be named", SETTLE, || {
+        let named = |e: &serde_json::Value| e["instance"] == "frr" && e["prefix"] == DEFAULT;
+        if router.events("disagreement").iter().any(named) { Ok(()) } else { Err("not yet".to_owned()) }
+    })
+}
+
 /// Quagga 370: "the BGP default-originate command in the configuration file does not work properly". Version diversity: it worked in an older one.
 #[test]
 fn quagga_370_default_originate_is_not_obeyed() -> Result<()> {
@@ -240,11 +248,7 @@ fn quagga_370_default_originate_is_not_obeyed() -> Result<()> {
     let scene = Scene::behind("t1-370-versions", 2, &options(older()?, older()?)?, &[])?;
     let (mut first, mut second) = heard(&scene)?;
     wait("the default route", &mut second, |w| w.table.contains_key(DEFAULT))?;
-    let router = scene.router()?;
-    wait_until("the newer version to be named", SETTLE, || {
-        let named = |e: &serde_json::Value| e["instance"] == "frr" && e["prefix"] == DEFAULT;
-        if router.events("disagreement").iter().any(named) { Ok(()) } else { Err("not yet".to_owned()) }
-    })?;
+    newer_is_named(scene.router()?)?;
     first.check_session()?;
     second.check_session()?;
     ensure!(!first.table.contains_key(DEFAULT), "the first neighbour was not to be told");

@@ -88,11 +88,7 @@ fn quagga_370_for_real_a_default_route_is_lost_with_the_line() -> Result<()> {
     let scene = Scene::behind("t1-370r-versions", 2, &options([newer, None, None]), &[])?;
     let (mut first, mut second) = taken_back(&scene)?;
     wait("the neighbour's default", &mut second, theirs)?;
-    let router = scene.router()?;
-    wait_until("the newer version to be named", SETTLE, || {
-        let named = |e: &serde_json::Value| e["instance"] == "frr" && e["prefix"] == DEFAULT;
-        if router.events("disagreement").iter().any(named) { Ok(()) } else { Err("not yet".to_owned()) }
-    })?;
+    newer_is_named(scene.router()?)?;
     first.check_session()?;
     second.check_session()?;
     scene.lab.passed();

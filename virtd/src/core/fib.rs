@@ -153,18 +153,11 @@ impl Fib {
 
     /// The place at `i` is nobody's any more.
     pub fn vacate(&mut self, i: usize, env: &mut Env) {
-        let n = i as u8;
         for slot in 0..self.table.slots() {
-            let Some(e) = self.table.entry_mut(slot) else { continue };
-            e.stale.remove(n);
-            if e.dissent.contains(n) {
-                e.dissent.remove(n);
-                if let Some(s) = env.instances.get_mut(i) {
-                    s.account.end((super::dissent::FIB, slot));
-                }
-            }
-            if let Some(said) = self.table.candidates_mut(slot).get_mut(i) {
-                self.routes.release(std::mem::replace(said, BlobId::NONE));
+            let (said, dissented) = self.table.forget(slot, i);
+            self.routes.release(said);
+            if dissented && let Some(s) = env.instances.get_mut(i) {
+                s.account.end((super::dissent::FIB, slot));
             }
             if let Some(class) = self.classes.get_mut(slot as usize * self.members.len() + i) {
                 *class = config::FibScope::NONE;

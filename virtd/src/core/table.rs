@@ -184,6 +184,18 @@ impl<K: Copy + Eq + Hash> Table<K> {
         self.candidates.get_mut(at..at + self.columns).unwrap_or_default()
     }
 
+    /// Column `i` says nothing at `slot` any more. Returns its candidate, which the caller releases, and whether it dissented.
+    pub fn forget(&mut self, slot: u32, i: usize) -> (BlobId, bool) {
+        let mut dissented = false;
+        if let Some(e) = self.entry_mut(slot) {
+            dissented = e.dissent.contains(i as u8);
+            e.dissent.remove(i as u8);
+            e.stale.remove(i as u8);
+        }
+        let said = self.candidates_mut(slot).get_mut(i);
+        (said.map_or(BlobId::NONE, |said| std::mem::replace(said, BlobId::NONE)), dissented)
+    }
+
     /// Makes room for as many instances; those there are keep their columns, and there are never fewer than there were.
     pub fn widen(&mut self, columns: usize) {
         if columns <= self.columns {

@@ -13,6 +13,7 @@ mod count;
 mod diverse;
 mod legs;
 mod peer;
+mod stale;
 mod vote;
 
 use super::env::Env;
