@@ -122,9 +122,11 @@ pub struct Shim {
     pub socket: PathBuf,
 }
 
-/// What is around an unmodified daemon to give it a bug.
+/// What is around an unmodified daemon: to give it a bug, mostly.
 #[derive(Clone, Debug)]
 pub struct Wrapper {
+    /// How much it yields to others, 0 to 19 (nice(1)); `nice` of virtd.toml's `environment` is the same for those that virtd starts.
+    pub nice: u8,
     /// Preloaded, before the shim where there is one.
     pub library: Option<PathBuf>,
     /// Environment variables for it.
@@ -135,7 +137,7 @@ pub struct Wrapper {
 
 impl Default for Wrapper {
     fn default() -> Wrapper {
-        Wrapper { library: None, variables: Vec::new(), configuration: |text| text }
+        Wrapper { nice: 0, library: None, variables: Vec::new(), configuration: |text| text }
     }
 }
 
@@ -260,7 +262,14 @@ impl Instance {
             return self.command(program);
         }
         // Through env(1): the shim belongs into the daemon, not into the helper that enters the namespace.
-        let mut command = self.command("env");
+        let mut command = match self.wrapper.nice {
+            0 => self.command("env"),
+            n => {
+                let mut command = self.command("nice");
+                command.args(["-n", &n.to_string(), "env"]);
+                command
+            }
+        };
         command.arg(format!("LD_PRELOAD={}", preloads.join(":")));
         if let Some(shim) = shim {
             command.arg(format!("HV_SOCKET={}", shim.socket.display())).arg(format!("HV_INSTANCE={}", self.name));

@@ -44,7 +44,12 @@ fn library() -> Result<PathBuf> {
 /// One of the bugs of bugs.c around a daemon; `None`: the same configuration without it.
 fn wrapper(bug: Option<&str>, configuration: fn(String) -> String) -> Result<Wrapper> {
     let Some(bug) = bug else { return Ok(Wrapper { configuration, ..Wrapper::default() }) };
-    Ok(Wrapper { library: Some(library()?), variables: vec![("HV_BUG", bug.to_owned())], configuration })
+    Ok(Wrapper {
+        library: Some(library()?),
+        variables: vec![("HV_BUG", bug.to_owned())],
+        configuration,
+        ..Wrapper::default()
+    })
 }
 
 /// Whoever is between the neighbours.

@@ -14,6 +14,7 @@
 //! | `watch` | notifications: links, addresses, and what others do to our routes |
 //! | `others` | routes of others, for the loop |
 //! | `scan` | the kernel's routes read as a whole and compared |
+//! | `pace` | its priority |
 //! | `report` | events, not too many of them |
 //! | `thread` | the loop over all of it |
 //!
@@ -22,6 +23,7 @@
 //! else's, and what this runs into is told apart by deleting ours (a delete does look at the protocol) and trying again.
 
 mod others;
+mod pace;
 mod report;
 mod scan;
 mod socket;

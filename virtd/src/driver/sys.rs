@@ -92,3 +92,10 @@ pub fn attach_filter(socket: &impl AsRawFd, program: &[socket2::SockFilter]) {
     let fd = unsafe { std::os::fd::BorrowedFd::borrow_raw(socket.as_raw_fd()) };
     let _ = socket2::SockRef::from(&fd).attach_filter(program);
 }
+
+/// The nice value of the calling thread (setpriority; in Linux it is each thread's own, see nice(2)). False where that is not
+/// ours to set: less than before takes CAP_SYS_NICE.
+pub fn set_nice(value: i32) -> bool {
+    // SAFETY: no pointers; 0 is the calling thread.
+    unsafe { libc::setpriority(libc::PRIO_PROCESS, 0, value) == 0 }
+}

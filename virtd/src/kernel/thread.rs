@@ -1,6 +1,7 @@
 //! The thread's loop: votes first, then what there is to put right; notifications before every batch of writes.
 
 use super::others::Gathered;
+use super::pace::Pace;
 use super::report::Reports;
 use super::scan::{Scan, Why};
 use super::socket::{RouteSocket, Sockets};
@@ -73,6 +74,7 @@ pub struct Worker {
     pub(super) lost_notes: bool,
     pub(super) notes_left: bool,
     told: bool,
+    pace: Pace,
 }
 
 impl Worker {
@@ -110,8 +112,9 @@ impl Worker {
             reconcile_at: now + Duration::from_millis(config.reconcile_ms.into()),
             settle: None,
             lost_notes: false,
-            notes_left: false,
+            notes_left: true,
             told: false,
+            pace: Pace::new(now),
         })
     }
 
@@ -135,6 +138,8 @@ impl Worker {
                 log::error!("waiting for netlink: {e}");
                 std::thread::sleep(QUIET);
             }
+            // Each arrival is an event of its own, so where there is none nothing needs to be asked before a route is written.
+            self.notes_left |= events.iter().any(|event| event.token() == MONITOR);
         }
         self.finish();
     }
@@ -142,8 +147,11 @@ impl Worker {
     /// One round of everything.
     fn turn(&mut self) {
         self.lines.bell.rung.store(false, Ordering::Release);
-        self.take_changes();
-        self.take_notes();
+        let taken = self.take_changes();
+        self.pace.took(taken, Instant::now());
+        if self.notes_left {
+            self.take_notes();
+        }
         let hold = self.scan.as_ref().is_some_and(|scan| scan.why == Why::Alone);
         if !hold {
             self.write_some();
@@ -172,11 +180,14 @@ impl Worker {
         Some(next.saturating_duration_since(now).min(MAX_SLEEP))
     }
 
-    fn take_changes(&mut self) {
+    /// How many there were.
+    fn take_changes(&mut self) -> usize {
+        let mut taken = 0;
         while let Ok(changes) = self.lines.changes.try_recv() {
             if self.lines.bell.frozen.load(Ordering::Acquire) {
                 continue;
             }
+            taken += changes.len();
             for FibChange { key, route } in changes {
                 self.table.set_want(key, route.as_ref());
                 let entry = self.table.entry(key);
@@ -187,6 +198,7 @@ impl Worker {
                 self.table.queue_vote(key);
             }
         }
+        taken
     }
 
     fn timers(&mut self, now: Instant) {

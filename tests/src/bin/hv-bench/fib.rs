@@ -68,8 +68,10 @@ fn available(kind: &Kind) -> Result<bool> {
 
 fn series(arguments: &Arguments, where_: &str, raw: &Path) -> Result<Vec<Series>> {
     let mut places = Vec::new();
+    let only = &arguments.fib_places;
     for (name, kind) in &LATENCY {
-        if available(kind)? {
+        let wanted = only.is_empty() || places.is_empty() || only.iter().any(|place| place == name);
+        if wanted && available(kind)? {
             places.push((Place::start(name, kind)?, Series::new(name)));
         }
     }

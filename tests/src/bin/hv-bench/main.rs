@@ -45,6 +45,12 @@ struct Arguments {
     /// Routes of the table that goes into the kernel; 0 leaves it out
     #[arg(long, default_value_t = 200_000)]
     fib_prefixes: u32,
+    /// Only these places where one UPDATE goes into the kernel (fib-one, fib-three-birds, ...), beside BIRD alone
+    #[arg(long, value_delimiter = ',')]
+    fib_places: Vec<String>,
+    /// Keep the processors from sleeping meanwhile (/dev/cpu_dma_latency): what it takes to wake them is in no figure then
+    #[arg(long)]
+    awake: bool,
     /// Rounds of five voters against three
     #[arg(long, default_value_t = 3)]
     voter_rounds: u32,
@@ -95,6 +101,7 @@ fn main() -> ExitCode {
 fn run(arguments: &Arguments) -> Result<()> {
     fs::create_dir_all(&arguments.raw).with_context(|| format!("making {}", arguments.raw.display()))?;
     println!("{}", machine());
+    let _awake = arguments.awake.then(keep_awake).transpose()?;
     let mut figures = Figures::default();
     let wanted = |part| arguments.only.is_empty() || arguments.only.contains(&part);
     if wanted(Part::Latency) {
@@ -120,6 +127,16 @@ fn run(arguments: &Arguments) -> Result<()> {
     figures.write(&arguments.output)?;
     println!("written: {} (raw results: {})", arguments.output.display(), arguments.raw.display());
     Ok(())
+}
+
+/// No processor goes into a state that it needs time to come back from, while the file is open (Linux's PM QoS).
+fn keep_awake() -> Result<fs::File> {
+    use std::io::Write as _;
+    const FILE: &str = "/dev/cpu_dma_latency";
+    let mut file = fs::OpenOptions::new().write(true).open(FILE).with_context(|| format!("opening {FILE}"))?;
+    file.write_all(&0_i32.to_ne_bytes()).with_context(|| format!("writing {FILE}"))?;
+    println!("processors are kept awake");
+    Ok(file)
 }
 
 /// What it runs on, and how busy that was: without this an absolute time means nothing.

@@ -7,7 +7,7 @@ use std::fs;
 use std::net::{IpAddr, Ipv4Addr};
 use std::path::Path;
 use std::time::Duration;
-use tests::daemons::{Attach, Daemon, Instance, PeerSpec};
+use tests::daemons::{Attach, Daemon, Instance, PeerSpec, Wrapper};
 use tests::lab::{Lab, Process, Site, Star, built, wait_for};
 use tests::replayer::Replayer;
 use tests::router::{Options, Router};
@@ -17,6 +17,8 @@ use tests::versions::Version;
 const BEHIND: (Ipv4Addr, u16) = (Ipv4Addr::new(10, 9, 0, 1), 1790);
 /// After its neighbours left, a daemon may hold back its sessions this long before it takes new ones.
 const BETWEEN: Duration = Duration::from_millis(1200);
+/// `nice` of the slaves where the FIB is measured.
+const SLAVES_NICE: u8 = 10;
 const UP: Duration = Duration::from_secs(20);
 
 /// A kind of router.
@@ -71,7 +73,13 @@ impl Place {
             Kind::Fib(list, fib) => {
                 let (daemons, versions) = list.iter().copied().unzip();
                 let strategy = "master-slave";
-                let options = Options { daemons, versions, strategy, fib: *fib, ..Options::default() };
+                // As its user would: the slaves' turn comes after the master's.
+                let slave = Wrapper { nice: SLAVES_NICE, ..Wrapper::default() };
+                let mut wrappers = vec![slave; list.len()];
+                if let Some(master) = wrappers.first_mut() {
+                    master.nice = 0;
+                }
+                let options = Options { daemons, versions, wrappers, strategy, fib: *fib, ..Options::default() };
                 place.router = Some(Router::start(&lab, &place.star, &options)?);
             }
             Kind::HaProxy => place.start_proxied(&lab)?,
