@@ -84,7 +84,8 @@ fn series(arguments: &Arguments, where_: &str, raw: &Path) -> Result<Vec<Series>
             }
             let warmup = if round == 1 { WARMUP } else { "50" };
             let options = ["--count", &count, "--rate", &rate, "--warmup", warmup];
-            let result = place.probe_fib(&arguments.raw, &options)?;
+            // The neighbour is no part of the router: where it would wander from one processor to the other, all would follow it.
+            let result = on_one_processor(|| place.probe_fib(&arguments.raw, &options))?;
             let state = place.router().map(|router| router.ctl(&["fib"])).transpose()?;
             crate::keep(
                 raw,
