@@ -258,18 +258,19 @@ impl Instance {
         };
         let preloads: Vec<String> =
             self.wrapper.library.iter().chain(shim.map(|s| &s.library)).map(|l| l.display().to_string()).collect();
-        if preloads.is_empty() {
-            return self.command(program);
-        }
-        // Through env(1): the shim belongs into the daemon, not into the helper that enters the namespace.
-        let mut command = match self.wrapper.nice {
-            0 => self.command("env"),
+        let yielding = |program: &str| match self.wrapper.nice {
+            0 => self.command(program),
             n => {
                 let mut command = self.command("nice");
-                command.args(["-n", &n.to_string(), "env"]);
+                command.args(["-n", &n.to_string(), program]);
                 command
             }
         };
+        if preloads.is_empty() {
+            return yielding(program);
+        }
+        // Through env(1): the shim belongs into the daemon, not into the helper that enters the namespace.
+        let mut command = yielding("env");
         command.arg(format!("LD_PRELOAD={}", preloads.join(":")));
         if let Some(shim) = shim {
             command.arg(format!("HV_SOCKET={}", shim.socket.display())).arg(format!("HV_INSTANCE={}", self.name));

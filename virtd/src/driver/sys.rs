@@ -93,9 +93,17 @@ pub fn attach_filter(socket: &impl AsRawFd, program: &[socket2::SockFilter]) {
     let _ = socket2::SockRef::from(&fd).attach_filter(program);
 }
 
-/// The nice value of the calling thread (setpriority; in Linux it is each thread's own, see nice(2)). False where that is not
-/// ours to set: less than before takes CAP_SYS_NICE.
-pub fn set_nice(value: i32) -> bool {
+/// The nice value of the calling thread (in Linux it is each thread's own, see nice(2)).
+pub fn nice() -> i32 {
+    // SAFETY: no pointers; 0 is the calling thread, which is there, so that -1 is a value and no error.
+    unsafe { libc::getpriority(libc::PRIO_PROCESS, 0) }
+}
+
+/// Sets it. Nothing but a system call, as code between fork and exec has to be.
+///
+/// # Errors
+/// What the kernel says: EACCES or EPERM for less than before without CAP_SYS_NICE.
+pub fn set_nice(value: i32) -> nix::Result<()> {
     // SAFETY: no pointers; 0 is the calling thread.
-    unsafe { libc::setpriority(libc::PRIO_PROCESS, 0, value) == 0 }
+    nix::errno::Errno::result(unsafe { libc::setpriority(libc::PRIO_PROCESS, 0, value) }).map(drop)
 }

@@ -2,6 +2,7 @@
 
 use crate::config::Instance;
 use crate::config::environment::STACK_OFFSET;
+use crate::driver::set_nice;
 use crate::kinds::root::{Entry, Failed};
 use crate::kinds::{self, Program};
 use nix::errno::Errno;
@@ -187,8 +188,7 @@ impl Surroundings {
             personality::set(personality::get()? | Persona::ADDR_NO_RANDOMIZE)?;
         }
         if self.nice > 0 {
-            // SAFETY: a bare system call on the process itself, without pointers.
-            Errno::result(unsafe { libc::setpriority(libc::PRIO_PROCESS, 0, i32::from(self.nice)) })?;
+            set_nice(i32::from(self.nice))?;
         }
         Ok(())
     }

@@ -182,9 +182,14 @@ impl Table {
         Some(key)
     }
 
+    /// How many keys wait to be written, some maybe twice.
+    pub fn waiting(&self) -> usize {
+        self.votes.len() + self.repairs.len()
+    }
+
     /// Whether nothing waits.
     pub fn is_idle(&self) -> bool {
-        self.votes.is_empty() && self.repairs.is_empty()
+        self.waiting() == 0
     }
 
     /// Forgets a key of which nothing is wanted, held or waited for.

@@ -72,6 +72,7 @@ pub struct Worker {
     /// When links and addresses will have been quiet, and when that is not waited for any longer.
     settle: Option<(Instant, Instant)>,
     pub(super) lost_notes: bool,
+    /// Notifications may be there.
     pub(super) notes_left: bool,
     told: bool,
     pace: Pace,
@@ -147,8 +148,9 @@ impl Worker {
     /// One round of everything.
     fn turn(&mut self) {
         self.lines.bell.rung.store(false, Ordering::Release);
-        let taken = self.take_changes();
-        self.pace.took(taken, Instant::now());
+        self.take_changes();
+        let work = if self.scan.is_some() { usize::MAX } else { self.table.waiting() };
+        self.pace.before(work, Instant::now());
         if self.notes_left {
             self.take_notes();
         }
@@ -180,14 +182,11 @@ impl Worker {
         Some(next.saturating_duration_since(now).min(MAX_SLEEP))
     }
 
-    /// How many there were.
-    fn take_changes(&mut self) -> usize {
-        let mut taken = 0;
+    fn take_changes(&mut self) {
         while let Ok(changes) = self.lines.changes.try_recv() {
             if self.lines.bell.frozen.load(Ordering::Acquire) {
                 continue;
             }
-            taken += changes.len();
             for FibChange { key, route } in changes {
                 self.table.set_want(key, route.as_ref());
                 let entry = self.table.entry(key);
@@ -198,7 +197,6 @@ impl Worker {
                 self.table.queue_vote(key);
             }
         }
-        taken
     }
 
     fn timers(&mut self, now: Instant) {

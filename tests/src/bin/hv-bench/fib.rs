@@ -27,7 +27,8 @@ const PATIENCE: Duration = Duration::from_secs(120);
 /// Octets a route that virtd may take for the FIB with one instance: four copies of some 70 octets with their keys and indices.
 const MEMORY: f64 = 600.0;
 
-const LATENCY: [(&str, Kind); 5] = [
+/// Where one UPDATE is timed.
+pub const LATENCY: [(&str, Kind); 5] = [
     ("fib-bird", Kind::FibAlone(Bird)),
     ("fib-one", Kind::Fib(&[(Bird, None)], true)),
     ("fib-three-birds", Kind::Fib(&[(Bird, None); 3], true)),
@@ -70,7 +71,7 @@ fn series(arguments: &Arguments, where_: &str, raw: &Path) -> Result<Vec<Series>
     let mut places = Vec::new();
     let only = &arguments.fib_places;
     for (name, kind) in &LATENCY {
-        let wanted = only.is_empty() || places.is_empty() || only.iter().any(|place| place == name);
+        let wanted = only.is_empty() || matches!(kind, Kind::FibAlone(_)) || only.iter().any(|place| place == name);
         if wanted && available(kind)? {
             places.push((Place::start(name, kind)?, Series::new(name)));
         }

@@ -45,8 +45,8 @@ struct Arguments {
     /// Routes of the table that goes into the kernel; 0 leaves it out
     #[arg(long, default_value_t = 200_000)]
     fib_prefixes: u32,
-    /// Only these places where one UPDATE goes into the kernel (fib-one, fib-three-birds, ...), beside BIRD alone
-    #[arg(long, value_delimiter = ',')]
+    /// Only these places where one UPDATE goes into the kernel, beside BIRD alone
+    #[arg(long, value_delimiter = ',', value_parser = fib::LATENCY.map(|(name, _)| name))]
     fib_places: Vec<String>,
     /// Keep the processors from sleeping meanwhile (/dev/cpu_dma_latency): what it takes to wake them is in no figure then
     #[arg(long)]
