@@ -16,6 +16,7 @@
 //! | `scan` | the kernel's routes read as a whole and compared |
 //! | `pace` | its priority |
 //! | `report` | events, not too many of them |
+//! | `refused` | those about routes that the kernel does not take |
 //! | `thread` | the loop over all of it |
 //!
 //! A route of another protocol is never touched. The kernel finds the route that NLM_F_REPLACE replaces by table, prefix, TOS
@@ -24,6 +25,7 @@
 
 mod others;
 mod pace;
+mod refused;
 mod report;
 mod scan;
 mod socket;

@@ -55,6 +55,10 @@ impl Worker {
     /// Somebody else has made or deleted a route.
     pub(super) fn other_note(&mut self, m: &RouteMessage, made: bool, flags: u16) {
         let Some((key, routes, place)) = other_routes(m, flags) else { return };
+        if made && !self.failed.is_empty() && routes.iter().any(|route| route.hops.iter().any(|(_, via)| !via)) {
+            // Gateways may be on its link.
+            self.settle();
+        }
         let mut place = Some(place);
         for route in routes {
             // The first hop replaces, the others join it.

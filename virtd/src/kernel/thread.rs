@@ -2,6 +2,7 @@
 
 use super::others::Gathered;
 use super::pace::Pace;
+use super::refused::Refusals;
 use super::report::Reports;
 use super::scan::{Scan, Why};
 use super::socket::{RouteSocket, Sockets};
@@ -55,6 +56,7 @@ pub struct Worker {
     /// Why keys that wait as repairs do so.
     pub(super) damages: HashMap<FibKey, Damage>,
     pub(super) reports: Reports,
+    pub(super) refusals: Refusals,
     pub(super) view: View,
     pub(super) scan: Option<Scan>,
     /// What it has read of others' routes.
@@ -102,6 +104,7 @@ impl Worker {
             foreign: HashSet::new(),
             damages: HashMap::new(),
             reports: Reports::default(),
+            refusals: Refusals::default(),
             view: View::default(),
             scan: None,
             gathered: Gathered::default(),
@@ -176,6 +179,7 @@ impl Worker {
             self.sweep_at,
             self.settle.map(|(quiet, latest)| quiet.min(latest)),
             self.reports.deadline(now),
+            self.refusals.deadline(),
         ];
         let next = deadlines.into_iter().flatten().min().unwrap_or(now + MAX_SLEEP);
         // epoll counts in milliseconds and rounds up; so does this, and no turn comes too early.
@@ -215,6 +219,7 @@ impl Worker {
             }
         }
         self.tell_adopted(false);
+        self.tell_refused(now);
         if let Some(repaired) = self.reports.take_repairs(now) {
             let key = repaired.key;
             let mut text = format!("the route to {key} {}", repaired.damage.text());

@@ -265,7 +265,8 @@ impl Worker {
 
     /// The kernel holds what is wanted under this key.
     fn succeeded(&mut self, key: FibKey) {
-        if self.failed.remove(&key).is_some() {
+        if let Some(was) = self.failed.remove(&key) {
+            self.refusals.changed(key, Some(was), None);
             self.tell(KernelNews::Written { key, errno: None });
         }
         if let Some(damage) = self.damages.remove(&key) {
@@ -278,9 +279,11 @@ impl Worker {
     /// It does not, and cannot be made to for now.
     fn not_written(&mut self, key: FibKey, errno: i32) {
         self.damages.remove(&key);
-        if self.failed.insert(key, errno) == Some(errno) {
+        let was = self.failed.insert(key, errno);
+        if was == Some(errno) {
             return;
         }
+        self.refusals.changed(key, was, Some(errno));
         self.tell(KernelNews::Written { key, errno: Some(errno) });
         if errno == libc::EEXIST && self.reports.may_name_foreign(Instant::now()) {
             let text = format!(

@@ -103,6 +103,28 @@ fn what_is_not_possible_now_is_written_when_it_is() {
     });
 }
 
+#[test]
+fn an_operator_is_told_once_that_many_routes_are_refused() {
+    in_fresh_namespace(|| {
+        ip("route add 46.0.0.0/8 via 10.0.1.9 metric 20 proto static");
+        let mut b = Bench::start(&calm());
+        b.write("46.0.0.0/8", via("10.0.0.2", "a0"));
+        let way = via("172.16.0.2", "a0");
+        b.send((0..600).map(|i| (key(&format!("45.{}.{}.0/24", i / 256, i % 256)), Some(way.clone()))).collect());
+        let text = b.wait_for_event("fib-refused");
+        let begins =
+            "the kernel refuses 600 of the chosen routes, the one to 45.0.0.0/24 among them: Network is unreachable";
+        assert!(text.starts_with(begins) && text.contains("`virtctl fib --diff`"), "{text}");
+        assert_eq!((b.counters().failed, b.events("fib-accepted").count()), (601, 0));
+        // Somebody else's route to the link of the gateway is enough, with no word about links or addresses.
+        ip("route add 172.16.0.0/24 dev a0 proto static");
+        b.wait_for_routes("all of them", 600);
+        let text = b.wait_for_event("fib-accepted");
+        assert_eq!(text, "the kernel refuses none of the chosen routes any more");
+        assert_eq!((b.counters().failed, b.events("fib-refused").count()), (1, 1));
+    });
+}
+
 /// `cargo test --release -p virtd --lib measure_200_000 -- --ignored --nocapture`: routes a second, beside `ip -batch`.
 #[test]
 #[ignore = "a measurement"]
