@@ -20,6 +20,7 @@ pub mod odd;
 pub mod operate;
 pub mod probe;
 pub mod published;
+pub mod quiet;
 pub mod replayer;
 pub mod router;
 pub mod versions;

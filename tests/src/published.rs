@@ -1,8 +1,16 @@
 //! Published bugs of the daemons, as scenarios need them: what triggers them, and the configuration they need.
 
-use crate::daemons::Daemon;
+use crate::daemons::{Daemon, Instance};
+use crate::lab::Netns;
 use anyhow::{Context, Result};
+use std::net::IpAddr;
 use std::process::{Command, Stdio};
+
+/// The prefix that most of them are about.
+pub const PREFIX: &str = "198.51.100.0/24";
+
+/// How an FRR in a namespace is given a route-map for what a neighbour says.
+pub type Prepend = fn(&Instance, &Netns, IpAddr) -> Result<()>;
 
 /// Name and version of the installed daemon, in its own words: a scenario whose bug does not show has to name whom it looked at.
 pub fn installed(daemon: Daemon) -> Result<String> {

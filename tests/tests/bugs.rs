@@ -7,58 +7,20 @@ use serde_json::Value;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 use tests::daemons::{Attach, Daemon, Instance};
-use tests::lab::{Lab, Star, wait_for};
-use tests::published::{as_path_mask, cve_2023_46753, installed};
+use tests::lab::{Lab, wait_for};
+use tests::published::{PREFIX, as_path_mask, cve_2023_46753, cve_2023_47235, installed};
+use tests::quiet::Quiet;
 use tests::replayer::{Replayer, reproduce};
 use tests::router::{Options, Router};
 
 const UP: Duration = Duration::from_secs(30);
 const SETTLE: Duration = Duration::from_secs(90);
 
-/// A router of three with two neighbours at rest: one has announced 50 routes, the other one watches.
-struct Scene {
-    lab: Lab,
-    star: Star,
-    router: Router,
-    feed: Replayer,
-    monitor: Replayer,
-    told: usize,
-}
-
-impl Scene {
-    fn new(name: &str, inbound: &'static str) -> Result<Scene> {
-        let mut lab = Lab::new(name)?;
-        let star = lab.star(3)?;
-        let router = Router::start(&lab, &star, &Options { inbound, ..Options::default() })?;
-        let monitor = Replayer::dial(&lab, &star.sites[1], false, &["--monitor", "--events-updates"])?;
-        let mut feed = Replayer::dial(&lab, &star.sites[0], false, &["--generate", "50"])?;
-        feed.wait_event("feed-done", UP)?;
-        wait_for("50 routes outside", SETTLE, || router.prefixes_out("10.0.2.2").is_ok_and(|n| n == 50))?;
-        router.wait_voting(SETTLE)?;
-        let told = monitor.count("update");
-        Ok(Scene { lab, star, router, feed, monitor, told })
-    }
-
-    /// Nobody but the sender has noticed anything, and every daemon lives.
-    fn unmoved(mut self) -> Result<()> {
-        for name in ["frr", "bird", "openbgpd"] {
-            ensure!(self.router.instance(name)?.running(), "{name} has died");
-        }
-        ensure!(self.monitor.count("update") == self.told, "the watching neighbour was told something");
-        for neighbour in [&mut self.feed, &mut self.monitor] {
-            neighbour.finish()?.check_quiet()?;
-        }
-        self.lab.passed();
-        Ok(())
-    }
-}
-
 #[test]
 fn cve_2023_46753_reaches_nobody_with_rfc7606() -> Result<()> {
-    let mut scene = Scene::new("cve-46753", "rfc7606")?;
-    let site = &scene.star.sites[2];
-    cve_2023_46753::prepend(scene.router.instance("frr")?, &scene.star.router, site.v4.into())?;
-    let mut sender = Replayer::dial(&scene.lab, site, false, &["--raw", cve_2023_46753::UPDATE])?;
+    let mut scene = Quiet::new("cve-46753", &Options::default(), |_| Ok(()))?;
+    scene.prepend(cve_2023_46753::prepend)?;
+    let mut sender = Replayer::dial(&scene.lab, &scene.star.sites[2], false, &["--raw", cve_2023_46753::UPDATE])?;
     wait_for("virtd to tell of the malformed UPDATE", UP, || !scene.router.events("malformed-update").is_empty())?;
     std::thread::sleep(Duration::from_secs(3));
     sender.finish()?.check_quiet()?;
@@ -68,11 +30,10 @@ fn cve_2023_46753_reaches_nobody_with_rfc7606() -> Result<()> {
 /// CVE-2023-47235: FRR up to 9.0 dies of this UPDATE. Its NLRI field cannot be parsed, so RFC 7606 section 5.3 wants the session reset, by
 /// virtd; no daemon ever sees it.
 fn unparsable(inbound: &'static str) -> Result<()> {
-    const UPDATE: &str = "ffffffffffffffffffffffffffffffff002b0200000003c0ff00010100eb00ac100b0b001ad908ac100b0b";
-    let mut scene = Scene::new("cve-47235", inbound)?;
-    let site = &scene.star.sites[2];
-    cve_2023_46753::prepend(scene.router.instance("frr")?, &scene.star.router, site.v4.into())?;
-    let mut sender = Replayer::dial(&scene.lab, site, false, &["--graceful-restart", "--raw", UPDATE])?;
+    let mut scene = Quiet::new("cve-47235", &Options { inbound, ..Options::default() }, |_| Ok(()))?;
+    scene.prepend(cve_2023_46753::prepend)?;
+    let arguments = ["--graceful-restart", "--raw", cve_2023_47235::UPDATE];
+    let mut sender = Replayer::dial(&scene.lab, &scene.star.sites[2], false, &arguments)?;
     sender.wait_event("session-down", UP)?;
     let outcome = sender.finish()?;
     let codes = |n: &Value| (n["code"].as_u64(), n["subcode"].as_u64());
@@ -109,20 +70,12 @@ fn kills_bird_alone() -> Result<bool> {
 /// A BIRD between two FRRs, with two neighbours, and a third one that sends the long path. Returns whether BIRD died of it, was started each
 /// time, and has it withheld; where it survives, it gets a SIGSEGV by hand, and must come back all the same.
 fn long_path(name: &str, vulnerable: bool) -> Result<bool> {
-    let mut lab = Lab::new(name)?;
-    let star = lab.star(3)?;
     let options = Options { daemons: vec![Daemon::Frr, Daemon::Bird, Daemon::Frr], ..Options::default() };
-    let records = lab.folder("records")?;
-    let mut router =
-        Router::with_toml(&lab, &star, &options, |text| format!("{text}\n[recorder]\nfolder = {records:?}\n"))?;
-    router.launch(&lab, &star, &options)?;
-    let ns = router.ns().clone();
-    as_path_mask::configure(router.instance("bird")?, &ns, vulnerable)?;
-    let monitor = Replayer::dial(&lab, &star.sites[1], false, &["--monitor"])?;
-    let mut feed = Replayer::dial(&lab, &star.sites[0], false, &["--generate", "50"])?;
-    feed.wait_event("feed-done", UP)?;
-    wait_for("50 routes outside", SETTLE, || router.prefixes_out("10.0.2.2").is_ok_and(|n| n == 50))?;
-    router.wait_voting(SETTLE)?;
+    let scene = Quiet::new(name, &options, |router| {
+        let ns = router.ns().clone();
+        as_path_mask::configure(router.instance("bird")?, &ns, vulnerable)
+    })?;
+    let Quiet { lab, star, mut router, feed, monitor, .. } = scene;
     let site = &star.sites[2];
     let raw = lab.directory().join("mask.hex");
     std::fs::write(&raw, as_path_mask::update(site.asn, site.v4.octets()))?;
@@ -150,7 +103,7 @@ fn long_path(name: &str, vulnerable: bool) -> Result<bool> {
             bird.crash();
             return bird.launch(&lab).is_err();
         }
-        let found = router.events("poison").iter().any(|e| e["instance"] == "bird" && e["prefix"] == "198.51.100.0/24");
+        let found = router.events("poison").iter().any(|e| e["instance"] == "bird" && e["prefix"] == PREFIX);
         found || !real
     })?;
     let bird = router.instance("bird")?;
@@ -163,7 +116,7 @@ fn long_path(name: &str, vulnerable: bool) -> Result<bool> {
     let mut all = [monitor, feed];
     let outcomes = Replayer::finish_together(&mut all)?;
     outcomes.iter().try_for_each(tests::replayer::Outcome::check_quiet)?;
-    ensure!(outcomes[0].routes()?.contains_key("198.51.100.0/24"), "the long path is missing outside");
+    ensure!(outcomes[0].routes()?.contains_key(PREFIX), "the long path is missing outside");
     sender.finish()?.check_quiet()?;
     let record = router.events("record").iter().find_map(|e| e["text"].as_str().and_then(recorded));
     drop(router);

@@ -1,23 +1,18 @@
 //! Published bugs that other versions than the installed ones have (docs/BUGS.md): each first with the unmodified daemon alone, then behind
 //! virtd, judged from the neighbours' own logs. tests/bugs.rs and tests/poison.rs have those of the installed versions.
 
-#[path = "old_bugs/quiet.rs"]
-mod quiet;
-
 use anyhow::{Context, Result, ensure};
 use nix::sys::signal::Signal;
-use quiet::Quiet;
 use serde_json::Value;
-use std::collections::BTreeSet;
 use std::fs;
-use std::net::IpAddr;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::time::Duration;
 use tests::alone::{alone, aloud, first_that, name, not_tested, ordinary_routes_pass};
 use tests::daemons::{Daemon, Instance, Lie};
 use tests::faults::watch::{Watch, text_of};
-use tests::lab::{Lab, Netns, Star, wait_for, wait_until};
-use tests::published::{as_path_mask, cve_2023_46753, cve_2023_47235, only_to_customer, zombie};
+use tests::lab::{Lab, Star, wait_for, wait_until};
+use tests::published::{PREFIX, Prepend, as_path_mask, cve_2023_46753, cve_2023_47235, only_to_customer, zombie};
+use tests::quiet::Quiet;
 use tests::replayer::{Replayer, reproduce};
 use tests::router::{Options, Router};
 use tests::versions::Version;
@@ -26,8 +21,6 @@ const UP: Duration = Duration::from_secs(60);
 const SETTLE: Duration = Duration::from_secs(120);
 /// What a bug has kept from a neighbour for so long, although what was said after it has come, does not come any more.
 const NEVER: Duration = Duration::from_secs(5);
-/// The prefix that it is all about.
-const PREFIX: &str = "198.51.100.0/24";
 
 /// Both values of `inbound`.
 const INBOUND: [&str; 2] = ["rfc7606", "opaque"];
@@ -299,9 +292,6 @@ fn brings_it_back(
     lab.passed();
     Ok(())
 }
-
-/// How FRR is given its route-map.
-type Prepend = fn(&Instance, &Netns, IpAddr) -> Result<()>;
 
 /// CVE-2023-47235, natively.
 fn unparsable_kills(version: Option<Version>) -> Result<bool> {

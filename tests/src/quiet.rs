@@ -1,21 +1,45 @@
-//! A router whose neighbours are to notice nothing.
+//! A router whose neighbours are to notice nothing of what a third one sends.
 
-use super::*;
+use crate::daemons::Daemon;
+use crate::faults::watch::text_of;
+use crate::lab::{Lab, Star, wait_for, wait_until};
+use crate::published::{PREFIX, Prepend};
+use crate::replayer::Replayer;
+use crate::router::{Options, Router};
+use anyhow::{Result, ensure};
+use std::collections::BTreeSet;
+use std::fs;
+use std::path::PathBuf;
+use std::time::Duration;
 
-/// A router with two neighbours at rest: one has announced 50 routes, the other one watches.
+const UP: Duration = Duration::from_secs(60);
+const SETTLE: Duration = Duration::from_secs(120);
+
+/// A router with two neighbours at rest: one has announced 50 routes, the other one watches. The third one is the scenario's.
 pub struct Quiet {
+    /// The lab.
     pub lab: Lab,
+    /// The router's namespace, and its neighbours'.
     pub star: Star,
+    /// The router, all of whose instances vote.
     pub router: Router,
+    /// The neighbour with the routes.
     pub feed: Replayer,
+    /// The one that watches.
     pub monitor: Replayer,
+    /// The folder of virtd's flight records.
     pub records: PathBuf,
+    /// UPDATEs that the second neighbour may have been told.
     pub told: usize,
 }
 
 impl Quiet {
-    pub fn new(label: &str, options: &Options, configure: impl FnOnce(&mut Router) -> Result<()>) -> Result<Quiet> {
-        let mut lab = Lab::new(label)?;
+    /// Starts it; `configure` changes its instances before any neighbour is there.
+    ///
+    /// # Errors
+    /// It does not come to rest.
+    pub fn new(name: &str, options: &Options, configure: impl FnOnce(&mut Router) -> Result<()>) -> Result<Quiet> {
+        let mut lab = Lab::new(name)?;
         let star = lab.star(3)?;
         let records = lab.folder("records")?;
         let mut router =
@@ -31,7 +55,10 @@ impl Quiet {
         Ok(Quiet { lab, star, router, feed, monitor, records, told })
     }
 
-    /// An instance's word on each of the 50 routes towards the second neighbour counts, and is a route.
+    /// Waits until an instance's word on each of the 50 routes towards the second neighbour counts, and is a route.
+    ///
+    /// # Errors
+    /// It does not come to that.
     pub fn votes_on_everything(&self, instance: &str) -> Result<()> {
         let told = self.monitor.events().into_iter().filter(|e| e["event"] == "update");
         let groups = told.flat_map(|e| e["announced"].as_array().cloned().unwrap_or_default());
@@ -47,7 +74,7 @@ impl Quiet {
         })
     }
 
-    pub fn votes_on(&self, instance: &str, prefix: &str) -> Result<()> {
+    fn votes_on(&self, instance: &str, prefix: &str) -> Result<()> {
         let answer = self.router.ctl(&["routes", prefix])?;
         let sessions = answer["sessions"].as_array().into_iter().flatten();
         let said =
@@ -59,6 +86,9 @@ impl Quiet {
     }
 
     /// The record of this instance's poison: its account, and what it has in hexadecimal.
+    ///
+    /// # Errors
+    /// There is none.
     pub fn record(&self, instance: &str) -> Result<(PathBuf, String)> {
         let ends_with = format!("-poison-{instance}.json");
         let account = wait_until("a record of the poison", UP, || {
@@ -69,7 +99,10 @@ impl Quiet {
         Ok((account, hex))
     }
 
-    /// Nobody but the sender has noticed anything, and every daemon lives.
+    /// Ends it: nobody but the sender has noticed anything, and every daemon lives.
+    ///
+    /// # Errors
+    /// A daemon has died, or a neighbour has noticed something.
     pub fn unmoved(mut self) -> Result<()> {
         for instance in &mut self.router.instances {
             ensure!(instance.running(), "{} has died", instance.name);
@@ -83,6 +116,9 @@ impl Quiet {
     }
 
     /// Waits until the second neighbour was told so many UPDATEs more than at rest.
+    ///
+    /// # Errors
+    /// It was told fewer, or more.
     pub fn wait_told(&self, more: usize) -> Result<()> {
         wait_until("the second neighbour to be told", SETTLE, || {
             match self.monitor.count("update").saturating_sub(self.told) {
@@ -93,9 +129,13 @@ impl Quiet {
     }
 
     /// Gives every FRR of the router its route-map for what the third neighbour says.
+    ///
+    /// # Errors
+    /// There is no FRR; vtysh's.
     pub fn prepend(&mut self, prepend: Prepend) -> Result<()> {
         let address = self.star.sites[2].v4.into();
-        let mut frrs = self.router.instances.iter().filter(|i| i.daemon == Daemon::Frr);
+        let mut frrs = self.router.instances.iter().filter(|i| i.daemon == Daemon::Frr).peekable();
+        ensure!(frrs.peek().is_some(), "there is no FRR");
         frrs.try_for_each(|frr| prepend(frr, &self.star.router, address))
     }
 }
