@@ -431,6 +431,13 @@ impl Core {
         self.learn_ids(from, out);
     }
 
+    /// In the midst of a batch of inputs: what they have decided for the FIB so far.
+    pub fn flush_fib(&mut self, out: &mut Vec<Output>) {
+        if let Some(fib) = &mut self.fib {
+            fib.publish(out);
+        }
+    }
+
     /// virtd ends: every peer and every instance is told.
     pub fn stop(&mut self, now: Micros, out: &mut Vec<Output>) {
         self.env.now = self.env.now.max(now);

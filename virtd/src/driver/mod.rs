@@ -76,6 +76,10 @@ pub trait Broker {
     fn handle(&mut self, now: Micros, input: Input<'_>, out: &mut Vec<Output>);
     /// Ends a batch of inputs.
     fn flush(&mut self, now: Micros, out: &mut Vec<Output>);
+    /// In the midst of a batch: what is decided on the FIB.
+    fn flush_fib(&mut self, out: &mut Vec<Output>) {
+        let _ = out;
+    }
     /// When a [`Input::Tick`] is due.
     fn deadline(&self) -> Option<Micros>;
     /// virtd ends: says so to whom it concerns.
@@ -95,6 +99,9 @@ impl Broker for Core {
     }
     fn flush(&mut self, now: Micros, out: &mut Vec<Output>) {
         Core::flush(self, now, out);
+    }
+    fn flush_fib(&mut self, out: &mut Vec<Output>) {
+        Core::flush_fib(self, out);
     }
     fn deadline(&self) -> Option<Micros> {
         Core::deadline(self)
@@ -490,7 +497,7 @@ impl<B: Broker> Driver<B> {
                     self.netlink_write(id);
                 }
                 if readable {
-                    let _more = self.netlink_readable(id);
+                    let _more = self.netlink_readable(id, true);
                 }
             }
             Source::Kernel(id) => self.kernel_readable(id),

@@ -177,13 +177,14 @@ impl<B: Broker> Driver<B> {
     pub(super) fn catch_up(&mut self, instance: InstanceId) {
         for i in 0..self.ahead.len() {
             if let Some(id) = self.ahead.get(i).filter(|(who, _)| *who == instance).map(|(_, id)| *id) {
-                let _drained = (0..MAX_CATCH_UP).find(|_| !self.netlink_readable(id));
+                let _drained = (0..MAX_CATCH_UP).find(|_| !self.netlink_readable(id, false));
             }
         }
     }
 
-    /// The daemon has sent something, or is gone. Takes what is there for one turn; whether there may be more.
-    pub(super) fn netlink_readable(&mut self, id: NetlinkId) -> bool {
+    /// The daemon has sent something, or is gone. Takes what is there for one turn; whether there may be more. With `at_once` a route whose answer the
+    /// daemon waits for does not wait for the end of the turn.
+    pub(super) fn netlink_readable(&mut self, id: NetlinkId, at_once: bool) -> bool {
         let mut buf = std::mem::take(&mut self.datagram);
         buf.resize(MAX_DATAGRAM, 0);
         let mut octets = 0;
@@ -201,11 +202,16 @@ impl<B: Broker> Driver<B> {
                         // A dump, say: what was written before belongs into it.
                         self.catch_up(e.instance);
                     }
-                    self.netlink_datagram(id, buf.get(..n).unwrap_or_default());
+                    let waits = self.netlink_datagram(id, buf.get(..n).unwrap_or_default());
                     if self.netlinks.get(&id).is_some_and(|e| e.out_octets > HIGH_MARK) {
                         self.netlink_write(id);
                     }
                     self.answered.push((id, to));
+                    if waits && at_once {
+                        // The daemon says no more until it has its answer, so there is nothing to collect with this.
+                        self.broker.flush_fib(&mut self.out);
+                        self.deliver();
+                    }
                 }
                 Err(e) if e.kind() == ErrorKind::WouldBlock => {
                     self.datagram = buf;
@@ -235,12 +241,14 @@ impl<B: Broker> Driver<B> {
         }
     }
 
-    fn netlink_datagram(&mut self, id: NetlinkId, bytes: &[u8]) {
-        let mut answers = Vec::new();
+    /// Takes a datagram apart; whether the daemon waits for an answer to it.
+    fn netlink_datagram(&mut self, id: NetlinkId, bytes: &[u8]) -> bool {
+        let (mut answers, mut waits) = (Vec::new(), false);
         for frame in Frames::new(bytes) {
             // The kernel, too, throws away the rest of a datagram that it cannot take apart.
             let Ok(frame) = frame else { break };
-            let Some(e) = self.netlinks.get_mut(&id) else { return };
+            let Some(e) = self.netlinks.get_mut(&id) else { return false };
+            waits |= frame.header.flags & NLM_F_ACK != 0 && frame.header.port != ANSWERED_AHEAD;
             match gate::way(&frame) {
                 Way::Virtual => {
                     e.autobind();
@@ -283,6 +291,7 @@ impl<B: Broker> Driver<B> {
                 e.flush_answers(&mut answers);
             }
         }
+        waits
     }
 
     /// The kernel has an answer or a notification.

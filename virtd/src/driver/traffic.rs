@@ -121,7 +121,7 @@ impl<B: Broker> Driver<B> {
     }
 
     /// Carries out what the broker wants, and writes.
-    fn deliver(&mut self) {
+    pub(super) fn deliver(&mut self) {
         let mut out = std::mem::take(&mut self.out);
         // An instance that hears of its own route goes on with that, maybe on this processor: what goes into the kernel goes first.
         let (mut notes, mut resets) = (Vec::<(InstanceId, u32, Bytes)>::new(), Vec::new());

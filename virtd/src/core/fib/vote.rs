@@ -226,7 +226,11 @@ impl Fib {
         self.publish(out);
     }
 
-    fn publish(&mut self, out: &mut Vec<Output>) {
+    /// What changed goes to the kernel's thread.
+    pub fn publish(&mut self, out: &mut Vec<Output>) {
+        if self.dirty.is_empty() {
+            return;
+        }
         let batch = self.dirty.len().min(FLUSH_BATCH);
         let slots: Vec<u32> = self.dirty.drain(..batch).collect();
         let mut changes = Vec::with_capacity(batch);
