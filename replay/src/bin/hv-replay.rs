@@ -56,6 +56,8 @@ Examples:
     hv-replay probe --table-run --count 1000000 --feed '...' --monitor '...'
   The same from a neighbour into the forwarding table of a router in a network namespace:
     hv-replay probe --feed '...' --fib /run/netns/router
+  Each change that a recorded trace makes there, at 3000 times its speed:
+    hv-replay probe --feed '...' --fib /run/netns/router --mrt updates.gz --speed 3000
 
 ";
 

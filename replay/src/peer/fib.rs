@@ -13,19 +13,33 @@ use nix::sys::socket::{
     AddressFamily, MsgFlags, NetlinkAddr, SockFlag, SockProtocol, SockType, bind, recv, setsockopt, socket, sockopt,
 };
 use std::fs::File;
+use std::net::IpAddr;
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::path::Path;
 use std::time::Instant;
 use wire::bgp::Prefix;
 use wire::netlink::Frames;
 use wire::netlink::RouteMessage;
-use wire::netlink::consts::{RTM_NEWROUTE, RTNLGRP_IPV4_ROUTE, RTNLGRP_IPV6_ROUTE};
+use wire::netlink::consts::{RTM_DELROUTE, RTM_NEWROUTE, RTNLGRP_IPV4_ROUTE, RTNLGRP_IPV6_ROUTE};
 use wire::netlink::fib::FibKey;
 
 /// A whole table's notifications may wait while this thread is not on a processor; Linux counts about 1 KiB for each.
 const BUFFER: usize = 512 << 20;
 /// RT_TABLE_MAIN.
 const MAIN: u32 = 254;
+
+/// One change of the main table.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Change {
+    /// Whose route it is.
+    pub prefix: Prefix,
+    /// The gateway of the route, where it has a single one.
+    pub gateway: Option<IpAddr>,
+    /// The route is gone.
+    pub gone: bool,
+    /// When that was read.
+    pub at: Instant,
+}
 
 /// The kernel's word on its routes.
 #[derive(Debug)]
@@ -64,11 +78,11 @@ impl Fib {
         Ok(registry.deregister(&mut SourceFd(&self.socket.as_raw_fd()))?)
     }
 
-    /// Routes of the main table that are new or changed, and when that was read.
+    /// What has changed in the main table, in its order.
     ///
     /// # Errors
     /// Notifications were lost.
-    pub fn arrivals(&mut self) -> Result<Vec<(Prefix, Instant)>> {
+    pub fn changes(&mut self) -> Result<Vec<Change>> {
         let mut all = Vec::new();
         loop {
             let n = match recv(self.socket.as_raw_fd(), &mut self.buf, MsgFlags::MSG_DONTWAIT) {
@@ -80,13 +94,13 @@ impl Fib {
             };
             let at = Instant::now();
             for frame in Frames::new(self.buf.get(..n).unwrap_or_default()).map_while(Result::ok) {
-                if frame.header.kind == RTM_NEWROUTE
-                    && let Ok(key) = RouteMessage::parse(frame.payload)
-                        .map_err(anyhow::Error::from)
-                        .and_then(|m| FibKey::from_message(&m).map_err(anyhow::Error::from))
+                let gone = frame.header.kind == RTM_DELROUTE;
+                if (gone || frame.header.kind == RTM_NEWROUTE)
+                    && let Ok(message) = RouteMessage::parse(frame.payload)
+                    && let Ok(key) = FibKey::from_message(&message)
                     && key.table == MAIN
                 {
-                    all.push((key.prefix, at));
+                    all.push(Change { prefix: key.prefix, gateway: message.gateway, gone, at });
                 }
             }
         }

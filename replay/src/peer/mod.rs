@@ -14,7 +14,7 @@
 //! ```
 //! Reading order: [`session`] (pure), [`link`], [`route`], [`feed`] and its sources [`generate`], [`trace`], [`script`],
 //! [`learn`], [`report`], [`neighbour`], [`run`] (one neighbour), [`record`] and [`reproduce`] (one
-//! that plays what virtd recorded), [`probe`] (two, measuring; or one and [`fib`]), [`diff`].
+//! that plays what virtd recorded), [`probe`] (two, measuring; or one and [`fib`], with a trace [`passage`]), [`diff`].
 
 pub mod diff;
 pub mod feed;
@@ -24,6 +24,7 @@ pub mod learn;
 pub mod link;
 pub mod neighbour;
 pub mod options;
+pub mod passage;
 pub mod probe;
 pub mod record;
 pub mod report;

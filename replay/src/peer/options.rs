@@ -207,7 +207,11 @@ pub enum Speed {
     Max,
 }
 
-fn speed(text: &str) -> Result<Speed, String> {
+/// `max` or a number.
+///
+/// # Errors
+/// Neither, or nothing above zero.
+pub fn speed(text: &str) -> Result<Speed, String> {
     match text.parse::<f64>() {
         _ if text == "max" => Ok(Speed::Max),
         Ok(times) if times > 0.0 => Ok(Speed::Times(times)),

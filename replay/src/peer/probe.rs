@@ -8,11 +8,13 @@ use super::feed::{Item, Source};
 use super::fib::Fib;
 use super::generate::{Generator, Plan};
 use super::neighbour::{Feed, Neighbour};
-use super::options::{FeedOptions, SessionOptions, duration};
+use super::options::{FeedOptions, SessionOptions, Speed, duration, speed};
+use super::passage;
 use super::report::{Clock, Events};
 use super::route::Route;
 use super::run::{Driver, FIRST_TOKEN, both_up, write_json};
-use anyhow::{Context, Result, bail};
+use super::trace;
+use anyhow::{Context, Result, bail, ensure};
 use clap::{Args, FromArgMatches};
 use hashbrown::HashSet;
 use hdrhistogram::Histogram;
@@ -20,13 +22,19 @@ use mio::Token;
 use serde_json::{Value, json};
 use std::cell::RefCell;
 use std::collections::VecDeque;
-use std::path::PathBuf;
+use std::net::{IpAddr, Ipv4Addr};
+use std::path::{Path, PathBuf};
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 use wire::bgp::Prefix;
 
 /// How often the kernel's routes are looked at while a table is on its way into it.
 const LOOK: Duration = Duration::from_millis(2);
+
+/// From so many times a trace's speed on, UPDATEs wait in queues, and the kernel's routes are looked at now and then.
+const FAST: f64 = 100.0;
+/// UPDATEs of a trace that are written together where they are due together.
+const AT_ONCE: usize = 32;
 
 /// `hv-replay probe`.
 #[derive(Debug, Args)]
@@ -56,6 +64,21 @@ pub struct ProbeOptions {
     /// Send --count prefixes as fast as the router takes them, and measure from the first in to the last out
     #[arg(long)]
     pub table_run: bool,
+    /// With --fib: play this MRT file of updates, and measure each change that it makes to the forwarding table (IPv4)
+    #[arg(long, value_name = "FILE", requires = "fib", conflicts_with_all = ["table_run", "count", "rate", "warmup", "seed", "ipv6_share"])]
+    pub mrt: Option<PathBuf>,
+    /// Only what this vantage point said; without it those of all are played as one
+    #[arg(long, value_name = "ADDR|ASN", requires = "mrt")]
+    pub peer_filter: Option<String>,
+    /// 1: as recorded; N: N times as fast; max: as fast as the router takes it
+    #[arg(long, value_name = "N|max", default_value = "1", value_parser = speed, requires = "mrt")]
+    pub speed: Speed,
+    /// Only the first S seconds of the file
+    #[arg(long, value_name = "S", value_parser = duration, requires = "mrt")]
+    pub span: Option<Duration>,
+    /// Each AS_PATH of the file gets one of these next hops, so that another path may be another route in the kernel [default: our address on the session]
+    #[arg(long, value_name = "ADDR,…", value_delimiter = ',', requires = "mrt")]
+    pub next_hops: Vec<Ipv4Addr>,
     /// Seed of the prefixes and routes
     #[arg(long, value_name = "S", default_value_t = 1)]
     pub seed: u64,
@@ -104,7 +127,8 @@ pub fn probe(options: &ProbeOptions) -> Result<bool> {
     driver.busy = options.busy_poll;
     let events = Events::new(None, clock)?;
     let queue = Queue::default();
-    let plain = plain();
+    let mut plain = plain();
+    plain.keep_next_hop = options.mrt.is_some();
     let open = |text: &str, name: &'static str, source: Option<Box<dyn Source>>, at: usize| -> Result<Neighbour> {
         let feed = Feed::new(source, &plain, false);
         let token = Token(FIRST_TOKEN + 2 * at);
@@ -126,7 +150,11 @@ pub fn probe(options: &ProbeOptions) -> Result<bool> {
     let patience = options.timeout.max(Duration::from_secs(30));
     both_up(&mut pair.driver, &mut neighbours(&mut pair.feed, &mut pair.end), &mut pair.events, patience)?;
     let plan = Plan { prefixes: options.count + options.warmup, ipv6_share: options.ipv6_share, seed: options.seed };
-    let mut result = if options.table_run { pair.table(&plan, options)? } else { pair.latency(&plan, options)? };
+    let mut result = match &options.mrt {
+        Some(path) => pair.trace(path, options)?,
+        None if options.table_run => pair.table(&plan, options)?,
+        None => pair.latency(&plan, options)?,
+    };
     let all = neighbours(&mut pair.feed, &mut pair.end);
     let resets: u64 = all.iter().map(|n| n.summary.sessions_reset).sum();
     let malformed: u64 = all.iter().skip(1).map(|n| n.learnt.counts.malformed_received).sum();
@@ -179,7 +207,7 @@ impl Pair {
     fn arrivals(&mut self) -> Result<Vec<(Prefix, Instant)>> {
         match &mut self.end {
             End::Peer(monitor) => Ok(monitor.arrivals.replace(Vec::new()).unwrap_or_default()),
-            End::Kernel(fib) => fib.arrivals(),
+            End::Kernel(fib) => Ok(fib.changes()?.into_iter().filter(|c| !c.gone).map(|c| (c.prefix, c.at)).collect()),
         }
     }
 
@@ -230,6 +258,50 @@ impl Pair {
             "p99_ns": histogram.value_at_quantile(0.99), "p999_ns": histogram.value_at_quantile(0.999),
             "max_ns": histogram.max(), "mean_ns": histogram.mean(),
         }))
+    }
+
+    /// Plays a trace and times what it changes in the kernel.
+    fn trace(&mut self, path: &Path, options: &ProbeOptions) -> Result<Value> {
+        let own =
+            session(&options.feed, "feed")?.bind.and_then(|ip| if let IpAddr::V4(ip) = ip { Some(ip) } else { None });
+        let next_hops =
+            if options.next_hops.is_empty() { own.into_iter().collect() } else { options.next_hops.clone() };
+        ensure!(!next_hops.is_empty(), "--mrt needs --next-hops, or --bind with an IPv4 address in --feed");
+        let source = trace::open(path, options.peer_filter.as_deref())?;
+        let plan = passage::Plan::read(source, options.span.unwrap_or(Duration::MAX), &next_hops)
+            .with_context(|| format!("reading {}", path.display()))?;
+        let times = if let Speed::Times(times) = options.speed { times } else { f64::INFINITY };
+        if let (End::Kernel(fib), true) = (&self.end, times >= FAST) {
+            fib.quiet(self.driver.registry())?;
+        }
+        let mut plan = plan.at_speed(times).peekable();
+        let mut passage = passage::Passage::new()?;
+        let start = Instant::now();
+        let mut last = start;
+        while plan.peek().is_some() || (!passage.is_done() && last.elapsed() < options.timeout) {
+            // The poller counts in milliseconds: what is due within one leaves now.
+            let (now, mut room) = (Instant::now(), AT_ONCE);
+            while room > 0
+                && self.feed.session.tx.is_empty()
+                && let Some((due, item)) = plan.next_if(|(due, _)| start + *due <= now + Duration::from_millis(1))
+            {
+                last = Instant::now();
+                // Where there is a queue, what has to wait before it can leave waits for the router.
+                passage.sent(&item, if times >= FAST { last.min(start + due) } else { last });
+                self.queue.0.borrow_mut().push_back(item);
+                room -= 1;
+            }
+            let next = plan.peek().map_or(last + options.timeout, |(due, _)| start + *due);
+            let look = Instant::now() + if room == 0 { Duration::ZERO } else { LOOK };
+            self.turn(if times >= FAST { look } else { next })?;
+            if let End::Kernel(fib) = &mut self.end {
+                for change in fib.changes()? {
+                    passage.seen(&change);
+                    last = last.max(change.at);
+                }
+            }
+        }
+        Ok(passage.result(last.saturating_duration_since(start).as_secs_f64()))
     }
 
     fn table(&mut self, plan: &Plan, options: &ProbeOptions) -> Result<Value> {
