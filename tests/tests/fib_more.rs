@@ -4,7 +4,7 @@ use anyhow::{Context, Result, ensure};
 use std::time::Duration;
 use tests::daemons::{Daemon, Instance};
 use tests::fib::{Hop, kernel, wait_routes, wait_state};
-use tests::lab::{Lab, Site, Star, wait_until};
+use tests::lab::{Lab, Site, Star, built, real_data, wait_until};
 use tests::operate;
 use tests::replayer::Replayer;
 use tests::router::{Options, Router};
@@ -290,6 +290,35 @@ fn too_few_voters_change_nothing() -> Result<()> {
         .with_context(|| router.show(&["fib"]).unwrap_or_default())?;
     agree(&router)?;
     second.finish()?.check_quiet()?;
+    wait_routes(&star.router, 0, SETTLE)?;
+    lab.passed();
+    Ok(())
+}
+
+/// Half a minute of updates of 2007, as fast as they are taken, their routes by two next hops: for each prefix the kernel has in the end what was said last, and
+/// hv-replay has seen how it came there.
+#[test]
+fn every_change_of_a_real_trace_comes_into_the_kernel() -> Result<()> {
+    let Some(trace) = real_data("updates.20070211.0141.gz") else { return Ok(()) };
+    let mut lab = Lab::new("fib-trace")?;
+    let star = lab.star(1)?;
+    let router = start(&lab, &star, &only(&[Daemon::Bird, Daemon::Frr, Daemon::Bird]), |text| text)?;
+    let site = star.sites.first().context("no site")?;
+    let json = lab.folder("probe")?.join("result.json").display().to_string();
+    let (netns, trace) = (format!("/run/netns/{}", star.router.name()), trace.display().to_string());
+    let session = format!("--connect {} --bind {} --asn {} --families ipv4", site.router_v4, site.v4, site.asn);
+    let hops = format!("{},10.0.1.9", site.v4);
+    let hv_replay = built("hv-replay")?.display().to_string();
+    let arguments = ["probe", "--feed", &session, "--fib", &netns, "--mrt", &trace, "--span", "30", "--speed", "max"];
+    let more = ["--next-hops", &hops, "--timeout", "60s", "--json", &json];
+    site.ns
+        .run(&hv_replay, &[&arguments[..], &more].concat())
+        .with_context(|| router.show(&["fib"]).unwrap_or_default())?;
+    let result: serde_json::Value = serde_json::from_str(&std::fs::read_to_string(&json)?)?;
+    let number = |key: &str| result[key].as_u64().unwrap_or_default();
+    ensure!(number("changes") > 500 && number("count") > 100 && result["lost"] == 0, "{result}");
+    ensure!(number("p50_ns") > 0 && number("p50_ns") <= number("max_ns"), "{result}");
+    // The neighbour has gone, and its routes with it.
     wait_routes(&star.router, 0, SETTLE)?;
     lab.passed();
     Ok(())
