@@ -18,11 +18,11 @@ use tests::replayer::Replayer;
 use tests::versions::Version;
 
 /// What may be added to one UPDATE.
-const ADDED_US: f64 = 100.0;
+pub const ADDED_US: f64 = 100.0;
 /// A whole table may take so many times as long as with the daemon alone.
 const INSTALL: f64 = 1.1;
 /// UPDATEs before anything is timed at a place that has just started: at 200 a second more than T, so that everybody votes.
-const WARMUP: &str = "800";
+pub const WARMUP: &str = "800";
 const PATIENCE: Duration = Duration::from_secs(120);
 /// Octets a route that virtd may take for the FIB with one instance: four copies of some 70 octets with their keys and indices.
 const MEMORY: f64 = 600.0;
@@ -86,7 +86,7 @@ fn series(arguments: &Arguments, where_: &str, raw: &Path) -> Result<Vec<Series>
             let warmup = if round == 1 { WARMUP } else { "50" };
             let options = ["--count", &count, "--rate", &rate, "--warmup", warmup];
             // The neighbour is no part of the router: where it would wander from one processor to the other, all would follow it.
-            let result = on_one_processor(|| place.probe_fib(&arguments.raw, &options))?;
+            let result = on_one_processor(|| place.probe_fib_at_once(&arguments.raw, &options))?;
             let state = place.router().map(|router| router.ctl(&["fib"])).transpose()?;
             crate::keep(
                 raw,
@@ -119,6 +119,10 @@ fn judge(all: &[Series], where_: &str, figures: &mut Figures) -> Result<()> {
         let added = series.added(bird, |s| &s.p50);
         let title = format!("FIB pass-through added p50, {}, {where_}", series.name);
         figures.judge(title, (added, "us"), None, "under 100 us", added < ADDED_US);
+        // On a machine that is shared, the rounds in which the others wanted least of it say most about the router.
+        let best = |s: &Series| s.p50.iter().copied().fold(f64::INFINITY, f64::min);
+        let title = format!("FIB pass-through added p50, {}, {where_}, best rounds", series.name);
+        figures.note(title, best(series) - best(bird), "us", None);
     }
     Ok(())
 }

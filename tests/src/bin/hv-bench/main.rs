@@ -4,6 +4,7 @@
 
 mod criterion;
 mod fib;
+mod fib_trace;
 mod figures;
 mod latency;
 mod places;
@@ -45,7 +46,10 @@ struct Arguments {
     /// Routes of the table that goes into the kernel; 0 leaves it out
     #[arg(long, default_value_t = 200_000)]
     fib_prefixes: u32,
-    /// Only these places where one UPDATE goes into the kernel, beside BIRD alone
+    /// Seconds of the trace that is played into the kernel at its own speed; 0 leaves the trace out
+    #[arg(long, default_value_t = 30)]
+    fib_trace_seconds: u32,
+    /// Only these places where UPDATEs go into the kernel, beside BIRD alone
     #[arg(long, value_delimiter = ',', value_parser = fib::LATENCY.map(|(name, _)| name))]
     fib_places: Vec<String>,
     /// Keep the processors from sleeping meanwhile (/dev/cpu_dma_latency): what it takes to wake them is in no figure then
@@ -80,8 +84,10 @@ enum Part {
     Table,
     /// A crashed daemon's return
     Restart,
-    /// Routes into the kernel
+    /// Routes into the kernel: one UPDATE, and a table
     Fib,
+    /// Routes into the kernel: a real trace
+    FibTrace,
     /// Five voters against three
     Voters,
     /// What the criterion benches have left
@@ -115,6 +121,9 @@ fn run(arguments: &Arguments) -> Result<()> {
     }
     if wanted(Part::Fib) {
         fib::measure(arguments, &mut figures)?;
+    }
+    if wanted(Part::FibTrace) && arguments.fib_trace_seconds > 0 {
+        fib_trace::measure(arguments, &mut figures)?;
     }
     if wanted(Part::Voters) && arguments.voter_prefixes > 0 {
         voters::measure(arguments, &mut figures)?;

@@ -134,25 +134,33 @@ impl Place {
     /// Runs `hv-replay probe` with both its sessions; returns what it measured.
     pub fn probe(&self, raw: &Path, options: &[&str]) -> Result<Value> {
         let monitor = session(self.star.sites.get(1).context("no second neighbour")?);
-        self.run_probe(raw, ["--monitor", &monitor], options)
+        self.run_probe(&[], raw, ["--monitor", &monitor], options)
     }
 
     /// The same from the first neighbour into the router's kernel.
     pub fn probe_fib(&self, raw: &Path, options: &[&str]) -> Result<Value> {
         let netns = format!("/run/netns/{}", self.star.router.name());
-        self.run_probe(raw, ["--fib", &netns], options)
+        self.run_probe(&[], raw, ["--fib", &netns], options)
     }
 
-    fn run_probe(&self, raw: &Path, end: [&str; 2], options: &[&str]) -> Result<Value> {
+    /// The same, the neighbour with priority over everything: it knows of a route as soon as the kernel has it, whoever else wants the processor then.
+    pub fn probe_fib_at_once(&self, raw: &Path, options: &[&str]) -> Result<Value> {
+        let netns = format!("/run/netns/{}", self.star.router.name());
+        self.run_probe(&["chrt", "--fifo", "1"], raw, ["--fib", &netns], options)
+    }
+
+    fn run_probe(&self, wrapper: &[&str], raw: &Path, end: [&str; 2], options: &[&str]) -> Result<Value> {
         std::thread::sleep(BETWEEN);
         let feed_at = self.star.sites.first().context("no neighbour")?;
         let json = raw.join(format!("{}.last.json", self.name)).display().to_string();
         let feed = session(feed_at);
-        let mut all = vec!["probe", "--feed", &feed, "--json", &json];
+        let program = built("hv-replay")?.display().to_string();
+        let mut all = wrapper.to_vec();
+        all.extend([program.as_str(), "probe", "--feed", &feed, "--json", &json]);
         all.extend_from_slice(&end);
         all.extend_from_slice(options);
-        let program = built("hv-replay")?.display().to_string();
-        feed_at.ns.run(&program, &all).with_context(|| format!("measuring {}", self.name))?;
+        let (program, arguments) = all.split_first().context("no program")?;
+        feed_at.ns.run(program, arguments).with_context(|| format!("measuring {}", self.name))?;
         let text = fs::read_to_string(&json)?;
         serde_json::from_str(&text).with_context(|| format!("reading {json}"))
     }
