@@ -14,7 +14,7 @@
 //! | `watch` | notifications: links, addresses, and what others do to our routes |
 //! | `others` | routes of others, for the loop |
 //! | `scan` | the kernel's routes read as a whole and compared |
-//! | `pace` | its priority |
+//! | `pace` | single routes, or a table |
 //! | `report` | events, not too many of them |
 //! | `refused` | those about routes that the kernel does not take |
 //! | `thread` | the loop over all of it |
@@ -40,7 +40,7 @@ use anyhow::{Context, Result};
 use crossbeam_channel::{Receiver, Sender};
 use serde::Serialize;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, Mutex, OnceLock, Weak};
 use std::time::Instant;
 
 /// News that may wait for the loop. When there are more the thread waits, and the kernel's notifications in its socket.
@@ -70,6 +70,8 @@ impl Bell {
 #[derive(Debug)]
 pub struct KernelLine {
     changes: Sender<Vec<FibChange>>,
+    /// Gone with the thread.
+    worker: Weak<Mutex<thread::Worker>>,
     bell: Option<Arc<Bell>>,
     /// What it has seen; the sender wakes the loop.
     pub news: Receiver<KernelNews>,
@@ -86,15 +88,30 @@ impl KernelLine {
     /// A line to nobody: everything sent is an error.
     pub fn none() -> KernelLine {
         let (changes, _) = crossbeam_channel::unbounded();
-        KernelLine { changes, bell: None, news: crossbeam_channel::never(), counters: Arc::default() }
+        KernelLine {
+            changes,
+            worker: Weak::new(),
+            bell: None,
+            news: crossbeam_channel::never(),
+            counters: Arc::default(),
+        }
     }
 
-    /// Hands over what is to be written, and wakes the thread unless it is about to look anyway. Never waits: the thread takes
-    /// all there is at once, and only the last word on a key counts.
+    /// Sees to it that this is written: by itself where it is little and the thread sleeps; otherwise it hands it over, and wakes the thread unless it is
+    /// about to look anyway. The thread takes all there is at once, and only the last word on a key counts. It is not waited for.
     ///
     /// # Errors
     /// The thread has ended.
     pub fn send(&self, changes: Vec<FibChange>) -> Result<(), Ended> {
+        let mut changes = changes;
+        if let Some(worker) = self.worker.upgrade()
+            && let Ok(mut worker) = worker.try_lock()
+        {
+            match worker.write_at_once(changes) {
+                Ok(()) => return Ok(()),
+                Err(back) => changes = back,
+            }
+        }
         self.changes.send(changes).map_err(|_| Ended)?;
         if let Some(bell) = &self.bell {
             bell.ring();
@@ -247,12 +264,14 @@ pub fn start(config: &config::Fib, started: Instant, waker: LoopWaker) -> Result
     let (changes, to_write) = crossbeam_channel::unbounded();
     let (teller, news) = crossbeam_channel::bounded(MAX_NEWS);
     let lines = Lines { changes: to_write, news: teller, loop_waker: waker, bell: bell.clone() };
-    let worker = thread::Worker::new(*config, started, sockets, poll, lines, counters.clone())?;
+    let worker = thread::Worker::new(*config, started, sockets, &poll, lines, counters.clone())?;
+    let worker = Arc::new(Mutex::new(worker));
+    let shared = Arc::downgrade(&worker);
     let thread = std::thread::Builder::new()
         .name("kernel".into())
-        .spawn(move || worker.run())
+        .spawn(move || thread::run(&worker, poll))
         .context("cannot start the thread that writes the kernel's routes")?;
-    let line = KernelLine { changes, bell: Some(bell.clone()), news, counters };
+    let line = KernelLine { changes, worker: shared, bell: Some(bell.clone()), news, counters };
     Ok((line, Kernel { bell, thread: Some(thread) }))
 }
 

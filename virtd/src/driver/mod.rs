@@ -39,7 +39,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 use stream::{Io, Stream};
-pub(crate) use sys::{attach_filter, nice, set_nice, widen_to as widen};
+pub(crate) use sys::{attach_filter, set_nice, widen_to as widen};
 use wire::shim::Reply;
 
 /// Connections or channels accepted from one listening socket in one turn.

@@ -93,12 +93,6 @@ pub fn attach_filter(socket: &impl AsRawFd, program: &[socket2::SockFilter]) {
     let _ = socket2::SockRef::from(&fd).attach_filter(program);
 }
 
-/// The nice value of the calling thread (in Linux it is each thread's own, see nice(2)).
-pub fn nice() -> i32 {
-    // SAFETY: no pointers; 0 is the calling thread, which is there, so that -1 is a value and no error.
-    unsafe { libc::getpriority(libc::PRIO_PROCESS, 0) }
-}
-
 /// Sets it. Nothing but a system call, as code between fork and exec has to be.
 ///
 /// # Errors

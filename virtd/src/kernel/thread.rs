@@ -20,8 +20,8 @@ use mio::unix::SourceFd;
 use mio::{Events, Interest, Poll, Token};
 use std::collections::BTreeMap;
 use std::os::fd::AsRawFd;
-use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 use wire::bgp::Prefix;
 use wire::netlink::fib::FibKey;
@@ -40,12 +40,42 @@ const MAX_SLEEP: Duration = Duration::from_secs(3600);
 /// Rounds of deleting at the end; each finds only what came since the one before.
 const MAX_LAST_ROUNDS: usize = 3;
 
+/// Where a write by the loop took longer than this (somebody holds the kernel's routing lock, a driver say) the loop writes nothing itself for a while: it does not
+/// wait a second time.
+const SLOW: Duration = Duration::from_millis(20);
+const AFTER_SLOW: Duration = Duration::from_secs(30);
+
+/// The thread: has the worker whenever it is awake, and the loop may have it meanwhile.
+pub(super) fn run(worker: &Mutex<Worker>, mut poll: Poll) {
+    let mut events = Events::with_capacity(4);
+    let Ok(mut all) = worker.lock() else { return };
+    all.begin();
+    while !all.lines.bell.stop.load(Ordering::Acquire) {
+        all.turn();
+        let now = Instant::now();
+        // epoll counts in milliseconds and rounds up; so does this, and no turn comes too early.
+        let sleep = all.due(now).saturating_duration_since(now).min(MAX_SLEEP);
+        all.asleep_until = now + sleep;
+        drop(all);
+        if let Err(e) = poll.poll(&mut events, Some(sleep))
+            && e.kind() != std::io::ErrorKind::Interrupted
+        {
+            log::error!("waiting for netlink: {e}");
+            std::thread::sleep(QUIET);
+        }
+        let Ok(back) = worker.lock() else { return };
+        all = back;
+        // Each arrival is an event of its own, so where there is none nothing needs to be asked before a route is written.
+        all.notes_left |= events.iter().any(|event| event.token() == MONITOR);
+    }
+    all.finish();
+}
+
 /// All that the thread has.
 pub struct Worker {
     pub(super) config: Fib,
     started: Instant,
     pub(super) sockets: Sockets,
-    poll: Poll,
     lines: Lines,
     pub(super) counters: Arc<Counters>,
     pub(super) table: Table,
@@ -77,6 +107,10 @@ pub struct Worker {
     /// Notifications may be there.
     pub(super) notes_left: bool,
     told: bool,
+    /// The thread sleeps until then at the latest.
+    asleep_until: Instant,
+    /// Until then the loop writes nothing itself.
+    at_once_from: Instant,
     pace: Pace,
 }
 
@@ -85,7 +119,7 @@ impl Worker {
         config: Fib,
         started: Instant,
         sockets: Sockets,
-        poll: Poll,
+        poll: &Poll,
         lines: Lines,
         counters: Arc<Counters>,
     ) -> Result<Worker> {
@@ -96,7 +130,6 @@ impl Worker {
             config,
             started,
             sockets,
-            poll,
             lines,
             counters,
             table: Table::new(),
@@ -118,34 +151,50 @@ impl Worker {
             lost_notes: false,
             notes_left: true,
             told: false,
+            asleep_until: now,
+            at_once_from: now,
             pace: Pace::new(now),
         })
     }
 
-    pub(super) fn run(mut self) {
+    /// Reads what is there. Leftovers first: what is in the kernel decides how the first votes are written.
+    fn begin(&mut self) {
         if let Err(e) = self.read_links() {
             log::error!("links and addresses cannot be read: {e:#}");
             let _ = self.sockets.reopen_dumper();
         }
-        // Leftovers first: what is in the kernel decides how the first votes are written.
         self.begin_scan(Why::Thorough);
         while self.scan.is_some() {
             self.step_scan();
         }
-        let mut events = Events::with_capacity(4);
-        while !self.lines.bell.stop.load(Ordering::Acquire) {
-            self.turn();
-            let sleep = self.sleep();
-            if let Err(e) = self.poll.poll(&mut events, sleep)
-                && e.kind() != std::io::ErrorKind::Interrupted
-            {
-                log::error!("waiting for netlink: {e}");
-                std::thread::sleep(QUIET);
-            }
-            // Each arrival is an event of its own, so where there is none nothing needs to be asked before a route is written.
-            self.notes_left |= events.iter().any(|event| event.token() == MONITOR);
+    }
+
+    /// What the loop has decided, written by the loop itself: handed over, a single route would come a change of thread later. Only where few
+    /// change and the thread sleeps, and only as long as that goes fast; otherwise they are given back.
+    pub(super) fn write_at_once(&mut self, changes: Vec<FibChange>) -> Result<(), Vec<FibChange>> {
+        let start = Instant::now();
+        let idle = self.table.is_idle() && self.scan.is_none() && !self.lost_notes && self.lines.changes.is_empty();
+        // News about them must find room: nobody else than the caller makes any.
+        let room = self.lines.news.capacity().is_some_and(|all| self.lines.news.len() < all / 2);
+        if !self.pace.is_single(changes.len(), start) || !idle || !room || start < self.at_once_from {
+            return Err(changes);
         }
-        self.finish();
+        if self.lines.bell.frozen.load(Ordering::Acquire) {
+            return Ok(());
+        }
+        self.take(changes);
+        self.write_some();
+        let now = Instant::now();
+        if now.duration_since(start) > SLOW {
+            self.at_once_from = now + AFTER_SLOW;
+        }
+        if std::mem::take(&mut self.told) {
+            self.lines.wake_loop();
+        }
+        if self.due(now) < self.asleep_until {
+            self.lines.bell.ring();
+        }
+        Ok(())
     }
 
     /// One round of everything.
@@ -153,7 +202,7 @@ impl Worker {
         self.lines.bell.rung.store(false, Ordering::Release);
         self.take_changes();
         let work = if self.scan.is_some() { usize::MAX } else { self.table.waiting() };
-        self.pace.before(work, Instant::now());
+        let _single = self.pace.is_single(work, Instant::now());
         if self.notes_left {
             self.take_notes();
         }
@@ -168,12 +217,11 @@ impl Worker {
         }
     }
 
-    /// How long nothing needs to be done.
-    fn sleep(&self) -> Option<Duration> {
+    /// When there is something to do.
+    fn due(&self, now: Instant) -> Instant {
         if !self.table.is_idle() || self.scan.is_some() || self.notes_left || self.lost_notes {
-            return Some(Duration::ZERO);
+            return now;
         }
-        let now = Instant::now();
         let deadlines = [
             Some(self.reconcile_at),
             self.sweep_at,
@@ -181,9 +229,7 @@ impl Worker {
             self.reports.deadline(now),
             self.refusals.deadline(),
         ];
-        let next = deadlines.into_iter().flatten().min().unwrap_or(now + MAX_SLEEP);
-        // epoll counts in milliseconds and rounds up; so does this, and no turn comes too early.
-        Some(next.saturating_duration_since(now).min(MAX_SLEEP))
+        deadlines.into_iter().flatten().min().unwrap_or(now + MAX_SLEEP)
     }
 
     fn take_changes(&mut self) {
@@ -191,15 +237,19 @@ impl Worker {
             if self.lines.bell.frozen.load(Ordering::Acquire) {
                 continue;
             }
-            for FibChange { key, route } in changes {
-                self.table.set_want(key, route.as_ref());
-                let entry = self.table.entry(key);
-                if route.is_none() && entry.holding == Holding::Leftover {
-                    // The vote has spoken: no need to wait for the sweep.
-                    entry.holding = Holding::Known;
-                }
-                self.table.queue_vote(key);
+            self.take(changes);
+        }
+    }
+
+    fn take(&mut self, changes: Vec<FibChange>) {
+        for FibChange { key, route } in changes {
+            self.table.set_want(key, route.as_ref());
+            let entry = self.table.entry(key);
+            if route.is_none() && entry.holding == Holding::Leftover {
+                // The vote has spoken: no need to wait for the sweep.
+                entry.holding = Holding::Known;
             }
+            self.table.queue_vote(key);
         }
     }
 
@@ -286,7 +336,7 @@ impl Worker {
     }
 
     /// Writes what was handed over, and leaves or removes everything.
-    fn finish(mut self) {
+    fn finish(&mut self) {
         self.take_changes();
         while !self.table.is_idle() {
             self.write_some();

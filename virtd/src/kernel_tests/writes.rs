@@ -184,3 +184,32 @@ fn measure_200_000_routes() {
         println!("ip -batch: {took:?}, {:.0} routes/s", f64::from(COUNT) / took.as_secs_f64());
     });
 }
+
+#[test]
+fn a_single_route_is_there_when_the_loop_goes_on_and_a_table_does_not_hold_it_up() {
+    in_fresh_namespace(|| {
+        let mut b = Bench::start(&calm());
+        let way = via("10.0.0.2", "a0");
+        let (mut n, mut at_once) = (0, 0);
+        // The thread reads the kernel first, and may be awake for other reasons.
+        b.wait("routes that are there at once", |b| {
+            let prefix = format!("20.{}.{}.0/24", n / 256, n % 256);
+            n += 1;
+            b.write(&prefix, way.clone());
+            at_once += usize::from(b.counters().written == n);
+            assert!(b.counters().written < n || ours().contains_key(&prefix));
+            at_once == 5
+        });
+        b.remove("20.0.0.0/24");
+        b.wait("it to be removed", |_| !ours().contains_key("20.0.0.0/24"));
+        let batches = b.counters().batches;
+        b.send((0..1000).map(|i| (key(&format!("21.{}.{}.0/24", i / 256, i % 256)), Some(way.clone()))).collect());
+        let rest = usize::try_from(n).expect("few") - 1;
+        b.wait_for_routes("a thousand more", 1000 + rest);
+        assert!(b.counters().batches >= batches + 4, "many go in one send, not all in one");
+        // Refused, it is told as ever.
+        b.write("22.0.0.0/24", via("10.77.0.1", "a0"));
+        b.wait_for_failure("22.0.0.0/24");
+        b.stop();
+    });
+}
