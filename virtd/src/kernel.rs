@@ -1,5 +1,5 @@
 //! The thread that has virtd's own netlink sockets with the real kernel: it writes the voted routes, watches links, addresses and
-//! routes, and sees to it that the kernel holds what was voted (DESIGN decision 11).
+//! routes, and sees to it that the kernel holds what was voted (DESIGN decision 11). While it sleeps the loop has its state, and writes single routes itself.
 //!
 //! ```text
 //! loop ──FibChange──▶ table: wanted, held ──batches──▶ writer socket ──▶ kernel

@@ -174,7 +174,7 @@ impl Worker {
     pub(super) fn write_at_once(&mut self, changes: Vec<FibChange>) -> Result<(), Vec<FibChange>> {
         let start = Instant::now();
         let idle = self.table.is_idle() && self.scan.is_none() && !self.lost_notes && self.lines.changes.is_empty();
-        // News about them must find room: nobody else than the caller makes any.
+        // News about them must find room: it is the caller who takes news, and not now.
         let room = self.lines.news.capacity().is_some_and(|all| self.lines.news.len() < all / 2);
         if !self.pace.is_single(changes.len(), start) || !idle || !room || start < self.at_once_from {
             return Err(changes);
