@@ -21,7 +21,7 @@ const OPER_DOWN: u8 = 2;
 /// What one instance is shown, in order: the multicast group, the notification.
 type Notes = Vec<(u32, Bytes)>;
 
-impl<B: Broker> Driver<B> {
+impl Driver {
     /// Those sockets of the instance that listen to links see one go down; or come up, and those that listen to addresses then see its own.
     pub(super) fn link_reset(&mut self, instance: InstanceId, index: u32, up: bool) {
         let notes = match ask(index, up) {

@@ -70,53 +70,6 @@ const MAX_ROUNDS: usize = 64;
 /// After reading for so long KEEPALIVEs are looked after: a third of the shortest hold time is a second (RFC 4271 section 4.2).
 const BUSY_US: Micros = 300_000;
 
-/// What the driver needs of the broker. [`Core`] is the real one; the driver's own tests use a smaller one.
-pub trait Broker {
-    /// Takes one input.
-    fn handle(&mut self, now: Micros, input: Input<'_>, out: &mut Vec<Output>);
-    /// Ends a batch of inputs.
-    fn flush(&mut self, now: Micros, out: &mut Vec<Output>);
-    /// In the midst of a batch: what is decided on the FIB.
-    fn flush_fib(&mut self, out: &mut Vec<Output>) {
-        let _ = out;
-    }
-    /// When a [`Input::Tick`] is due.
-    fn deadline(&self) -> Option<Micros>;
-    /// virtd ends: says so to whom it concerns.
-    fn stop(&mut self, now: Micros, out: &mut Vec<Output>);
-    /// Becomes what a new configuration says, as far as that can be done while sessions are up; only says so with `dry_run`.
-    fn reload(&mut self, now: Micros, config: Config, dry_run: bool, out: &mut Vec<Output>) -> serde_json::Value {
-        let _ = (now, config, dry_run, out);
-        serde_json::json!({ "error": "there is nothing to reload here" })
-    }
-    /// Answers virtctl, and does what it asks for.
-    fn query(&mut self, now: Micros, request: &serde_json::Value, out: &mut Vec<Output>) -> serde_json::Value;
-}
-
-impl Broker for Core {
-    fn handle(&mut self, now: Micros, input: Input<'_>, out: &mut Vec<Output>) {
-        Core::handle(self, now, input, out);
-    }
-    fn flush(&mut self, now: Micros, out: &mut Vec<Output>) {
-        Core::flush(self, now, out);
-    }
-    fn flush_fib(&mut self, out: &mut Vec<Output>) {
-        Core::flush_fib(self, out);
-    }
-    fn deadline(&self) -> Option<Micros> {
-        Core::deadline(self)
-    }
-    fn stop(&mut self, now: Micros, out: &mut Vec<Output>) {
-        Core::stop(self, now, out);
-    }
-    fn reload(&mut self, now: Micros, config: Config, dry_run: bool, out: &mut Vec<Output>) -> serde_json::Value {
-        Core::reload(self, now, config, dry_run, out)
-    }
-    fn query(&mut self, now: Micros, request: &serde_json::Value, out: &mut Vec<Output>) -> serde_json::Value {
-        Core::query(self, now, request, out)
-    }
-}
-
 /// What a token stands for.
 #[derive(Clone, Copy, Debug)]
 enum Source {
@@ -223,8 +176,8 @@ enum Named {
 }
 
 /// See the module's comment.
-pub struct Driver<B> {
-    broker: B,
+pub struct Driver {
+    broker: Core,
     config: Config,
     poll: Poll,
     waker: Arc<Waker>,
@@ -277,12 +230,12 @@ pub struct Driver<B> {
     lost_events: u64,
 }
 
-impl<B: Broker> Driver<B> {
+impl Driver {
     /// Opens the sockets: the BGP port on every configured address, and the shim's.
     ///
     /// # Errors
     /// Names the address or path that could not be opened, and the likely remedy.
-    pub fn new(config: Config, broker: B, lines: Lines) -> Result<Driver<B>> {
+    pub fn new(config: Config, broker: Core, lines: Lines) -> Result<Driver> {
         let poll = Poll::new().context("epoll")?;
         let waker = Arc::new(Waker::new(poll.registry(), Token(0)).context("eventfd")?);
         let mut listeners = Vec::new();
@@ -582,7 +535,7 @@ impl<B: Broker> Driver<B> {
     }
 }
 
-impl<B: Broker> EventLoop for Driver<B> {
+impl EventLoop for Driver {
     fn waker(&self) -> Arc<Waker> {
         self.loop_waker()
     }
@@ -592,7 +545,7 @@ impl<B: Broker> EventLoop for Driver<B> {
     }
 }
 
-impl<B> Drop for Driver<B> {
+impl Drop for Driver {
     /// The path must not outlive the process: a shim would wait for nobody.
     fn drop(&mut self) {
         let _ = std::fs::remove_file(&self.config.shim_socket);

@@ -49,7 +49,7 @@ pub(super) const MAX_FROM_KERNEL: usize = 256 << 10;
 /// With so much waiting for the daemon nothing more is read for it from the kernel.
 const HIGH_MARK: usize = 1 << 20;
 
-impl<B: Broker> Driver<B> {
+impl Driver {
     /// # Errors
     /// errno.
     fn try_netlink_open(&mut self, end: OwnedFd, instance: InstanceId, cookie: u64) -> Result<(), i32> {

@@ -12,7 +12,7 @@ const MAX_CHANNELS: usize = 1024;
 /// Most octets of filler: more than any send buffer holds, yet read away in one go.
 const MAX_FILLER: u32 = 64 << 20;
 
-impl<B: Broker> Driver<B> {
+impl Driver {
     pub(super) fn accept_channels(&mut self) {
         for _ in 0..ACCEPT_BUDGET {
             match shim::accept(&self.shims) {

@@ -7,7 +7,7 @@ use wire::shim::{MAX_MESSAGE, SocketOption};
 /// Longest value that `Reply::Option` can carry: the message less its kind and length.
 const MAX_VALUE: usize = MAX_MESSAGE - 3;
 
-impl<B: Broker> Driver<B> {
+impl Driver {
     pub(super) fn instance_name(&self, i: InstanceId) -> String {
         self.config.instances.get(usize::from(i.0)).map_or_else(|| i.0.to_string(), |c| c.name.clone())
     }

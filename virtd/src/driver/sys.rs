@@ -93,7 +93,7 @@ pub fn attach_filter(socket: &impl AsRawFd, program: &[socket2::SockFilter]) {
     let _ = socket2::SockRef::from(&fd).attach_filter(program);
 }
 
-/// Sets it. Nothing but a system call, as code between fork and exec has to be.
+/// Sets the nice value of the calling thread (in Linux it is each thread's own, see nice(2)). Nothing but a system call, as code between fork and exec has to be.
 ///
 /// # Errors
 /// What the kernel says: EACCES or EPERM for less than before without CAP_SYS_NICE.

@@ -9,7 +9,7 @@ use super::*;
 use bytes::Bytes;
 use std::os::unix::net::UnixStream;
 
-impl<B: Broker> Driver<B> {
+impl Driver {
     pub(super) fn peer_writable(&mut self, conn: ConnId) {
         let Some(p) = self.peers.get_mut(&conn) else { return };
         if !p.dialling {

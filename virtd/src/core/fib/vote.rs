@@ -226,7 +226,7 @@ impl Fib {
         self.publish(out);
     }
 
-    /// What changed goes to the kernel's thread.
+    /// What changed goes to the kernel.
     pub fn publish(&mut self, out: &mut Vec<Output>) {
         if self.dirty.is_empty() {
             return;
