@@ -3,6 +3,7 @@
 use nix::unistd::{Pid, SysconfVar, sysconf};
 use std::collections::HashMap;
 use std::fs;
+use std::io::Read as _;
 use std::time::Instant;
 
 /// What one instance uses.
@@ -31,6 +32,11 @@ pub(super) struct Meter {
 impl Meter {
     /// Looks at these process groups. The first look at a group tells its memory only.
     pub(super) fn measure(&mut self, groups: impl Iterator<Item = (usize, Pid)>) -> Vec<(usize, Used)> {
+        let mut groups = groups.peekable();
+        if groups.peek().is_none() {
+            // Nothing was started here, so there is nothing to look for among all processes of the machine.
+            return Vec::new();
+        }
         let now = Instant::now();
         let all = by_group();
         let seconds = self.at.replace(now).map_or(0.0, |at| now.duration_since(at).as_secs_f64());
@@ -56,10 +62,13 @@ fn setting(name: SysconfVar, otherwise: u64) -> u64 {
 
 fn by_group() -> HashMap<Pid, Group> {
     let mut all: HashMap<Pid, Group> = HashMap::new();
+    // The kernel gives it whole in one read; a name takes 64 octets, and each of 50 numbers 21 at most.
+    let mut stat = [0; 2048];
     for entry in fs::read_dir("/proc").into_iter().flatten().flatten() {
         let is_process = entry.file_name().to_str().is_some_and(|n| n.bytes().all(|b| b.is_ascii_digit()));
-        let stat = if is_process { fs::read_to_string(entry.path().join("stat")).ok() } else { None };
-        if let Some((pid, ticks, pages)) = stat.as_deref().and_then(parse) {
+        let read = |stat: &mut [u8]| fs::File::open(entry.path().join("stat")).ok()?.read(stat).ok();
+        let Some(n) = is_process.then(|| read(&mut stat)).flatten() else { continue };
+        if let Some((pid, ticks, pages)) = parse(&String::from_utf8_lossy(stat.get(..n).unwrap_or_default())) {
             let group = all.entry(pid).or_default();
             group.ticks += ticks;
             group.pages += pages;

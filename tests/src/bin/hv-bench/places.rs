@@ -180,6 +180,10 @@ impl Place {
 
     /// It held to the end: its folder is not kept.
     pub fn done(mut self) {
+        if let Some(router) = &mut self.router {
+            // Told to end, not killed: only then does one that was built to (`make profile`) write down what it has run.
+            router.virtd.stop();
+        }
         drop((self.router.take(), self.instance.take(), std::mem::take(&mut self.proxied)));
         if let Some(lab) = self.lab.take() {
             lab.passed();
