@@ -37,8 +37,8 @@ profile: packages ## Runs virtd with real daemons and rebuilds it by what ran: a
 	RUSTFLAGS="$(RUSTFLAGS) -Cprofile-generate=$(CURDIR)/target/profile/raw" cargo build --release --target-dir target/profile -p virtd --bin virtd
 	rm -rf target/profile/{raw,bench} && mkdir target/profile/{raw,bench} # Build scripts leave something there, too.
 	ln -f target/release/{hv-bench,hv-replay,virtctl,libhvlibc.so} $(INSTRUMENTED)
-	$(AS_ROOT) $(INSTRUMENTED)/hv-bench --only latency,fib,table --rounds 2 --count 300 --table-rounds 1 --prefixes 20000 --large 0 \
-		--fib-prefixes 20000 --fib-places fib-one,fib-three-birds --raw target/profile/bench --output target/profile/bench.json
+	$(AS_ROOT) $(INSTRUMENTED)/hv-bench --only latency,fib,table --rounds 2 --count 300 --table-rounds 1 --prefixes 100000 --large 0 \
+		--fib-prefixes 200000 --fib-places fib-one,fib-three-birds --raw target/profile/bench --output target/profile/bench.json
 	$(PROFDATA) merge --sparse --output $(PROFILE) target/profile/raw
 	$(MAKE) --no-print-directory build
 

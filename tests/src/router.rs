@@ -47,6 +47,8 @@ pub struct Options {
     pub timers: String,
     /// The instances' routes to the kernel are voted on.
     pub fib: bool,
+    /// Another build of virtd than the one beside this program.
+    pub virtd: Option<PathBuf>,
 }
 
 impl Default for Options {
@@ -66,6 +68,7 @@ impl Default for Options {
             password: None,
             timers: String::new(),
             fib: false,
+            virtd: None,
         }
     }
 }
@@ -168,7 +171,7 @@ impl Router {
         let config = folder.join("virtd.toml");
         let text = edit(options.virtd_toml(&folder, &options.spec(&star.sites)));
         fs::write(&config, text).context("writing virtd.toml")?;
-        let mut command = star.router.command(built("virtd")?);
+        let mut command = star.router.command(options.virtd.clone().map_or_else(|| built("virtd"), Ok)?);
         command.arg("--config").arg(&config);
         let virtd = lab.spawn("virtd", &mut command)?;
         lab.watch_log(&folder.join("events.jsonl"));

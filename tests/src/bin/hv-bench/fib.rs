@@ -36,6 +36,9 @@ pub const LATENCY: [(&str, Kind); 5] = [
     ("fib-three-kinds", Kind::Fib(&[(Bird, None), (Frr, None), (OpenBgpd, Some(Version::OPENBGPD_13))], true)),
 ];
 
+/// The place of `--other-virtd`.
+const OTHER: &str = "fib-one-other";
+
 const TABLE: [(&str, Kind); 4] = [
     ("fib-bird", Kind::FibAlone(Bird)),
     ("fib-one", Kind::Fib(&[(Bird, None)], true)),
@@ -76,6 +79,10 @@ fn series(arguments: &Arguments, where_: &str, raw: &Path) -> Result<Vec<Series>
             places.push((Place::start(name, kind)?, Series::new(name)));
         }
     }
+    if let Some(virtd) = &arguments.other_virtd {
+        let virtd = virtd.canonicalize().with_context(|| format!("--other-virtd {}", virtd.display()))?;
+        places.push((Place::start(OTHER, &Kind::FibOther(virtd))?, Series::new(OTHER)));
+    }
     let (count, rate) = (arguments.count.to_string(), arguments.rate.to_string());
     for round in 1..=arguments.rounds {
         for (place, series) in &mut places {
@@ -115,7 +122,12 @@ fn judge(all: &[Series], where_: &str, figures: &mut Figures) -> Result<()> {
             figures.note(title, median(values.clone()), "us", Some(median(base.clone())));
         }
     }
-    for series in all.iter().skip(1) {
+    let place = |name| all.iter().find(|s| s.name == name);
+    if let (Some(one), Some(other)) = (place("fib-one"), place(OTHER)) {
+        let title = format!("FIB pass-through p50, {OTHER} beyond fib-one, {where_}");
+        figures.note(title, other.added(one, |s| &s.p50), "us", None);
+    }
+    for series in all.iter().skip(1).filter(|s| s.name != OTHER) {
         let added = series.added(bird, |s| &s.p50);
         let title = format!("FIB pass-through added p50, {}, {where_}", series.name);
         figures.judge(title, (added, "us"), None, "under 100 us", added < ADDED_US);

@@ -5,7 +5,7 @@ use anyhow::{Context, Result};
 use serde_json::Value;
 use std::fs;
 use std::net::{IpAddr, Ipv4Addr};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 use tests::daemons::{Attach, Daemon, Instance, PeerSpec, Wrapper};
 use tests::lab::{Lab, Process, Site, Star, built, wait_for};
@@ -34,6 +34,8 @@ pub enum Kind {
     FibAlone(Daemon),
     /// virtd with these instances, `master-slave`; with `true` it votes on the FIB.
     Fib(&'static [(Daemon, Option<Version>)], bool),
+    /// Another build of virtd, with `[fib]` and one BIRD.
+    FibOther(PathBuf),
 }
 
 /// A running router and its neighbours' place.
@@ -80,6 +82,17 @@ impl Place {
                     master.nice = 0;
                 }
                 let options = Options { daemons, versions, wrappers, strategy, fib: *fib, ..Options::default() };
+                place.router = Some(Router::start(&lab, &place.star, &options)?);
+            }
+            Kind::FibOther(virtd) => {
+                let virtd = Some(virtd.clone());
+                let options = Options {
+                    daemons: vec![Daemon::Bird],
+                    virtd,
+                    strategy: "master-slave",
+                    fib: true,
+                    ..Options::default()
+                };
                 place.router = Some(Router::start(&lab, &place.star, &options)?);
             }
             Kind::HaProxy => place.start_proxied(&lab)?,
