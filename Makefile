@@ -29,7 +29,7 @@ build: ## virtd, virtctl, hv-replay and libhvlibc.so, into target/release
 	[ ! -f $(PROFILE) ] || RUSTFLAGS="$(RUSTFLAGS) $(BY_PROFILE)" cargo build --release -p virtd --bin virtd
 
 # One UPDATE at a time is what virtd is laid out for, so most of the run is that; without a table what only tables need would count as never used.
-profile: packages ## Runs virtd with real daemons and rebuilds it by what ran: a third less added latency; about five minutes, once per version
+profile: packages ## Runs virtd with real daemons and rebuilds it by what ran: a quarter less added latency; some eight minutes, once per version
 	@[ -x $(PROFDATA) ] || rustup component add llvm-tools || \
 		{ echo "make profile needs llvm-profdata of rustc's own LLVM, which 'rustup component add llvm-tools' brings" >&2; exit 1; }
 	cargo build --release --workspace
