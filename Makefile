@@ -29,7 +29,7 @@ build: ## virtd, virtctl, hv-replay and libhvlibc.so, into target/release
 	[ ! -f $(PROFILE) ] || RUSTFLAGS="$(RUSTFLAGS) $(BY_PROFILE)" cargo build --release -p virtd --bin virtd
 
 # One UPDATE at a time is what virtd is laid out for, so most of the run is that; without a table what only tables need would count as never used.
-profile: packages ## Runs virtd with real daemons and rebuilds it by what ran: a quarter less added latency; some eight minutes, once per version
+profile: packages ## Runs virtd with real daemons and rebuilds it by what ran: less added latency; some eight minutes, once per version
 	@[ -x $(PROFDATA) ] || rustup component add llvm-tools || \
 		{ echo "make profile needs llvm-profdata of rustc's own LLVM, which 'rustup component add llvm-tools' brings" >&2; exit 1; }
 	cargo build --release --workspace
@@ -72,7 +72,8 @@ demo: ## One router out of FRR, BIRD and OpenBGPD; MRT=FILE plays a real table, 
 	$(MAKE) --no-print-directory build
 	$(AS_ROOT) target/release/hv-demo $(if $(MRT),--mrt $(MRT)) $(if $(NO_FIB),--no-fib)
 
-bench: profile ## Measurements as ratios against HAProxy and the daemons alone; writes target/bench.json
+bench: packages build ## Measurements as ratios against HAProxy and the daemons alone; writes target/bench.json ("make profile bench": as virtd is meant to be built)
+	@echo "virtd is built $$([ -f $(PROFILE) ] && echo by || echo without) a profile"
 	cargo bench -p wire --bench canonical
 	cargo bench -p virtd --bench votes
 	cargo bench -p virtd --bench allocations

@@ -34,7 +34,8 @@ impl Meter {
     pub(super) fn measure(&mut self, groups: impl Iterator<Item = (usize, Pid)>) -> Vec<(usize, Used)> {
         let mut groups = groups.peekable();
         if groups.peek().is_none() {
-            // Nothing was started here, so there is nothing to look for among all processes of the machine.
+            // Nothing was started here, so there is nothing to look for among all processes of the machine; and a pid may be another's by the next look.
+            *self = Meter::default();
             return Vec::new();
         }
         let now = Instant::now();

@@ -81,7 +81,8 @@ fn series(arguments: &Arguments, where_: &str, raw: &Path) -> Result<Vec<Series>
     }
     if let Some(virtd) = &arguments.other_virtd {
         let virtd = virtd.canonicalize().with_context(|| format!("--other-virtd {}", virtd.display()))?;
-        places.push((Place::start(OTHER, &Kind::FibOther(virtd))?, Series::new(OTHER)));
+        let place = Place::start_build(OTHER, &Kind::Fib(&[(Bird, None)], true), Some(virtd))?;
+        places.push((place, Series::new(OTHER)));
     }
     let (count, rate) = (arguments.count.to_string(), arguments.rate.to_string());
     for round in 1..=arguments.rounds {

@@ -34,8 +34,6 @@ pub enum Kind {
     FibAlone(Daemon),
     /// virtd with these instances, `master-slave`; with `true` it votes on the FIB.
     Fib(&'static [(Daemon, Option<Version>)], bool),
-    /// Another build of virtd, with `[fib]` and one BIRD.
-    FibOther(PathBuf),
 }
 
 /// A running router and its neighbours' place.
@@ -54,6 +52,11 @@ pub struct Place {
 impl Place {
     /// Starts it.
     pub fn start(name: &'static str, kind: &Kind) -> Result<Place> {
+        Place::start_build(name, kind, None)
+    }
+
+    /// Starts it with another build of virtd, where its kind has one.
+    pub fn start_build(name: &'static str, kind: &Kind, virtd: Option<PathBuf>) -> Result<Place> {
         let mut lab = Lab::new(&format!("bench-{name}"))?;
         let mut star = lab.star(1)?;
         let first = star.sites.first().context("a star without a site")?.clone();
@@ -81,23 +84,12 @@ impl Place {
                 if let Some(master) = wrappers.first_mut() {
                     master.nice = 0;
                 }
-                let options = Options { daemons, versions, wrappers, strategy, fib: *fib, ..Options::default() };
-                place.router = Some(Router::start(&lab, &place.star, &options)?);
-            }
-            Kind::FibOther(virtd) => {
-                let virtd = Some(virtd.clone());
-                let options = Options {
-                    daemons: vec![Daemon::Bird],
-                    virtd,
-                    strategy: "master-slave",
-                    fib: true,
-                    ..Options::default()
-                };
+                let options = Options { daemons, versions, wrappers, strategy, fib: *fib, virtd, ..Options::default() };
                 place.router = Some(Router::start(&lab, &place.star, &options)?);
             }
             Kind::HaProxy => place.start_proxied(&lab)?,
             Kind::Virtd(daemons, open, strategy) => {
-                let options = Options { daemons: daemons.to_vec(), open, strategy, ..Options::default() };
+                let options = Options { daemons: daemons.to_vec(), open, strategy, virtd, ..Options::default() };
                 place.router = Some(Router::start(&lab, &place.star, &options)?);
             }
         }

@@ -37,7 +37,7 @@ impl Runs {
         let place = Place::start(self.name, kind)?;
         let ns = &place.star.router;
         let process = match kind {
-            Kind::Virtd(..) | Kind::Fib(..) | Kind::FibOther(_) => "virtd",
+            Kind::Virtd(..) | Kind::Fib(..) => "virtd",
             Kind::Alone(Frr | OpenBgpd) => "bgpd",
             Kind::Alone(Bird) | Kind::FibAlone(_) | Kind::HaProxy => "bird",
         };
