@@ -28,7 +28,7 @@ mod vkernel;
 mod vote;
 
 use super::env::Env;
-use super::io::{Input, KernelNews, Micros, NetlinkId, NetlinkStyle, Output};
+use super::io::{Input, KernelNews, Micros, NetlinkId, NetlinkStyle, Note, Output};
 use super::table::Table;
 use crate::config;
 use bytes::Bytes;
@@ -42,7 +42,7 @@ use system::System;
 use vkernel::Effects;
 use wire::netlink::consts::NLM_F_ACK;
 use wire::netlink::fib::FibKey;
-use wire::netlink::message::{AckOptions, Writer, write_ack};
+use wire::netlink::message::{AckOptions, write_ack};
 use wire::netlink::{Frame, Frames};
 use wire::shim::{ANSWERED_AHEAD, TAKEN_BACK};
 
@@ -268,13 +268,8 @@ impl Fib {
         out: &mut Vec<Output>,
     ) {
         let instance = super::io::InstanceId(i as u8);
-        for (group, kind, payload) in effects.notify.drain(..) {
-            let mut bytes = Vec::with_capacity(payload.len() + 16);
-            let mut w = Writer::message(&mut bytes, kind, 0, seq, port_id);
-            w.put(&payload);
-            if w.finish().is_ok() {
-                out.push(Output::NetlinkNotify { instance, group, bytes: bytes.into() });
-            }
+        for (group, kind, body) in effects.notify.drain(..) {
+            out.push(Output::NetlinkNotify { instance, note: Note { group, kind, seq, port_id, body } });
         }
         if effects.changed.is_empty() {
             return;

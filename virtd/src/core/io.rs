@@ -7,6 +7,7 @@ use bytes::{Bytes, BytesMut};
 use std::net::{IpAddr, SocketAddr};
 use voter::Members;
 use wire::netlink::fib::FibKey;
+use wire::netlink::{RouteMessage, Writer};
 
 /// Microseconds on a monotonic clock that starts at 0 with virtd.
 pub type Micros = u64;
@@ -433,6 +434,43 @@ pub struct Record {
     pub account: serde_json::Value,
 }
 
+/// A netlink notification that is no octets yet: a route goes into the real kernel before its instance hears of it, and need not wait until that is written down.
+#[derive(Debug)]
+pub struct Note {
+    /// RTNLGRP_.
+    pub group: u32,
+    /// RTM_.
+    pub kind: u16,
+    /// nlmsg_seq of the request that it follows from, or 0.
+    pub seq: u32,
+    /// nlmsg_pid likewise.
+    pub port_id: u32,
+    /// What stands behind the header.
+    pub body: NoteBody,
+}
+
+impl Note {
+    /// What recv shall give; `None` where that does not fit its length fields (thousands of hops), which the kernel does not tell either.
+    pub fn encode(&self) -> Option<Bytes> {
+        let mut bytes = Vec::with_capacity(192);
+        let mut w = Writer::message(&mut bytes, self.kind, 0, self.seq, self.port_id);
+        match &self.body {
+            NoteBody::Route(message) => message.write(&mut w),
+            NoteBody::Octets(octets) => w.put(octets),
+        }
+        w.finish().ok().map(|()| bytes.into())
+    }
+}
+
+/// What stands behind a notification's header.
+#[derive(Debug)]
+pub enum NoteBody {
+    /// About a route.
+    Route(Box<RouteMessage>),
+    /// About anything else.
+    Octets(Vec<u8>),
+}
+
 /// Something to do.
 #[derive(Debug)]
 pub enum Output {
@@ -531,10 +569,8 @@ pub enum Output {
     NetlinkNotify {
         /// Whose.
         instance: InstanceId,
-        /// RTNLGRP_.
-        group: u32,
-        /// What recv shall give.
-        bytes: Bytes,
+        /// What.
+        note: Note,
     },
     /// An instance alone is to be shown that a link goes down, or that it is as it is, with its addresses.
     LinkReset {

@@ -13,7 +13,7 @@ mod endpoint;
 use super::requests::refuse;
 use super::*;
 use crate::core::fib::gate::{self, Way};
-use crate::core::io::{DumpCursor, NetlinkId, NetlinkStyle};
+use crate::core::io::{DumpCursor, NetlinkId, NetlinkStyle, Note};
 use bytes::{Bytes, BytesMut};
 pub(super) use endpoint::Endpoint;
 use endpoint::{Dumping, NOTIFY_MARK, PART};
@@ -370,8 +370,9 @@ impl Driver {
     }
 
     /// Notifications of the instances' virtual kernels, in order; several of one group go in one datagram, as parts of a dump do.
-    pub(super) fn notify_all(&mut self, notes: Vec<(InstanceId, u32, Bytes)>) {
-        let mut notes = notes.into_iter().peekable();
+    pub(super) fn notify_all(&mut self, notes: Vec<(InstanceId, Note)>) {
+        let encoded = |(instance, note): (InstanceId, Note)| Some((instance, note.group, note.encode()?));
+        let mut notes = notes.into_iter().filter_map(encoded).peekable();
         while let Some((instance, group, first)) = notes.next() {
             let more = |octets: usize, next: &(InstanceId, u32, Bytes)| {
                 (next.0, next.1) == (instance, group) && octets + next.2.len() <= PART

@@ -6,15 +6,15 @@
 
 use super::stream::ReadEnd;
 use super::*;
-use bytes::Bytes;
 use std::os::unix::net::UnixStream;
 
 impl Driver {
     pub(super) fn peer_writable(&mut self, conn: ConnId) {
         let Some(p) = self.peers.get_mut(&conn) else { return };
         if !p.dialling {
-            p.stream.blocked = false;
-            return self.written.push(Source::Peer(conn));
+            // An edge comes with every octet that is read, too; only one that was waited for means anything.
+            let waited = std::mem::take(&mut p.stream.blocked);
+            return self.written.extend(waited.then_some(Source::Peer(conn)));
         }
         let Io::Tcp(s) = &p.stream.io else { return };
         let failed = match (s.take_error(), s.peer_addr(), s.local_addr()) {
@@ -124,10 +124,10 @@ impl Driver {
     pub(super) fn deliver(&mut self) {
         let mut out = std::mem::take(&mut self.out);
         // An instance that hears of its own route goes on with that, maybe on this processor: what goes into the kernel goes first.
-        let (mut notes, mut resets) = (Vec::<(InstanceId, u32, Bytes)>::new(), Vec::new());
+        let (mut notes, mut resets) = (Vec::new(), Vec::new());
         for o in out.drain(..) {
             match o {
-                Output::NetlinkNotify { instance, group, bytes } => notes.push((instance, group, bytes)),
+                Output::NetlinkNotify { instance, note } => notes.push((instance, note)),
                 Output::LinkReset { .. } => resets.push(o),
                 o => self.carry_out(o),
             }
@@ -208,7 +208,7 @@ impl Driver {
                 }
             }
             Output::Seat { instance, seat } => self.seat(instance, seat),
-            Output::NetlinkNotify { instance, group, bytes } => self.netlink_notify(instance, group, &bytes),
+            Output::NetlinkNotify { instance, note } => self.notify_all(vec![(instance, note)]),
             Output::LinkReset { instance, index, up } => self.link_reset(instance, index, up),
             Output::Fib(changes) => {
                 if let Err(e) = self.lines.kernel.send(changes) {

@@ -24,7 +24,7 @@ use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 use wire::bgp::Prefix;
-use wire::netlink::fib::FibKey;
+use wire::netlink::fib::{FibKey, FibRoute};
 
 /// The token of the waker.
 pub const BELL: Token = Token(0);
@@ -89,6 +89,8 @@ pub struct Worker {
     pub(super) refusals: Refusals,
     pub(super) view: View,
     pub(super) scan: Option<Scan>,
+    /// The last route that was written, and the octets that it was read from: most routes go where the one before went.
+    pub(super) decoded: Option<(Box<[u8]>, FibRoute)>,
     /// What it has read of others' routes.
     pub(super) gathered: Gathered,
     pub(super) scan_number: u8,
@@ -140,6 +142,7 @@ impl Worker {
             refusals: Refusals::default(),
             view: View::default(),
             scan: None,
+            decoded: None,
             gathered: Gathered::default(),
             scan_number: 0,
             leftovers_unread: true,

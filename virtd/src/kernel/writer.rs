@@ -133,11 +133,13 @@ impl Worker {
             self.succeeded(key);
             return;
         }
-        let route = FibRoute::from_bytes(self.table.bytes(want));
-        let metric = self.config.metric;
-        let payload = route
-            .ok_or(libc::EINVAL)
-            .and_then(|route| encode_route(&key, &route, self.config.protocol, metric).map_err(|e| e.errno()));
+        let octets = self.table.bytes(want);
+        if self.decoded.as_ref().is_none_or(|(of, _)| **of != *octets) {
+            self.decoded = FibRoute::from_bytes(octets).map(|route| (octets.into(), route));
+        }
+        let (protocol, metric) = (self.config.protocol, self.config.metric);
+        let encode = |(_, route): &(_, FibRoute)| encode_route(&key, route, protocol, metric).map_err(|e| e.errno());
+        let payload = self.decoded.as_ref().ok_or(libc::EINVAL).and_then(encode);
         let payload = match payload {
             Ok(payload) => payload,
             Err(errno) => return self.not_written(key, errno),

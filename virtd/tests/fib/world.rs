@@ -140,7 +140,9 @@ impl World {
             match o {
                 Output::Event(e) => self.events.push(e),
                 Output::Order { instance, order } => self.orders.push((instance.0, order)),
-                Output::NetlinkNotify { instance, group, bytes } => self.notified.push((instance.0, group, bytes)),
+                Output::NetlinkNotify { instance, note } => {
+                    self.notified.push((instance.0, note.group, note.encode().expect("a notification fits")));
+                }
                 Output::LinkReset { instance, index, up } => self.resets.push((self.now, instance.0, index, up)),
                 Output::Fib(changes) => {
                     self.batches += 1;

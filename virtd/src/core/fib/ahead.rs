@@ -5,7 +5,7 @@
 //! took and lost: by the notification of its removal.
 
 use super::super::env::Env;
-use super::super::io::{Micros, Output};
+use super::super::io::{Micros, NoteBody, Output};
 use super::Fib;
 use super::vkernel::{Effects, Refusal};
 use crate::event::Severity;
@@ -43,7 +43,7 @@ impl Fib {
         if frame.header.kind == RTM_NEWROUTE {
             let v6 = frame.family() == Some(AF_INET6);
             let group = if v6 { RTNLGRP_IPV6_ROUTE } else { RTNLGRP_IPV4_ROUTE };
-            effects.notify.push((group, RTM_DELROUTE, frame.payload.to_vec()));
+            effects.notify.push((group, RTM_DELROUTE, NoteBody::Octets(frame.payload.to_vec())));
         }
         if env.now >= self.next_taken_back {
             self.next_taken_back = env.now + APART_US;

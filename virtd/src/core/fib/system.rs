@@ -45,6 +45,8 @@ pub struct System {
     others: Others,
     /// Something may be there that is not known yet.
     doubted: bool,
+    /// Times that any of it has changed.
+    changes: u64,
 }
 
 impl System {
@@ -81,6 +83,7 @@ impl System {
             KernelNews::Written { .. } | KernelNews::Event(_) => {}
         }
         let of_routes = matches!(news, KernelNews::Written { .. } | KernelNews::Event(_));
+        self.changes += u64::from(!of_routes);
         if !of_routes && !self.others.is_complete() {
             self.guess();
         }
@@ -88,6 +91,7 @@ impl System {
 
     /// Shows a link as it is not, or as it is again. Nothing follows from that: all instances share what is known of it.
     pub(super) fn pretend(&mut self, link: Link) {
+        self.changes += 1;
         self.links.insert(link.index, link);
     }
 
@@ -159,7 +163,13 @@ impl System {
 
     /// See [`System::is_certain`].
     pub(super) fn doubt(&mut self, doubted: bool) {
+        self.changes += u64::from(doubted != self.doubted);
         self.doubted = doubted;
+    }
+
+    /// How often links, addresses, others' routes or what is known of them have changed: what was found out before may not hold then.
+    pub(super) fn changes(&self) -> u64 {
+        self.changes
     }
 
     fn drop_others(&mut self, index: u32, v6: bool, also_dead: Option<u32>) {

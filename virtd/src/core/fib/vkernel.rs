@@ -33,9 +33,12 @@ mod v6;
 
 #[cfg(test)]
 use super::super::io::DumpCursor;
+use super::super::io::NoteBody;
 use super::others::Lengths;
 use super::system::System;
-use info::{Infos, List};
+use info::{Info, Infos, List};
+use std::borrow::Cow;
+use std::cell::Cell;
 use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, BTreeSet};
 use std::mem::size_of;
@@ -80,15 +83,20 @@ impl From<NetlinkError> for Refusal {
 pub struct Effects {
     /// Keys whose best route may be another now.
     pub changed: Vec<FibKey>,
-    /// Notifications: RTNLGRP_, RTM_ kind, and what stands behind the message header.
-    pub notify: Vec<(u32, u16, Vec<u8>)>,
+    /// Notifications: RTNLGRP_, RTM_ kind, and what stands behind the message header, in octets only when it is given.
+    pub notify: Vec<(u32, u16, NoteBody)>,
 }
 
 impl Effects {
-    fn notify(&mut self, group: u32, kind: u16, payload: Vec<u8>) {
-        // Empty: does not fit its length fields (thousands of hops), the kernel is silent then too.
-        if !payload.is_empty() {
-            self.notify.push((group, kind, payload));
+    fn notify(&mut self, group: u32, kind: u16, message: RouteMessage) {
+        self.notify.push((group, kind, NoteBody::Route(message.into())));
+    }
+
+    fn notify_object(&mut self, kind: u16, object: &NexthopMessage) {
+        let octets = object.to_payload().unwrap_or_default();
+        // Empty: does not fit its length fields, the kernel is silent then too.
+        if !octets.is_empty() {
+            self.notify.push((RTNLGRP_NEXTHOP, kind, NoteBody::Octets(octets)));
         }
     }
 }
@@ -107,6 +115,8 @@ pub struct VirtualKernel {
     tables_v6: BTreeSet<u32>,
     /// Where the search for an unused nexthop id begins.
     last_nh_id: u32,
+    /// The last way that was found to a gateway.
+    way: Cell<Option<lookup::Known>>,
 }
 
 impl Default for VirtualKernel {
@@ -127,6 +137,7 @@ impl VirtualKernel {
             routes: 0,
             tables_v6: BTreeSet::from([RT_TABLE_MAIN, RT_TABLE_LOCAL]),
             last_nh_id: 0,
+            way: Cell::new(None),
         }
     }
 
@@ -183,11 +194,22 @@ impl VirtualKernel {
         }
     }
 
-    /// The route that packets for this key take, nexthop ids resolved and interfaces filled in, and its rtm_protocol.
-    pub fn best(&self, key: &FibKey) -> Option<(FibRoute, u8)> {
+    /// The route that packets for this key take, nexthop ids resolved and interfaces filled in, in canonical octets ([`FibRoute::to_bytes`]), and
+    /// its rtm_protocol.
+    pub fn best(&self, key: &FibKey) -> Option<(Cow<'_, [u8]>, u8)> {
         let list = self.table.get(key)?.as_slice();
         let &first = list.first()?;
         let info = self.infos.get(first);
+        // A table has many routes over few gateways: what is the same for all of them is written down once.
+        let octets = if info.nh_id == 0 && !info.joins() {
+            Cow::Borrowed(self.infos.canonical(first, || self.route(list, info).to_bytes()))
+        } else {
+            Cow::Owned(self.route(list, info).to_bytes())
+        };
+        Some((octets, info.protocol))
+    }
+
+    fn route(&self, list: &[u32], info: &Info) -> FibRoute {
         let (kind, hops) = self.meaning(info);
         let onlink = RTNH_F_ONLINK;
         let mut route = FibRoute {
@@ -199,7 +221,7 @@ impl VirtualKernel {
         for &sibling in self.siblings(list, 0).iter().skip(1) {
             route.hops.extend(self.infos.get(sibling).hops.iter().map(|hop| hop.to_fib(onlink)));
         }
-        Some((route, info.protocol))
+        route
     }
 
     /// Of a key's routes, those that are one with the route at `at`: itself, or all hops of an IPv6 multipath route, in
@@ -222,12 +244,15 @@ impl VirtualKernel {
     }
 
     /// Puts a key's routes in place of those it had. Users are counted by who adds and removes.
-    fn put(&mut self, key: FibKey, list: Vec<u32>) {
+    fn put(&mut self, key: FibKey, list: &[u32]) {
+        if self.way.get().is_some_and(|way| way.may_lead_over(&key)) {
+            self.way.set(None);
+        }
         let new = list.len();
         let old = match self.table.entry(key) {
             Entry::Vacant(_) if new == 0 => return,
             Entry::Vacant(place) => {
-                place.insert(list.as_slice().into());
+                place.insert(list.into());
                 self.lengths.count(&key, 1);
                 None
             }
@@ -235,7 +260,7 @@ impl VirtualKernel {
                 self.lengths.count(&key, -1);
                 Some(place.remove())
             }
-            Entry::Occupied(mut place) => Some(place.insert(list.as_slice().into())),
+            Entry::Occupied(mut place) => Some(place.insert(list.into())),
         };
         let old = old.as_ref().map(List::as_slice).unwrap_or_default();
         for id in old.iter().filter(|id| !list.contains(id)) {

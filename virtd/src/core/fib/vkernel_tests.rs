@@ -1,5 +1,6 @@
 //! What the comparison with the kernel (`vkernel_differential_tests.rs`) does not show, and runs without root.
 
+use super::super::others::other_routes;
 use super::*;
 use crate::core::io::{KernelNews, Link};
 use proptest::prelude::*;
@@ -80,7 +81,8 @@ fn add_object(k: &mut VirtualKernel, system: &System, m: &NexthopMessage) -> Eff
 
 fn text(k: &VirtualKernel, system: &System, m: &RouteMessage) -> String {
     let key = FibKey::from_message(m).unwrap();
-    k.best(&key).map_or("none".to_owned(), |(route, _)| system.describe(&route))
+    let best = k.best(&key).and_then(|(octets, _)| FibRoute::from_bytes(&octets));
+    best.map_or("none".to_owned(), |route| system.describe(&route))
 }
 
 #[test]
@@ -91,8 +93,7 @@ fn gateways_get_their_interface_and_the_lowest_metric_wins() {
     let effects = add(&mut k, &s, &m);
     assert_eq!(effects.changed, [FibKey::from_message(&m).unwrap()]);
     assert_eq!(text(&k, &s, &m), "via 10.0.1.2 dev eth1");
-    let (group, kind, payload) = &effects.notify[0];
-    let told = RouteMessage::parse(payload).unwrap();
+    let (group, kind, NoteBody::Route(told)) = &effects.notify[0] else { panic!("not about a route") };
     assert_eq!((*group, *kind, told.oif), (RTNLGRP_IPV4_ROUTE, RTM_NEWROUTE, Some(ETH1)));
     let better = RouteMessage { priority: Some(20), ..route("10.9.0.0", 16, "10.0.0.2") };
     add(&mut k, &s, &better);
@@ -103,12 +104,58 @@ fn gateways_get_their_interface_and_the_lowest_metric_wins() {
 }
 
 #[test]
+fn the_way_to_a_gateway_is_looked_up_again_where_it_may_have_changed() {
+    let (mut k, mut s) = (VirtualKernel::new(), system());
+    // Of link scope, so that gateways can be on it.
+    let direct =
+        |dst: &str, len: u8, oif: u32| RouteMessage { oif: Some(oif), scope: RT_SCOPE_LINK, ..route(dst, len, "") };
+    let mut last = 0;
+    let mut way = |k: &mut VirtualKernel, s: &System, gateway: &str| {
+        last += 1;
+        let m = route(&format!("10.9.{last}.0"), 24, gateway);
+        let (_, errno) = send(k, s, RTM_NEWROUTE, NLM_F_CREATE, &m.to_payload().unwrap());
+        (errno, text(k, s, &m).rsplit(' ').next().unwrap().to_owned())
+    };
+    let (eth0, eth1) = ((0, "eth0".to_owned()), (0, "eth1".to_owned()));
+    assert_eq!(way(&mut k, &s, "10.0.0.2"), eth0);
+    assert_eq!(way(&mut k, &s, "10.0.0.2"), eth0, "as the last time");
+    assert_eq!(way(&mut k, &s, "10.0.1.2"), eth1, "another gateway");
+    assert_eq!(way(&mut k, &s, "10.0.0.2"), eth0);
+    // A longer match of the instance's own leads elsewhere, until it is gone.
+    let longer = direct("10.0.0.2", 32, ETH1);
+    add(&mut k, &s, &longer);
+    assert_eq!(way(&mut k, &s, "10.0.0.2"), eth1);
+    assert_eq!(send(&mut k, &s, RTM_DELROUTE, 0, &longer.to_payload().unwrap()).1, 0);
+    assert_eq!(way(&mut k, &s, "10.0.0.2"), eth0);
+    // Over an object, whose link becomes another.
+    let over = |oif| NexthopMessage { family: AF_INET, id: Some(9), oif: Some(oif), ..Default::default() };
+    add_object(&mut k, &s, &over(ETH1));
+    add(&mut k, &s, &RouteMessage { nh_id: Some(9), scope: RT_SCOPE_LINK, ..route("10.0.0.2", 32, "") });
+    assert_eq!(way(&mut k, &s, "10.0.0.2"), eth1);
+    add_object(&mut k, &s, &over(ETH0));
+    assert_eq!(way(&mut k, &s, "10.0.0.2"), eth0);
+    // Somebody else's route, and a link. (Where not all routes of the kernel are known, those of the subnets are guessed.)
+    let subnets = [direct("10.0.0.0", 24, ETH0), direct("10.0.1.0", 24, ETH1)];
+    let subnets = subnets.iter().map(|m| other_routes(m, 0).unwrap()).map(|(key, routes, _)| (key, routes[0].clone()));
+    s.apply(&KernelNews::Routes(Some(subnets.collect())));
+    let (key, other, place) = other_routes(&direct("10.0.1.2", 32, ETH0), 0).unwrap();
+    assert_eq!(way(&mut k, &s, "10.0.1.2"), eth1);
+    s.apply(&KernelNews::Route { key, route: other[0].clone(), place });
+    assert_eq!(way(&mut k, &s, "10.0.1.2"), eth0);
+    s.apply(&KernelNews::RouteGone { key, route: other[0].clone() });
+    assert_eq!(way(&mut k, &s, "10.0.1.2"), eth1);
+    s.apply(&link(ETH1, "eth1", false));
+    assert_ne!(way(&mut k, &s, "10.0.1.2").0, 0);
+}
+
+#[test]
 fn ipv6_routes_of_one_metric_become_multipath_and_lose_hops_one_by_one() {
     let (mut k, s) = (VirtualKernel::new(), system());
     let (one, two) = (route("2001:db8:9::", 48, "2001:db8::2"), route("2001:db8:9::", 48, "2001:db8:1::2"));
     add(&mut k, &s, &one);
     let effects = add(&mut k, &s, &two);
-    assert_eq!(RouteMessage::parse(&effects.notify[0].2).unwrap().multipath.len(), 2);
+    let NoteBody::Route(told) = &effects.notify[0].2 else { panic!("not about a route") };
+    assert_eq!(told.multipath.len(), 2);
     assert_eq!(text(&k, &s, &one), "via 2001:db8::2 dev eth0 weight 1, via 2001:db8:1::2 dev eth1 weight 1");
     let (effects, errno) = send(&mut k, &s, RTM_DELROUTE, 0, &one.to_payload().unwrap());
     assert_eq!((errno, effects.changed.len()), (0, 1));
@@ -134,7 +181,7 @@ fn a_replaced_object_changes_all_its_routes_and_a_deleted_one_takes_them() {
     let effects = add_object(&mut k, &s, &object(1, "10.0.0.4"));
     assert_eq!(effects.changed.len(), 2);
     assert_eq!(text(&k, &s, &one), "via 10.0.0.4 dev eth0");
-    assert_eq!(text(&k, &s, &both), "via 10.0.0.4 dev eth0 weight 1, via 10.0.0.3 dev eth0 weight 1");
+    assert_eq!(text(&k, &s, &both), "via 10.0.0.3 dev eth0 weight 1, via 10.0.0.4 dev eth0 weight 1");
     let delete = NexthopMessage { id: Some(1), ..Default::default() }.to_payload().unwrap();
     let (effects, errno) = send(&mut k, &s, RTM_DELNEXTHOP, 0, &delete);
     assert_eq!((errno, effects.changed.len()), (0, 2));

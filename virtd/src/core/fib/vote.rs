@@ -57,7 +57,7 @@ impl Fib {
     pub(super) fn say(&mut self, i: usize, key: FibKey, env: &mut Env, out: &mut Vec<Output>) {
         let Some(m) = self.members.get(i) else { return };
         let (route, class) = match m.kernel.best(&key) {
-            Some((route, protocol)) => (self.routes.intern(&route.to_bytes()), class(protocol, m.scope)),
+            Some((octets, protocol)) => (self.routes.intern(&octets), class(protocol, m.scope)),
             None => (BlobId::NONE, FibScope::NONE),
         };
         let now = env.now_ms();

@@ -113,7 +113,7 @@ impl VirtualKernel {
                 let old = std::mem::replace(id, self.infos.intern(info));
                 self.infos.release(old);
             }
-            self.put(key, list);
+            self.put(key, &list);
             effects.changed.push(key);
         }
     }
@@ -138,7 +138,7 @@ impl VirtualKernel {
                 gone.into_iter().for_each(|id| self.remove_v6(key, id, true, system, effects));
                 continue;
             }
-            self.put(key, left);
+            self.put(key, &left);
             gone.into_iter().for_each(|id| self.infos.release(id));
         }
     }

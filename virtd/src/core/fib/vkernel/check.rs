@@ -19,7 +19,10 @@ impl VirtualKernel {
     pub(super) fn check_v4(&self, mut hop: Hop, table: u32, scope: u8, system: &System) -> Result<Hop, Refusal> {
         match hop.gateway {
             Some(gateway @ IpAddr::V4(_)) if hop.flags & RTNH_F_ONLINK != 0 => onlink_v4(&hop, gateway, scope, system)?,
-            Some(gateway @ IpAddr::V4(_)) => hop.oif = self.way_to_v4(gateway, hop.oif, table, scope, system)?.0,
+            Some(gateway @ IpAddr::V4(_)) => {
+                let look = || self.way_to_v4(gateway, hop.oif, table, scope, system);
+                hop.oif = self.known_way((gateway, hop.oif, table, scope), system, look)?.0;
+            }
             Some(IpAddr::V6(_)) => return self.check_v6(hop, table, false, system),
             None => {
                 if hop.flags & RTNH_F_ONLINK != 0 {
@@ -116,7 +119,10 @@ impl VirtualKernel {
                 // The address of another link of ours is reached over that one.
                 None if system.has_address(address, None) => return Err(local()),
                 Some(index) if hop.flags & RTNH_F_ONLINK != 0 => self.onlink_v6(address, index, system)?,
-                _ => oif = Some(self.way_to_v6(address, on, table, system)?),
+                _ => {
+                    let look = || self.way_to_v6(address, on, table, system).map(|oif| (oif, 0));
+                    oif = Some(self.known_way((address, hop.oif, table, 0), system, look)?.0);
+                }
             }
         }
         match oif {

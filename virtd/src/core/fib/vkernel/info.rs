@@ -4,6 +4,7 @@
 use super::Refusal;
 use foldhash::fast::FixedState;
 use hashbrown::HashTable;
+use std::cell::OnceCell;
 use std::hash::BuildHasher;
 use std::mem::size_of;
 use std::net::IpAddr;
@@ -130,6 +131,8 @@ struct Slot {
     keys: Vec<FibKey>,
     /// There were more than [`FEW`].
     many: bool,
+    /// What it says to the vote, once that was asked for.
+    canonical: OnceCell<Box<[u8]>>,
 }
 
 /// All that are in use, by number.
@@ -161,6 +164,11 @@ impl Infos {
 
     pub(super) fn get(&self, id: u32) -> &Info {
         self.slots.get(id as usize).map_or(&self.none, |slot| &slot.info)
+    }
+
+    /// What a route that has this and no more says to the vote, in canonical octets; `write` is asked once.
+    pub(super) fn canonical(&self, id: u32, write: impl FnOnce() -> Vec<u8>) -> &[u8] {
+        self.slots.get(id as usize).map_or(&[], |slot| slot.canonical.get_or_init(|| write().into()))
     }
 
     /// The number of an equal one, which has one user more now.
@@ -215,7 +223,7 @@ impl Infos {
         if slot.users > 0 {
             return;
         }
-        slot.keys = Vec::new();
+        (slot.keys, slot.canonical) = (Vec::new(), OnceCell::new());
         let info = std::mem::take(&mut slot.info);
         self.with_both = self.with_both.saturating_sub(usize::from(info.has_both()));
         let hash = self.hasher.hash_one(&info);
@@ -260,7 +268,8 @@ impl Infos {
 
     pub(super) fn memory_bytes(&self) -> usize {
         let keys = |slot: &Slot| slot.keys.capacity() * size_of::<FibKey>();
-        let inner: usize = self.slots.iter().map(|slot| slot.info.memory_bytes() + keys(slot)).sum();
+        let octets = |slot: &Slot| slot.canonical.get().map_or(0, |octets| octets.len());
+        let inner: usize = self.slots.iter().map(|slot| slot.info.memory_bytes() + keys(slot) + octets(slot)).sum();
         self.slots.capacity() * size_of::<Slot>() + (self.free.capacity() + self.index.capacity()) * 4 + inner
     }
 }

@@ -26,6 +26,26 @@ struct Match {
     hops: Vec<(u32, bool)>,
 }
 
+/// A way that was found to a gateway. Most routes of a table have the same one as the one before.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Known {
+    asked: Asked,
+    /// How often links, addresses and others' routes, and the instance's own objects, had changed.
+    changes: (u64, u64),
+    /// The interface, and the scope of the route there.
+    found: (u32, u8),
+}
+
+/// What a way is asked for: gateway, interface or 0, table, scope of the route (0 in IPv6).
+pub(super) type Asked = (IpAddr, u32, u32, u8);
+
+impl Known {
+    /// Whether a change of this key's routes may change the way.
+    pub(super) fn may_lead_over(&self, key: &FibKey) -> bool {
+        Prefix::new(self.asked.0, key.prefix.len()).is_some_and(|covering| covering == key.prefix)
+    }
+}
+
 /// What an IPv4 lookup finds.
 pub(super) struct WayV4 {
     /// Its type.
@@ -57,6 +77,24 @@ fn score(oif: u32, on: Option<u32>, strict: bool, pref: u8) -> Option<u8> {
 }
 
 impl VirtualKernel {
+    /// The way that was found last, where that is what is asked for and nothing has changed since; otherwise what `look` finds.
+    pub(super) fn known_way(
+        &self,
+        asked: Asked,
+        system: &System,
+        look: impl FnOnce() -> Result<(u32, u8), Refusal>,
+    ) -> Result<(u32, u8), Refusal> {
+        let changes = (system.changes(), self.nexthop_changes);
+        match self.way.get() {
+            Some(known) if known.asked == asked && known.changes == changes => Ok(known.found),
+            _ => {
+                let found = look()?;
+                self.way.set(Some(Known { asked, changes, found }));
+                Ok(found)
+            }
+        }
+    }
+
     /// The routes of one key, lowest metric first.
     fn matches(&self, key: &FibKey, system: &System) -> Vec<Match> {
         let others = system.others().at(key).iter().map(|other| Match {

@@ -131,7 +131,7 @@ impl VirtualKernel {
             }
             None => {}
         }
-        effects.notify(RTNLGRP_NEXTHOP, RTM_NEWNEXTHOP, m.to_payload().unwrap_or_default());
+        effects.notify_object(RTM_NEWNEXTHOP, &m);
         self.nexthop_changes += 1;
         let existed = self.nexthops.insert(id, m).is_some();
         if existed {
@@ -295,7 +295,7 @@ impl VirtualKernel {
     pub(super) fn remove_nexthop(&mut self, id: u32, tell: bool, system: &System, effects: &mut Effects) {
         let Some(nh) = self.nexthops.get(&id) else { return };
         if tell {
-            effects.notify(RTNLGRP_NEXTHOP, RTM_DELNEXTHOP, nh.to_payload().unwrap_or_default());
+            effects.notify_object(RTM_DELNEXTHOP, nh);
         }
         self.drop_routes(|info| info.nh_id == id, system, effects);
         self.nexthops.remove(&id);
@@ -309,7 +309,7 @@ impl VirtualKernel {
             }
             nh.group.retain(|entry| entry.id != id);
             if tell {
-                effects.notify(RTNLGRP_NEXTHOP, RTM_NEWNEXTHOP, nh.to_payload().unwrap_or_default());
+                effects.notify_object(RTM_NEWNEXTHOP, nh);
             }
             effects.changed.extend(self.keys(|info| info.nh_id == group).1);
         }

@@ -63,12 +63,8 @@ impl Datagrams {
 }
 
 impl VirtualKernel {
-    /// What stands behind the header of a message about one route: a single entry, or all hops of an IPv6 multipath route.
-    pub(super) fn payload(&self, key: &FibKey, ids: &[u32], system: &System) -> Vec<u8> {
-        self.message(key, ids, system).to_payload().unwrap_or_default()
-    }
-
-    fn message(&self, key: &FibKey, ids: &[u32], system: &System) -> RouteMessage {
+    /// A message about one route: a single entry, or all hops of an IPv6 multipath route.
+    pub(super) fn message(&self, key: &FibKey, ids: &[u32], system: &System) -> RouteMessage {
         let info = self.infos.get(ids.first().copied().unwrap_or(u32::MAX));
         let (kind, hops) = self.meaning(info);
         let more = ids.iter().skip(1).flat_map(|&id| self.infos.get(id).hops.iter());

@@ -80,8 +80,8 @@ impl VirtualKernel {
         let id = self.infos.intern(info);
         match self.insert_v4(key, id, flags) {
             Ok(true) => {
-                let payload = self.payload(&key, &[id], system);
-                effects.notify(RTNLGRP_IPV4_ROUTE, RTM_NEWROUTE, payload);
+                let message = self.message(&key, &[id], system);
+                effects.notify(RTNLGRP_IPV4_ROUTE, RTM_NEWROUTE, message);
                 effects.changed.push(key);
                 Ok(())
             }
@@ -177,7 +177,14 @@ impl VirtualKernel {
     fn insert_v4(&mut self, key: FibKey, id: u32, flags: u16) -> Result<bool, Refusal> {
         let exists = Refusal::new(libc::EEXIST, "");
         let metric = self.infos.get(id).metric;
-        let mut list = self.list(&key);
+        let Some(list) = self.table.get(&key) else {
+            if flags & NLM_F_CREATE == 0 {
+                return Err(Refusal::new(libc::ENOENT, ""));
+            }
+            self.put(key, &[id]);
+            return Ok(true);
+        };
+        let mut list = list.as_slice().to_vec();
         let first = list.iter().take_while(|&&other| self.infos.get(other).metric < metric).count();
         let rest = list.get(first..).unwrap_or_default();
         let equals = rest.iter().take_while(|&&other| self.infos.get(other).metric == metric).count();
@@ -198,7 +205,7 @@ impl VirtualKernel {
                     *place = id;
                 }
                 self.infos.release(old);
-                self.put(key, list);
+                self.put(key, &list);
                 return Ok(true);
             }
             if same.is_some() {
@@ -212,7 +219,7 @@ impl VirtualKernel {
             return Err(Refusal::new(libc::ENOENT, ""));
         }
         list.insert(at.min(list.len()), id);
-        self.put(key, list);
+        self.put(key, &list);
         Ok(true)
     }
 
@@ -232,10 +239,10 @@ impl VirtualKernel {
             return Err(Refusal::new(libc::ESRCH, ""));
         };
         let id = list.remove(at);
-        let payload = self.payload(&key, &[id], system);
-        effects.notify(RTNLGRP_IPV4_ROUTE, RTM_DELROUTE, payload);
+        let message = self.message(&key, &[id], system);
+        effects.notify(RTNLGRP_IPV4_ROUTE, RTM_DELROUTE, message);
         effects.changed.push(key);
-        self.put(key, list);
+        self.put(key, &list);
         self.infos.release(id);
         Ok(())
     }

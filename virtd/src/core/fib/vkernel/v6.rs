@@ -77,8 +77,8 @@ impl VirtualKernel {
     fn tell_v6(&self, key: &FibKey, id: u32, kind: u16, system: &System, effects: &mut Effects) {
         let list = self.table.get(key).map(|list| list.as_slice()).unwrap_or_default();
         if let Some(at) = list.iter().position(|&other| other == id) {
-            let payload = self.payload(key, &self.siblings(list, at), system);
-            effects.notify(RTNLGRP_IPV6_ROUTE, kind, payload);
+            let message = self.message(key, &self.siblings(list, at), system);
+            effects.notify(RTNLGRP_IPV6_ROUTE, kind, message);
         }
     }
 
@@ -143,10 +143,10 @@ impl VirtualKernel {
         let Some(at) = list.iter().position(|&other| other == id) else { return };
         list.remove(at);
         if tell {
-            let payload = self.payload(&key, &[id], system);
-            effects.notify(RTNLGRP_IPV6_ROUTE, RTM_DELROUTE, payload);
+            let message = self.message(&key, &[id], system);
+            effects.notify(RTNLGRP_IPV6_ROUTE, RTM_DELROUTE, message);
         }
-        self.put(key, list);
+        self.put(key, &list);
         self.infos.release(id);
     }
 
@@ -204,7 +204,7 @@ impl VirtualKernel {
         let list = self.list(&key);
         match self.place_v6(&list, id, flags) {
             Ok((list, removed)) => {
-                self.put(key, list);
+                self.put(key, &list);
                 if self.tables_v6.len() < MAX_TABLES {
                     self.tables_v6.insert(key.table);
                 }
@@ -314,8 +314,8 @@ impl VirtualKernel {
             return Ok(());
         }
         let doomed = self.siblings(&list, at);
-        let payload = self.payload(&key, &doomed, system);
-        effects.notify(RTNLGRP_IPV6_ROUTE, RTM_DELROUTE, payload);
+        let message = self.message(&key, &doomed, system);
+        effects.notify(RTNLGRP_IPV6_ROUTE, RTM_DELROUTE, message);
         doomed.into_iter().for_each(|id| self.remove_v6(key, id, false, system, effects));
         Ok(())
     }
