@@ -70,6 +70,10 @@ const MAX_ROUNDS: usize = 64;
 /// After reading for so long KEEPALIVEs are looked after: a third of the shortest hold time is a second (RFC 4271 section 4.2).
 const BUSY_US: Micros = 300_000;
 
+/// How long the acknowledgement of what a peer sent may wait for what follows from it. Far below the 40 ms that Linux itself may wait: a peer with Nagle's
+/// algorithm sends its next short message only then.
+const ACK_US: Micros = 1_000;
+
 /// What a token stands for.
 #[derive(Clone, Copy, Debug)]
 enum Source {
@@ -216,6 +220,9 @@ pub struct Driver {
     accept_again: Option<Micros>,
     /// Accept has failed and the operator knows; until it works again.
     accept_failing: bool,
+    /// Who has sent something in this turn, and in the one before: see [`Driver::acknowledge`].
+    heard: Vec<ConnId>,
+    unacknowledged: Vec<ConnId>,
     written: Vec<Source>,
     /// Capacity for `written`, kept between turns.
     spare: Vec<Source>,
@@ -288,6 +295,8 @@ impl Driver {
             again: Vec::new(),
             accept_again: None,
             accept_failing: false,
+            heard: Vec::new(),
+            unacknowledged: Vec::new(),
             written: Vec::new(),
             spare: Vec::new(),
             closing: Vec::new(),
@@ -354,6 +363,7 @@ impl Driver {
             self.broker.handle(self.now, Input::Tick, &mut self.out);
         }
         self.turn();
+        self.acknowledge();
         Ok(())
     }
 
@@ -362,7 +372,8 @@ impl Driver {
             return Some(Duration::ZERO);
         }
         let closing = if self.closing.is_empty() { None } else { Some(self.now + LEG_LINGER_US / 4) };
-        let at = [self.broker.deadline(), self.accept_again, closing].into_iter().flatten().min()?;
+        let acknowledge = (!self.unacknowledged.is_empty()).then_some(self.now + ACK_US);
+        let at = [self.broker.deadline(), self.accept_again, closing, acknowledge].into_iter().flatten().min()?;
         let now = self.started.elapsed().as_micros() as Micros;
         Some(Duration::from_micros(at.saturating_sub(now)))
     }
