@@ -160,7 +160,13 @@ impl Stream {
             return;
         }
         while !self.tx.is_empty() {
-            match self.write_front() {
+            let mut slices = [IoSlice::new(&[]); MAX_SLICES];
+            let mut n = 0;
+            for (slice, bytes) in slices.iter_mut().zip(&self.tx) {
+                *slice = IoSlice::new(bytes);
+                n += 1;
+            }
+            match self.io.write_vectored(slices.get(..n).unwrap_or_default()) {
                 Ok(sent) => self.sent(sent),
                 Err(e) if e.kind() == io::ErrorKind::WouldBlock => {
                     // Until the writable edge every further try would be in vain.
@@ -180,19 +186,6 @@ impl Stream {
             self.half_closed = true;
             self.io.shutdown_write();
         }
-    }
-
-    fn write_front(&self) -> io::Result<usize> {
-        if let (Some(only), 1) = (self.tx.front(), self.tx.len()) {
-            return self.io.write_vectored(&[IoSlice::new(only)]);
-        }
-        let mut slices = [IoSlice::new(&[]); MAX_SLICES];
-        let mut n = 0;
-        for (slice, bytes) in slices.iter_mut().zip(&self.tx) {
-            *slice = IoSlice::new(bytes);
-            n += 1;
-        }
-        self.io.write_vectored(slices.get(..n).unwrap_or_default())
     }
 
     fn sent(&mut self, mut n: usize) {

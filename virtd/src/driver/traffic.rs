@@ -110,9 +110,8 @@ impl Driver {
         self.finish_closing();
     }
 
-    /// Lets the kernel acknowledge what came in the turn before this one. It would otherwise do so within the read, which takes it longer than anything that virtd does
-    /// with an UPDATE, and whoever waits for the UPDATE waits as well. By now the instances have it, and what they did about it was in this turn, or nothing was
-    /// for [`ACK_US`]. (TCP_QUICKACK, tcp(7): 1 sends an acknowledgement that is due, 0 puts those to come off. The kernel does not wait where much comes.)
+    /// Lets the kernel acknowledge what came in the turn before this one. It would otherwise do so within the read, and whoever waits for the UPDATE would wait as
+    /// well. By now the instances have it, and mostly what they did about it was in this turn; where nothing happens the turn comes after [`ACK_US`]. (TCP_QUICKACK, tcp(7): 1 sends an acknowledgement that is due, 0 puts those to come off. The kernel does not wait where much comes.)
     pub(super) fn acknowledge(&mut self) {
         for conn in self.unacknowledged.drain(..) {
             let Some(Peer { stream: Stream { io: Io::Tcp(socket), .. }, .. }) = self.peers.get(&conn) else { continue };
