@@ -83,6 +83,26 @@ fn the_masters_lie_is_corrected_within_t_and_100_ms() {
     assert_eq!(sim.table(2)[&prefix(P)].1, None, "and is corrected by the steady majority");
 }
 
+/// Nobody waits for what slaves say; everybody may wait for what the others say.
+#[test]
+fn whose_word_counts_at_once_is_told_first() {
+    for strategy in [Strategy::WaitForConsensus, Strategy::ContinuousMajority] {
+        let mut sim = router(strategy);
+        sim.announce(1, &[P], &[64501]);
+        assert_eq!((sim.told_later.len(), sim.table(2).len()), (0, 1));
+    }
+    let mut sim = router(Strategy::MasterSlave);
+    sim.announce(1, &[P], &[64501]);
+    assert_eq!(sim.told_later, [1, 2]);
+    assert!(sim.instances.iter().all(|i| i.heard.len() == 1), "later is not never");
+    sim.kill_instance(0);
+    sim.announce(1, &[Q], &[64501]);
+    assert_eq!(sim.told_later, [1, 2, 2], "the next in line has become the first");
+    sim.restart_instance(0);
+    sim.announce(1, &[P], &[64501, 64502]);
+    assert_eq!(sim.told_later, [1, 2, 2, 2], "nor is it put behind while the first catches up");
+}
+
 /// Instance 0 says something else about the prefix every 10 ms, `n` times.
 fn master_floods(sim: &mut Sim, n: u32) {
     for med in 0..n {

@@ -391,8 +391,19 @@ impl Env {
 
     /// Whether instance `i` is the one whose word counts at once, of those that are admitted on a session.
     pub fn is_master(&self, i: usize, admitted: Members) -> bool {
-        let heir = || self.master_line.iter().find(|m| admitted.contains(**m)).map(|m| usize::from(*m));
-        self.rules.strategy == voter::Strategy::MasterSlave && heir() == Some(i)
+        self.master(admitted).map(usize::from) == Some(i)
+    }
+
+    fn master(&self, admitted: Members) -> Option<u8> {
+        let heir = || self.master_line.iter().find(|m| admitted.contains(**m)).copied();
+        if self.rules.strategy == voter::Strategy::MasterSlave { heir() } else { None }
+    }
+
+    /// Those who are to hear first what a peer says, because their word counts at once: of those admitted on its session, and of those in the FIB, where
+    /// it may be another. `None`: nobody's does.
+    pub fn first_told(&self, admitted: Members) -> Option<Members> {
+        let master = self.master(admitted)?;
+        Some([master].into_iter().chain(self.master(self.in_fib)).collect())
     }
 
     /// The master has said so many things about a key without a rest that it is not followed for now.

@@ -42,7 +42,7 @@ use system::System;
 use vkernel::Effects;
 use wire::netlink::consts::NLM_F_ACK;
 use wire::netlink::fib::FibKey;
-use wire::netlink::message::{AckOptions, write_ack};
+use wire::netlink::message::{ACK_LEN, AckOptions, write_ack};
 use wire::netlink::{Frame, Frames};
 use wire::shim::{ANSWERED_AHEAD, TAKEN_BACK};
 
@@ -249,7 +249,8 @@ impl Fib {
             let (errno, text) = done.as_ref().err().map_or((0, None), |r| (r.errno, Some(r.text)));
             let options =
                 AckOptions { capped: style.capped, text: text.filter(|_| style.extended), ..AckOptions::default() };
-            let mut bytes = Vec::new();
+            // As long as where all goes well.
+            let mut bytes = Vec::with_capacity(ACK_LEN);
             write_ack(&mut bytes, frame, port_id, errno, options);
             answers.push(bytes.into());
         }

@@ -546,6 +546,13 @@ pub enum Output {
         /// What.
         bytes: Bytes,
     },
+    /// The same, once what the instances before it make of it has left, or a millisecond has passed.
+    SendLegLater {
+        /// Which leg.
+        leg: LegId,
+        /// What.
+        bytes: Bytes,
+    },
     /// Close a leg once what is queued has left, or a second has passed.
     CloseLeg {
         /// Which.

@@ -70,9 +70,9 @@ const MAX_ROUNDS: usize = 64;
 /// After reading for so long KEEPALIVEs are looked after: a third of the shortest hold time is a second (RFC 4271 section 4.2).
 const BUSY_US: Micros = 300_000;
 
-/// How long the acknowledgement of what a peer sent may wait for what follows from it. Far below the 40 ms that Linux itself may wait: a peer with Nagle's
-/// algorithm sends its next short message only then.
-const ACK_US: Micros = 1_000;
+/// How long what nobody waits for may wait for what somebody does: the acknowledgement of what a peer sent, and slaves to be told of it. Far below
+/// the 40 ms that Linux itself may wait with an acknowledgement: a peer with Nagle's algorithm sends its next short message only then.
+const LATER_US: Micros = 1_000;
 
 /// What a token stands for.
 #[derive(Clone, Copy, Debug)]
@@ -122,6 +122,8 @@ struct Leg {
     cookie: u64,
     /// Registered for writability: only while the socket is full, because a Unix socket says so after every read of the daemon's.
     wants_write: bool,
+    /// Stands in the list of those that are written a turn later.
+    later: bool,
     /// The instance's connect has not been answered; octets of filler to read away when it is.
     connecting: Option<usize>,
     /// Where a blocking connect waits.
@@ -140,6 +142,7 @@ impl Leg {
             instance,
             cookie,
             wants_write: false,
+            later: false,
             connecting: None,
             waiting: None,
             names: None,
@@ -223,6 +226,9 @@ pub struct Driver {
     /// Who has sent something in this turn, and in the one before: see [`Driver::acknowledge`].
     heard: Vec<ConnId>,
     unacknowledged: Vec<ConnId>,
+    /// Legs that are written a turn later: those of this turn, and of the one before.
+    later: Vec<LegId>,
+    late: Vec<LegId>,
     written: Vec<Source>,
     /// Capacity for `written`, kept between turns.
     spare: Vec<Source>,
@@ -233,6 +239,8 @@ pub struct Driver {
     from_kernel: Vec<u8>,
     /// Room for a daemon's netlink datagram.
     datagram: Vec<u8>,
+    /// Room for an fd that comes with one.
+    passed: Vec<u8>,
     lines: Lines,
     lost_events: u64,
 }
@@ -297,6 +305,8 @@ impl Driver {
             accept_failing: false,
             heard: Vec::new(),
             unacknowledged: Vec::new(),
+            later: Vec::new(),
+            late: Vec::new(),
             written: Vec::new(),
             spare: Vec::new(),
             closing: Vec::new(),
@@ -304,6 +314,7 @@ impl Driver {
             scratch: vec![0; 64 << 10],
             from_kernel: vec![0; netlink::MAX_FROM_KERNEL],
             datagram: Vec::new(),
+            passed: shim::room_for_fd(),
             lines,
             lost_events: 0,
         };
@@ -372,8 +383,9 @@ impl Driver {
             return Some(Duration::ZERO);
         }
         let closing = if self.closing.is_empty() { None } else { Some(self.now + LEG_LINGER_US / 4) };
-        let acknowledge = (!self.unacknowledged.is_empty()).then_some(self.now + ACK_US);
-        let at = [self.broker.deadline(), self.accept_again, closing, acknowledge].into_iter().flatten().min()?;
+        let later = !self.unacknowledged.is_empty() || !self.late.is_empty();
+        let later = later.then_some(self.now + LATER_US);
+        let at = [self.broker.deadline(), self.accept_again, closing, later].into_iter().flatten().min()?;
         let now = self.started.elapsed().as_micros() as Micros;
         Some(Duration::from_micros(at.saturating_sub(now)))
     }

@@ -193,7 +193,7 @@ impl Driver {
                 break;
             }
             let Some(e) = self.netlinks.get(&id) else { break };
-            let received = shim::receive_datagram(&e.end, &mut buf);
+            let received = shim::receive_datagram(&e.end, &mut buf, &mut self.passed);
             match received {
                 Ok((0, _)) => self.drop_netlink(id),
                 Ok((n, to)) => {

@@ -72,16 +72,20 @@ pub fn receive(channel: &OwnedFd, buf: &mut [u8; MAX_MESSAGE]) -> io::Result<(us
     Ok((msg.bytes, fds))
 }
 
+/// Room for the fd that may come with a datagram, for [`receive_datagram`].
+pub fn room_for_fd() -> Vec<u8> {
+    nix::cmsg_space!([std::os::fd::RawFd; 1])
+}
+
 /// Receives a datagram of a netlink pair: its length in `buf` (0 at the end), and where to say
 /// that all answers are there.
 ///
 /// # Errors
 /// WouldBlock when there is none; EMSGSIZE where it did not fit.
-pub fn receive_datagram(end: &OwnedFd, buf: &mut [u8]) -> io::Result<(usize, Option<OwnedFd>)> {
-    let mut space = nix::cmsg_space!([std::os::fd::RawFd; 1]);
+pub fn receive_datagram(end: &OwnedFd, buf: &mut [u8], room: &mut [u8]) -> io::Result<(usize, Option<OwnedFd>)> {
     let mut slices = [IoSliceMut::new(buf)];
     let flags = MsgFlags::MSG_DONTWAIT | MsgFlags::MSG_CMSG_CLOEXEC;
-    let msg = recvmsg::<()>(end.as_raw_fd(), &mut slices, Some(&mut space), flags).map_err(io)?;
+    let msg = recvmsg::<()>(end.as_raw_fd(), &mut slices, Some(room), flags).map_err(io)?;
     let mut fds = Vec::new();
     for c in msg.cmsgs().map_err(io)? {
         if let ControlMessageOwned::ScmRights(list) = c {

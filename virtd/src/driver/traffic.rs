@@ -99,6 +99,18 @@ impl Driver {
 
     /// Ends the turn: outputs are carried out, written, and the broker told what left, until nothing moves.
     pub(super) fn turn(&mut self) {
+        self.until_rest();
+        self.answer_all();
+        if !self.late.is_empty() {
+            let late = std::mem::take(&mut self.late);
+            self.written.extend(late.iter().map(|leg| Source::Leg(*leg)));
+            self.until_rest();
+        }
+        std::mem::swap(&mut self.late, &mut self.later);
+        self.finish_closing();
+    }
+
+    fn until_rest(&mut self) {
         for _ in 0..MAX_ROUNDS {
             self.broker.flush(self.now, &mut self.out);
             if self.out.is_empty() && self.written.is_empty() {
@@ -106,12 +118,10 @@ impl Driver {
             }
             self.deliver();
         }
-        self.answer_all();
-        self.finish_closing();
     }
 
     /// Lets the kernel acknowledge what came in the turn before this one. It would otherwise do so within the read, and whoever waits for the UPDATE would wait as
-    /// well. By now the instances have it, and mostly what they did about it was in this turn; where nothing happens the turn comes after [`ACK_US`]. (TCP_QUICKACK, tcp(7): 1 sends an acknowledgement that is due, 0 puts those to come off. The kernel does not wait where much comes.)
+    /// well. By now the instances have it, and mostly what they did about it was in this turn; where nothing happens the turn comes after [`LATER_US`]. (TCP_QUICKACK, tcp(7): 1 sends an acknowledgement that is due, 0 puts those to come off. The kernel does not wait where much comes.)
     pub(super) fn acknowledge(&mut self) {
         for conn in self.unacknowledged.drain(..) {
             let Some(Peer { stream: Stream { io: Io::Tcp(socket), .. }, .. }) = self.peers.get(&conn) else { continue };
@@ -172,6 +182,7 @@ impl Driver {
             }
             Source::Leg(leg) => {
                 let Some(l) = self.legs.get_mut(&leg) else { return };
+                l.later = false;
                 let before = l.stream.queued();
                 l.stream.write();
                 let queued = l.stream.queued();
@@ -205,6 +216,14 @@ impl Driver {
                     l.stream.push(bytes);
                     if !std::mem::replace(&mut l.stream.listed, true) {
                         self.written.push(Source::Leg(leg));
+                    }
+                }
+            }
+            Output::SendLegLater { leg, bytes } => {
+                if let Some(l) = self.legs.get_mut(&leg) {
+                    l.stream.push(bytes);
+                    if !std::mem::replace(&mut l.later, true) {
+                        self.later.push(leg);
                     }
                 }
             }

@@ -9,6 +9,7 @@ use super::socket::{RouteSocket, Sockets};
 use super::table::Damage;
 use super::table::{Holding, Table};
 use super::watch::View;
+use super::writer::Batch;
 use super::{Counters, Lines};
 use crate::config::{Fib, OnExit};
 use crate::core::io::{FibChange, KernelNews};
@@ -91,6 +92,8 @@ pub struct Worker {
     pub(super) scan: Option<Scan>,
     /// The last route that was written, and the octets that it was read from: most routes go where the one before went.
     pub(super) decoded: Option<(Box<[u8]>, FibRoute)>,
+    /// The last one sent.
+    pub(super) batch: Batch,
     /// What it has read of others' routes.
     pub(super) gathered: Gathered,
     pub(super) scan_number: u8,
@@ -143,6 +146,7 @@ impl Worker {
             view: View::default(),
             scan: None,
             decoded: None,
+            batch: Batch::default(),
             gathered: Gathered::default(),
             scan_number: 0,
             leftovers_unread: true,

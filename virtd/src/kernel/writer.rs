@@ -6,7 +6,6 @@ use super::table::{Holding, is_written_as};
 use super::thread::Worker;
 use crate::core::io::KernelNews;
 use crate::event::Severity;
-use hashbrown::HashMap;
 use std::time::{Duration, Instant};
 use wire::netlink::Frames;
 use wire::netlink::consts::*;
@@ -50,7 +49,7 @@ impl Op {
 
 /// One send in the making.
 #[derive(Default)]
-struct Batch {
+pub(super) struct Batch {
     bytes: Vec<u8>,
     /// What the messages do, in their order.
     ops: Vec<(FibKey, Op)>,
@@ -59,6 +58,11 @@ struct Batch {
 }
 
 impl Batch {
+    fn clear(&mut self) {
+        self.bytes.clear();
+        self.ops.clear();
+    }
+
     /// Appends a message; false where the route does not fit one.
     fn push(&mut self, first_seq: u32, key: FibKey, op: Op, payload: &[u8]) -> bool {
         let start = self.bytes.len();
@@ -87,7 +91,9 @@ impl Worker {
     pub(super) fn write_some(&mut self) {
         // A key takes two messages at most.
         let first_seq = self.sockets.writer.take_seqs(2 * BATCH_KEYS as u32);
-        let mut batch = Batch::default();
+        // Its memory is kept.
+        let mut batch = std::mem::take(&mut self.batch);
+        batch.clear();
         let mut looked_at = 0;
         while batch.ops.len() < BATCH_KEYS && batch.bytes.len() < BATCH_OCTETS && looked_at < 16 * BATCH_KEYS {
             let Some(key) = self.table.next() else { break };
@@ -98,6 +104,7 @@ impl Worker {
             let answers = self.transact(&mut batch, first_seq);
             self.learn(&batch, &answers);
         }
+        self.batch = batch;
         self.count_routes();
     }
 
@@ -158,23 +165,25 @@ impl Worker {
         batch.push(first_seq, key, Op::Delete, &payload);
     }
 
-    /// Sends a batch and collects the answers: errno by sequence number, 0 for success; nothing there for success that was
-    /// not asked for. `Err`: what came of it is not known.
-    fn transact(&mut self, batch: &mut Batch, first_seq: u32) -> Result<HashMap<u32, i32>, i32> {
+    /// Sends a batch and collects what became of each message: errno, 0 for success. `Err`: what came of it is not known.
+    fn transact(&mut self, batch: &mut Batch, first_seq: u32) -> Result<Vec<i32>, i32> {
         batch.ask_for_ack();
         add(&self.counters.batches, 1);
         add(&self.counters.messages, batch.ops.len() as u64);
         let writer = &mut self.sockets.writer;
         let errno = |e: std::io::Error| e.raw_os_error().unwrap_or(libc::EIO);
         writer.send(&batch.bytes).map_err(errno)?;
-        let end = first_seq.wrapping_add(batch.ops.len() as u32).wrapping_sub(1);
-        let mut answers = HashMap::new();
-        while !answers.contains_key(&end) {
+        // Success is answered where it was asked for only: for the last.
+        let mut answers = vec![0; batch.ops.len()];
+        let (last, mut ended) = (answers.len().saturating_sub(1), false);
+        while !ended {
             match writer.receive().map_err(errno)? {
                 Received::Datagram(bytes) => {
                     for frame in Frames::new(bytes).flatten() {
-                        if let Some(errno) = frame.errno() {
-                            answers.insert(frame.header.seq, errno);
+                        let at = frame.header.seq.wrapping_sub(first_seq) as usize;
+                        if let (Some(errno), Some(answer)) = (frame.errno(), answers.get_mut(at)) {
+                            *answer = errno;
+                            ended |= at == last;
                         }
                     }
                 }
@@ -184,7 +193,7 @@ impl Worker {
         Ok(answers)
     }
 
-    fn learn(&mut self, batch: &Batch, answers: &Result<HashMap<u32, i32>, i32>) {
+    fn learn(&mut self, batch: &Batch, answers: &Result<Vec<i32>, i32>) {
         let answers = match answers {
             Ok(answers) => answers,
             Err(errno) => {
@@ -198,15 +207,9 @@ impl Worker {
                 return;
             }
         };
-        let first = self.first_seq_of(batch);
-        for (i, (key, op)) in batch.ops.iter().enumerate() {
-            let errno = answers.get(&first.wrapping_add(i as u32)).copied().unwrap_or(0);
-            self.learn_one(*key, *op, errno);
+        for ((key, op), errno) in batch.ops.iter().zip(answers) {
+            self.learn_one(*key, *op, *errno);
         }
-    }
-
-    fn first_seq_of(&self, batch: &Batch) -> u32 {
-        batch.bytes.get(8..12).and_then(|b| b.first_chunk()).map_or(0, |b| u32::from_ne_bytes(*b))
     }
 
     fn learn_one(&mut self, key: FibKey, op: Op, errno: i32) {
@@ -306,7 +309,7 @@ impl Worker {
                 batch.push(first_seq, *key, Op::Delete, &encode_delete(key, self.config.protocol, *metric));
             }
             match self.transact(&mut batch, first_seq) {
-                Ok(answers) => removed += some.len() as u64 - answers.values().filter(|e| **e != 0).count() as u64,
+                Ok(answers) => removed += some.len() as u64 - answers.iter().filter(|e| **e != 0).count() as u64,
                 Err(errno) => log::warn!("routes are not removed: {}", std::io::Error::from_raw_os_error(errno)),
             }
         }

@@ -171,6 +171,10 @@ pub struct Sim {
     next_keepalive: u64,
     /// What the core asked for and nobody has carried out yet: answers never overtake what was asked before.
     queue: VecDeque<Output>,
+    /// What legs are told after all else.
+    later: VecDeque<(LegId, Bytes)>,
+    /// Which instances were told something later.
+    pub told_later: Vec<usize>,
     held: bool,
 }
 
@@ -189,6 +193,8 @@ impl Sim {
             next_odd: 1,
             next_keepalive: 2_000_000,
             queue: VecDeque::new(),
+            later: VecDeque::new(),
+            told_later: Vec::new(),
             held: false,
         };
         (0..n).for_each(|i| sim.start_instance(i));
@@ -285,13 +291,25 @@ impl Sim {
     }
 
     fn carry_out(&mut self) {
-        while let Some(o) = self.queue.pop_front() {
+        loop {
+            let Some(o) = self.queue.pop_front() else {
+                let Some((leg, bytes)) = self.later.pop_front() else { return };
+                self.tell_leg(leg, &bytes);
+                continue;
+            };
+            if let Output::SendLeg { leg, .. } | Output::CloseLeg { leg } = o {
+                // A leg's octets stay in their order.
+                let (before, after) = std::mem::take(&mut self.later).into_iter().partition(|(of, _)| *of == leg);
+                self.later = after;
+                VecDeque::into_iter(before).for_each(|(leg, bytes)| self.tell_leg(leg, &bytes));
+            }
             match o {
                 Output::Event(e) => self.events.push(e),
                 Output::OfferLeg { leg, instance, peer, .. } => self.leg_starts(leg, usize::from(instance.0), peer),
-                Output::SendLeg { leg, bytes } => {
-                    self.leg_hears(leg, &bytes);
-                    self.input(Input::LegDrained { leg, queued: 0 });
+                Output::SendLeg { leg, bytes } => self.tell_leg(leg, &bytes),
+                Output::SendLegLater { leg, bytes } => {
+                    self.told_later.extend(self.instances.iter().position(|i| i.legs.iter().any(|l| l.id == leg.0)));
+                    self.later.push_back((leg, bytes));
                 }
                 Output::CloseLeg { leg } => {
                     let close = |(style, i): (usize, &mut SimInstance)| i.close(style, leg);
@@ -320,6 +338,11 @@ impl Sim {
                 other => panic!("the simulation has nobody to do {other:?}"),
             }
         }
+    }
+
+    fn tell_leg(&mut self, leg: LegId, bytes: &[u8]) {
+        self.leg_hears(leg, bytes);
+        self.input(Input::LegDrained { leg, queued: 0 });
     }
 
     fn leg_starts(&mut self, leg: LegId, i: usize, peer: SocketAddr) {

@@ -272,6 +272,9 @@ impl<'b> Writer<'b> {
     }
 }
 
+/// Octets of the acknowledgement of success: header, errno, the request's header.
+pub const ACK_LEN: usize = HEADER_LEN + 4 + HEADER_LEN;
+
 /// How to answer a request, by the socket's options and what went wrong.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct AckOptions<'a> {

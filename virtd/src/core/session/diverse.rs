@@ -95,6 +95,10 @@ impl Session {
         let (mut to, mut by_keys) = (Members::default(), Members::default());
         let index = self.index;
         env.walk |= env.poison.refused(index, &bytes, &keys);
+        // Where some are not told everything, another's word may be the first that counts.
+        let level = self.attached.minus(env.unlevel[index]);
+        let first =
+            env.first_told(level).filter(|_| env.poison.is_idle() && !env.has_blocks && env.exercised.is_empty());
         for (i, s) in self.seats.iter_mut().enumerate() {
             let waiting = s.waiting();
             let Seat { leg: Some(leg), lane, .. } = s else { continue };
@@ -130,7 +134,11 @@ impl Session {
                     None => {
                         leg.queued += bytes.len();
                         to.insert(i as u8);
-                        out.push(Output::SendLeg { leg: leg.id, bytes: bytes.clone() });
+                        let (leg, bytes) = (leg.id, bytes.clone());
+                        out.push(match first {
+                            Some(first) if !first.contains(i as u8) => Output::SendLegLater { leg, bytes },
+                            _ => Output::SendLeg { leg, bytes },
+                        });
                     }
                 },
             }
