@@ -234,11 +234,13 @@ fn judge_table(all: &[Runs], n: u32, figures: &mut Figures) -> Result<()> {
     figures.note(format!("{n} routes into the kernel, fib-bird"), time(bird), "s", None);
     for name in ["fib-one", "fib-three-birds"] {
         let runs = of(name)?;
-        let (seconds, title) = (time(runs), format!("{n} routes into the kernel, {name}, to BIRD alone"));
-        let met = seconds <= INSTALL * time(bird);
+        figures.note(format!("{n} routes into the kernel, {name}, to BIRD alone"), time(runs), "s", Some(time(bird)));
+        // A shared machine is quicker in one minute than in the next; within a round it is much the same.
+        let pairs = median(runs.seconds.iter().zip(&bird.seconds).map(|(this, bird)| this / bird));
+        let title = format!("{n} routes into the kernel, {name}, to BIRD alone in the same round");
         match name {
-            "fib-one" => figures.judge(title, (seconds, "s"), Some(time(bird)), "at most 1.1 x", met),
-            _ => figures.note(title, seconds, "s", Some(time(bird))),
+            "fib-one" => figures.judge(title, (pairs, "x"), None, "at most 1.1 x", pairs <= INSTALL),
+            _ => figures.note(title, pairs, "x", None),
         }
         let (virtd, daemons) = (median(runs.cpu.iter().map(|c| c.virtd)), median(runs.cpu.iter().map(|c| c.others)));
         figures.note(format!("processor time of virtd, {name}, to its instances'"), virtd, "s", Some(daemons));
