@@ -10,7 +10,8 @@ use std::io::{ErrorKind, Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpListener};
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::time::{Duration, Instant};
-use virtd::config::OpenMode;
+use virtd::config::{OpenMode, Strategy};
+use wire::bgp::message::{Open, keepalive};
 use wire::shim::{ANY, Options, PROTOCOL_VERSION, Request, SocketOption};
 
 const NOTIFICATION: [u8; 21] =
@@ -320,6 +321,54 @@ fn five_hundred_connections_leave_no_fd_behind() {
     while count() > before {
         assert!(Instant::now() < deadline, "{} more fds than before", count() - before);
         std::thread::sleep(Duration::from_millis(20));
+    }
+}
+
+/// The next message: its type (RFC 4271 section 4.1) and all its octets.
+fn message(from: &mut impl Read) -> (u8, Vec<u8>) {
+    let mut bytes = vec![0; 19];
+    from.read_exact(&mut bytes).unwrap();
+    bytes.resize(usize::from(u16::from_be_bytes([bytes[16], bytes[17]])), 0);
+    from.read_exact(&mut bytes[19..]).unwrap();
+    (bytes[18], bytes)
+}
+
+#[test]
+fn slaves_are_told_in_order_though_nothing_else_happens() {
+    const OPEN: u8 = 1;
+    const UPDATE: u8 = 2;
+    let change = |c: &mut virtd::config::Config| (c.vote.strategy, c.timers.leg_hold_s) = (Strategy::MasterSlave, 90);
+    let lab = Lab::start_with(&["a", "b", "c"], OpenMode::Voted, change);
+    let open = |asn| Open { asn, hold_time_s: 240, router_id: [192, 0, 2, 1].into(), capabilities: vec![] }.encode();
+    let shims = ["a", "b", "c"].map(|name| lab.shim(name));
+    let listening: Vec<OwnedFd> = shims.iter().map(|shim| shim.listen(5, lab.address())).collect();
+    let mut peer = plain_connect(lab.address()).unwrap();
+    peer.write_all(&open(64501)).unwrap();
+    let mut legs: Vec<_> = listening.iter().map(|l| lab::stream(lab::accept(l).1)).collect();
+    legs.iter_mut().for_each(|leg| leg.write_all(&open(64500)).unwrap());
+    for leg in &mut legs {
+        assert_eq!((message(leg).0, message(leg).1), (OPEN, keepalive().to_vec()));
+        leg.write_all(&keepalive()).unwrap();
+    }
+    assert_eq!((message(&mut peer).0, message(&mut peer).1), (OPEN, keepalive().to_vec()));
+    peer.write_all(&keepalive()).unwrap();
+    lab.event("session-up");
+    // ORIGIN, AS_PATH 64501, NEXT_HOP, and 198.51.100.0/24. KEEPALIVEs, which would take it along, are half a minute away.
+    let attributes = [0x40, 1, 1, 0, 0x40, 2, 4, 2, 1, 251, 245, 0x40, 3, 4, 192, 0, 2, 9];
+    let mut update = vec![255; 16];
+    update.extend([0, 23 + attributes.len() as u8 + 4, UPDATE, 0, 0, 0, attributes.len() as u8]);
+    update.extend(attributes);
+    update.extend([24, 198, 51, 100]);
+    peer.write_all(&update).unwrap();
+    for leg in &mut legs {
+        assert_eq!(message(leg).1, update);
+    }
+    // One more and the end of the session, in one segment.
+    *update.last_mut().unwrap() = 101;
+    peer.write_all(&[&update[..], &NOTIFICATION].concat()).unwrap();
+    for leg in &mut legs {
+        assert_eq!((message(leg).1, message(leg).1), (update.clone(), NOTIFICATION.to_vec()));
+        assert_eq!(leg.read(&mut [0]).unwrap(), 0);
     }
 }
 

@@ -141,6 +141,8 @@ pub struct Env {
     pub standing: Members,
     /// Instances whose vote counts in the FIB.
     pub in_fib: Members,
+    /// Those of them that BGP's routes are the business of.
+    pub bgp_in_fib: Members,
     /// Keys that are steady without a majority.
     pub without_quorum: u32,
     recent: HashMap<Prefix, u32, foldhash::fast::RandomState>,
@@ -253,6 +255,7 @@ impl Env {
             losses: Vec::new(),
             standing: Members::default(),
             in_fib: Members::default(),
+            bgp_in_fib: Members::default(),
             without_quorum: 0,
             recent: HashMap::default(),
             recent_all: None,
@@ -280,7 +283,7 @@ impl Env {
         let n = i as u8;
         // Nobody's: it has no name, and no vote could come of it.
         self.seat(i, Instance { observer: true, ..Instance::default() });
-        for set in [&mut self.voters, &mut self.observers, &mut self.standing, &mut self.in_fib] {
+        for set in [&mut self.voters, &mut self.observers, &mut self.standing, &mut self.in_fib, &mut self.bgp_in_fib] {
             set.remove(n);
         }
         self.unlevel.iter_mut().for_each(|set| set.remove(n));
@@ -394,16 +397,19 @@ impl Env {
         self.master(admitted).map(usize::from) == Some(i)
     }
 
+    /// The first in line of these that has a vote: a standby keeps its place there.
     fn master(&self, admitted: Members) -> Option<u8> {
-        let heir = || self.master_line.iter().find(|m| admitted.contains(**m)).copied();
+        let voters = admitted.intersect(self.voters);
+        let heir = || self.master_line.iter().find(|m| voters.contains(**m)).copied();
         if self.rules.strategy == voter::Strategy::MasterSlave { heir() } else { None }
     }
 
-    /// Those who are to hear first what a peer says, because their word counts at once: of those admitted on its session, and of those in the FIB, where
-    /// it may be another. `None`: nobody's does.
-    pub fn first_told(&self, admitted: Members) -> Option<Members> {
-        let master = self.master(admitted)?;
-        Some([master].into_iter().chain(self.master(self.in_fib)).collect())
+    /// Those who are to hear first what a peer says, because their word counts at once: towards the peers, and in the FIB, where it may be another.
+    /// `None`: whose it is depends on the key, or on what it is about, or is nobody's.
+    pub fn first_told(&self) -> Option<Members> {
+        let complete = self.unlevel.iter().all(|u| u.is_empty()) && self.poison.is_idle() && self.exercised.is_empty();
+        let master = self.master(self.voters).filter(|_| complete)?;
+        Some([master].into_iter().chain(self.master(self.bgp_in_fib)).collect())
     }
 
     /// The master has said so many things about a key without a rest that it is not followed for now.
@@ -542,5 +548,35 @@ impl Env {
     /// Whether any instance has limits at all: most have none, and then the vote need not look.
     pub fn has_limits(&self) -> bool {
         !self.partial().is_empty()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::{Instance, Strategy};
+
+    #[test]
+    fn whom_the_fib_follows_is_told_first_as_well_and_all_are_where_it_depends_on_the_key() {
+        let mut config = Config { instances: vec![Instance::default(); 3], ..Config::default() };
+        let members = |list: &[u8]| list.iter().copied().collect::<Members>();
+        assert_eq!(Env::new(config.clone(), 0).first_told(), None, "two must agree");
+        config.vote.strategy = Strategy::MasterSlave;
+        let new = || {
+            let mut env = Env::new(config.clone(), 0);
+            env.unlevel.push(Members::EMPTY);
+            env
+        };
+        let mut env = new();
+        assert_eq!(env.first_told(), Some(members(&[0])));
+        env.bgp_in_fib = members(&[1, 2]);
+        assert_eq!(env.first_told(), Some(members(&[0, 1])), "the first in line writes no routes of BGP's");
+        env.voters.remove(0);
+        assert_eq!(env.first_told(), Some(members(&[1])), "a standby keeps its place in the line, and no vote");
+        env.unlevel[0].insert(2);
+        assert_eq!(env.first_told(), None, "the last one is away, or catches up");
+        let mut env = new();
+        env.exercised.push(("192.0.2.0/24".parse().expect("a prefix"), 0));
+        assert_eq!(env.first_told(), None, "the first one abstains on a prefix");
     }
 }

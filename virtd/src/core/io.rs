@@ -546,7 +546,7 @@ pub enum Output {
         /// What.
         bytes: Bytes,
     },
-    /// The same, once what the instances before it make of it has left, or a millisecond has passed.
+    /// The same, at the end of the next turn, or a millisecond or two later where nothing happens. Until then, what others make of the same can leave.
     SendLegLater {
         /// Which leg.
         leg: LegId,

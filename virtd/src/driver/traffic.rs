@@ -102,8 +102,7 @@ impl Driver {
         self.until_rest();
         self.answer_all();
         if !self.late.is_empty() {
-            let late = std::mem::take(&mut self.late);
-            self.written.extend(late.iter().map(|leg| Source::Leg(*leg)));
+            self.written.extend(self.late.drain(..).map(Source::Leg));
             self.until_rest();
         }
         std::mem::swap(&mut self.late, &mut self.later);

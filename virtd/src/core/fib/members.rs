@@ -173,6 +173,12 @@ impl Fib {
         self.members.iter().enumerate().filter(|(_, m)| m.counts).map(|(i, _)| i as u8).collect()
     }
 
+    /// Those of them whose business are routes of these kinds.
+    pub(super) fn counting_for(&self, kinds: FibScope) -> Members {
+        let concerned = self.members.iter().enumerate().filter(|(_, m)| m.counts && m.scope.meets(kinds));
+        concerned.map(|(i, _)| i as u8).collect()
+    }
+
     /// Whether instance `i` has a route for the key at `slot`, of one of these kinds.
     fn says(&self, i: usize, slot: u32, kinds: FibScope) -> bool {
         let class = self.classes.get(slot as usize * self.members.len() + i);

@@ -205,6 +205,7 @@ impl Fib {
     /// Verdicts whose time has come, one turn of a walk, then what changed goes to the kernel's thread.
     pub fn flush(&mut self, env: &mut Env, out: &mut Vec<Output>) {
         env.in_fib = self.counting();
+        env.bgp_in_fib = self.counting_for(FibScope::BGP);
         let now_ms = env.now_ms();
         for _ in 0..RECHECK_BATCH {
             match self.rechecks.peek() {

@@ -95,10 +95,8 @@ impl Session {
         let (mut to, mut by_keys) = (Members::default(), Members::default());
         let index = self.index;
         env.walk |= env.poison.refused(index, &bytes, &keys);
-        // Where some are not told everything, another's word may be the first that counts.
-        let level = self.attached.minus(env.unlevel[index]);
-        let first =
-            env.first_told(level).filter(|_| env.poison.is_idle() && !env.has_blocks && env.exercised.is_empty());
+        // Where somebody is not told everything, whose word counts at once depends on the key.
+        let first = if self.has_limits { None } else { env.first_told() };
         for (i, s) in self.seats.iter_mut().enumerate() {
             let waiting = s.waiting();
             let Seat { leg: Some(leg), lane, .. } = s else { continue };
