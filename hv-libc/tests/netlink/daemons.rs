@@ -32,6 +32,19 @@ fn ip(line: &str) -> String {
     String::from_utf8_lossy(&out.stdout).into_owned()
 }
 
+/// Takes a daemon's routes away. It may replace one of them at that very moment, at which `ip` gives up.
+fn flush(protocol: &str) {
+    let begin = Instant::now();
+    loop {
+        let out = Command::new("ip").args(["route", "flush", "proto", protocol]).output().expect("ip");
+        let text = String::from_utf8_lossy(&out.stderr);
+        if out.status.success() {
+            return;
+        }
+        assert!(text.contains("No such process") && begin.elapsed() < PATIENCE, "ip route flush: {text}");
+    }
+}
+
 /// Routes of a protocol, ids of nexthop objects left out.
 fn routes(protocol: &str) -> Vec<String> {
     let mut lines = Vec::new();
@@ -92,7 +105,7 @@ fn life(habits: Habits, folder: &Path, daemon: &Running) -> String {
     ip("link set hvt0 up");
     expect(ROUTES, "link up");
     if habits.rescans {
-        ip(&format!("route flush proto {}", habits.protocol));
+        flush(habits.protocol);
         expect(ROUTES, "flushed");
     }
     ip("addr del 192.0.2.1/24 dev hvt0");
