@@ -245,6 +245,16 @@ impl Router {
         self.instances.iter().try_for_each(|i| self.wait_state(&i.name, "voting", timeout))
     }
 
+    /// Waits until every instance has joined the session with a peer: a majority is enough for it to come up.
+    pub fn wait_joined(&self, peer: &str, timeout: Duration) -> Result<()> {
+        wait_until(&format!("all to join the session with {peer}"), timeout, || {
+            let joined = self.events("leg-up").into_iter().filter(|e| e["session"] == peer);
+            let joined: Vec<_> = joined.map(|e| e["instance"].clone()).collect();
+            let all = self.instances.iter().all(|i| joined.iter().any(|name| *name == i.name.as_str()));
+            if all { Ok(()) } else { Err(format!("{joined:?} have")) }
+        })
+    }
+
     /// A number of `virtctl status`.
     pub fn status(&self, key: &str) -> Result<u64> {
         let status = self.ctl(&["status"])?;

@@ -3,7 +3,6 @@
 
 use anyhow::{Context, Result, ensure};
 use std::collections::{BTreeMap, BTreeSet};
-use std::fs;
 use std::time::{Duration, Instant};
 use tests::alone::aloud;
 use tests::curve::{Between, INSTANCES, Plan, play};
@@ -13,7 +12,6 @@ use tests::fib::{by_protocol, wait_state};
 use tests::lab::{Lab, Star, wait_until};
 use tests::operate::control;
 use tests::published::{as_path_mask, cve_2023_46753, cve_2023_47235, only_to_customer, zombie};
-use tests::replayer::Replayer;
 use tests::router::{ASN, Options, Router};
 use tests::versions::Version;
 
@@ -224,7 +222,7 @@ struct Kill<'a> {
     mortal: &'a [usize],
     configure: fn(&Instance, &Star) -> Result<()>,
     offer: &'a [&'a str],
-    raw: fn(&Lab, &Star) -> Result<String>,
+    raw: fn(&Star) -> String,
     passed_on: bool,
 }
 
@@ -236,12 +234,13 @@ impl Kill<'_> {
         let mut scene = Scene::new(self.label, &self.trio, self.inbound, |router, _, star| {
             router.instances.iter().try_for_each(|instance| (self.configure)(instance, star))
         })?;
-        let raw = (self.raw)(&scene.lab, &scene.star)?;
+        let raw = (self.raw)(&scene.star);
         let names = self.trio.names();
         let mortal: BTreeSet<String> = self.mortal.iter().filter_map(|i| names.get(*i).cloned()).collect();
-        let arguments = [self.offer, &["--raw", &raw]].concat();
-        let mut sender = Replayer::dial(&scene.lab, &scene.star.sites[2], false, &arguments)?;
-        sender.wait_event("session-up", UP)?;
+        let mut sender = Watch::steered(&scene.lab, &scene.star.sites[2], self.offer)?;
+        // A majority is enough for a session, and who joins later is not told what was malformed before.
+        scene.router.wait_joined(&sender.site.v4.to_string(), UP)?;
+        sender.say(&format!("raw {raw}"))?;
         // Where there is nobody to wait for: who could die of it would be dead by then.
         let all_dead = wait_until("them to die", UP, || {
             if scene.dead().is_superset(&mortal) { Ok(()) } else { Err(format!("{:?}", scene.dead())) }
@@ -263,7 +262,7 @@ impl Kill<'_> {
         let deaths = scene.revive(&died)?;
         scene.check_unmoved().context("after they came back")?;
         println!("{}, {}, {}: died, each so often: {deaths:?}", self.label, self.inbound, self.trio.words());
-        sender.finish()?;
+        sender.leave()?;
         scene.check_unmoved().context("after the sender left")?;
         scene.lab.passed();
         Ok(())
@@ -273,11 +272,7 @@ impl Kill<'_> {
 /// BIRD's path mask, in all three.
 fn path_mask(trio: Trio, mortal: &[usize]) -> Result<()> {
     let configure = |bird: &Instance, star: &Star| as_path_mask::configure(bird, &star.router, true);
-    let raw = |lab: &Lab, star: &Star| {
-        let (file, site) = (lab.directory().join("mask.hex"), &star.sites[2]);
-        fs::write(&file, as_path_mask::update(site.asn, site.v4.octets()))?;
-        Ok(file.display().to_string())
-    };
+    let raw = |star: &Star| as_path_mask::update(star.sites[2].asn, star.sites[2].v4.octets());
     let inbound = "rfc7606";
     Kill { label: "versions-mask", trio, inbound, mortal, configure, offer: &[], raw, passed_on: true }.play()
 }
@@ -285,7 +280,7 @@ fn path_mask(trio: Trio, mortal: &[usize]) -> Result<()> {
 /// The UPDATE without a path, which is malformed for those that live as well; all three prepend.
 fn pathless(trio: Trio, mortal: &[usize]) -> Result<()> {
     let configure = |frr: &Instance, star: &Star| cve_2023_46753::prepend(frr, &star.router, star.sites[2].v4.into());
-    let raw = |_: &Lab, _: &Star| Ok(cve_2023_46753::UPDATE.to_owned());
+    let raw = |_: &Star| cve_2023_46753::UPDATE.to_owned();
     let (inbound, offer) = ("opaque", &["--graceful-restart"][..]);
     Kill { label: "versions-pathless", trio, inbound, mortal, configure, offer, raw, passed_on: false }.play()
 }
@@ -314,7 +309,7 @@ fn cve_2023_46753_leaves_two_of_8_4_4_10_3_and_10_7() -> Result<()> {
 #[test]
 fn cve_2023_47235_reaches_no_version() -> Result<()> {
     let configure = |frr: &Instance, star: &Star| cve_2023_47235::prepend(frr, &star.router, star.sites[2].v4.into());
-    let raw = |_: &Lab, _: &Star| Ok(cve_2023_47235::UPDATE.to_owned());
+    let raw = |_: &Star| cve_2023_47235::UPDATE.to_owned();
     INBOUND.into_iter().try_for_each(|inbound| {
         let (trio, offer) = (OLD_FRRS, &cve_2023_47235::OFFER[..]);
         Kill { label: "versions-unparsable", trio, inbound, mortal: &[], configure, offer, raw, passed_on: false }

@@ -7,6 +7,10 @@ use std::collections::BTreeMap;
 use std::fs::{self, File};
 use std::io::{Read, Seek, SeekFrom, Write};
 use std::path::PathBuf;
+use std::time::Duration;
+
+/// How long it may take to leave.
+const LEAVE: Duration = Duration::from_secs(60);
 
 /// One change of what the neighbour knows: a route that came, or a withdraw.
 #[derive(Clone, Debug)]
@@ -46,11 +50,19 @@ pub struct Watch {
 impl Watch {
     /// Dials the router and announces what `arguments` say; none: what [`Watch::say`] says later.
     pub fn dial(lab: &Lab, site: &Site, arguments: &[&str]) -> Result<Watch> {
+        if arguments.is_empty() { Self::steered(lab, site, &[]) } else { Self::start(lab, site, arguments, false) }
+    }
+
+    /// Dials the router, offering what `offer` says in its OPEN, and announces what [`Watch::say`] says later.
+    pub fn steered(lab: &Lab, site: &Site, offer: &[&str]) -> Result<Watch> {
+        Self::start(lab, site, &[offer, &["--script", "-"]].concat(), true)
+    }
+
+    fn start(lab: &Lab, site: &Site, arguments: &[&str], steered: bool) -> Result<Watch> {
         let name = format!("neighbour{}", site.number);
         let folder = lab.folder(&name)?;
         let events = folder.join("events.jsonl");
         let (own, router) = site.addresses(false);
-        let steered = arguments.is_empty();
         let fifo = folder.join("script");
         let mut command = site.ns.command("sh");
         let steering = if steered {
@@ -66,7 +78,7 @@ impl Watch {
         command.args(["--connect", &router.to_string(), "--bind", &own.to_string(), "--asn", &site.asn.to_string()]);
         command.args(["--router-id", &format!("10.255.1.{}", site.number), "--families", "ipv4", "--quiet"]);
         command.args(["--reconnect", "--events-updates", "--events"]).arg(&events);
-        command.args(if steered { &["--script", "-"] } else { arguments });
+        command.args(arguments);
         let process = lab.spawn(&name, &mut command)?;
         lab.watch_log(&events);
         let (ups, downs, malformed, table, changes) = (0, Vec::new(), Vec::new(), Table::new(), Vec::new());
@@ -77,6 +89,12 @@ impl Watch {
     pub fn say(&mut self, line: &str) -> Result<()> {
         let fifo = self.steering.as_mut().context("this neighbour cannot be steered")?;
         Ok(writeln!(fifo, "{line}")?)
+    }
+
+    /// Ends the session as an operator does, and waits until it has.
+    pub fn leave(&mut self) -> Result<()> {
+        self.say("exit")?;
+        self.process.wait(LEAVE).map(drop)
     }
 
     /// Reads what the neighbour has logged since the last look.
