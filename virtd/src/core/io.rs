@@ -403,7 +403,7 @@ pub enum Output {
         /// What.
         bytes: Bytes,
     },
-    /// The same, at the end of the next turn, or a millisecond or two later where nothing happens. Until then, what others make of the same can leave.
+    /// The same, at the end of the next turn, or some milliseconds later where nothing happens. Until then, what others make of the same can leave.
     SendLegLater {
         /// Which leg.
         leg: LegId,

@@ -70,9 +70,11 @@ const MAX_ROUNDS: usize = 64;
 /// After reading for so long KEEPALIVEs are looked after: a third of the shortest hold time is a second (RFC 4271 section 4.2).
 const BUSY_US: Micros = 300_000;
 
-/// How long what nobody waits for may wait for what somebody does: the acknowledgement of what a peer sent, and slaves to be told of it. Far below
-/// the 40 ms that Linux itself may wait with an acknowledgement: a peer with Nagle's algorithm sends its next short message only then.
-const LATER_US: Micros = 1_000;
+/// How long what nobody waits for may wait for what somebody does: the acknowledgement of what a peer sent, and slaves to be told of it. Below the
+/// 40 ms that Linux itself may wait with an acknowledgement: a peer with Nagle's algorithm sends its next short message only then. And longer than a
+/// tick of the kernel (4 ms at 250 Hz): a timer that ends before the next one is programmed for itself, which takes a virtual machine some 10 us each
+/// way, just while the instance is woken.
+const LATER_US: Micros = 5_000;
 
 /// What a token stands for.
 #[derive(Clone, Copy, Debug)]
