@@ -25,7 +25,7 @@ use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 use wire::bgp::Prefix;
-use wire::netlink::fib::{FibKey, FibRoute};
+use wire::netlink::fib::{EncodedRoute, FibKey};
 
 /// The token of the waker.
 pub const BELL: Token = Token(0);
@@ -91,7 +91,7 @@ pub struct Worker {
     pub(super) view: View,
     pub(super) scan: Option<Scan>,
     /// The last route that was written, and the octets that it was read from: most routes go where the one before went.
-    pub(super) decoded: Option<(Box<[u8]>, FibRoute)>,
+    pub(super) encoded: Option<(Box<[u8]>, EncodedRoute)>,
     /// The last one sent.
     pub(super) batch: Batch,
     /// What it has read of others' routes.
@@ -145,7 +145,7 @@ impl Worker {
             refusals: Refusals::default(),
             view: View::default(),
             scan: None,
-            decoded: None,
+            encoded: None,
             batch: Batch::default(),
             gathered: Gathered::default(),
             scan_number: 0,

@@ -9,7 +9,7 @@ use crate::event::Severity;
 use std::time::{Duration, Instant};
 use wire::netlink::Frames;
 use wire::netlink::consts::*;
-use wire::netlink::fib::{FibKey, FibRoute, encode_delete, encode_route};
+use wire::netlink::fib::{EncodedRoute, FibKey, FibRoute, encode_delete};
 use wire::netlink::message::Writer;
 
 /// Keys in one send. 64, 256 and 1024 were about equally fast when it was measured; and between two sends the thread looks at what else there is.
@@ -141,23 +141,27 @@ impl Worker {
             return;
         }
         let octets = self.table.bytes(want);
-        if self.decoded.as_ref().is_none_or(|(of, _)| **of != *octets) {
-            self.decoded = FibRoute::from_bytes(octets).map(|route| (octets.into(), route));
-        }
-        let (protocol, metric) = (self.config.protocol, self.config.metric);
-        let encode = |(_, route): &(_, FibRoute)| encode_route(&key, route, protocol, metric).map_err(|e| e.errno());
-        let payload = self.decoded.as_ref().ok_or(libc::EINVAL).and_then(encode);
-        let payload = match payload {
-            Ok(payload) => payload,
+        let last = self.encoded.take().filter(|(of, _)| **of == *octets);
+        let last = last.and_then(|(of, route)| Some((of, route.to(&key)?)));
+        let (of, encoded) = match last.map_or_else(|| self.encode(&key, octets), Ok) {
+            Ok(encoded) => encoded,
             Err(errno) => return self.not_written(key, errno),
         };
         if sure {
             self.push_delete(key, first_seq, batch);
         }
         let op = if sure || have.is_none() { Op::Create { sure } } else { Op::Replace };
-        if !batch.push(first_seq, key, op, &payload) {
+        if !batch.push(first_seq, key, op, encoded.payload()) {
             self.not_written(key, libc::EMSGSIZE);
         }
+        self.encoded = Some((of, encoded));
+    }
+
+    /// A wanted route as the kernel wants it, or the errno that says why not.
+    fn encode(&self, key: &FibKey, octets: &[u8]) -> Result<(Box<[u8]>, EncodedRoute), i32> {
+        let route = FibRoute::from_bytes(octets).ok_or(libc::EINVAL)?;
+        let encoded = EncodedRoute::new(key, &route, self.config.protocol, self.config.metric);
+        encoded.map(|encoded| (octets.into(), encoded)).map_err(|e| e.errno())
     }
 
     fn push_delete(&mut self, key: FibKey, first_seq: u32, batch: &mut Batch) {

@@ -24,7 +24,7 @@
 mod bytes;
 mod encode;
 
-pub use encode::{encode_delete, encode_route, to_message};
+pub use encode::{EncodedRoute, encode_delete, encode_route, to_message};
 
 use super::attr::{Encap, RawAttr};
 use super::consts::*;

@@ -1,7 +1,7 @@
 //! What must hold of every input: no panic, nothing lost on the way there and back, one canonical form.
 
 use super::consts::*;
-use super::fib::{FibHop, FibKey, FibRoute, MAX_HOPS, encode_delete, encode_route};
+use super::fib::{EncodedRoute, FibHop, FibKey, FibRoute, MAX_HOPS, encode_delete, encode_route};
 use super::message::{AckOptions, write_ack};
 use super::nexthop::GroupEntry;
 use super::route::PathHop;
@@ -236,6 +236,26 @@ proptest! {
         prop_assert_eq!((message.protocol, message.priority), (99, Some(7)));
         let back = FibRoute::from_message(&message, |_| None).unwrap();
         prop_assert_eq!(back.to_bytes(), route.to_bytes());
+    }
+
+    #[test]
+    fn a_route_kept_for_other_destinations_is_written_as_each_would_be(
+        route in fib_route(),
+        keys in proptest::collection::vec((any::<bool>(), any::<[u8; 4]>(), 0..33u8, 0..3u8), 1..6),
+    ) {
+        let key = |&(v6, octets, len, place): &(bool, [u8; 4], u8, u8)| {
+            let [a, b, c, d] = octets.map(u16::from);
+            let address: IpAddr =
+                if v6 { [0x2001, 0xdb8, a, b, c, d, 0, 0].into() } else { octets.into() };
+            FibKey { table: 254 + u32::from(place / 2), prefix: Prefix::new(address, len).unwrap(), tos: place % 2 * 16 }
+        };
+        let mut kept: Option<EncodedRoute> = None;
+        for key in keys.iter().map(key) {
+            let anew = || EncodedRoute::new(&key, &route, 99, 7).unwrap();
+            let encoded = kept.take().and_then(|kept| kept.to(&key)).unwrap_or_else(anew);
+            prop_assert_eq!(encoded.payload(), encode_route(&key, &route, 99, 7).unwrap());
+            kept = Some(encoded);
+        }
     }
 
     #[test]

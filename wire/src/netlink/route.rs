@@ -149,6 +149,14 @@ impl RouteMessage {
         Ok(route)
     }
 
+    /// Where in `payload`, which can be parsed, the destination's octets are; `None` unless it is said once, in `len` octets.
+    pub fn dst_at(payload: &[u8], len: usize) -> Option<usize> {
+        let attrs = Attrs::new(payload.get(RTMSG_LEN..)?).flatten();
+        let mut found = attrs.filter(|attr| attr.kind() == RTA_DST).map(|attr| attr.payload);
+        let (octets, None) = (found.next()?, found.next()) else { return None };
+        (octets.len() == len).then(|| octets.as_ptr().addr() - payload.as_ptr().addr())
+    }
+
     fn take(&mut self, attr: Attr<'_>) -> Result<(), NetlinkError> {
         match attr.kind() {
             RTA_DST => self.dst = Some(attr.ip(self.family)?),

@@ -10,6 +10,7 @@
 //! | [`info`] | what routes have in common, kept once |
 //! | [`check`] | whether a next hop can be used, and over which interface |
 //! | [`lookup`] | which route leads to a gateway |
+//! | [`last`] | a route like the one before |
 //! | [`v4`], [`v6`] | new and deleted routes |
 //! | [`nexthops`] | nexthop objects |
 //! | [`show`] | dumps and notifications |
@@ -25,6 +26,7 @@
 mod changes;
 mod check;
 mod info;
+mod last;
 mod lookup;
 mod nexthops;
 mod show;
@@ -117,6 +119,8 @@ pub struct VirtualKernel {
     last_nh_id: u32,
     /// The last way that was found to a gateway.
     way: Cell<Option<lookup::Known>>,
+    /// The last new route, to know the next one by.
+    last: Option<last::Last>,
 }
 
 impl Default for VirtualKernel {
@@ -138,6 +142,7 @@ impl VirtualKernel {
             tables_v6: BTreeSet::from([RT_TABLE_MAIN, RT_TABLE_LOCAL]),
             last_nh_id: 0,
             way: Cell::new(None),
+            last: None,
         }
     }
 
@@ -172,10 +177,14 @@ impl VirtualKernel {
         let flags = frame.header.flags;
         match frame.header.kind {
             RTM_NEWROUTE | RTM_DELROUTE => {
-                let message = RouteMessage::parse(frame.payload)?;
                 let add = frame.header.kind == RTM_NEWROUTE;
+                if add && let Some((key, id)) = self.as_before(frame.payload, system) {
+                    self.infos.retain(id);
+                    return self.add_v4(key, id, flags, system, effects);
+                }
+                let message = RouteMessage::parse(frame.payload)?;
                 match (message.family, add) {
-                    (AF_INET, true) => self.new_v4(message, flags, system, effects),
+                    (AF_INET, true) => self.new_v4(frame.payload, &message, flags, system, effects),
                     (AF_INET, false) => self.delete_v4(&message, system, effects),
                     (AF_INET6, true) => self.new_v6(message, flags, system, effects),
                     (AF_INET6, false) => self.delete_v6(&message, system, effects),

@@ -50,6 +50,8 @@ struct Pair {
     virt: VirtualKernel,
     system: System,
     effects: Effects,
+    /// The last new route that was asked for.
+    last: Option<RouteMessage>,
     log: Vec<String>,
 }
 
@@ -64,6 +66,7 @@ impl Pair {
             virt: VirtualKernel::new(),
             system: System::default(),
             effects: Effects::default(),
+            last: None,
             log: Vec::new(),
         };
         bind(pair.fd.as_raw_fd(), &NetlinkAddr::new(0, 0)).unwrap();
@@ -382,6 +385,13 @@ fn route(rng: &mut SmallRng, family: u8, delete: bool) -> RouteMessage {
     m
 }
 
+fn elsewhere(rng: &mut SmallRng, last: RouteMessage) -> RouteMessage {
+    let (dst, dst_len) = if last.family == AF_INET { any(rng, &DST4) } else { any(rng, &DST6) };
+    // Now and then of a length that leaves host bits.
+    let dst_len = if rng.random_bool(0.1) { 9 } else { dst_len };
+    RouteMessage { dst: last.dst.and(address(dst)), dst_len, ..last }
+}
+
 fn ways(rng: &mut SmallRng, m: &mut RouteMessage) {
     match rng.random_range(0..10) {
         0..3 => m.nh_id = Some(rng.random_range(1..8)),
@@ -437,8 +447,14 @@ fn step(pair: &mut Pair, rng: &mut SmallRng) {
     let family = any(rng, &[AF_INET, AF_INET6]);
     match rng.random_range(0..20) {
         0..10 => {
-            let payload = route(rng, family, false).to_payload().unwrap();
-            pair.send(RTM_NEWROUTE, any(rng, &NEW_FLAGS), &payload);
+            // A third say what the one before did, elsewhere.
+            let again = pair.last.take().filter(|_| rng.random_bool(0.3));
+            let m = match again {
+                Some(last) => elsewhere(rng, last),
+                None => route(rng, family, false),
+            };
+            pair.send(RTM_NEWROUTE, any(rng, &NEW_FLAGS), &m.to_payload().unwrap());
+            pair.last = Some(m);
         }
         10..15 => {
             let payload = route(rng, family, true).to_payload().unwrap();

@@ -6,6 +6,7 @@ use crate::core::io::{KernelNews, Link};
 use proptest::prelude::*;
 use std::net::IpAddr;
 use wire::netlink::nexthop::GroupEntry;
+use wire::netlink::route::PathHop;
 use wire::netlink::{Frames, Writer};
 
 const ETH0: u32 = 2;
@@ -146,6 +147,59 @@ fn the_way_to_a_gateway_is_looked_up_again_where_it_may_have_changed() {
     assert_eq!(way(&mut k, &s, "10.0.1.2"), eth1);
     s.apply(&link(ETH1, "eth1", false));
     assert_ne!(way(&mut k, &s, "10.0.1.2").0, 0);
+}
+
+#[test]
+fn a_route_like_the_last_is_known_by_what_it_says_until_anything_changes() {
+    let (mut k, mut s) = (VirtualKernel::new(), system());
+    let over = |dst: &str, len: u8, gateway: &str| route(dst, len, gateway).to_payload().unwrap();
+    let like = |k: &VirtualKernel, s: &System, dst: &str, len: u8, gateway: &str| {
+        k.as_before(&over(dst, len, gateway), s).map(|(key, _)| key.to_string())
+    };
+    assert_eq!(like(&k, &s, "10.9.1.0", 24, "10.0.0.2"), None, "the first");
+    let first = route("10.9.0.0", 24, "10.0.0.2");
+    add(&mut k, &s, &first);
+    assert_eq!(like(&k, &s, "10.9.1.0", 24, "10.0.0.2"), Some("10.9.1.0/24".to_owned()));
+    assert_eq!(like(&k, &s, "10.9.1.128", 25, "10.0.0.2"), Some("10.9.1.128/25".to_owned()));
+    assert_eq!(like(&k, &s, "10.9.1.1", 24, "10.0.0.2"), None, "host bits");
+    assert_eq!(like(&k, &s, "10.9.1.0", 33, "10.0.0.2"), None, "too long");
+    assert_eq!(like(&k, &s, "10.9.1.0", 24, "10.0.0.3"), None, "another gateway");
+    // The last of those that shared it goes, and its number with it.
+    assert_eq!(send(&mut k, &s, RTM_DELROUTE, 0, &first.to_payload().unwrap()).1, 0);
+    add(&mut k, &s, &route("10.9.7.0", 24, "10.0.1.2"));
+    add(&mut k, &s, &first);
+    assert!(like(&k, &s, "10.9.1.0", 24, "10.0.0.2").is_some());
+    assert_eq!(send(&mut k, &s, RTM_DELROUTE, 0, &first.to_payload().unwrap()).1, 0);
+    assert_eq!(like(&k, &s, "10.9.1.0", 24, "10.0.0.2"), None, "nobody has it any more");
+    // One of its own leads over the gateway.
+    add(&mut k, &s, &first);
+    add(&mut k, &s, &RouteMessage { oif: Some(ETH1), scope: RT_SCOPE_LINK, ..route("10.0.0.2", 32, "") });
+    assert_eq!(like(&k, &s, "10.9.1.0", 24, "10.0.0.2"), None, "another way");
+    add(&mut k, &s, &route("10.9.2.0", 24, "10.0.0.2"));
+    assert_eq!(text(&k, &s, &route("10.9.2.0", 24, "10.0.0.2")), "via 10.0.0.2 dev eth1");
+    // A link, and what is not known by the octets alone.
+    add(&mut k, &s, &route("10.9.3.0", 24, "10.0.1.3"));
+    assert!(like(&k, &s, "10.9.1.0", 24, "10.0.1.3").is_some());
+    s.apply(&link(ETH1, "eth1", false));
+    assert_eq!(like(&k, &s, "10.9.1.0", 24, "10.0.1.3"), None, "the link");
+    s.apply(&link(ETH1, "eth1", true));
+    // Where the way to the gateway is not all.
+    let base = route("10.9.4.0", 24, "10.0.0.7");
+    let hop = |gateway| PathHop { weight: 1, gateway: Some(ip(gateway)), ..Default::default() };
+    let odd = [
+        RouteMessage { flags: RTNH_F_ONLINK.into(), oif: Some(ETH0), ..base.clone() },
+        RouteMessage { multipath: vec![hop("10.0.0.7"), hop("10.0.0.8")], ..base.clone() },
+        RouteMessage { prefsrc: Some(ip("10.0.0.1")), ..base.clone() },
+        RouteMessage { kind: RTN_MULTICAST, ..base.clone() },
+    ];
+    for (n, m) in odd.into_iter().enumerate() {
+        let plain = RouteMessage { dst: Some(ip(&format!("10.10.{n}.0"))), ..base.clone() };
+        add(&mut k, &s, &plain);
+        assert!(k.as_before(&plain.to_payload().unwrap(), &s).is_some());
+        let m = RouteMessage { dst: Some(ip(&format!("10.11.{n}.0"))), ..m };
+        add(&mut k, &s, &m);
+        assert!(k.as_before(&m.to_payload().unwrap(), &s).is_none(), "{m:?}");
+    }
 }
 
 #[test]

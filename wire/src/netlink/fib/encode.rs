@@ -4,7 +4,10 @@ use super::{FibHop, FibKey, FibRoute, is_reject};
 use crate::netlink::NetlinkError;
 use crate::netlink::consts::*;
 use crate::netlink::route::{PathHop, RouteMessage};
+use std::net::IpAddr;
 
+/// Where `struct rtmsg` has the destination's length.
+const DST_LEN_AT: usize = 1;
 /// Largest weight of a hop in RTA_MULTIPATH.
 const MAX_WEIGHT: u32 = 256;
 
@@ -38,6 +41,55 @@ pub fn to_message(key: &FibKey, route: &FibRoute, protocol: u8, metric: u32) -> 
 /// [`NetlinkError::TooLong`]: the next hops do not fit an attribute (their tunnels would have to be large).
 pub fn encode_route(key: &FibKey, route: &FibRoute, protocol: u8, metric: u32) -> Result<Vec<u8>, NetlinkError> {
     to_message(key, route, protocol, metric).to_payload()
+}
+
+/// What [`encode_route`] gives, kept for other destinations of the same route.
+#[derive(Debug)]
+pub struct EncodedRoute {
+    payload: Vec<u8>,
+    key: FibKey,
+    /// Where the destination is, where it is said.
+    dst: Option<usize>,
+}
+
+impl EncodedRoute {
+    /// # Errors
+    /// As [`encode_route`].
+    pub fn new(key: &FibKey, route: &FibRoute, protocol: u8, metric: u32) -> Result<EncodedRoute, NetlinkError> {
+        let payload = encode_route(key, route, protocol, metric)?;
+        let dst = RouteMessage::dst_at(&payload, octets_of(key).1);
+        Ok(EncodedRoute { payload, key: *key, dst })
+    }
+
+    /// The same route to another destination; `None` where more would differ than that.
+    pub fn to(mut self, key: &FibKey) -> Option<EncodedRoute> {
+        if *key == self.key {
+            return Some(self);
+        }
+        let alike = (key.table, key.tos, key.family()) == (self.key.table, self.key.tos, self.key.family());
+        let dst = self.dst.filter(|_| alike && key.prefix.len() != 0)?;
+        let (octets, len) = octets_of(key);
+        self.payload.get_mut(dst..dst + len)?.copy_from_slice(octets.get(..len)?);
+        *self.payload.get_mut(DST_LEN_AT)? = key.prefix.len();
+        Some(EncodedRoute { key: *key, ..self })
+    }
+
+    /// What stands behind the message header.
+    pub fn payload(&self) -> &[u8] {
+        &self.payload
+    }
+}
+
+/// The octets of a destination, and how many they are.
+fn octets_of(key: &FibKey) -> ([u8; 16], usize) {
+    let mut octets = [0; 16];
+    match key.prefix.addr() {
+        IpAddr::V4(a) => {
+            octets[..4].copy_from_slice(&a.octets());
+            (octets, 4)
+        }
+        IpAddr::V6(a) => (a.octets(), 16),
+    }
 }
 
 /// What stands behind the message header of the RTM_DELROUTE that removes the route of this key, protocol and metric,

@@ -260,6 +260,11 @@ impl Infos {
         self.slots.get(id as usize).map_or(0, |slot| slot.users as usize)
     }
 
+    /// Which one a number stands for: no two are born at the same time. `None`: for none.
+    pub(super) fn born(&self, id: u32) -> Option<u64> {
+        self.slots.get(id as usize).filter(|slot| slot.users > 0).map(|slot| slot.born)
+    }
+
     /// Those that are in use.
     pub(super) fn iter(&self) -> impl Iterator<Item = (u32, &Info)> {
         let used = self.slots.iter().enumerate().filter(|(_, slot)| slot.users > 0);

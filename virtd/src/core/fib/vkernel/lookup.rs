@@ -27,7 +27,7 @@ struct Match {
 }
 
 /// A way that was found to a gateway. Most routes of a table have the same one as the one before.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) struct Known {
     asked: Asked,
     /// How often links, addresses and others' routes, and the instance's own objects, had changed.
@@ -40,6 +40,10 @@ pub(super) struct Known {
 pub(super) type Asked = (IpAddr, u32, u32, u8);
 
 impl Known {
+    pub(super) fn is_to(&self, gateway: IpAddr) -> bool {
+        self.asked.0 == gateway
+    }
+
     /// Whether a change of this key's routes may change the way.
     pub(super) fn may_lead_over(&self, key: &FibKey) -> bool {
         Prefix::new(self.asked.0, key.prefix.len()).is_some_and(|covering| covering == key.prefix)
@@ -84,15 +88,23 @@ impl VirtualKernel {
         system: &System,
         look: impl FnOnce() -> Result<(u32, u8), Refusal>,
     ) -> Result<(u32, u8), Refusal> {
-        let changes = (system.changes(), self.nexthop_changes);
         match self.way.get() {
-            Some(known) if known.asked == asked && known.changes == changes => Ok(known.found),
+            Some(known) if known.asked == asked && self.is_current(&known, system) => Ok(known.found),
             _ => {
                 let found = look()?;
-                self.way.set(Some(Known { asked, changes, found }));
+                self.way.set(Some(Known { asked, changes: self.changes(system), found }));
                 Ok(found)
             }
         }
+    }
+
+    fn changes(&self, system: &System) -> (u64, u64) {
+        (system.changes(), self.nexthop_changes)
+    }
+
+    /// Whether nothing has changed since that a way hangs on; own routes are looked at when they are put in place.
+    pub(super) fn is_current(&self, way: &Known, system: &System) -> bool {
+        way.changes == self.changes(system)
     }
 
     /// The routes of one key, lowest metric first.

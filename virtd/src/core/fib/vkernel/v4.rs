@@ -68,16 +68,32 @@ pub(super) fn fits_v4(first: &NexthopMessage, is_group: bool, scope: u8) -> Resu
 }
 
 impl VirtualKernel {
+    /// `said` is what `m` was read from.
     pub(super) fn new_v4(
         &mut self,
-        m: RouteMessage,
+        said: &[u8],
+        m: &RouteMessage,
         flags: u16,
         system: &System,
         effects: &mut Effects,
     ) -> Result<(), Refusal> {
-        let key = key_v4(&m)?;
-        let info = self.info_v4(&m, &key, system)?;
+        let key = key_v4(m)?;
+        let info = self.info_v4(m, &key, system)?;
         let id = self.infos.intern(info);
+        self.add_v4(key, id, flags, system, effects)?;
+        self.remember(said, m, key, id);
+        Ok(())
+    }
+
+    /// Adds a route with what was interned for it, which has one user less where it is not taken.
+    pub(super) fn add_v4(
+        &mut self,
+        key: FibKey,
+        id: u32,
+        flags: u16,
+        system: &System,
+        effects: &mut Effects,
+    ) -> Result<(), Refusal> {
         match self.insert_v4(key, id, flags) {
             Ok(true) => {
                 let message = self.message(&key, &[id], system);

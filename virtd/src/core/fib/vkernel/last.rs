@@ -1,0 +1,75 @@
+//! A route like the one before. Of a table's routes most say the same but for where they go: that is not taken apart again, its gateway not
+//! looked up, and what it shares with the others not searched for.
+
+use super::super::system::System;
+use super::VirtualKernel;
+use super::lookup::Known;
+use super::v4::real;
+use std::net::{IpAddr, Ipv4Addr};
+use wire::bgp::Prefix;
+use wire::netlink::RouteMessage;
+use wire::netlink::consts::*;
+use wire::netlink::fib::FibKey;
+
+/// Octets of an IPv4 address.
+const LEN: usize = 4;
+/// Where `struct rtmsg` has the destination's length.
+const DST_LEN_AT: usize = 1;
+
+/// An IPv4 route over one gateway that was taken.
+#[derive(Debug)]
+pub(super) struct Last {
+    /// What stood behind the header of the request.
+    octets: Vec<u8>,
+    /// Where in it the destination is.
+    dst: usize,
+    key: FibKey,
+    /// The way to its gateway.
+    way: Known,
+    /// What it shares with others, and when that was born: the number may be another's by now.
+    id: u32,
+    born: u64,
+}
+
+impl VirtualKernel {
+    /// Where a new route says what the last one did, but for where it goes: its key, and the number of what it shares. Nothing of what the answer
+    /// hangs on may have changed, and what is wrong is left to who takes it apart.
+    pub(super) fn as_before(&self, said: &[u8], system: &System) -> Option<(FibKey, u32)> {
+        let last = self.last.as_ref()?;
+        let same = |range: std::ops::Range<usize>| said.get(range.clone()) == last.octets.get(range);
+        let end = last.octets.len();
+        if said.len() != end || !same(0..DST_LEN_AT) || !same(DST_LEN_AT + 1..last.dst) || !same(last.dst + LEN..end) {
+            return None;
+        }
+        if self.way.get() != Some(last.way)
+            || !self.is_current(&last.way, system)
+            || self.infos.born(last.id) != Some(last.born)
+        {
+            return None;
+        }
+        let octets: [u8; LEN] = said.get(last.dst..last.dst + LEN)?.try_into().ok()?;
+        let address = IpAddr::V4(Ipv4Addr::from(octets));
+        let prefix = Prefix::new(address, *said.get(DST_LEN_AT)?).filter(|prefix| prefix.addr() == address)?;
+        Some((FibKey { prefix, ..last.key }, last.id))
+    }
+
+    /// A route was taken. Of those over an object, to a device or over several hops the answer hangs on more than [`Last`] knows.
+    pub(super) fn remember(&mut self, said: &[u8], m: &RouteMessage, key: FibKey, id: u32) {
+        let gateway = real(m.gateway).filter(IpAddr::is_ipv4);
+        let plain = m.kind == RTN_UNICAST
+            && m.nh_id.unwrap_or(0) == 0
+            && m.multipath.is_empty()
+            && m.flags & u32::from(RTNH_F_ONLINK) == 0
+            && real(m.prefsrc).is_none();
+        // Its own key may lead over its gateway: then there is no way any more.
+        let way = self.way.get().filter(|way| plain && gateway.is_some_and(|gateway| way.is_to(gateway)));
+        let octets = self.last.take().map(|last| last.octets);
+        let (Some(way), Some(born), Some(dst)) = (way, self.infos.born(id), RouteMessage::dst_at(said, LEN)) else {
+            return;
+        };
+        let mut octets = octets.unwrap_or_default();
+        octets.clear();
+        octets.extend_from_slice(said);
+        self.last = Some(Last { octets, dst, key, way, id, born });
+    }
+}
