@@ -64,9 +64,9 @@ soak: packages ## An hour (MINUTES=60) of updates while links, addresses and rou
 	cargo build --workspace
 	HV_SOAK_MINUTES=$(or $(MINUTES),60) cargo test -p tests --test soak
 
-calm: packages ## All real tables and traces through three code bases, nothing wrong: no alarm, no verdict (SPEED=8, PREFIXES=1000000, ROUNDS=2, T_MS=120000)
+calm: packages ## All real tables and traces through three code bases, nothing wrong: no alarm, no verdict (SPEED=8, PREFIXES=1000000, ROUNDS=2, T_MS=120000; FIB=1: in the kernel, too)
 	cargo build --release --workspace
-	HV_CALM_SPEED=$(or $(SPEED),8) HV_CALM_PREFIXES=$(or $(PREFIXES),1000000) HV_CALM_ROUNDS=$(or $(ROUNDS),2) HV_CALM_T_MS=$(or $(T_MS),120000) \
+	HV_CALM_SPEED=$(or $(SPEED),8) HV_CALM_PREFIXES=$(or $(PREFIXES),1000000) HV_CALM_ROUNDS=$(or $(ROUNDS),2) HV_CALM_T_MS=$(or $(T_MS),120000) HV_CALM_FIB=$(or $(FIB),0) \
 		cargo test --release -p tests --test false_alarms -- --nocapture
 
 demo: ## One router out of FRR, BIRD and OpenBGPD; MRT=FILE plays a real table, NO_FIB=1 leaves the kernel out

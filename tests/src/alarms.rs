@@ -20,6 +20,10 @@ const HARMLESS: &[&str] = &[
     "disagreement",
     "agreement",
     "no-quorum",
+    "fib-disagreement",
+    "fib-agreement",
+    "fib-no-quorum",
+    "fib-admitted",
 ];
 
 /// A difference between daemons that is known, and why it is there. docs/EQUIVALENCE.md has the same list.
@@ -69,7 +73,8 @@ pub fn look(events: &[Value], known: &[Known], ended: &[String]) -> Result<Findi
         }
         let text = |name: &str| event[name].as_str().unwrap_or_default().to_owned();
         let key = |instance: &str| (text("session"), text("prefix"), instance.to_owned());
-        match kind {
+        // A vote on the FIB is one that no session has.
+        match kind.strip_prefix("fib-").unwrap_or(kind) {
             "disagreement" => {
                 for instance in accused(event) {
                     findings.disagreements += 1;
@@ -155,12 +160,8 @@ fn said(event: &Value) -> impl Iterator<Item = (&str, &str)> {
 
 fn words(event: &Value) -> String {
     let all: Vec<String> = said(event).map(|(name, route)| format!("{name} says {route}")).collect();
-    format!(
-        "{} to {}: {}",
-        event["prefix"].as_str().unwrap_or("?"),
-        event["session"].as_str().unwrap_or("?"),
-        all.join(" | ")
-    )
+    let to = event["session"].as_str().unwrap_or("the kernel");
+    format!("{} to {to}: {}", event["prefix"].as_str().unwrap_or("?"), all.join(" | "))
 }
 
 /// In what the accused differs from those that are not accused.

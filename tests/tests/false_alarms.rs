@@ -4,9 +4,11 @@
 use anyhow::{Context, Result, ensure};
 use std::time::{Duration, Instant};
 use tests::alarms::{self, Known};
+use tests::fib;
 use tests::lab::{Lab, Site, real_data};
 use tests::replayer::Replayer;
 use tests::router::{Options, Router};
+use tests::versions::Version;
 
 const UP: Duration = Duration::from_secs(60);
 /// For a table, or what comes of it.
@@ -44,6 +46,8 @@ struct Size {
     rounds: u32,
     /// T.
     t_ms: u32,
+    /// What goes into the kernel is voted on, too.
+    fib: bool,
 }
 
 impl Size {
@@ -58,6 +62,7 @@ impl Size {
             rounds: u32::try_from(number("HV_CALM_ROUNDS", 1)?)?,
             // Like the hold time of the legs, so long that a daemon on a busy machine is not taken for one that is wrong or dead.
             t_ms: u32::try_from(number("HV_CALM_T_MS", 60_000)?)?,
+            fib: number("HV_CALM_FIB", 0)? != 0,
         })
     }
 }
@@ -123,7 +128,9 @@ fn three_code_bases_and_no_fault_no_verdict_and_nothing_unexplained() -> Result<
     let timers = format!(
         "leg_hold_s = {LEG_HOLD_S}\nfault_threshold_s = {FAULT_S}\n\n[faults]\none_key_s = {ONE_KEY_S}\nmin_keys = 2\n"
     );
-    let options = Options { t_ms: size.t_ms, v6: true, timers, ..Options::default() };
+    // The installed OpenBGPD writes no routes.
+    let versions = if size.fib { vec![None, None, Some(Version::OPENBGPD_13)] } else { Vec::new() };
+    let options = Options { t_ms: size.t_ms, v6: true, timers, fib: size.fib, versions, ..Options::default() };
     let router = Router::start(&lab, &star, &options)?;
     let [table_at, trace_sites @ ..] = star.sites.as_slice() else { anyhow::bail!("no sites") };
 
@@ -145,6 +152,15 @@ fn three_code_bases_and_no_fault_no_verdict_and_nothing_unexplained() -> Result<
     std::thread::sleep(Duration::from_secs(ONE_KEY_S + 5) + Duration::from_millis(size.t_ms.into()));
     let left = router.wait_quiet(QUIET, SETTLE)?;
     println!("{:.1} s: and have rested", start.elapsed().as_secs_f32());
+    if size.fib {
+        let answer = router.ctl(&["fib"])?;
+        println!("the FIB: {answer}");
+        let (wanted, there) = (answer["routes"].as_u64(), fib::kernel(&star.router)?.len());
+        ensure!(wanted == Some(there as u64), "virtd has chosen {wanted:?} routes, and the kernel has {there}");
+        for name in ["frr", "bird", "openbgpd"] {
+            fib::wait_state(&router, name, "voting", UP)?;
+        }
+    }
     let told = router.prefixes_out(&star.sites.last().context("no sites")?.v4.to_string())?;
 
     let found = alarms::look(&router.all_events()?, KNOWN, &played.ended)?;
