@@ -21,7 +21,8 @@ pub(super) fn configuration(spec: &RouterSpec, folder: &Path) -> String {
          connect-retry 1\n\
          socket \"{socket}\"\n\
          rde med compare strict\n\
-         rde route-age ignore\n",
+         rde route-age ignore\n\
+         reject as-set no\n",
         asn = spec.asn,
         fib = if spec.fib { "yes" } else { "no" },
         id = spec.router_id,
