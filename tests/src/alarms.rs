@@ -248,6 +248,15 @@ mod tests {
         assert_eq!(causes(&[wrong([a, a, b])]), ("openbgpd: UNEXPLAINED, path".to_owned(), 1));
         let both = wrong(["via 1 path 2, EXTENDED_COMMUNITIES 01", "via 1 path 2, EXTENDED_COMMUNITIES 01", b]);
         assert_eq!(causes(&[both]).1, 1, "one reason does not do for two differences");
+        // On the same prefix in the FIB, which does not end what a session has.
+        let [wrong_there, back_there] = [wrong([a, a, "none"]), back].map(|mut event| {
+            event["kind"] = format!("fib-{}", event["kind"].as_str().unwrap_or_default()).into();
+            event["session"] = Value::Null;
+            event
+        });
+        assert_eq!(causes(&[wrong_there.clone(), back_there.clone()]), ("openbgpd: late, with the same".to_owned(), 0));
+        assert_eq!(causes(&[wrong([a, a, "none"]), back_there]).1, 1);
+        assert_eq!(causes(&[wrong_there]).1, 1);
     }
 
     #[test]

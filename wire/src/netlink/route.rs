@@ -8,6 +8,8 @@ use std::net::IpAddr;
 
 /// Octets of `struct rtmsg`.
 pub const RTMSG_LEN: usize = 12;
+/// Where `struct rtmsg` has the length of the destination.
+pub const DST_LEN_AT: usize = 1;
 /// Octets of `struct rtnexthop`.
 const RTNEXTHOP_LEN: usize = 8;
 

@@ -3,11 +3,9 @@
 use super::{FibHop, FibKey, FibRoute, is_reject};
 use crate::netlink::NetlinkError;
 use crate::netlink::consts::*;
-use crate::netlink::route::{PathHop, RouteMessage};
+use crate::netlink::route::{DST_LEN_AT, PathHop, RouteMessage};
 use std::net::IpAddr;
 
-/// Where `struct rtmsg` has the destination's length.
-const DST_LEN_AT: usize = 1;
 /// Largest weight of a hop in RTA_MULTIPATH.
 const MAX_WEIGHT: u32 = 256;
 
@@ -53,6 +51,8 @@ pub struct EncodedRoute {
 }
 
 impl EncodedRoute {
+    /// A route, for this key to begin with.
+    ///
     /// # Errors
     /// As [`encode_route`].
     pub fn new(key: &FibKey, route: &FibRoute, protocol: u8, metric: u32) -> Result<EncodedRoute, NetlinkError> {

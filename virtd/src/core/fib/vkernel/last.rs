@@ -10,11 +10,10 @@ use wire::bgp::Prefix;
 use wire::netlink::RouteMessage;
 use wire::netlink::consts::*;
 use wire::netlink::fib::FibKey;
+use wire::netlink::route::DST_LEN_AT;
 
 /// Octets of an IPv4 address.
 const LEN: usize = 4;
-/// Where `struct rtmsg` has the destination's length.
-const DST_LEN_AT: usize = 1;
 
 /// An IPv4 route over one gateway that was taken.
 #[derive(Debug)]
