@@ -54,7 +54,11 @@ fn count(saved: c_int, r: Result<usize, c_int>) -> ssize_t {
 
 hook! {
     unsafe fn socket(domain: c_int, kind: c_int, protocol: c_int) -> c_int => hv_socket {
-        edge(sys::errno(), netlink::socket(domain, kind, protocol), || real!(socket)(domain, kind, protocol))
+        edge(sys::errno(), netlink::socket(domain, kind, protocol), || {
+            let fd = real!(socket)(domain, kind, protocol);
+            netlink::doubt(fd);
+            fd
+        })
     }
 }
 
@@ -264,8 +268,44 @@ hook! {
     }
 }
 
+// A number that was a route socket's is looked at anew after these: in advance for the thread that gets it next, and afterwards for the one that has just
+// found it unchanged.
+
+hook! {
+    unsafe fn close(fd: c_int) -> c_int => hv_close {
+        netlink::doubt(fd);
+        let r = real!(close)(fd);
+        netlink::doubt(fd);
+        r
+    }
+}
+
+// C libraries before 2.34 have neither of these two; the system calls do what they do.
+
+hook! {
+    unsafe fn close_range(first: c_uint, last: c_uint, flags: c_int) -> c_int => hv_close_range {
+        netlink::doubt_all(first, last);
+        let saved = sys::errno();
+        let r = sys::close_range(first, last, flags).map_or_else(Outcome::Failed, |()| Outcome::Done(0));
+        netlink::doubt_all(first, last);
+        edge(saved, r, || 0)
+    }
+}
+
+hook! {
+    unsafe fn closefrom(first: c_int) -> () => hv_closefrom {
+        let first = first.max(0) as c_uint;
+        netlink::doubt_all(first, c_uint::MAX);
+        if sys::close_range(first, c_uint::MAX, 0).is_err() {
+            (first..netlink::MAX_FDS as c_uint).for_each(|fd| sys::close(fd as c_int));
+        }
+        netlink::doubt_all(first, c_uint::MAX);
+    }
+}
+
 hook! {
     unsafe fn dup2(fd: c_int, to: c_int) -> c_int => hv_dup2 {
+        netlink::doubt(to);
         let new = real!(dup2)(fd, to);
         netlink::copied(fd, new);
         new
@@ -274,6 +314,7 @@ hook! {
 
 hook! {
     unsafe fn dup3(fd: c_int, to: c_int, flags: c_int) -> c_int => hv_dup3 {
+        netlink::doubt(to);
         let new = real!(dup3)(fd, to, flags);
         netlink::copied(fd, new);
         new
@@ -282,7 +323,7 @@ hook! {
 
 /// Resolves every real function now.
 pub fn resolve() {
-    let _ = (real!(socket), real!(dup), real!(dup2), real!(dup3));
+    let _ = (real!(socket), real!(close), real!(dup), real!(dup2), real!(dup3));
     let _ = (real!(send), real!(sendto), real!(sendmsg), real!(sendmmsg), real!(write));
     let _ = (real!(recv), real!(recvfrom), real!(recvmsg), real!(recvmmsg), real!(read));
     let _ = (real!(__recv_chk), real!(__recvfrom_chk), real!(__read_chk));

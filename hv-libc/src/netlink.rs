@@ -11,7 +11,8 @@
 //! | [`raw`] | the caller's buffers and the system calls on them |
 //!
 //! Hooks on send and receive are on the BGP data path too, so an fd that has never been a pair must cost next to nothing: [`SLOTS`] says by
-//! fd number which pair it was last, and only then is SO_COOKIE asked whether it still is. Pairs are not in [`crate::table`], which
+//! fd number which pair it was last. Whether it still is SO_COOKIE says, and it is asked once the number may have come to mean something
+//! else: after close and dup2, which are hooked for that, may the close have been a vfork's child's or not. Pairs are not in [`crate::table`], which
 //! forgets the oldest, and their counters change in several threads at once: all is atomic, and nothing here locks.
 
 mod ahead;
@@ -23,12 +24,12 @@ pub mod raw;
 use crate::channel;
 use crate::redirect::{refuse_other_netns, Outcome};
 use crate::sys::{self, Errno};
-use libc::c_int;
+use libc::{c_int, c_uint};
 use std::sync::atomic::{AtomicBool, AtomicI32, AtomicU16, AtomicU32, AtomicU64, Ordering};
 use wire::shim::Request;
 
 /// Fd numbers that can be pairs: socket fails with EMFILE beyond. One page of memory is touched for each 2,048.
-const MAX_FDS: usize = 65_536;
+pub const MAX_FDS: usize = 65_536;
 /// Pairs open at one time. zebra has four, BIRD three.
 const MAX_PAIRS: usize = 256;
 /// Send buffer of the daemon's end: a batch of zebra's (128 KiB) goes in one datagram, and some of them before virtd reads.
@@ -36,12 +37,15 @@ const SEND_BUFFER: c_int = 4 << 20;
 /// SOCK_TYPE_MASK: below it is the type, above it are flags.
 const TYPE_MASK: c_int = 0xf;
 
-/// Index of the pair plus one by fd number; 0 for an fd that is none.
+/// Index of the pair plus one by fd number, with [`DOUBT`] or without; 0 for an fd that is none.
 static SLOTS: [AtomicU16; MAX_FDS] = [const { AtomicU16::new(0) }; MAX_FDS];
 // All zeros, so that the library's file does not hold it.
 static PAIRS: [Pair; MAX_PAIRS] = [const { Pair::unused() }; MAX_PAIRS];
 /// Whether this process has ever had a pair.
 static USED: AtomicBool = AtomicBool::new(false);
+
+/// In [`SLOTS`]: the number may mean something else by now.
+const DOUBT: u16 = 1 << 15;
 
 /// For [`Pair::cookie`] while another thread fills the rest in.
 const CLAIMED: u64 = u64::MAX;
@@ -104,14 +108,29 @@ fn slot(fd: c_int) -> Option<&'static AtomicU16> {
 pub fn find(fd: c_int) -> Option<&'static Pair> {
     let slot = slot(fd)?;
     let n = slot.load(Ordering::Acquire);
-    let pair = PAIRS.get(usize::from(n).checked_sub(1)?)?;
-    let saved = sys::errno();
-    if sys::cookie(fd) == pair.socket() {
+    let pair = PAIRS.get(usize::from(n & !DOUBT).checked_sub(1)?)?;
+    if n & DOUBT == 0 {
         return Some(pair);
     }
+    let saved = sys::errno();
+    let is = sys::cookie(fd) == pair.socket();
     sys::set_errno(saved);
-    let _ = slot.compare_exchange(n, 0, Ordering::Relaxed, Ordering::Relaxed);
-    None
+    let _ = slot.compare_exchange(n, if is { n & !DOUBT } else { 0 }, Ordering::Relaxed, Ordering::Relaxed);
+    is.then_some(pair)
+}
+
+/// The number may come to mean something else, or just has. One load and a branch where it never was a pair.
+pub fn doubt(fd: c_int) {
+    if let Some(slot) = slot(fd).filter(|s| s.load(Ordering::Relaxed) != 0) {
+        slot.fetch_or(DOUBT, Ordering::Release);
+    }
+}
+
+/// The same of all numbers from `first` to `last`.
+pub fn doubt_all(first: c_uint, last: c_uint) {
+    if USED.load(Ordering::Relaxed) {
+        (first..=last.min(MAX_FDS as c_uint)).filter_map(|fd| c_int::try_from(fd).ok()).for_each(doubt);
+    }
 }
 
 /// The same for an fd that may have become a pair unseen (F_DUPFD). For calls that are not on the data path.
@@ -128,6 +147,7 @@ pub fn known(fd: c_int) -> Option<&'static Pair> {
 
 /// After dup: `new` is what `old` is.
 pub fn copied(old: c_int, new: c_int) {
+    doubt(new);
     if new >= 0 && marked(old) {
         let saved = sys::errno();
         let _ = known(new);
@@ -153,7 +173,12 @@ fn take(fd: c_int, cookie: u64, kind: c_int) -> Option<&'static Pair> {
         let old = p.socket();
         p.is_dead() && claim(p, old)
     };
-    let n = PAIRS.iter().position(|p| claim(p, 0)).or_else(|| PAIRS.iter().position(closed))?;
+    let n = PAIRS.iter().position(|p| claim(p, 0)).or_else(|| {
+        let n = PAIRS.iter().position(closed);
+        // Numbers that still lead to it.
+        doubt_all(0, c_uint::MAX);
+        n
+    })?;
     let pair = PAIRS.get(n)?;
     pair.kind.store(kind, Ordering::Relaxed);
     pair.acks.store(0, Ordering::Relaxed);

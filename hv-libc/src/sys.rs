@@ -1,6 +1,6 @@
 //! Raw system calls and errno. Every function gives `Err(errno)` instead of setting it: errno is set once, at the edge.
 
-use libc::{c_int, c_long, c_void, socklen_t};
+use libc::{c_int, c_long, c_uint, c_void, socklen_t};
 use std::mem;
 
 /// errno of a failed call.
@@ -44,6 +44,15 @@ pub fn pair(kind: c_int) -> Result<(c_int, c_int), Errno> {
 pub fn close(fd: c_int) {
     // SAFETY: no memory is passed.
     unsafe { libc::syscall(libc::SYS_close, fd) };
+}
+
+/// close_range(2).
+///
+/// # Errors
+/// Its own: ENOSYS before Linux 5.9.
+pub fn close_range(first: c_uint, last: c_uint, flags: c_int) -> Result<(), Errno> {
+    // SAFETY: no memory is passed.
+    check(unsafe { libc::syscall(libc::SYS_close_range, first, last, flags) }).map(|_| ())
 }
 
 /// getsockopt of an int; `None` where the fd is no socket or the option unknown.

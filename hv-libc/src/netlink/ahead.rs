@@ -213,10 +213,11 @@ impl State {
         self.asked = Octets::NONE;
         let (Some(shape), Some(seq)) = (shape, seq) else { return false };
         self.seq.copy_from_slice(seq);
-        let in_a_rush = now_us.saturating_sub(self.last_us) < RUSH_US;
-        let known = self.templates.iter().find(|t| t.request.len != 0 && t.request.get() == shape.get());
+        let may = self.rounds >= HABIT && now_us.saturating_sub(self.last_us) < RUSH_US;
+        let same = |t: &&Template| t.request.len != 0 && t.request.get() == shape.get();
+        let known = if may { self.templates.iter().find(same) } else { None };
         match known {
-            Some(known) if in_a_rush && self.rounds >= HABIT && is_quiet() => {
+            Some(known) if is_quiet() => {
                 self.answer = known.answer;
                 for at in [SEQ, ECHOED_SEQ] {
                     if let Some(place) = self.answer.bytes.get_mut(at) {

@@ -13,6 +13,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/socket.h>
+#include <sys/syscall.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -508,8 +509,48 @@ static void duplicates(void) {
     }
     ask("copy after many others", copies[0], 74);
     ask("fresh after many others", route_socket(0), 75);
+    /* Even a request goes where the number leads now. */
+    struct batch b = {.n = 0};
+    dump(&b, RTM_GETLINK, 76);
+    if (pipe(pipes) || socketpair(AF_UNIX, SOCK_SEQPACKET, 0, pair)) DIE("pipe or pair");
+    dup2(pipes[1], copies[2]);
+    dup2(pair[1], copies[3]);
+    for (int i = 0; i < 2; i++) {
+        say("request to a pipe", write(copies[2], b.bytes, b.n));
+        printf("read from a pipe %zd\n", read(pipes[0], buf, sizeof buf));
+        say("request to a pair", send(copies[3], b.bytes, b.n, 0));
+        printf("receive on a pair %zd\n", recv(pair[0], buf, sizeof buf, 0));
+    }
+    ask("copy", copies[0], 77);
+    /* Closed in other ways. */
+    fflush(stdout);
+    for (int way = 0; way < 3; way++) {
+        pid = fork();
+        if (pid == 0) {
+            int one = route_socket(0);
+            ask("closed soon", one, 80);
+            if (way == 0) closefrom(3);
+            if (way == 1) close_range(3, ~0U, 0);
+            if (way == 2) syscall(SYS_close, one);
+            int ends[2], again = way == 2 ? socket(AF_UNIX, SOCK_SEQPACKET, 0) : -1;
+            if (socketpair(AF_UNIX, SOCK_SEQPACKET, 0, ends)) DIE("socketpair");
+            if (way < 2) again = fcntl(ends[0], F_DUPFD, one);
+            printf("the number comes again %d\n", again == one);
+            name("another socket", one);
+            say("to another socket", send(one, b.bytes, b.n, MSG_NOSIGNAL));
+            if (way < 2) {
+                printf("at its end %zd\n", recv(ends[1], buf, sizeof buf, 0));
+                say("from its end", send(ends[1], "four", 4, 0));
+                printf("at another socket %zd\n", recv(one, buf, sizeof buf, 0));
+            }
+            fflush(stdout);
+            _exit(0);
+        }
+        waitpid(pid, NULL, 0);
+    }
     close(copies[0]);
     say("closed", send(copies[0], "x", 1, 0));
+    say("closed, request", send(copies[0], b.bytes, b.n, 0));
 }
 
 static void others(void) {
