@@ -1,6 +1,8 @@
 //! The small types that every other module of [`crate::bgp`] speaks in.
 
+use std::cmp::Ordering;
 use std::fmt;
+use std::hash::{Hash, Hasher};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::str::FromStr;
 
@@ -42,11 +44,36 @@ impl fmt::Debug for Family {
 }
 
 /// An IPv4 or IPv6 unicast prefix, masked: bits past the length are zero, so equal prefixes are equal values.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Clone, Copy, PartialEq, Eq)]
 pub struct Prefix {
     v6: bool,
     bits: [u8; 16],
     len: u8,
+}
+
+/// By family, address and length. Tables of routes are searched by this, and octet by octet it would be most of a search.
+impl Ord for Prefix {
+    #[inline]
+    fn cmp(&self, other: &Prefix) -> Ordering {
+        let key = |p: &Prefix| (p.v6, u128::from_be_bytes(p.bits), p.len);
+        key(self).cmp(&key(other))
+    }
+}
+
+impl PartialOrd for Prefix {
+    #[inline]
+    fn partial_cmp(&self, other: &Prefix) -> Option<Ordering> {
+        Some(self.cmp(other))
+    }
+}
+
+/// In two words instead of an array and two octets.
+impl Hash for Prefix {
+    #[inline]
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        state.write_u128(u128::from_ne_bytes(self.bits));
+        state.write_u16(u16::from(self.len) << 1 | u16::from(self.v6));
+    }
 }
 
 impl Prefix {

@@ -254,24 +254,26 @@ impl VirtualKernel {
 
     /// Puts a key's routes in place of those it had. Users are counted by who adds and removes.
     fn put(&mut self, key: FibKey, list: &[u32]) {
+        let old = match self.table.entry(key) {
+            Entry::Vacant(_) if list.is_empty() => return,
+            Entry::Vacant(place) => {
+                place.insert(list.into());
+                None
+            }
+            Entry::Occupied(place) if list.is_empty() => Some(place.remove()),
+            Entry::Occupied(mut place) => Some(place.insert(list.into())),
+        };
+        self.placed(key, list, old.as_ref().map(List::as_slice).unwrap_or_default());
+    }
+
+    /// A key has other routes in the table now than it had.
+    fn placed(&mut self, key: FibKey, list: &[u32], old: &[u32]) {
+        if list.is_empty() != old.is_empty() {
+            self.lengths.count(&key, if list.is_empty() { -1 } else { 1 });
+        }
         if self.way.get().is_some_and(|way| way.may_lead_over(&key)) {
             self.way.set(None);
         }
-        let new = list.len();
-        let old = match self.table.entry(key) {
-            Entry::Vacant(_) if new == 0 => return,
-            Entry::Vacant(place) => {
-                place.insert(list.into());
-                self.lengths.count(&key, 1);
-                None
-            }
-            Entry::Occupied(place) if new == 0 => {
-                self.lengths.count(&key, -1);
-                Some(place.remove())
-            }
-            Entry::Occupied(mut place) => Some(place.insert(list.into())),
-        };
-        let old = old.as_ref().map(List::as_slice).unwrap_or_default();
         for id in old.iter().filter(|id| !list.contains(id)) {
             self.infos.left(*id, &key);
         }
@@ -280,7 +282,7 @@ impl VirtualKernel {
                 self.infos.joined(*id, &key);
             }
         }
-        self.routes = (self.routes + new).saturating_sub(old.len());
+        self.routes = (self.routes + list.len()).saturating_sub(old.len());
     }
 }
 

@@ -233,9 +233,10 @@ impl Fib {
             return;
         }
         let batch = self.dirty.len().min(FLUSH_BATCH);
-        let slots: Vec<u32> = self.dirty.drain(..batch).collect();
+        let later = self.dirty.split_off(batch);
+        let mut slots = std::mem::replace(&mut self.dirty, later);
         let mut changes = Vec::with_capacity(batch);
-        for slot in slots {
+        for slot in slots.drain(..) {
             let Some(e) = self.table.entry_mut(slot) else { continue };
             e.flags &= !flag::DIRTY;
             if e.winner != e.published {
@@ -249,6 +250,10 @@ impl Fib {
                 changes.push(FibChange { key, route });
             }
             self.tidy(slot);
+        }
+        // Its memory is kept.
+        if self.dirty.is_empty() {
+            self.dirty = slots;
         }
         if !changes.is_empty() {
             self.counters.published += changes.len() as u64;

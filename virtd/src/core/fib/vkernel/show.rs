@@ -68,7 +68,7 @@ impl VirtualKernel {
         let info = self.infos.get(ids.first().copied().unwrap_or(u32::MAX));
         let (kind, hops) = self.meaning(info);
         let more = ids.iter().skip(1).flat_map(|&id| self.infos.get(id).hops.iter());
-        let hops: Vec<&Hop> = hops.iter().chain(more).collect();
+        let mut hops = hops.iter().chain(more);
         let mut m = RouteMessage {
             family: key.family(),
             dst_len: key.prefix.len(),
@@ -87,15 +87,18 @@ impl VirtualKernel {
         };
         // IPv6 shows a group of one as multipath, IPv4 does not.
         let group = info.v6 && self.nexthops.get(&info.nh_id).is_some_and(|nh| !nh.group.is_empty());
-        match hops.as_slice() {
-            [] => {}
-            [hop] if !group => {
+        match (hops.next(), hops.next()) {
+            (None, _) => {}
+            (Some(hop), None) if !group => {
                 m.gateway = hop.gateway;
                 m.oif = Some(hop.oif).filter(|&oif| oif != 0);
                 m.encap = hop.encap.as_deref().cloned();
                 m.flags |= u32::from(hop_flags(hop, system));
             }
-            several => m.multipath = several.iter().map(|hop| path_of(hop, system)).collect(),
+            (first, second) => {
+                let several = first.into_iter().chain(second).chain(hops);
+                m.multipath = several.map(|hop| path_of(hop, system)).collect();
+            }
         }
         if info.flow != 0 {
             m.others.push(RawAttr { raw_kind: RTA_FLOW, payload: info.flow.to_ne_bytes().to_vec() });

@@ -3,6 +3,7 @@
 use super::super::system::{Nature, System};
 use super::info::{Hop, Info, metrics};
 use super::{Effects, MAX_PATHS, Refusal, VirtualKernel};
+use std::collections::btree_map::Entry;
 use std::net::{IpAddr, Ipv4Addr};
 use wire::netlink::consts::*;
 use wire::netlink::fib::{FibKey, is_reject};
@@ -193,14 +194,15 @@ impl VirtualKernel {
     fn insert_v4(&mut self, key: FibKey, id: u32, flags: u16) -> Result<bool, Refusal> {
         let exists = Refusal::new(libc::EEXIST, "");
         let metric = self.infos.get(id).metric;
-        let Some(list) = self.table.get(&key) else {
-            if flags & NLM_F_CREATE == 0 {
-                return Err(Refusal::new(libc::ENOENT, ""));
+        let mut list = match self.table.entry(key) {
+            Entry::Vacant(_) if flags & NLM_F_CREATE == 0 => return Err(Refusal::new(libc::ENOENT, "")),
+            Entry::Vacant(place) => {
+                place.insert([id].as_slice().into());
+                self.placed(key, &[id], &[]);
+                return Ok(true);
             }
-            self.put(key, &[id]);
-            return Ok(true);
+            Entry::Occupied(place) => place.get().as_slice().to_vec(),
         };
-        let mut list = list.as_slice().to_vec();
         let first = list.iter().take_while(|&&other| self.infos.get(other).metric < metric).count();
         let rest = list.get(first..).unwrap_or_default();
         let equals = rest.iter().take_while(|&&other| self.infos.get(other).metric == metric).count();
