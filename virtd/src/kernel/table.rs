@@ -125,10 +125,9 @@ impl Table {
         self.routes.bytes(id)
     }
 
-    /// The last word of the vote on a key.
-    pub fn set_want(&mut self, key: FibKey, route: Option<&Bytes>) {
-        let id = route.map_or(BlobId::NONE, |bytes| self.routes.intern(bytes));
-        let old = std::mem::replace(&mut self.entry(key).want, id);
+    /// Nothing is wanted under a key any more, whatever the vote said.
+    pub fn want_nothing(&mut self, key: FibKey) {
+        let old = std::mem::replace(&mut self.entry(key).want, BlobId::NONE);
         self.routes.release(old);
     }
 
@@ -148,7 +147,22 @@ impl Table {
         self.routes.release(old);
     }
 
-    /// Queues a key that the vote has changed.
+    /// The last word of the vote on a key, which waits to be written now.
+    pub fn vote(&mut self, key: FibKey, route: Option<&Bytes>) {
+        let id = route.map_or(BlobId::NONE, |bytes| self.routes.intern(bytes));
+        let entry = self.entries.entry(key).or_default();
+        let old = std::mem::replace(&mut entry.want, id);
+        if id.is_none() && entry.holding == Holding::Leftover {
+            // The vote has spoken: no need to wait for the sweep.
+            entry.holding = Holding::Known;
+        }
+        if !std::mem::replace(&mut entry.vote_queued, true) {
+            self.votes.push_back(key);
+        }
+        self.routes.release(old);
+    }
+
+    /// Queues a key on which the vote has spoken before.
     pub fn queue_vote(&mut self, key: FibKey) {
         if !std::mem::replace(&mut self.entry(key).vote_queued, true) {
             self.votes.push_back(key);
@@ -163,11 +177,12 @@ impl Table {
         }
     }
 
-    /// The next key to be written.
-    pub fn next(&mut self) -> Option<FibKey> {
+    /// The next key to be written, and what is known about it.
+    pub fn next(&mut self) -> Option<(FibKey, Entry)> {
         if let Some(key) = self.votes.pop_front() {
-            self.entry(key).vote_queued = false;
-            return Some(key);
+            let entry = self.entry(key);
+            entry.vote_queued = false;
+            return Some((key, *entry));
         }
         let Some(key) = self.repairs.pop_front() else {
             // A full table has passed through; what it took is given back.
@@ -178,8 +193,9 @@ impl Table {
             }
             return None;
         };
-        self.entry(key).repair_queued = false;
-        Some(key)
+        let entry = self.entry(key);
+        entry.repair_queued = false;
+        Some((key, *entry))
     }
 
     /// How many keys wait to be written, some maybe twice.

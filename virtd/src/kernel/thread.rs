@@ -250,13 +250,7 @@ impl Worker {
 
     fn take(&mut self, changes: Vec<FibChange>) {
         for FibChange { key, route } in changes {
-            self.table.set_want(key, route.as_ref());
-            let entry = self.table.entry(key);
-            if route.is_none() && entry.holding == Holding::Leftover {
-                // The vote has spoken: no need to wait for the sweep.
-                entry.holding = Holding::Known;
-            }
-            self.table.queue_vote(key);
+            self.table.vote(key, route.as_ref());
         }
     }
 
@@ -365,7 +359,7 @@ impl Worker {
             let removed = self.delete_all(&ours);
             log::info!("{removed} routes are removed from the kernel");
             for (key, _) in ours {
-                self.table.set_want(key, None);
+                self.table.want_nothing(key);
                 self.table.set_have(key, &[]);
                 self.table.entry(key).holding = Holding::Known;
             }

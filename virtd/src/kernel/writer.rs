@@ -2,7 +2,7 @@
 
 use super::add;
 use super::socket::Received;
-use super::table::{Holding, is_written_as};
+use super::table::{Entry, Holding, is_written_as};
 use super::thread::Worker;
 use crate::core::io::KernelNews;
 use crate::event::Severity;
@@ -96,9 +96,9 @@ impl Worker {
         batch.clear();
         let mut looked_at = 0;
         while batch.ops.len() < BATCH_KEYS && batch.bytes.len() < BATCH_OCTETS && looked_at < 16 * BATCH_KEYS {
-            let Some(key) = self.table.next() else { break };
+            let Some((key, entry)) = self.table.next() else { break };
             looked_at += 1;
-            self.plan(key, first_seq, &mut batch);
+            self.plan(key, entry, first_seq, &mut batch);
         }
         if !batch.ops.is_empty() {
             let answers = self.transact(&mut batch, first_seq);
@@ -109,8 +109,7 @@ impl Worker {
     }
 
     /// Appends what brings the kernel from what it holds under a key to what is wanted.
-    fn plan(&mut self, key: FibKey, first_seq: u32, batch: &mut Batch) {
-        let Some(entry) = self.table.get(&key) else { return };
+    fn plan(&mut self, key: FibKey, entry: Entry, first_seq: u32, batch: &mut Batch) {
         let (want, have) = (entry.want, entry.have);
         let holds = !have.is_none() || entry.holding == Holding::Unsure;
         if want.is_none() {
