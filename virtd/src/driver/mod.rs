@@ -22,7 +22,7 @@ mod traffic;
 use crate::config::Config;
 use crate::control::ControlRequest;
 use crate::core::Core;
-use crate::core::io::{ConnId, Input, InstanceId, LegId, ListenerId, Micros, NetlinkId, Output};
+use crate::core::io::{ConnId, Input, InstanceId, LegId, ListenerId, Micros, NetlinkId, Note, Output};
 use crate::event::{Event, Severity};
 use crate::serve::{EventLoop, Lines, Report};
 use anyhow::{Context, Result};
@@ -66,6 +66,8 @@ const FAREWELL_US: Micros = 1_000_000;
 const MAX_FAILED: usize = 4096;
 /// Rounds of output and drained reports in one turn; a broker that still has work gets the next turn.
 const MAX_ROUNDS: usize = 64;
+/// Notifications that room is kept for between turns; a link that goes down may take a table along.
+const MAX_NOTES_KEPT: usize = 4096;
 
 /// After reading for so long KEEPALIVEs are looked after: a third of the shortest hold time is a second (RFC 4271 section 4.2).
 const BUSY_US: Micros = 300_000;
@@ -236,6 +238,10 @@ pub struct Driver {
     spare: Vec<Source>,
     closing: Vec<Source>,
     out: Vec<Output>,
+    /// Capacity for notifications, kept between turns.
+    notes: Vec<(InstanceId, Note)>,
+    /// When the broker wants a tick, as it said before the last wait.
+    tick_at: Option<Micros>,
     scratch: Vec<u8>,
     /// What the kernel says to a netlink socket.
     from_kernel: Vec<u8>,
@@ -313,6 +319,8 @@ impl Driver {
             spare: Vec::new(),
             closing: Vec::new(),
             out: Vec::new(),
+            notes: Vec::new(),
+            tick_at: None,
             scratch: vec![0; 64 << 10],
             from_kernel: vec![0; netlink::MAX_FROM_KERNEL],
             datagram: Vec::new(),
@@ -372,7 +380,7 @@ impl Driver {
             self.on_event(r, control);
             self.keep_alive();
         }
-        if self.broker.deadline().is_some_and(|at| at <= self.now) {
+        if self.tick_at.is_some_and(|at| at <= self.now) {
             self.broker.handle(self.now, Input::Tick, &mut self.out);
         }
         self.turn();
@@ -380,14 +388,15 @@ impl Driver {
         Ok(())
     }
 
-    fn timeout(&self) -> Option<Duration> {
+    fn timeout(&mut self) -> Option<Duration> {
+        self.tick_at = self.broker.deadline();
         if !self.again.is_empty() {
             return Some(Duration::ZERO);
         }
         let closing = if self.closing.is_empty() { None } else { Some(self.now + LEG_LINGER_US / 4) };
         let later = !self.unacknowledged.is_empty() || !self.late.is_empty();
         let later = later.then_some(self.now + LATER_US);
-        let at = [self.broker.deadline(), self.accept_again, closing, later].into_iter().flatten().min()?;
+        let at = [self.tick_at, self.accept_again, closing, later].into_iter().flatten().min()?;
         let now = self.started.elapsed().as_micros() as Micros;
         Some(Duration::from_micros(at.saturating_sub(now)))
     }

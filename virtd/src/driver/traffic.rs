@@ -111,10 +111,14 @@ impl Driver {
 
     fn until_rest(&mut self) {
         for _ in 0..MAX_ROUNDS {
-            self.broker.flush(self.now, &mut self.out);
             if self.out.is_empty() && self.written.is_empty() {
-                break;
+                self.broker.flush(self.now, &mut self.out);
+                if self.out.is_empty() && self.written.is_empty() {
+                    break;
+                }
             }
+            // What is only passed on waits for no votes, but on those that were held: an instance hears of its route when the kernel has it.
+            self.broker.flush_fib(&mut self.out);
             self.deliver();
         }
     }
@@ -146,7 +150,7 @@ impl Driver {
     pub(super) fn deliver(&mut self) {
         let mut out = std::mem::take(&mut self.out);
         // An instance that hears of its own route goes on with that, maybe on this processor: what goes into the kernel goes first.
-        let (mut notes, mut resets) = (Vec::new(), Vec::new());
+        let (mut notes, mut resets) = (std::mem::take(&mut self.notes), Vec::new());
         for o in out.drain(..) {
             match o {
                 Output::NetlinkNotify { instance, note } => notes.push((instance, note)),
@@ -155,7 +159,10 @@ impl Driver {
             }
         }
         self.answer_all();
-        self.notify_all(notes);
+        self.notify_all(&mut notes);
+        if notes.capacity() <= MAX_NOTES_KEPT {
+            self.notes = notes;
+        }
         // A link goes down after the notifications of the routes that go with it.
         resets.into_iter().for_each(|o| self.carry_out(o));
         out.append(&mut self.out);
@@ -239,7 +246,7 @@ impl Driver {
                 }
             }
             Output::Seat { instance, seat } => self.seat(instance, seat),
-            Output::NetlinkNotify { instance, note } => self.notify_all(vec![(instance, note)]),
+            Output::NetlinkNotify { instance, note } => self.notify_all(&mut vec![(instance, note)]),
             Output::LinkReset { instance, index, up } => self.link_reset(instance, index, up),
             Output::Fib(changes) => {
                 if let Err(e) = self.lines.kernel.send(changes) {
