@@ -296,9 +296,7 @@ hook! {
     unsafe fn closefrom(first: c_int) -> () => hv_closefrom {
         let first = first.max(0) as c_uint;
         netlink::doubt_all(first, c_uint::MAX);
-        if sys::close_range(first, c_uint::MAX, 0).is_err() {
-            (first..netlink::MAX_FDS as c_uint).for_each(|fd| sys::close(fd as c_int));
-        }
+        sys::close_from(first);
         netlink::doubt_all(first, c_uint::MAX);
     }
 }

@@ -11,8 +11,8 @@
 //! | [`raw`] | the caller's buffers and the system calls on them |
 //!
 //! Hooks on send and receive are on the BGP data path too, so an fd that has never been a pair must cost next to nothing: [`SLOTS`] says by
-//! fd number which pair it was last. Whether it still is SO_COOKIE says, and it is asked once the number may have come to mean something
-//! else: after close and dup2, which are hooked for that, may the close have been a vfork's child's or not. Pairs are not in [`crate::table`], which
+//! fd number which pair it was last. Whether it still is SO_COOKIE says, asked once after the number was marked, closed, put on something else
+//! or given out for a socket, all of which are hooked for that; where a vfork's child closes its own it is asked in vain. Pairs are not in [`crate::table`], which
 //! forgets the oldest, and their counters change in several threads at once: all is atomic, and nothing here locks.
 
 mod ahead;
@@ -29,7 +29,7 @@ use std::sync::atomic::{AtomicBool, AtomicI32, AtomicU16, AtomicU32, AtomicU64, 
 use wire::shim::Request;
 
 /// Fd numbers that can be pairs: socket fails with EMFILE beyond. One page of memory is touched for each 2,048.
-pub const MAX_FDS: usize = 65_536;
+const MAX_FDS: usize = 65_536;
 /// Pairs open at one time. zebra has four, BIRD three.
 const MAX_PAIRS: usize = 256;
 /// Send buffer of the daemon's end: a batch of zebra's (128 KiB) goes in one datagram, and some of them before virtd reads.
@@ -37,15 +37,18 @@ const SEND_BUFFER: c_int = 4 << 20;
 /// SOCK_TYPE_MASK: below it is the type, above it are flags.
 const TYPE_MASK: c_int = 0xf;
 
-/// Index of the pair plus one by fd number, with [`DOUBT`] or without; 0 for an fd that is none.
+/// By fd number the index of the pair plus one ([`INDEX`]) and above it the doubts whether it still is, counted in a circle so that a new one is told from
+/// the one that was looked into; 0 for an fd that is none.
 static SLOTS: [AtomicU16; MAX_FDS] = [const { AtomicU16::new(0) }; MAX_FDS];
 // All zeros, so that the library's file does not hold it.
 static PAIRS: [Pair; MAX_PAIRS] = [const { Pair::unused() }; MAX_PAIRS];
 /// Whether this process has ever had a pair.
 static USED: AtomicBool = AtomicBool::new(false);
 
-/// In [`SLOTS`]: the number may mean something else by now.
-const DOUBT: u16 = 1 << 15;
+/// Of [`SLOTS`].
+const INDEX: u16 = 0x1ff;
+const DOUBT: u16 = INDEX + 1;
+const _: () = assert!(MAX_PAIRS < INDEX as usize);
 
 /// For [`Pair::cookie`] while another thread fills the rest in.
 const CLAIMED: u64 = u64::MAX;
@@ -108,21 +111,22 @@ fn slot(fd: c_int) -> Option<&'static AtomicU16> {
 pub fn find(fd: c_int) -> Option<&'static Pair> {
     let slot = slot(fd)?;
     let n = slot.load(Ordering::Acquire);
-    let pair = PAIRS.get(usize::from(n & !DOUBT).checked_sub(1)?)?;
-    if n & DOUBT == 0 {
+    let pair = PAIRS.get(usize::from(n & INDEX).checked_sub(1)?)?;
+    if n & !INDEX == 0 {
         return Some(pair);
     }
     let saved = sys::errno();
     let is = sys::cookie(fd) == pair.socket();
     sys::set_errno(saved);
-    let _ = slot.compare_exchange(n, if is { n & !DOUBT } else { 0 }, Ordering::Relaxed, Ordering::Relaxed);
+    let _ = slot.compare_exchange(n, if is { n & INDEX } else { 0 }, Ordering::Relaxed, Ordering::Relaxed);
     is.then_some(pair)
 }
 
 /// The number may come to mean something else, or just has. One load and a branch where it never was a pair.
 pub fn doubt(fd: c_int) {
+    let more = |n: u16| (n != 0).then(|| n.checked_add(DOUBT).unwrap_or(n & INDEX | DOUBT));
     if let Some(slot) = slot(fd).filter(|s| s.load(Ordering::Relaxed) != 0) {
-        slot.fetch_or(DOUBT, Ordering::Release);
+        let _ = slot.fetch_update(Ordering::Release, Ordering::Relaxed, more);
     }
 }
 
@@ -158,7 +162,7 @@ pub fn copied(old: c_int, new: c_int) {
 fn mark(fd: c_int, n: usize) -> Option<&'static Pair> {
     let (slot, pair) = (slot(fd)?, PAIRS.get(n)?);
     pair.fd.store(fd, Ordering::Relaxed);
-    slot.store(u16::try_from(n + 1).ok()?, Ordering::Release);
+    slot.store(u16::try_from(n + 1).ok()? | DOUBT, Ordering::Release);
     Some(pair)
 }
 
@@ -230,4 +234,25 @@ fn open(kind: c_int, flags: c_int) -> Result<c_int, Errno> {
         sys::keep_over_exec(daemon);
     }
     Ok(daemon)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_doubt_is_told_from_the_one_before_and_none_is_lost_in_the_circle() {
+        let (fd, last) = (MAX_FDS - 1, MAX_PAIRS as u16);
+        doubt(fd as c_int);
+        assert_eq!(SLOTS[fd].load(Ordering::Relaxed), 0, "never a pair");
+        SLOTS[fd].store(last, Ordering::Relaxed);
+        let mut before = last;
+        for _ in 0..1000 {
+            doubt(fd as c_int);
+            let n = SLOTS[fd].load(Ordering::Relaxed);
+            assert!(n & INDEX == last && n & !INDEX != 0 && n != before, "{n:#x} after {before:#x}");
+            before = n;
+        }
+        SLOTS[fd].store(0, Ordering::Relaxed);
+    }
 }

@@ -55,6 +55,21 @@ pub fn close_range(first: c_uint, last: c_uint, flags: c_int) -> Result<(), Errn
     check(unsafe { libc::syscall(libc::SYS_close_range, first, last, flags) }).map(|_| ())
 }
 
+/// closefrom(3); errno is left alone.
+pub fn close_from(first: c_uint) {
+    let saved = errno();
+    // Before Linux 5.9, or where a filter forbids the call.
+    if close_range(first, c_uint::MAX, 0).is_err() {
+        let mut limit = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
+        // SAFETY: `limit` is valid for the call.
+        unsafe { libc::getrlimit(libc::RLIMIT_NOFILE, &raw mut limit) };
+        // nr_open as the kernel has it, where there is no limit.
+        let end = limit.rlim_cur.min(1 << 20) as c_uint;
+        (first..end).for_each(|fd| close(fd as c_int));
+    }
+    set_errno(saved);
+}
+
 /// getsockopt of an int; `None` where the fd is no socket or the option unknown.
 pub fn int_option(fd: c_int, level: c_int, name: c_int) -> Option<c_int> {
     let mut value: c_int = 0;

@@ -209,7 +209,6 @@ impl Driver {
                     self.answered.push((id, to));
                     if waits && at_once {
                         // The daemon says no more until it has its answer, so there is nothing to collect with this.
-                        self.broker.flush_fib(&mut self.out);
                         self.deliver();
                     }
                 }

@@ -110,15 +110,15 @@ impl Driver {
     }
 
     fn until_rest(&mut self) {
-        for _ in 0..MAX_ROUNDS {
-            if self.out.is_empty() && self.written.is_empty() {
+        for round in 0..MAX_ROUNDS {
+            let rests = |driver: &Driver| driver.out.is_empty() && driver.written.is_empty();
+            // What is only passed on does not wait for votes that may be due.
+            if round > 0 || rests(self) {
                 self.broker.flush(self.now, &mut self.out);
-                if self.out.is_empty() && self.written.is_empty() {
+                if rests(self) {
                     break;
                 }
             }
-            // What is only passed on waits for no votes, but on those that were held: an instance hears of its route when the kernel has it.
-            self.broker.flush_fib(&mut self.out);
             self.deliver();
         }
     }
@@ -148,6 +148,7 @@ impl Driver {
 
     /// Carries out what the broker wants, and writes.
     pub(super) fn deliver(&mut self) {
+        self.broker.flush_fib(&mut self.out);
         let mut out = std::mem::take(&mut self.out);
         // An instance that hears of its own route goes on with that, maybe on this processor: what goes into the kernel goes first.
         let (mut notes, mut resets) = (std::mem::take(&mut self.notes), Vec::new());
