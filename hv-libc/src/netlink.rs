@@ -45,7 +45,7 @@ static PAIRS: [Pair; MAX_PAIRS] = [const { Pair::unused() }; MAX_PAIRS];
 /// Whether this process has ever had a pair.
 static USED: AtomicBool = AtomicBool::new(false);
 
-/// Of [`SLOTS`].
+/// In [`SLOTS`]: which pair, and one doubt more.
 const INDEX: u16 = 0x1ff;
 const DOUBT: u16 = INDEX + 1;
 const _: () = assert!(MAX_PAIRS < INDEX as usize);
