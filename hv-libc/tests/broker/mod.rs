@@ -43,6 +43,8 @@ struct State {
     /// Said in Welcome.
     netlink: bool,
     answer_ahead: bool,
+    /// Route sockets are redirected, and then not to be had.
+    refuse: bool,
 }
 
 /// Runs until dropped.
@@ -91,6 +93,12 @@ impl Broker {
     /// From now on route sockets are redirected too.
     pub fn redirect_netlink(self) -> Broker {
         lock(&self.state).netlink = true;
+        self
+    }
+
+    /// Which is then refused with ENOBUFS.
+    pub fn refuse_netlink(self) -> Broker {
+        lock(&self.state).refuse = true;
         self
     }
 
@@ -249,6 +257,7 @@ fn handle(state: &Arc<Mutex<State>>, port: u16, request: &Request<'_>, to: Owned
             Some(Named::Connecting | Named::Failed(_) | Named::Netlink(..)) => error(&to, libc::ENOTCONN),
             None => error(&to, libc::ENOENT),
         },
+        Request::Netlink { .. } if lock(state).refuse => netlink_name(&to, Err(libc::ENOBUFS)),
         Request::Netlink { socket } => {
             let shared = Arc::clone(state);
             let log = move |word: &str| lock(&shared).log.push(word.to_owned());

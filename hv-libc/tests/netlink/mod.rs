@@ -191,6 +191,13 @@ fn virtd_was_never_there() {
 }
 
 #[test]
+fn the_number_of_a_refused_route_socket() {
+    let broker = Broker::start(free_port()).redirect_netlink().refuse_netlink();
+    let run = under_shim(command("refused"), broker.path()).output().expect("probe");
+    assert_eq!(text(&run), "refused: -1 ENOBUFS\nits number: positive\nat the other end 4\nend\n");
+}
+
+#[test]
 fn route_sockets_of_another_network_namespace() {
     alone(|| {
         let broker = Broker::start(free_port()).redirect_netlink();

@@ -711,13 +711,23 @@ static void elsewhere(void) {
     say("there", socket(AF_NETLINK, SOCK_RAW, NETLINK_ROUTE));
 }
 
+/* virtd will not have it: its number is free again, and nobody's mark stays on it. */
+static void refused(void) {
+    int pair[2];
+    say("refused", socket(AF_NETLINK, SOCK_RAW, NETLINK_ROUTE));
+    if (socketpair(AF_UNIX, SOCK_SEQPACKET, 0, pair)) DIE("socketpair");
+    say("its number", send(pair[0], "four", 4, 0));
+    printf("at the other end %zd\n", recv(pair[1], buf, sizeof buf, 0));
+}
+
 int main(int argc, char **argv) {
     static const struct { const char *name; void (*f)(void); } table[] = {
         {"names", names},   {"dumps", dumps},     {"routes", routes},   {"batches", batches}, {"several", several},
         {"options", options}, {"filters", filters}, {"notifications", notifications},
         {"duplicates", duplicates}, {"others", others},
         {"habit", habit},   {"hasty", hasty},
-        {"lost", lost},     {"orphan", orphan},   {"absent", absent},   {"elsewhere", elsewhere}};
+        {"lost", lost},     {"orphan", orphan},   {"absent", absent},   {"elsewhere", elsewhere},
+        {"refused", refused}};
     static char out[1 << 16];
     setvbuf(stdout, out, _IOFBF, sizeof out);
     if (argc != 2) return 2;

@@ -50,3 +50,18 @@ proptest! {
         }
     }
 }
+
+#[test]
+fn prefixes_are_in_the_order_of_family_address_and_length() {
+    let addresses = ["0.0.0.0", "0.0.0.1", "0.1.0.0", "1.0.0.0", "127.255.255.255", "128.0.0.0", "255.255.255.255"];
+    let v6 = ["::", "::1", "1::", "7fff::", "8000::", "ffff::ffff"];
+    let mut all = Vec::new();
+    for address in addresses.iter().chain(&v6).map(|text| text.parse::<IpAddr>().expect("an address")) {
+        all.extend((0..=128).filter_map(|len| Prefix::new(address, len)));
+    }
+    for a in &all {
+        for b in &all {
+            assert_eq!(a.cmp(b), (a.addr(), a.len()).cmp(&(b.addr(), b.len())), "{a} and {b}");
+        }
+    }
+}
