@@ -471,6 +471,6 @@ impl Controller {
 impl Env {
     /// Tells the operator about one instance.
     pub fn tell_about(&self, out: &mut Vec<Output>, kind: &'static str, severity: Severity, i: usize, text: String) {
-        out.push(Output::Event(Event::new(self.now, kind, severity, text).with_instance(self.name(i))));
+        out.push(Event::new(self.now, kind, severity, text).with_instance(self.name(i)).into());
     }
 }

@@ -181,7 +181,7 @@ impl Core {
                 let (_, reading) = self.reading(&ranked);
                 let mut event = Event::new(self.env.now, "diversity", Severity::Info, reading);
                 event.pairs = self.pair_list(ranked.get(..PAIRS_TOLD).unwrap_or(&ranked));
-                out.push(Output::Event(event));
+                out.push(event.into());
             }
         }
     }
@@ -209,7 +209,7 @@ impl Core {
             );
             let mut event = Event::new(self.env.now, "common-failure", Severity::Warning, text);
             event.pairs = self.pair_list(&[(*names, pair.clone())]);
-            out.push(Output::Event(event));
+            out.push(event.into());
         }
     }
 }

@@ -5,6 +5,7 @@ use super::dissent;
 use super::io::{InstanceId, ListenerId, Micros, Output};
 use crate::config::{Config, Instance, Strategy, Vote};
 use crate::event::{Event, Severity};
+use bytes::Bytes;
 use hashbrown::HashMap;
 use replay::intern::{BlobId, Interner};
 use replay::store::Store;
@@ -117,6 +118,8 @@ pub struct Env {
     pub rechecks: BinaryHeap<Reverse<(u64, u32, u32)>>,
     /// The longest that any instance is told something late, by its diversity.
     pub held_back_ms: u64,
+    /// An UPDATE that was passed on and has not been taken into its session's store: see [`super::Core::settle`].
+    pub owed: Option<(usize, Bytes)>,
     /// Prefixes of which an instance is just being told once more, on which it abstains.
     pub exercised: Vec<(Prefix, u8)>,
     /// Some instance is given only some address blocks.
@@ -244,6 +247,7 @@ impl Env {
             ignore,
             canonicaliser: Canonicaliser::default(),
             rechecks: BinaryHeap::new(),
+            owed: None,
             exercised: Vec::new(),
             shuffles,
             wakes: BinaryHeap::new(),
@@ -360,7 +364,7 @@ impl Env {
                 let text = format!(
                     "{counted} more verdicts a moment ago, only counted: virtctl instances and routes have them"
                 );
-                out.push(Output::Event(Event::new(self.now, "verdicts-counted", Severity::Warning, text)));
+                out.push(Event::new(self.now, "verdicts-counted", Severity::Warning, text).into());
             }
         }
         self.told.told += 1;
@@ -424,7 +428,7 @@ impl Env {
 
     /// Tells the operator about a session.
     pub fn tell(&self, out: &mut Vec<Output>, kind: &'static str, severity: Severity, peer: &SocketAddr, text: String) {
-        out.push(Output::Event(Event::new(self.now, kind, severity, text).with_session(peer)));
+        out.push(Event::new(self.now, kind, severity, text).with_session(peer).into());
     }
 
     /// Tells the operator about one instance on one session, and remembers a fault.
@@ -443,7 +447,7 @@ impl Env {
             s.last_fault = Some(text.clone());
         }
         let event = Event::new(self.now, kind, severity, text).with_session(peer).with_instance(self.name(i));
-        out.push(Output::Event(event));
+        out.push(event.into());
     }
 
     /// A listening socket of instance `i` that a host would hand a connection to `local` to.

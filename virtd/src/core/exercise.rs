@@ -144,7 +144,7 @@ impl Exercise {
             );
             let mut event = Event::new(env.now, "readvertised", Severity::Info, text).with_session(&session.peer);
             event.prefix = Some(prefix);
-            out.push(Output::Event(event.with_instance(env.name(i))));
+            out.push(event.with_instance(env.name(i)).into());
             // The shorter, the likelier: a flap within a moment is what races are made of.
             let until = env.now + self.random.soon(0, GAP_US);
             self.state = State::Withdrawn { session: from, prefix, until };

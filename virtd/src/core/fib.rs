@@ -290,7 +290,7 @@ impl Fib {
                 self.failed.insert(key, errno);
             }
             KernelNews::Written { key, .. } => drop(self.failed.remove(&key)),
-            KernelNews::Event(event) => out.push(Output::Event(event)),
+            KernelNews::Event(event) => out.push(event.into()),
             change => {
                 // What Linux takes out of its tables by itself, it takes out of everybody's.
                 let mut effects = std::mem::take(&mut self.effects);

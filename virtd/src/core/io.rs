@@ -456,6 +456,12 @@ pub enum Output {
         /// What becomes of it.
         seat: Seat,
     },
-    /// Tell the operator.
-    Event(Event),
+    /// Tell the operator. In a box: most outputs are passed from hand to hand for one route, and would all be as large.
+    Event(Box<Event>),
+}
+
+impl From<Event> for Output {
+    fn from(event: Event) -> Output {
+        Output::Event(event.into())
+    }
 }

@@ -119,6 +119,10 @@ impl Core {
     /// Takes one input; what is to be done is appended to `out`.
     pub fn handle(&mut self, now: Micros, input: Input<'_>, out: &mut Vec<Output>) {
         self.env.now = self.env.now.max(now);
+        // A route that an instance asks for hangs on nothing in the stores, and a leg that has been told what came hears nothing from them.
+        if !matches!(input, Input::NetlinkRequest { .. } | Input::LegDrained { .. }) {
+            self.settle();
+        }
         let from = out.len();
         match input {
             Input::InstanceAttached { .. }
@@ -157,36 +161,65 @@ impl Core {
         self.learn_ids(from, out);
     }
 
+    /// Whether an UPDATE has been passed on that is not in its store yet: one that came alone and that every instance hears as it is. Instances take
+    /// longer over it than the store does, but on one processor they begin at once, and the store would be in their way.
+    pub fn owes(&self) -> bool {
+        self.env.owed.is_some()
+    }
+
+    /// Takes it there. To be called in the turn after, or some milliseconds later; all that looks into a store does so by itself.
+    pub fn settle(&mut self) {
+        if let Some((session, message)) = self.env.owed.take()
+            && let Some(s) = self.sessions.get_mut(session)
+        {
+            s.remember(&message, &mut self.env);
+        }
+    }
+
     /// Outputs name connections and legs that the sessions made: later inputs find their session by them.
     fn learn_ids(&mut self, from: usize, out: &[Output]) {
         for o in out.iter().skip(from) {
-            if let (Output::Order { instance, order: Order::Stop | Order::Kill }, Some(fib)) = (o, &mut self.fib) {
-                fib.leaving(usize::from(instance.0));
+            // Most only carry something, and the rest need not be in the cache for them.
+            if !matches!(
+                o,
+                Output::SendPeer { .. }
+                    | Output::SendLeg { .. }
+                    | Output::SendLegLater { .. }
+                    | Output::NetlinkNotify { .. }
+                    | Output::Fib(_)
+                    | Output::Event(_)
+            ) {
+                self.learn(o);
             }
+        }
+    }
+
+    #[cold]
+    fn learn(&mut self, o: &Output) {
+        if let (Output::Order { instance, order: Order::Stop | Order::Kill }, Some(fib)) = (o, &mut self.fib) {
+            fib.leaving(usize::from(instance.0));
         }
         if self.native.is_some() {
             return;
         }
-        for o in out.iter().skip(from) {
-            match o {
-                Output::Dial { conn, peer, .. } => {
-                    if let Some(&s) = self.by_peer.get(&key(*peer)) {
-                        self.conns.insert(*conn, s);
-                    }
+        match o {
+            Output::Dial { conn, peer, .. } => {
+                if let Some(&s) = self.by_peer.get(&key(*peer)) {
+                    self.conns.insert(*conn, s);
                 }
-                Output::OfferLeg { leg, peer, .. } => {
-                    if let Some(&s) = self.by_peer.get(&key(*peer)) {
-                        self.legs.insert(*leg, s);
-                    }
-                }
-                Output::ClosePeer { conn, .. } => {
-                    self.conns.remove(conn);
-                }
-                Output::CloseLeg { leg } | Output::LegRefused { leg, .. } => {
-                    self.legs.remove(leg);
-                }
-                _ => {}
             }
+            Output::OfferLeg { leg, peer, .. } => {
+                if let Some(&s) = self.by_peer.get(&key(*peer)) {
+                    self.legs.insert(*leg, s);
+                }
+            }
+            Output::ClosePeer { conn, .. } => {
+                self.conns.remove(conn);
+            }
+            Output::CloseLeg { leg } | Output::LegRefused { leg, .. } => {
+                self.legs.remove(leg);
+            }
+            _ => {}
         }
     }
 
@@ -200,9 +233,7 @@ impl Core {
                     s.attached = true;
                     let name = s.name.clone();
                     let text = format!("{name} attached (process {pid})");
-                    out.push(Output::Event(
-                        Event::new(now, "instance-attached", Severity::Info, text).with_instance(&name),
-                    ));
+                    out.push(Event::new(now, "instance-attached", Severity::Info, text).with_instance(&name).into());
                 }
             }
             Input::InstanceDetached { instance } => {
@@ -211,7 +242,7 @@ impl Core {
                 self.sessions.iter_mut().for_each(|s| s.instance_gone(usize::from(instance.0)));
                 let name = s.name.clone();
                 let text = format!("{name} is gone: all its processes ended");
-                out.push(Output::Event(Event::new(now, "instance-gone", Severity::Warning, text).with_instance(&name)));
+                out.push(Event::new(now, "instance-gone", Severity::Warning, text).with_instance(&name).into());
             }
             Input::Listening { instance, listener, local, v6_only } => {
                 self.env.listeners.insert(listener, Listener { instance, local, v6_only });
@@ -290,7 +321,7 @@ impl Core {
                 continue;
             }
             let event = Event::new(self.env.now, "instance-differs", Severity::Info, format!("{}: {words}", i.name));
-            out.push(Output::Event(event.with_instance(&i.name)));
+            out.push(event.with_instance(&i.name).into());
         }
     }
 
@@ -440,6 +471,7 @@ impl Core {
 
     /// virtd ends: every peer and every instance is told.
     pub fn stop(&mut self, now: Micros, out: &mut Vec<Output>) {
+        self.settle();
         self.env.now = self.env.now.max(now);
         for report in self.reports.drain(..) {
             report.tell_now(&self.env, &self.controller, out);

@@ -269,6 +269,11 @@ impl Poison {
         self.any.is_empty()
     }
 
+    /// Whether nobody abstains on anything, nothing is known that somebody must not be given, and nobody has just died of something.
+    pub fn is_unknown(&self) -> bool {
+        self.any.is_empty() && self.marked.is_empty() && self.patients.iter().all(|p| p.ended.is_empty())
+    }
+
     /// The instances that are not told what stands about `prefix`, and therefore abstain on it.
     pub fn abstainers(&self, prefix: &Prefix) -> Members {
         let holds = |i: &u8| self.patients.get(usize::from(*i)).is_some_and(|p| p.held.contains_key(prefix));

@@ -14,6 +14,7 @@ use wire::bgp::update::Update;
 impl Core {
     /// Answers `{"command": "status" | "sessions" | "instances" | "routes" | "diversity", ...}`; errors come as `{"error": "..."}`.
     pub fn query(&mut self, now: super::io::Micros, request: &Value, out: &mut Vec<super::io::Output>) -> Value {
+        self.settle();
         self.env.now = self.env.now.max(now);
         let from = out.len();
         match request.get("command").and_then(Value::as_str) {

@@ -19,6 +19,7 @@ impl Core {
     /// Makes the running router what `new` says, as far as that can be done with sessions up; with `dry_run` only says what it would do.
     /// Answers `{"done": [...], "later": [...]}`, the second being what a restart of virtd is needed for, or `{"error": ...}`.
     pub fn reload(&mut self, now: Micros, new: Config, dry_run: bool, out: &mut Vec<Output>) -> Value {
+        self.settle();
         self.env.now = self.env.now.max(now);
         let from = out.len();
         let plan = match self.plan(&new) {
@@ -62,7 +63,7 @@ impl Core {
 
     fn tell_plan(&self, words: &[String], later: &[String], out: &mut Vec<Output>) {
         let mut tell = |severity, text: String| {
-            out.push(Output::Event(Event::new(self.env.now, "reload", severity, text)));
+            out.push(Event::new(self.env.now, "reload", severity, text).into());
         };
         words.iter().for_each(|text| tell(Severity::Info, text.clone()));
         if !later.is_empty() {

@@ -26,6 +26,7 @@ use crate::core::io::{ConnId, Input, InstanceId, LegId, ListenerId, Micros, Netl
 use crate::event::{Event, Severity};
 use crate::serve::{EventLoop, Lines, Report};
 use anyhow::{Context, Result};
+use bytes::Bytes;
 use crossbeam_channel::{Receiver, TrySendError};
 use hashbrown::HashMap;
 use mio::unix::SourceFd;
@@ -247,6 +248,8 @@ pub struct Driver {
     from_kernel: Vec<u8>,
     /// Room for a daemon's netlink datagram.
     datagram: Vec<u8>,
+    /// Room for the answers to it.
+    answers: Vec<Bytes>,
     /// Room for an fd that comes with one.
     passed: Vec<u8>,
     lines: Lines,
@@ -324,6 +327,7 @@ impl Driver {
             scratch: vec![0; 64 << 10],
             from_kernel: vec![0; netlink::MAX_FROM_KERNEL],
             datagram: Vec::new(),
+            answers: Vec::new(),
             passed: shim::room_for_fd(),
             lines,
             lost_events: 0,
@@ -348,21 +352,21 @@ impl Driver {
     /// Only when epoll itself fails.
     fn run_loop(&mut self, control: &Receiver<ControlRequest>, stop: &AtomicBool) -> Result<()> {
         let mut events = Events::with_capacity(1024);
-        let mut ready: Vec<Ready> = Vec::new();
+        let mut again = Vec::new();
         while !stop.load(Ordering::Relaxed) {
-            self.once(&mut events, &mut ready, control)?;
+            self.once(&mut events, &mut again, control)?;
         }
         self.broker.stop(self.now, &mut self.out);
         self.turn();
         let patience = self.now + FAREWELL_US;
         while !self.closing.is_empty() && self.now < patience {
-            self.once(&mut events, &mut ready, control)?;
+            self.once(&mut events, &mut again, control)?;
         }
         Ok(())
     }
 
-    /// Waits for something to happen and sees to it.
-    fn once(&mut self, events: &mut Events, ready: &mut Vec<Ready>, control: &Receiver<ControlRequest>) -> Result<()> {
+    /// Waits for something to happen and sees to it. `again`: room for what is to be read without waiting.
+    fn once(&mut self, events: &mut Events, again: &mut Vec<Token>, control: &Receiver<ControlRequest>) -> Result<()> {
         let timeout = self.timeout();
         match self.poll.poll(events, timeout) {
             Ok(()) => {}
@@ -371,20 +375,26 @@ impl Driver {
         }
         self.now = self.started.elapsed().as_micros() as Micros;
         self.kept_alive = self.now;
-        ready.clear();
+        let owes = self.broker.owes();
         self.accept_late();
-        let again = self.again.drain(..);
-        ready.extend(again.map(|token| Ready { token, readable: true, writable: false, exhaust: true }));
-        ready.extend(events.iter().map(Ready::from));
-        for r in ready.drain(..) {
+        std::mem::swap(again, &mut self.again);
+        let at_once = again.drain(..).map(|token| Ready { token, readable: true, writable: false, exhaust: true });
+        let mut ready = at_once.chain(events.iter().map(Ready::from)).peekable();
+        while let Some(r) = ready.next() {
             self.on_event(r, control);
-            self.keep_alive();
+            // Behind the last one the turn ends anyway.
+            if ready.peek().is_some() {
+                self.keep_alive();
+            }
         }
         if self.tick_at.is_some_and(|at| at <= self.now) {
             self.broker.handle(self.now, Input::Tick, &mut self.out);
         }
         self.turn();
         self.acknowledge();
+        if owes {
+            self.broker.settle();
+        }
         Ok(())
     }
 
@@ -394,7 +404,7 @@ impl Driver {
             return Some(Duration::ZERO);
         }
         let closing = if self.closing.is_empty() { None } else { Some(self.now + LEG_LINGER_US / 4) };
-        let later = !self.unacknowledged.is_empty() || !self.late.is_empty();
+        let later = !self.unacknowledged.is_empty() || !self.late.is_empty() || self.broker.owes();
         let later = later.then_some(self.now + LATER_US);
         let at = [self.tick_at, self.accept_again, closing, later].into_iter().flatten().min()?;
         let now = self.started.elapsed().as_micros() as Micros;
@@ -489,12 +499,7 @@ impl Driver {
             }
             Source::Kernel(id) => self.kernel_readable(id),
             Source::Peer(conn) => {
-                if writable {
-                    self.peer_writable(conn);
-                }
-                if readable {
-                    self.peer_readable(conn, exhaust);
-                }
+                self.peer_event(conn, readable, writable, exhaust);
             }
             Source::Leg(leg) => {
                 if writable && let Some(l) = self.legs.get_mut(&leg) {

@@ -226,6 +226,9 @@ impl Driver {
 
     /// Lets those go on that have asked for something. They may do so on this processor: what goes into the kernel has to be on its way.
     pub(super) fn answer_all(&mut self) {
+        if self.answered.is_empty() {
+            return;
+        }
         let mut answered = std::mem::take(&mut self.answered);
         for (id, to) in answered.drain(..) {
             self.netlink_write(id);
@@ -242,7 +245,7 @@ impl Driver {
 
     /// Takes a datagram apart; whether the daemon waits for an answer to it.
     fn netlink_datagram(&mut self, id: NetlinkId, bytes: &[u8]) -> bool {
-        let (mut answers, mut waits) = (Vec::new(), false);
+        let (mut answers, mut waits) = (std::mem::take(&mut self.answers), false);
         for frame in Frames::new(bytes) {
             // The kernel, too, throws away the rest of a datagram that it cannot take apart.
             let Ok(frame) = frame else { break };
@@ -290,6 +293,8 @@ impl Driver {
                 e.flush_answers(&mut answers);
             }
         }
+        // Its memory is kept.
+        self.answers = answers;
         waits
     }
 
@@ -370,6 +375,9 @@ impl Driver {
 
     /// Notifications of the instances' virtual kernels, in order; several of one group go in one datagram, as parts of a dump do.
     pub(super) fn notify_all(&mut self, notes: &mut Vec<(InstanceId, Note)>) {
+        if notes.is_empty() {
+            return;
+        }
         let encoded = |(instance, note): (InstanceId, Note)| Some((instance, note.group, note.encode()?));
         let mut notes = notes.drain(..).filter_map(encoded).peekable();
         while let Some((instance, group, first)) = notes.next() {

@@ -44,6 +44,8 @@ impl Driver {
         }
     }
 
+    /// A shim asks for something. By itself, as are answers: its pages of stack would otherwise lie between the loop and all else that it does.
+    #[inline(never)]
     pub(super) fn channel_readable(&mut self, id: u64) {
         let mut buf = [0u8; MAX_MESSAGE];
         for _ in 0..REQUEST_BUDGET {

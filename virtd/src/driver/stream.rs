@@ -32,6 +32,13 @@ impl Io {
         }
     }
 
+    fn write(&self, bytes: &[u8]) -> io::Result<usize> {
+        match self {
+            Io::Tcp(s) => (&mut &*s).write(bytes),
+            Io::Unix(s) => SockRef::from(s).send_with_flags(bytes, libc::MSG_DONTWAIT | libc::MSG_NOSIGNAL),
+        }
+    }
+
     fn write_vectored(&self, slices: &[IoSlice<'_>]) -> io::Result<usize> {
         match self {
             Io::Tcp(s) => (&mut &*s).write_vectored(slices),
@@ -159,14 +166,10 @@ impl Stream {
         if self.blocked {
             return;
         }
-        while !self.tx.is_empty() {
-            let mut slices = [IoSlice::new(&[]); MAX_SLICES];
-            let mut n = 0;
-            for (slice, bytes) in slices.iter_mut().zip(&self.tx) {
-                *slice = IoSlice::new(bytes);
-                n += 1;
-            }
-            match self.io.write_vectored(slices.get(..n).unwrap_or_default()) {
+        while let Some(first) = self.tx.front() {
+            // One message is what mostly waits, and room for the slices of many is a kilobyte that is not in the cache.
+            let written = if self.tx.len() == 1 { self.io.write(first) } else { self.write_several() };
+            match written {
                 Ok(sent) => self.sent(sent),
                 Err(e) if e.kind() == io::ErrorKind::WouldBlock => {
                     // Until the writable edge every further try would be in vain.
@@ -186,6 +189,17 @@ impl Stream {
             self.half_closed = true;
             self.io.shutdown_write();
         }
+    }
+
+    #[inline(never)]
+    fn write_several(&self) -> io::Result<usize> {
+        let mut slices = [IoSlice::new(&[]); MAX_SLICES];
+        let mut n = 0;
+        for (slice, bytes) in slices.iter_mut().zip(&self.tx) {
+            *slice = IoSlice::new(bytes);
+            n += 1;
+        }
+        self.io.write_vectored(slices.get(..n).unwrap_or_default())
     }
 
     fn sent(&mut self, mut n: usize) {

@@ -9,13 +9,9 @@ use super::*;
 use std::os::unix::net::UnixStream;
 
 impl Driver {
-    pub(super) fn peer_writable(&mut self, conn: ConnId) {
+    /// What is dialled is connected, or has failed.
+    fn peer_dialled(&mut self, conn: ConnId) {
         let Some(p) = self.peers.get_mut(&conn) else { return };
-        if !p.dialling {
-            // An edge comes with every octet that is read, too; only one that was waited for means anything.
-            let waited = std::mem::take(&mut p.stream.blocked);
-            return self.written.extend(waited.then_some(Source::Peer(conn)));
-        }
         let Io::Tcp(s) = &p.stream.io else { return };
         let failed = match (s.take_error(), s.peer_addr(), s.local_addr()) {
             (Ok(None), Ok(peer), Ok(local)) => {
@@ -30,12 +26,21 @@ impl Driver {
         self.broker.handle(self.now, Input::PeerDialFailed { conn, errno: failed }, &mut self.out);
     }
 
-    pub(super) fn peer_readable(&mut self, conn: ConnId, exhaust: bool) {
+    pub(super) fn peer_event(&mut self, conn: ConnId, readable: bool, writable: bool, exhaust: bool) {
         let Some(p) = self.peers.get_mut(&conn) else { return };
         if p.dialling {
-            return self.peer_writable(conn);
+            self.peer_dialled(conn);
+            // What came right behind is there already, and no edge comes for it.
+            let connected = self.peers.get(&conn).is_some_and(|p| !p.dialling);
+            return if connected && readable {
+                self.peer_event(conn, true, false, exhaust)
+            };
         }
-        if p.stream.paused {
+        // An edge comes with every octet that is read, too; only one that was waited for means anything.
+        if writable && std::mem::take(&mut p.stream.blocked) {
+            self.written.push(Source::Peer(conn));
+        }
+        if !readable || p.stream.paused {
             return;
         }
         let end = p.stream.read(&mut self.scratch, exhaust);
@@ -234,7 +239,20 @@ impl Driver {
                     }
                 }
             }
-            Output::Event(event) => self.tell(event),
+            Output::Fib(changes) => {
+                if let Err(e) = self.lines.kernel.send(changes) {
+                    self.warn("fib-lost", format!("{e:#}"));
+                }
+            }
+            o => self.carry_out_rare(o),
+        }
+    }
+
+    /// By itself, so that what passes a route on has a small frame.
+    #[inline(never)]
+    fn carry_out_rare(&mut self, o: Output) {
+        match o {
+            Output::Event(event) => self.tell(*event),
             Output::Order { instance, order } => {
                 if self.lines.orders.try_send((instance, order)).is_err() {
                     let who = self.instance_name(instance);
@@ -249,11 +267,6 @@ impl Driver {
             Output::Seat { instance, seat } => self.seat(instance, seat),
             Output::NetlinkNotify { instance, note } => self.notify_all(&mut vec![(instance, note)]),
             Output::LinkReset { instance, index, up } => self.link_reset(instance, index, up),
-            Output::Fib(changes) => {
-                if let Err(e) = self.lines.kernel.send(changes) {
-                    self.warn("fib-lost", format!("{e:#}"));
-                }
-            }
             Output::Record(record) => {
                 // A disk that is slow or full must not hold up a route.
                 if self.lines.records.try_send(record).is_err() {
@@ -280,6 +293,8 @@ impl Driver {
             }
             Output::LegConnected { leg, local, peer, conn } => self.leg_connected(leg, local, peer, conn),
             Output::LegRefused { leg, errno } => self.leg_refused(leg, errno),
+            // These never come here.
+            Output::SendPeer { .. } | Output::SendLeg { .. } | Output::SendLegLater { .. } | Output::Fib(_) => {}
         }
     }
 

@@ -138,7 +138,7 @@ impl World {
     pub fn carry_out(&mut self, out: Vec<Output>) {
         for o in out {
             match o {
-                Output::Event(e) => self.events.push(e),
+                Output::Event(e) => self.events.push(*e),
                 Output::Order { instance, order } => self.orders.push((instance.0, order)),
                 Output::NetlinkNotify { instance, note } => {
                     self.notified.push((instance.0, note.group, note.encode().expect("a notification fits")));

@@ -257,6 +257,15 @@ impl Sim {
         }
     }
 
+    /// The core alone hears peer `n`; [`Sim::run`] goes on with what it wants.
+    pub fn core_hears(&mut self, n: u8, bytes: &[u8]) {
+        let (mut buf, mut out) = (BytesMut::from(bytes), Vec::new());
+        if let Some(conn) = self.peers.get(&n).and_then(|p| p.conn) {
+            self.core.handle(self.now, Input::PeerBytes { conn, buf: &mut buf }, &mut out);
+        }
+        self.queue.extend(out);
+    }
+
     pub fn leg_sends(&mut self, i: usize, peer: u8, bytes: &[u8]) {
         if let Some(id) = self.instances[i].legs.iter().find(|l| l.peer == peer).map(|l| l.id) {
             self.send_leg(id, bytes);
@@ -304,7 +313,7 @@ impl Sim {
                 VecDeque::into_iter(before).for_each(|(leg, bytes)| self.tell_leg(leg, &bytes));
             }
             match o {
-                Output::Event(e) => self.events.push(e),
+                Output::Event(e) => self.events.push(*e),
                 Output::OfferLeg { leg, instance, peer, .. } => self.leg_starts(leg, usize::from(instance.0), peer),
                 Output::SendLeg { leg, bytes } => self.tell_leg(leg, &bytes),
                 Output::SendLegLater { leg, bytes } => {

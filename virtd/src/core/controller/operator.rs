@@ -178,7 +178,7 @@ impl Controller {
                     let text = format!(
                         "the change is over, and not with the majority are still {forgotten}: was their policy changed, too?"
                     );
-                    out.push(Output::Event(Event::new(env.now, "change-incomplete", Severity::Warning, text)));
+                    out.push(Event::new(env.now, "change-incomplete", Severity::Warning, text).into());
                 }
                 let still =
                     if forgotten.is_empty() { String::new() } else { format!("; not with the majority: {forgotten}") };
@@ -186,7 +186,7 @@ impl Controller {
             }
             _ => return Err(format!("{action:?} is nothing to do with a change: expected begin or commit")),
         };
-        out.push(Output::Event(Event::new(env.now, "operator", Severity::Info, text.clone())));
+        out.push(Event::new(env.now, "operator", Severity::Info, text.clone()).into());
         Ok(text)
     }
 }

@@ -70,7 +70,7 @@ impl Controller {
                 "the majority itself is in doubt ({} prefixes without one): nobody is accused; compare the instances' configurations",
                 env.without_quorum
             );
-            out.push(Output::Event(Event::new(env.now, "majority-split", Severity::Alarm, text)));
+            out.push(Event::new(env.now, "majority-split", Severity::Alarm, text).into());
         }
         self.split_told = split;
         for i in 0..self.list.len() {
@@ -110,7 +110,7 @@ impl Controller {
         if let Some((prefix, said)) = charge.key {
             (event.prefix, event.said) = (Some(prefix), said);
         }
-        out.push(Output::Event(event));
+        out.push(event.into());
         match refusal {
             None => self.kill(i, env, out),
             // Nobody here can end it; but its place can be taken.

@@ -189,6 +189,21 @@ impl Fib {
     /// The kinds of protocols that decide on the key at `slot`: those whose instances do not, most of them, say that they have no route
     /// for it. Otherwise one OSPF instance that writes a route for BGP's prefix would set the "none" of all the others against BGP.
     fn kinds_at(&self, slot: u32, env: &Env) -> FibScope {
+        let n = self.members.len();
+        let classes = || self.classes.iter().skip(slot as usize * n).take(n).copied();
+        let mut said = self.table.candidates(slot).iter().zip(classes()).filter(|(said, _)| **said != BlobId::NONE);
+        // Of a key without a route, those it had.
+        let Some((_, kinds)) = said.next() else { return classes().fold(FibScope::NONE, FibScope::union) };
+        let mut scopes = self.members.iter().map(|m| m.scope).filter(|scope| *scope != FibScope::NONE);
+        if kinds != FibScope::NONE && said.all(|(_, class)| class == kinds) && scopes.all(|scope| scope == kinds) {
+            // As many have a route of each of these kinds, and as many do not.
+            debug_assert_eq!(kinds, self.kinds_by_count(slot, env));
+            return kinds;
+        }
+        self.kinds_by_count(slot, env)
+    }
+
+    fn kinds_by_count(&self, slot: u32, env: &Env) -> FibScope {
         let stale = self.table.entry(slot).map_or(Members::EMPTY, |e| e.stale);
         let (mut all, mut kept) = (FibScope::NONE, FibScope::NONE);
         for kind in [FibScope::BGP, FibScope::IGP, FibScope::STATIC] {
@@ -207,14 +222,7 @@ impl Fib {
             let keep = if counted == 0 { frozen } else { saying > 0 && saying * 2 >= counted };
             kept = if keep { kept.union(kind) } else { kept };
         }
-        let from = slot as usize * self.members.len();
-        let before =
-            || self.classes.iter().skip(from).take(self.members.len()).fold(FibScope::NONE, |a, b| a.union(*b));
-        match (kept, all) {
-            (FibScope::NONE, FibScope::NONE) => before(),
-            (FibScope::NONE, all) => all,
-            (kept, _) => kept,
-        }
+        if kept == FibScope::NONE { all } else { kept }
     }
 
     /// Whether the routes of this key are of a kind that instance `i` writes.

@@ -105,7 +105,7 @@ impl Fib {
             "an address of {name} has changed: {} alone is shown that the link goes down and up again",
             env.name(i)
         );
-        out.push(Output::Event(Event::new(env.now, "link-reset", Severity::Info, text).with_instance(env.name(i))));
+        out.push(Event::new(env.now, "link-reset", Severity::Info, text).with_instance(env.name(i)).into());
         out.push(Output::LinkReset { instance: InstanceId(i as u8), index, up: false });
     }
 }

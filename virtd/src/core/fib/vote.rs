@@ -315,7 +315,7 @@ impl Fib {
             event.instance = single.iter().next().map(|i| env.name(usize::from(i)).to_owned());
         }
         event.said = self.said(slot, electorate, env);
-        out.push(Output::Event(event));
+        out.push(event.into());
     }
 
     /// What every instance says about the key at `slot`, in words.

@@ -89,7 +89,7 @@ impl Report {
         };
         event.at_us = env.now;
         event.text = format!("{text} ({how}); it is withheld from this instance, which abstains on its prefixes");
-        out.push(Output::Event(event));
+        out.push(event.into());
         let Some(mut record) = record else { return };
         if let Value::Object(account) = &mut record.account {
             let mut ended = match end {

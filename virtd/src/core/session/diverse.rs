@@ -149,6 +149,16 @@ impl Session {
         }
     }
 
+    /// Whether every instance whose leg stands is passed what the peer says as it comes, so that nobody asks which prefixes that is about.
+    pub(super) fn all_hear_all(&self, env: &Env) -> bool {
+        let level = env.unlevel.get(self.index).is_some_and(|unlevel| unlevel.is_empty());
+        let live = |s: &Seat| match &s.leg {
+            Some(leg) => matches!(leg.feed, Feed::Live) && s.waiting() <= HIGH_MARK,
+            None => true,
+        };
+        level && env.poison.is_unknown() && env.exercised.is_empty() && !env.has_blocks && self.seats.iter().all(live)
+    }
+
     /// Tells a levelling leg more of the store, as far as its queue has room.
     pub(super) fn feed(&mut self, i: usize, env: &mut Env, out: &mut Vec<Output>) {
         loop {

@@ -136,19 +136,24 @@ impl Session {
 
     /// Bytes from the peer: whole messages are taken off the front.
     pub fn peer_bytes(&mut self, conn: ConnId, buf: &mut BytesMut, env: &mut Env, out: &mut Vec<Output>) {
+        let mut first = true;
         loop {
             let Some(e) = self.ext(conn) else { return };
             // What comes before our OPEN is out can be nothing but an OPEN; the longer form is only for what follows it.
             let extended = e.negotiated.as_ref().is_some_and(|n| n.shared.extended_message);
             match frame::next_message(buf, extended) {
-                Ok(Some(m)) => self.peer_message(conn, m, env, out),
+                Ok(Some(m)) => {
+                    let alone = std::mem::take(&mut first) && buf.is_empty();
+                    self.peer_message(conn, m, alone, env, out);
+                }
                 Ok(None) => return,
                 Err(n) => return self.reset(conn, n, "its bytes are not a BGP message", env, out),
             }
         }
     }
 
-    fn peer_message(&mut self, conn: ConnId, m: Message, env: &mut Env, out: &mut Vec<Output>) {
+    /// `alone`: nothing else came with it.
+    fn peer_message(&mut self, conn: ConnId, m: Message, alone: bool, env: &mut Env, out: &mut Vec<Output>) {
         let Some(e) = self.ext(conn) else { return };
         let state = e.state;
         if let Some(n) = &e.negotiated
@@ -177,7 +182,7 @@ impl Session {
                 self.establish(conn, env, out);
             }
             (MessageType::Keepalive, ExtState::Established) => {}
-            (MessageType::Update, ExtState::Established) => self.peer_update(conn, m, env, out),
+            (MessageType::Update, ExtState::Established) => self.peer_update(conn, m, alone, env, out),
             (MessageType::RouteRefresh, ExtState::Established) => match RouteRefresh::decode(m.body()) {
                 Ok(r) => self.peer_refresh(r, out),
                 Err(n) => self.reset(conn, n, "its ROUTE-REFRESH is too short", env, out),
@@ -301,7 +306,7 @@ impl Session {
     }
 
     /// An UPDATE of the peer: hygiene, the store, then every leg.
-    fn peer_update(&mut self, conn: ConnId, m: Message, env: &mut Env, out: &mut Vec<Output>) {
+    fn peer_update(&mut self, conn: ConnId, m: Message, alone: bool, env: &mut Env, out: &mut Vec<Output>) {
         let Some(up) = &mut self.up else { return };
         up.updates_in += 1;
         env.counters.updates_in += 1;
@@ -310,6 +315,13 @@ impl Session {
         // The store keeps the mended form in both modes: a replay must never bring a malformed attribute back.
         let mut stored = bytes.clone();
         match hygiene::check(m.body(), &context) {
+            Verdict::Pass if alone && self.all_hear_all(env) => {
+                // Whoever waits for the route does not wait until it is in the store.
+                self.scratch.keys.clear();
+                self.replicate(bytes, env, out);
+                env.owed = Some((self.index, stored));
+                return;
+            }
             Verdict::Pass => {}
             Verdict::Reset { notification, finding } => {
                 return self.reset(conn, notification, finding.what, env, out);
@@ -354,12 +366,12 @@ impl Session {
             );
             let mut event = Event::new(env.now, "poison-again", Severity::Warning, text);
             event.prefix = Some(prefix);
-            out.push(Output::Event(event.with_session(&self.peer).with_instance(env.name(i))));
+            out.push(event.with_session(&self.peer).with_instance(env.name(i)).into());
         }
     }
 
     /// Takes the UPDATE into the store; its prefixes are left in `scratch.keys`.
-    fn remember(&mut self, message: &Bytes, env: &mut Env) -> Option<()> {
+    pub fn remember(&mut self, message: &Bytes, env: &mut Env) -> Option<()> {
         let Session { scratch: Scratch { block, keys, .. }, up, index, .. } = self;
         keys.clear();
         let update = Update::parse(message.get(frame::HEADER_LEN..)?).ok()?;

@@ -346,7 +346,7 @@ impl Session {
             event.instance = single.iter().next().map(|i| env.name(usize::from(i)).to_owned());
         }
         event.said = self.said(slot, electorate, env);
-        out.push(Output::Event(event));
+        out.push(event.into());
     }
 
     /// What every instance says about the key at `slot`, in words.
@@ -489,9 +489,7 @@ impl Session {
                         "{left_out} prefixes cannot be announced, {} first: the attributes leave no room in a message",
                         prefixes[0]
                     );
-                    out.push(Output::Event(
-                        Event::new(env.now, "too-long", Severity::Alarm, text).with_session(&self.peer),
-                    ));
+                    out.push(Event::new(env.now, "too-long", Severity::Alarm, text).with_session(&self.peer).into());
                 }
             }
             for (_, slot) in group {
