@@ -362,6 +362,22 @@ fn an_instance_without_a_fib_counts_nowhere_and_wakes_nobody() {
     assert!(w.core.deadline().is_none_or(|at| at > w.now + T), "{:?} at {}", w.core.deadline(), w.now);
 }
 
+/// Nothing says what kind BIRD's routes are but what its instance declares; one that declares nothing and is late with its withdrawal, or
+/// dead, is no reason to keep a route.
+#[test]
+fn what_an_instance_without_a_fib_still_has_keeps_nothing() {
+    let mut c = config(3, Strategy::WaitForConsensus);
+    c.instances[2].fib_scope = FibScope::NONE;
+    let mut w = World::new(&c);
+    (0..2).for_each(|i| w.add(i, P, &[A]));
+    w.write(2, &RouteMessage { protocol: RTPROT_BIRD, ..route(P, &[A]) });
+    w.run(2 * T);
+    assert_eq!(w.in_kernel(P), Some(VIA_A));
+    (0..2).for_each(|i| w.del(i, P));
+    w.run(3 * T);
+    assert_eq!(w.in_kernel(P), None);
+}
+
 #[test]
 fn an_observer_is_named_and_not_counted() {
     let mut c = config(3, Strategy::WaitForConsensus);

@@ -293,7 +293,8 @@ impl Driver {
                 e.flush_answers(&mut answers);
             }
         }
-        // Its memory is kept.
+        // Its memory is kept, but not what is for a socket that is gone.
+        answers.clear();
         self.answers = answers;
         waits
     }

@@ -90,8 +90,8 @@ pub struct Worker {
     pub(super) refusals: Refusals,
     pub(super) view: View,
     pub(super) scan: Option<Scan>,
-    /// The last route that was written, and the octets that it was read from: most routes go where the one before went.
-    pub(super) encoded: Option<(Box<[u8]>, EncodedRoute)>,
+    /// The last routes that were written, and the octets that they were read from, the very last one first: most routes go where one of these went.
+    pub(super) encoded: Vec<(Box<[u8]>, EncodedRoute)>,
     /// The last one sent.
     pub(super) batch: Batch,
     /// What it has read of others' routes.
@@ -145,7 +145,7 @@ impl Worker {
             refusals: Refusals::default(),
             view: View::default(),
             scan: None,
-            encoded: None,
+            encoded: Vec::new(),
             batch: Batch::default(),
             gathered: Gathered::default(),
             scan_number: 0,

@@ -14,6 +14,8 @@ use wire::netlink::message::Writer;
 
 /// Keys in one send. 64, 256 and 1024 were about equally fast when it was measured; and between two sends the thread looks at what else there is.
 const BATCH_KEYS: usize = 256;
+/// Routes of which it is remembered how the kernel wants them: as many as a router has ways out that take turns.
+const MAX_ENCODED: usize = 8;
 /// Octets from which on a send takes no further key; one route may go beyond it. Below the smallest usual send buffer.
 const BATCH_OCTETS: usize = 48 * 1024;
 /// What is tried again because its answer got lost waits this long.
@@ -140,7 +142,7 @@ impl Worker {
             return;
         }
         let octets = self.table.bytes(want);
-        let last = self.encoded.take().filter(|(of, _)| **of == *octets);
+        let last = self.encoded.iter().position(|(of, _)| **of == *octets).map(|at| self.encoded.swap_remove(at));
         let last = last.and_then(|(of, route)| Some((of, route.to(&key)?)));
         let (of, encoded) = match last.map_or_else(|| self.encode(&key, octets), Ok) {
             Ok(encoded) => encoded,
@@ -153,7 +155,10 @@ impl Worker {
         if !batch.push(first_seq, key, op, encoded.payload()) {
             self.not_written(key, libc::EMSGSIZE);
         }
-        self.encoded = Some((of, encoded));
+        self.encoded.truncate(MAX_ENCODED - 1);
+        self.encoded.push((of, encoded));
+        let new = self.encoded.len() - 1;
+        self.encoded.swap(0, new);
     }
 
     /// A wanted route as the kernel wants it, or the errno that says why not.

@@ -189,11 +189,9 @@ impl Fib {
     /// The kinds of protocols that decide on the key at `slot`: those whose instances do not, most of them, say that they have no route
     /// for it. Otherwise one OSPF instance that writes a route for BGP's prefix would set the "none" of all the others against BGP.
     fn kinds_at(&self, slot: u32, env: &Env) -> FibScope {
-        let n = self.members.len();
-        let classes = || self.classes.iter().skip(slot as usize * n).take(n).copied();
-        let mut said = self.table.candidates(slot).iter().zip(classes()).filter(|(said, _)| **said != BlobId::NONE);
-        // Of a key without a route, those it had.
-        let Some((_, kinds)) = said.next() else { return classes().fold(FibScope::NONE, FibScope::union) };
+        let classes = self.classes_at(slot);
+        let mut said = self.table.candidates(slot).iter().zip(classes).filter(|(said, _)| **said != BlobId::NONE);
+        let Some((_, kinds)) = said.next() else { return self.kinds_before(slot) };
         let mut scopes = self.members.iter().map(|m| m.scope).filter(|scope| *scope != FibScope::NONE);
         if kinds != FibScope::NONE && said.all(|(_, class)| class == kinds) && scopes.all(|scope| scope == kinds) {
             // As many have a route of each of these kinds, and as many do not.
@@ -201,6 +199,17 @@ impl Fib {
             return kinds;
         }
         self.kinds_by_count(slot, env)
+    }
+
+    /// The kind of each instance's route for the key at `slot`, the last one where it has none now.
+    fn classes_at(&self, slot: u32) -> impl Iterator<Item = FibScope> {
+        let n = self.members.len();
+        self.classes.iter().skip(slot as usize * n).take(n).copied()
+    }
+
+    /// The kinds of the routes that the key at `slot` has, or had.
+    fn kinds_before(&self, slot: u32) -> FibScope {
+        self.classes_at(slot).fold(FibScope::NONE, FibScope::union)
     }
 
     fn kinds_by_count(&self, slot: u32, env: &Env) -> FibScope {
@@ -222,7 +231,12 @@ impl Fib {
             let keep = if counted == 0 { frozen } else { saying > 0 && saying * 2 >= counted };
             kept = if keep { kept.union(kind) } else { kept };
         }
-        if kept == FibScope::NONE { all } else { kept }
+        match (kept, all) {
+            // Only those speak who declare nothing, and of a kind that nobody knows.
+            (FibScope::NONE, FibScope::NONE) => self.kinds_before(slot),
+            (FibScope::NONE, all) => all,
+            (kept, _) => kept,
+        }
     }
 
     /// Whether the routes of this key are of a kind that instance `i` writes.

@@ -40,7 +40,6 @@ use super::others::Lengths;
 use super::system::System;
 use info::{Info, Infos, List};
 use std::borrow::Cow;
-use std::cell::Cell;
 use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, BTreeSet};
 use std::mem::size_of;
@@ -117,10 +116,10 @@ pub struct VirtualKernel {
     tables_v6: BTreeSet<u32>,
     /// Where the search for an unused nexthop id begins.
     last_nh_id: u32,
-    /// The last way that was found to a gateway.
-    way: Cell<Option<lookup::Known>>,
-    /// The last new route, to know the next one by.
-    last: Option<last::Last>,
+    /// The last ways that were found to gateways.
+    ways: lookup::Ways,
+    /// The last new routes, to know the next one by.
+    lasts: Vec<last::Last>,
 }
 
 impl Default for VirtualKernel {
@@ -141,8 +140,8 @@ impl VirtualKernel {
             routes: 0,
             tables_v6: BTreeSet::from([RT_TABLE_MAIN, RT_TABLE_LOCAL]),
             last_nh_id: 0,
-            way: Cell::new(None),
-            last: None,
+            ways: lookup::Ways::default(),
+            lasts: Vec::new(),
         }
     }
 
@@ -271,9 +270,7 @@ impl VirtualKernel {
         if list.is_empty() != old.is_empty() {
             self.lengths.count(&key, if list.is_empty() { -1 } else { 1 });
         }
-        if self.way.get().is_some_and(|way| way.may_lead_over(&key)) {
-            self.way.set(None);
-        }
+        self.ways.changed(&key);
         for id in old.iter().filter(|id| !list.contains(id)) {
             self.infos.left(*id, &key);
         }

@@ -11,6 +11,7 @@ use nix::sys::socket::{
 use rand::rngs::SmallRng;
 use rand::seq::IndexedRandom;
 use rand::{Rng, SeedableRng};
+use std::collections::VecDeque;
 use std::net::IpAddr;
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::process::Command;
@@ -50,8 +51,8 @@ struct Pair {
     virt: VirtualKernel,
     system: System,
     effects: Effects,
-    /// The last new route that was asked for.
-    last: Option<RouteMessage>,
+    /// The last new routes that were asked for.
+    recent: VecDeque<RouteMessage>,
     log: Vec<String>,
 }
 
@@ -66,7 +67,7 @@ impl Pair {
             virt: VirtualKernel::new(),
             system: System::default(),
             effects: Effects::default(),
-            last: None,
+            recent: VecDeque::new(),
             log: Vec::new(),
         };
         bind(pair.fd.as_raw_fd(), &NetlinkAddr::new(0, 0)).unwrap();
@@ -443,18 +444,23 @@ const NEW_FLAGS: [u16; 8] = [
     0,
 ];
 
+/// Routes of which a new one may be the like.
+const RECENT: usize = 3;
+
 fn step(pair: &mut Pair, rng: &mut SmallRng) {
     let family = any(rng, &[AF_INET, AF_INET6]);
     match rng.random_range(0..20) {
         0..10 => {
-            // A third say what the one before did, elsewhere.
-            let again = pair.last.take().filter(|_| rng.random_bool(0.3));
+            // A third say what one of the last did, elsewhere.
+            let of = rng.random_range(0..RECENT);
+            let again = pair.recent.get(of).filter(|_| rng.random_bool(0.4)).cloned();
             let m = match again {
                 Some(last) => elsewhere(rng, last),
                 None => route(rng, family, false),
             };
             pair.send(RTM_NEWROUTE, any(rng, &NEW_FLAGS), &m.to_payload().unwrap());
-            pair.last = Some(m);
+            pair.recent.push_front(m);
+            pair.recent.truncate(RECENT);
         }
         10..15 => {
             let payload = route(rng, family, true).to_payload().unwrap();

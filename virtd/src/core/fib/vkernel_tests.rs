@@ -150,38 +150,65 @@ fn the_way_to_a_gateway_is_looked_up_again_where_it_may_have_changed() {
 }
 
 #[test]
+fn routes_over_a_few_gateways_in_turn_are_known_and_what_leads_elsewhere_is_found_anew() {
+    let (mut k, s) = (VirtualKernel::new(), system());
+    let gateway = |n: u32| format!("10.0.0.{}", n + 2);
+    let like = |k: &mut VirtualKernel, n: u32| {
+        k.as_before(&route("10.9.200.0", 24, &gateway(n)).to_payload().unwrap(), &s).map(|(_, id)| id)
+    };
+    let ways = lookup::WAYS as u32;
+    for n in 0..ways {
+        add(&mut k, &s, &route(&format!("10.9.{n}.0"), 24, &gateway(n)));
+    }
+    let ids: Vec<u32> = (0..ways).filter_map(|n| like(&mut k, n)).collect();
+    assert_eq!(ids.len(), ways as usize, "each of them");
+    assert!((0..ways).rev().all(|n| like(&mut k, n) == ids.get(n as usize).copied()), "whatever the order");
+    // One leads over another interface now: the others stand.
+    add(&mut k, &s, &RouteMessage { oif: Some(ETH1), scope: RT_SCOPE_LINK, ..route(&gateway(1), 32, "") });
+    assert!((0..ways).all(|n| like(&mut k, n).is_some() == (n != 1)));
+    add(&mut k, &s, &route("10.9.201.0", 24, &gateway(1)));
+    assert!((0..ways).all(|n| like(&mut k, n).is_some()));
+    assert_eq!(text(&k, &s, &route("10.9.201.0", 24, &gateway(1))), format!("via {} dev eth1", gateway(1)));
+    // One more is in the place of one whose way is forgotten, and of one that was as long not asked for.
+    add(&mut k, &s, &route("10.9.202.0", 24, &gateway(ways)));
+    assert!(like(&mut k, ways).is_some());
+    let known = (0..ways).filter(|n| like(&mut k, *n).is_some()).count() as u32;
+    assert!((ways - 2..ways).contains(&known), "{known}");
+}
+
+#[test]
 fn a_route_like_the_last_is_known_by_what_it_says_until_anything_changes() {
     let (mut k, mut s) = (VirtualKernel::new(), system());
     let over = |dst: &str, len: u8, gateway: &str| route(dst, len, gateway).to_payload().unwrap();
-    let like = |k: &VirtualKernel, s: &System, dst: &str, len: u8, gateway: &str| {
+    let like = |k: &mut VirtualKernel, s: &System, dst: &str, len: u8, gateway: &str| {
         k.as_before(&over(dst, len, gateway), s).map(|(key, _)| key.to_string())
     };
-    assert_eq!(like(&k, &s, "10.9.1.0", 24, "10.0.0.2"), None, "the first");
+    assert_eq!(like(&mut k, &s, "10.9.1.0", 24, "10.0.0.2"), None, "the first");
     let first = route("10.9.0.0", 24, "10.0.0.2");
     add(&mut k, &s, &first);
-    assert_eq!(like(&k, &s, "10.9.1.0", 24, "10.0.0.2"), Some("10.9.1.0/24".to_owned()));
-    assert_eq!(like(&k, &s, "10.9.1.128", 25, "10.0.0.2"), Some("10.9.1.128/25".to_owned()));
-    assert_eq!(like(&k, &s, "10.9.1.1", 24, "10.0.0.2"), None, "host bits");
-    assert_eq!(like(&k, &s, "10.9.1.0", 33, "10.0.0.2"), None, "too long");
-    assert_eq!(like(&k, &s, "10.9.1.0", 24, "10.0.0.3"), None, "another gateway");
+    assert_eq!(like(&mut k, &s, "10.9.1.0", 24, "10.0.0.2"), Some("10.9.1.0/24".to_owned()));
+    assert_eq!(like(&mut k, &s, "10.9.1.128", 25, "10.0.0.2"), Some("10.9.1.128/25".to_owned()));
+    assert_eq!(like(&mut k, &s, "10.9.1.1", 24, "10.0.0.2"), None, "host bits");
+    assert_eq!(like(&mut k, &s, "10.9.1.0", 33, "10.0.0.2"), None, "too long");
+    assert_eq!(like(&mut k, &s, "10.9.1.0", 24, "10.0.0.3"), None, "another gateway");
     // The last of those that shared it goes, and its number with it.
     assert_eq!(send(&mut k, &s, RTM_DELROUTE, 0, &first.to_payload().unwrap()).1, 0);
     add(&mut k, &s, &route("10.9.7.0", 24, "10.0.1.2"));
     add(&mut k, &s, &first);
-    assert!(like(&k, &s, "10.9.1.0", 24, "10.0.0.2").is_some());
+    assert!(like(&mut k, &s, "10.9.1.0", 24, "10.0.0.2").is_some());
     assert_eq!(send(&mut k, &s, RTM_DELROUTE, 0, &first.to_payload().unwrap()).1, 0);
-    assert_eq!(like(&k, &s, "10.9.1.0", 24, "10.0.0.2"), None, "nobody has it any more");
+    assert_eq!(like(&mut k, &s, "10.9.1.0", 24, "10.0.0.2"), None, "nobody has it any more");
     // One of its own leads over the gateway.
     add(&mut k, &s, &first);
     add(&mut k, &s, &RouteMessage { oif: Some(ETH1), scope: RT_SCOPE_LINK, ..route("10.0.0.2", 32, "") });
-    assert_eq!(like(&k, &s, "10.9.1.0", 24, "10.0.0.2"), None, "another way");
+    assert_eq!(like(&mut k, &s, "10.9.1.0", 24, "10.0.0.2"), None, "another way");
     add(&mut k, &s, &route("10.9.2.0", 24, "10.0.0.2"));
     assert_eq!(text(&k, &s, &route("10.9.2.0", 24, "10.0.0.2")), "via 10.0.0.2 dev eth1");
     // A link, and what is not known by the octets alone.
     add(&mut k, &s, &route("10.9.3.0", 24, "10.0.1.3"));
-    assert!(like(&k, &s, "10.9.1.0", 24, "10.0.1.3").is_some());
+    assert!(like(&mut k, &s, "10.9.1.0", 24, "10.0.1.3").is_some());
     s.apply(&link(ETH1, "eth1", false));
-    assert_eq!(like(&k, &s, "10.9.1.0", 24, "10.0.1.3"), None, "the link");
+    assert_eq!(like(&mut k, &s, "10.9.1.0", 24, "10.0.1.3"), None, "the link");
     s.apply(&link(ETH1, "eth1", true));
     // Where the way to the gateway is not all.
     let base = route("10.9.4.0", 24, "10.0.0.7");

@@ -1,9 +1,9 @@
-//! A route like the one before. Of a table's routes most say the same but for where they go: that is not taken apart again, its gateway not
-//! looked up, and what it shares with the others not searched for.
+//! A route like one before. Of a table's routes most say the same as one of the last few but for where they go: that is not taken apart again,
+//! its gateway not looked up, and what it shares with the others not searched for.
 
 use super::super::system::System;
 use super::VirtualKernel;
-use super::lookup::Known;
+use super::lookup::{Known, WAYS};
 use super::v4::real;
 use std::net::{IpAddr, Ipv4Addr};
 use wire::bgp::Prefix;
@@ -30,17 +30,24 @@ pub(super) struct Last {
     born: u64,
 }
 
+impl Last {
+    /// Whether this is the same but for where it goes.
+    fn is_like(&self, said: &[u8]) -> bool {
+        let same = |range: std::ops::Range<usize>| said.get(range.clone()) == self.octets.get(range);
+        let end = self.octets.len();
+        said.len() == end && same(0..DST_LEN_AT) && same(DST_LEN_AT + 1..self.dst) && same(self.dst + LEN..end)
+    }
+}
+
 impl VirtualKernel {
-    /// Where a new route says what the last one did, but for where it goes: its key, and the number of what it shares. Nothing of what the answer
-    /// hangs on may have changed, and what is wrong is left to who takes it apart.
-    pub(super) fn as_before(&self, said: &[u8], system: &System) -> Option<(FibKey, u32)> {
-        let last = self.last.as_ref()?;
-        let same = |range: std::ops::Range<usize>| said.get(range.clone()) == last.octets.get(range);
-        let end = last.octets.len();
-        if said.len() != end || !same(0..DST_LEN_AT) || !same(DST_LEN_AT + 1..last.dst) || !same(last.dst + LEN..end) {
-            return None;
-        }
-        if self.way.get() != Some(last.way)
+    /// Where a new route says what one of the last did, but for where it goes: its key, and the number of what it shares. Nothing of what the
+    /// answer hangs on may have changed, and what is wrong is left to who takes it apart.
+    pub(super) fn as_before(&mut self, said: &[u8], system: &System) -> Option<(FibKey, u32)> {
+        let at = self.lasts.iter().position(|last| last.is_like(said))?;
+        // The next one is most likely like this one.
+        self.lasts.swap(0, at);
+        let last = self.lasts.first()?;
+        if !self.ways.contain(&last.way)
             || !self.is_current(&last.way, system)
             || self.infos.born(last.id) != Some(last.born)
         {
@@ -61,14 +68,21 @@ impl VirtualKernel {
             && m.flags & u32::from(RTNH_F_ONLINK) == 0
             && real(m.prefsrc).is_none();
         // Its own key may lead over its gateway: then there is no way any more.
-        let way = self.way.get().filter(|way| plain && gateway.is_some_and(|gateway| way.is_to(gateway)));
-        let octets = self.last.take().map(|last| last.octets);
+        let way = self.ways.last().filter(|way| plain && gateway.is_some_and(|gateway| way.is_to(gateway)));
+        // What was known of the like of it is outdated, or it would not have been taken apart.
+        self.lasts.retain(|last| !last.is_like(said));
         let (Some(way), Some(born), Some(dst)) = (way, self.infos.born(id), RouteMessage::dst_at(said, LEN)) else {
             return;
+        };
+        let octets = match self.lasts.len() < WAYS {
+            true => None,
+            false => self.lasts.pop().map(|last| last.octets),
         };
         let mut octets = octets.unwrap_or_default();
         octets.clear();
         octets.extend_from_slice(said);
-        self.last = Some(Last { octets, dst, key, way, id, born });
+        self.lasts.push(Last { octets, dst, key, way, id, born });
+        let new = self.lasts.len() - 1;
+        self.lasts.swap(0, new);
     }
 }

@@ -4,6 +4,7 @@ use super::super::system::{LOOPBACK, System};
 use super::check::INVALID_GATEWAY;
 use super::info::Info;
 use super::{Refusal, VirtualKernel};
+use std::cell::Cell;
 use std::net::{IpAddr, Ipv6Addr};
 use wire::bgp::Prefix;
 use wire::netlink::consts::*;
@@ -26,7 +27,57 @@ struct Match {
     hops: Vec<(u32, bool)>,
 }
 
-/// A way that was found to a gateway. Most routes of a table have the same one as the one before.
+/// Ways to gateways that are remembered. Of a table's routes most have the way of one of the last few.
+pub(super) const WAYS: usize = 8;
+
+/// The last ways that were found.
+#[derive(Default, Debug)]
+pub(super) struct Ways {
+    known: [Cell<Option<Known>>; WAYS],
+    /// The place of the one that was found or asked for last.
+    last: Cell<usize>,
+    /// Whose place the next new one gets.
+    oldest: Cell<usize>,
+}
+
+impl Ways {
+    /// The one that was asked for last, if it still stands.
+    pub(super) fn last(&self) -> Option<Known> {
+        self.known.get(self.last.get())?.get()
+    }
+
+    /// Whether it still stands.
+    pub(super) fn contain(&self, way: &Known) -> bool {
+        self.known.iter().any(|known| known.get() == Some(*way))
+    }
+
+    /// The routes of this key have changed: what may have led over them has to be found anew.
+    pub(super) fn changed(&self, key: &FibKey) {
+        for known in &self.known {
+            if known.get().is_some_and(|way| way.may_lead_over(key)) {
+                known.set(None);
+            }
+        }
+    }
+
+    fn find(&self, asked: &Asked) -> Option<Known> {
+        let at = self.known.iter().position(|known| known.get().is_some_and(|way| way.asked == *asked))?;
+        self.last.set(at);
+        self.last()
+    }
+
+    fn found(&self, way: Known) {
+        let same = self.known.iter().position(|known| known.get().is_some_and(|known| known.asked == way.asked));
+        let free = || self.known.iter().position(|known| known.get().is_none());
+        let at = same.or_else(free).unwrap_or_else(|| self.oldest.replace((self.oldest.get() + 1) % WAYS));
+        self.last.set(at);
+        if let Some(place) = self.known.get(at) {
+            place.set(Some(way));
+        }
+    }
+}
+
+/// A way that was found to a gateway.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) struct Known {
     asked: Asked,
@@ -81,18 +132,18 @@ fn score(oif: u32, on: Option<u32>, strict: bool, pref: u8) -> Option<u8> {
 }
 
 impl VirtualKernel {
-    /// The way that was found last, where that is what is asked for and nothing has changed since; otherwise what `look` finds.
+    /// The way that was found before, where nothing has changed since; otherwise what `look` finds.
     pub(super) fn known_way(
         &self,
         asked: Asked,
         system: &System,
         look: impl FnOnce() -> Result<(u32, u8), Refusal>,
     ) -> Result<(u32, u8), Refusal> {
-        match self.way.get() {
-            Some(known) if known.asked == asked && self.is_current(&known, system) => Ok(known.found),
+        match self.ways.find(&asked) {
+            Some(known) if self.is_current(&known, system) => Ok(known.found),
             _ => {
                 let found = look()?;
-                self.way.set(Some(Known { asked, changes: self.changes(system), found }));
+                self.ways.found(Known { asked, changes: self.changes(system), found });
                 Ok(found)
             }
         }
