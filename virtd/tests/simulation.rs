@@ -526,8 +526,10 @@ fn an_update_that_came_alone_is_passed_on_first_and_in_the_store_for_whoever_loo
     assert_eq!(sim.table(2).len(), 1, "every instance has heard of it");
 
     // Whatever else comes finds it stored: the question itself, and the instances' own words.
+    sim.core_hears(1, &update(&[], &[prefix(P)], &[], LOCAL, None, 0));
+    assert!(sim.core.owes() && !is_stored(&mut sim) && !sim.core.owes());
     sim.core_hears(1, &an_update());
-    assert!(sim.core.owes() && is_stored(&mut sim) && !sim.core.owes());
+    assert!(sim.core.owes() && is_stored(&mut sim));
     sim.core_hears(1, &an_update());
     sim.leg_sends(0, 2, &keepalive());
     assert!(!sim.core.owes());
@@ -539,6 +541,9 @@ fn an_update_among_others_or_with_somebody_who_is_not_told_all_is_stored_first()
     let two = [an_update(), an_update()].concat();
     sim.core_hears(1, &two);
     assert!(!sim.core.owes(), "two at once");
+    let behind_another = [&keepalive()[..], &an_update()].concat();
+    sim.core_hears(1, &behind_another);
+    assert!(!sim.core.owes(), "behind a KEEPALIVE");
     sim.run(SECOND);
     sim.kill_instance(2);
     sim.start_instance(2);
