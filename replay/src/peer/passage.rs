@@ -90,6 +90,8 @@ pub struct Passage {
     updates: Vec<Update>,
     /// Of UPDATEs that have changed something.
     times: Histogram<u64>,
+    /// The same one by one: number of the UPDATE, nanoseconds.
+    each: Vec<(usize, u64)>,
     /// Changes that were seen.
     changes: u64,
     /// UPDATEs that were overtaken; they are not in `times`.
@@ -106,6 +108,7 @@ impl Passage {
             updates: Vec::new(),
             // Three significant digits, a nanosecond to ten minutes.
             times: Histogram::new_with_bounds(1, 600_000_000_000, 3)?,
+            each: Vec::new(),
             changes: 0,
             overtaken: 0,
         })
@@ -165,7 +168,9 @@ impl Passage {
             update.left -= 1;
             if update.left == 0 && !update.overtaken {
                 let time = at.saturating_duration_since(update.since).as_nanos();
-                self.times.saturating_record(u64::try_from(time).unwrap_or(u64::MAX));
+                let time = u64::try_from(time).unwrap_or(u64::MAX);
+                self.times.saturating_record(time);
+                self.each.push((number, time));
             }
         }
     }
@@ -173,6 +178,11 @@ impl Passage {
     /// Whether everything has arrived.
     pub fn is_done(&self) -> bool {
         self.pending.is_empty()
+    }
+
+    /// How long each UPDATE took that has changed something: its number, from 0, and nanoseconds. In the order in which they were done.
+    pub fn each(&self) -> &[(usize, u64)] {
+        &self.each
     }
 
     /// What was measured.
@@ -282,5 +292,7 @@ mod tests {
         assert_eq!(counts, [7, 4, 5, 0, 1].map(Some));
         let ms = |key: &str| result[key].as_u64().map(|ns| (ns + 500_000) / 1_000_000);
         assert_eq!((ms("min_ns"), ms("p50_ns"), ms("max_ns")), (Some(3), Some(5), Some(8)));
+        let each: Vec<_> = passage.each().iter().map(|(number, ns)| (*number, ns / 1_000_000)).collect();
+        assert_eq!(each, [(0, 3), (2, 5), (5, 8), (6, 7)]);
     }
 }

@@ -79,6 +79,9 @@ pub struct ProbeOptions {
     /// Each AS_PATH of the file gets one of these next hops, so that another path may be another route in the kernel [default: our address on the session]
     #[arg(long, value_name = "ADDR,…", value_delimiter = ',', requires = "mrt")]
     pub next_hops: Vec<Ipv4Addr>,
+    /// The result lists the time of each UPDATE that changed something, too: its number in the file, from 0, and nanoseconds
+    #[arg(long, requires = "mrt")]
+    pub each: bool,
     /// Seed of the prefixes and routes
     #[arg(long, value_name = "S", default_value_t = 1)]
     pub seed: u64,
@@ -301,7 +304,11 @@ impl Pair {
                 }
             }
         }
-        Ok(passage.result(last.saturating_duration_since(start).as_secs_f64()))
+        let mut result = passage.result(last.saturating_duration_since(start).as_secs_f64());
+        if options.each {
+            result["each_ns"] = json!(passage.each());
+        }
+        Ok(result)
     }
 
     fn table(&mut self, plan: &Plan, options: &ProbeOptions) -> Result<Value> {
