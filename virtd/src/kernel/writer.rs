@@ -142,7 +142,7 @@ impl Worker {
             return;
         }
         let octets = self.table.bytes(want);
-        let last = self.encoded.iter().position(|(of, _)| **of == *octets).map(|at| self.encoded.swap_remove(at));
+        let last = self.encoded.iter().position(|(of, _)| **of == *octets).map(|at| self.encoded.remove(at));
         let last = last.and_then(|(of, route)| Some((of, route.to(&key)?)));
         let (of, encoded) = match last.map_or_else(|| self.encode(&key, octets), Ok) {
             Ok(encoded) => encoded,
@@ -156,9 +156,7 @@ impl Worker {
             self.not_written(key, libc::EMSGSIZE);
         }
         self.encoded.truncate(MAX_ENCODED - 1);
-        self.encoded.push((of, encoded));
-        let new = self.encoded.len() - 1;
-        self.encoded.swap(0, new);
+        self.encoded.insert(0, (of, encoded));
     }
 
     /// A wanted route as the kernel wants it, or the errno that says why not.

@@ -164,7 +164,8 @@ impl VirtualKernel {
             4 + size_of::<NexthopMessage>() + nh.group.capacity() * 8 + attrs
         });
         let trees = (self.table.len() * entry + objects.sum::<usize>()) * 100 / TREE_FILL;
-        size_of::<VirtualKernel>() + trees + lists + self.infos.memory_bytes()
+        let lasts: usize = self.lasts.iter().map(last::Last::memory_bytes).sum();
+        size_of::<VirtualKernel>() + trees + lists + self.infos.memory_bytes() + lasts
     }
 
     /// Takes RTM_NEWROUTE, RTM_DELROUTE, RTM_NEWNEXTHOP or RTM_DELNEXTHOP.

@@ -294,7 +294,7 @@ fn address(text: &str) -> Option<IpAddr> {
     (!text.is_empty()).then(|| text.parse().unwrap())
 }
 
-const DST4: [(&str, u8); 7] = [
+const DST4: [(&str, u8); 8] = [
     ("10.9.0.0", 16),
     ("10.9.1.0", 24),
     ("10.9.1.5", 32),
@@ -302,6 +302,8 @@ const DST4: [(&str, u8); 7] = [
     ("10.0.0.128", 25),
     ("10.9.1.1", 24),
     ("10.8.0.0", 16),
+    // A gateway.
+    ("10.0.0.2", 32),
 ];
 const DST6: [(&str, u8); 6] = [
     ("2001:db8:9::", 48),
@@ -451,7 +453,7 @@ fn step(pair: &mut Pair, rng: &mut SmallRng) {
     let family = any(rng, &[AF_INET, AF_INET6]);
     match rng.random_range(0..20) {
         0..10 => {
-            // A third say what one of the last did, elsewhere.
+            // Four in ten say what one of the last did, elsewhere.
             let of = rng.random_range(0..RECENT);
             let again = pair.recent.get(of).filter(|_| rng.random_bool(0.4)).cloned();
             let m = match again {

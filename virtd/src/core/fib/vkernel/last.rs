@@ -31,6 +31,10 @@ pub(super) struct Last {
 }
 
 impl Last {
+    pub(super) fn memory_bytes(&self) -> usize {
+        size_of::<Last>() + self.octets.capacity()
+    }
+
     /// Whether this is the same but for where it goes.
     fn is_like(&self, said: &[u8]) -> bool {
         let same = |range: std::ops::Range<usize>| said.get(range.clone()) == self.octets.get(range);
@@ -44,8 +48,8 @@ impl VirtualKernel {
     /// answer hangs on may have changed, and what is wrong is left to who takes it apart.
     pub(super) fn as_before(&mut self, said: &[u8], system: &System) -> Option<(FibKey, u32)> {
         let at = self.lasts.iter().position(|last| last.is_like(said))?;
-        // The next one is most likely like this one.
-        self.lasts.swap(0, at);
+        // The next one is most likely like this one, and the one that was not asked for the longest time is the first to go.
+        self.lasts.get_mut(..=at)?.rotate_right(1);
         let last = self.lasts.first()?;
         if !self.ways.contain(&last.way)
             || !self.is_current(&last.way, system)
@@ -68,7 +72,8 @@ impl VirtualKernel {
             && m.flags & u32::from(RTNH_F_ONLINK) == 0
             && real(m.prefsrc).is_none();
         // Its own key may lead over its gateway: then there is no way any more.
-        let way = self.ways.last().filter(|way| plain && gateway.is_some_and(|gateway| way.is_to(gateway)));
+        let asked = gateway.map(|gateway| (gateway, m.oif.unwrap_or(0), key.table, m.scope));
+        let way = self.ways.last().filter(|way| plain && asked.is_some_and(|asked| way.answers(&asked)));
         // What was known of the like of it is outdated, or it would not have been taken apart.
         self.lasts.retain(|last| !last.is_like(said));
         let (Some(way), Some(born), Some(dst)) = (way, self.infos.born(id), RouteMessage::dst_at(said, LEN)) else {
@@ -81,8 +86,6 @@ impl VirtualKernel {
         let mut octets = octets.unwrap_or_default();
         octets.clear();
         octets.extend_from_slice(said);
-        self.lasts.push(Last { octets, dst, key, way, id, born });
-        let new = self.lasts.len() - 1;
-        self.lasts.swap(0, new);
+        self.lasts.insert(0, Last { octets, dst, key, way, id, born });
     }
 }

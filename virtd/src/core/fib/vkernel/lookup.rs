@@ -41,7 +41,7 @@ pub(super) struct Ways {
 }
 
 impl Ways {
-    /// The one that was asked for last, if it still stands.
+    /// The one that was found last, if it still stands.
     pub(super) fn last(&self) -> Option<Known> {
         self.known.get(self.last.get())?.get()
     }
@@ -91,13 +91,15 @@ pub(super) struct Known {
 pub(super) type Asked = (IpAddr, u32, u32, u8);
 
 impl Known {
-    pub(super) fn is_to(&self, gateway: IpAddr) -> bool {
-        self.asked.0 == gateway
+    pub(super) fn answers(&self, asked: &Asked) -> bool {
+        self.asked == *asked
     }
 
     /// Whether a change of this key's routes may change the way.
     pub(super) fn may_lead_over(&self, key: &FibKey) -> bool {
-        Prefix::new(self.asked.0, key.prefix.len()).is_some_and(|covering| covering == key.prefix)
+        let gateway = self.asked.0;
+        gateway.is_ipv4() == key.prefix.addr().is_ipv4()
+            && Prefix::new(gateway, key.prefix.len()).is_some_and(|covering| covering == key.prefix)
     }
 }
 
