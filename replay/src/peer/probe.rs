@@ -79,7 +79,7 @@ pub struct ProbeOptions {
     /// Each AS_PATH of the file gets one of these next hops, so that another path may be another route in the kernel [default: our address on the session]
     #[arg(long, value_name = "ADDR,…", value_delimiter = ',', requires = "mrt")]
     pub next_hops: Vec<Ipv4Addr>,
-    /// The result lists the time of each UPDATE that changed something, too: its number in the file, from 0, and nanoseconds
+    /// The result lists the time of each UPDATE that changed something, too: its number among those played, from 0, and nanoseconds
     #[arg(long, requires = "mrt")]
     pub each: bool,
     /// Seed of the prefixes and routes

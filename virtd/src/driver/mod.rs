@@ -379,13 +379,9 @@ impl Driver {
         self.accept_late();
         std::mem::swap(again, &mut self.again);
         let at_once = again.drain(..).map(|token| Ready { token, readable: true, writable: false, exhaust: true });
-        let mut ready = at_once.chain(events.iter().map(Ready::from)).peekable();
-        while let Some(r) = ready.next() {
+        for r in at_once.chain(events.iter().map(Ready::from)) {
             self.on_event(r, control);
-            // Behind the last one the turn ends anyway.
-            if ready.peek().is_some() {
-                self.keep_alive();
-            }
+            self.keep_alive();
         }
         if self.tick_at.is_some_and(|at| at <= self.now) {
             self.broker.handle(self.now, Input::Tick, &mut self.out);

@@ -32,9 +32,10 @@ impl Driver {
             self.peer_dialled(conn);
             // What came right behind is there already, and no edge comes for it.
             let connected = self.peers.get(&conn).is_some_and(|p| !p.dialling);
-            return if connected && readable {
-                self.peer_event(conn, true, false, exhaust)
-            };
+            if connected && readable {
+                self.peer_event(conn, true, false, exhaust);
+            }
+            return;
         }
         // An edge comes with every octet that is read, too; only one that was waited for means anything.
         if writable && std::mem::take(&mut p.stream.blocked) {
@@ -293,8 +294,9 @@ impl Driver {
             }
             Output::LegConnected { leg, local, peer, conn } => self.leg_connected(leg, local, peer, conn),
             Output::LegRefused { leg, errno } => self.leg_refused(leg, errno),
-            // These never come here.
-            Output::SendPeer { .. } | Output::SendLeg { .. } | Output::SendLegLater { .. } | Output::Fib(_) => {}
+            Output::SendPeer { .. } | Output::SendLeg { .. } | Output::SendLegLater { .. } | Output::Fib(_) => {
+                debug_assert!(false, "carried out by the caller");
+            }
         }
     }
 

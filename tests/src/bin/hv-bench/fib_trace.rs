@@ -91,9 +91,10 @@ fn rounds(
             // Where there are queues, sending must not go before everything else.
             let probe = if fast { Place::probe_fib } else { Place::probe_fib_at_once };
             let mut result = on_one_processor(|| probe(place, &arguments.raw, &options))?;
-            let each = result.as_object_mut().and_then(|result| result.remove("each_ns")).unwrap_or_default();
-            let each: Vec<(u64, f64)> = serde_json::from_value(each).unwrap_or_default();
-            rounds.each.push(each.into_iter().map(|(number, ns)| (number, ns / 1000.0)).collect());
+            if let Some(each) = result.as_object_mut().and_then(|result| result.remove("each_ns")) {
+                let each: Vec<(u64, f64)> = serde_json::from_value(each).context("the times of each UPDATE")?;
+                rounds.each.push(each.into_iter().map(|(number, ns)| (number, ns / 1000.0)).collect());
+            }
             ensure!(result["lost"] == 0, "changes were lost: {result}");
             println!("FIB trace, {where_}, round {round}: {}: {result}", place.name);
             crate::keep(
@@ -135,6 +136,8 @@ fn judge(all: &[Rounds], what: &str, fast: bool, figures: &mut Figures) -> Resul
         // A median of each place's is as much about which of its UPDATEs is in the middle: this is the same UPDATE in both.
         let pairs = rounds.each.iter().zip(&bird.each);
         let added = pairs.flat_map(|(mine, base)| mine.iter().filter_map(|(number, us)| Some(us - base.get(number)?)));
+        let added: Vec<f64> = added.collect();
+        ensure!(!added.is_empty(), "no UPDATE of the trace was timed both in {} and in {}", rounds.name, bird.name);
         let title = format!("FIB pass-through added to the same UPDATE, p50, {}, {what}", rounds.name);
         figures.note(title, median(added), "us", None);
     }
