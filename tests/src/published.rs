@@ -37,13 +37,17 @@ pub mod cve_2023_46753 {
     use crate::lab::{Lab, Netns, Site, wait_for};
     use crate::operate;
     use crate::replayer::Replayer;
-    use anyhow::Result;
+    use anyhow::{Context, Result};
+    use std::fs;
     use std::net::IpAddr;
     use std::time::Duration;
 
     /// How often the UPDATE is sent, each time over a new session, and how long each may take.
     const ATTEMPTS: u32 = 3;
     const EACH: Duration = Duration::from_secs(10);
+    /// What the sender's session waits first. It stands as soon as most of the instances have joined it, and one that joins behind the UPDATE is not given
+    /// what cannot be replayed.
+    const JOINED: &str = "2s";
 
     /// UPDATE: four unknown attributes, none of the mandatory ones, and 198.51.100.0/24.
     pub const UPDATE: &str =
@@ -67,17 +71,14 @@ pub mod cve_2023_46753 {
         operate::control(frr, ns, &commands).map(|_| ())
     }
 
-    /// Sends what `raw` says (octets in hexadecimal, or a file of them) over new sessions until the daemon is dead; returns the last sender, and
-    /// whether it died. FRR misses the check that would save it only where its neighbour offers graceful restart, as virtd does on every leg.
-    pub fn send_until_dead(
-        lab: &Lab,
-        site: &Site,
-        raw: &str,
-        mut dead: impl FnMut() -> bool,
-    ) -> Result<(Replayer, bool)> {
+    /// Sends the UPDATE over new sessions until the daemon is dead; returns the last sender, and whether it died. FRR misses the check that would save it only where its neighbour offers graceful restart, as virtd does on every leg.
+    pub fn send_until_dead(lab: &Lab, site: &Site, mut dead: impl FnMut() -> bool) -> Result<(Replayer, bool)> {
+        let script = lab.directory().join("until-dead.script");
+        fs::write(&script, format!("wait {JOINED}\nraw {UPDATE}\n")).context("the sender's script")?;
+        let script = script.display().to_string();
         let mut attempt = 1;
         loop {
-            let mut sender = Replayer::dial(lab, site, false, &["--graceful-restart", "--raw", raw])?;
+            let mut sender = Replayer::dial(lab, site, false, &["--graceful-restart", "--script", &script])?;
             let died = wait_for("the daemon to die", EACH, &mut dead).is_ok();
             if died || attempt == ATTEMPTS {
                 return Ok((sender, died));

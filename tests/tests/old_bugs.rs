@@ -356,8 +356,7 @@ fn pathless_is_survived(version: Option<Version>) -> Result<()> {
         scene.router.instance("frr")?.signal(Signal::SIGSEGV)?;
     }
     let frr = scene.router.instance("frr")?;
-    let (mut sender, died) =
-        cve_2023_46753::send_until_dead(&scene.lab, &site, cve_2023_46753::UPDATE, || !frr.running())?;
+    let (mut sender, died) = cve_2023_46753::send_until_dead(&scene.lab, &site, || !frr.running())?;
     ensure!(died, "{} alone dies of it, and behind virtd it did not", name(Daemon::Frr, version));
     frr.crash();
     if shown {

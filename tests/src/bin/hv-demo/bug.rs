@@ -36,7 +36,7 @@ pub fn act(lab: &Lab, star: &Star, kinds: &mut Kinds) -> Result<Outcome> {
     let site = star.sites.last().context("a star without neighbours")?;
     let before = kinds.exits("frr").len();
     let died = || kinds.exits("frr").len() > before;
-    let (sender, real) = cve_2023_46753::send_until_dead(lab, site, cve_2023_46753::UPDATE, died)?;
+    let (sender, real) = cve_2023_46753::send_until_dead(lab, site, died)?;
     let (death, said) = if real {
         let log = fs::read_to_string(kinds.log_folder("frr")?.join("frr.log")).unwrap_or_default();
         for line in last_words(&log) {
