@@ -215,7 +215,7 @@ pub unsafe fn accept4(fd: c_int, address: *mut sockaddr, len: *mut socklen_t, fl
     if matches!(received, Ok((0, _))) && revive(fd, &listener).is_ok() {
         // Never waits, not on a blocking socket either (FRR's is one): poll sent the daemon here, and for no connection.
         received = match sys::receive_with_fd(fd, &mut buf, libc::MSG_DONTWAIT) {
-            Err(libc::EAGAIN) if sys::flags(fd).0 & libc::O_NONBLOCK == 0 => Err(libc::ECONNABORTED),
+            Err(libc::EAGAIN) if sys::blocks(fd) => Err(libc::ECONNABORTED),
             other => other,
         };
     }
@@ -280,7 +280,7 @@ fn dial(fd: c_int, remote: SocketAddr) -> Outcome {
     if let Err(e) = refuse_other_netns(sys::netns_cookie_of(fd), BGP_SOCKET) {
         return Failed(e);
     }
-    let nonblocking = sys::flags(fd).0 & libc::O_NONBLOCK != 0;
+    let nonblocking = !sys::blocks(fd);
     let local = native_name(fd).unwrap_or(ANY);
     let before = table::find(sys::cookie(fd));
     let (daemon, broker) = match sys::pair(libc::SOCK_STREAM) {

@@ -165,8 +165,14 @@ pub fn domain(fd: c_int) -> Option<c_int> {
     }
 }
 
+/// Whether receives and sends on it wait, unless they say otherwise.
+pub fn blocks(fd: c_int) -> bool {
+    // SAFETY: no memory is passed.
+    unsafe { libc::fcntl(fd, libc::F_GETFL).max(0) & libc::O_NONBLOCK == 0 }
+}
+
 /// (status flags, descriptor flags).
-pub fn flags(fd: c_int) -> (c_int, c_int) {
+fn flags(fd: c_int) -> (c_int, c_int) {
     // SAFETY: no memory is passed.
     unsafe { (libc::fcntl(fd, libc::F_GETFL).max(0), libc::fcntl(fd, libc::F_GETFD).max(0)) }
 }

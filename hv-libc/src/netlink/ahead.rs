@@ -263,7 +263,7 @@ fn grants(answer: &[u8], seq: &[u8; 4]) -> bool {
 
 /// Nothing waits, and the daemon's receive would block: the next thing it receives is the answer.
 fn is_quiet(fd: c_int) -> bool {
-    sys::flags(fd).0 & libc::O_NONBLOCK == 0 && sys::poll(fd, libc::POLLIN, 0) == Ok(0)
+    sys::blocks(fd) && sys::poll(fd, libc::POLLIN, 0) == Ok(0)
 }
 
 /// A request for one new or deleted route that wants an acknowledgement, without what differs between routes of one kind: its sequence number

@@ -180,7 +180,7 @@ pub fn receive(fd: c_int, pair: &Pair, to: &mut Incoming, flags: c_int) -> Resul
 }
 
 fn is_nonblocking(fd: c_int, flags: c_int) -> bool {
-    flags & libc::MSG_DONTWAIT != 0 || sys::flags(fd).0 & libc::O_NONBLOCK != 0
+    flags & libc::MSG_DONTWAIT != 0 || !sys::blocks(fd)
 }
 
 /// A datagram that is an errno: the kernel's way to say that notifications were lost. It is told once, also to who only peeks.
