@@ -91,16 +91,16 @@ fn rounds(
             // Where there are queues, sending must not go before everything else.
             let probe = if fast { Place::probe_fib } else { Place::probe_fib_at_once };
             let mut result = on_one_processor(|| probe(place, &arguments.raw, &options))?;
+            crate::keep(
+                raw,
+                &json!({ "on": where_, "round": round, "place": place.name, "options": options, "result": result }),
+            )?;
             if let Some(each) = result.as_object_mut().and_then(|result| result.remove("each_ns")) {
                 let each: Vec<(u64, f64)> = serde_json::from_value(each).context("the times of each UPDATE")?;
                 rounds.each.push(each.into_iter().map(|(number, ns)| (number, ns / 1000.0)).collect());
             }
             ensure!(result["lost"] == 0, "changes were lost: {result}");
             println!("FIB trace, {where_}, round {round}: {}: {result}", place.name);
-            crate::keep(
-                raw,
-                &json!({ "on": where_, "round": round, "place": place.name, "options": options, "result": result }),
-            )?;
             let us =
                 |key: &str| result[key].as_f64().map(|ns| ns / 1000.0).with_context(|| format!("no {key} in {result}"));
             rounds.p50.push(us("p50_ns")?);
