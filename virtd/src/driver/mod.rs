@@ -78,6 +78,8 @@ const BUSY_US: Micros = 300_000;
 /// tick of the kernel (4 ms at 250 Hz): a timer that ends before the next one is programmed for itself, which takes a virtual machine some 10 us each
 /// way, just while the instance is woken.
 const LATER_US: Micros = 5_000;
+/// So long that acknowledgement waits for a moment in which nothing happens, and as long again for a turn in which no peer speaks: below the 40 ms as well.
+const UNACKNOWLEDGED_US: Micros = 15_000;
 
 /// What a token stands for.
 #[derive(Clone, Copy, Debug)]
@@ -116,6 +118,8 @@ struct Peer {
     token: Token,
     /// Dialled and not connected yet.
     dialling: bool,
+    /// Stands in the list of those that have not been acknowledged.
+    heard: bool,
     agreed: options::Agreed,
 }
 
@@ -228,9 +232,9 @@ pub struct Driver {
     accept_again: Option<Micros>,
     /// Accept has failed and the operator knows; until it works again.
     accept_failing: bool,
-    /// Who has sent something in this turn, and in the one before: see [`Driver::acknowledge`].
+    /// Who has sent something that is not acknowledged, since when, and when the last of them did: see [`Driver::acknowledge`].
     heard: Vec<ConnId>,
-    unacknowledged: Vec<ConnId>,
+    heard_at: (Micros, Micros),
     /// Legs that are written a turn later: those of this turn, and of the one before.
     later: Vec<LegId>,
     late: Vec<LegId>,
@@ -239,7 +243,7 @@ pub struct Driver {
     spare: Vec<Source>,
     closing: Vec<Source>,
     out: Vec<Output>,
-    /// Capacity for notifications, kept between turns.
+    /// Notifications of instances' own routes that have not been given yet; its memory is kept between turns.
     notes: Vec<(InstanceId, Note)>,
     /// When the broker wants a tick, as it said before the last wait.
     tick_at: Option<Micros>,
@@ -315,7 +319,7 @@ impl Driver {
             accept_again: None,
             accept_failing: false,
             heard: Vec::new(),
-            unacknowledged: Vec::new(),
+            heard_at: (0, 0),
             later: Vec::new(),
             late: Vec::new(),
             written: Vec::new(),
@@ -375,7 +379,7 @@ impl Driver {
         }
         self.now = self.started.elapsed().as_micros() as Micros;
         self.kept_alive = self.now;
-        let owes = self.broker.owes();
+        let (owes, nothing) = (self.broker.owes(), events.is_empty() && self.again.is_empty());
         self.accept_late();
         std::mem::swap(again, &mut self.again);
         let at_once = again.drain(..).map(|token| Ready { token, readable: true, writable: false, exhaust: true });
@@ -387,7 +391,7 @@ impl Driver {
             self.broker.handle(self.now, Input::Tick, &mut self.out);
         }
         self.turn();
-        self.acknowledge();
+        self.acknowledge(nothing);
         if owes {
             self.broker.settle();
         }
@@ -400,7 +404,7 @@ impl Driver {
             return Some(Duration::ZERO);
         }
         let closing = if self.closing.is_empty() { None } else { Some(self.now + LEG_LINGER_US / 4) };
-        let later = !self.unacknowledged.is_empty() || !self.late.is_empty() || self.broker.owes();
+        let later = !self.heard.is_empty() || !self.late.is_empty() || self.broker.owes();
         let later = later.then_some(self.now + LATER_US);
         let at = [self.tick_at, self.accept_again, closing, later].into_iter().flatten().min()?;
         let now = self.started.elapsed().as_micros() as Micros;
@@ -491,6 +495,7 @@ impl Driver {
                 }
                 if readable {
                     let _more = self.netlink_readable(id, true);
+                    self.notify();
                 }
             }
             Source::Kernel(id) => self.kernel_readable(id),
@@ -565,7 +570,7 @@ impl Driver {
     fn add_peer(&mut self, conn: ConnId, stream: std::net::TcpStream, dialling: bool) -> Result<()> {
         let token = self.register(stream.as_raw_fd(), Source::Peer(conn), true)?;
         let stream = Stream::new(Io::Tcp(stream));
-        self.peers.insert(conn, Peer { stream, token, dialling, agreed: options::Agreed::default() });
+        self.peers.insert(conn, Peer { stream, token, dialling, heard: false, agreed: options::Agreed::default() });
         Ok(())
     }
 }

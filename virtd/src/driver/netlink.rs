@@ -183,7 +183,7 @@ impl Driver {
     }
 
     /// The daemon has sent something, or is gone. Takes what is there for one turn; whether there may be more. With `at_once` a route whose answer the
-    /// daemon waits for does not wait for the end of the turn.
+    /// daemon waits for does not wait for the end of the turn; its notification waits until all that is there was read, see [`Driver::notify`].
     pub(super) fn netlink_readable(&mut self, id: NetlinkId, at_once: bool) -> bool {
         let mut buf = std::mem::take(&mut self.datagram);
         buf.resize(MAX_DATAGRAM, 0);
@@ -208,8 +208,9 @@ impl Driver {
                     }
                     self.answered.push((id, to));
                     if waits && at_once {
-                        // The daemon says no more until it has its answer, so there is nothing to collect with this.
-                        self.deliver();
+                        // The daemon says no more until it has its answer, so there is nothing to collect with this. What it says then is read before it
+                        // hears of its own routes, which it does not wait for.
+                        self.deliver_but_notes();
                     }
                 }
                 Err(e) if e.kind() == ErrorKind::WouldBlock => {
@@ -268,6 +269,9 @@ impl Driver {
                     self.broker.handle(self.now, input, &mut self.out);
                 }
                 Way::Real | Way::Dump => {
+                    // What the kernel says comes after what was written before.
+                    self.notify();
+                    let Some(e) = self.netlinks.get_mut(&id) else { return false };
                     // By its port id an answer is told from a notification.
                     e.autobind();
                     e.flush_answers(&mut answers);
@@ -374,11 +378,21 @@ impl Driver {
         e.dumping.is_none()
     }
 
-    /// Notifications of the instances' virtual kernels, in order; several of one group go in one datagram, as parts of a dump do.
-    pub(super) fn notify_all(&mut self, notes: &mut Vec<(InstanceId, Note)>) {
-        if notes.is_empty() {
+    /// Gives the notifications that were kept.
+    pub(super) fn notify(&mut self) {
+        if self.notes.is_empty() {
             return;
         }
+        let mut notes = std::mem::take(&mut self.notes);
+        self.notify_all(&mut notes);
+        // Their memory is kept from turn to turn.
+        if notes.capacity() <= MAX_NOTES_KEPT {
+            self.notes = notes;
+        }
+    }
+
+    /// Notifications of the instances' virtual kernels, in order; several of one group go in one datagram, as parts of a dump do.
+    fn notify_all(&mut self, notes: &mut Vec<(InstanceId, Note)>) {
         let encoded = |(instance, note): (InstanceId, Note)| Some((instance, note.group, note.encode()?));
         let mut notes = notes.drain(..).filter_map(encoded).peekable();
         while let Some((instance, group, first)) = notes.next() {

@@ -45,7 +45,11 @@ impl Driver {
             return;
         }
         let end = p.stream.read(&mut self.scratch, exhaust);
-        self.heard.push(conn);
+        let since = if self.heard.is_empty() { self.now } else { self.heard_at.0 };
+        self.heard_at = (since, self.now);
+        if !std::mem::replace(&mut p.heard, true) {
+            self.heard.push(conn);
+        }
         let closing = p.stream.closing.is_some();
         if !closing && !p.stream.rx.is_empty() {
             let mut buf = std::mem::take(&mut p.stream.rx);
@@ -129,16 +133,24 @@ impl Driver {
         }
     }
 
-    /// Lets the kernel acknowledge what came in the turn before this one. It would otherwise do so within the read, and whoever waits for the UPDATE would wait as
-    /// well. By now the instances have it, and mostly what they did about it was in this turn; where nothing happens the turn comes after [`LATER_US`]. (TCP_QUICKACK, tcp(7): 1 sends an acknowledgement that is due, 0 puts those to come off. The kernel does not wait where much comes.)
-    pub(super) fn acknowledge(&mut self) {
-        for conn in self.unacknowledged.drain(..) {
-            let Some(Peer { stream: Stream { io: Io::Tcp(socket), .. }, .. }) = self.peers.get(&conn) else { continue };
+    /// Lets the kernel acknowledge what came. It would otherwise do so within the read, and whoever waits for the UPDATE would wait as well; and at the end of a turn an
+    /// instance would, which has just had an answer and may have more to say. So it is done when nothing has happened for [`LATER_US`], or after
+    /// [`UNACKNOWLEDGED_US`] in a turn in which no peer spoke, or after twice that. (TCP_QUICKACK, tcp(7): 1 sends an acknowledgement that is due, 0 puts those to come off.
+    /// The kernel does not wait where much comes.)
+    pub(super) fn acknowledge(&mut self, nothing_happened: bool) {
+        let (since, last) = self.heard_at;
+        let waits = if last < self.now { UNACKNOWLEDGED_US } else { 2 * UNACKNOWLEDGED_US };
+        if !(nothing_happened && self.now >= last + LATER_US) && self.now < since + waits {
+            return;
+        }
+        for conn in self.heard.drain(..) {
+            let Some(peer) = self.peers.get_mut(&conn) else { continue };
+            peer.heard = false;
+            let Io::Tcp(socket) = &peer.stream.io else { continue };
             let socket = socket2::SockRef::from(socket);
             // One that is closing, say: its acknowledgements come as with anybody.
             let _ = socket.set_tcp_quickack(true).and_then(|()| socket.set_tcp_quickack(false));
         }
-        std::mem::swap(&mut self.unacknowledged, &mut self.heard);
     }
 
     /// In the middle of a turn that takes long: what has come out of it leaves, and the KEEPALIVEs that are due with it.
@@ -154,24 +166,29 @@ impl Driver {
 
     /// Carries out what the broker wants, and writes.
     pub(super) fn deliver(&mut self) {
+        self.deliver_but_notes();
+        self.notify();
+    }
+
+    /// The same, and keeps the notifications of instances' own routes for [`Driver::notify`]: whoever hears of them goes on with that, maybe on this processor.
+    pub(super) fn deliver_but_notes(&mut self) {
         self.broker.flush_fib(&mut self.out);
         let mut out = std::mem::take(&mut self.out);
-        // An instance that hears of its own route goes on with that, maybe on this processor: what goes into the kernel goes first.
-        let (mut notes, mut resets) = (std::mem::take(&mut self.notes), Vec::new());
+        let mut resets = Vec::new();
         for o in out.drain(..) {
             match o {
-                Output::NetlinkNotify { instance, note } => notes.push((instance, note)),
+                Output::NetlinkNotify { instance, note } => self.notes.push((instance, note)),
                 Output::LinkReset { .. } => resets.push(o),
                 o => self.carry_out(o),
             }
         }
+        // What goes into the kernel is on its way.
         self.answer_all();
-        self.notify_all(&mut notes);
-        if notes.capacity() <= MAX_NOTES_KEPT {
-            self.notes = notes;
+        if !resets.is_empty() {
+            // A link goes down after the notifications of the routes that go with it.
+            self.notify();
+            resets.into_iter().for_each(|o| self.carry_out(o));
         }
-        // A link goes down after the notifications of the routes that go with it.
-        resets.into_iter().for_each(|o| self.carry_out(o));
         out.append(&mut self.out);
         self.out = out;
         // Their memory is kept from turn to turn.
@@ -266,7 +283,6 @@ impl Driver {
                 }
             }
             Output::Seat { instance, seat } => self.seat(instance, seat),
-            Output::NetlinkNotify { instance, note } => self.notify_all(&mut vec![(instance, note)]),
             Output::LinkReset { instance, index, up } => self.link_reset(instance, index, up),
             Output::Record(record) => {
                 // A disk that is slow or full must not hold up a route.
@@ -294,7 +310,11 @@ impl Driver {
             }
             Output::LegConnected { leg, local, peer, conn } => self.leg_connected(leg, local, peer, conn),
             Output::LegRefused { leg, errno } => self.leg_refused(leg, errno),
-            Output::SendPeer { .. } | Output::SendLeg { .. } | Output::SendLegLater { .. } | Output::Fib(_) => {
+            Output::SendPeer { .. }
+            | Output::SendLeg { .. }
+            | Output::SendLegLater { .. }
+            | Output::NetlinkNotify { .. }
+            | Output::Fib(_) => {
                 debug_assert!(false, "carried out by the caller");
             }
         }

@@ -4,7 +4,7 @@
 use std::time::{Duration, Instant};
 
 /// So many routes are single ones ...
-const FEW: usize = 64;
+const FEW: usize = 256;
 /// ... within this time.
 const SPAN: Duration = Duration::from_millis(10);
 
