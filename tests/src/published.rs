@@ -71,14 +71,19 @@ pub mod cve_2023_46753 {
         operate::control(frr, ns, &commands).map(|_| ())
     }
 
-    /// Sends the UPDATE over new sessions until the daemon is dead; returns the last sender, and whether it died. FRR misses the check that would save it only where its neighbour offers graceful restart, as virtd does on every leg.
-    pub fn send_until_dead(lab: &Lab, site: &Site, mut dead: impl FnMut() -> bool) -> Result<(Replayer, bool)> {
-        let script = lab.directory().join("until-dead.script");
+    /// A neighbour that sends the UPDATE when all instances have joined its session; its event `feed-done` says that it has. FRR misses the check that
+    /// would save it only where its neighbour offers graceful restart, as virtd does on every leg.
+    pub fn dial(lab: &Lab, site: &Site) -> Result<Replayer> {
+        let script = lab.directory().join("cve-2023-46753.script");
         fs::write(&script, format!("wait {JOINED}\nraw {UPDATE}\n")).context("the sender's script")?;
-        let script = script.display().to_string();
+        Replayer::dial(lab, site, false, &["--graceful-restart", "--script", &script.display().to_string()])
+    }
+
+    /// Sends the UPDATE over new sessions until the daemon is dead; returns the last sender, and whether it died.
+    pub fn send_until_dead(lab: &Lab, site: &Site, mut dead: impl FnMut() -> bool) -> Result<(Replayer, bool)> {
         let mut attempt = 1;
         loop {
-            let mut sender = Replayer::dial(lab, site, false, &["--graceful-restart", "--script", &script])?;
+            let mut sender = dial(lab, site)?;
             let died = wait_for("the daemon to die", EACH, &mut dead).is_ok();
             if died || attempt == ATTEMPTS {
                 return Ok((sender, died));

@@ -20,7 +20,7 @@ const SETTLE: Duration = Duration::from_secs(90);
 fn cve_2023_46753_reaches_nobody_with_rfc7606() -> Result<()> {
     let mut scene = Quiet::new("cve-46753", &Options::default(), |_| Ok(()))?;
     scene.prepend(cve_2023_46753::prepend)?;
-    let mut sender = Replayer::dial(&scene.lab, &scene.star.sites[2], false, &["--raw", cve_2023_46753::UPDATE])?;
+    let mut sender = cve_2023_46753::dial(&scene.lab, &scene.star.sites[2])?;
     wait_for("virtd to tell of the malformed UPDATE", UP, || !scene.router.events("malformed-update").is_empty())?;
     std::thread::sleep(Duration::from_secs(3));
     sender.finish()?.check_quiet()?;

@@ -380,8 +380,8 @@ fn pathless_is_survived(version: Option<Version>) -> Result<()> {
     }
     scene.router.wait_voting(SETTLE)?;
     // The same octets again: they do not reach it as they came.
-    let mut again = Replayer::dial(&scene.lab, &site, false, &["--raw", cve_2023_46753::UPDATE])?;
-    again.wait_event("session-up", UP)?;
+    let mut again = cve_2023_46753::dial(&scene.lab, &site)?;
+    again.wait_event("feed-done", UP)?;
     std::thread::sleep(Duration::from_secs(3));
     ensure!(scene.router.instance("frr")?.running(), "FRR was given the same octets again and died");
     again.finish()?.check_quiet()?;
@@ -395,8 +395,7 @@ fn cve_2023_46753_reaches_nobody_with_rfc7606_and_frr_7_5_1() -> Result<()> {
     let versions = vec![Some(Version::FRR_11), None, None];
     let mut scene = Quiet::new("pathless-clean", &Options { versions, ..Options::default() }, |_| Ok(()))?;
     scene.prepend(cve_2023_46753::prepend)?;
-    let arguments = ["--graceful-restart", "--raw", cve_2023_46753::UPDATE];
-    let mut sender = Replayer::dial(&scene.lab, &scene.star.sites[2], false, &arguments)?;
+    let mut sender = cve_2023_46753::dial(&scene.lab, &scene.star.sites[2])?;
     wait_for("virtd to tell of the malformed UPDATE", UP, || !scene.router.events("malformed-update").is_empty())?;
     std::thread::sleep(Duration::from_secs(3));
     sender.finish()?.check_quiet()?;

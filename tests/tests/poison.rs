@@ -7,7 +7,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 use tests::daemons::{Attach, Daemon, Instance};
 use tests::lab::{Lab, wait_for, wait_until};
-use tests::published::cve_2023_46753::{UPDATE, prepend, send_until_dead};
+use tests::published::cve_2023_46753::{UPDATE, dial, prepend, send_until_dead};
 use tests::replayer::{Replayer, reproduce};
 use tests::router::{Options, Router};
 
@@ -58,8 +58,8 @@ fn the_update_that_kills_frr_is_named_withheld_and_recorded() -> Result<()> {
         "the reproducer is not the UPDATE: {}",
         fs::read_to_string(&hex)?
     );
-    let mut again = Replayer::dial(&lab, &star.sites[2], false, &["--raw", UPDATE])?;
-    again.wait_event("session-up", UP)?;
+    let mut again = dial(&lab, &star.sites[2])?;
+    again.wait_event("feed-done", UP)?;
     std::thread::sleep(Duration::from_secs(3));
     ensure!(router.instance("frr")?.running(), "FRR was given the same octets again and died");
     again.finish()?.check_quiet()?;
