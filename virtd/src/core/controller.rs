@@ -291,6 +291,7 @@ impl Controller {
                 self.watch_usage(i, cpu_permille, rss_kib, env, sessions, out);
             }
             ProcessNews::Version { version } => c.version = Some(version),
+            ProcessNews::Died { .. } => {}
             ProcessNews::Failed { text } => self.ended(i, true, &text, env, out),
             ProcessNews::Ended { unasked, text } => {
                 c.last_end = Some((env.now, text.clone()));

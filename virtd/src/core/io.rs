@@ -7,7 +7,7 @@ use crate::config;
 use crate::event::Event;
 use bytes::{Bytes, BytesMut};
 pub use kernel::{FibChange, KernelNews, Link, Note, NoteBody, OtherRoute, Place};
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use voter::Members;
 use wire::netlink::fib::FibKey;
 
@@ -109,6 +109,14 @@ pub enum Input<'a> {
     },
     /// An instance's process (image) opened its control channel. An instance may have several.
     InstanceAttached {
+        /// Which instance.
+        instance: InstanceId,
+        /// Its process.
+        pid: u32,
+    },
+    /// One of an instance's control channels closed: a process of its has ended, or has become another program (which
+    /// opens a channel of its own). [`Input::InstanceDetached`] follows where it was the last.
+    ChannelClosed {
         /// Which instance.
         instance: InstanceId,
         /// Its process.
@@ -235,6 +243,11 @@ pub enum ProcessNews {
         /// The main process.
         pid: u32,
     },
+    /// One of its processes was reaped; the rest of its group is being ended, and [`ProcessNews::Ended`] follows.
+    Died {
+        /// How.
+        death: Death,
+    },
     /// The main process has ended, and the rest of its group with it.
     Ended {
         /// Not because it was told to ([`Order`]).
@@ -259,6 +272,19 @@ pub enum ProcessNews {
         /// Resident memory, KiB.
         rss_kib: u64,
     },
+}
+
+/// How a process ended.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Death {
+    /// It exited by itself.
+    Exit,
+    /// SIGKILL or SIGTERM, and memory was not short: somebody outside wanted its end (a service manager, an operator).
+    FromOutside,
+    /// The kernel ended it because memory was short: an OOM count rose.
+    OutOfMemory,
+    /// Any other signal: a crash.
+    Crash,
 }
 
 /// What the supervisor is to do with an instance.
@@ -428,6 +454,13 @@ pub enum Output {
         instance: InstanceId,
         /// What.
         order: Order,
+    },
+    /// Have an instance's own control program end its session with a neighbour and begin it anew. Only of a `kind`.
+    RestartNeighbour {
+        /// Which instance.
+        instance: InstanceId,
+        /// The neighbour's address.
+        peer: IpAddr,
     },
     /// A notification for those netlink sockets of an instance that are members of a multicast group.
     NetlinkNotify {

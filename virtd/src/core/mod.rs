@@ -10,6 +10,7 @@
 //! | [`fib`] | virtual kernels, and the votes on what goes to the real one |
 //! | `controller` | who may vote; verdicts on instances, restarts, standbys |
 //! | `flight` | the last messages of every leg, for a verdict's record |
+//! | `links` | the links, addresses and routes that carry the sessions |
 //! | `exercise` | withdraws a route from one instance alone, and gives it back |
 //! | [`mux`] | holds back what an instance is given, so that the instances differ in time |
 //! | `dissent` | since when an instance has not been with the majority, key by key |
@@ -32,6 +33,7 @@ mod exercise;
 pub mod fib;
 mod flight;
 mod independence;
+mod links;
 pub mod mux;
 mod native;
 mod open;
@@ -50,6 +52,7 @@ use exercise::Exercises;
 use fib::Fib;
 use hashbrown::HashMap;
 use io::{ConnId, Input, KernelNews, LegId, Micros, Order, Output};
+use links::Links;
 use native::Native;
 use poison::{Poison, Report};
 use session::Session;
@@ -84,6 +87,7 @@ pub struct Core {
     fib: Option<Fib>,
     /// When a link or an address last changed, as far as the kernel is watched: daemons end sessions for that.
     link_changed: Option<Micros>,
+    links: Links,
 }
 
 /// A peer's address as a key: the port does not matter.
@@ -113,6 +117,7 @@ impl Core {
             told_diversity: false,
             fib: Fib::new(config),
             link_changed: None,
+            links: Links::new(),
         }
     }
 
@@ -126,6 +131,7 @@ impl Core {
         let from = out.len();
         match input {
             Input::InstanceAttached { .. }
+            | Input::ChannelClosed { .. }
             | Input::InstanceDetached { .. }
             | Input::Listening { .. }
             | Input::ListenerClosed { .. } => {
@@ -145,6 +151,9 @@ impl Core {
                     Input::Kernel(KernelNews::Link(_) | KernelNews::LinkGone { .. } | KernelNews::AddressGone { .. })
                 ) {
                     self.link_changed = Some(self.env.now);
+                }
+                if let Input::Kernel(news) = &input {
+                    self.links.take(news, self.env.now);
                 }
                 if let Some(fib) = &mut self.fib {
                     fib.handle(input, &mut self.env, out);

@@ -282,6 +282,7 @@ impl Driver {
                     );
                 }
             }
+            Output::RestartNeighbour { .. } => {}
             Output::Seat { instance, seat } => self.seat(instance, seat),
             Output::LinkReset { instance, index, up } => self.link_reset(instance, index, up),
             Output::Record(record) => {

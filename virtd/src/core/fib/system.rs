@@ -80,9 +80,9 @@ impl System {
             KernelNews::Route { key, route, place } => self.others.add(*key, route.clone(), *place),
             KernelNews::RouteGone { key, route } => self.others.remove(key, route),
             KernelNews::Routes(all) => self.others.set(all.as_deref()),
-            KernelNews::Written { .. } | KernelNews::Event(_) => {}
+            KernelNews::Path { .. } | KernelNews::Written { .. } | KernelNews::Event(_) => {}
         }
-        let of_routes = matches!(news, KernelNews::Written { .. } | KernelNews::Event(_));
+        let of_routes = matches!(news, KernelNews::Path { .. } | KernelNews::Written { .. } | KernelNews::Event(_));
         self.changes += u64::from(!of_routes);
         if !of_routes && !self.others.is_complete() {
             self.guess();

@@ -3,6 +3,7 @@
 use crate::event::Event;
 use bytes::Bytes;
 use std::net::IpAddr;
+use wire::bgp::Prefix;
 use wire::netlink::fib::FibKey;
 use wire::netlink::{RouteMessage, Writer};
 
@@ -33,6 +34,12 @@ pub enum KernelNews {
         address: IpAddr,
         /// Length of the prefix that was on the link with it.
         length: u8,
+    },
+    /// A route that is not virtd's own, to one of the configured peers, came, went or changed. Only without `[fib]`:
+    /// with it [`KernelNews::Route`] and [`KernelNews::RouteGone`] say so.
+    Path {
+        /// Its destination.
+        prefix: Prefix,
     },
     /// There is a route that is neither virtd's nor an instance's.
     Route {
