@@ -491,4 +491,6 @@ pub struct Peer {
     pub description: Option<String>,
     /// `allow_own_as`.
     pub allow_own_as: bool,
+    /// `bfd`: the instance whose BFD alone decides when this session ends (only one daemon can have the BFD port of an address).
+    pub bfd: Option<String>,
 }

@@ -67,6 +67,60 @@ pub fn sessions(v: &Value) -> String {
     table.finish(list.is_empty(), "no session: no peer has connected, and no instance has dialled one")
 }
 
+/// `virtctl session PEER`.
+pub fn session(v: &Value) -> String {
+    let s = &v["session"];
+    let mut out = String::new();
+    let mut row = |name: &str, value: String| {
+        let _ = writeln!(out, "{name:<15}{value}");
+    };
+    row("peer", format!("{}, AS {}", text(&s["peer"]), text(&s["asn"])));
+    let up = match s["up_us"].is_null() {
+        true => String::new(),
+        false => format!(
+            " for {}, {}, hold time {} s",
+            micros(&s["up_us"]),
+            words(&s["families"], " and "),
+            text(&s["hold_time_s"])
+        ),
+    };
+    row("state", format!("{}{up}", text(&s["state"])));
+    let ended = &s["ended"];
+    if !ended.is_null() {
+        let who = match items(&ended["left"]) {
+            [] => String::new(),
+            _ => format!(" by {}", words(&ended["left"], ", ")),
+        };
+        let now = if ended["returned"] == true { "; it has come back since" } else { "" };
+        row(
+            "last ended",
+            format!("{} ago{who}, with NOTIFICATION {}{now}", micros(&ended["us"]), text(&ended["said"])),
+        );
+    }
+    let mut table = Table::new(&["INSTANCE", "VOTE", "LEG", "MISSED", "SINCE", "GONE BECAUSE"]);
+    let legs = items(&s["legs"]);
+    for leg in legs {
+        let detail = leg["detail"].as_str().filter(|d| !d.is_empty()).map(|d| format!(" ({})", clean(d)));
+        let gone = &leg["gone"];
+        let (since, why) = match gone.is_null() {
+            true => ("-".to_owned(), "-".to_owned()),
+            false => (micros(&gone["us"]), format!("it {}: {}", text(&gone["what"]), text(&gone["how"]))),
+        };
+        table.row(vec![
+            text(&leg["instance"]),
+            text(&leg["votes"]),
+            format!("{}{}", text(&leg["state"]), detail.unwrap_or_default()),
+            match leg["missed_us"].as_u64() {
+                None | Some(0) => "-".to_owned(),
+                _ => micros(&leg["missed_us"]),
+            },
+            since,
+            why,
+        ]);
+    }
+    out + &table.finish(legs.is_empty(), "no instance")
+}
+
 /// `virtctl instances`.
 pub fn instances(v: &Value) -> String {
     let mut table = Table::new(&[

@@ -198,20 +198,28 @@ fn an_instance_of_somebody_elses_is_only_reported() {
 
 #[test]
 fn a_session_lost_for_good_and_one_that_flaps() {
-    // One session stays away.
+    // One of two sessions stays away, by no will of the instance's: it has half of what the majority has, and is told.
     let mut sim = running(&supervised(3, Strategy::WaitForConsensus));
-    sim.instances[1].listening = false;
-    sim.leg_sends(1, 2, &wire::bgp::Notification::new(6, 4).encode());
-    sim.run(SECOND);
-    // Cease 6/4 is an operator's wish: no fault.
+    sim.leave(1, 2, Some(wire::bgp::Notification::new(5, 0)));
     assert_eq!(supervise(&mut sim, 60), []);
+    let told = said(&sim, "instance-absent");
+    assert!(told.len() >= 2 && told[0].1.contains("without its session"), "{told:?}");
+    assert!(sim.events_of("instance-faulty").is_empty() && sim.nudges.is_empty(), "it is no kind of virtd's");
+    // A Cease is an operator's wish, whatever its subcode: told once, and nothing else.
+    for subcode in [0, 1, 4, 6] {
+        let mut sim = running(&supervised(3, Strategy::WaitForConsensus));
+        sim.leave(1, 2, Some(wire::bgp::Notification::new(6, subcode)));
+        assert_eq!(supervise(&mut sim, 90), [], "6/{subcode}");
+        assert_eq!(sim.events_of("session-differs").len(), 1);
+        assert!(sim.events_of("instance-absent").is_empty() && sim.events_of("instance-faulty").is_empty());
+    }
+    // It lacks both: it is ended.
     let mut sim = running(&supervised(3, Strategy::WaitForConsensus));
-    sim.instances[1].listening = false;
-    sim.leg_sends(1, 2, &wire::bgp::Notification::new(6, 0).encode());
+    sim.leave(1, 1, Some(wire::bgp::Notification::new(5, 0)));
+    sim.leave(1, 2, Some(wire::bgp::Notification::new(5, 0)));
     let orders = supervise(&mut sim, 60);
     assert_eq!(orders.first(), Some(&(1, Order::Kill)));
-    assert!(said(&sim, "instance-faulty")[0].1.contains("without its session"), "{:?}", said(&sim, "instance-faulty"));
-    assert_eq!(sim.events_of("instance-faulty")[0].session.as_deref(), Some("192.0.2.2"));
+    assert!(said(&sim, "instance-faulty")[0].1.contains("lacks 2 of the 2"), "{:?}", said(&sim, "instance-faulty"));
     // One comes and goes.
     let mut config = supervised(3, Strategy::WaitForConsensus);
     config.faults.leg_losses = 3;

@@ -396,11 +396,16 @@ fn refresh_is_served_in_both_directions_and_never_reaches_the_other_side() {
 fn one_cease_stays_inside_a_quorums_goes_out() {
     let cease = wire::bgp::Notification::new(6, 2).encode();
     let mut sim = router(Strategy::ContinuousMajority);
+    // They do not want it back, either.
+    sim.instances[0].listening = false;
     sim.leg_sends(0, 2, &cease);
-    sim.run(SECOND / 2);
+    sim.run(2 * SECOND);
     assert!(sim.no_reset());
+    sim.instances[1].listening = false;
     sim.leg_sends(1, 2, &cease);
     sim.run(SECOND / 2);
+    assert!(sim.no_reset(), "it may be on its way out");
+    sim.run(SECOND);
     assert_eq!(sim.peers[&2].notifications.iter().map(|n| (n.code, n.subcode)).collect::<Vec<_>>(), vec![(6, 2)]);
     assert_eq!(sim.peers[&1].closed, 0);
 }

@@ -25,6 +25,7 @@ Examples:
   virtctl diversity --sessions                    which two instances are the least independent
   virtctl events -f                               what happens, as it happens
   virtctl events -n 500 --kind disagreement       only that kind
+  virtctl session 192.0.2.1                       who has that session, who has left it, and why
   virtctl instance frr restart                    end it and start it again; the others go on
   virtctl exec frr show bgp summary               the daemon's own control program, on its own socket
   virtctl change begin                            before policy is changed in one instance after another
@@ -83,12 +84,13 @@ enum Command {
         #[arg(value_enum)]
         action: InstanceAction,
     },
-    /// Do something with the session with a peer: reset it, shut it down, or let it start again
+    /// The session with a peer: who has it, who has left it, since when and with which words. With an action: reset it, shut it
+    /// down, or let it start again
     Session {
         /// The peer's address
         peer: std::net::IpAddr,
         #[arg(value_enum)]
-        action: SessionAction,
+        action: Option<SessionAction>,
     },
     /// Run vtysh, birdc or bgpctl on an instance that has a `kind`; without words, vtysh and birdc ask for them
     Exec {
@@ -169,7 +171,7 @@ impl Command {
                 json!({ "command": "instance", "name": name, "action": word(*action) })
             }
             Command::Session { peer, action } => {
-                json!({ "command": "session", "peer": peer.to_string(), "action": word(*action) })
+                json!({ "command": "session", "peer": peer.to_string(), "action": action.map(word) })
             }
             Command::Change { action } => json!({ "command": "change", "action": word(*action) }),
             Command::Reload { dry_run } => json!({ "command": "reload", "dry_run": dry_run }),
@@ -187,6 +189,7 @@ impl Command {
         match self {
             Command::Status => show::status(answer),
             Command::Sessions => show::sessions(answer),
+            Command::Session { action: None, .. } => show::session(answer),
             Command::Instances | Command::Exec { .. } => show::instances(answer),
             Command::Routes { .. } => show::routes(answer),
             Command::Fib { .. } => show::fib(answer),

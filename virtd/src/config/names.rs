@@ -66,7 +66,7 @@ pub const SECTIONS: &[(&str, &[&str])] = &[
             "fib_scope",
         ],
     ),
-    ("peer", &["address", "asn", "description", "allow_own_as"]),
+    ("peer", &["address", "asn", "description", "allow_own_as", "bfd"]),
 ];
 
 /// The keys of an instance's `diversity`.

@@ -104,6 +104,7 @@ fn document_to_config(document: &DeTable<'_>, source: &str, problems: &mut Probl
 
     check_instances(&instances, source, problems);
     check_peers(&config, &peers, document, source, problems);
+    check_bfd(&instances, &peers, problems);
     check_limits(&config, &instances, &peers, problems);
     instances.iter().for_each(|i| super::diversity::check(&config, &i.value, i.diversity.as_ref(), problems));
     let complete = instances.len() == array_len(document, "instance");
@@ -213,6 +214,22 @@ fn check_peers(config: &Config, peers: &[Placed<Peer>], document: &DeTable<'_>, 
     if document.get("peer").is_none() && !config.accept_any && problems.is_empty() {
         let help = "add a [[peer]] for each, or `accept_any = true` in [router] to leave the choice to the instances";
         problems.missing("no peer is configured", help);
+    }
+}
+
+/// Whose BFD decides must be one of the instances.
+fn check_bfd(instances: &[Placed<Instance>], peers: &[Placed<Peer>], problems: &mut Problems) {
+    let names = || instances.iter().map(|i| i.value.name.as_str());
+    for placed in peers {
+        let (Some(name), Some(span)) = (&placed.value.bfd, &placed.bfd) else { continue };
+        if names().any(|known| known == name) {
+            continue;
+        }
+        let help = match nearest(name, names()) {
+            Some(near) => format!("did you mean `{near}`?"),
+            None => "expected the name of an [[instance]]".to_owned(),
+        };
+        problems.at(span.clone(), format!("no instance is named `{name}`"), help);
     }
 }
 

@@ -314,6 +314,8 @@ pub(crate) struct Placed<T> {
     pub(crate) sessions: Vec<Range<usize>>,
     /// What of `diversity` must fit other sections.
     pub(crate) diversity: Option<diversity::Places>,
+    /// A peer's `bfd`, which names an instance.
+    pub(crate) bfd: Option<Range<usize>>,
 }
 
 /// Reads one `[[instance]]`.
@@ -354,6 +356,7 @@ pub(crate) fn instance(value: Value<'_>, problems: &mut Problems) -> Option<Plac
         key: name.map(|_| section.span_of("name")),
         sessions,
         diversity,
+        bfd: None,
     })
 }
 
@@ -520,7 +523,9 @@ pub(crate) fn peer(value: Value<'_>, problems: &mut Problems) -> Option<Placed<P
     let description = section.text("description", "text", problems).map(str::to_owned);
     let allow_own_as = section.boolean("allow_own_as", problems).unwrap_or(false);
     let address = reader::unicast("address", section.value("address")?, problems)?;
-    let peer = Peer { address, asn, description, allow_own_as };
+    let bfd = section.text("bfd", "an instance's name in quotes", problems).map(str::to_owned);
+    let at = bfd.is_some().then(|| section.span_of("bfd"));
+    let peer = Peer { address, asn, description, allow_own_as, bfd };
     let (span, key) = (value.span(), Some(section.span_of("address")));
-    Some(Placed { value: peer, span, key, sessions: Vec::new(), diversity: None })
+    Some(Placed { value: peer, span, key, sessions: Vec::new(), diversity: None, bfd: at })
 }

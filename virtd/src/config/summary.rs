@@ -117,6 +117,9 @@ pub fn summary(config: &Config) -> String {
         if peer.allow_own_as {
             line.push_str(", its own AS is allowed in paths");
         }
+        if let Some(bfd) = &peer.bfd {
+            let _ = write!(line, ", the BFD of {bfd} ends it");
+        }
         row("peer", line);
     }
     if config.accept_any {

@@ -106,6 +106,7 @@ fn every_key_is_read() {
         asn = 65001
         description = "transit"
         allow_own_as = true
+        bfd = "bird"
         "#,
     );
     assert_eq!((c.asn, c.router_id, c.port), (Some(4_200_000_000), Some(Ipv4Addr::new(192, 0, 2, 255)), 1790));
@@ -142,6 +143,7 @@ fn every_key_is_read() {
     assert_eq!((&bird.environment, &frr.environment), (&environment, &Environment::default()));
     let peer = &c.peers[0];
     assert_eq!((peer.asn, peer.description.as_deref(), peer.allow_own_as), (Some(65001), Some("transit"), true));
+    assert_eq!(peer.bfd.as_deref(), Some("bird"));
 }
 
 /// What is commented out in the complete example is a key too, and stands there with its default or a good value.

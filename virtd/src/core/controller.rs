@@ -8,13 +8,14 @@
 //! dissent, lost legs, exits, usage ──▶ tick ──▶ verdict ──▶ kill ──▶ (standby votes) ──▶ wait ──▶ start ──▶ level ──▶ votes
 //! ```
 
+mod absent;
 mod operator;
 mod seats;
 mod standby;
 mod verdict;
 
 use super::env::Env;
-use super::io::{InstanceId, Micros, Order, Output, ProcessNews};
+use super::io::{Death, InstanceId, Micros, Order, Output, ProcessNews};
 use super::session::Session;
 use crate::config::{Config, Instance, Standby};
 use crate::event::{Event, Severity};
@@ -132,6 +133,10 @@ struct Control {
     came: bool,
     /// When the last verdict on it was told.
     accused: Option<Micros>,
+    /// Its control program was asked to begin a session anew, and it has not got all of them since.
+    nudged: bool,
+    /// The last verdict was not carried out, because another voter was not there: it is looked at again when all are.
+    deferred: bool,
     /// When its process started, until it votes.
     started: Option<Micros>,
     /// Candidates it had sent when it was last looked at, and since when it floods.
@@ -187,6 +192,8 @@ impl Control {
             away: None,
             came: false,
             accused: None,
+            nudged: false,
+            deferred: false,
             started: None,
             candidates: 0,
             flood_since: None,
@@ -291,10 +298,19 @@ impl Controller {
                 self.watch_usage(i, cpu_permille, rss_kib, env, sessions, out);
             }
             ProcessNews::Version { version } => c.version = Some(version),
-            ProcessNews::Died { .. } => {}
+            ProcessNews::Died { death } => {
+                if let Some(s) = env.instances.get_mut(i) {
+                    s.last_death = Some((env.now, death));
+                }
+            }
             ProcessNews::Failed { text } => self.ended(i, true, &text, env, out),
             ProcessNews::Ended { unasked, text } => {
                 c.last_end = Some((env.now, text.clone()));
+                if let Some(s) = env.instances.get_mut(i) {
+                    // Where nothing more is known it may have been an UPDATE.
+                    let known = s.last_death.is_some_and(|(at, _)| env.now < at + FATE_US);
+                    s.last_death = if known { s.last_death } else { Some((env.now, Death::Crash)) };
+                }
                 if unasked && c.process == Process::Running {
                     out.extend(verdict::record("instance-exited", i, &text, env, sessions));
                 }
@@ -403,6 +419,11 @@ impl Controller {
                 c.losses.push_back((now, session));
             }
         }
+        for (i, session) in env.excused.drain(..) {
+            if let Some(c) = self.list.get_mut(i) {
+                c.losses.retain(|(_, s)| *s != session);
+            }
+        }
         let window = Micros::from(env.config.faults.leg_losses_ms) * 1000;
         for (i, c) in self.list.iter_mut().enumerate() {
             // One leg that stands shows that the others were no hang.
@@ -436,6 +457,9 @@ impl Controller {
         let Some(c) = self.list.get_mut(i) else { return };
         c.duty = duty;
         c.fallen = false;
+        if matches!(duty, Duty::Drained | Duty::Disabled | Duty::Leaving) {
+            env.touch(i);
+        }
         let n = i as u8;
         env.voters.remove(n);
         env.observers.remove(n);

@@ -2,7 +2,7 @@
 //! rule that says whose vote counts for which prefix.
 
 use super::dissent;
-use super::io::{InstanceId, ListenerId, Micros, Output};
+use super::io::{Death, InstanceId, ListenerId, Micros, Output};
 use crate::config::{Config, Instance, Strategy, Vote};
 use crate::event::{Event, Severity};
 use bytes::Bytes;
@@ -71,6 +71,14 @@ pub struct InstanceState {
     pub last_output: Micros,
     /// What it did wrong last, in words.
     pub last_fault: Option<String>,
+    /// When virtd last did something to it that may end its legs.
+    pub touched: Option<Micros>,
+    /// When one of its processes last ended, as its control channel says.
+    pub last_channel_closed: Option<Micros>,
+    /// When and how one of its processes last ended, as the supervisor says.
+    pub last_death: Option<(Micros, Death)>,
+    /// When it last closed a listening socket.
+    pub listener_closed: Option<Micros>,
 }
 
 /// A listening socket of an instance.
@@ -140,6 +148,10 @@ pub struct Env {
     pub poison: super::poison::Poison,
     /// Legs lost since the controller last looked: instance, session, and whether because nothing came from the instance.
     pub losses: Vec<(usize, usize, bool)>,
+    /// Instances and sessions whose losses, those just counted too, turn out to be nobody's fault.
+    pub excused: Vec<(usize, usize)>,
+    /// The links, addresses and routes that carry the sessions.
+    pub links: super::links::Links,
     /// Instances that had an established leg when the controller last looked.
     pub standing: Members,
     /// Instances whose vote counts in the FIB.
@@ -179,6 +191,10 @@ impl InstanceState {
             candidates: 0,
             last_output: 0,
             last_fault: None,
+            touched: None,
+            last_channel_closed: None,
+            last_death: None,
+            listener_closed: None,
         }
     }
 }
@@ -257,6 +273,8 @@ impl Env {
             flight,
             poison: super::poison::Poison::new(n, poison_restarts),
             losses: Vec::new(),
+            excused: Vec::new(),
+            links: super::links::Links::new(),
             standing: Members::default(),
             in_fib: Members::default(),
             bgp_in_fib: Members::default(),
@@ -295,6 +313,7 @@ impl Env {
         self.listeners.retain(|_, l| l.instance.0 != n);
         self.exercised.retain(|(_, who)| *who != n);
         self.losses.retain(|(who, ..)| *who != i);
+        self.excused.retain(|(who, _)| *who != i);
         self.wakes.retain(|Reverse((_, _, who))| *who != n);
         self.poison.forget(i);
         self.flight.forget(n);
@@ -424,6 +443,19 @@ impl Env {
     /// A quorum of the configured voters.
     pub fn quorum(&self) -> usize {
         self.voters.len() / 2 + 1
+    }
+
+    /// The voters that have a process.
+    pub fn live_voters(&self) -> Members {
+        let lives = |i: &u8| self.instances.get(usize::from(*i)).is_some_and(|s| s.attached);
+        self.voters.iter().filter(lives).collect()
+    }
+
+    /// virtd does something to instance `i` that may end its legs.
+    pub fn touch(&mut self, i: usize) {
+        if let Some(s) = self.instances.get_mut(i) {
+            s.touched = Some(self.now);
+        }
     }
 
     /// Tells the operator about a session.

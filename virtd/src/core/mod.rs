@@ -33,6 +33,7 @@ mod exercise;
 pub mod fib;
 mod flight;
 mod independence;
+mod leaving;
 mod links;
 pub mod mux;
 mod native;
@@ -51,8 +52,7 @@ use env::{Env, Listener};
 use exercise::Exercises;
 use fib::Fib;
 use hashbrown::HashMap;
-use io::{ConnId, Input, KernelNews, LegId, Micros, Order, Output};
-use links::Links;
+use io::{ConnId, Input, LegId, Micros, Order, Output};
 use native::Native;
 use poison::{Poison, Report};
 use session::Session;
@@ -62,8 +62,6 @@ use std::net::SocketAddr;
 const MAX_SESSIONS: usize = 4096;
 /// A suspect is on trial for at least this long.
 const MIN_TRIAL_US: Micros = 2_000_000;
-/// A leg that ends so soon after a link or an address has changed has not ended because of an UPDATE.
-const LINK_EXCUSE_US: Micros = 3_000_000;
 /// Keys whose time has come that are looked at in one turn.
 const RECHECK_BATCH: usize = 8192;
 
@@ -85,9 +83,6 @@ pub struct Core {
     /// The operator knows how the instances are made to differ.
     told_diversity: bool,
     fib: Option<Fib>,
-    /// When a link or an address last changed, as far as the kernel is watched: daemons end sessions for that.
-    link_changed: Option<Micros>,
-    links: Links,
 }
 
 /// A peer's address as a key: the port does not matter.
@@ -116,8 +111,6 @@ impl Core {
             told_strangers: HashMap::new(),
             told_diversity: false,
             fib: Fib::new(config),
-            link_changed: None,
-            links: Links::new(),
         }
     }
 
@@ -146,14 +139,8 @@ impl Core {
             | Input::NetlinkDump { .. }
             | Input::NetlinkStirred
             | Input::Kernel(_) => {
-                if matches!(
-                    input,
-                    Input::Kernel(KernelNews::Link(_) | KernelNews::LinkGone { .. } | KernelNews::AddressGone { .. })
-                ) {
-                    self.link_changed = Some(self.env.now);
-                }
                 if let Input::Kernel(news) = &input {
-                    self.links.take(news, self.env.now);
+                    self.env.links.take(news, self.env.now);
                 }
                 if let Some(fib) = &mut self.fib {
                     fib.handle(input, &mut self.env, out);
@@ -208,6 +195,9 @@ impl Core {
         if let (Output::Order { instance, order: Order::Stop | Order::Kill }, Some(fib)) = (o, &mut self.fib) {
             fib.leaving(usize::from(instance.0));
         }
+        if let Output::Order { instance, order: Order::Stop | Order::Kill } = o {
+            self.env.touch(usize::from(instance.0));
+        }
         if self.native.is_some() {
             return;
         }
@@ -236,6 +226,9 @@ impl Core {
         let now = self.env.now;
         match input {
             Input::InstanceAttached { instance, pid } => {
+                // What its former processes did is judged before it is told anything.
+                self.sessions.iter_mut().for_each(|s| s.weigh(usize::from(instance.0), true, &mut self.env, out));
+                self.look_for_poison(out);
                 let Some(s) = self.env.instances.get_mut(usize::from(instance.0)) else { return };
                 s.pids.push(pid);
                 if !s.attached {
@@ -245,10 +238,14 @@ impl Core {
                     out.push(Event::new(now, "instance-attached", Severity::Info, text).with_instance(&name).into());
                 }
             }
+            Input::ChannelClosed { instance, pid } => {
+                let Some(s) = self.env.instances.get_mut(usize::from(instance.0)) else { return };
+                s.pids.retain(|p| *p != pid);
+                s.last_channel_closed = Some(now);
+            }
             Input::InstanceDetached { instance } => {
                 let Some(s) = self.env.instances.get_mut(usize::from(instance.0)) else { return };
-                (s.attached, s.pids) = (false, Vec::new());
-                self.sessions.iter_mut().for_each(|s| s.instance_gone(usize::from(instance.0)));
+                (s.attached, s.pids, s.last_channel_closed) = (false, Vec::new(), Some(now));
                 let name = s.name.clone();
                 let text = format!("{name} is gone: all its processes ended");
                 out.push(Event::new(now, "instance-gone", Severity::Warning, text).with_instance(&name).into());
@@ -258,7 +255,11 @@ impl Core {
                 session::allow_offers(&mut self.sessions, usize::from(instance.0), &mut self.env);
             }
             Input::ListenerClosed { listener } => {
-                self.env.listeners.remove(&listener);
+                if let Some(l) = self.env.listeners.remove(&listener)
+                    && let Some(s) = self.env.instances.get_mut(usize::from(l.instance.0))
+                {
+                    s.listener_closed = Some(now);
+                }
             }
             _ => {}
         }
@@ -341,8 +342,7 @@ impl Core {
             let (env, sessions, controller) = (&mut self.env, &mut self.sessions, &self.controller);
             // Out of the environment for as long as it asks the sessions, which need the rest of it.
             let mut poison = std::mem::replace(&mut env.poison, Poison::new(0, 0));
-            let by_link = self.link_changed.is_some_and(|at| env.now < at + LINK_EXCUSE_US);
-            let excused = by_link || controller.was_asked_to_end(i, env.now);
+            let excused = controller.was_asked_to_end(i, env.now);
             let hasher = poison.hasher();
             let step = poison.look(i, excused, |s, bytes| {
                 sessions.get(s).map_or_else(Vec::new, |session| session.suspects(bytes, &hasher, env))
@@ -352,6 +352,14 @@ impl Core {
             env.poison = poison;
             let Some(step) = step else { continue };
             env.walk = true;
+            if let poison::Step::Found { found, .. } = &step {
+                for suspect in found {
+                    env.excused.push((i, suspect.session));
+                    if let Some(s) = sessions.get_mut(suspect.session) {
+                        s.is_explained(i);
+                    }
+                }
+            }
             let told = self::poison::tell(i, &step, env, sessions, out);
             self.reports.extend(told.report);
             for (session, keys) in told.again {
@@ -435,8 +443,10 @@ impl Core {
             let from = out.len();
             fib.look(&mut self.env, out);
             // The one that is shown it ends its sessions as if it were so.
-            if out.iter().skip(from).any(|o| matches!(o, Output::LinkReset { .. })) {
-                self.link_changed = Some(self.env.now);
+            for o in out.iter().skip(from) {
+                if let Output::LinkReset { instance, .. } = o {
+                    self.env.touch(usize::from(instance.0));
+                }
             }
             fib.flush(&mut self.env, out);
         }

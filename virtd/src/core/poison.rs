@@ -200,6 +200,20 @@ impl Poison {
         }
     }
 
+    /// Whether instance `i` was given an UPDATE over a session so shortly before `at` that a leg that ended then without a
+    /// word may have ended because of it.
+    pub fn reaches(&self, i: usize, session: usize, at: Micros) -> bool {
+        let from = at.saturating_sub(CRASH_US);
+        let late = self.delivered.iter().rev().skip_while(|d| d.at > at).take_while(|d| d.at >= from);
+        late.into_iter().any(|d| d.session == session && d.to.contains(i as u8))
+    }
+
+    /// Whether it is not clear yet which UPDATE ended a leg of instance `i`, or whether any did.
+    pub fn searches(&self, i: usize) -> bool {
+        let open = |h: &Hunt| !h.found;
+        self.patients.get(i).is_some_and(|p| !p.ended.is_empty() || p.hunt.as_ref().is_some_and(open))
+    }
+
     /// Looks at the legs that ended since the last time. `excused`: it was ended on purpose. `suspect` makes a suspect of a message that was
     /// delivered over a session; `None` where it announces nothing.
     pub fn look(&mut self, i: usize, excused: bool, suspect: impl Fn(usize, &Bytes) -> Vec<Suspect>) -> Option<Step> {

@@ -27,6 +27,7 @@ impl Core {
                 Err(e) => json!({ "error": e }),
             },
             Some("fib") => self.fib_answer(request),
+            Some("session") if request.get("action").is_none_or(Value::is_null) => self.session_answer(request),
             Some("instance" | "session" | "change") => {
                 let answer = self.controller.command(request, &mut self.env, &mut self.sessions, out);
                 self.learn_ids(from, out);
@@ -109,35 +110,61 @@ impl Core {
         if let Some(native) = &self.native {
             return native.peers().map(|p| json!({ "peer": p.ip().to_string(), "state": "native" })).collect();
         }
-        self.sessions
-            .iter()
-            .enumerate()
-            .map(|(index, s)| {
-                let legs: Vec<Value> = self.env.taken().map(|i| self.leg(index, i)).collect();
-                let up = s.up.as_ref();
-                json!({
-                    "peer": s.peer.ip().to_string(),
-                    "local": s.exts.first().and_then(|e| e.local).map(|l| l.ip().to_string()),
-                    "state": s.state_name(),
-                    "up_us": up.map(|u| self.env.now - u.since),
-                    "asn": up.map(|u| u.negotiated.peer_as),
-                    "router_id": up.map(|u| u.negotiated.peer_router_id),
-                    "hold_time_s": up.map(|u| u.negotiated.hold_time_s),
-                    "families": up.map(|u| u.negotiated.shared.families.iter().map(|f| f.to_string()).collect::<Vec<_>>()),
-                    "prefixes_in": self.env.stores[index].len(),
-                    "prefixes_out": up.map(|u| u.prefixes_out),
-                    "updates_in": up.map(|u| u.updates_in),
-                    "updates_out": up.map(|u| u.updates_out),
-                    "resets": s.resets,
-                    "legs": legs,
-                })
-            })
-            .collect()
+        (0..self.sessions.len()).map(|index| self.session(index)).collect()
     }
 
-    fn leg(&self, session: usize, i: usize) -> Value {
-        let (state, detail) = self.sessions[session].leg_words(i);
-        json!({ "instance": self.env.name(i), "state": state, "detail": detail })
+    /// One session: who has it, who has left it, since when and with which words.
+    fn session_answer(&self, request: &Value) -> Value {
+        let peer = request.get("peer").and_then(Value::as_str).unwrap_or_default();
+        if self.native.is_some() {
+            return json!({ "error": "with open = \"native\" a session is the instance's own: ask that" });
+        }
+        match self.sessions.iter().position(|s| s.peer.ip().to_string() == peer) {
+            Some(index) => json!({ "session": self.session(index) }),
+            None => json!({ "error": format!("no session with {peer:?} is known: `virtctl sessions` lists them") }),
+        }
+    }
+
+    fn session(&self, index: usize) -> Value {
+        let Some(s) = self.sessions.get(index) else { return Value::Null };
+        let now = self.env.now;
+        let legs: Vec<Value> = self.env.taken().map(|i| self.leg(s, i)).collect();
+        let up = s.up.as_ref();
+        let ended = s
+            .ended
+            .as_ref()
+            .map(|e| json!({ "us": now - e.at, "said": e.said.to_string(), "left": e.left, "returned": e.returned }));
+        json!({
+            "peer": s.peer.ip().to_string(),
+            "local": s.exts.first().and_then(|e| e.local).map(|l| l.ip().to_string()),
+            "state": s.state_name(),
+            "up_us": up.map(|u| now - u.since),
+            "asn": up.map(|u| u.negotiated.peer_as),
+            "router_id": up.map(|u| u.negotiated.peer_router_id),
+            "hold_time_s": up.map(|u| u.negotiated.hold_time_s),
+            "families": up.map(|u| u.negotiated.shared.families.iter().map(|f| f.to_string()).collect::<Vec<_>>()),
+            "prefixes_in": self.env.stores.get(index).map_or(0, |store| store.len()),
+            "prefixes_out": up.map(|u| u.prefixes_out),
+            "updates_in": up.map(|u| u.updates_in),
+            "updates_out": up.map(|u| u.updates_out),
+            "resets": s.resets,
+            "ended": ended,
+            "legs": legs,
+        })
+    }
+
+    /// An instance's leg, or how the one ended that it had.
+    fn leg(&self, s: &super::session::Session, i: usize) -> Value {
+        let (state, detail) = s.leg_words(i);
+        let gone = s.departure(i).map(|d| json!({ "what": d.name(), "how": d.how(), "us": self.env.now - d.at }));
+        json!({
+            "instance": self.env.name(i),
+            "state": state,
+            "detail": detail,
+            "votes": self.env.voters.contains(i as u8),
+            "gone": gone,
+            "missed_us": s.missed_us(i),
+        })
     }
 
     fn instance_list(&self) -> Vec<Value> {

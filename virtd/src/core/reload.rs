@@ -29,6 +29,9 @@ impl Core {
         let words: Vec<String> =
             plan.settings.iter().cloned().chain(plan.steps.iter().map(|s| s.words(|i| self.env.name(i)))).collect();
         if !dry_run {
+            if !words.is_empty() {
+                (0..self.env.instances.len()).for_each(|i| self.env.touch(i));
+            }
             self.tell_plan(&words, &plan.later, out);
             self.carry_out(plan.steps.clone(), out);
             self.take_over(new, out);

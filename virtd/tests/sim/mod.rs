@@ -115,6 +115,8 @@ pub struct Fault {
     pub hangs_of: BTreeSet<Prefix>,
     /// Its process dies of an UPDATE that ends with these octets.
     pub dies_of_bytes: Option<Vec<u8>>,
+    /// Peers with which it wants no session: it closes what comes.
+    pub refuses: BTreeSet<u8>,
 }
 
 /// One leg as the instance sees it.
@@ -163,6 +165,8 @@ pub struct Sim {
     pub events: Vec<Event>,
     /// What the supervisor was told to do.
     pub orders: Vec<(u8, Order)>,
+    /// Whose control program was to begin which session anew.
+    pub nudges: Vec<(u8, IpAddr)>,
     /// What was to be kept on disk.
     pub records: Vec<Record>,
     /// When which instance died (or objected) because of what it was told.
@@ -188,6 +192,7 @@ impl Sim {
             peers: BTreeMap::new(),
             events: Vec::new(),
             orders: Vec::new(),
+            nudges: Vec::new(),
             records: Vec::new(),
             deaths: Vec::new(),
             next_odd: 1,
@@ -236,6 +241,31 @@ impl Sim {
         self.input(Input::ListenerClosed { listener: ListenerId(1000 + 2 * i as u64 + 1) });
         legs.into_iter().for_each(|l| self.input(Input::LegClosed { leg: LegId(l) }));
         self.input(Input::InstanceDetached { instance: InstanceId(i as u8) });
+    }
+
+    /// Instance `i` closes its listening socket and runs on.
+    pub fn close_listener(&mut self, i: usize) {
+        self.instances[i].listening = false;
+        self.input(Input::ListenerClosed { listener: ListenerId(1000 + 2 * i as u64 + 1) });
+    }
+
+    /// Instance `i` ends its session with a peer and wants it no more: with a NOTIFICATION, or by closing its leg.
+    pub fn leave(&mut self, i: usize, peer: u8, said: Option<Notification>) {
+        self.instances[i].fault.refuses.insert(peer);
+        self.drop_leg(i, peer, said);
+    }
+
+    /// It ends it, and lets it begin anew.
+    pub fn drop_leg(&mut self, i: usize, peer: u8, said: Option<Notification>) {
+        let Some(id) = self.instances[i].legs.iter().find(|l| l.peer == peer).map(|l| l.id) else { return };
+        match said {
+            Some(n) => self.send_leg(id, &n.encode()),
+            None => {
+                let said = self.instances[i].close(i, LegId(id));
+                self.input(Input::LegClosed { leg: LegId(id) });
+                said.into_iter().for_each(|(id, bytes)| self.send_leg(id, &bytes));
+            }
+        }
     }
 
     /// Peer `n` connects and sends its OPEN.
@@ -343,6 +373,7 @@ impl Sim {
                     }
                 }
                 Output::Order { instance, order } => self.orders.push((instance.0, order)),
+                Output::RestartNeighbour { instance, peer } => self.nudges.push((instance.0, peer)),
                 Output::Record(record) => self.records.push(*record),
                 other => panic!("the simulation has nobody to do {other:?}"),
             }
@@ -355,10 +386,10 @@ impl Sim {
     }
 
     fn leg_starts(&mut self, leg: LegId, i: usize, peer: SocketAddr) {
-        if !self.instances[i].listening {
+        let IpAddr::V4(a) = peer.ip() else { return };
+        if !self.instances[i].listening || self.instances[i].fault.refuses.contains(&a.octets()[3]) {
             return self.input(Input::LegClosed { leg });
         }
-        let IpAddr::V4(a) = peer.ip() else { return };
         self.instances[i].legs.push(SimLeg { id: leg.0, peer: a.octets()[3], ..SimLeg::default() });
         self.send_leg(leg.0, &open(OUR_AS, Ipv4Addr::new(10, 9, 9, 9), 90));
     }

@@ -4,12 +4,12 @@
 //! |---|---|
 //! | wrong | it dissents on `min_keys` keys or more, on each of these for the fault threshold or longer; or on any one key for `one_key_s` |
 //! | silent | a leg's hold time expired and it has no other leg left |
-//! | absent | it runs, and has been without a session it once had for the fault threshold |
+//! | absent | it lacks most of the sessions that the majority has, and beginning one anew has not helped (`absent.rs`) |
 //! | flapping | it lost `leg_losses` legs within `leg_losses_s` |
 //! | flooding | level, it sends ten times what any other does, and more than 10,000 routes a second, for ten seconds |
 //! | large | its memory is beyond `memory_mib` |
 //!
-//! Nobody is accused of dissent while the majority itself is in doubt (paper, footnote 6), and nobody is killed while an operator
+//! Nobody is ended while another voter is down or has not caught up, nor the last voter, hangs excepted. Nobody is accused of dissent while the majority itself is in doubt (paper, footnote 6), and nobody is killed while an operator
 //! changes policy.
 
 use super::{Control, Controller, Duty, Process, SUSPECT};
@@ -37,7 +37,7 @@ const KEYS_RECORDED: usize = 1000;
 const KEYS_NAMED: usize = 5;
 
 /// Why an instance is found faulty.
-struct Charge {
+pub(super) struct Charge {
     why: String,
     /// The session that shows it.
     session: Option<SocketAddr>,
@@ -54,8 +54,9 @@ impl Charge {
         Charge { why, session: None, since: None, key: None, useless: false }
     }
 
-    fn on(session: &Session, why: String) -> Charge {
-        Charge { session: Some(session.peer), ..Charge::new(why) }
+    /// On the session with a peer.
+    pub(super) fn with(peer: SocketAddr, why: String) -> Charge {
+        Charge { session: Some(peer), ..Charge::new(why) }
     }
 }
 
@@ -73,16 +74,18 @@ impl Controller {
             out.push(Event::new(env.now, "majority-split", Severity::Alarm, text).into());
         }
         self.split_told = split;
+        self.watch_absent(env, sessions, out);
         for i in 0..self.list.len() {
             let Some(c) = self.list.get(i) else { continue };
-            let told_lately = c.accused.is_some_and(|at| env.now < at + threshold(env));
+            let freed = c.deferred && self.other_that_is_not_level(i, env, sessions).is_none();
+            let told_lately = !freed && c.accused.is_some_and(|at| env.now < at + threshold(env));
             let gone = matches!(c.process, Process::Ending | Process::Down(_))
                 || matches!(c.duty, Duty::Leaving | Duty::Vacant);
             if gone || told_lately {
                 continue;
             }
             let dissents = if split || self.change.is_some() { None } else { wrong(i, env, sessions) };
-            let charge = dissents.or_else(|| silent(c, i, env, sessions)).or_else(|| absent(i, env, sessions));
+            let charge = dissents.or_else(|| silent(c, i, env, sessions));
             if let Some(charge) = charge.or_else(|| flapping(c, env, sessions)) {
                 self.condemn(i, charge, env, sessions, out);
             }
@@ -90,11 +93,25 @@ impl Controller {
     }
 
     /// Tells the verdict, carries it out where that is allowed, and has what led to it written down.
-    fn condemn(&mut self, i: usize, charge: Charge, env: &mut Env, sessions: &[Session], out: &mut Vec<Output>) {
-        let (refusal, name) = (self.spared(i, &charge, env), env.name(i).to_owned());
+    pub(super) fn condemn(
+        &mut self,
+        i: usize,
+        charge: Charge,
+        env: &mut Env,
+        sessions: &[Session],
+        out: &mut Vec<Output>,
+    ) {
+        let name = env.name(i).to_owned();
+        let spared = self.spared(i, &charge, env);
+        let away = if charge.useless { None } else { self.other_that_is_not_level(i, env, sessions) };
+        let deferred = spared.is_none() && away.is_some();
+        let refusal = spared.or_else(|| {
+            let away = env.name(away?);
+            Some(format!("it is left running while {away} is down or has not caught up"))
+        });
         let may_replace = self.is_replaceable(i, &charge, env);
         let Some(c) = self.list.get_mut(i) else { return };
-        c.accused = Some(env.now);
+        (c.accused, c.deferred) = (Some(env.now), deferred);
         c.losses.clear();
         c.silent = false;
         if let Some(s) = env.instances.get_mut(i) {
@@ -320,20 +337,6 @@ fn silent(c: &Control, i: usize, env: &Env, sessions: &[Session]) -> Option<Char
     Some(Charge { useless: true, ..Charge::new(format!("hangs: nothing has come from it for {hold_s} s")) })
 }
 
-/// A session it once took part in goes on without it.
-fn absent(i: usize, env: &Env, sessions: &[Session]) -> Option<Charge> {
-    if !env.instances.get(i)?.attached {
-        return None;
-    }
-    let (session, since) = sessions.iter().find_map(|s| {
-        let since = s.gone_since(i)?;
-        (env.now >= since + threshold(env)).then_some((s, since))
-    })?;
-    let why =
-        format!("has been without its session with {} for {} s", session.peer.ip(), (env.now - since) / 1_000_000);
-    Some(Charge::on(session, why))
-}
-
 /// The same leg, lost again and again.
 fn flapping(c: &Control, env: &Env, sessions: &[Session]) -> Option<Charge> {
     let f = env.config.faults;
@@ -350,7 +353,7 @@ fn flapping(c: &Control, env: &Env, sessions: &[Session]) -> Option<Charge> {
         times(session),
         f.leg_losses_ms / 1000
     );
-    Some(Charge::on(on, why))
+    Some(Charge::with(on.peer, why))
 }
 
 impl Env {

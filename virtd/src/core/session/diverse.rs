@@ -274,6 +274,7 @@ impl Session {
         let text = format!("the connection of {} is closed, so that it begins anew; the peer goes on", env.name(i));
         env.tell_of(out, "leg-restarted", Severity::Info, &self.peer, i, text);
         self.drop_leg(i, env, out);
+        env.touch(i);
         self.hold_connection(i, env);
     }
 

@@ -38,8 +38,8 @@ impl Session {
         if self.shut {
             return out.push(Output::LegRefused { leg: id, errno: libc::ECONNREFUSED });
         }
+        self.weigh(i, true, env, out);
         let Some(seat) = self.seats.get_mut(i) else { return };
-        seat.ceased = None;
         // An offered leg on which it has already spoken wins: it dialled before it saw the offer.
         if seat.leg.as_ref().is_some_and(|l| l.offered && l.state >= LegState::OpenReceived) {
             return out.push(Output::LegRefused { leg: id, errno: libc::ECONNREFUSED });
@@ -138,9 +138,11 @@ impl Session {
                 Ok(open) => {
                     leg.state = LegState::OpenReceived;
                     leg.hold_until = now + OPEN_HOLD_US;
+                    self.weigh(i, true, env, out);
                     let seat = &mut self.seats[i];
                     seat.open = Some(open);
-                    seat.ceased = None;
+                    // Whoever sends an OPEN wants the session.
+                    seat.departure = None;
                     self.show_peer_open(i, env, out);
                     self.open_if_ready(env, out);
                 }
@@ -175,10 +177,7 @@ impl Session {
             let text = format!("{} is refused on this session: {why}", env.name(i));
             out.push(Output::SendLeg { leg: leg.id, bytes: Notification::new(2, 7).encode() });
             env.tell_of(out, "leg-refused", Severity::Alarm, &self.peer, i, text);
-            self.drop_leg(i, env, out);
-            // Started again it would say the same.
-            self.seats[i].gone_since = None;
-            return;
+            return self.drop_leg(i, env, out);
         }
         let hold_s = env.config.timers.leg_hold_s;
         let (id, bytes) = (leg.id, negotiated.open_for_leg(hold_s).encode());
@@ -200,7 +199,7 @@ impl Session {
         let families = self.up.as_ref().map(|up| up.negotiated.shared.families.clone()).unwrap_or_default();
         let peer_eor = self.up.as_ref().map(|up| up.peer_eor.clone()).unwrap_or_default();
         let seat = &mut self.seats[i];
-        (seat.backoff, seat.rejected, seat.gone_since) = (0, None, None);
+        (seat.backoff, seat.rejected, seat.departure, seat.had_leg) = (0, None, None, true);
         let Some(leg) = seat.leg.as_mut() else { return };
         leg.state = LegState::Established;
         leg.since = env.now;
@@ -339,25 +338,20 @@ impl Session {
     fn leg_notified(&mut self, i: usize, m: &Message, env: &mut Env, out: &mut Vec<Output>) {
         let n = Notification::decode(m.body()).unwrap_or(Notification::new(0, 0));
         let state = self.seats[i].leg.as_ref().map(|l| l.state);
-        // Subcodes of Cease that say the operator wants this session away: shutdown, de-configured, reset (RFC 4486).
-        let wanted = n.code == 6 && matches!(n.subcode, 2..=4 | 6) && state == Some(LegState::Established);
-        let (n_code, end) = (n.code, End::Notification { code: n.code, subcode: n.subcode });
+        let (ceased, established) = (n.code == 6, state == Some(LegState::Established));
         let text = format!("{} answered with NOTIFICATION {n}; it stays inside", env.name(i));
-        if wanted {
-            self.seats[i].ceased = Some(n);
+        if ceased && established {
             env.tell_of(out, "leg-cease", Severity::Info, &self.peer, i, text);
         } else {
             if state == Some(LegState::OpenConfirm) && n.code == 2 {
-                self.seats[i].rejected = Some(n);
+                self.seats[i].rejected = Some(n.clone());
             }
             env.tell_of(out, "leg-notification", Severity::Warning, &self.peer, i, text);
-            env.losses.push((i, self.index, false));
-            // UPDATE Message Error (RFC 4271 section 6.3).
-            if n_code == 3 {
-                env.poison.ended(i, self.index, env.now, end);
-            }
         }
         self.drop_leg(i, env, out);
+        if established {
+            self.departed(i, Some(n), env, out);
+        }
         self.accept_if_quorum(env, out);
     }
 
@@ -365,13 +359,15 @@ impl Session {
     pub fn leg_closed(&mut self, id: LegId, env: &mut Env, out: &mut Vec<Output>) {
         let Some(i) = self.seat_of(id) else { return };
         let Some(leg) = self.seats[i].leg.as_ref() else { return };
-        if leg.state == LegState::Established {
+        let established = leg.state == LegState::Established;
+        if established {
             let text = format!("{} closed its leg without a NOTIFICATION", env.name(i));
             env.tell_of(out, "leg-closed", Severity::Warning, &self.peer, i, text);
-            env.poison.ended(i, self.index, env.now, End::Closed);
-            env.losses.push((i, self.index, false));
         }
         self.drop_leg(i, env, out);
+        if established {
+            self.departed(i, None, env, out);
+        }
     }
 
     /// A leg did what no BGP speaker may: it goes, nothing is seen outside.
@@ -384,18 +380,27 @@ impl Session {
         out: &mut Vec<Output>,
     ) {
         let expired = n.as_ref().is_some_and(|n| n.code == 4);
+        let fault = n.clone().unwrap_or(Notification::new(5, 0));
         let named = n.as_ref().map_or(String::new(), |n| format!(" ({n})"));
         if let (Some(leg), Some(n)) = (self.seats[i].leg.as_ref(), n) {
             out.push(Output::SendLeg { leg: leg.id, bytes: n.encode() });
         }
         let text = format!("the leg of {} is closed: {why}{named}", env.name(i));
         env.tell_of(out, "leg-fault", Severity::Warning, &self.peer, i, text);
-        env.losses.push((i, self.index, expired));
-        if expired && self.seats[i].leg.as_ref().is_some_and(|l| l.state == LegState::Established) {
+        let established = self.seats[i].leg.as_ref().is_some_and(|l| l.state == LegState::Established);
+        if expired {
+            env.losses.push((i, self.index, true));
+        }
+        if expired && established {
             let hold_s = env.config.timers.leg_hold_s;
             env.poison.ended(i, self.index, env.now, End::Hung { hold_s });
         }
         self.drop_leg(i, env, out);
+        if established {
+            self.faulted(i, fault, env);
+        } else if !expired {
+            env.losses.push((i, self.index, false));
+        }
     }
 
     /// Closes and forgets the leg of instance `i`; its candidates freeze and it abstains until a new leg is level.
@@ -420,7 +425,6 @@ impl Session {
             self.attached.remove(i as u8);
             if self.up.is_some() {
                 env.unlevel[self.index].insert(i as u8);
-                self.seats[i].gone_since = self.seats[i].ceased.is_none().then_some(env.now);
             }
             env.walk = true;
         }

@@ -11,6 +11,7 @@
 
 mod count;
 mod diverse;
+mod leave;
 mod legs;
 mod peer;
 mod stale;
@@ -25,6 +26,7 @@ use super::table::Table;
 use bytes::{Bytes, BytesMut};
 use diverse::Lag;
 pub use diverse::allow_offers;
+pub use leave::{Departure, Farewell};
 use replay::level::Todo;
 use std::net::SocketAddr;
 use voter::Members;
@@ -148,12 +150,16 @@ pub struct Seat {
     /// Not before this is it offered a leg again.
     next_offer: Micros,
     backoff: u32,
-    /// The Cease with which it left this session (DESIGN decision 7), until it dials or accepts again.
-    ceased: Option<Notification>,
+    /// It has had an established leg since this session came up.
+    had_leg: bool,
+    /// How its last leg ended, until it has another.
+    departure: Option<Departure>,
+    /// For how long a majority has had the session without it, in total since it was last level on it.
+    missed_us: Micros,
+    /// The operator was told that it stays out against the majority.
+    differs_told: bool,
     /// The NOTIFICATION with which it answered the OPEN in the current attempt.
     rejected: Option<Notification>,
-    /// Since when the session goes on without the leg it had.
-    gone_since: Option<Micros>,
     /// The slot at which it was last found to say something else than what was chosen.
     differs_at: u32,
 }
@@ -191,6 +197,14 @@ pub struct Session {
     alone_told: bool,
     /// An operator has shut it down: nobody is let in, and no instance out.
     shut: bool,
+    /// How it was last ended by the will of those that had it.
+    pub ended: Option<Farewell>,
+    /// Half of the electorate has left.
+    tied: bool,
+    /// Our address on the last connection.
+    last_local: Option<SocketAddr>,
+    /// When the last tick was.
+    ticked_at: Micros,
 }
 
 /// Buffers that are kept, so that the update path allocates nothing in steady state.
@@ -261,6 +275,10 @@ impl Session {
             independence: Independence::default(),
             alone_told: false,
             shut: false,
+            ended: None,
+            tied: false,
+            last_local: None,
+            ticked_at: env.now,
         }
     }
 
@@ -324,14 +342,6 @@ impl Session {
         self.exts.iter().max_by_key(rank)
     }
 
-    /// The processes of instance `i` are gone: a Cease they sent on their way out was no wish of an operator's for this session.
-    pub fn instance_gone(&mut self, i: usize) {
-        if let Some(seat) = self.seats.get_mut(i) {
-            seat.ceased = None;
-            seat.gone_since = None;
-        }
-    }
-
     /// Whether instance `i` has ever taken part in this session.
     pub fn knows(&self, i: usize) -> bool {
         self.seats.get(i).is_some_and(|s| s.open.is_some())
@@ -341,11 +351,6 @@ impl Session {
     pub fn stands(&self, i: usize) -> bool {
         let leg = self.seats.get(i).and_then(|s| s.leg.as_ref());
         leg.is_some_and(|l| l.state == LegState::Established)
-    }
-
-    /// Since when this session goes on without instance `i`, which took part and did not ask to leave.
-    pub fn gone_since(&self, i: usize) -> Option<Micros> {
-        self.seats.get(i).and_then(|s| s.gone_since)
     }
 
     /// Instance `i` has begun to listen: a leg may be offered to it from `from` on.
@@ -390,6 +395,7 @@ impl Session {
     pub fn tick(&mut self, env: &mut Env, out: &mut Vec<Output>) {
         self.tick_peer(env, out);
         self.tick_legs(env, out);
+        self.tick_departures(env, out);
         self.open_if_ready(env, out);
         self.offer_legs(env, out);
     }
@@ -420,7 +426,9 @@ impl Session {
                 }
             }
             self.seats[i].rejected = None;
-            self.seats[i].gone_since = None;
+            self.seats[i].departure = None;
+            self.seats[i].had_leg = false;
+            self.seats[i].differs_told = false;
             self.seats[i].next_offer = 0;
             self.seats[i].backoff = 0;
         }
@@ -439,6 +447,7 @@ impl Session {
         if self.up.take().is_some() {
             self.resets += 1;
         }
+        self.tied = false;
         self.no_leg_since = None;
         self.alone_told = false;
         env.walk = true;

@@ -108,10 +108,10 @@ impl Session {
             self.seats.iter().enumerate().filter(|(i, s)| voters.contains(*i as u8) && s.open.is_some()).count();
         let all = voters.len();
         let waited = env.now >= since + Micros::from(env.config.timers.open_wait_ms) * 1000;
-        // After a quorum's Cease the session comes back only when a quorum wants it (DESIGN decision 7).
-        let ceased = self.seats.iter().filter(|s| s.ceased.is_some()).count();
-        let enough = if ceased > 0 && all - ceased.min(all) < env.quorum() { env.quorum() } else { 1 };
-        if !(ready == all || (known == all && ready >= env.quorum()) || (waited && ready >= enough)) {
+        if ready < self.wanted_opens(env) {
+            return;
+        }
+        if !(ready == all || (known == all && ready >= env.quorum()) || waited && ready > 0) {
             return;
         }
         let opens =
@@ -301,6 +301,7 @@ impl Session {
             prefixes_out: 0,
         });
         env.tell(out, "session-up", Severity::Info, &self.peer, text);
+        self.note_return(env, out);
         // Candidates that legs sent while the peer had not answered yet are voted on now.
         self.walk_at = Some(0);
     }
@@ -467,6 +468,7 @@ impl Session {
     ) {
         let Some(at) = self.exts.iter().position(|e| e.id == conn) else { return };
         let e = self.exts.remove(at);
+        self.last_local = e.local.or(self.last_local);
         if !gone {
             out.push(Output::ClosePeer { conn, abort: false });
         }
@@ -501,7 +503,6 @@ impl Session {
         self.accept_if_quorum(env, out);
         self.tick_end_of_rib(env, out);
         self.tick_grace(env, out);
-        self.tick_cease(env, out);
         self.tick_unwanted(env, out);
     }
 
@@ -532,20 +533,19 @@ impl Session {
         }
     }
 
-    /// After a quorum's Cease a peer that comes back is not left waiting for an OPEN that nobody will send (RFC 4486: Connection
-    /// Rejected).
+    /// A peer that comes back to a session that its majority has ended is not left waiting for an OPEN that nobody may send
+    /// (RFC 4486: Connection Rejected).
     fn tick_unwanted(&mut self, env: &mut Env, out: &mut Vec<Output>) {
-        let voters = env.voters;
-        let ceased = |s: &Seat| s.ceased.is_some();
-        let left = self.seats.iter().enumerate().filter(|(i, s)| voters.contains(*i as u8) && !ceased(s)).count();
         let opening = |s: &Seat| s.leg.as_ref().is_some_and(|l| l.state >= LegState::OpenReceived);
-        if left >= env.quorum() || self.seats.iter().filter(|s| opening(s)).count() >= env.quorum() {
+        let voters = env.voters;
+        let ready = self.seats.iter().enumerate().filter(|(i, s)| voters.contains(*i as u8) && opening(s)).count();
+        if !self.ended.as_ref().is_some_and(Farewell::awaits_consent) || ready >= self.wanted_opens(env) {
             return;
         }
         let wait = Micros::from(env.config.timers.open_wait_ms) * 1000;
         let late = |e: &&Ext| e.state == ExtState::Connected && env.now >= e.since + wait;
         if let Some(conn) = self.exts.iter().find(late).map(|e| e.id) {
-            self.reset(conn, Notification::new(6, 5), "a quorum of instances has ended this session", env, out);
+            self.reset(conn, Notification::new(6, 5), "a majority of the instances has ended this session", env, out);
         }
     }
 
@@ -560,17 +560,6 @@ impl Session {
         if env.now >= since + Micros::from(env.config.timers.grace_ms) * 1000 {
             self.reset(conn, Notification::new(6, 8), "no instance has come back within the grace time", env, out);
         }
-    }
-
-    /// A quorum's Cease ends the session (DESIGN decision 7).
-    fn tick_cease(&mut self, env: &mut Env, out: &mut Vec<Output>) {
-        let voters = env.voters;
-        let quorum = env.quorum();
-        let ceased =
-            self.seats.iter().enumerate().filter(|(i, s)| voters.contains(*i as u8) && s.ceased.is_some()).count();
-        let Some(conn) = self.up.as_ref().map(|up| up.conn).filter(|_| ceased >= quorum) else { return };
-        let n = self.seats.iter().find_map(|s| s.ceased.clone()).unwrap_or(Notification::new(6, 2));
-        self.reset(conn, n, "a quorum of instances sent Cease", env, out);
     }
 }
 
