@@ -51,13 +51,52 @@ pub struct PeerSpec {
     pub families: Vec<Family>,
     /// TCP MD5 (RFC 2385).
     pub password: Option<String>,
+    /// How many prefixes the neighbour may announce.
+    pub limit: Option<Limit>,
+    /// Hold time offered; the daemon's default otherwise.
+    pub hold_time_s: Option<u16>,
+    /// The session ends when BFD (RFC 5882) says so. FRR only, which needs its bfdd for it.
+    pub bfd: bool,
+    /// A prefix that the import policy does not take from this neighbour. OpenBGPD's filters know no session of their own: there it is from this address.
+    pub refused: Option<Prefix>,
+}
+
+/// A maximum of prefixes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Limit {
+    /// So many may be announced; one more is too many.
+    pub prefixes: u32,
+    /// What comes after the session's end.
+    pub then: Then,
+    /// Those that the import policy refuses count as well. OpenBGPD always counts them, FRR and BIRD only where told to.
+    pub received: bool,
+}
+
+/// What comes after a session that has ended over a limit.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Then {
+    /// It stays down until an operator says otherwise.
+    Down,
+    /// It comes back by itself: FRR and OpenBGPD after a minute (the shortest they know), BIRD at once.
+    Back,
 }
 
 impl PeerSpec {
     /// A session that carries the unicast family of its own addresses.
     pub fn new(address: IpAddr, local: IpAddr, asn: u32) -> PeerSpec {
         let family = if address.is_ipv4() { Family::IPV4_UNICAST } else { Family::IPV6_UNICAST };
-        PeerSpec { address, local, asn, passive: false, families: vec![family], password: None }
+        PeerSpec {
+            address,
+            local,
+            asn,
+            passive: false,
+            families: vec![family],
+            password: None,
+            limit: None,
+            hold_time_s: None,
+            bfd: false,
+            refused: None,
+        }
     }
 }
 

@@ -87,7 +87,8 @@ impl Kinds {
             let (folder, run) =
                 (lab.folder(&format!("conf-{name}"))?, lab.folder("virtd")?.join("instances").join(&name));
             let more = more(&name);
-            let kind = Kind { name, daemon, spec: options.spec(&star.sites), folder, run, more, wrong_hop: None };
+            let spec = options.spec_of(&name, &star.sites);
+            let kind = Kind { name, daemon, spec, folder, run, more, wrong_hop: None };
             kind.write()?;
             list.push(kind);
         }
@@ -112,6 +113,16 @@ impl Kinds {
     /// Where the log that its own configuration names is.
     pub fn log_folder(&mut self, name: &str) -> Result<&Path> {
         Ok(&self.kind(name)?.folder)
+    }
+
+    /// Where virtd has it make its sockets.
+    pub fn run_folder(&self, name: &str) -> Result<&Path> {
+        Ok(&self.list.iter().find(|k| k.name == name).with_context(|| format!("no instance {name}"))?.run)
+    }
+
+    /// Their names, in the order of the options.
+    pub fn names(&self) -> impl Iterator<Item = (&str, Daemon)> {
+        self.list.iter().map(|k| (k.name.as_str(), k.daemon))
     }
 
     /// How many there are.

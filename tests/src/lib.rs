@@ -23,4 +23,5 @@ pub mod published;
 pub mod quiet;
 pub mod replayer;
 pub mod router;
+pub mod sessions;
 pub mod versions;

@@ -47,6 +47,8 @@ pub struct Options {
     pub timers: String,
     /// The instances' routes to the kernel are voted on.
     pub fib: bool,
+    /// What one instance, by its name, is told otherwise than the others, or all are told besides.
+    pub tune: fn(&str, &mut RouterSpec),
     /// Another build of virtd than the one beside this program.
     pub virtd: Option<PathBuf>,
 }
@@ -68,6 +70,7 @@ impl Default for Options {
             password: None,
             timers: String::new(),
             fib: false,
+            tune: |_, _| (),
             virtd: None,
         }
     }
@@ -89,6 +92,13 @@ impl Options {
             lie: None,
             fib: self.fib,
         }
+    }
+
+    /// What the instance of this name is told.
+    pub fn spec_of(&self, name: &str, sites: &[Site]) -> RouterSpec {
+        let mut spec = self.spec(sites);
+        (self.tune)(name, &mut spec);
+        spec
     }
 
     /// The instances' names, in the order of the daemons.
@@ -148,13 +158,13 @@ impl Router {
 
     /// Starts the instances that the options name.
     pub fn launch(&mut self, lab: &Lab, star: &Star, options: &Options) -> Result<()> {
-        let spec = options.spec(&star.sites);
         let attach = Attach::Shim(self.shim()?);
         for (i, (name, daemon)) in options.names().iter().zip(&options.daemons).enumerate() {
             let version = options.versions.get(i).copied().flatten();
             // One that cannot be had has said so; the installed one takes its place.
             let root = version.map(Version::root).transpose()?.flatten();
             let around = (root, options.wrappers.get(i).cloned().unwrap_or_default());
+            let spec = options.spec_of(name, &star.sites);
             self.instances.push(Instance::start_wrapped(lab, &star.router, *daemon, name, &spec, &attach, around)?);
         }
         Ok(())

@@ -1,6 +1,6 @@
 //! BIRD 2.
 
-use super::{Instance, PeerSpec, RouterSpec};
+use super::{Instance, Limit, PeerSpec, RouterSpec, Then};
 use crate::lab::Lab;
 use anyhow::{Result, bail};
 use std::fmt::Write as _;
@@ -68,12 +68,30 @@ fn protocol(text: &mut String, spec: &RouterSpec, index: usize, peer: &PeerSpec)
     if let Some(password) = &peer.password {
         let _ = writeln!(text, "    password \"{password}\";");
     }
+    if let Some(hold) = peer.hold_time_s {
+        let _ = writeln!(text, "    hold time {hold};");
+    }
     for (family, name) in [(Family::IPV4_UNICAST, "ipv4"), (Family::IPV6_UNICAST, "ipv6")] {
         if peer.families.contains(&family) {
-            let _ = writeln!(text, "    {name} {{ import all; export filter to_peer; }};");
+            let import = match peer.refused.filter(|prefix| prefix.family() == family) {
+                Some(prefix) => format!("where net != {prefix}"),
+                None => "all".to_owned(),
+            };
+            let limit = peer.limit.map(limit_words).unwrap_or_default();
+            let _ = writeln!(text, "    {name} {{ import {import}; {limit}export filter to_peer; }};");
         }
     }
     text.push_str("}\n");
+}
+
+/// `import limit` counts what was accepted; `receive limit` what was received, provided that what was refused is kept.
+fn limit_words(limit: Limit) -> String {
+    let action = if limit.then == Then::Back { "restart" } else { "disable" };
+    if limit.received {
+        format!("import keep filtered on; receive limit {} action {action}; ", limit.prefixes)
+    } else {
+        format!("import limit {} action {action}; ", limit.prefixes)
+    }
 }
 
 fn protocol_name(index: usize) -> String {

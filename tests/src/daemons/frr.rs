@@ -1,6 +1,6 @@
 //! FRR: zebra, which tells bgpd of interfaces and next hops, and bgpd, which leaves the kernel's routes alone.
 
-use super::{Instance, Lie, RouterSpec};
+use super::{Instance, Lie, Limit, RouterSpec, Then};
 use crate::lab::{Lab, wait_for};
 use anyhow::{Context, Result};
 use std::fmt::Write as _;
@@ -45,6 +45,12 @@ pub(super) fn configuration(spec: &RouterSpec, folder: &Path) -> String {
         if let Some(password) = &peer.password {
             let _ = writeln!(text, " neighbor {a} password {password}");
         }
+        if let Some(hold) = peer.hold_time_s {
+            let _ = writeln!(text, " neighbor {a} timers {} {hold}", hold / 3);
+        }
+        if peer.bfd {
+            let _ = writeln!(text, " neighbor {a} bfd 3 100 100");
+        }
     }
     for (family, name) in [(Family::IPV4_UNICAST, "ipv4"), (Family::IPV6_UNICAST, "ipv6")] {
         let _ = writeln!(text, " !\n address-family {name} unicast");
@@ -53,14 +59,41 @@ pub(super) fn configuration(spec: &RouterSpec, folder: &Path) -> String {
         }
         for peer in spec.peers.iter().filter(|p| p.families.contains(&family)) {
             let _ = writeln!(text, "  neighbor {} activate", peer.address);
+            if let Some(limit) = peer.limit {
+                let _ = writeln!(text, "  neighbor {} maximum-prefix {}", peer.address, limit_words(limit));
+                if limit.received {
+                    // What was refused is only counted where it is kept.
+                    let _ = writeln!(text, "  neighbor {} soft-reconfiguration inbound", peer.address);
+                }
+            }
+            if peer.refused.is_some_and(|prefix| prefix.family() == family) {
+                let _ = writeln!(text, "  neighbor {0} route-map NOT-{0} in", peer.address);
+            }
         }
         text.push_str(" exit-address-family\n");
+    }
+    for peer in &spec.peers {
+        if let Some(prefix) = peer.refused {
+            let ip = if prefix.family() == Family::IPV4_UNICAST { "ip" } else { "ipv6" };
+            // What a prefix-list refuses is never counted by `maximum-prefix … force`, what a route-map refuses is.
+            let _ = writeln!(text, "{ip} prefix-list NOT-{} seq 5 permit {prefix}", peer.address);
+            let _ = writeln!(text, "route-map NOT-{} deny 10", peer.address);
+            let _ = writeln!(text, " match {ip} address prefix-list NOT-{}", peer.address);
+            let _ = writeln!(text, "route-map NOT-{} permit 20", peer.address);
+        }
     }
     if let Some(lie) = spec.lie {
         text.push_str(&lie_commands(spec, None, Some(lie)).join("\n"));
         text.push('\n');
     }
     text
+}
+
+/// What follows `maximum-prefix`. `force` counts what was received, and not only what was accepted.
+fn limit_words(limit: Limit) -> String {
+    let then = if limit.then == Then::Back { " restart 1" } else { "" };
+    let force = if limit.received { " force" } else { "" };
+    format!("{}{then}{force}", limit.prefixes)
 }
 
 /// FRR's daemons run as `frr` and write their log, pid and sockets into the folder.

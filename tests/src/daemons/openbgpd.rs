@@ -1,6 +1,6 @@
 //! OpenBGPD.
 
-use super::{Instance, RouterSpec};
+use super::{Instance, RouterSpec, Then};
 use crate::lab::Lab;
 use anyhow::{Context, Result};
 use std::fmt::Write as _;
@@ -49,9 +49,21 @@ pub(super) fn configuration(spec: &RouterSpec, folder: &Path) -> String {
         if let Some(password) = &peer.password {
             let _ = writeln!(text, "    tcp md5sig password \"{password}\"");
         }
+        if let Some(hold) = peer.hold_time_s {
+            let _ = writeln!(text, "    holdtime {hold}");
+        }
+        if let Some(limit) = peer.limit {
+            let then = if limit.then == Then::Back { " restart 1" } else { "" };
+            let _ = writeln!(text, "    max-prefix {}{then}", limit.prefixes);
+        }
         text.push_str("}\n");
     }
     text.push_str("\nallow from any\nallow to any\n");
+    for peer in &spec.peers {
+        if let Some(prefix) = peer.refused {
+            let _ = writeln!(text, "deny from {} prefix {prefix}", peer.address);
+        }
+    }
     if let Some(lie) = spec.lie {
         let (asn, value) = lie.community;
         let _ = writeln!(text, "match to any prefix {} set community {asn}:{value}", lie.prefix);

@@ -2,6 +2,7 @@
 
 use crate::lab::{Lab, Process, Site, built, run};
 use anyhow::{Context, Result, ensure};
+use nix::sys::signal::Signal;
 use serde_json::Value;
 use std::collections::BTreeMap;
 use std::fs::{self, File};
@@ -95,6 +96,17 @@ impl Watch {
     pub fn leave(&mut self) -> Result<()> {
         self.say("exit")?;
         self.process.wait(LEAVE).map(drop)
+    }
+
+    /// Everything that it has logged so far, oldest first.
+    pub fn log(&self) -> Vec<Value> {
+        // The last line may be half written.
+        text_of(&self.events).lines().filter_map(|line| serde_json::from_str(line).ok()).collect()
+    }
+
+    /// Sends it a signal: SIGSTOP makes it a neighbour that falls silent.
+    pub fn signal(&self, signal: Signal) -> Result<()> {
+        self.process.signal(signal)
     }
 
     /// Reads what the neighbour has logged since the last look.
