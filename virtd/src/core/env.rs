@@ -59,8 +59,10 @@ pub struct InstanceState {
     pub name: String,
     /// Its control channel is open.
     pub attached: bool,
-    /// Its processes that said hello.
+    /// Its processes that said hello, once for each open channel.
     pub pids: Vec<u32>,
+    /// When one of its control channels last closed: a process of its has ended, or has become another program.
+    pub last_channel_closed: Option<Micros>,
     /// On how many keys it is not with a steady majority now, and since when.
     pub account: dissent::Account,
     /// The same keys, ever.
@@ -174,6 +176,7 @@ impl InstanceState {
             name: instance.name.clone(),
             attached: false,
             pids: Vec::new(),
+            last_channel_closed: None,
             account: dissent::Account::default(),
             dissents_total: 0,
             candidates: 0,

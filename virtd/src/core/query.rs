@@ -115,10 +115,14 @@ impl Core {
             .map(|(index, s)| {
                 let legs: Vec<Value> = self.env.taken().map(|i| self.leg(index, i)).collect();
                 let up = s.up.as_ref();
+                let local = s.exts.first().and_then(|e| e.local).map(|l| l.ip());
+                let changed = self.links.changed(s.peer, local);
                 json!({
                     "peer": s.peer.ip().to_string(),
-                    "local": s.exts.first().and_then(|e| e.local).map(|l| l.ip().to_string()),
+                    "local": local.map(|l| l.to_string()),
                     "state": s.state_name(),
+                    "path": self.links.cut(s.peer, local).unwrap_or_else(|| "up".to_owned()),
+                    "path_changed_us": changed.map(|at| self.env.now.saturating_sub(at)),
                     "up_us": up.map(|u| self.env.now - u.since),
                     "asn": up.map(|u| u.negotiated.peer_as),
                     "router_id": up.map(|u| u.negotiated.peer_router_id),
