@@ -12,12 +12,15 @@
 //! | `table` | per key what is wanted and what the kernel holds, and which keys wait to be written |
 //! | `writer` | batches of writes and what their answers mean |
 //! | `watch` | notifications: links, addresses, and what others do to our routes |
+//! | `view` | the links and addresses that the loop was told of |
+//! | `paths` | the routes to peers that are not directly connected |
 //! | `others` | routes of others, for the loop |
 //! | `scan` | the kernel's routes read as a whole and compared |
 //! | `pace` | single routes, or a table |
 //! | `report` | events, not too many of them |
 //! | `refused` | those about routes that the kernel does not take |
 //! | `thread` | the loop over all of it |
+//! | `watcher` | the thread in its place where there is no `[fib]`: it only watches |
 //!
 //! A route of another protocol is never touched. The kernel finds the route that NLM_F_REPLACE replaces by table, prefix, TOS
 //! and metric alone, whosever it is; so a key is written with NLM_F_EXCL unless the kernel is known to hold ours and nobody
@@ -25,26 +28,34 @@
 
 mod others;
 mod pace;
+mod paths;
 mod refused;
 mod report;
 mod scan;
 mod socket;
 mod table;
 mod thread;
+mod view;
 mod watch;
+mod watcher;
 mod writer;
 
 use crate::config;
 use crate::core::io::{FibChange, KernelNews};
 use anyhow::{Context, Result};
-use crossbeam_channel::{Receiver, Sender};
+use crossbeam_channel::{Receiver, SendTimeoutError, Sender};
+use paths::Peers;
 use serde::Serialize;
+use std::collections::BTreeSet;
+use std::net::IpAddr;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, Weak};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 /// News that may wait for the loop. When there are more the thread waits, and the kernel's notifications in its socket.
 const MAX_NEWS: usize = 4096;
+/// While the loop does not take news, how often it is asked whether it has ended.
+const NEWS_WAIT: Duration = Duration::from_millis(200);
 
 /// What the loop hands over, and how the thread is woken for it.
 #[derive(Debug)]
@@ -66,13 +77,14 @@ impl Bell {
     }
 }
 
-/// The loop's line to the thread; leads nowhere where no FIB is voted on.
+/// The loop's line to the thread. Where no FIB is voted on, routes that are sent lead nowhere.
 #[derive(Debug)]
 pub struct KernelLine {
     changes: Sender<Vec<FibChange>>,
     /// Gone with the thread.
     worker: Weak<Mutex<thread::Worker>>,
     bell: Option<Arc<Bell>>,
+    peers: Peers,
     /// What it has seen; the sender wakes the loop.
     pub news: Receiver<KernelNews>,
     /// What it has done.
@@ -92,8 +104,17 @@ impl KernelLine {
             changes,
             worker: Weak::new(),
             bell: None,
+            peers: Peers::default(),
             news: crossbeam_channel::never(),
             counters: Arc::default(),
+        }
+    }
+
+    /// The configured peers, from now on: the routes to those that are not directly connected are watched.
+    pub fn watch_peers(&self, peers: BTreeSet<IpAddr>) {
+        self.peers.set(peers);
+        if let Some(bell) = &self.bell {
+            bell.ring();
         }
     }
 
@@ -215,7 +236,7 @@ impl Kernel {
         if let Some(thread) = self.thread.take()
             && thread.join().is_err()
         {
-            log::error!("the thread that writes the kernel's routes panicked");
+            log::error!("the thread that watches the kernel panicked");
         }
     }
 }
@@ -235,6 +256,22 @@ struct Lines {
 }
 
 impl Lines {
+    /// Hands news to the loop; waits where it is slow, for this thread may.
+    fn tell(&self, news: KernelNews) {
+        let Err(full) = self.news.try_send(news) else { return };
+        let mut news = full.into_inner();
+        self.wake_loop();
+        loop {
+            match self.news.send_timeout(news, NEWS_WAIT) {
+                Ok(()) | Err(SendTimeoutError::Disconnected(_)) => return,
+                Err(SendTimeoutError::Timeout(back)) => news = back,
+            }
+            if self.bell.stop.load(Ordering::Acquire) {
+                return;
+            }
+        }
+    }
+
     /// Before the loop is there nobody needs to be woken: it looks once when it is given its waker.
     fn wake_loop(&self) {
         if let Some(waker) = self.loop_waker.get() {
@@ -251,28 +288,46 @@ impl Lines {
 /// No sockets (the kernel has no rtnetlink, too many files), no thread.
 pub fn start(config: &config::Fib, started: Instant, waker: LoopWaker) -> Result<(KernelLine, Kernel)> {
     let sockets = socket::Sockets::open().context("cannot open the netlink sockets of the FIB")?;
-    let poll = mio::Poll::new().context("cannot wait for netlink")?;
-    let own_waker =
-        mio::Waker::new(poll.registry(), thread::BELL).context("cannot make a waker for the FIB's thread")?;
-    let bell = Arc::new(Bell {
-        waker: own_waker,
-        rung: AtomicBool::new(false),
-        stop: AtomicBool::new(false),
-        frozen: Arc::default(),
-    });
+    let (poll, bell) = poll_with_bell()?;
     let counters = Arc::new(Counters::default());
     let (changes, to_write) = crossbeam_channel::unbounded();
     let (teller, news) = crossbeam_channel::bounded(MAX_NEWS);
     let lines = Lines { changes: to_write, news: teller, loop_waker: waker, bell: bell.clone() };
-    let worker = thread::Worker::new(*config, started, sockets, &poll, lines, counters.clone())?;
+    let peers = Peers::default();
+    let worker = thread::Worker::new(*config, started, sockets, &poll, lines, counters.clone(), peers.clone())?;
     let worker = Arc::new(Mutex::new(worker));
     let shared = Arc::downgrade(&worker);
     let thread = std::thread::Builder::new()
         .name("kernel".into())
         .spawn(move || thread::run(&worker, poll))
         .context("cannot start the thread that writes the kernel's routes")?;
-    let line = KernelLine { changes, worker: shared, bell: Some(bell.clone()), news, counters };
+    let line = KernelLine { changes, worker: shared, bell: Some(bell.clone()), peers, news, counters };
     Ok((line, Kernel { bell, thread: Some(thread) }))
+}
+
+/// The same where no FIB is voted on: the thread only watches links, addresses and the routes to peers.
+///
+/// # Errors
+/// As [`start`].
+pub fn start_watching(waker: LoopWaker) -> Result<(KernelLine, Kernel)> {
+    let (poll, bell) = poll_with_bell()?;
+    let (teller, news) = crossbeam_channel::bounded(MAX_NEWS);
+    let lines = Lines { changes: crossbeam_channel::never(), news: teller, loop_waker: waker, bell: bell.clone() };
+    let peers = Peers::default();
+    let watcher = watcher::Watcher::new(lines, peers.clone(), &poll).context("cannot open a netlink socket")?;
+    let thread = std::thread::Builder::new()
+        .name("links".into())
+        .spawn(move || watcher.run(poll))
+        .context("cannot start the thread that watches links")?;
+    let line = KernelLine { bell: Some(bell.clone()), peers, news, ..KernelLine::none() };
+    Ok((line, Kernel { bell, thread: Some(thread) }))
+}
+
+fn poll_with_bell() -> Result<(mio::Poll, Arc<Bell>)> {
+    let poll = mio::Poll::new().context("cannot wait for netlink")?;
+    let waker = mio::Waker::new(poll.registry(), thread::BELL).context("cannot make a waker for netlink's thread")?;
+    let bell = Bell { waker, rung: AtomicBool::new(false), stop: AtomicBool::new(false), frozen: Arc::default() };
+    Ok((poll, Arc::new(bell)))
 }
 
 #[cfg(test)]

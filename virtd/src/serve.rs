@@ -1,6 +1,6 @@
 //! The whole of virtd, put together: event log, control socket, core and driver, instances; and taken apart again on SIGTERM.
 
-use crate::config::Config;
+use crate::config::{Config, OpenMode};
 use crate::control::{self, ControlQueue, ControlRequest, ControlSocket, Reloader};
 use crate::core::io::{InstanceId, Order, ProcessNews, Record};
 use crate::event::Event;
@@ -116,13 +116,7 @@ pub fn serve<L: EventLoop>(
     let recording = recorder::start(&config.recorder, to_record, SystemTime::now(), events.clone())?;
     let found = shim.is_some();
     let wake_loop = Arc::new(OnceLock::new());
-    let (kernel, kernel_thread) = match &config.fib {
-        Some(fib) => {
-            let (line, thread) = kernel::start(fib, start, wake_loop.clone()).context("the FIB")?;
-            (line, Some(thread))
-        }
-        None => (KernelLine::none(), None),
-    };
+    let (kernel, kernel_thread) = watch_kernel(config, start, &wake_loop)?;
     let lines = {
         let (events, roster) = (events.channel(), roster.clone());
         Lines { events, orders, roster, reports, records, kernel }
@@ -169,6 +163,27 @@ pub fn serve<L: EventLoop>(
     // The last sender of events is gone with driver and instances: what is left is written, and the thread ends.
     let _ = events_thread.join();
     result
+}
+
+/// Without `[fib]` the kernel is only watched; with `open = "native"` there is nothing to decide that would need it.
+fn watch_kernel(
+    config: &Config,
+    start: Instant,
+    waker: &kernel::LoopWaker,
+) -> Result<(KernelLine, Option<kernel::Kernel>)> {
+    let (line, thread) = match &config.fib {
+        Some(fib) => kernel::start(fib, start, waker.clone()).context("the FIB")?,
+        None if config.open == OpenMode::Native => return Ok((KernelLine::none(), None)),
+        None => match kernel::start_watching(waker.clone()) {
+            Ok(started) => started,
+            Err(e) => {
+                log::warn!("links and addresses are not watched: {e:#}");
+                return Ok((KernelLine::none(), None));
+            }
+        },
+    };
+    line.watch_peers(config.peers.iter().map(|p| p.address).collect());
+    Ok((line, Some(thread)))
 }
 
 fn listening(config: &Config) -> String {

@@ -308,7 +308,11 @@ impl Scene {
             Under::Virtd(kinds) => {
                 let daemon = self.names().into_iter().find(|(n, _)| n == name).context("no such instance")?.1;
                 let mut words = vec!["exec", name];
-                if daemon == Daemon::Frr { words.push(command) } else { words.extend(command.split_whitespace()) }
+                if daemon == Daemon::Frr {
+                    words.push(command)
+                } else {
+                    words.extend(command.split_whitespace())
+                }
                 kinds.router.show(&words)
             }
         }

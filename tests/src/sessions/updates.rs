@@ -1,7 +1,7 @@
 //! UPDATEs that an instance does not survive, and deaths that no UPDATE has caused.
 
-use super::scene::{Made, SETTLE, Scene, Setup, Stage, routes};
 use super::Told;
+use super::scene::{Made, SETTLE, Scene, Setup, Stage, routes};
 use crate::daemons::Daemon;
 use crate::lab::wait_until;
 use crate::odd::{attributes, hex, update};

@@ -59,8 +59,10 @@ pub struct InstanceState {
     pub name: String,
     /// Its control channel is open.
     pub attached: bool,
-    /// Its processes that said hello.
+    /// Its processes that said hello, once for each open channel.
     pub pids: Vec<u32>,
+    /// When one of its control channels last closed: a process of its has ended, or has become another program.
+    pub last_channel_closed: Option<Micros>,
     /// On how many keys it is not with a steady majority now, and since when.
     pub account: dissent::Account,
     /// The same keys, ever.
@@ -73,8 +75,6 @@ pub struct InstanceState {
     pub last_fault: Option<String>,
     /// When virtd last did something to it that may end its legs.
     pub touched: Option<Micros>,
-    /// When one of its processes last ended, as its control channel says.
-    pub last_channel_closed: Option<Micros>,
     /// When and how one of its processes last ended, as the supervisor says.
     pub last_death: Option<(Micros, Death)>,
     /// When it last closed a listening socket.
@@ -186,13 +186,13 @@ impl InstanceState {
             name: instance.name.clone(),
             attached: false,
             pids: Vec::new(),
+            last_channel_closed: None,
             account: dissent::Account::default(),
             dissents_total: 0,
             candidates: 0,
             last_output: 0,
             last_fault: None,
             touched: None,
-            last_channel_closed: None,
             last_death: None,
             listener_closed: None,
         }

@@ -291,6 +291,7 @@ impl Fib {
             }
             KernelNews::Written { key, .. } => drop(self.failed.remove(&key)),
             KernelNews::Event(event) => out.push(event.into()),
+            KernelNews::LinksRead | KernelNews::Path { .. } => {}
             change => {
                 // What Linux takes out of its tables by itself, it takes out of everybody's.
                 let mut effects = std::mem::take(&mut self.effects);

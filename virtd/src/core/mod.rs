@@ -240,8 +240,11 @@ impl Core {
             }
             Input::ChannelClosed { instance, pid } => {
                 let Some(s) = self.env.instances.get_mut(usize::from(instance.0)) else { return };
-                s.pids.retain(|p| *p != pid);
                 s.last_channel_closed = Some(now);
+                // One that became another program stands there twice until now.
+                if let Some(at) = s.pids.iter().position(|p| *p == pid) {
+                    s.pids.remove(at);
+                }
             }
             Input::InstanceDetached { instance } => {
                 let Some(s) = self.env.instances.get_mut(usize::from(instance.0)) else { return };
@@ -301,6 +304,7 @@ impl Core {
             Input::LegDrained { leg, queued } => self.on_leg(leg, |s, env| s.leg_drained(leg, queued, env, out)),
             Input::Tick if env_now >= self.next_tick => {
                 self.next_tick = env_now + session::TICK_US;
+                self.env.links.forget(env_now);
                 for s in &mut self.sessions {
                     s.tick(&mut self.env, out);
                 }

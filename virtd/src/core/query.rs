@@ -130,14 +130,17 @@ impl Core {
         let now = self.env.now;
         let legs: Vec<Value> = self.env.taken().map(|i| self.leg(s, i)).collect();
         let up = s.up.as_ref();
+        let local = s.exts.first().and_then(|e| e.local).map(|l| l.ip());
         let ended = s
             .ended
             .as_ref()
             .map(|e| json!({ "us": now - e.at, "said": e.said.to_string(), "left": e.left, "returned": e.returned }));
         json!({
             "peer": s.peer.ip().to_string(),
-            "local": s.exts.first().and_then(|e| e.local).map(|l| l.ip().to_string()),
+            "local": local.map(|l| l.to_string()),
             "state": s.state_name(),
+            "path": self.env.links.cut(s.peer, local).unwrap_or_else(|| "up".to_owned()),
+            "path_changed_us": self.env.links.changed(s.peer, local).map(|at| now.saturating_sub(at)),
             "up_us": up.map(|u| now - u.since),
             "asn": up.map(|u| u.negotiated.peer_as),
             "router_id": up.map(|u| u.negotiated.peer_router_id),

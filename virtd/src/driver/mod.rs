@@ -178,7 +178,8 @@ struct Channel {
     token: Token,
     /// SO_PEERCRED: who opened it.
     uid: u32,
-    instance: Option<InstanceId>,
+    /// Whose it is, and the process that said so.
+    instance: Option<(InstanceId, u32)>,
 }
 
 /// What an SO_COOKIE of a daemon's socket names.
@@ -464,7 +465,11 @@ impl Driver {
                 for mut request in control.try_iter() {
                     if let Some(config) = request.config.take() {
                         let dry_run = request.request["dry_run"] == true;
+                        let peers = config.peers.iter().map(|p| p.address).collect();
                         let answer = self.broker.reload(self.now, *config, dry_run, &mut self.out);
+                        if !dry_run && answer["error"].is_null() {
+                            self.lines.kernel.watch_peers(peers);
+                        }
                         let _ = request.reply.try_send(answer);
                         continue;
                     }

@@ -70,8 +70,9 @@ impl Driver {
     fn channel_closed(&mut self, id: u64) {
         let Some(channel) = self.channels.remove(&id) else { return };
         self.forget(channel.token, channel.fd.as_raw_fd());
-        let Some(instance) = channel.instance else { return };
-        if !self.channels.values().any(|c| c.instance == Some(instance)) {
+        let Some((instance, pid)) = channel.instance else { return };
+        self.broker.handle(self.now, Input::ChannelClosed { instance, pid }, &mut self.out);
+        if !self.channels.values().any(|c| c.is_of(instance)) {
             self.broker.handle(self.now, Input::InstanceDetached { instance }, &mut self.out);
         }
     }
@@ -99,7 +100,7 @@ impl Driver {
         if let Request::Hello { version, instance, pid, netns_cookie } = request {
             return self.hello(channel, &to, *version, instance, *pid, *netns_cookie);
         }
-        let Some(instance) = self.channels.get(&channel).and_then(|c| c.instance) else {
+        let Some((instance, _)) = self.channels.get(&channel).and_then(|c| c.instance) else {
             return refuse(&to, libc::EPERM, "the channel has not said which instance it belongs to");
         };
         match (request, end) {
@@ -161,7 +162,7 @@ impl Driver {
                 let names: Vec<&str> = names.collect();
                 Some(format!("no [[instance]] is named {name:?} (HV_INSTANCE); configured: {}", names.join(", ")))
             }
-            Some(i) if c.instance.is_some_and(|own| usize::from(own.0) != i) => {
+            Some(i) if c.instance.is_some_and(|(own, _)| usize::from(own.0) != i) => {
                 Some(format!("a channel of another instance wanted to be {name:?}"))
             }
             Some(_) => None,
@@ -172,10 +173,12 @@ impl Driver {
             return self.channel_closed(channel);
         }
         let instance = InstanceId(known.unwrap_or_default() as u8);
-        if let Some(c) = self.channels.get_mut(&channel) {
-            c.instance = Some(instance);
-        }
+        let before = self.channels.get_mut(&channel).and_then(|c| c.instance.replace((instance, pid)));
         self.broker.handle(self.now, Input::InstanceAttached { instance, pid }, &mut self.out);
+        if let Some((instance, pid)) = before {
+            // A channel speaks for one process; whoever says hello again on it takes it over.
+            self.broker.handle(self.now, Input::ChannelClosed { instance, pid }, &mut self.out);
+        }
         shim::reply(
             to,
             &Reply::Welcome {
@@ -209,8 +212,7 @@ impl Driver {
 
     /// Ends all that an instance has here: its processes, should any be left, find their sockets closed.
     fn cut_off(&mut self, instance: InstanceId) {
-        let mine: Vec<u64> =
-            self.channels.iter().filter(|(_, c)| c.instance == Some(instance)).map(|(id, _)| *id).collect();
+        let mine: Vec<u64> = self.channels.iter().filter(|(_, c)| c.is_of(instance)).map(|(id, _)| *id).collect();
         mine.into_iter().for_each(|id| self.channel_closed(id));
         let mine: Vec<ListenerId> =
             self.listening.iter().filter(|(_, l)| l.instance == instance).map(|(id, _)| *id).collect();
@@ -413,6 +415,12 @@ impl Driver {
             Some(Named::Failed(_) | Named::Netlink(_)) => refuse(to, libc::ENOTCONN, ""),
             None => refuse(to, libc::ENOENT, ""),
         }
+    }
+}
+
+impl Channel {
+    fn is_of(&self, instance: InstanceId) -> bool {
+        self.instance.is_some_and(|(of, _)| of == instance)
     }
 }
 

@@ -14,7 +14,6 @@ use hashbrown::HashSet;
 use std::io;
 use wire::netlink::consts::*;
 use wire::netlink::fib::{FibKey, FibRoute};
-use wire::netlink::message::Writer;
 use wire::netlink::route::RTMSG_LEN;
 use wire::netlink::{Frame, Frames, RouteMessage};
 
@@ -95,29 +94,13 @@ impl Worker {
             foreign: self.foreign.iter().filter(|key| alone && key.family() == AF_INET).copied().collect(),
             strays: Vec::new(),
         };
-        match self.ask_dump(RTM_GETROUTE, family, RTMSG_LEN) {
+        match self.sockets.dumper.ask_dump(RTM_GETROUTE, family, RTMSG_LEN) {
             Ok(seq) => {
                 scan.seq = seq;
                 self.scan = Some(scan);
             }
             Err(e) => self.scan_failed(&anyhow!(e)),
         }
-    }
-
-    /// Asks for a dump; its sequence number.
-    pub(super) fn ask_dump(&mut self, kind: u16, family: u8, fixed_len: usize) -> io::Result<u32> {
-        let seq = self.sockets.dumper.take_seqs(1);
-        let mut bytes = Vec::new();
-        let mut fixed = vec![0; fixed_len];
-        if let Some(first) = fixed.first_mut() {
-            *first = family;
-        }
-        let mut w = Writer::message(&mut bytes, kind, NLM_F_REQUEST | NLM_F_DUMP, seq, 0);
-        w.put(&fixed);
-        // A header and less than 20 octets.
-        let _ = w.finish();
-        self.sockets.dumper.send(&bytes)?;
-        Ok(seq)
     }
 
     /// Gives up a scan. The reconciliation after the next, or a lost notification, begins another.
@@ -182,7 +165,7 @@ impl Worker {
             scan.incomplete_v6 = again;
             return Ok(false);
         }
-        scan.seq = self.ask_dump(RTM_GETROUTE, scan.family, RTMSG_LEN)?;
+        scan.seq = self.sockets.dumper.ask_dump(RTM_GETROUTE, scan.family, RTMSG_LEN)?;
         Ok(true)
     }
 

@@ -12,15 +12,16 @@ use socket2::SockFilter;
 use std::io::{self, ErrorKind};
 use std::os::fd::{AsRawFd, RawFd};
 use wire::netlink::consts::*;
+use wire::netlink::message::Writer;
 
 /// Octets of a receive buffer: twice what the kernel puts into one datagram of a dump, and as much as a notification of a
 /// route with more next hops than wire takes.
 const BUFFER: usize = 64 * 1024;
 /// Octets of notifications that the kernel keeps for us, for when the thread is at work on a batch or a dump. Beyond that it
 /// says ENOBUFS, and everything is read again.
-const MONITOR_QUEUE: usize = 8 << 20;
+pub const MONITOR_QUEUE: usize = 8 << 20;
 /// Octets of answers that the kernel keeps for us: far more than a batch of errors.
-const ANSWER_QUEUE: usize = 2 << 20;
+pub const ANSWER_QUEUE: usize = 2 << 20;
 
 /// One socket and its receive buffer. It never blocks: whatever the kernel answers to a request is there when the send returns.
 pub struct RouteSocket {
@@ -41,7 +42,11 @@ pub enum Received<'a> {
 }
 
 impl RouteSocket {
-    fn open(groups: &[u32], queue: usize) -> io::Result<RouteSocket> {
+    /// A socket that is a member of these groups, for which the kernel keeps so many octets.
+    ///
+    /// # Errors
+    /// The kernel's.
+    pub fn open(groups: &[u32], queue: usize) -> io::Result<RouteSocket> {
         let socket = NlSocket::new(NlFamily::Route)?;
         socket.nonblock()?;
         // Kernels before 4.20 lack it, and look less closely at requests for dumps.
@@ -63,6 +68,33 @@ impl RouteSocket {
         let first = self.seq.wrapping_add(1);
         self.seq = self.seq.wrapping_add(count);
         first
+    }
+
+    /// Sends one request; its sequence number. `body` is what stands behind the header.
+    ///
+    /// # Errors
+    /// The kernel's.
+    pub fn ask(&mut self, kind: u16, flags: u16, body: &[u8]) -> io::Result<u32> {
+        let seq = self.take_seqs(1);
+        let mut bytes = Vec::new();
+        let mut w = Writer::message(&mut bytes, kind, NLM_F_REQUEST | flags, seq, 0);
+        w.put(body);
+        // A header, a fixed part and an attribute or two.
+        let _ = w.finish();
+        self.send(&bytes)?;
+        Ok(seq)
+    }
+
+    /// Asks for a dump; its sequence number.
+    ///
+    /// # Errors
+    /// The kernel's.
+    pub fn ask_dump(&mut self, kind: u16, family: u8, fixed_len: usize) -> io::Result<u32> {
+        let mut fixed = vec![0; fixed_len];
+        if let Some(first) = fixed.first_mut() {
+            *first = family;
+        }
+        self.ask(kind, NLM_F_DUMP, &fixed)
     }
 
     /// Sends messages in one datagram.

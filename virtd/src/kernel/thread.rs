@@ -2,20 +2,20 @@
 
 use super::others::Gathered;
 use super::pace::Pace;
+use super::paths::{Paths, Peers};
 use super::refused::Refusals;
 use super::report::Reports;
 use super::scan::{Scan, Why};
 use super::socket::{RouteSocket, Sockets};
 use super::table::Damage;
 use super::table::{Holding, Table};
-use super::watch::View;
+use super::view::View;
 use super::writer::Batch;
 use super::{Counters, Lines};
 use crate::config::{Fib, OnExit};
 use crate::core::io::{FibChange, KernelNews};
 use crate::event::{Event, Severity};
 use anyhow::{Context, Result};
-use crossbeam_channel::SendTimeoutError;
 use hashbrown::{HashMap, HashSet};
 use mio::unix::SourceFd;
 use mio::{Events, Interest, Poll, Token};
@@ -34,8 +34,6 @@ const MONITOR: Token = Token(1);
 const QUIET: Duration = Duration::from_millis(100);
 /// ... and how long that may be put off.
 const MAX_UNQUIET: Duration = Duration::from_secs(1);
-/// While the loop does not take news, how often it is asked whether it has ended.
-const NEWS_WAIT: Duration = Duration::from_millis(200);
 /// The longest sleep; nothing depends on it.
 const MAX_SLEEP: Duration = Duration::from_secs(3600);
 /// Rounds of deleting at the end; each finds only what came since the one before.
@@ -89,6 +87,7 @@ pub struct Worker {
     pub(super) reports: Reports,
     pub(super) refusals: Refusals,
     pub(super) view: View,
+    pub(super) paths: Paths,
     pub(super) scan: Option<Scan>,
     /// The last routes that were written, and the octets that they were read from, the very last one first: most routes go where one of these went.
     pub(super) encoded: Vec<(Box<[u8]>, EncodedRoute)>,
@@ -127,6 +126,7 @@ impl Worker {
         poll: &Poll,
         lines: Lines,
         counters: Arc<Counters>,
+        peers: Peers,
     ) -> Result<Worker> {
         let fd = RouteSocket::as_raw_fd(&sockets.monitor);
         poll.registry().register(&mut SourceFd(&fd), MONITOR, Interest::READABLE).context("cannot wait for netlink")?;
@@ -144,6 +144,7 @@ impl Worker {
             reports: Reports::default(),
             refusals: Refusals::default(),
             view: View::default(),
+            paths: Paths::new(peers, Some(config.protocol)),
             scan: None,
             encoded: Vec::new(),
             batch: Batch::default(),
@@ -170,6 +171,7 @@ impl Worker {
             log::error!("links and addresses cannot be read: {e:#}");
             let _ = self.sockets.reopen_dumper();
         }
+        self.tell(KernelNews::LinksRead);
         self.begin_scan(Why::Thorough);
         while self.scan.is_some() {
             self.step_scan();
@@ -219,6 +221,9 @@ impl Worker {
         }
         self.step_scan();
         self.timers(Instant::now());
+        for news in self.paths.look(&self.view, Instant::now()) {
+            self.tell(news);
+        }
         if std::mem::take(&mut self.told) {
             self.lines.wake_loop();
         }
@@ -235,6 +240,7 @@ impl Worker {
             self.settle.map(|(quiet, latest)| quiet.min(latest)),
             self.reports.deadline(now),
             self.refusals.deadline(),
+            self.paths.deadline(),
         ];
         deadlines.into_iter().flatten().min().unwrap_or(now + MAX_SLEEP)
     }
@@ -291,21 +297,10 @@ impl Worker {
         self.settle = Some((quiet, latest));
     }
 
-    /// Hands news to the loop; waits where it is slow, for this thread may.
+    /// Hands news to the loop.
     pub(super) fn tell(&mut self, news: KernelNews) {
         self.told = true;
-        let Err(full) = self.lines.news.try_send(news) else { return };
-        let mut news = full.into_inner();
-        self.lines.wake_loop();
-        loop {
-            match self.lines.news.send_timeout(news, NEWS_WAIT) {
-                Ok(()) | Err(SendTimeoutError::Disconnected(_)) => return,
-                Err(SendTimeoutError::Timeout(back)) => news = back,
-            }
-            if self.lines.bell.stop.load(Ordering::Acquire) {
-                return;
-            }
-        }
+        self.lines.tell(news);
     }
 
     pub(super) fn event(&mut self, kind: &'static str, severity: Severity, prefix: Option<Prefix>, text: String) {

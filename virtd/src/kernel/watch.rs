@@ -4,83 +4,15 @@ use super::scan::Why;
 use super::socket::Received;
 use super::table::{Damage, Holding, is_written_as};
 use super::thread::Worker;
-use crate::core::io::{KernelNews, Link};
 use crate::event::Severity;
-use anyhow::{Result, bail};
-use std::collections::{BTreeMap, BTreeSet};
-use std::io;
-use std::net::IpAddr;
+use anyhow::Result;
 use std::time::Instant;
-use wire::netlink::addr::IFADDRMSG_LEN;
 use wire::netlink::consts::*;
 use wire::netlink::fib::{FibKey, FibRoute};
-use wire::netlink::link::IFINFOMSG_LEN;
-use wire::netlink::{AddrMessage, Frame, Frames, LinkMessage, RouteMessage};
+use wire::netlink::{Frame, Frames, RouteMessage};
 
 /// Datagrams of notifications that are taken before it is the turn of other work again.
 const MAX_NOTES: usize = 1024;
-/// Times that a dump of links or addresses is begun anew because something changed in its midst.
-const MAX_TRIES: usize = 5;
-
-/// An address as news knows it: interface, address, length of its prefix.
-type Address = (u32, IpAddr, u8);
-
-/// The links and addresses that the loop was told of, so that it is told of changes only, and of what went unseen.
-#[derive(Default)]
-pub struct View {
-    links: BTreeMap<u32, Link>,
-    addresses: BTreeSet<Address>,
-}
-
-/// A link or an address is there, or no more.
-enum Change {
-    Link(Link),
-    LinkGone(u32),
-    Address(Address),
-    AddressGone(Address),
-}
-
-fn change(frame: &Frame<'_>) -> Option<Change> {
-    match frame.header.kind {
-        RTM_NEWLINK | RTM_DELLINK => {
-            let link = LinkMessage::parse(frame.payload).ok()?;
-            // Messages of a bridge, or of IPv6's side of a link, are about that alone.
-            if link.family != AF_UNSPEC {
-                return None;
-            }
-            if frame.header.kind == RTM_DELLINK {
-                return Some(Change::LinkGone(link.index));
-            }
-            let (up, running) = (link.is_up(), link.is_running());
-            Some(Change::Link(Link { index: link.index, name: link.name.unwrap_or_default(), up, running }))
-        }
-        RTM_NEWADDR | RTM_DELADDR => {
-            let addr = AddrMessage::parse(frame.payload).ok()?;
-            let address = (addr.index, addr.own()?, addr.prefix_len);
-            Some(if frame.header.kind == RTM_NEWADDR { Change::Address(address) } else { Change::AddressGone(address) })
-        }
-        _ => None,
-    }
-}
-
-impl View {
-    /// The news in a change; `None` where the loop knows already.
-    fn apply(&mut self, change: Change) -> Option<KernelNews> {
-        match change {
-            Change::Link(link) => {
-                let old = self.links.insert(link.index, link.clone());
-                (old.as_ref() != Some(&link)).then_some(KernelNews::Link(link))
-            }
-            Change::LinkGone(index) => self.links.remove(&index).map(|_| KernelNews::LinkGone { index }),
-            Change::Address(a @ (index, address, length)) => {
-                self.addresses.insert(a).then_some(KernelNews::Address { index, address, length })
-            }
-            Change::AddressGone(a @ (index, address, length)) => {
-                self.addresses.remove(&a).then_some(KernelNews::AddressGone { index, address, length })
-            }
-        }
-    }
-}
 
 impl Worker {
     /// Takes the notifications that are there.
@@ -119,8 +51,9 @@ impl Worker {
                 }
             }
             _ => {
-                if let Some(news) = change(frame).and_then(|change| self.view.apply(change)) {
+                if let Some(news) = self.view.note(frame) {
                     self.tell(news);
+                    self.paths.look_again();
                     self.settle();
                 }
             }
@@ -132,6 +65,7 @@ impl Worker {
         let Ok(message) = RouteMessage::parse(frame.payload) else { return };
         let Ok(key) = FibKey::from_message(&message) else { return };
         if message.protocol != self.config.protocol {
+            self.paths.note(&key.prefix);
             self.other_note(&message, frame.header.kind == RTM_NEWROUTE, frame.header.flags);
         }
         if message.flags & RTM_F_CLONED != 0 || message.priority.unwrap_or(0) != self.metric_of(message.family) {
@@ -210,62 +144,11 @@ impl Worker {
     /// # Errors
     /// What stands in the way of it.
     pub(super) fn read_links(&mut self) -> Result<()> {
-        let mut fresh = View::default();
-        for (kind, len) in [(RTM_GETLINK, IFINFOMSG_LEN), (RTM_GETADDR, IFADDRMSG_LEN)] {
-            let mut changes = Vec::new();
-            for _ in 0..MAX_TRIES {
-                changes.clear();
-                if !self.read_dump(kind, len, &mut changes)? {
-                    break;
-                }
-            }
-            for change in changes {
-                match &change {
-                    Change::Link(link) => {
-                        fresh.links.insert(link.index, link.clone());
-                    }
-                    Change::Address(address) => {
-                        fresh.addresses.insert(*address);
-                    }
-                    _ => {}
-                }
-                if let Some(news) = self.view.apply(change) {
-                    self.tell(news);
-                }
-            }
-        }
-        let addresses: Vec<Address> = self.view.addresses.difference(&fresh.addresses).copied().collect();
-        let links: Vec<u32> = self.view.links.keys().filter(|i| !fresh.links.contains_key(*i)).copied().collect();
-        let gone = addresses.into_iter().map(Change::AddressGone).chain(links.into_iter().map(Change::LinkGone));
-        for change in gone {
-            if let Some(news) = self.view.apply(change) {
-                self.tell(news);
-            }
-        }
-        Ok(())
-    }
-
-    /// True where the kernel says that something changed meanwhile (NLM_F_DUMP_INTR).
-    fn read_dump(&mut self, kind: u16, fixed_len: usize, changes: &mut Vec<Change>) -> Result<bool> {
-        let seq = self.ask_dump(kind, AF_UNSPEC, fixed_len)?;
-        let mut interrupted = false;
-        loop {
-            let Received::Datagram(bytes) = self.sockets.dumper.receive()? else { bail!("a dump was cut short") };
-            for frame in Frames::new(bytes) {
-                let frame = frame?;
-                if frame.header.seq != seq {
-                    continue;
-                }
-                interrupted |= frame.header.flags & NLM_F_DUMP_INTR != 0;
-                match (frame.header.kind, frame.errno()) {
-                    (NLMSG_DONE, None | Some(0)) => return Ok(interrupted),
-                    (NLMSG_DONE | NLMSG_ERROR, errno) => {
-                        bail!(io::Error::from_raw_os_error(errno.unwrap_or(libc::EIO)))
-                    }
-                    _ => changes.extend(change(&frame)),
-                }
-            }
-        }
+        let mut news = Vec::new();
+        let read = self.view.read(&mut self.sockets.dumper, &mut news);
+        news.into_iter().for_each(|news| self.tell(news));
+        self.paths.look_again();
+        read
     }
 
     /// Notifications were lost: nothing that is known of the kernel is certain.

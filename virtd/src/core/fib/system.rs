@@ -80,11 +80,12 @@ impl System {
             KernelNews::Route { key, route, place } => self.others.add(*key, route.clone(), *place),
             KernelNews::RouteGone { key, route } => self.others.remove(key, route),
             KernelNews::Routes(all) => self.others.set(all.as_deref()),
-            KernelNews::Path { .. } | KernelNews::Written { .. } | KernelNews::Event(_) => {}
+            KernelNews::LinksRead | KernelNews::Path { .. } | KernelNews::Written { .. } | KernelNews::Event(_) => {
+                return;
+            }
         }
-        let of_routes = matches!(news, KernelNews::Path { .. } | KernelNews::Written { .. } | KernelNews::Event(_));
-        self.changes += u64::from(!of_routes);
-        if !of_routes && !self.others.is_complete() {
+        self.changes += 1;
+        if !self.others.is_complete() {
             self.guess();
         }
     }

@@ -3,7 +3,6 @@
 use crate::event::Event;
 use bytes::Bytes;
 use std::net::IpAddr;
-use wire::bgp::Prefix;
 use wire::netlink::fib::FibKey;
 use wire::netlink::{RouteMessage, Writer};
 
@@ -35,11 +34,12 @@ pub enum KernelNews {
         /// Length of the prefix that was on the link with it.
         length: u8,
     },
-    /// A route that is not virtd's own, to one of the configured peers, came, went or changed. Only without `[fib]`:
-    /// with it [`KernelNews::Route`] and [`KernelNews::RouteGone`] say so.
+    /// All links and addresses that there are have been told: what comes from now on are changes.
+    LinksRead,
+    /// The route to a configured peer that is not directly connected has changed, come or gone, and neither was virtd's own.
     Path {
-        /// Its destination.
-        prefix: Prefix,
+        /// The peer.
+        peer: IpAddr,
     },
     /// There is a route that is neither virtd's nor an instance's.
     Route {

@@ -110,7 +110,7 @@ impl Session {
             supervised: env.config.instances.get(i).is_some_and(|c| c.is_ours()),
             death: state.and_then(|s| s.last_death).filter(|(at, _)| *at >= since).map(|(_, death)| death),
             listeners_closed: !listens && state.and_then(|s| s.listener_closed).is_some_and(near),
-            moved: env.links.changed(self.peer.ip(), local.map(|l| l.ip())).is_some_and(near),
+            moved: env.links.changed(self.peer, local.map(|l| l.ip())).is_some_and(near),
             update_in_reach: env.poison.reaches(i, self.index, d.at),
             cleared: d.means == Meaning::Poison && !env.poison.searches(i),
         }
@@ -213,7 +213,7 @@ impl Session {
         let electorate = self.with_a_leg_once(env);
         let left = self.left();
         let members: Members = left.iter().map(|(i, _)| *i).filter(|i| env.voters.contains(*i)).collect();
-        let cut = env.links.cut(self.peer.ip(), self.local().map(|l| l.ip()));
+        let cut = env.links.cut(self.peer, self.local().map(|l| l.ip()));
         let (n, of) = (members.intersect(electorate).len(), electorate.len());
         match leaving::count(electorate, members, cut.is_some()) {
             Count::Ends => {

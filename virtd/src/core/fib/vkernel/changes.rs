@@ -44,6 +44,7 @@ impl VirtualKernel {
             | KernelNews::Route { .. }
             | KernelNews::RouteGone { .. }
             | KernelNews::Routes(_)
+            | KernelNews::LinksRead
             | KernelNews::Path { .. }
             | KernelNews::Written { .. }
             | KernelNews::Event(_) => {}
