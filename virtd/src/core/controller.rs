@@ -14,7 +14,7 @@ mod standby;
 mod verdict;
 
 use super::env::Env;
-use super::io::{InstanceId, Micros, Order, Output, ProcessNews};
+use super::io::{Death, InstanceId, Micros, Order, Output, ProcessNews};
 use super::session::Session;
 use crate::config::{Config, Instance, Standby};
 use crate::event::{Event, Severity};
@@ -120,6 +120,8 @@ struct Control {
     silent: bool,
     /// When and how its processes ended last.
     last_end: Option<(Micros, String)>,
+    /// When and how one of its processes last died without being told to.
+    last_death: Option<(Micros, Death)>,
     /// When it was last told to end.
     asked: Option<Micros>,
     /// The last order, and when it was given, until something follows from it.
@@ -181,6 +183,7 @@ impl Control {
             losses: VecDeque::new(),
             silent: false,
             last_end: None,
+            last_death: None,
             asked: None,
             ordered: None,
             fallen: false,
@@ -257,6 +260,11 @@ impl Controller {
         }
     }
 
+    /// How a process of instance `i` died at `since` or later without being told to; `None` where none has, or virtd did not start it.
+    pub fn death(&self, i: usize, since: Micros) -> Option<Death> {
+        self.list.get(i)?.last_death.filter(|(at, _)| *at >= since).map(|(_, death)| death)
+    }
+
     /// Since when an operator changes policy.
     pub fn change_since(&self) -> Option<Micros> {
         self.change
@@ -266,7 +274,9 @@ impl Controller {
     pub fn process(&mut self, i: usize, news: ProcessNews, env: &mut Env, sessions: &[Session], out: &mut Vec<Output>) {
         let Some(c) = self.list.get_mut(i).filter(|c| c.process != Process::NotOurs) else { return };
         let followed = match (c.ordered, &news) {
-            (Some((Order::Start, _)), news) => !matches!(news, ProcessNews::Usage { .. } | ProcessNews::Version { .. }),
+            (Some((Order::Start, _)), news) => {
+                !matches!(news, ProcessNews::Usage { .. } | ProcessNews::Version { .. } | ProcessNews::Died { .. })
+            }
             // That it was started may be told late.
             (_, news) => matches!(news, ProcessNews::Ended { .. } | ProcessNews::Failed { .. }),
         };
@@ -291,7 +301,7 @@ impl Controller {
                 self.watch_usage(i, cpu_permille, rss_kib, env, sessions, out);
             }
             ProcessNews::Version { version } => c.version = Some(version),
-            ProcessNews::Died { .. } => {}
+            ProcessNews::Died { death } => c.last_death = Some((env.now, death)),
             ProcessNews::Failed { text } => self.ended(i, true, &text, env, out),
             ProcessNews::Ended { unasked, text } => {
                 c.last_end = Some((env.now, text.clone()));

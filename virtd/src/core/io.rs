@@ -287,6 +287,18 @@ pub enum Death {
     Crash,
 }
 
+impl Death {
+    /// The word that virtctl shows.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Death::Exit => "exit",
+            Death::FromOutside => "from-outside",
+            Death::OutOfMemory => "out-of-memory",
+            Death::Crash => "crash",
+        }
+    }
+}
+
 /// What the supervisor is to do with an instance.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Order {

@@ -2,6 +2,7 @@
 
 use super::Core;
 use super::controller::Duty;
+use super::io::Death;
 use super::session::LegState;
 use crate::config::Kind;
 use crate::kinds;
@@ -186,6 +187,7 @@ impl Core {
                     "dissents_now": instance.account.keys(),
                     "dissents_total": instance.dissents_total,
                     "last_fault": instance.last_fault,
+                    "last_death": self.controller.death(i, 0).map(Death::name),
                     "control": self.control_words(i),
                     "root": env.config.instances.get(i).and_then(|c| c.root.as_deref()),
                     "folder": env.config.instances.get(i).and_then(|c| c.kind.map(|_| kinds::folder(&env.config, c.label()))),
