@@ -9,15 +9,18 @@
 //! The kernel takes the death of the *thread* that forked for the death of the parent. So one thread starts all instances and lives
 //! until [`Instances::stop`].
 
+mod death;
 mod group;
 mod launch;
+pub mod neighbour;
 pub mod preflight;
+mod reporter;
 mod usage;
 mod version;
 
 use crate::config::{Config, Instance, Standby};
 use crate::core::io::{InstanceId, Order, ProcessNews};
-use crate::event::{Event, Severity};
+use crate::event::Severity;
 use crate::eventlog::EventSender;
 use crate::kinds::{self, Program};
 use crate::serve::Report;
@@ -28,9 +31,11 @@ use nix::errno::Errno;
 use nix::sys::signal::{Signal, killpg};
 use nix::sys::wait::WaitStatus;
 use nix::unistd::Pid;
+use reporter::Reporter;
 use std::collections::VecDeque;
 use std::fs;
 use std::io::{self, BufRead, BufReader, Read};
+use std::net::IpAddr;
 use std::path::Path;
 use std::process::Child;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -56,7 +61,7 @@ pub struct Instances {
 
 impl Instances {
     /// Starts every instance that is virtd's to start, once virtd listens on `config.shim_socket`. `shim` is the absolute path of
-    /// libhvlibc.so, `start` the zero of [`Event::at_us`], `roster` says who they are. An instance that cannot be started is an event, not an error:
+    /// libhvlibc.so, `start` the zero of [`crate::event::Event::at_us`], `roster` says who they are. An instance that cannot be started is an event, not an error:
     /// [`preflight::check`] finds in advance what can be found.
     pub fn start(
         config: &Config,
@@ -67,11 +72,11 @@ impl Instances {
         core: CoreLine,
     ) -> io::Result<Instances> {
         let preload = Preload { shim: shim.to_owned(), socket: config.shim_socket.clone() };
-        let reporter = Reporter { start, events, reports: core.reports, waker: core.waker };
+        let reporter = Reporter::new(start, events, core.reports, core.waker);
         let (stop, stopped) = crossbeam_channel::bounded(1);
         let keeper = std::thread::Builder::new()
             .name("instances".into())
-            .spawn(move || Keeper::new(roster, preload, reporter).keep(&core.orders, &stopped))?;
+            .spawn(move || Keeper::new(roster, preload, reporter).keep(&core.orders, &core.neighbours, &stopped))?;
         Ok(Instances { stop: Some(stop), keeper: Some(keeper) })
     }
 
@@ -132,54 +137,12 @@ impl Roster {
 pub struct CoreLine {
     /// What the core wants done.
     pub orders: Receiver<(InstanceId, Order)>,
+    /// Whose control program is to have it begin its session with which neighbour anew.
+    pub neighbours: Receiver<(InstanceId, IpAddr)>,
     /// What the core is told.
     pub reports: Sender<Report>,
     /// Wakes the core's loop, which then takes the reports.
     pub waker: Arc<mio::Waker>,
-}
-
-/// Makes events, and reports to the core, out of what happens to processes.
-#[derive(Clone)]
-struct Reporter {
-    start: Instant,
-    events: EventSender,
-    reports: Sender<Report>,
-    waker: Arc<mio::Waker>,
-}
-
-impl Reporter {
-    fn report(&self, kind: &'static str, severity: Severity, instance: &str, text: String) {
-        let at_us = u64::try_from(self.start.elapsed().as_micros()).unwrap_or(u64::MAX);
-        self.events.send(Event::new(at_us, kind, severity, text).with_instance(instance));
-    }
-
-    /// Tells the core. It takes what waits with every turn of its loop; should it ever not keep up, waiting here harms nobody.
-    fn news(&self, instance: InstanceId, news: ProcessNews) {
-        if self.reports.send(Report { instance, news }).is_ok()
-            && let Err(e) = self.waker.wake()
-        {
-            log::error!("the core cannot be woken: {e}");
-        }
-    }
-}
-
-impl Reporter {
-    /// Tells the core which version an instance is, once its program has said so. Nothing waits for that.
-    fn tell_version(&self, id: InstanceId, instance: &Instance) {
-        if instance.kind.is_none() {
-            return;
-        }
-        let (reporter, instance) = (self.clone(), instance.clone());
-        let ask = move || match version::ask(&instance) {
-            Ok(Some(version)) => reporter.news(id, ProcessNews::Version { version }),
-            Ok(None) => log::info!("{} does not say its version", instance.label()),
-            Err(e) => log::info!("{} cannot be asked for its version: {e}", instance.label()),
-        };
-        // For people to read: without it everything goes on.
-        if let Err(e) = std::thread::Builder::new().name("instance-version".into()).spawn(ask) {
-            log::info!("no thread to ask for a version: {e}");
-        }
-    }
 }
 
 /// The thread that starts the instances, and must outlive them.
@@ -192,17 +155,27 @@ struct Keeper {
     ended: Sender<usize>,
     endings: Receiver<usize>,
     usage: usage::Meter,
+    memory: Arc<Mutex<death::Memory>>,
+    /// Held once by each control program that is being asked something.
+    asking: Arc<()>,
 }
 
 impl Keeper {
     fn new(roster: Roster, preload: Preload, reporter: Reporter) -> Keeper {
         let (ended, endings) = crossbeam_channel::unbounded();
         let waiters = (0..roster.places()).map(|_| None).collect();
-        Keeper { roster, preload, reporter, waiters, ended, endings, usage: usage::Meter::default() }
+        let memory = Arc::new(Mutex::new(death::Memory::new()));
+        let (usage, asking) = (usage::Meter::default(), Arc::default());
+        Keeper { roster, preload, reporter, waiters, ended, endings, usage, memory, asking }
     }
 
     /// Starts everybody but cold standbys, then obeys until the other end of `stopped` is dropped.
-    fn keep(mut self, orders: &Receiver<(InstanceId, Order)>, stopped: &Receiver<()>) {
+    fn keep(
+        mut self,
+        orders: &Receiver<(InstanceId, Order)>,
+        neighbours: &Receiver<(InstanceId, IpAddr)>,
+        stopped: &Receiver<()>,
+    ) {
         for i in 0..self.roster.places() {
             if self.roster.at(i).is_some_and(|instance| instance.standby != Some(Standby::Cold)) {
                 self.start(i);
@@ -219,12 +192,17 @@ impl Keeper {
                     Ok((instance, order)) => self.obey(usize::from(instance.0), order),
                     Err(_) => break,
                 },
+                recv(neighbours) -> wish => match wish {
+                    Ok((instance, peer)) => self.restart_neighbour(usize::from(instance.0), peer),
+                    Err(_) => break,
+                },
                 recv(self.endings) -> i => if let Ok(i) = i {
                     self.reap(i);
                 },
                 recv(seconds) -> _ => {
                     self.kill_late();
                     self.measure();
+                    self.memory.lock().unwrap_or_else(PoisonError::into_inner).tick(Instant::now());
                 }
             }
         }
@@ -237,7 +215,8 @@ impl Keeper {
         let places = self.waiters.len().max(i + 1);
         self.waiters.resize_with(places, || None);
         let id = InstanceId(i as u8);
-        match start_one(i, &instance, &folder, &self.preload, &self.reporter, &self.ended) {
+        let memory = self.memory.clone();
+        match start_one(i, &instance, &folder, &self.preload, &self.reporter, &self.ended, memory) {
             Ok(waiter) => {
                 let pid = waiter.group.as_raw().unsigned_abs();
                 if let Some(seat) = self.waiters.get_mut(i) {
@@ -262,6 +241,7 @@ impl Keeper {
                 let text = format!("{} cannot be started: {text}", instance.label());
                 self.reporter.report("instance-failed", Severity::Alarm, instance.label(), text);
                 waiter.steps.clear();
+                waiter.told.broken.store(true, Ordering::Release);
                 // Its end is then reported as one that nobody asked for, which it is.
                 signal_group(waiter.group, Signal::SIGKILL);
             }
@@ -284,6 +264,24 @@ impl Keeper {
             Order::Start => {}
             Order::Stop => waiter.end(Signal::SIGTERM),
             Order::Kill => waiter.end(Signal::SIGKILL),
+        }
+    }
+
+    /// On a thread of its own: a daemon that hangs does not answer its control program either.
+    fn restart_neighbour(&self, i: usize, peer: IpAddr) {
+        let Some(instance) = self.roster.at(i) else { return };
+        let (reporter, busy) = (self.reporter.clone(), self.asking.clone());
+        let folder = kinds::folder_beside(&self.preload.socket, instance.label());
+        if Arc::strong_count(&busy) > neighbour::MAX_AT_ONCE + 1 {
+            return reporter.neighbour(instance.label(), peer, Err("too many are being restarted already".to_owned()));
+        }
+        let name = instance.label().to_owned();
+        let ask = move || {
+            reporter.neighbour(instance.label(), peer, neighbour::restart(&instance, &folder, peer));
+            drop(busy);
+        };
+        if let Err(e) = std::thread::Builder::new().name("neighbour-restart".into()).spawn(ask) {
+            self.reporter.neighbour(&name, peer, Err(format!("no thread for it: {e}")));
         }
     }
 
@@ -342,16 +340,24 @@ struct Waiter {
     members: Arc<Group>,
     /// What is yet to be started.
     steps: VecDeque<Step>,
-    /// It was told to end.
-    stopping: Arc<AtomicBool>,
+    told: Arc<Told>,
     /// When to lose it.
     patience: Option<Instant>,
     thread: JoinHandle<()>,
 }
 
+/// Why virtd itself has sent the processes of an instance a signal.
+#[derive(Debug, Default)]
+struct Told {
+    /// It was told to end.
+    end: AtomicBool,
+    /// One of them could not be started, so the others are of no use.
+    broken: AtomicBool,
+}
+
 impl Waiter {
     fn end(&mut self, signal: Signal) {
-        self.stopping.store(true, Ordering::Release);
+        self.told.end.store(true, Ordering::Release);
         self.steps.clear();
         self.patience = (signal == Signal::SIGTERM).then(|| Instant::now() + TERM_PATIENCE);
         signal_group(self.group, signal);
@@ -365,6 +371,7 @@ fn start_one(
     preload: &Preload,
     reporter: &Reporter,
     ended: &Sender<usize>,
+    memory: Arc<Mutex<death::Memory>>,
 ) -> io::Result<Waiter> {
     kinds::prepare(instance, folder)?;
     let programs = kinds::programs(instance, folder);
@@ -374,14 +381,19 @@ fn start_one(
     let place = if rest.is_empty() { Place::Session } else { Place::Leader };
     let (group, _) = spawn(instance, first, preload, place)?;
     let members = Arc::new(Group::new(group, first.name(), !rest.is_empty()));
-    let stopping = Arc::new(AtomicBool::new(false));
+    let told = Arc::new(Told::default());
     let thread = {
-        let (name, reporter, stopping, ended, members) =
-            (instance.label().to_owned(), reporter.clone(), stopping.clone(), ended.clone(), members.clone());
+        let (name, reporter, ended) = (instance.label().to_owned(), reporter.clone(), ended.clone());
+        let (told, members) = (told.clone(), members.clone());
         std::thread::Builder::new()
             .name("instance-wait".into())
             .spawn(move || {
-                let news = wait(&name, &members, &stopping, &reporter);
+                let news = wait(&name, &members, &told, &reporter, |status| {
+                    // At once: its legs close now, and whom that is blamed on hangs on this.
+                    let short = || memory.lock().unwrap_or_else(PoisonError::into_inner).was_short();
+                    let death = death::of(status, short);
+                    reporter.news(InstanceId(i as u8), ProcessNews::Died { death });
+                });
                 // The keeper first: an order that the news brings about must find the place free.
                 let _ = ended.send(i);
                 reporter.news(InstanceId(i as u8), news);
@@ -397,7 +409,7 @@ fn start_one(
         group,
         members,
         steps,
-        stopping,
+        told,
         patience: None,
         thread,
     })
@@ -422,10 +434,22 @@ fn spawn(instance: &Instance, program: &Program, preload: &Preload, place: Place
     Ok((pid, child))
 }
 
-/// Waits for the first process to end, reports that, ends what is left of its group, and reaps it.
-fn wait(name: &str, members: &Group, stopping: &AtomicBool, reporter: &Reporter) -> ProcessNews {
+/// Waits for the first process to end, reports that, ends what is left of its group, and reaps it. `died` hears at once how an
+/// end came that nobody here has asked for.
+fn wait(
+    name: &str,
+    members: &Group,
+    told: &Told,
+    reporter: &Reporter,
+    died: impl FnOnce(Option<&WaitStatus>),
+) -> ProcessNews {
     let group = members.leader;
     let ended = members.first_end();
+    let asked = told.end.load(Ordering::Acquire);
+    if !asked {
+        // A signal that virtd itself has sent says nothing of who wanted it.
+        died(ended.as_ref().ok().filter(|_| !told.broken.load(Ordering::Acquire)));
+    }
     let what = match &ended {
         Ok(status) => members.title(name, status.pid()),
         Err(_) => format!("{name} (process {group})"),
@@ -438,7 +462,6 @@ fn wait(name: &str, members: &Group, stopping: &AtomicBool, reporter: &Reporter)
         }
         other => format!("is gone ({other:?})"),
     };
-    let asked = stopping.load(Ordering::Acquire);
     if asked {
         reporter.report("instance-stopped", Severity::Info, name, format!("{name} has ended, as virtd told it to"));
     } else {

@@ -1,7 +1,9 @@
 use super::*;
 use crate::config::Environment;
+use crate::core::io::Death;
 use crate::eventlog::{self, EventLog};
 use nix::sched::{CpuSet, sched_getaffinity};
+use nix::sys::signal::kill;
 use serde_json::Value;
 
 /// An empty library stands in for the shim: what matters here is that the process gets its path.
@@ -17,6 +19,7 @@ fn shell(name: &str, script: &str) -> Instance {
 struct Core {
     orders: Sender<(InstanceId, Order)>,
     reports: Receiver<Report>,
+    wishes: Sender<(InstanceId, IpAddr)>,
     _poll: mio::Poll,
 }
 
@@ -25,7 +28,10 @@ impl Core {
         let poll = mio::Poll::new().unwrap();
         let waker = Arc::new(mio::Waker::new(poll.registry(), mio::Token(0)).unwrap());
         let ((orders, ordered), (reporter, reports)) = (crossbeam_channel::unbounded(), crossbeam_channel::unbounded());
-        (Core { orders, reports, _poll: poll }, CoreLine { orders: ordered, reports: reporter, waker })
+        // Never a wish: the sender is kept so that the line is not taken for one that has ended.
+        let (wishes, neighbours) = crossbeam_channel::unbounded();
+        let line = CoreLine { orders: ordered, neighbours, reports: reporter, waker };
+        (Core { orders, reports, wishes, _poll: poll }, line)
     }
 
     fn order(&self, i: u8, order: Order) {
@@ -53,7 +59,7 @@ impl Core {
 fn launch(list: Vec<Instance>) -> (Instances, EventLog) {
     let (instances, log, core) = supervise(list);
     // Nobody orders anything.
-    std::mem::forget(core.orders.clone());
+    std::mem::forget((core.orders.clone(), core.wishes.clone()));
     (instances, log)
 }
 
@@ -215,6 +221,7 @@ fn an_end_of_its_own_is_reported_as_such_and_may_be_followed_by_a_start_at_once(
     let (instances, _log, core) = supervise(vec![shell("frr", "sleep 0.2; kill -SEGV $$")]);
     for _ in 0..5 {
         core.started();
+        assert_eq!(core.news().1, ProcessNews::Died { death: Death::Crash });
         let (_, news) = core.news();
         assert!(matches!(&news, ProcessNews::Ended { unasked: true, text } if text.contains("SIGSEGV")), "{news:?}");
         core.order(0, Order::Start);
@@ -229,10 +236,11 @@ fn a_start_that_overtakes_the_end_is_none_the_less_obeyed() {
     let (core, line) = Core::new();
     let roster = Roster::new(&config(vec![shell("short", "exit 3")]));
     let preload = Preload { shim: "/nonexistent".into(), socket: "/nonexistent".into() };
-    let reporter = Reporter { start: Instant::now(), events, reports: line.reports, waker: line.waker };
+    let reporter = Reporter::new(Instant::now(), events, line.reports, line.waker);
     let mut keeper = Keeper::new(roster, preload, reporter);
     keeper.start(0);
     core.started();
+    assert_eq!(core.news().1, ProcessNews::Died { death: Death::Exit });
     assert!(matches!(core.news().1, ProcessNews::Ended { .. }));
     // Busy with somebody else, the keeper has not looked at the end yet.
     keeper.obey(0, Order::Start);
@@ -251,6 +259,34 @@ fn who_does_not_stop_when_ordered_is_killed() {
     core.order(0, Order::Stop);
     assert!(matches!(core.news().1, ProcessNews::Ended { unasked: false, .. }));
     assert!(!is_alive(&pid));
+    instances.stop();
+}
+
+#[test]
+fn a_death_is_told_before_the_end_of_the_rest() {
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("ready");
+    // The child outlives its parent by as much as it is given.
+    let script = format!("(trap '' TERM; echo end > {}; while :; do sleep 1; done) & wait", file.display());
+    let (instances, _log, core) = supervise(vec![shell("frr", &script)]);
+    let pid = core.started();
+    contents(&file);
+    kill(Pid::from_raw(pid.parse().unwrap()), Signal::SIGKILL).unwrap();
+    assert_eq!(core.news().1, ProcessNews::Died { death: Death::FromOutside });
+    assert!(matches!(core.news().1, ProcessNews::Ended { unasked: true, .. }));
+    instances.stop();
+}
+
+#[test]
+fn a_wish_for_a_neighbours_restart_has_an_outcome_and_holds_up_nobody() {
+    let (instances, log, core) = supervise(vec![shell("frr", "sleep 99")]);
+    core.started();
+    core.wishes.send((InstanceId(0), "10.0.1.2".parse().unwrap())).unwrap();
+    let event = event(&log, "neighbour-restart-failed");
+    assert_eq!((&event["instance"], &event["session"]), (&"frr".into(), &"10.0.1.2".into()));
+    assert!(event["text"].as_str().unwrap().contains("no `kind`"), "{event}");
+    core.order(0, Order::Kill);
+    assert!(matches!(core.news().1, ProcessNews::Ended { unasked: false, .. }));
     instances.stop();
 }
 

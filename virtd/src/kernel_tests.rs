@@ -14,6 +14,8 @@ use wire::netlink::fib::{FibHop, FibKey, FibRoute};
 
 #[path = "kernel_tests/others.rs"]
 mod others;
+#[path = "kernel_tests/paths.rs"]
+mod paths;
 #[path = "kernel_tests/writes.rs"]
 mod writes;
 

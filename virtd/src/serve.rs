@@ -13,6 +13,7 @@ use anyhow::{Context, Result, bail};
 use crossbeam_channel::{Receiver, Sender};
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
+use std::net::IpAddr;
 use std::os::linux::net::SocketAddrExt;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::net::{SocketAddr, UnixDatagram};
@@ -42,6 +43,8 @@ pub struct Lines {
     pub events: Sender<Event>,
     /// To the supervisor of the instances.
     pub orders: Sender<(InstanceId, Order)>,
+    /// To it as well: who is to begin its session with which neighbour anew.
+    pub neighbours: Sender<(InstanceId, IpAddr)>,
     /// Whom the supervisor starts.
     pub roster: Roster,
     /// From it; the sender wakes the loop.
@@ -111,6 +114,7 @@ pub fn serve<L: EventLoop>(
     let control = ControlSocket::bind(&config.control_socket, config.control_mode, config.control_group.as_deref())?;
     let roster = Roster::new(config);
     let (orders, ordered) = crossbeam_channel::bounded(MAX_WAITING);
+    let (neighbours, to_restart) = crossbeam_channel::bounded(MAX_WAITING);
     let (reporter, reports) = crossbeam_channel::bounded(MAX_WAITING);
     let (records, to_record) = crossbeam_channel::bounded(MAX_RECORDS);
     let recording = recorder::start(&config.recorder, to_record, SystemTime::now(), events.clone())?;
@@ -119,7 +123,7 @@ pub fn serve<L: EventLoop>(
     let (kernel, kernel_thread) = watch_kernel(config, start, &wake_loop)?;
     let lines = {
         let (events, roster) = (events.channel(), roster.clone());
-        Lines { events, orders, roster, reports, records, kernel }
+        Lines { events, orders, neighbours, roster, reports, records, kernel }
     };
     let mut driver = open(config, lines)?;
     let _ = wake_loop.set(driver.waker());
@@ -134,7 +138,8 @@ pub fn serve<L: EventLoop>(
     // Instances come last: their shim needs the socket that the driver has opened.
     let instances = match shim {
         Some(shim) => {
-            let core = CoreLine { orders: ordered, reports: reporter, waker: driver.waker() };
+            let (orders, neighbours, reports, waker) = (ordered, to_restart, reporter, driver.waker());
+            let core = CoreLine { orders, neighbours, reports, waker };
             let started = Instances::start(config, roster, &shim, start, events, core);
             Some(started.context("cannot start the instances' thread")?)
         }

@@ -40,6 +40,41 @@ fn who_may_not_be_an_instance_is_told_why_and_put_out() {
 }
 
 #[test]
+fn a_process_that_ends_is_no_part_of_its_instance_any_more() {
+    let lab = Lab::start(&["a"], OpenMode::Voted);
+    let hello = |shim: &Shim, pid| {
+        shim.ask(&Request::Hello { version: PROTOCOL_VERSION, instance: "a", pid, netns_cookie: 0 }, &[])
+    };
+    let shims = [7, 8, 8].map(|pid| {
+        let shim = Shim::connect(&lab.config.shim_socket);
+        hello(&shim, pid);
+        shim
+    });
+    let pids = || lab.query(serde_json::json!({ "command": "instances" }))["instances"][0]["pids"].clone();
+    let wait = |wanted: serde_json::Value| {
+        let end = Instant::now() + Duration::from_secs(20);
+        while pids() != wanted {
+            assert!(Instant::now() < end, "{} instead of {wanted}", pids());
+            std::thread::sleep(Duration::from_millis(5));
+        }
+    };
+    wait(serde_json::json!([7, 8, 8]));
+    let [a, b, c] = shims;
+    // It has become another program, which says hello on a channel of its own.
+    drop(b);
+    wait(serde_json::json!([7, 8]));
+    drop(a);
+    wait(serde_json::json!([8]));
+    for pid in [9, 9, 10] {
+        hello(&c, pid);
+    }
+    wait(serde_json::json!([10]));
+    drop(c);
+    lab.event("instance-gone");
+    wait(serde_json::json!([]));
+}
+
+#[test]
 fn another_user_may_be_only_the_instance_that_names_it() {
     if !nix::unistd::Uid::effective().is_root() {
         return;

@@ -273,7 +273,9 @@ impl Controller {
     pub fn process(&mut self, i: usize, news: ProcessNews, env: &mut Env, sessions: &[Session], out: &mut Vec<Output>) {
         let Some(c) = self.list.get_mut(i).filter(|c| c.process != Process::NotOurs) else { return };
         let followed = match (c.ordered, &news) {
-            (Some((Order::Start, _)), news) => !matches!(news, ProcessNews::Usage { .. } | ProcessNews::Version { .. }),
+            (Some((Order::Start, _)), news) => {
+                !matches!(news, ProcessNews::Usage { .. } | ProcessNews::Version { .. } | ProcessNews::Died { .. })
+            }
             // That it was started may be told late.
             (_, news) => matches!(news, ProcessNews::Ended { .. } | ProcessNews::Failed { .. }),
         };

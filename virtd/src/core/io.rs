@@ -277,14 +277,27 @@ pub enum ProcessNews {
 /// How a process ended.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Death {
-    /// It exited by itself.
+    /// It exited by itself, with a status that says that something was wrong.
     Exit,
-    /// SIGKILL or SIGTERM, and memory was not short: somebody outside wanted its end (a service manager, an operator).
+    /// SIGKILL or SIGTERM while memory was not short, or status 0: somebody outside wanted its end (a service manager, an
+    /// operator).
     FromOutside,
     /// The kernel ended it because memory was short: an OOM count rose.
     OutOfMemory,
     /// Any other signal: a crash.
     Crash,
+}
+
+impl Death {
+    /// The word that virtctl shows.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Death::Exit => "exit",
+            Death::FromOutside => "from-outside",
+            Death::OutOfMemory => "out-of-memory",
+            Death::Crash => "crash",
+        }
+    }
 }
 
 /// What the supervisor is to do with an instance.

@@ -212,6 +212,7 @@ impl Core {
                     "dissents_now": instance.account.keys(),
                     "dissents_total": instance.dissents_total,
                     "last_fault": instance.last_fault,
+                    "last_death": instance.last_death.map(|(_, death)| death.name()),
                     "control": self.control_words(i),
                     "root": env.config.instances.get(i).and_then(|c| c.root.as_deref()),
                     "folder": env.config.instances.get(i).and_then(|c| c.kind.map(|_| kinds::folder(&env.config, c.label()))),

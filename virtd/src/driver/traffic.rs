@@ -282,7 +282,13 @@ impl Driver {
                     );
                 }
             }
-            Output::RestartNeighbour { .. } => {}
+            Output::RestartNeighbour { instance, peer } => {
+                if self.lines.neighbours.try_send((instance, peer)).is_err() {
+                    let who = self.instance_name(instance);
+                    let text = format!("{who} was not asked to begin its session with {peer} anew: too many wait");
+                    self.warn("neighbour-restart-failed", text);
+                }
+            }
             Output::Seat { instance, seat } => self.seat(instance, seat),
             Output::LinkReset { instance, index, up } => self.link_reset(instance, index, up),
             Output::Record(record) => {

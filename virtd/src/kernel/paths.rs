@@ -169,9 +169,13 @@ impl Paths {
 
 /// `struct rtmsg` and the destination.
 fn question(peer: IpAddr) -> Vec<u8> {
-    let (family, len) = if peer.is_ipv4() { (AF_INET, 32) } else { (AF_INET6, 128) };
+    // IPv6 always says the table, and refuses to be asked for it.
+    let (family, len, flags) = match peer {
+        IpAddr::V4(_) => (AF_INET, 32, RTM_F_LOOKUP_TABLE | RTM_F_FIB_MATCH),
+        IpAddr::V6(_) => (AF_INET6, 128, RTM_F_FIB_MATCH),
+    };
     let mut fixed = [0; RTMSG_LEN];
-    let flags = (RTM_F_LOOKUP_TABLE | RTM_F_FIB_MATCH).to_ne_bytes();
+    let flags = flags.to_ne_bytes();
     for (octet, value) in fixed.iter_mut().zip([family, len, 0, 0, 0, 0, 0, 0].into_iter().chain(flags)) {
         *octet = value;
     }

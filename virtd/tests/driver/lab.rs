@@ -421,6 +421,7 @@ fn lines(events: &Sender<Event>, config: &Config) -> (Lines, Option<Kernel>, Loo
     let lines = Lines {
         events: events.clone(),
         orders: bounded(1).0,
+        neighbours: bounded(1).0,
         roster: Roster::default(),
         reports: bounded(1).1,
         records: bounded(1).0,
