@@ -165,6 +165,10 @@ impl Agreement<BlobId> for ById<'_> {
     fn prefers(&self, a: BlobId, b: BlobId) -> bool {
         canonical::prefers(self.0.bytes(a), self.0.bytes(b))
     }
+
+    fn keeps_more(&self, a: BlobId, b: BlobId) -> bool {
+        canonical::keeps_more(self.0.bytes(a), self.0.bytes(b))
+    }
 }
 
 impl InstanceState {

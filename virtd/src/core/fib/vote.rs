@@ -136,8 +136,13 @@ impl Fib {
         if !outcome.steady && (was_lost || !was_dissent.is_empty()) {
             self.recheck_at(slot, now - last_age.min(now) + env.rules.steady_ms);
         }
-        if outcome.steady && (outcome.dissent != was_dissent || outcome.lost_quorum != was_lost) {
-            self.judge(slot, outcome.dissent, outcome.lost_quorum, electorate, env, out);
+        // Until it is steady nobody is accused anew; who is with a majority in between is not wrong without a break.
+        let (dissent, lost) = match outcome.steady {
+            true => (outcome.dissent, outcome.lost_quorum),
+            false => (was_dissent.minus(outcome.with), was_lost && outcome.with.is_empty()),
+        };
+        if dissent != was_dissent || lost != was_lost {
+            self.judge(slot, dissent, lost, electorate, env, out);
         }
         self.keep_count(slot, env);
         self.tidy(slot);
