@@ -377,12 +377,19 @@ impl Env {
         may
     }
 
-    /// Books a change of one key's dissenters: each that is new stands accused of `why`.
-    pub fn mark(&mut self, key: dissent::Key, was: Members, dissent: Members, why: impl Fn() -> String) {
+    /// Books a change of the dissenters on one key, which is about `prefix`: each that is new stands accused of `why`.
+    pub fn mark(
+        &mut self,
+        key: dissent::Key,
+        prefix: Prefix,
+        was: Members,
+        dissent: Members,
+        why: impl Fn() -> String,
+    ) {
         let now = self.now_ms();
         for i in dissent.minus(was).iter() {
             if let Some(s) = self.instances.get_mut(usize::from(i)) {
-                s.account.begin(key, now);
+                s.account.begin(key, prefix, now);
                 s.dissents_total += 1;
                 s.last_fault = Some(why());
             }
@@ -393,6 +400,16 @@ impl Env {
                 s.account.end(key);
             }
         }
+    }
+
+    /// Tables that have a key for each prefix: one of each session, and the FIB.
+    pub fn tables(&self) -> usize {
+        self.stores.len() + 1
+    }
+
+    /// On how many prefixes instance `i` is not with the majority now.
+    pub fn wrong_prefixes(&self, i: usize) -> u32 {
+        self.instances.get(i).map_or(0, |s| s.account.prefixes(self.tables()))
     }
 
     /// The name of an instance.

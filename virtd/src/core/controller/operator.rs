@@ -193,9 +193,8 @@ impl Controller {
 
 /// Who is not with the majority now, on how many prefixes.
 fn differing(env: &Env) -> String {
-    let keys = |i: &usize| env.instances.get(*i).map_or(0, |s| s.account.keys());
-    let of = |i: usize| format!("{} on {} prefixes", env.name(i), keys(&i));
-    env.taken().filter(|i| keys(i) > 0).map(of).collect::<Vec<_>>().join(", ")
+    let of = |i: usize| format!("{} on {} prefixes", env.name(i), env.wrong_prefixes(i));
+    env.taken().filter(|i| env.wrong_prefixes(*i) > 0).map(of).collect::<Vec<_>>().join(", ")
 }
 
 fn session(

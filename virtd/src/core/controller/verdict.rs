@@ -2,7 +2,7 @@
 //!
 //! | found | rule |
 //! |---|---|
-//! | wrong | it dissents on `min_keys` keys or more, on each of these for the fault threshold or longer; or on any one key for `one_key_s` |
+//! | wrong | it dissents on `min_keys` prefixes or more, on each of these for the fault threshold or longer; or on any one for `one_key_s` |
 //! | silent | a leg's hold time expired and it has no other leg left |
 //! | absent | it runs, and has been without a session it once had for the fault threshold |
 //! | flapping | it lost `leg_losses` legs within `leg_losses_s` |
@@ -14,6 +14,7 @@
 
 use super::{Control, Controller, Duty, Process, SUSPECT};
 use crate::config::FaultAction;
+use crate::core::dissent::Key;
 use crate::core::env::Env;
 use crate::core::io::{Micros, Order, Output, Record};
 use crate::core::session::Session;
@@ -33,7 +34,7 @@ const FLOOD_US: Micros = 10_000_000;
 const SMALL_KIB: u64 = 65_536;
 /// Keys in a verdict's record, with what everybody says.
 const KEYS_RECORDED: usize = 1000;
-/// Keys named in a verdict.
+/// Prefixes named in a verdict.
 const KEYS_NAMED: usize = 5;
 
 /// Why an instance is found faulty.
@@ -63,8 +64,8 @@ impl Controller {
     /// Passes verdicts on everybody.
     pub(super) fn judge(&mut self, env: &mut Env, sessions: &mut [Session], out: &mut Vec<Output>) {
         let f = env.config.faults;
-        let keys = env.instances.iter().map(|s| s.account.keys());
-        let split = majority_split(keys, env.voters, f.min_keys, env.without_quorum, f.split_keys);
+        let prefixes = (0..env.instances.len()).map(|i| env.wrong_prefixes(i));
+        let split = majority_split(prefixes, env.voters, f.min_keys, env.without_quorum, f.split_keys);
         if split && !self.split_told {
             let text = format!(
                 "the majority itself is in doubt ({} prefixes without one): nobody is accused; compare the instances' configurations",
@@ -282,20 +283,27 @@ fn wrong(i: usize, env: &Env, sessions: &[Session]) -> Option<Charge> {
     let f = env.config.faults;
     let account = &env.instances.get(i)?.account;
     let now = env.now_ms();
-    let exceeds = |ms: u32, keys| wrong_for_long(account.begun(), u64::from(ms), keys, now);
+    let total = env.wrong_prefixes(i);
+    let exceeds = |ms: u32, least: u32| {
+        let ms = u64::from(ms);
+        // Each of these asks for more than the one before, and costs more.
+        total >= least.max(1)
+            && wrong_for_long(account.begun(), ms, least, now)
+            && (least <= 1 || wrong_for_long(account.begun_by_prefix(env.tables()), ms, least, now))
+    };
     if !exceeds(env.config.timers.fault_threshold_ms, f.min_keys) && !exceeds(f.one_key_ms, 1) {
         return None;
     }
     // Those that have stood for the longest are what the verdict rests on.
     let oldest = account.oldest(KEYS_NAMED);
-    let since = oldest.iter().map(|(_, begun)| *begun).next().unwrap_or(now);
-    let told = |((session, slot), _): ((u32, u32), u64)| {
+    let since = oldest.iter().map(|(.., begun)| *begun).next().unwrap_or(now);
+    let told = |((session, slot), ..): (Key, Prefix, u64)| {
         let session = sessions.get(session as usize)?;
         Some((session.peer, session.told(slot, env)?))
     };
     let keys: Vec<(SocketAddr, (Prefix, Vec<Said>))> = oldest.into_iter().filter_map(told).collect();
     let named: Vec<String> = keys.iter().map(|(_, (p, _))| p.to_string()).collect();
-    let more = if account.keys() as usize > named.len() { ", …" } else { "" };
+    let more = if total as usize > named.len() { ", …" } else { "" };
     let which = match named.is_empty() {
         false => format!("{}{more}", named.join(", ")),
         // In the FIB alone.
@@ -303,7 +311,7 @@ fn wrong(i: usize, env: &Env, sessions: &[Session]) -> Option<Charge> {
     };
     let why = format!(
         "is not with the majority on {} prefixes, for up to {} s without a break ({which})",
-        account.keys(),
+        total,
         (now - since) / 1000
     );
     let (session, key) = keys.into_iter().next().unzip();

@@ -283,7 +283,9 @@ impl Fib {
         let key = e.prefix;
         let since_us = env.now.saturating_sub(age_ms(env.now_ms(), e.last_ms) * 1000);
         self.counters.dissents += dissent.minus(was).len() as u64;
-        env.mark((dissent::FIB, slot), was, dissent, || format!("not with the majority on {key} in the FIB"));
+        env.mark((dissent::FIB, slot), key.prefix, was, dissent, || {
+            format!("not with the majority on {key} in the FIB")
+        });
         match (was_lost, lost) {
             (false, true) => {
                 (self.without_quorum, env.without_quorum) = (self.without_quorum + 1, env.without_quorum + 1)

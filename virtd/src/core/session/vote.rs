@@ -305,7 +305,7 @@ impl Session {
         // What they say they have said since the key was last disturbed.
         let since_us = env.now.saturating_sub(age_ms(env.now_ms(), e.last_ms) * 1000);
         let peer = self.peer.ip();
-        env.mark((self.index as u32, slot), was, dissent, || {
+        env.mark((self.index as u32, slot), prefix, was, dissent, || {
             format!("not with the majority on {prefix} towards {peer}")
         });
         match (was_lost, lost) {
