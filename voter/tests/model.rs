@@ -229,8 +229,7 @@ impl Model {
         let agrees = |i: &usize| majority.is_some_and(|value| self.values.agrees(next.said[*i], value));
         let with: Members = self.electorate(next).filter(agrees).map(|i| i as u8).collect();
         assert_eq!(outcome.with, with);
-        let dissent =
-            if steady && majority.is_some() { Members(next.electorate).minus(with) } else { Members::EMPTY };
+        let dissent = if steady && majority.is_some() { Members(next.electorate).minus(with) } else { Members::EMPTY };
         assert_eq!(outcome.dissent, dissent);
         if self.enough(next) && steady && majority.is_none() {
             let fail_static =

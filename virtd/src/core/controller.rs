@@ -8,6 +8,7 @@
 //! dissent, lost legs, exits, usage ──▶ tick ──▶ verdict ──▶ kill ──▶ (standby votes) ──▶ wait ──▶ start ──▶ level ──▶ votes
 //! ```
 
+mod lasting;
 mod operator;
 mod seats;
 mod standby;
@@ -132,6 +133,8 @@ struct Control {
     came: bool,
     /// When the last verdict on it was told.
     accused: Option<Micros>,
+    /// What it was found wrong about last, for when it comes back the same.
+    lasting: Option<Box<lasting::Lasting>>,
     /// When its process started, until it votes.
     started: Option<Micros>,
     /// Candidates it had sent when it was last looked at, and since when it floods.
@@ -187,6 +190,7 @@ impl Control {
             away: None,
             came: false,
             accused: None,
+            lasting: None,
             started: None,
             candidates: 0,
             flood_since: None,
@@ -280,6 +284,9 @@ impl Controller {
                     c.process = Process::Running;
                 }
                 (c.fallen, c.grown_from) = (false, None);
+                if let Some(lasting) = &mut c.lasting {
+                    lasting.started();
+                }
                 (c.started, c.usage, c.base_rss, c.busy_since) = (Some(env.now), None, None, None);
             }
             ProcessNews::Usage { cpu_permille, rss_kib } => {
@@ -379,6 +386,7 @@ impl Controller {
         self.start_due(env, out);
         self.repeat_orders(env.now, out);
         self.watch_strangers(env);
+        self.watch_lasting(env);
         self.replace_fallen(env, out);
         if env.now >= self.next_second {
             self.next_second = env.now + 1_000_000;

@@ -98,6 +98,11 @@ impl Account {
         oldest.into_values().chain(std::iter::repeat_n(self.others_begun, others as usize))
     }
 
+    /// The dissents that have a time of their own: their keys, and what these are about.
+    pub fn dated(&self) -> impl Iterator<Item = (Key, Prefix)> {
+        self.dated.iter().map(|(key, (_, prefix))| (*key, *prefix))
+    }
+
     /// The prefixes on which it has dissented for the longest, at most `n`, each with the key that shows it best, and since when.
     pub fn oldest(&self, n: usize) -> Vec<(Key, Prefix, Millis)> {
         let mut all: Vec<_> = self.dated.iter().map(|(key, (begun, prefix))| (*key, *prefix, *begun)).collect();

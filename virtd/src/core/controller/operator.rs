@@ -115,7 +115,7 @@ impl Controller {
         let Some(c) = self.list.get_mut(i) else { return };
         // Whoever asks for it has looked: the count begins anew.
         c.restarts.clear();
-        c.accused = None;
+        (c.accused, c.lasting) = (None, None);
         match c.process {
             Process::Down(_) => self.start(i, now, out),
             _ => self.end(i, Order::Stop, now, out),
@@ -173,6 +173,7 @@ impl Controller {
                 // What differed while the policy did counts from now.
                 let now = env.now_ms();
                 env.instances.iter_mut().for_each(|s| s.account.restart(now));
+                self.forget_lasting();
                 let forgotten = differing(env);
                 if !forgotten.is_empty() {
                     let text = format!(

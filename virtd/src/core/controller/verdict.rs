@@ -13,7 +13,7 @@
 //! changes policy.
 
 use super::{Control, Controller, Duty, Process, SUSPECT};
-use crate::config::FaultAction;
+use crate::config::{Fault, FaultAction};
 use crate::core::dissent::Key;
 use crate::core::env::Env;
 use crate::core::io::{Micros, Order, Output, Record};
@@ -38,7 +38,8 @@ const KEYS_RECORDED: usize = 1000;
 const KEYS_NAMED: usize = 5;
 
 /// Why an instance is found faulty.
-struct Charge {
+pub(super) struct Charge {
+    fault: Fault,
     why: String,
     /// The session that shows it.
     session: Option<SocketAddr>,
@@ -51,12 +52,21 @@ struct Charge {
 }
 
 impl Charge {
-    fn new(why: String) -> Charge {
-        Charge { why, session: None, since: None, key: None, useless: false }
+    fn new(fault: Fault, why: String) -> Charge {
+        Charge { fault, why, session: None, since: None, key: None, useless: false }
     }
 
-    fn on(session: &Session, why: String) -> Charge {
-        Charge { session: Some(session.peer), ..Charge::new(why) }
+    /// Puts what shows it into an event.
+    pub(super) fn describe(&mut self, event: &mut Event) {
+        event.since_us = self.since.map(|ms| ms * 1000);
+        event.session = self.session.map(|peer| peer.ip().to_string());
+        if let Some((prefix, said)) = self.key.take() {
+            (event.prefix, event.said) = (Some(prefix), said);
+        }
+    }
+
+    fn on(fault: Fault, session: &Session, why: String) -> Charge {
+        Charge { session: Some(session.peer), ..Charge::new(fault, why) }
     }
 }
 
@@ -82,16 +92,18 @@ impl Controller {
             if gone || told_lately {
                 continue;
             }
-            let dissents = if split || self.change.is_some() { None } else { wrong(i, env, sessions) };
+            let known = split || self.change.is_some() || c.lasting.as_ref().is_some_and(|l| l.stands(env));
+            let dissents = if known { None } else { wrong(i, env, sessions) };
             let charge = dissents.or_else(|| silent(c, i, env, sessions)).or_else(|| absent(i, env, sessions));
-            if let Some(charge) = charge.or_else(|| flapping(c, env, sessions)) {
+            let Some(mut charge) = charge.or_else(|| flapping(c, env, sessions)) else { continue };
+            if charge.fault != Fault::Wrong || !self.lasts(i, &mut charge, env, sessions, out) {
                 self.condemn(i, charge, env, sessions, out);
             }
         }
     }
 
     /// Tells the verdict, carries it out where that is allowed, and has what led to it written down.
-    fn condemn(&mut self, i: usize, charge: Charge, env: &mut Env, sessions: &[Session], out: &mut Vec<Output>) {
+    fn condemn(&mut self, i: usize, mut charge: Charge, env: &mut Env, sessions: &[Session], out: &mut Vec<Output>) {
         let (refusal, name) = (self.spared(i, &charge, env), env.name(i).to_owned());
         let may_replace = self.is_replaceable(i, &charge, env);
         let Some(c) = self.list.get_mut(i) else { return };
@@ -106,11 +118,7 @@ impl Controller {
         let record = record("instance-faulty", i, &charge.why, env, sessions);
         let mut event = Event::new(env.now, "instance-faulty", severity, format!("{name} {}; {done}", charge.why));
         event.instance = Some(name);
-        event.since_us = charge.since.map(|ms| ms * 1000);
-        event.session = charge.session.map(|peer| peer.ip().to_string());
-        if let Some((prefix, said)) = charge.key {
-            (event.prefix, event.said) = (Some(prefix), said);
-        }
+        charge.describe(&mut event);
         out.push(event.into());
         match refusal {
             None => self.kill(i, env, out),
@@ -136,9 +144,9 @@ impl Controller {
         }
     }
 
-    /// A voter that something else starts is found faulty: its vote goes to a standby, now or when one comes.
-    fn fall(&mut self, i: usize, env: &mut Env, out: &mut Vec<Output>) {
-        if self.replace(i, env, out).is_none()
+    /// A voter that is found faulty and not ended: its vote goes to a standby, now or when one comes.
+    pub(super) fn fall(&mut self, i: usize, env: &mut Env, out: &mut Vec<Output>) {
+        if self.replace_running(i, env, out).is_none()
             && let Some(c) = self.list.get_mut(i)
         {
             c.fallen = true;
@@ -149,7 +157,7 @@ impl Controller {
     fn is_replaceable(&self, i: usize, charge: &Charge, env: &Env) -> bool {
         let others = env.voters.iter().any(|v| usize::from(v) != i && env.votes_somewhere(v));
         self.list.get(i).is_some_and(|c| c.process == Process::NotOurs && c.duty == Duty::Voter && !c.pinned)
-            && env.config.faults.action == FaultAction::Restart
+            && env.config.faults.action.of(charge.fault) == FaultAction::Restart
             && self.change.is_none()
             && (others || charge.useless)
     }
@@ -163,7 +171,9 @@ impl Controller {
         let others = env.voters.iter().filter(|v| usize::from(*v) != i && votes(*v)).count();
         Some(match c.duty {
             Duty::Observer | Duty::Drained => format!("it is {}, so nothing is done", article(c.duty.name())),
-            _ if env.config.faults.action == FaultAction::Report => "reported only (faults.action)".to_owned(),
+            _ if env.config.faults.action.of(charge.fault) == FaultAction::Report => {
+                "reported only (faults.action)".to_owned()
+            }
             _ if c.pinned => "it is pinned, so nothing is done".to_owned(),
             _ if self.change.is_some() => "policy is being changed, so nothing is done".to_owned(),
             _ if c.process == Process::NotOurs => {
@@ -219,7 +229,7 @@ impl Controller {
             && c.accused.is_none_or(|at| env.now >= at + threshold(env))
         {
             let why = format!("uses {} MiB of memory, more than faults.memory_mib = {limit}", rss_kib / 1024);
-            self.condemn(i, Charge::new(why), env, sessions, out);
+            self.condemn(i, Charge::new(Fault::Large, why), env, sessions, out);
         }
     }
 
@@ -249,7 +259,7 @@ impl Controller {
                 "sends {rate} routes a second, more than {FLOOD_RATIO} times what any other instance does, and has done so for {} s",
                 FLOOD_US / 1_000_000
             );
-            self.condemn(i, Charge::new(why), env, sessions, out);
+            self.condemn(i, Charge::new(Fault::Flooding, why), env, sessions, out);
         }
     }
 }
@@ -315,7 +325,7 @@ fn wrong(i: usize, env: &Env, sessions: &[Session]) -> Option<Charge> {
         (now - since) / 1000
     );
     let (session, key) = keys.into_iter().next().unzip();
-    Some(Charge { session, since: Some(since), key, ..Charge::new(why) })
+    Some(Charge { session, since: Some(since), key, ..Charge::new(Fault::Wrong, why) })
 }
 
 /// A hang: no leg is left, and one went because nothing came from the instance.
@@ -325,7 +335,10 @@ fn silent(c: &Control, i: usize, env: &Env, sessions: &[Session]) -> Option<Char
         return None;
     }
     let hold_s = env.config.timers.leg_hold_s;
-    Some(Charge { useless: true, ..Charge::new(format!("hangs: nothing has come from it for {hold_s} s")) })
+    Some(Charge {
+        useless: true,
+        ..Charge::new(Fault::Silent, format!("hangs: nothing has come from it for {hold_s} s"))
+    })
 }
 
 /// A session it once took part in goes on without it.
@@ -339,7 +352,7 @@ fn absent(i: usize, env: &Env, sessions: &[Session]) -> Option<Charge> {
     })?;
     let why =
         format!("has been without its session with {} for {} s", session.peer.ip(), (env.now - since) / 1_000_000);
-    Some(Charge::on(session, why))
+    Some(Charge::on(Fault::Absent, session, why))
 }
 
 /// The same leg, lost again and again.
@@ -358,7 +371,7 @@ fn flapping(c: &Control, env: &Env, sessions: &[Session]) -> Option<Charge> {
         times(session),
         f.leg_losses_ms / 1000
     );
-    Some(Charge::on(on, why))
+    Some(Charge::on(Fault::Flapping, on, why))
 }
 
 impl Env {
