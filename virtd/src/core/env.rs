@@ -523,9 +523,10 @@ impl Env {
         self.recent.retain(|_, then| super::table::age_ms(now, *then) < cap);
     }
 
-    /// The instances that abstain on `prefix` because some peer that sent it has not been replayed to them (DESIGN decision 8).
-    pub fn abstainers(&self, prefix: &Prefix) -> Members {
-        let mut out = self.poison.abstainers(prefix).union(self.exercised_on(prefix));
+    /// The instances that abstain on `prefix` in this table (a session's index, or the FIB): because some peer that sent it has not been replayed
+    /// to them (DESIGN decision 8), or what it sent kills them.
+    pub fn abstainers(&self, prefix: &Prefix, table: u32) -> Members {
+        let mut out = self.poison.abstainers(prefix, table).union(self.exercised_on(prefix));
         for (unlevel, store) in self.unlevel.iter().zip(&self.stores) {
             if !unlevel.is_empty() && store.find(prefix).is_some() {
                 out = out.union(*unlevel);

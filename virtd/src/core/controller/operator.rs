@@ -62,7 +62,7 @@ impl Controller {
             "restart" => {
                 self.restart(i, env.now, out);
                 // It may be another version now: what killed the old one is tried again.
-                env.poison.forgive(i);
+                env.poison.forgive(i, env.now + env.t_us());
                 env.walk = true;
                 format!("{name} is restarted")
             }

@@ -78,6 +78,7 @@ impl Fib {
             Some(old) if route != BlobId::NONE => std::mem::replace(old, class) != class,
             _ => false,
         };
+        let answers = !env.poison.is_idle() && env.poison.said(i, dissent::FIB, &key.prefix);
         let counting = self.counting();
         let Some(said) = self.table.candidates_mut(slot).get_mut(i) else { return };
         let old = std::mem::replace(said, route);
@@ -86,7 +87,9 @@ impl Fib {
         let was_stale = e.stale.contains(i as u8);
         e.stale.remove(i as u8);
         if old == route && !was_stale && !changed_class {
-            return;
+            return if answers {
+                self.vote(slot, env, out)
+            };
         }
         if age_ms(now, e.last_ms) >= env.rules.steady_ms {
             e.turns = 0;

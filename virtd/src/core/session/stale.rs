@@ -49,7 +49,7 @@ impl Session {
         let agreement = ById(&env.routes);
         let differs = |slot: &u32| {
             let Some(e) = self.table.entry(*slot) else { return false };
-            if !env.poison.is_idle() && env.poison.abstainers(&e.prefix).contains(i as u8) {
+            if !env.poison.is_idle() && env.poison.abstainers(&e.prefix, self.index as u32).contains(i as u8) {
                 return false;
             }
             if env.is_outside(i, &e.prefix) {

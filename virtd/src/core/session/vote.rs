@@ -113,12 +113,15 @@ impl Session {
             (_, Some(slot)) => slot,
             (_, None) => self.table.slot(prefix, now),
         };
+        let answers = !env.poison.is_idle() && env.poison.said(i, self.index as u32, &prefix);
         let Some(said) = self.table.candidates_mut(slot).get_mut(i) else { return };
         let old = std::mem::replace(said, route);
         let Some(e) = self.table.entry_mut(slot) else { return };
         e.stale.remove(i as u8);
         if old == route {
-            return;
+            return if answers {
+                self.vote(slot, env, out)
+            };
         }
         e.flags &= !flag::COUNTED;
         if route != BlobId::NONE {
@@ -151,7 +154,7 @@ impl Session {
     pub fn electorate(&self, prefix: &Prefix, env: &Env) -> Members {
         let mut members = env.voters.intersect(self.attached);
         if !env.poison.is_idle() || !env.exercised.is_empty() || env.unlevel.iter().any(|u| !u.is_empty()) {
-            members = members.minus(env.abstainers(prefix));
+            members = members.minus(env.abstainers(prefix, self.index as u32));
         }
         if self.has_limits {
             members = members.minus(env.out_of_scope(self.peer.ip(), prefix));
@@ -179,7 +182,7 @@ impl Session {
         };
         let mut watched = env.observers.intersect(self.attached).minus(e.stale);
         if !watched.is_empty() {
-            watched = watched.minus(env.abstainers(&e.prefix));
+            watched = watched.minus(env.abstainers(&e.prefix, self.index as u32));
         }
         if env.has_blocks {
             watched = watched.minus(env.outside(&e.prefix));
@@ -218,6 +221,13 @@ impl Session {
         }
         self.keep_count(slot, env);
         self.table.tidy(slot);
+    }
+
+    /// Who is in the electorate of this key has changed.
+    pub fn vote_on(&mut self, prefix: &Prefix, env: &mut Env, out: &mut Vec<Output>) {
+        if let Some(slot) = self.table.find(prefix) {
+            self.vote(slot, env, out);
+        }
     }
 
     /// Whether nobody says anything about the key at `slot`, and nothing was chosen.
@@ -371,7 +381,7 @@ impl Session {
 
     /// Why an instance's word on this session does not count now.
     pub fn abstention(&self, i: usize, prefix: &Prefix, env: &Env) -> &'static str {
-        if env.poison.abstainers(prefix).contains(i as u8) {
+        if env.poison.abstainers(prefix, self.index as u32).contains(i as u8) {
             "abstains: what kills it is withheld from it"
         } else if env.exercised_on(prefix).contains(i as u8) {
             "abstains: it is being told of it once more"
