@@ -2,6 +2,7 @@
 //!
 //! Every key, its default and its unit stand in docs/OPERATIONS.md and, with comments, in examples/virtd.toml.
 
+mod actions;
 pub mod diagnostic;
 mod diversity;
 pub mod environment;
@@ -14,6 +15,7 @@ pub mod summary;
 mod tests;
 pub mod version;
 
+pub use actions::{Actions, Fault, FaultAction};
 pub use diversity::{ConnectOrder, Delay, Distribution, Diversity};
 pub use environment::Environment;
 use std::collections::BTreeMap;
@@ -234,8 +236,8 @@ impl Default for Timers {
 /// `[faults]`: DESIGN decision 7. Times in milliseconds.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Faults {
-    /// `action = "restart" | "report"`: what is done with an instance found faulty.
-    pub action: FaultAction,
+    /// `action`: what is done with an instance found faulty, by kind of fault.
+    pub action: Actions,
     /// `min_keys` = 10: an instance that dissents on so many keys for `timers.fault_threshold_s` is faulty.
     pub min_keys: u32,
     /// `one_key_s` = 600: so is one that dissents on any key for so long.
@@ -268,7 +270,7 @@ pub struct Faults {
 impl Default for Faults {
     fn default() -> Faults {
         Faults {
-            action: FaultAction::Restart,
+            action: Actions::default(),
             min_keys: 10,
             one_key_ms: 600_000,
             split_keys: 1000,
@@ -284,15 +286,6 @@ impl Default for Faults {
             poison_restarts: 6,
         }
     }
-}
-
-/// `action` of `[faults]`.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum FaultAction {
-    /// The instance is killed and started again, or replaced by a standby.
-    Restart,
-    /// An event says so; nothing else is done.
-    Report,
 }
 
 /// `[recorder]`: the flight recorder keeps the last messages to and from every leg in memory, and writes them at a verdict.

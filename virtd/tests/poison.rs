@@ -452,3 +452,69 @@ fn a_poison_waits_for_the_supervisors_word_but_not_for_ever() {
         }
     }
 }
+
+/// Two of three die of a route, which stands outside by the word of the third: withheld from both.
+fn withheld_from_two() -> Sim {
+    let mut sim = running();
+    for i in [1, 2] {
+        sim.instances[i].fault.dies_of.insert(prefix(BAD));
+    }
+    sim.announce(1, &[BAD], &[64501]);
+    for _ in 0..40 {
+        nurse(&mut sim, 1, 1);
+        nurse(&mut sim, 2, 1);
+    }
+    assert_eq!((withheld(&mut sim, 1), withheld(&mut sim, 2), sim.events_of("poison").len()), (1, 1, 2));
+    assert!(sim.table(2).contains_key(&prefix(BAD)) && voting(&mut sim, 1) && voting(&mut sim, 2));
+    sim.peers.get_mut(&2).expect("a peer").history.clear();
+    // They would survive the next route, and are slow to say anything about it.
+    for i in [1, 2] {
+        sim.instances[i].fault.dies_of.clear();
+        sim.instances[i].fault.hides.insert(prefix(BAD));
+    }
+    sim
+}
+
+/// How often peer 2 was told that the route is gone.
+fn withdrawals(sim: &Sim) -> usize {
+    sim.peers[&2].history.iter().filter(|(p, _, there)| *p == prefix(BAD) && !there).count()
+}
+
+#[test]
+fn who_is_told_at_last_does_not_vote_none_before_it_has_answered() {
+    let mut sim = withheld_from_two();
+    sim.announce(1, &[BAD], &[64501, 64999]);
+    sim.run(SECOND / 2);
+    assert!([1, 2].iter().all(|i| sim.instances[*i].rib.contains_key(&(1, prefix(BAD)))), "they are told");
+    assert_eq!(sim.table(2)[&prefix(BAD)].0.len(), 3, "the third one's word is out");
+    assert_eq!(withdrawals(&sim), 0, "nobody has withdrawn it");
+    // They answer, one after the other; each counts from then on.
+    for i in [1, 2] {
+        sim.instances[i].fault.hides.clear();
+        sim.announce(1, &[BAD], &[64501, 64998 - i as u32]);
+        sim.run(SECOND / 10);
+        let routes = sim.query(json!({"command": "routes", "prefix": BAD}));
+        let said = &routes["sessions"].as_array().expect("sessions").iter().find(|s| s["peer"] == "192.0.2.2");
+        assert_eq!(said.expect("towards the second")["said"][i]["counted"], true, "{routes}");
+    }
+    sim.run(10 * SECOND);
+    assert_eq!((withdrawals(&sim), withheld(&mut sim, 1), withheld(&mut sim, 2)), (0, 0, 0));
+    assert!(sim.events_of("disagreement").is_empty() && sim.events_of("no-quorum").is_empty(), "{:?}", sim.events);
+}
+
+#[test]
+fn who_does_not_answer_for_t_is_taken_at_its_word() {
+    let mut sim = withheld_from_two();
+    sim.announce(1, &[BAD], &[64501, 64999]);
+    sim.run(10 * SECOND);
+    assert_eq!(withdrawals(&sim), 1, "two of three say none, and have had the time to say something else");
+    assert!(!sim.table(2).contains_key(&prefix(BAD)));
+}
+
+#[test]
+fn what_the_peer_takes_back_during_the_search_is_withdrawn_at_once() {
+    let mut sim = withheld_from_two();
+    sim.withdraw(1, &[BAD]);
+    sim.run(SECOND / 10);
+    assert!(!sim.table(2).contains_key(&prefix(BAD)));
+}

@@ -225,3 +225,35 @@ fn a_long_turn_keeps_everybody_alive_and_declares_nobody_dead() {
     assert_eq!(keep_alive(now + 3_600_000_000), 4, "and the peer's, an hour later");
     assert!(sim.no_reset() && sim.events_of("leg-fault").is_empty());
 }
+
+/// A single voter comes back while its peer announces a new prefix all the time, so that its output never falls quiet: what it says is passed on
+/// as soon as it has said again what stands, and not when its catching up has taken too long.
+#[test]
+fn fresh_keys_do_not_keep_the_only_voter_from_its_vote() {
+    let mut sim = Sim::new(&config(1, Strategy::WaitForConsensus));
+    sim.connect_peer(1);
+    sim.connect_peer(2);
+    sim.run(SECOND);
+    sim.announce(1, &[P], &[64501]);
+    sim.run(3 * SECOND);
+    sim.kill_instance(0);
+    sim.run(SECOND);
+    sim.start_instance(0);
+    for n in 0..30u64 {
+        let fresh = format!("10.9.{n}.0/24");
+        sim.announce(1, &[&fresh], &[64501]);
+        sim.run(u64::from(T_MS) * 1000 / 3);
+        let there = sim.table(2).contains_key(&prefix(&fresh));
+        assert!(there || n < 6, "{fresh} is passed on before the next one comes: {:?}", sim.table(2).len());
+    }
+    assert_eq!(sim.table(2).len(), 31);
+    assert!(sim.peers[&2].history.iter().all(|(_, _, there)| *there) && sim.no_reset());
+    // What it says otherwise than before is a difference, and waits until its output has been quiet for T.
+    sim.kill_instance(0);
+    sim.start_instance(0);
+    sim.instances[0].fault.lies_about.insert(prefix(P));
+    sim.run(u64::from(T_MS) * 1000 / 2);
+    assert_eq!(sim.table(2)[&prefix(P)].1, None);
+    sim.run(3 * SECOND);
+    assert_eq!(sim.table(2)[&prefix(P)].1, Some(666));
+}

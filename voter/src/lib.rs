@@ -77,8 +77,14 @@ impl Rules {
 pub trait Agreement<V> {
     /// Whether `a` and `b` mean the same.
     fn agrees(&self, a: V, b: V) -> bool;
-    /// Whether `a` is the form to publish rather than `b`; asked only of values that agree. A strict order.
+    /// Whether `a` is the form to publish rather than `b` where as many say the one as the other; asked only of values that
+    /// agree. A strict order.
     fn prefers(&self, a: V, b: V) -> bool;
+    /// Whether `b` has lost something that `a` has kept: then `a` is the form to publish, however many say which. Asked only of
+    /// values that agree. A strict weak order.
+    fn keeps_more(&self, _a: V, _b: V) -> bool {
+        false
+    }
 }
 
 /// Values agree only where they are equal.
@@ -133,8 +139,11 @@ pub struct Outcome<V> {
     /// What to publish.
     pub decision: Decision<V>,
     /// When time alone will change the outcome (always after `now`). `None`: it never will, and
-    /// `dissent` and `lost_quorum` are final. While it is `Some`, those of before still stand.
+    /// `dissent` and `lost_quorum` are final. While it is `Some`, those of before still stand, but for those who are `with`.
     pub recheck_at: Option<Millis>,
+    /// Those of the electorate and the watched who say now what a strict majority says, steady or not; nobody without one. What
+    /// stood against them on this key, or for want of a majority, is over: wrong is wrong without a break.
+    pub with: Members,
     /// Those of the electorate and the watched who are not with the steady strict majority.
     pub dissent: Members,
     /// Steady, but without a strict majority or with too few voters (if any): what is published
@@ -164,6 +173,7 @@ pub fn decide<V: Copy + Eq, A: Agreement<V>>(
     let mut outcome = Outcome {
         decision: Decision::Keep,
         recheck_at: None,
+        with: Members::EMPTY,
         dissent: Members::EMPTY,
         lost_quorum: false,
         steady,
@@ -178,15 +188,16 @@ pub fn decide<V: Copy + Eq, A: Agreement<V>>(
         outcome.recheck_at = (!steady).then_some(steady_at);
         return outcome;
     }
-    let (chosen, overruled) = poll.choose(rules.strategy, &best);
+    let (chosen, overruled) = poll.choose(rules.strategy, &poll.kept(best));
     if chosen != ballot.winner {
         outcome.decision = Decision::Publish(chosen);
     }
     outcome.overruled = overruled;
     // Once steady, whoever is apart dissents, or nobody has a quorum; until then it is too early to tell.
     let observers = watched.intersect(present).minus(electorate);
-    let with = poll.supporters(observers, best.value);
-    let apart = electorate.minus(best.supporters).union(observers.minus(with));
+    let with = best.supporters.union(poll.supporters(observers, best.value));
+    let apart = electorate.union(observers).minus(with);
+    outcome.with = if best.majority { with } else { Members::EMPTY };
     if !steady {
         outcome.recheck_at = (!apart.is_empty()).then_some(steady_at);
     } else if best.majority {

@@ -41,8 +41,33 @@ impl<V: Copy + Eq, A: Agreement<V>> Poll<'_, V, A> {
         with
     }
 
+    /// Those `among` whose candidate is this very form of a value.
+    fn sayers(&self, among: Members, value: V) -> usize {
+        among.iter().filter(|&index| self.said(index) == Some(value)).count()
+    }
+
+    /// Whether `a` is the form to publish rather than `b`, which agrees with it: it has kept more, or more of `among` say it, or it
+    /// is the preferred one.
+    fn is_better_form(&self, among: Members, a: V, b: V) -> bool {
+        let (ours, theirs) = (self.sayers(among, a), self.sayers(among, b));
+        let by_number = ours > theirs || ours == theirs && self.agreement.prefers(a, b);
+        self.agreement.keeps_more(a, b) || by_number && !self.agreement.keeps_more(b, a)
+    }
+
+    /// The form that has won stays for as long as anybody says it, unless another has kept more: who repeats a value in a form of
+    /// its own has not changed it.
+    #[inline]
+    pub(crate) fn kept(&self, best: Group<V>) -> Group<V> {
+        let winner = self.ballot.winner;
+        let kept = winner != best.value
+            && self.sayers(best.supporters, winner) > 0
+            && self.supporters(self.electorate, winner) == best.supporters
+            && !self.agreement.keeps_more(best.value, winner);
+        if kept { Group { value: winner, ..best } } else { best }
+    }
+
     /// The value with the most supporters `among` these; of those that agree with each other the
-    /// preferred form, of those that do not what the lowest index says. `None`: there is nobody.
+    /// best form, of those that do not what the lowest index says. `None`: there is nobody.
     /// Where all say the very same, this costs two passes of `==` and nothing else.
     #[inline]
     pub(crate) fn largest_group(&self, among: Members) -> Option<Group<V>> {
@@ -55,7 +80,7 @@ impl<V: Copy + Eq, A: Agreement<V>> Poll<'_, V, A> {
             let better = best.is_none_or(|best| {
                 let (ours, theirs) = (supporters.len(), best.supporters.len());
                 let agreed = ours == theirs && self.agreement.agrees(value, best.value);
-                ours > theirs || agreed && self.agreement.prefers(value, best.value)
+                ours > theirs || agreed && self.is_better_form(among, value, best.value)
             });
             if better {
                 let majority = supporters.len() * 2 > self.electorate.len();

@@ -23,7 +23,7 @@ impl Agreement<u8> for Values {
         a == b || self.link_local && a > 0 && b > 0 && (a == 1 || b == 1)
     }
     fn prefers(&self, a: u8, b: u8) -> bool {
-        a < b
+        a > b
     }
 }
 
@@ -77,12 +77,28 @@ impl Model {
         self.electorate(state).filter(with).count()
     }
 
-    /// The value a strict majority supports, the most supported and then the lowest if several.
+    fn sayers(&self, state: &State, value: u8) -> usize {
+        self.electorate(state).filter(|i| state.said[*i] == value).count()
+    }
+
+    /// The value a strict majority supports; of several forms of it the one most say, and then the one with a link-local next hop.
     fn majority(&self, state: &State) -> Option<u8> {
-        let said = |value: &u8| self.electorate(state).any(|i| state.said[i] == *value);
-        let counts = (0..self.values.count).filter(said).map(|value| (self.support(state, value), value));
-        let strict = counts.filter(|(support, _)| support * 2 > self.voters(state));
-        strict.max_by_key(|(support, value)| (*support, -i32::from(*value))).map(|(_, value)| value)
+        let said = (0..self.values.count).filter(|value| self.sayers(state, *value) > 0);
+        let strict = said.filter(|value| self.support(state, *value) * 2 > self.voters(state));
+        strict.max_by_key(|value| (self.support(state, *value), self.sayers(state, *value), *value))
+    }
+
+    /// Whether two values are forms of one, with the same voters behind them.
+    fn same_form(&self, state: &State, a: u8, b: u8) -> bool {
+        let with = |value| self.electorate(state).filter(move |i| self.values.agrees(state.said[*i], value));
+        self.values.agrees(a, b) && with(a).eq(with(b))
+    }
+
+    /// The majority's value as it is to be published after `before`, which stays for as long as anybody says it.
+    fn to_publish(&self, state: &State, before: u8) -> Option<u8> {
+        let best = self.majority(state)?;
+        let kept = self.sayers(state, before) > 0 && self.same_form(state, before, best);
+        Some(if kept { before } else { best })
     }
 
     fn master(&self, state: &State) -> Option<usize> {
@@ -145,9 +161,9 @@ impl Model {
             let before = if next.last_age == 0 && rested { 0 } else { state.turns };
             next.turns = (before + u8::from(speaks)).min(PATIENCE);
         }
-        let majority = self.majority(&next).filter(|_| self.enough(&next));
+        let majority = self.to_publish(&next, state.winner).filter(|_| self.enough(&next));
         next.held = match event {
-            _ if majority.is_none() || majority != self.majority(state) => 0,
+            _ if majority.is_none() || majority != self.to_publish(state, state.winner) => 0,
             Event::Tick => (state.held + 1).min(self.rules.flap_cap_ms),
             _ => state.held,
         };
@@ -192,7 +208,7 @@ impl Model {
         }
         next.overruled = outcome.overruled;
         assert!(next.once_won & (1 << next.winner) != 0, "a winner that never won");
-        self.check_verdict(&next, &outcome);
+        self.check_verdict(state.winner, &next, &outcome);
         self.check_recheck(&next, &outcome);
         self.check_overruled(state, &mut next, event);
         self.check_flapping(&next);
@@ -204,15 +220,16 @@ impl Model {
         next
     }
 
-    fn check_verdict(&self, next: &State, outcome: &Outcome<u8>) {
+    fn check_verdict(&self, before: u8, next: &State, outcome: &Outcome<u8>) {
         let majority = self.majority(next).filter(|_| self.enough(next));
         let steady = self.steady(next);
         assert_eq!(outcome.steady, steady);
         let nobody = self.voters(next) == 0;
         assert_eq!(outcome.lost_quorum, steady && majority.is_none() && !nobody);
-        let apart = |i: &usize| !self.values.agrees(next.said[*i], majority.unwrap_or_default());
-        let apart: Members = self.electorate(next).filter(apart).map(|i| i as u8).collect();
-        let dissent = if steady && majority.is_some() { apart } else { Members::EMPTY };
+        let agrees = |i: &usize| majority.is_some_and(|value| self.values.agrees(next.said[*i], value));
+        let with: Members = self.electorate(next).filter(agrees).map(|i| i as u8).collect();
+        assert_eq!(outcome.with, with);
+        let dissent = if steady && majority.is_some() { Members(next.electorate).minus(with) } else { Members::EMPTY };
         assert_eq!(outcome.dissent, dissent);
         if self.enough(next) && steady && majority.is_none() {
             let fail_static =
@@ -220,11 +237,12 @@ impl Model {
             assert!(!fail_static || outcome.decision == Decision::Keep);
         }
         let Some(majority) = majority.filter(|_| steady) else { return };
+        let published = self.to_publish(next, before);
         let master = self.master(next).map(|master| next.said[master]);
         let masters = master.filter(|said| self.values.agrees(*said, majority));
         match self.rules.strategy {
-            Strategy::MasterSlave => assert_eq!(next.winner, masters.unwrap_or(majority)),
-            _ => assert_eq!(next.winner, majority),
+            Strategy::MasterSlave => assert_eq!(Some(next.winner), masters.or(published)),
+            _ => assert_eq!(Some(next.winner), published),
         }
     }
 
@@ -275,7 +293,8 @@ impl Model {
     fn check_flapping(&self, next: &State) {
         let eager = matches!(self.rules.strategy, Strategy::MasterSlave | Strategy::FirstK { .. });
         if next.held >= self.rules.flap_cap_ms && !eager {
-            assert_eq!(Some(next.winner), self.majority(next), "kept out by flapping");
+            let majority = self.majority(next);
+            assert!(majority.is_some_and(|best| self.same_form(next, best, next.winner)), "kept out by flapping");
         }
     }
 
@@ -303,7 +322,7 @@ impl Model {
     }
 
     /// Walks all states; where a steady majority exists, the winner must depend on the present
-    /// candidates alone and not on the way there.
+    /// candidates alone and not on the way there, but for its form.
     fn check(&self) {
         let start = State {
             said: [0; MOST],
@@ -327,7 +346,7 @@ impl Model {
                     .unwrap_or_else(|_| panic!("{:?}: {state:?} {event:?}", self.rules));
                 if self.steady(&next) && self.enough(&next) && self.majority(&next).is_some() {
                     let end = ends.entry((next.said, next.electorate)).or_insert(next.winner);
-                    assert_eq!(*end, next.winner, "the order mattered: {next:?}");
+                    assert!(self.same_form(&next, *end, next.winner), "the order mattered: {next:?}");
                 }
                 if seen.insert(next) {
                     todo.push(next);

@@ -94,6 +94,10 @@ proptest! {
         prop_assert!(outcome.recheck_at.is_none_or(|at| at > now));
         let compared = electorate.union(watched).intersect(Members::first(candidates.len()));
         prop_assert!(outcome.dissent.minus(compared).is_empty());
+        prop_assert!(outcome.with.minus(compared).is_empty() && outcome.with.intersect(outcome.dissent).is_empty());
+        prop_assert!(outcome.lost_quorum <= outcome.with.is_empty(), "a majority was lost, and these are with it");
+        let ends = outcome.steady && !outcome.with.is_empty();
+        prop_assert!(!ends || outcome.with.union(outcome.dissent) == compared, "somebody is neither with it nor apart");
         prop_assert!(!outcome.lost_quorum || outcome.dissent.is_empty());
         if outcome.recheck_at.is_none() {
             let later = decide(&rules, &ballot, watched, &agreement, later.max(now));
@@ -149,7 +153,7 @@ proptest! {
                 master_line: &[],
                 winner: 0,
                 overruled: None,
- restless: false,
+                restless: false,
                 first_disturbed: 0,
                 last_disturbed: 0,
             };
@@ -168,7 +172,7 @@ proptest! {
             master_line: &[],
             winner: 1,
             overruled: None,
- restless: false,
+            restless: false,
             first_disturbed: 0,
             last_disturbed: 0,
         };

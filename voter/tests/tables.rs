@@ -26,7 +26,7 @@ impl Agreement<usize> for Words {
         route_a == route_b && (local_a == local_b || local_a.is_empty() || local_b.is_empty())
     }
     fn prefers(&self, a: usize, b: usize) -> bool {
-        self.0[a] < self.0[b]
+        self.0[a].contains('%') && !self.0[b].contains('%')
     }
 }
 
@@ -40,6 +40,8 @@ struct Case {
     master_line: Vec<u8>,
     winner: usize,
     overruled: Option<usize>,
+    /// Who was found apart by the last steady verdict, and has not been with a majority since.
+    marked: Members,
     restless: bool,
     disturbed: (Millis, Millis),
     due: Option<Millis>,
@@ -89,6 +91,7 @@ impl Case {
             master_line: Vec::new(),
             winner: 0,
             overruled: None,
+            marked: Members::EMPTY,
             restless: false,
             disturbed: (0, 0),
             due: None,
@@ -188,6 +191,12 @@ impl Case {
         }
         if outcome.lost_quorum {
             said += ", quorum lost";
+        }
+        let back = self.marked.intersect(outcome.with);
+        self.marked = if outcome.steady { outcome.dissent } else { self.marked.minus(outcome.with) };
+        if !outcome.steady && !back.is_empty() {
+            said += ", back";
+            back.iter().for_each(|i| said = format!("{said} {}", self.names[i as usize]));
         }
         said
     }

@@ -82,6 +82,9 @@ pub const DIVERSITY_KEYS: &[&str] = &[
     "blocks",
 ];
 
+/// Keys of `action` of `[faults]`, where it is a table: kinds of faults.
+pub const ACTION_KEYS: &[&str] = &["wrong", "silent", "absent", "flapping", "large", "flooding"];
+
 /// The keys of an instance's `environment`.
 pub const ENVIRONMENT_KEYS: &[&str] = &["malloc_perturb", "stack_offset", "aslr", "cpus", "nice"];
 

@@ -3,10 +3,10 @@
 use super::names::{self, keys_of};
 use super::reader::{self, Problems, Section, Value};
 use super::{
-    Config, FaultAction, Faults, Fib, FibScope, Inbound, Instance, Kind, OnExit, OpenMode, Peer, Recorder, Standby,
-    Strategy, Timers, Vote,
+    Config, Faults, Fib, FibScope, Inbound, Instance, Kind, OnExit, OpenMode, Peer, Recorder, Standby, Strategy,
+    Timers, Vote,
 };
-use super::{diversity, environment, version};
+use super::{actions, diversity, environment, version};
 use std::collections::BTreeMap;
 use std::net::Ipv4Addr;
 use std::ops::Range;
@@ -193,8 +193,7 @@ pub(crate) fn timers(value: Value<'_>, problems: &mut Problems) -> Timers {
 pub(crate) fn faults(value: Value<'_>, problems: &mut Problems) -> Faults {
     let mut f = Faults::default();
     let Some(section) = Section::open("[faults]", value, keys_of("faults"), problems) else { return f };
-    let actions = [("restart", FaultAction::Restart), ("report", FaultAction::Report)];
-    f.action = section.word("action", &actions, problems).unwrap_or(f.action);
+    f.action = actions::read(&section, problems);
     let mut count = |key: &str, bounds, into: &mut u32| {
         *into = section.number(key, bounds, "", problems).unwrap_or(*into);
     };

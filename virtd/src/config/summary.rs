@@ -1,7 +1,8 @@
 //! What a configuration amounts to, in words: the output of `virtd --check`.
 
+use super::actions;
 use super::names::attribute_name;
-use super::{Config, FaultAction, Instance, Kind, OnExit, OpenMode, Standby, Strategy};
+use super::{Config, Instance, Kind, OnExit, OpenMode, Standby, Strategy};
 use std::fmt::Write;
 
 /// How many instances may be wrong at once without a peer noticing.
@@ -132,16 +133,14 @@ fn faults_line(config: &Config) -> String {
     let f = &config.faults;
     let wrong = seconds(config.timers.fault_threshold_ms);
     let rule = format!("wrong on {} prefixes for {wrong}, or on one for {}", f.min_keys, seconds(f.one_key_ms));
-    match f.action {
-        FaultAction::Report => format!("{rule}: reported only"),
-        FaultAction::Restart => format!(
-            "{rule}: started again after {} to {}, at most {} times within {}",
-            seconds(f.restart_min_ms),
-            seconds(f.restart_max_ms),
-            f.restart_limit,
-            seconds(f.restart_limit_ms)
-        ),
-    }
+    let restart = format!(
+        "started again after {} to {}, at most {} times within {}",
+        seconds(f.restart_min_ms),
+        seconds(f.restart_max_ms),
+        f.restart_limit,
+        seconds(f.restart_limit_ms)
+    );
+    format!("{rule}: {}", actions::words(&f.action, &restart))
 }
 
 const fn open_line(open: OpenMode) -> &'static str {

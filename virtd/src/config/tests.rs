@@ -168,6 +168,7 @@ fn the_examples_are_good() {
                 .chain(super::names::LIMIT_KEYS)
                 .chain(super::names::DIVERSITY_KEYS)
                 .chain(super::names::ENVIRONMENT_KEYS)
+                .chain(super::names::ACTION_KEYS)
             {
                 assert!(with_all.contains(&format!("{key} = ")), "{name} does not show {key}");
             }
@@ -186,10 +187,32 @@ fn the_documentation_has_every_key() {
             .chain(super::names::LIMIT_KEYS)
             .chain(super::names::DIVERSITY_KEYS)
             .chain(super::names::ENVIRONMENT_KEYS)
+            .chain(super::names::ACTION_KEYS)
         {
             assert!(text.contains(&format!("`{key}`")), "docs/OPERATIONS.md does not list {key} of {section}");
         }
     }
+}
+
+#[test]
+fn what_follows_from_a_fault_is_set_for_all_kinds_or_by_kind() {
+    let file = |action: &str| format!("{GOOD}[faults]\naction = {action}\n");
+    let reported = |action: &str| good(&file(action)).faults.action.reported().join(" ");
+    assert_eq!(Fault::ALL.map(Fault::name).as_slice(), super::names::ACTION_KEYS);
+    assert_eq!((reported("\"restart\""), reported("{}")), (String::new(), String::new()));
+    assert_eq!(reported("\"report\""), "wrong silent absent flapping large flooding");
+    let some = "{ wrong = \"report\", silent = \"restart\", large = \"report\" }";
+    assert_eq!(reported(some), "wrong large");
+    let line =
+        |action: &str| summary(&good(&file(action))).lines().find(|l| l.starts_with("faults ")).map(str::to_owned);
+    let restarted = "started again after 1 s to 60 s, at most 10 times within 600 s";
+    assert!(
+        line(some).is_some_and(|l| l.ends_with(&format!("{restarted}; reported only where wrong, large"))),
+        "{:?}",
+        line(some)
+    );
+    assert!(line("\"report\"").is_some_and(|l| l.ends_with(": reported only")));
+    assert!(line("\"restart\"").is_some_and(|l| l.ends_with(restarted)));
 }
 
 #[test]

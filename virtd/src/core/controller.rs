@@ -9,6 +9,7 @@
 //! ```
 
 mod absent;
+mod lasting;
 mod operator;
 mod seats;
 mod standby;
@@ -137,6 +138,8 @@ struct Control {
     nudged: bool,
     /// The last verdict was not carried out, because another voter was not there: it is looked at again when all are.
     deferred: bool,
+    /// What it was found wrong about last, for when it comes back the same.
+    lasting: Option<Box<lasting::Lasting>>,
     /// When its process started, until it votes.
     started: Option<Micros>,
     /// Candidates it had sent when it was last looked at, and since when it floods.
@@ -194,6 +197,7 @@ impl Control {
             accused: None,
             nudged: false,
             deferred: false,
+            lasting: None,
             started: None,
             candidates: 0,
             flood_since: None,
@@ -289,6 +293,9 @@ impl Controller {
                     c.process = Process::Running;
                 }
                 (c.fallen, c.grown_from) = (false, None);
+                if let Some(lasting) = &mut c.lasting {
+                    lasting.started();
+                }
                 (c.started, c.usage, c.base_rss, c.busy_since) = (Some(env.now), None, None, None);
             }
             ProcessNews::Usage { cpu_permille, rss_kib } => {
@@ -397,6 +404,7 @@ impl Controller {
         self.start_due(env, out);
         self.repeat_orders(env.now, out);
         self.watch_strangers(env);
+        self.watch_lasting(env);
         self.replace_fallen(env, out);
         if env.now >= self.next_second {
             self.next_second = env.now + 1_000_000;

@@ -3,8 +3,10 @@
 //! Only dissents that stand now are kept, outside the tables: an entry, of which there are as many as prefixes, has no room for the times
 //! of up to 31 instances, and nearly none needs one.
 
-use hashbrown::HashMap;
+use foldhash::fast::RandomState;
+use hashbrown::{HashMap, HashSet};
 use voter::Millis;
+use wire::bgp::Prefix;
 
 /// A key: the index of its session (or [`FIB`]), and its slot in that one's table.
 pub type Key = (u32, u32);
@@ -19,17 +21,20 @@ const MAX_DATED: usize = 1 << 13;
 /// What one instance stands accused of. `default()` is a clean record.
 #[derive(Clone, Default, Debug)]
 pub struct Account {
-    dated: HashMap<Key, Millis, foldhash::fast::RandomState>,
+    dated: HashMap<Key, (Millis, Prefix), RandomState>,
+    /// On how many of those keys each prefix is: an instance that is wrong about one prefix tells all neighbours so.
+    prefixes: HashMap<Prefix, u32, RandomState>,
     others: u32,
     /// When the last of the others began.
     others_begun: Millis,
 }
 
 impl Account {
-    /// The instance dissents on one more key.
-    pub fn begin(&mut self, key: Key, now: Millis) {
+    /// The instance dissents on one more key, which is about `prefix`.
+    pub fn begin(&mut self, key: Key, prefix: Prefix, now: Millis) {
         if self.dated.len() < MAX_DATED {
-            self.dated.insert(key, now);
+            self.dated.insert(key, (now, prefix));
+            *self.prefixes.entry(prefix).or_default() += 1;
         } else {
             self.others = self.others.saturating_add(1);
             self.others_begun = now;
@@ -38,19 +43,29 @@ impl Account {
 
     /// The instance is back with the majority, or out of the comparison, on one key. Since when it was not, where that is known.
     pub fn end(&mut self, key: Key) -> Option<Millis> {
-        let begun = self.dated.remove(&key);
-        if begun.is_none() {
-            self.others = self.others.saturating_sub(1);
+        let dated = self.dated.remove(&key);
+        match dated {
+            Some((_, prefix)) => self.forget_prefix(prefix),
+            None => self.others = self.others.saturating_sub(1),
         }
         if self.dated.is_empty() && self.dated.capacity() > MAX_DATED / 8 {
-            self.dated = HashMap::default();
+            (self.dated, self.prefixes) = (HashMap::default(), HashMap::default());
         }
-        begun
+        dated.map(|(begun, _)| begun)
+    }
+
+    fn forget_prefix(&mut self, prefix: Prefix) {
+        if let Some(keys) = self.prefixes.get_mut(&prefix) {
+            *keys -= 1;
+            if *keys == 0 {
+                self.prefixes.remove(&prefix);
+            }
+        }
     }
 
     /// What stands against it counts from `now`: an operator had the rules changed meanwhile.
     pub fn restart(&mut self, now: Millis) {
-        self.dated.values_mut().for_each(|begun| *begun = now);
+        self.dated.values_mut().for_each(|(begun, _)| *begun = now);
         self.others_begun = now;
     }
 
@@ -59,17 +74,41 @@ impl Account {
         (self.dated.len() as u32).saturating_add(self.others)
     }
 
-    /// When each of the dissents that stand began, in no order.
-    pub fn begun(&self) -> impl Iterator<Item = Millis> {
-        self.dated.values().copied().chain(std::iter::repeat_n(self.others_begun, self.others as usize))
+    /// On how many prefixes it dissents now, where `tables` tables have one key each for a prefix; at least so many, where not every dissent
+    /// has a time of its own.
+    pub fn prefixes(&self, tables: usize) -> u32 {
+        let most = u32::try_from(tables.max(1)).unwrap_or(u32::MAX);
+        (self.prefixes.len() as u32).max(self.keys().div_ceil(most))
     }
 
-    /// The keys on which it has dissented for the longest, at most `n`, and since when.
-    pub fn oldest(&self, n: usize) -> Vec<(Key, Millis)> {
-        let mut all: Vec<(Key, Millis)> = self.dated.iter().map(|(key, begun)| (*key, *begun)).collect();
-        all.sort_unstable_by_key(|(key, begun)| (*begun, *key));
-        all.truncate(n);
-        all
+    /// When each of the dissents that stand began, key by key, in no order.
+    pub fn begun(&self) -> impl Iterator<Item = Millis> {
+        let dated = self.dated.values().map(|(begun, _)| *begun);
+        dated.chain(std::iter::repeat_n(self.others_begun, self.others as usize))
+    }
+
+    /// Since when it has dissented on each prefix, in no order; see [`Account::prefixes`]. Unlike [`Account::begun`], this takes memory.
+    pub fn begun_by_prefix(&self, tables: usize) -> impl Iterator<Item = Millis> {
+        let mut oldest: HashMap<Prefix, Millis, RandomState> = HashMap::default();
+        for (begun, prefix) in self.dated.values() {
+            let at = oldest.entry(*prefix).or_insert(*begun);
+            *at = (*at).min(*begun);
+        }
+        let others = self.prefixes(tables).saturating_sub(oldest.len() as u32);
+        oldest.into_values().chain(std::iter::repeat_n(self.others_begun, others as usize))
+    }
+
+    /// The dissents that have a time of their own: their keys, and what these are about.
+    pub fn dated(&self) -> impl Iterator<Item = (Key, Prefix)> {
+        self.dated.iter().map(|(key, (_, prefix))| (*key, *prefix))
+    }
+
+    /// The prefixes on which it has dissented for the longest, at most `n`, each with the key that shows it best, and since when.
+    pub fn oldest(&self, n: usize) -> Vec<(Key, Prefix, Millis)> {
+        let mut all: Vec<_> = self.dated.iter().map(|(key, (begun, prefix))| (*key, *prefix, *begun)).collect();
+        all.sort_unstable_by_key(|(key, _, begun)| (*begun, *key));
+        let mut named: HashSet<Prefix, RandomState> = HashSet::default();
+        all.into_iter().filter(|(_, prefix, _)| named.insert(*prefix)).take(n).collect()
     }
 }
 
@@ -77,14 +116,19 @@ impl Account {
 mod tests {
     use super::*;
 
+    fn prefix(n: u32) -> Prefix {
+        Prefix::new(std::net::Ipv4Addr::from(n << 8).into(), 24).expect("a prefix")
+    }
+
     #[test]
     fn each_dissent_has_its_own_time() {
         let mut account = Account::default();
-        account.begin((0, 7), 1_000);
-        account.begin((1, 7), 2_000);
+        account.begin((0, 7), prefix(1), 1_000);
+        account.begin((1, 7), prefix(1), 2_000);
         assert_eq!(account.end((0, 7)), Some(1_000));
-        account.begin((0, 7), 3_000);
-        assert_eq!((account.keys(), account.oldest(9)), (2, vec![((1, 7), 2_000), ((0, 7), 3_000)]));
+        account.begin((0, 7), prefix(1), 3_000);
+        let oldest = vec![((1, 7), prefix(1), 2_000)];
+        assert_eq!((account.keys(), account.oldest(9)), (2, oldest));
         account.restart(5_000);
         assert!(account.begun().eq([5_000, 5_000]));
         account.end((0, 7));
@@ -94,15 +138,36 @@ mod tests {
     }
 
     #[test]
+    fn a_prefix_counts_once_however_many_neighbours_are_told_it() {
+        let mut account = Account::default();
+        for session in 0..10 {
+            account.begin((session, 1), prefix(1), 1_000 + u64::from(session));
+            account.begin((session, 2), prefix(2), 9_000 - u64::from(session));
+        }
+        account.begin((FIB, 3), prefix(2), 100);
+        assert_eq!((account.keys(), account.prefixes(11)), (21, 2));
+        let mut begun: Vec<Millis> = account.begun_by_prefix(11).collect();
+        begun.sort_unstable();
+        assert_eq!(begun, [100, 1_000]);
+        (0..10).for_each(|session| _ = account.end((session, 2)));
+        assert_eq!((account.keys(), account.prefixes(11)), (11, 2), "it is still wrong in the FIB");
+        account.end((FIB, 3));
+        assert_eq!((account.keys(), account.prefixes(11)), (10, 1));
+    }
+
+    #[test]
     fn memory_is_bounded_and_nobody_is_made_older() {
         let mut account = Account::default();
         let many = MAX_DATED as u32;
-        (0..2 * many).for_each(|slot| account.begin((0, slot), Millis::from(slot)));
+        (0..2 * many).for_each(|slot| account.begin((0, slot), prefix(slot), Millis::from(slot)));
         assert_eq!((account.keys(), account.dated.len()), (2 * many, MAX_DATED));
+        assert_eq!((account.prefixes(1), account.prefixes(2), account.prefixes(99)), (2 * many, many, many));
+        assert_eq!(account.begun_by_prefix(1).count(), 2 * MAX_DATED);
         (0..many).for_each(|slot| assert_eq!(account.end((0, slot)).is_none(), slot >= many));
-        assert_eq!(account.keys(), many);
+        assert_eq!((account.keys(), account.prefixes(1), account.prefixes(2)), (many, many, many / 2));
         assert!(account.begun().all(|begun| begun == Millis::from(2 * many - 1)));
         (many..2 * many).for_each(|slot| assert_eq!(account.end((0, slot)).is_none(), slot >= many));
         assert_eq!((account.keys(), account.begun().count(), account.dated.capacity()), (0, 0, 0));
+        assert_eq!((account.prefixes(1), account.begun_by_prefix(1).count()), (0, 0));
     }
 }

@@ -33,6 +33,8 @@ pub enum Aspect {
     LinkLocal,
     /// A path attribute: its value or flags, or only one has it.
     Attribute(u8),
+    /// What the kernel is to do with a packet; nothing that two routes of BGP's differ in.
+    Kernel,
 }
 
 impl Aspect {
@@ -43,6 +45,7 @@ impl Aspect {
             Aspect::NextHop => "NEXT_HOP".to_owned(),
             Aspect::LinkLocal => "link-local next hop".to_owned(),
             Aspect::Attribute(code) => canonical::attribute_name(code),
+            Aspect::Kernel => "the route in the FIB".to_owned(),
         }
     }
 }
@@ -251,7 +254,7 @@ pub fn could_be_marked_together(voters: usize, observers: usize) -> bool {
 }
 
 /// In what two words that do not agree differ, told to `tell`.
-fn differences(a: BlobId, b: BlobId, routes: &Interner, mut tell: impl FnMut(Aspect)) {
+pub fn differences(a: BlobId, b: BlobId, routes: &Interner, mut tell: impl FnMut(Aspect)) {
     if a == BlobId::NONE || b == BlobId::NONE {
         return tell(Aspect::Presence);
     }

@@ -62,6 +62,8 @@ use std::net::SocketAddr;
 const MAX_SESSIONS: usize = 4096;
 /// A suspect is on trial for at least this long.
 const MIN_TRIAL_US: Micros = 2_000_000;
+/// Prefixes voted on at once, on every session, because an instance is judged on them again; where there are more, all keys are, in turns.
+const ANSWERED_AT_ONCE: usize = 64;
 /// Keys whose time has come that are looked at in one turn.
 const RECHECK_BATCH: usize = 8192;
 
@@ -309,6 +311,7 @@ impl Core {
                     s.tick(&mut self.env, out);
                 }
                 self.look_for_poison(out);
+                self.judge_answers(out);
                 self.tell_findings(out);
                 self.admit_concurring(out);
                 self.exercises.tick(&mut self.sessions, &mut self.env, out);
@@ -348,7 +351,7 @@ impl Core {
             let mut poison = std::mem::replace(&mut env.poison, Poison::new(0, 0));
             let excused = controller.was_asked_to_end(i, env.now);
             let hasher = poison.hasher();
-            let step = poison.look(i, excused, |s, bytes| {
+            let step = poison.look(i, excused, env.now + quiet, |s, bytes| {
                 sessions.get(s).map_or_else(Vec::new, |session| session.suspects(bytes, &hasher, env))
             });
             let level = sessions.iter().any(|s| s.stands(i)) && !env.unlevel.iter().any(|u| u.contains(i as u8));
@@ -371,6 +374,21 @@ impl Core {
                     s.tell_again(i, keys, env, out);
                 }
             }
+        }
+    }
+
+    /// Has the prefixes voted on on which an instance is judged again: it was told of them, and has had the time to answer.
+    fn judge_answers(&mut self, out: &mut Vec<Output>) {
+        let prefixes = self.env.poison.take_answered(self.env.now);
+        if prefixes.len() > ANSWERED_AT_ONCE {
+            self.env.walk = true;
+            return;
+        }
+        for prefix in &prefixes {
+            self.sessions.iter_mut().for_each(|s| s.vote_on(prefix, &mut self.env, out));
+        }
+        if let Some(fib) = self.fib.as_mut().filter(|_| !prefixes.is_empty()) {
+            fib.start_walk();
         }
     }
 

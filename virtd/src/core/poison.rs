@@ -13,14 +13,18 @@
 //! A malformed message (`inbound = "opaque"`) needs no trial: it is the poison, by its bytes, and a replay never had it. The others were given
 //! it and each made of it what it would; so this one abstains on its prefixes until the peer says something else about them.
 //!
+//! What is told to it at last it is not judged on at once: see [`answers`].
+//!
 //! A finding outlives the route: what is announced again with the same attributes is withheld at once, until an operator restarts the instance.
 
+mod answers;
 mod findings;
 mod report;
 
 pub use report::{End, Report, tell};
 
 use super::io::Micros;
+use answers::{Answers, Due};
 use bytes::Bytes;
 use findings::Findings;
 use foldhash::fast::RandomState;
@@ -82,12 +86,14 @@ struct Hunt {
 }
 
 /// One route that an instance is not judged on.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 struct Held {
     session: usize,
     /// Of the stored attributes.
     hash: u64,
     why: Why,
+    /// The tables (sessions, or the FIB) in which it has said something about the prefix since it was told.
+    answered: Vec<u32>,
 }
 
 /// Why an instance abstains on a route.
@@ -99,6 +105,8 @@ enum Why {
     Told,
     /// It was told the mended form of what the others were given as it came.
     Mended,
+    /// It was told, and is judged on what it says; where it has not said anything yet, from then on.
+    Answering(Micros),
 }
 
 /// What is known about one instance.
@@ -158,6 +166,7 @@ pub struct Poison {
     marked: Members,
     /// Routes withheld because of a finding, until they have been told: instance, prefix.
     again: Vec<(usize, Prefix)>,
+    answers: Answers,
     hasher: RandomState,
     limit: u32,
 }
@@ -172,6 +181,7 @@ impl Poison {
             any: Members::default(),
             marked: Members::default(),
             again: Vec::new(),
+            answers: Answers::default(),
             hasher: RandomState::default(),
             limit,
         }
@@ -214,9 +224,15 @@ impl Poison {
         self.patients.get(i).is_some_and(|p| !p.ended.is_empty() || p.hunt.as_ref().is_some_and(open))
     }
 
-    /// Looks at the legs that ended since the last time. `excused`: it was ended on purpose. `suspect` makes a suspect of a message that was
-    /// delivered over a session; `None` where it announces nothing.
-    pub fn look(&mut self, i: usize, excused: bool, suspect: impl Fn(usize, &Bytes) -> Vec<Suspect>) -> Option<Step> {
+    /// Looks at the legs that ended since the last time. `excused`: it was ended on purpose. `until`: see [`Poison::changed`]. `suspect` makes a
+    /// suspect of a message that was delivered over a session; `None` where it announces nothing.
+    pub fn look(
+        &mut self,
+        i: usize,
+        excused: bool,
+        until: Micros,
+        suspect: impl Fn(usize, &Bytes) -> Vec<Suspect>,
+    ) -> Option<Step> {
         let p = self.patients.get_mut(i)?;
         let ended = std::mem::take(&mut p.ended);
         if ended.is_empty() || excused {
@@ -234,7 +250,9 @@ impl Poison {
             from = to;
         }
         let how = ended.iter().map(|e| e.how).max().unwrap_or(End::Closed);
-        let step = p.died(recent, how, self.limit);
+        let (step, free) = p.died(recent, how, self.limit);
+        self.await_answers(i, &free, until);
+        let p = self.patients.get_mut(i)?;
         if let Some(Step::Found { found, .. }) = &step {
             // A key without attributes had been taken back before it was looked at: there is nothing to know it again by.
             let gone = self.hasher.hash_one(&[][..] as &[u8]);
@@ -270,10 +288,10 @@ impl Poison {
             let half = hunt.held.len().div_ceil(2);
             hunt.trial = hunt.held.drain(..half).collect();
             let released = hunt.trial.clone();
-            p.mark(&released, Why::Told);
+            p.mark_again(&released, Why::Told);
             Step::Release(released, false)
         };
-        p.forget(&told);
+        self.await_answers(i, &told, now + quiet);
         self.note(i);
         Some(step)
     }
@@ -288,10 +306,53 @@ impl Poison {
         self.any.is_empty() && self.marked.is_empty() && self.patients.iter().all(|p| p.ended.is_empty())
     }
 
-    /// The instances that are not told what stands about `prefix`, and therefore abstain on it.
-    pub fn abstainers(&self, prefix: &Prefix) -> Members {
-        let holds = |i: &u8| self.patients.get(usize::from(*i)).is_some_and(|p| p.held.contains_key(prefix));
+    /// The instances that are not told what stands about `prefix`, or have not answered to it in this table (a session's index, or the FIB),
+    /// and therefore abstain on it there.
+    pub fn abstainers(&self, prefix: &Prefix, table: u32) -> Members {
+        let holds = |i: &u8| self.patients.get(usize::from(*i)).is_some_and(|p| p.abstains(prefix, table));
         self.any.iter().filter(holds).collect()
+    }
+
+    /// Instance `i` says something about `prefix` in this table. True where it ceases to abstain there.
+    pub fn said(&mut self, i: usize, table: u32, prefix: &Prefix) -> bool {
+        if !self.any.contains(i as u8) {
+            return false;
+        }
+        let Some(p) = self.patients.get_mut(i) else { return false };
+        let did = p.abstains(prefix, table);
+        for h in p.held.get_mut(prefix).into_iter().flatten() {
+            if matches!(h.why, Why::Told | Why::Answering(_)) && !h.answered.contains(&table) {
+                h.answered.push(table);
+            }
+        }
+        did && !p.abstains(prefix, table)
+    }
+
+    /// The prefixes on which somebody ceases to abstain because it can have answered by `now`.
+    pub fn take_answered(&mut self, now: Micros) -> Vec<Prefix> {
+        let mut lifted = Vec::new();
+        for due in self.answers.take(now) {
+            let Some(p) = self.patients.get_mut(due.instance) else { continue };
+            // What is withheld again meanwhile, and told again, has a time of its own.
+            let is_over = |h: &Held| h.session == due.session && matches!(h.why, Why::Answering(at) if at <= due.until);
+            if p.drop_held(&due.prefix, is_over) {
+                lifted.push(due.prefix);
+            }
+            self.note(due.instance);
+        }
+        lifted
+    }
+
+    /// Instance `i` is told these: it is judged on each when it has answered, or `until` then.
+    fn await_answers(&mut self, i: usize, told: &[Suspect], until: Micros) {
+        let Some(p) = self.patients.get_mut(i) else { return };
+        for s in told {
+            for (prefix, hash) in &s.keys {
+                if p.told(s.session, prefix, until, |h| h.hash == *hash && h.why != Why::Mended) {
+                    self.answers.wait(Due { until, instance: i, session: s.session, prefix: *prefix });
+                }
+            }
+        }
     }
 
     /// Whether instance `i` is not to be told what stands about `prefix` on this session.
@@ -304,14 +365,16 @@ impl Poison {
         self.marked.contains(i as u8) && self.patients.get(i).is_some_and(|p| p.bytes.contains(bytes))
     }
 
-    /// How many prefixes and messages are withheld from instance `i`.
+    /// How many prefixes and messages are withheld from instance `i`, or on trial.
     pub fn withheld(&self, i: usize) -> usize {
-        self.patients.get(i).map_or(0, |p| p.held.len() + p.bytes.len())
+        let some = |list: &&Vec<Held>| list.iter().any(|h| !matches!(h.why, Why::Answering(_)));
+        self.patients.get(i).map_or(0, |p| p.held.values().filter(some).count() + p.bytes.len())
     }
 
     /// A peer now says something about `prefix`: what was withheld is that no more, unless it is the same again; and what was found before
-    /// is withheld, whatever came between. No attributes: it is withdrawn. True where somebody begins or ceases to abstain.
-    pub fn changed(&mut self, session: usize, prefix: &Prefix, attributes: &[u8]) -> bool {
+    /// is withheld, whatever came between. No attributes: it is withdrawn, and who was not told of it says what is right already. Who is told
+    /// something else abstains until it has answered, or `until` then. True where somebody begins or ceases to abstain.
+    pub fn changed(&mut self, session: usize, prefix: &Prefix, attributes: &[u8], until: Micros) -> bool {
         let concerned = self.any.union(self.marked);
         if concerned.is_empty() {
             return false;
@@ -321,14 +384,14 @@ impl Poison {
         for i in concerned.iter().map(usize::from) {
             let Some(p) = self.patients.get_mut(i) else { continue };
             let known = !attributes.is_empty() && p.findings.contains(session, *prefix, hash);
-            let (did_abstain, was_withheld) = (p.held.contains_key(prefix), p.withholds(session, prefix));
-            if let Some(list) = p.held.get_mut(prefix) {
-                list.retain(|h| h.session != session || (h.hash == hash && h.why != Why::Mended));
-                if list.is_empty() {
-                    p.held.remove(prefix);
-                }
+            let did_abstain = p.held.contains_key(prefix);
+            let is_other = |h: &Held| h.hash != hash || h.why == Why::Mended;
+            if known || attributes.is_empty() {
+                p.drop_held(prefix, |h| h.session == session && is_other(h));
+            } else if p.told(session, prefix, until, is_other) {
+                self.answers.wait(Due { until, instance: i, session, prefix: *prefix });
             }
-            if known && !was_withheld {
+            if known && !p.withholds(session, prefix) {
                 p.mark_one(session, *prefix, hash, Why::Withheld);
                 self.again.push((i, *prefix));
             }
@@ -357,10 +420,18 @@ impl Poison {
         std::mem::take(&mut self.again)
     }
 
-    /// An operator wants instance `i` to be given everything, as if nothing had ever killed it.
-    pub fn forgive(&mut self, i: usize) {
+    /// An operator wants instance `i` to be given everything, as if nothing had ever killed it. What it says before it is ended and told is
+    /// not held against it, or anybody, `until` then.
+    pub fn forgive(&mut self, i: usize, until: Micros) {
         if let Some(p) = self.patients.get_mut(i) {
-            *p = Patient::default();
+            *p = Patient { held: std::mem::take(&mut p.held), ..Patient::default() };
+            let held: Vec<(Prefix, usize)> =
+                p.held.iter().flat_map(|(prefix, list)| list.iter().map(|h| (*prefix, h.session))).collect();
+            for (prefix, session) in held {
+                if p.told(session, &prefix, until, |_| true) {
+                    self.answers.wait(Due { until, instance: i, session, prefix });
+                }
+            }
         }
         self.note(i);
     }
@@ -377,7 +448,11 @@ impl Poison {
 
     /// Instance `i` is no more, and its place may be another's.
     pub fn forget(&mut self, i: usize) {
-        self.forgive(i);
+        if let Some(p) = self.patients.get_mut(i) {
+            *p = Patient::default();
+        }
+        self.note(i);
+        self.answers.forget(i);
         self.delivered.iter_mut().for_each(|d| d.to.remove(i as u8));
         self.again.retain(|(who, _)| *who != i);
     }
@@ -430,18 +505,17 @@ impl Hunt {
 }
 
 impl Patient {
-    /// It died; `recent` was delivered shortly before.
-    fn died(&mut self, recent: Vec<Suspect>, end: End, limit: u32) -> Option<Step> {
+    /// It died; `recent` was delivered shortly before. What follows, and what is withheld no more for want of room.
+    fn died(&mut self, recent: Vec<Suspect>, end: End, limit: u32) -> (Option<Step>, Vec<Suspect>) {
         // The last malformed one needs no trial: nothing else is out of the ordinary.
-        if let Some(at) = recent.iter().rposition(|s| s.malformed) {
-            let before = recent.get(..at).unwrap_or_default().to_vec();
-            let found = recent.get(at).cloned()?;
+        if let Some((at, found)) = recent.iter().rposition(|s| s.malformed).and_then(|at| Some((at, recent.get(at)?))) {
+            let (before, found) = (recent.get(..at).unwrap_or_default().to_vec(), found.clone());
             if self.bytes.len() < MAX_HELD {
                 self.bytes.insert(found.bytes.clone());
             }
             self.mark(std::slice::from_ref(&found), Why::Mended);
             let innocent = self.give_up();
-            return Some(Step::Found { found: vec![found], before, innocent, end });
+            return (Some(Step::Found { found: vec![found], before, innocent, end }), Vec::new());
         }
         let mut hunt = self.hunt.take().unwrap_or_default();
         hunt.quiet_since = None;
@@ -450,24 +524,29 @@ impl Patient {
             hunt.patience = Micros::from(hold_s) * 1_000_000 + HANG_US;
         }
         let innocent;
+        let mut free = Vec::new();
         if !hunt.trial.is_empty() {
             // Those that were not on trial are innocent; they are told with everything else when it comes back.
             innocent = std::mem::take(&mut hunt.held);
-            self.mark(&innocent, Why::Told);
+            self.mark_again(&innocent, Why::Told);
             hunt.freed.extend(innocent.iter().cloned());
             hunt.held = std::mem::take(&mut hunt.trial);
+            self.mark_again(&hunt.held, Why::Withheld);
+            // What the peer took back and has said again meanwhile is withheld again.
+            let culprits: HashSet<&Suspect> = hunt.held.iter().collect();
+            let said_again: Vec<Suspect> = recent.iter().filter(|s| culprits.contains(s)).cloned().collect();
+            self.mark(&said_again, Why::Withheld);
         } else {
             // Nothing on trial: whatever it was is among the new ones.
             let mut known: HashSet<Suspect> = hunt.held.iter().cloned().collect();
+            self.mark(&recent, Why::Withheld);
             hunt.held.extend(recent.iter().filter(|s| !s.keys.is_empty() && known.insert((*s).clone())).cloned());
             innocent = hunt.surplus();
-            self.forget(&innocent);
+            free.extend(innocent.iter().cloned());
         }
         if hunt.held.is_empty() {
-            return None;
+            return (None, free);
         }
-        let held = hunt.held.clone();
-        self.mark(&held, Why::Withheld);
         // Twice dead of it and alone, or the search has cost enough: what is left stays withheld.
         if (hunt.held.len() == 1 && hunt.deaths > 1) || hunt.deaths > limit {
             let found = std::mem::take(&mut hunt.held);
@@ -476,11 +555,11 @@ impl Patient {
             drop(culprits);
             hunt.found = true;
             self.hunt = Some(hunt);
-            return Some(Step::Found { found, before, innocent, end });
+            return (Some(Step::Found { found, before, innocent, end }), free);
         }
         let n = hunt.held.len();
         self.hunt = Some(hunt);
-        Some(Step::Suspected(n, innocent))
+        (Some(Step::Suspected(n, innocent)), free)
     }
 
     /// The search is over without its end: what it withheld is told, and counts once the instance has been level for a while.
@@ -488,7 +567,7 @@ impl Patient {
         let Some(mut hunt) = self.hunt.take() else { return Vec::new() };
         let mut innocent = std::mem::take(&mut hunt.held);
         innocent.append(&mut hunt.trial);
-        self.mark(&innocent, Why::Told);
+        self.mark_again(&innocent, Why::Told);
         hunt.freed.extend(innocent.iter().cloned());
         if !hunt.freed.is_empty() {
             self.hunt = Some(Hunt { freed: hunt.freed, found: true, ..Hunt::default() });
@@ -503,14 +582,29 @@ impl Patient {
         }
     }
 
+    /// It abstains on these for another reason than before, where it still does: of what the peer says meanwhile it is not a suspect.
+    fn mark_again(&mut self, suspects: &[Suspect], why: Why) {
+        for s in suspects {
+            for (prefix, hash) in &s.keys {
+                let list = self.held.get_mut(prefix).into_iter().flatten();
+                let same = |h: &&mut Held| {
+                    h.session == s.session && h.hash == *hash && matches!(h.why, Why::Withheld | Why::Told)
+                };
+                list.filter(same).for_each(|h| h.turn(why));
+            }
+        }
+    }
+
     fn mark_one(&mut self, session: usize, prefix: Prefix, hash: u64, why: Why) {
         let list = self.held.entry(prefix).or_default();
+        // No answer is waited for where it is not told.
+        list.retain(|h| why == Why::Mended || h.session != session || !matches!(h.why, Why::Answering(_)));
         // What was told in its mended form is no matter of the search's.
         let same =
             |h: &&mut Held| h.session == session && h.hash == hash && (h.why == Why::Mended) == (why == Why::Mended);
         match list.iter_mut().find(same) {
-            Some(held) => held.why = why,
-            None => list.push(Held { session, hash, why }),
+            Some(held) => held.turn(why),
+            None => list.push(Held { session, hash, why, answered: Vec::new() }),
         }
     }
 
@@ -518,17 +612,44 @@ impl Patient {
         self.held.get(prefix).is_some_and(|list| list.iter().any(|h| h.session == session && h.why == Why::Withheld))
     }
 
-    /// The instance is judged on these like on everything else.
-    fn forget(&mut self, suspects: &[Suspect]) {
-        for s in suspects {
-            for (prefix, hash) in &s.keys {
-                if let Some(list) = self.held.get_mut(prefix) {
-                    list.retain(|h| h.session != s.session || h.hash != *hash || h.why == Why::Mended);
-                    if list.is_empty() {
-                        self.held.remove(prefix);
-                    }
-                }
-            }
+    /// Whether the instance abstains on `prefix` in this table.
+    fn abstains(&self, prefix: &Prefix, table: u32) -> bool {
+        let waits = |h: &Held| !matches!(h.why, Why::Answering(_)) || !h.answered.contains(&table);
+        self.held.get(prefix).is_some_and(|list| list.iter().any(waits))
+    }
+
+    /// It is told what stands about `prefix`, instead of what `is_other` names, and can have answered `until` then. True where that is to be
+    /// waited for anew; an answer that is waited for already is due when it was, however often the peer changes its mind.
+    fn told(&mut self, session: usize, prefix: &Prefix, until: Micros, is_other: impl Fn(&Held) -> bool) -> bool {
+        let Some(list) = self.held.get_mut(prefix) else { return false };
+        let awaited = |h: &Held| h.session == session && matches!(h.why, Why::Answering(_));
+        let was = list.iter().any(awaited);
+        for h in list.iter_mut().filter(|h| h.session == session && !awaited(h) && is_other(h)) {
+            // What it said while it was on trial is an answer, too.
+            h.why = Why::Answering(until);
+        }
+        let mut first = true;
+        list.retain(|h| !awaited(h) || std::mem::take(&mut first));
+        !was && list.iter().any(awaited)
+    }
+
+    /// It abstains no longer on `prefix` for what `is_over` names. True where there was something.
+    fn drop_held(&mut self, prefix: &Prefix, is_over: impl Fn(&Held) -> bool) -> bool {
+        let Some(list) = self.held.get_mut(prefix) else { return false };
+        let before = list.len();
+        list.retain(|h| !is_over(h));
+        let some = list.len() < before;
+        if list.is_empty() {
+            self.held.remove(prefix);
+        }
+        some
+    }
+}
+
+impl Held {
+    fn turn(&mut self, why: Why) {
+        if self.why != why {
+            (self.why, self.answered) = (why, Vec::new());
         }
     }
 }

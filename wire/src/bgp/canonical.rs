@@ -37,7 +37,7 @@ mod properties;
 #[path = "canonical_tests.rs"]
 mod tests;
 
-pub use agreement::{agrees, prefers, same_attribute};
+pub use agreement::{agrees, keeps_more, prefers, same_attribute};
 pub use describe::{RouteText, attribute_name, describe};
 
 use super::types::UpdateContext;

@@ -109,6 +109,8 @@ fn an_absent_link_local_agrees_with_any() {
     assert!(!agrees(&g_ll, &g_ll2));
     assert!(!agrees(&g_ll, &mp_route(&LL)) && !agrees(&g, &mp_route(&LL)));
     assert!(!agrees(&g, &[]) && !agrees(&[], &g) && agrees(&[], &[]));
+    assert!(prefers(&g_ll, &g) && !prefers(&g, &g_ll), "the peer is to be told it");
+    assert!(!keeps_more(&g_ll, &g) && !keeps_more(&g, &g_ll), "but most decide");
     let mut other = g_ll.clone();
     *other.last_mut().unwrap() ^= 1;
     assert!(!agrees(&g, &other) && !agrees(&g_ll, &other));
@@ -124,6 +126,7 @@ fn a_forgotten_partial_bit_is_no_difference_and_is_kept() {
     assert_ne!(partial, forgotten);
     assert!(agrees(&partial, &forgotten) && agrees(&forgotten, &partial));
     assert!(prefers(&partial, &forgotten) && !prefers(&forgotten, &partial) && !prefers(&partial, &partial));
+    assert!(keeps_more(&partial, &forgotten) && !keeps_more(&forgotten, &partial));
     let mut other = forgotten.clone();
     *other.last_mut().unwrap() ^= 1;
     assert!(!agrees(&partial, &other));
@@ -146,6 +149,7 @@ fn forgotten_values_of_unknown_extended_communities_are_no_difference_and_are_ke
     assert_eq!(short, route(&[&target, &forgotten]));
     assert!(agrees(&whole, &short) && agrees(&short, &whole));
     assert!(prefers(&whole, &short) && !prefers(&short, &whole) && !prefers(&whole, &whole));
+    assert!(keeps_more(&whole, &short) && !keeps_more(&short, &whole) && !keeps_more(&whole, &whole));
     let bit = with(0xe0, &[&target, &forgotten]);
     assert!(agrees(&whole, &bit) && prefers(&whole, &bit), "a value is worth more than a bit");
     // Another value is another meaning; so is one of a known type, one too many, and one too few.

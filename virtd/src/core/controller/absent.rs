@@ -6,7 +6,7 @@
 
 use super::verdict::{Charge, threshold};
 use super::{Controller, Duty, Process};
-use crate::config::FaultAction;
+use crate::config::{Fault, FaultAction};
 use crate::core::env::Env;
 use crate::core::io::{InstanceId, Output};
 use crate::core::session::Session;
@@ -63,7 +63,7 @@ impl Controller {
                     peer.ip(),
                     missed / 1_000_000
                 );
-                self.condemn(i, Charge::with(*peer, why), env, sessions, out);
+                self.condemn(i, Charge::with(Fault::Absent, *peer, why), env, sessions, out);
             }
         }
         for (i, c) in self.list.iter_mut().enumerate().filter(|(_, c)| c.nudged) {
@@ -85,7 +85,7 @@ impl Controller {
     fn may_restart_neighbour(&self, i: usize, env: &Env) -> bool {
         let kind = env.config.instances.get(i).is_some_and(|c| c.kind.is_some());
         let free = self.list.get(i).is_some_and(|c| !c.pinned) && self.change.is_none();
-        kind && free && env.config.faults.action != FaultAction::Report
+        kind && free && env.config.faults.action.of(Fault::Absent) != FaultAction::Report
     }
 
     /// A voter other than `i` that is down, or that has not been told everything on a session it does not want to be without.

@@ -62,7 +62,7 @@ impl Controller {
             "restart" => {
                 self.restart(i, env.now, out);
                 // It may be another version now: what killed the old one is tried again.
-                env.poison.forgive(i);
+                env.poison.forgive(i, env.now + env.t_us());
                 env.walk = true;
                 format!("{name} is restarted")
             }
@@ -115,7 +115,7 @@ impl Controller {
         let Some(c) = self.list.get_mut(i) else { return };
         // Whoever asks for it has looked: the count begins anew.
         c.restarts.clear();
-        c.accused = None;
+        (c.accused, c.lasting) = (None, None);
         match c.process {
             Process::Down(_) => self.start(i, now, out),
             _ => self.end(i, Order::Stop, now, out),
@@ -173,6 +173,7 @@ impl Controller {
                 // What differed while the policy did counts from now.
                 let now = env.now_ms();
                 env.instances.iter_mut().for_each(|s| s.account.restart(now));
+                self.forget_lasting();
                 let forgotten = differing(env);
                 if !forgotten.is_empty() {
                     let text = format!(
@@ -193,9 +194,8 @@ impl Controller {
 
 /// Who is not with the majority now, on how many prefixes.
 fn differing(env: &Env) -> String {
-    let keys = |i: &usize| env.instances.get(*i).map_or(0, |s| s.account.keys());
-    let of = |i: usize| format!("{} on {} prefixes", env.name(i), keys(&i));
-    env.taken().filter(|i| keys(i) > 0).map(of).collect::<Vec<_>>().join(", ")
+    let of = |i: usize| format!("{} on {} prefixes", env.name(i), env.wrong_prefixes(i));
+    env.taken().filter(|i| env.wrong_prefixes(*i) > 0).map(of).collect::<Vec<_>>().join(", ")
 }
 
 fn session(

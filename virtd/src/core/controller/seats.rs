@@ -51,7 +51,7 @@ impl Controller {
         if runs {
             self.restart(i, env.now, out);
         }
-        env.poison.forgive(i);
+        env.poison.forgive(i, env.now + env.t_us());
         env.walk = true;
     }
 

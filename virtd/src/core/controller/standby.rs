@@ -30,9 +30,19 @@ impl Controller {
     pub(super) fn replace_fallen(&mut self, env: &mut Env, out: &mut Vec<Output>) {
         for i in 0..self.list.len() {
             if self.list.get(i).is_some_and(|c| c.fallen) {
-                self.replace(i, env, out);
+                self.replace_running(i, env, out);
             }
         }
+    }
+
+    /// Moves the vote of `i`, which may go on running: then it is fed and compared, whatever the standby was before.
+    pub(super) fn replace_running(&mut self, i: usize, env: &mut Env, out: &mut Vec<Output>) -> Option<usize> {
+        let by = self.replace(i, env, out)?;
+        let runs = self.list.get(i).is_some_and(|c| c.process == Process::Running);
+        if runs && self.duty(i) == Duty::Standby(Standby::Cold) {
+            self.set_duty(i, Duty::Standby(Standby::Warm), env);
+        }
+        Some(by)
     }
 
     /// Moves the vote of `i` to a standby, if one waits. `i` goes to the end of the line.
@@ -65,8 +75,8 @@ impl Controller {
             let attached = env.instances.get(n).is_some_and(|s| s.attached);
             let level = env.standing.contains(n as u8) && !env.unlevel.iter().any(|u| u.contains(n as u8));
             // One of ours was ended for it, and what it says now is a new process' word; one that is not still runs as it was.
-            let accused =
-                c.process == Process::NotOurs && c.accused.is_some_and(|at: Micros| env.now < at + threshold(env));
+            let accused = c.lasting.as_ref().is_some_and(|l| l.stands(env))
+                || c.process == Process::NotOurs && c.accused.is_some_and(|at: Micros| env.now < at + threshold(env));
             let rank = match (c.duty, c.process) {
                 _ if accused || c.process == Process::Ending => return None,
                 (Duty::Standby(Standby::Warm), _) if attached && level => 0,

@@ -2,7 +2,7 @@
 //!
 //! | found | rule |
 //! |---|---|
-//! | wrong | it dissents on `min_keys` keys or more, on each of these for the fault threshold or longer; or on any one key for `one_key_s` |
+//! | wrong | it dissents on `min_keys` prefixes or more, on each of these for the fault threshold or longer; or on any one for `one_key_s` |
 //! | silent | a leg's hold time expired and it has no other leg left |
 //! | absent | it lacks most of the sessions that the majority has, and beginning one anew has not helped (`absent.rs`) |
 //! | flapping | it lost `leg_losses` legs within `leg_losses_s` |
@@ -13,7 +13,8 @@
 //! changes policy.
 
 use super::{Control, Controller, Duty, Process, SUSPECT};
-use crate::config::FaultAction;
+use crate::config::{Fault, FaultAction};
+use crate::core::dissent::Key;
 use crate::core::env::Env;
 use crate::core::io::{Micros, Order, Output, Record};
 use crate::core::session::Session;
@@ -33,11 +34,12 @@ const FLOOD_US: Micros = 10_000_000;
 const SMALL_KIB: u64 = 65_536;
 /// Keys in a verdict's record, with what everybody says.
 const KEYS_RECORDED: usize = 1000;
-/// Keys named in a verdict.
+/// Prefixes named in a verdict.
 const KEYS_NAMED: usize = 5;
 
 /// Why an instance is found faulty.
 pub(super) struct Charge {
+    fault: Fault,
     why: String,
     /// The session that shows it.
     session: Option<SocketAddr>,
@@ -50,13 +52,22 @@ pub(super) struct Charge {
 }
 
 impl Charge {
-    fn new(why: String) -> Charge {
-        Charge { why, session: None, since: None, key: None, useless: false }
+    fn new(fault: Fault, why: String) -> Charge {
+        Charge { fault, why, session: None, since: None, key: None, useless: false }
     }
 
     /// On the session with a peer.
-    pub(super) fn with(peer: SocketAddr, why: String) -> Charge {
-        Charge { session: Some(peer), ..Charge::new(why) }
+    pub(super) fn with(fault: Fault, peer: SocketAddr, why: String) -> Charge {
+        Charge { session: Some(peer), ..Charge::new(fault, why) }
+    }
+
+    /// Puts what shows it into an event.
+    pub(super) fn describe(&mut self, event: &mut Event) {
+        event.since_us = self.since.map(|ms| ms * 1000);
+        event.session = self.session.map(|peer| peer.ip().to_string());
+        if let Some((prefix, said)) = self.key.take() {
+            (event.prefix, event.said) = (Some(prefix), said);
+        }
     }
 }
 
@@ -64,8 +75,8 @@ impl Controller {
     /// Passes verdicts on everybody.
     pub(super) fn judge(&mut self, env: &mut Env, sessions: &mut [Session], out: &mut Vec<Output>) {
         let f = env.config.faults;
-        let keys = env.instances.iter().map(|s| s.account.keys());
-        let split = majority_split(keys, env.voters, f.min_keys, env.without_quorum, f.split_keys);
+        let prefixes = (0..env.instances.len()).map(|i| env.wrong_prefixes(i));
+        let split = majority_split(prefixes, env.voters, f.min_keys, env.without_quorum, f.split_keys);
         if split && !self.split_told {
             let text = format!(
                 "the majority itself is in doubt ({} prefixes without one): nobody is accused; compare the instances' configurations",
@@ -84,9 +95,11 @@ impl Controller {
             if gone || told_lately {
                 continue;
             }
-            let dissents = if split || self.change.is_some() { None } else { wrong(i, env, sessions) };
+            let known = split || self.change.is_some() || c.lasting.as_ref().is_some_and(|l| l.stands(env));
+            let dissents = if known { None } else { wrong(i, env, sessions) };
             let charge = dissents.or_else(|| silent(c, i, env, sessions));
-            if let Some(charge) = charge.or_else(|| flapping(c, env, sessions)) {
+            let Some(mut charge) = charge.or_else(|| flapping(c, env, sessions)) else { continue };
+            if charge.fault != Fault::Wrong || !self.lasts(i, &mut charge, env, sessions, out) {
                 self.condemn(i, charge, env, sessions, out);
             }
         }
@@ -96,7 +109,7 @@ impl Controller {
     pub(super) fn condemn(
         &mut self,
         i: usize,
-        charge: Charge,
+        mut charge: Charge,
         env: &mut Env,
         sessions: &[Session],
         out: &mut Vec<Output>,
@@ -122,11 +135,7 @@ impl Controller {
         let record = record("instance-faulty", i, &charge.why, env, sessions);
         let mut event = Event::new(env.now, "instance-faulty", severity, format!("{name} {}; {done}", charge.why));
         event.instance = Some(name);
-        event.since_us = charge.since.map(|ms| ms * 1000);
-        event.session = charge.session.map(|peer| peer.ip().to_string());
-        if let Some((prefix, said)) = charge.key {
-            (event.prefix, event.said) = (Some(prefix), said);
-        }
+        charge.describe(&mut event);
         out.push(event.into());
         match refusal {
             None => self.kill(i, env, out),
@@ -152,9 +161,9 @@ impl Controller {
         }
     }
 
-    /// A voter that something else starts is found faulty: its vote goes to a standby, now or when one comes.
-    fn fall(&mut self, i: usize, env: &mut Env, out: &mut Vec<Output>) {
-        if self.replace(i, env, out).is_none()
+    /// A voter that is found faulty and not ended: its vote goes to a standby, now or when one comes.
+    pub(super) fn fall(&mut self, i: usize, env: &mut Env, out: &mut Vec<Output>) {
+        if self.replace_running(i, env, out).is_none()
             && let Some(c) = self.list.get_mut(i)
         {
             c.fallen = true;
@@ -165,7 +174,7 @@ impl Controller {
     fn is_replaceable(&self, i: usize, charge: &Charge, env: &Env) -> bool {
         let others = env.voters.iter().any(|v| usize::from(v) != i && env.votes_somewhere(v));
         self.list.get(i).is_some_and(|c| c.process == Process::NotOurs && c.duty == Duty::Voter && !c.pinned)
-            && env.config.faults.action == FaultAction::Restart
+            && env.config.faults.action.of(charge.fault) == FaultAction::Restart
             && self.change.is_none()
             && (others || charge.useless)
     }
@@ -179,7 +188,9 @@ impl Controller {
         let others = env.voters.iter().filter(|v| usize::from(*v) != i && votes(*v)).count();
         Some(match c.duty {
             Duty::Observer | Duty::Drained => format!("it is {}, so nothing is done", article(c.duty.name())),
-            _ if env.config.faults.action == FaultAction::Report => "reported only (faults.action)".to_owned(),
+            _ if env.config.faults.action.of(charge.fault) == FaultAction::Report => {
+                "reported only (faults.action)".to_owned()
+            }
             _ if c.pinned => "it is pinned, so nothing is done".to_owned(),
             _ if self.change.is_some() => "policy is being changed, so nothing is done".to_owned(),
             _ if c.process == Process::NotOurs => {
@@ -235,7 +246,7 @@ impl Controller {
             && c.accused.is_none_or(|at| env.now >= at + threshold(env))
         {
             let why = format!("uses {} MiB of memory, more than faults.memory_mib = {limit}", rss_kib / 1024);
-            self.condemn(i, Charge::new(why), env, sessions, out);
+            self.condemn(i, Charge::new(Fault::Large, why), env, sessions, out);
         }
     }
 
@@ -265,7 +276,7 @@ impl Controller {
                 "sends {rate} routes a second, more than {FLOOD_RATIO} times what any other instance does, and has done so for {} s",
                 FLOOD_US / 1_000_000
             );
-            self.condemn(i, Charge::new(why), env, sessions, out);
+            self.condemn(i, Charge::new(Fault::Flooding, why), env, sessions, out);
         }
     }
 }
@@ -299,20 +310,27 @@ fn wrong(i: usize, env: &Env, sessions: &[Session]) -> Option<Charge> {
     let f = env.config.faults;
     let account = &env.instances.get(i)?.account;
     let now = env.now_ms();
-    let exceeds = |ms: u32, keys| wrong_for_long(account.begun(), u64::from(ms), keys, now);
+    let total = env.wrong_prefixes(i);
+    let exceeds = |ms: u32, least: u32| {
+        let ms = u64::from(ms);
+        // Each of these asks for more than the one before, and costs more.
+        total >= least.max(1)
+            && wrong_for_long(account.begun(), ms, least, now)
+            && (least <= 1 || wrong_for_long(account.begun_by_prefix(env.tables()), ms, least, now))
+    };
     if !exceeds(env.config.timers.fault_threshold_ms, f.min_keys) && !exceeds(f.one_key_ms, 1) {
         return None;
     }
     // Those that have stood for the longest are what the verdict rests on.
     let oldest = account.oldest(KEYS_NAMED);
-    let since = oldest.iter().map(|(_, begun)| *begun).next().unwrap_or(now);
-    let told = |((session, slot), _): ((u32, u32), u64)| {
+    let since = oldest.iter().map(|(.., begun)| *begun).next().unwrap_or(now);
+    let told = |((session, slot), ..): (Key, Prefix, u64)| {
         let session = sessions.get(session as usize)?;
         Some((session.peer, session.told(slot, env)?))
     };
     let keys: Vec<(SocketAddr, (Prefix, Vec<Said>))> = oldest.into_iter().filter_map(told).collect();
     let named: Vec<String> = keys.iter().map(|(_, (p, _))| p.to_string()).collect();
-    let more = if account.keys() as usize > named.len() { ", …" } else { "" };
+    let more = if total as usize > named.len() { ", …" } else { "" };
     let which = match named.is_empty() {
         false => format!("{}{more}", named.join(", ")),
         // In the FIB alone.
@@ -320,11 +338,11 @@ fn wrong(i: usize, env: &Env, sessions: &[Session]) -> Option<Charge> {
     };
     let why = format!(
         "is not with the majority on {} prefixes, for up to {} s without a break ({which})",
-        account.keys(),
+        total,
         (now - since) / 1000
     );
     let (session, key) = keys.into_iter().next().unzip();
-    Some(Charge { session, since: Some(since), key, ..Charge::new(why) })
+    Some(Charge { session, since: Some(since), key, ..Charge::new(Fault::Wrong, why) })
 }
 
 /// A hang: no leg is left, and one went because nothing came from the instance.
@@ -334,7 +352,10 @@ fn silent(c: &Control, i: usize, env: &Env, sessions: &[Session]) -> Option<Char
         return None;
     }
     let hold_s = env.config.timers.leg_hold_s;
-    Some(Charge { useless: true, ..Charge::new(format!("hangs: nothing has come from it for {hold_s} s")) })
+    Some(Charge {
+        useless: true,
+        ..Charge::new(Fault::Silent, format!("hangs: nothing has come from it for {hold_s} s"))
+    })
 }
 
 /// The same leg, lost again and again.
@@ -353,7 +374,7 @@ fn flapping(c: &Control, env: &Env, sessions: &[Session]) -> Option<Charge> {
         times(session),
         f.leg_losses_ms / 1000
     );
-    Some(Charge::with(on.peer, why))
+    Some(Charge::with(Fault::Flapping, on.peer, why))
 }
 
 impl Env {

@@ -4,6 +4,7 @@
 //! One that comes back has an empty table: what it said before stands frozen and does not count until it says what was chosen everywhere,
 //! or has been quiet for T, as towards the peers (DESIGN decision 8).
 
+use super::super::dissent;
 use super::super::env::Env;
 use super::super::io::{Micros, NetlinkId, Output};
 use super::super::table::flag;
@@ -263,7 +264,7 @@ impl Fib {
         }
         members = members.minus(e.stale);
         if !env.poison.is_idle() || !env.exercised.is_empty() || env.unlevel.iter().any(|u| !u.is_empty()) {
-            members = members.minus(env.abstainers(&e.prefix.prefix));
+            members = members.minus(env.abstainers(&e.prefix.prefix, dissent::FIB));
         }
         if env.has_blocks {
             members = members.minus(env.outside(&e.prefix.prefix));

@@ -78,6 +78,7 @@ impl Fib {
             Some(old) if route != BlobId::NONE => std::mem::replace(old, class) != class,
             _ => false,
         };
+        let answers = !env.poison.is_idle() && env.poison.said(i, dissent::FIB, &key.prefix);
         let counting = self.counting();
         let Some(said) = self.table.candidates_mut(slot).get_mut(i) else { return };
         let old = std::mem::replace(said, route);
@@ -86,7 +87,9 @@ impl Fib {
         let was_stale = e.stale.contains(i as u8);
         e.stale.remove(i as u8);
         if old == route && !was_stale && !changed_class {
-            return;
+            return if answers {
+                self.vote(slot, env, out)
+            };
         }
         if age_ms(now, e.last_ms) >= env.rules.steady_ms {
             e.turns = 0;
@@ -136,8 +139,13 @@ impl Fib {
         if !outcome.steady && (was_lost || !was_dissent.is_empty()) {
             self.recheck_at(slot, now - last_age.min(now) + env.rules.steady_ms);
         }
-        if outcome.steady && (outcome.dissent != was_dissent || outcome.lost_quorum != was_lost) {
-            self.judge(slot, outcome.dissent, outcome.lost_quorum, electorate, env, out);
+        // Until it is steady nobody is accused anew; who is with a majority in between is not wrong without a break.
+        let (dissent, lost) = match outcome.steady {
+            true => (outcome.dissent, outcome.lost_quorum),
+            false => (was_dissent.minus(outcome.with), was_lost && outcome.with.is_empty()),
+        };
+        if dissent != was_dissent || lost != was_lost {
+            self.judge(slot, dissent, lost, electorate, env, out);
         }
         self.keep_count(slot, env);
         self.tidy(slot);
@@ -278,7 +286,9 @@ impl Fib {
         let key = e.prefix;
         let since_us = env.now.saturating_sub(age_ms(env.now_ms(), e.last_ms) * 1000);
         self.counters.dissents += dissent.minus(was).len() as u64;
-        env.mark((dissent::FIB, slot), was, dissent, || format!("not with the majority on {key} in the FIB"));
+        env.mark((dissent::FIB, slot), key.prefix, was, dissent, || {
+            format!("not with the majority on {key} in the FIB")
+        });
         match (was_lost, lost) {
             (false, true) => {
                 (self.without_quorum, env.without_quorum) = (self.without_quorum + 1, env.without_quorum + 1)

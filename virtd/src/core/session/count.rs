@@ -2,6 +2,7 @@
 
 use super::super::table::flag;
 use super::*;
+use crate::core::independence::{Aspect, differences};
 
 impl Session {
     /// Counts a vote that has come to its end: `compared` took part or were watched, `dissent` are marked now, `was` were before.
@@ -25,6 +26,13 @@ impl Session {
         self.independence.vote(compared, said, &env.routes);
         if !newly.is_empty() {
             self.independence.verdict(compared, dissent, newly, said, &env.routes);
+        }
+    }
+
+    /// In what instance `i` differs from what was chosen for the key at `slot`, told to `tell`.
+    pub fn differs_in(&self, i: usize, slot: u32, env: &Env, tell: impl FnMut(Aspect)) {
+        if let (Some(e), Some(said)) = (self.table.entry(slot), self.table.candidates(slot).get(i)) {
+            differences(*said, e.winner, &env.routes, tell);
         }
     }
 }

@@ -382,13 +382,13 @@ impl Session {
             }
             return Some(());
         }
-        let now = env.now_ms() as u32;
+        let (now, until) = (env.now_ms() as u32, env.now + env.t_us());
         let carried = up.as_ref()?.negotiated.shared.carries();
         for prefix in update.withdrawn.chain(update.mp_withdrawn().into_iter().flatten()).filter(carried) {
             let old = env.stores[*index].withdraw(&prefix);
             env.blobs.release(old);
             env.note_withdrawn(prefix);
-            env.walk |= env.poison.changed(*index, &prefix, &[]);
+            env.walk |= env.poison.changed(*index, &prefix, &[], until);
             keys.push(prefix);
         }
         let mut announce = |carried: Carried, prefixes: &mut dyn Iterator<Item = Prefix>| {
@@ -399,7 +399,7 @@ impl Session {
                 let old = env.stores[*index].announce(prefix, id, now);
                 env.blobs.retain(id, 1);
                 env.blobs.release(old);
-                env.walk |= env.poison.changed(*index, &prefix, block);
+                env.walk |= env.poison.changed(*index, &prefix, block, until);
                 keys.push(prefix);
             }
             env.blobs.release(id);

@@ -43,19 +43,26 @@ impl Session {
     }
 
     /// Whether instance `i` has said of every key what was chosen for it: then its vote changes nothing, and need not wait for its
-    /// output to fall quiet. Looks first where it last found a difference, so that watching a table come in costs one walk over it.
+    /// output to fall quiet. What the only voter says of a prefix on which nothing was chosen and nobody else says anything is no difference:
+    /// there is nothing to wait for, and where peers send new prefixes all the time its output never is quiet. Looks first where it last found a difference, so that watching a table come in costs one walk over it.
     pub fn concurs(&mut self, i: usize, env: &Env) -> bool {
         let from = self.seats.get(i).map_or(0, |s| s.differs_at).min(self.table.slots());
         let agreement = ById(&env.routes);
+        let sole = env.voters.len() == 1 && env.voters.contains(i as u8);
         let differs = |slot: &u32| {
             let Some(e) = self.table.entry(*slot) else { return false };
-            if !env.poison.is_idle() && env.poison.abstainers(&e.prefix).contains(i as u8) {
+            if !env.poison.is_idle() && env.poison.abstainers(&e.prefix, self.index as u32).contains(i as u8) {
                 return false;
             }
             if env.is_outside(i, &e.prefix) {
                 return false;
             }
-            let said = self.table.candidates(*slot).get(i).copied().unwrap_or(BlobId::NONE);
+            let all = self.table.candidates(*slot);
+            let is_silent = |(n, said): (usize, &BlobId)| n == i || *said == BlobId::NONE;
+            if sole && e.winner == BlobId::NONE && all.iter().enumerate().all(is_silent) {
+                return false;
+            }
+            let said = all.get(i).copied().unwrap_or(BlobId::NONE);
             let said = if e.stale.contains(i as u8) { BlobId::NONE } else { said };
             !agreement.agrees(said, e.winner)
         };

@@ -113,12 +113,15 @@ impl Session {
             (_, Some(slot)) => slot,
             (_, None) => self.table.slot(prefix, now),
         };
+        let answers = !env.poison.is_idle() && env.poison.said(i, self.index as u32, &prefix);
         let Some(said) = self.table.candidates_mut(slot).get_mut(i) else { return };
         let old = std::mem::replace(said, route);
         let Some(e) = self.table.entry_mut(slot) else { return };
         e.stale.remove(i as u8);
         if old == route {
-            return;
+            return if answers {
+                self.vote(slot, env, out)
+            };
         }
         e.flags &= !flag::COUNTED;
         if route != BlobId::NONE {
@@ -151,7 +154,7 @@ impl Session {
     pub fn electorate(&self, prefix: &Prefix, env: &Env) -> Members {
         let mut members = env.voters.intersect(self.attached);
         if !env.poison.is_idle() || !env.exercised.is_empty() || env.unlevel.iter().any(|u| !u.is_empty()) {
-            members = members.minus(env.abstainers(prefix));
+            members = members.minus(env.abstainers(prefix, self.index as u32));
         }
         if self.has_limits {
             members = members.minus(env.out_of_scope(self.peer.ip(), prefix));
@@ -179,7 +182,7 @@ impl Session {
         };
         let mut watched = env.observers.intersect(self.attached).minus(e.stale);
         if !watched.is_empty() {
-            watched = watched.minus(env.abstainers(&e.prefix));
+            watched = watched.minus(env.abstainers(&e.prefix, self.index as u32));
         }
         if env.has_blocks {
             watched = watched.minus(env.outside(&e.prefix));
@@ -203,16 +206,28 @@ impl Session {
             self.count(slot, compared, dissent, was_dissent, outcome.lost_quorum && !was_lost, env);
         }
         if !outcome.steady && (was_lost || !was_dissent.is_empty()) {
-            // The mark is lifted, or stays, by a verdict on the steady state.
+            // Who is not with a majority in between stays marked until a verdict on the steady state.
             self.recheck_at(slot, now - last_age.min(now) + env.rules.steady_ms, env);
         }
         // Where nobody says anything and nothing is told, nothing wants deciding; and the key is about to be forgotten.
         let lost = outcome.lost_quorum && !self.is_void(slot);
-        if outcome.steady && (dissent != was_dissent || lost != was_lost) {
+        // Until it is steady nobody is accused anew; who is with a majority in between is not wrong without a break.
+        let (dissent, lost) = match outcome.steady {
+            true => (dissent, lost),
+            false => (was_dissent.minus(outcome.with), was_lost && outcome.with.is_empty()),
+        };
+        if dissent != was_dissent || lost != was_lost {
             self.judge(slot, dissent, lost, electorate, env, out);
         }
         self.keep_count(slot, env);
         self.table.tidy(slot);
+    }
+
+    /// Who is in the electorate of this key has changed.
+    pub fn vote_on(&mut self, prefix: &Prefix, env: &mut Env, out: &mut Vec<Output>) {
+        if let Some(slot) = self.table.find(prefix) {
+            self.vote(slot, env, out);
+        }
     }
 
     /// Whether nobody says anything about the key at `slot`, and nothing was chosen.
@@ -300,7 +315,7 @@ impl Session {
         // What they say they have said since the key was last disturbed.
         let since_us = env.now.saturating_sub(age_ms(env.now_ms(), e.last_ms) * 1000);
         let peer = self.peer.ip();
-        env.mark((self.index as u32, slot), was, dissent, || {
+        env.mark((self.index as u32, slot), prefix, was, dissent, || {
             format!("not with the majority on {prefix} towards {peer}")
         });
         match (was_lost, lost) {
@@ -366,7 +381,7 @@ impl Session {
 
     /// Why an instance's word on this session does not count now.
     pub fn abstention(&self, i: usize, prefix: &Prefix, env: &Env) -> &'static str {
-        if env.poison.abstainers(prefix).contains(i as u8) {
+        if env.poison.abstainers(prefix, self.index as u32).contains(i as u8) {
             "abstains: what kills it is withheld from it"
         } else if env.exercised_on(prefix).contains(i as u8) {
             "abstains: it is being told of it once more"
