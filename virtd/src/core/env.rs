@@ -106,6 +106,12 @@ pub struct Env {
     pub stores: Vec<Store>,
     /// For each session, the instances that have not been given everything in its store.
     pub unlevel: Vec<Members>,
+    /// For each session, what instances are not told because their OPEN lacks something.
+    pub lacks: Vec<super::lacks::Lacks>,
+    /// On some session somebody lacks something.
+    pub lacking: bool,
+    /// Prefixes on which somebody has just begun or ceased to abstain: they are voted on anew.
+    pub judge: Vec<Prefix>,
     /// Voting rules.
     pub rules: Rules,
     /// Order of succession for master-slave.
@@ -244,6 +250,9 @@ impl Env {
             blobs: Interner::new(),
             stores: Vec::new(),
             unlevel: Vec::new(),
+            lacks: Vec::new(),
+            lacking: false,
+            judge: Vec::new(),
             ignore,
             canonicaliser: Canonicaliser::default(),
             rechecks: BinaryHeap::new(),
@@ -291,6 +300,8 @@ impl Env {
             set.remove(n);
         }
         self.unlevel.iter_mut().for_each(|set| set.remove(n));
+        self.lacks.iter_mut().for_each(|lacks| lacks.forget(n));
+        self.note_lacks();
         self.master_line.retain(|m| *m != n);
         self.listeners.retain(|_, l| l.instance.0 != n);
         self.exercised.retain(|(_, who)| *who != n);
@@ -411,7 +422,10 @@ impl Env {
     /// Those who are to hear first what a peer says, because their word counts at once: towards the peers, and in the FIB, where it may be another.
     /// `None`: whose it is depends on the key, or on what it is about, or is nobody's.
     pub fn first_told(&self) -> Option<Members> {
-        let complete = self.unlevel.iter().all(|u| u.is_empty()) && self.poison.is_idle() && self.exercised.is_empty();
+        let complete = self.unlevel.iter().all(|u| u.is_empty())
+            && !self.lacking
+            && self.poison.is_idle()
+            && self.exercised.is_empty();
         let master = self.master(self.voters).filter(|_| complete)?;
         Some([master].into_iter().chain(self.master(self.bgp_in_fib)).collect())
     }
@@ -502,7 +516,12 @@ impl Env {
         self.recent.retain(|_, then| super::table::age_ms(now, *then) < cap);
     }
 
-    /// The instances that abstain on `prefix` because some peer that sent it has not been replayed to them (DESIGN decision 8).
+    /// Whether nobody abstains on anything.
+    pub fn all_told(&self) -> bool {
+        self.poison.is_idle() && self.exercised.is_empty() && !self.lacking && self.unlevel.iter().all(|u| u.is_empty())
+    }
+
+    /// The instances that abstain on `prefix` because some peer that sent it has not been replayed to them (DESIGN decision 8), or cannot tell them.
     pub fn abstainers(&self, prefix: &Prefix) -> Members {
         let mut out = self.poison.abstainers(prefix).union(self.exercised_on(prefix));
         for (unlevel, store) in self.unlevel.iter().zip(&self.stores) {
@@ -510,7 +529,7 @@ impl Env {
                 out = out.union(*unlevel);
             }
         }
-        out
+        if self.lacking { out.union(self.untold(prefix)) } else { out }
     }
 
     /// The instances whose configured limits take `prefix` on the session with `peer` out of their say.

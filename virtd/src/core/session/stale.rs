@@ -55,6 +55,9 @@ impl Session {
             if env.is_outside(i, &e.prefix) {
                 return false;
             }
+            if env.lacking && (self.without_family(&e.prefix, env).union(env.untold(&e.prefix))).contains(i as u8) {
+                return false;
+            }
             let said = self.table.candidates(*slot).get(i).copied().unwrap_or(BlobId::NONE);
             let said = if e.stale.contains(i as u8) { BlobId::NONE } else { said };
             !agreement.agrees(said, e.winner)
