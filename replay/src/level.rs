@@ -10,6 +10,7 @@ use foldhash::fast::RandomState;
 use hashbrown::HashTable;
 use std::collections::VecDeque;
 use std::hash::BuildHasher;
+use wire::bgp::as2::narrow_stored;
 use wire::bgp::encode::{announce_stored, withdraw};
 use wire::bgp::{Prefix, UpdateContext};
 
@@ -108,6 +109,29 @@ pub fn replay(
     context: &UpdateContext,
     out: &mut BytesMut,
 ) -> usize {
+    replay_as(store, interner, prefixes, context, false, out)
+}
+
+/// [`replay`] to a neighbour without 4-octet AS numbers, on a session whose stored routes have them (RFC 6793 section 4.2.2).
+pub fn replay_as2(
+    store: &Store,
+    interner: &Interner,
+    prefixes: &mut [Prefix],
+    context: &UpdateContext,
+    out: &mut BytesMut,
+) -> usize {
+    replay_as(store, interner, prefixes, context, true, out)
+}
+
+fn replay_as(
+    store: &Store,
+    interner: &Interner,
+    prefixes: &mut [Prefix],
+    context: &UpdateContext,
+    narrow: bool,
+    out: &mut BytesMut,
+) -> usize {
+    let mut narrowed = Vec::new();
     let id = |p: &Prefix| store.find(p).unwrap_or(BlobId::NONE);
     prefixes.sort_by_cached_key(|p| (id(p), *p));
     let mut left_out = 0;
@@ -119,7 +143,13 @@ pub fn replay(
             withdraw(group, context, out);
             continue;
         }
-        let unsent = announce_stored(interner.bytes(attributes), group, context, out);
+        let mut block = interner.bytes(attributes);
+        if narrow {
+            narrowed.clear();
+            narrow_stored(block, &mut narrowed);
+            block = &narrowed;
+        }
+        let unsent = announce_stored(block, group, context, out);
         if unsent > 0 {
             withdraw(group, context, out);
         }

@@ -114,6 +114,12 @@ pub struct Env {
     pub stores: Vec<Store>,
     /// For each session, the instances that have not been given everything in its store.
     pub unlevel: Vec<Members>,
+    /// For each session, what instances are not told because their OPEN lacks something.
+    pub lacks: Vec<super::lacks::Lacks>,
+    /// On some session somebody lacks something.
+    pub lacking: bool,
+    /// Prefixes on which somebody has just begun or ceased to abstain: they are voted on anew.
+    pub judge: Vec<Prefix>,
     /// Voting rules.
     pub rules: Rules,
     /// Order of succession for master-slave.
@@ -264,6 +270,9 @@ impl Env {
             blobs: Interner::new(),
             stores: Vec::new(),
             unlevel: Vec::new(),
+            lacks: Vec::new(),
+            lacking: false,
+            judge: Vec::new(),
             ignore,
             canonicaliser: Canonicaliser::default(),
             rechecks: BinaryHeap::new(),
@@ -313,6 +322,8 @@ impl Env {
             set.remove(n);
         }
         self.unlevel.iter_mut().for_each(|set| set.remove(n));
+        self.lacks.iter_mut().for_each(|lacks| lacks.forget(n));
+        self.note_lacks();
         self.master_line.retain(|m| *m != n);
         self.listeners.retain(|_, l| l.instance.0 != n);
         self.exercised.retain(|(_, who)| *who != n);
@@ -451,7 +462,10 @@ impl Env {
     /// Those who are to hear first what a peer says, because their word counts at once: towards the peers, and in the FIB, where it may be another.
     /// `None`: whose it is depends on the key, or on what it is about, or is nobody's.
     pub fn first_told(&self) -> Option<Members> {
-        let complete = self.unlevel.iter().all(|u| u.is_empty()) && self.poison.is_idle() && self.exercised.is_empty();
+        let complete = self.unlevel.iter().all(|u| u.is_empty())
+            && !self.lacking
+            && self.poison.is_idle()
+            && self.exercised.is_empty();
         let master = self.master(self.voters).filter(|_| complete)?;
         Some([master].into_iter().chain(self.master(self.bgp_in_fib)).collect())
     }
@@ -555,8 +569,13 @@ impl Env {
         self.recent.retain(|_, then| super::table::age_ms(now, *then) < cap);
     }
 
+    /// Whether nobody abstains on anything.
+    pub fn all_told(&self) -> bool {
+        self.poison.is_idle() && self.exercised.is_empty() && !self.lacking && self.unlevel.iter().all(|u| u.is_empty())
+    }
+
     /// The instances that abstain on `prefix` in this table (a session's index, or the FIB): because some peer that sent it has not been replayed
-    /// to them (DESIGN decision 8), or what it sent kills them.
+    /// to them (DESIGN decision 8) or cannot tell them, or what it sent kills them.
     pub fn abstainers(&self, prefix: &Prefix, table: u32) -> Members {
         let mut out = self.poison.abstainers(prefix, table).union(self.exercised_on(prefix));
         for (unlevel, store) in self.unlevel.iter().zip(&self.stores) {
@@ -564,7 +583,7 @@ impl Env {
                 out = out.union(*unlevel);
             }
         }
-        out
+        if self.lacking { out.union(self.untold(prefix)) } else { out }
     }
 
     /// The instances whose configured limits take `prefix` on the session with `peer` out of their say.

@@ -69,7 +69,7 @@ impl Flight {
 
     /// What concerns instance `i`: what it was given and what it said, and what the others said on the same sessions; oldest first.
     /// `describe` makes a record of a session's message, `None` where that session is no more.
-    pub fn of(&self, i: u8, describe: impl Fn(usize, Bytes) -> Option<Recorded>) -> Vec<Recorded> {
+    pub fn of(&self, i: u8, describe: impl Fn(usize, Way, Bytes) -> Option<Recorded>) -> Vec<Recorded> {
         let (mut all, mut to, mut octets) = (Vec::new(), self.octets.len(), 0);
         for e in self.entries.iter().rev() {
             let from = to - e.len;
@@ -80,7 +80,7 @@ impl Flight {
                     break;
                 }
                 let bytes = self.octets.range(from..to).copied().collect();
-                all.extend(describe(e.session, bytes).map(|r| Recorded { at: e.at, way: e.way, ..r }));
+                all.extend(describe(e.session, e.way, bytes).map(|r| Recorded { at: e.at, way: e.way, ..r }));
             }
             to = from;
         }
@@ -102,7 +102,7 @@ mod tests {
         Recorder { folder: Some("/x".into()), minutes: 1, memory_mib: mib, disk_mib: 1 }
     }
 
-    fn any(_: usize, bytes: Bytes) -> Option<Recorded> {
+    fn any(_: usize, _: Way, bytes: Bytes) -> Option<Recorded> {
         let peer = std::net::SocketAddr::from(([192, 0, 2, 1], 0));
         let open = Bytes::new();
         Some(Recorded { at: 0, peer, local: None, peer_as: 1, local_as: 2, as4: true, open, way: from(0), bytes })

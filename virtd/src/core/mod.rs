@@ -10,6 +10,7 @@
 //! | [`fib`] | virtual kernels, and the votes on what goes to the real one |
 //! | `controller` | who may vote; verdicts on instances, restarts, standbys |
 //! | `flight` | the last messages of every leg, for a verdict's record |
+//! | `lacks` | what instances are not told because their OPEN lacks something, on which they abstain |
 //! | `links` | the links, addresses and routes that carry the sessions |
 //! | `exercise` | withdraws a route from one instance alone, and gives it back |
 //! | [`mux`] | holds back what an instance is given, so that the instances differ in time |
@@ -33,6 +34,7 @@ mod exercise;
 pub mod fib;
 mod flight;
 mod independence;
+mod lacks;
 mod leaving;
 mod links;
 pub mod mux;
@@ -352,7 +354,7 @@ impl Core {
             let excused = controller.was_asked_to_end(i, env.now);
             let hasher = poison.hasher();
             let step = poison.look(i, excused, env.now + quiet, |s, bytes| {
-                sessions.get(s).map_or_else(Vec::new, |session| session.suspects(bytes, &hasher, env))
+                sessions.get(s).map_or_else(Vec::new, |session| session.suspects(i, bytes, &hasher, env))
             });
             let level = sessions.iter().any(|s| s.stands(i)) && !env.unlevel.iter().any(|u| u.contains(i as u8));
             let step = step.or_else(|| poison.proceed(i, level, env.now, quiet));
@@ -493,6 +495,9 @@ impl Core {
             if let Some(s) = self.sessions.get_mut(session) {
                 s.wake(i, &mut self.env, out);
             }
+        }
+        for prefix in std::mem::take(&mut self.env.judge) {
+            self.sessions.iter_mut().for_each(|s| s.judge_soon(&prefix, &mut self.env));
         }
         if walk {
             self.sessions.iter_mut().for_each(Session::start_walk);

@@ -1,20 +1,39 @@
-//! OPEN negotiation (DESIGN decision 4): what the instances share becomes the one OPEN a peer sees, and the peer's OPEN is
-//! cut to the same set before the instances see it.
+//! OPEN negotiation (DESIGN decision 4): what most instances offer becomes the one OPEN a peer sees ([`vote`]), and the peer's
+//! OPEN is cut to the same set before the instances see it.
+//!
+//! What of that one instance lacks costs the others nothing, and it keeps its leg ([`Negotiated::terms`]):
+//!
+//! | lacks | then |
+//! |---|---|
+//! | a family | it abstains on that family for this session, and is told nothing of it |
+//! | extended next hop (RFC 8950) of a family | the same: it can neither be told nor say such a route |
+//! | extended messages (RFC 8654) | it is told in messages of 4,096 octets; it abstains on a route that does not fit one |
+//! | 4-octet AS numbers (RFC 6793) | AS_TRANS and AS4_PATH towards it, and what it says is put together again |
+//! | route refresh, enhanced route refresh | no markers for it; virtd answers both itself |
+//! | the role (RFC 9234) | it is shown no role |
 
+mod differences;
+mod vote;
+
+pub use differences::Difference;
+pub use vote::{Voice, learn};
+
+use bytes::Bytes;
 use std::net::Ipv4Addr;
-use wire::bgp::message::{Capability, Open};
-use wire::bgp::{Family, Notification, SessionKind, UpdateContext, frame};
+use wire::bgp::message::{AS_TRANS, Capability, Open};
+use wire::bgp::update::Update;
+use wire::bgp::{Family, Notification, Prefix, SessionKind, UpdateContext, frame};
 
-/// What all voting instances say about one session; learnt once, kept over reconnects.
+/// What most voting instances say about one session; learnt each time it opens.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Profile {
     /// Our AS on this session (it may be a local-as).
     pub asn: u32,
     /// Our BGP Identifier.
     pub router_id: Ipv4Addr,
-    /// The smallest hold time any of them proposes, seconds.
+    /// The median of the hold times they propose, seconds; 0 is "none", and the longest.
     pub hold_time_s: u16,
-    /// The capabilities of the allowlist that all of them share.
+    /// The capabilities of the allowlist that most of them offer.
     pub shared: Shared,
 }
 
@@ -31,7 +50,7 @@ pub struct Shared {
     pub as4: bool,
     /// RFC 8654.
     pub extended_message: bool,
-    /// RFC 9234, where all of them name the same.
+    /// RFC 9234.
     pub role: Option<u8>,
     /// RFC 8950.
     pub extended_next_hop: Vec<(Family, u16)>,
@@ -69,7 +88,7 @@ impl Shared {
         s
     }
 
-    /// What both offer. Roles differ by nature between the two ends of a session, so only the instances' are intersected by value.
+    /// What both offer. Roles differ by nature between the two ends of a session; only an instance's is compared with its router's.
     fn and(&self, other: &Shared) -> Shared {
         Shared {
             families: self.families.iter().copied().filter(|f| other.families.contains(f)).collect(),
@@ -107,65 +126,6 @@ impl Shared {
         }
         caps
     }
-
-    /// What `self` needs and `offer` lacks, in words; `None` when nothing.
-    fn lacking(&self, offer: &Shared) -> Option<String> {
-        let mut missing: Vec<String> = self
-            .families
-            .iter()
-            .filter(|f| !offer.families.contains(f))
-            .map(|f| format!("multiprotocol {f}"))
-            .collect();
-        if self.as4 && !offer.as4 {
-            missing.push("4-octet AS".into());
-        }
-        if self.extended_message && !offer.extended_message {
-            missing.push("extended message".into());
-        }
-        if !self.extended_next_hop.iter().all(|x| offer.extended_next_hop.contains(x)) {
-            missing.push("extended next hop".into());
-        }
-        if self.role.is_some() && self.role != offer.role {
-            missing.push(format!("role {}", self.role.unwrap_or_default()));
-        }
-        (!missing.is_empty()).then(|| missing.join(", "))
-    }
-}
-
-/// The profile over `opens` (at least one), and for every instance whose AS or router id is not the commonest one, a sentence
-/// that says what to change. Such an instance is not part of the profile.
-pub fn learn<'a>(opens: impl Iterator<Item = (usize, &'a Open)> + Clone) -> Option<(Profile, Vec<(usize, String)>)> {
-    let same = |a: &Open, b: &Open| a.asn == b.asn && a.router_id == b.router_id;
-    let votes = |o: &Open| opens.clone().filter(|(_, other)| same(o, other)).count();
-    // The first of the largest group: `max_by_key` would take the last.
-    let mut leader: Option<(&Open, usize)> = None;
-    for (_, o) in opens.clone() {
-        let n = votes(o);
-        if leader.is_none_or(|(_, best)| n > best) {
-            leader = Some((o, n));
-        }
-    }
-    let (leader, _) = leader?;
-    let mut odd = Vec::new();
-    let mut profile: Option<Profile> = None;
-    for (i, o) in opens {
-        if !same(o, leader) {
-            odd.push((
-                i,
-                format!(
-                    "says AS {} and router id {} where the others say AS {} and router id {}: configure the same",
-                    o.asn, o.router_id, leader.asn, leader.router_id
-                ),
-            ));
-            continue;
-        }
-        let offer = Shared::of(o);
-        profile = Some(match profile {
-            None => Profile { asn: o.asn, router_id: o.router_id, hold_time_s: o.hold_time_s, shared: offer },
-            Some(p) => Profile { hold_time_s: p.hold_time_s.min(o.hold_time_s), shared: p.shared.and(&offer), ..p },
-        });
-    }
-    Some((profile?, odd))
 }
 
 impl Profile {
@@ -223,39 +183,140 @@ pub fn negotiate(profile: &Profile, peer: &Open) -> Result<Negotiated, Notificat
 }
 
 impl Negotiated {
-    /// The OPEN an instance sees in place of the peer's: what was negotiated, what virtd serves itself (route refresh, and
-    /// graceful restart without families, without which some daemons send no End-of-RIB), virtd's own hold time.
-    pub fn open_for_leg(&self, leg_hold_s: u16) -> Open {
-        let mut shared = self.shared.clone();
-        shared.route_refresh = true;
-        shared.role = self.peer_role;
-        let mut capabilities = shared.capabilities(self.peer_as);
+    /// What a leg of the instance that sent `open` speaks. `leg_hold_s`: the hold time that virtd proposes on it.
+    pub fn terms(&self, open: &Open, leg_hold_s: u16) -> Terms {
+        let offer = Shared::of(open);
+        let mut shared = self.shared.and(&offer);
+        shared.families.retain(|f| self.reaches(*f, &offer));
+        shared.extended_next_hop.retain(|(f, _)| shared.families.contains(f));
+        // Both ends must have a family in common; one that has none of those negotiated still keeps its leg, and says nothing on it.
+        let shown = match shared.families.is_empty() {
+            true => offer.families.clone(),
+            false => shared.families.clone(),
+        };
+        let as_shown = Shared {
+            families: shown,
+            route_refresh: true,
+            // Of another role it would refuse the peer's.
+            role: self.peer_role.filter(|_| offer.role == self.profile.shared.role),
+            ..shared.clone()
+        };
+        let mut capabilities = as_shown.capabilities(self.peer_as);
         capabilities.push(Capability::GracefulRestart { flags: 0, restart_time_s: 0, families: Vec::new() });
-        Open { asn: self.peer_as, hold_time_s: leg_hold_s, router_id: self.peer_router_id, capabilities }
+        let shown = Open { asn: self.peer_as, hold_time_s: leg_hold_s, router_id: self.peer_router_id, capabilities };
+        let context = context(&shared, self.kind);
+        Terms {
+            lacking: self.shared.families.iter().copied().filter(|f| !shared.families.contains(f)).collect(),
+            short: context.max_message_len < self.context().max_message_len,
+            narrow: self.shared.as4 && !shared.as4,
+            context,
+            shown: shown.encode(),
+            shared,
+        }
+    }
+
+    /// Whether routes of `family` can be told to, and said by, an instance with this offer.
+    fn reaches(&self, family: Family, offer: &Shared) -> bool {
+        let is_its = |x: &&(Family, u16)| x.0 == family;
+        offer.families.contains(&family)
+            && self.shared.extended_next_hop.iter().filter(is_its).all(|x| offer.extended_next_hop.contains(x))
     }
 
     /// Why an instance that sent `open` cannot take part in this session; `None` when it can.
-    pub fn refuses(&self, open: &Open) -> Option<String> {
-        if open.asn != self.profile.asn || open.router_id != self.profile.router_id {
-            return Some(format!(
-                "it says AS {} and router id {}, this session runs as AS {} and router id {}: configure the same",
-                open.asn, open.router_id, self.profile.asn, self.profile.router_id
-            ));
-        }
-        let lacks = self.shared.lacking(&Shared::of(open))?;
-        Some(format!(
-            "it lacks what was negotiated with the peer: {lacks}; enable it, or reset the session to negotiate without"
-        ))
+    pub fn refuses(&self, open: &Open) -> Option<Refusal> {
+        self.profile.refuses(open)
     }
 
-    /// How UPDATEs of this session are read and written, on the peer's side and on every leg alike.
+    /// How UPDATEs of this session are read and written on the peer's side.
     pub fn context(&self) -> UpdateContext {
-        UpdateContext {
-            as4: self.shared.as4,
-            kind: self.kind,
-            extended_next_hop: self.shared.extended_next_hop.contains(&(Family::IPV4_UNICAST, 2)),
-            max_message_len: if self.shared.extended_message { frame::MAX_LEN_EXTENDED } else { frame::MAX_LEN },
+        context(&self.shared, self.kind)
+    }
+}
+
+fn context(shared: &Shared, kind: SessionKind) -> UpdateContext {
+    UpdateContext {
+        as4: shared.as4,
+        kind,
+        extended_next_hop: shared.extended_next_hop.contains(&(Family::IPV4_UNICAST, 2)),
+        max_message_len: if shared.extended_message { frame::MAX_LEN_EXTENDED } else { frame::MAX_LEN },
+    }
+}
+
+/// What one leg speaks: what was negotiated with the peer, less what its instance's OPEN lacks.
+#[derive(Clone, Debug)]
+pub struct Terms {
+    /// The families that are voted on with it, and the capabilities both sides have.
+    pub shared: Shared,
+    /// Negotiated families that it lacks.
+    pub lacking: Vec<Family>,
+    /// The session has extended messages, and it has not.
+    pub short: bool,
+    /// The session has 4-octet AS numbers, and it has not.
+    pub narrow: bool,
+    /// How UPDATEs on it are read and written.
+    pub context: UpdateContext,
+    /// The OPEN that it is shown in place of the peer's, encoded: what was negotiated and it offers, what virtd serves itself (route refresh,
+    /// and graceful restart without families, without which some daemons send no End-of-RIB), virtd's own hold time.
+    pub shown: Bytes,
+}
+
+impl Terms {
+    /// It is told what the peer says as it comes.
+    pub fn is_plain(&self) -> bool {
+        self.lacking.is_empty() && !self.short && !self.narrow
+    }
+
+    /// Whether it is told of `prefix`, and its word on it counts.
+    pub fn carries(&self, prefix: &Prefix) -> bool {
+        self.shared.families.contains(&prefix.family())
+    }
+
+    /// Whether it can be told a message of the peer's about `keys` as it is.
+    pub fn suits(&self, bytes: &[u8], keys: &[Prefix]) -> bool {
+        !self.narrow && bytes.len() <= self.context.max_message_len && keys.iter().all(|p| self.carries(p))
+    }
+
+    /// Whether it hears of a peer's message that says nothing about any prefix: End-of-RIB of its families.
+    pub fn hears(&self, bytes: &[u8]) -> bool {
+        let update = bytes.get(frame::HEADER_LEN..).and_then(|body| Update::parse(body).ok());
+        update.and_then(|u| u.end_of_rib()).is_some_and(|family| self.shared.families.contains(&family))
+    }
+}
+
+/// Whether an OPEN says this AS number and router id. A speaker without 4-octet AS numbers says AS_TRANS for a longer one (RFC 6793 section 9).
+fn is_of(open: &Open, asn: u32, router_id: Ipv4Addr) -> bool {
+    let trans = open.asn == u32::from(AS_TRANS) && asn > u32::from(u16::MAX) && !Shared::of(open).as4;
+    (open.asn == asn || trans) && open.router_id == router_id
+}
+
+/// Why an instance takes no part in a session.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Refusal {
+    /// What it is answered: Bad Peer AS or Bad BGP Identifier (RFC 4271 section 6.2), as if the peer expected another.
+    pub notification: Notification,
+    /// For people.
+    pub why: String,
+}
+
+impl Profile {
+    /// Whether an OPEN is of this AS number and router id.
+    pub fn is_of(&self, open: &Open) -> bool {
+        is_of(open, self.asn, self.router_id)
+    }
+
+    /// See [`Negotiated::refuses`].
+    pub fn refuses(&self, open: &Open) -> Option<Refusal> {
+        if self.is_of(open) {
+            return None;
         }
+        let subcode = if open.router_id == self.router_id { 2 } else { 3 };
+        Some(Refusal {
+            notification: Notification::new(2, subcode),
+            why: format!(
+                "it says AS {} and router id {}, this session runs as AS {} and router id {}: configure the same",
+                open.asn, open.router_id, self.asn, self.router_id
+            ),
+        })
     }
 }
 

@@ -42,10 +42,15 @@ pub fn prefix(s: &str) -> Prefix {
     s.parse().expect("a prefix")
 }
 
-fn open(asn: u32, id: Ipv4Addr, hold: u16) -> Bytes {
+pub fn open(asn: u32, id: Ipv4Addr, hold: u16) -> Open {
     let capabilities =
         vec![Capability::Multiprotocol(Family::IPV4_UNICAST), Capability::RouteRefresh, Capability::FourOctetAs(asn)];
-    Open { asn, hold_time_s: hold, router_id: id, capabilities }.encode()
+    Open { asn, hold_time_s: hold, router_id: id, capabilities }
+}
+
+/// What an instance offers where nothing else is said.
+pub fn our_open() -> Open {
+    open(OUR_AS, Ipv4Addr::new(10, 9, 9, 9), 90)
 }
 
 /// An UPDATE message; `style` changes how it is written, never what it means.
@@ -138,6 +143,8 @@ pub struct SimInstance {
     /// What it was told, in order: (peer, announced, withdrawn).
     pub heard: Vec<(u8, Vec<Prefix>, Vec<Prefix>)>,
     pub eor_heard: u32,
+    /// The messages themselves.
+    pub raw: Vec<Bytes>,
 }
 
 #[derive(Default)]
@@ -151,6 +158,8 @@ pub struct SimPeer {
     pub closed: u32,
     pub eor: u32,
     pub established: bool,
+    /// The OPEN it was sent.
+    pub open: Option<Open>,
     /// Sends no keepalives any more.
     pub silent: bool,
     /// Every state each prefix went through.
@@ -177,6 +186,8 @@ pub struct Sim {
     queue: VecDeque<Output>,
     /// What legs are told after all else.
     later: VecDeque<(LegId, Bytes)>,
+    /// The OPEN that an instance sends for a peer, where it is not everybody's.
+    pub offers: BTreeMap<(usize, u8), Open>,
     /// Which instances were told something later.
     pub told_later: Vec<usize>,
     held: bool,
@@ -199,6 +210,7 @@ impl Sim {
             next_keepalive: 2_000_000,
             queue: VecDeque::new(),
             later: VecDeque::new(),
+            offers: BTreeMap::new(),
             told_later: Vec::new(),
             held: false,
         };
@@ -270,6 +282,11 @@ impl Sim {
 
     /// Peer `n` connects and sends its OPEN.
     pub fn connect_peer(&mut self, n: u8) {
+        self.connect_peer_with(n, &open(64500 + u32::from(n), Ipv4Addr::new(10, 0, 0, n), 90));
+    }
+
+    /// Peer `n` connects and sends this OPEN.
+    pub fn connect_peer_with(&mut self, n: u8, open: &Open) {
         let conn = ConnId(self.odd());
         self.peers.insert(n, SimPeer { conn: Some(conn), ..SimPeer::default() });
         let mut peer = peer_addr(n);
@@ -277,7 +294,7 @@ impl Sim {
         self.held = true;
         self.input(Input::PeerAccepted { conn, peer, local: SocketAddr::new(LOCAL.into(), 179) });
         self.held = false;
-        self.peer_sends(n, &open(64500 + u32::from(n), Ipv4Addr::new(10, 0, 0, n), 90));
+        self.peer_sends(n, &open.encode());
     }
 
     pub fn peer_sends(&mut self, n: u8, bytes: &[u8]) {
@@ -390,8 +407,10 @@ impl Sim {
         if !self.instances[i].listening || self.instances[i].fault.refuses.contains(&a.octets()[3]) {
             return self.input(Input::LegClosed { leg });
         }
-        self.instances[i].legs.push(SimLeg { id: leg.0, peer: a.octets()[3], ..SimLeg::default() });
-        self.send_leg(leg.0, &open(OUR_AS, Ipv4Addr::new(10, 9, 9, 9), 90));
+        let peer = a.octets()[3];
+        self.instances[i].legs.push(SimLeg { id: leg.0, peer, ..SimLeg::default() });
+        let offer = self.offers.get(&(i, peer)).cloned().unwrap_or_else(our_open);
+        self.send_leg(leg.0, &offer.encode());
     }
 
     fn leg_hears(&mut self, leg: LegId, bytes: &[u8]) {
@@ -399,9 +418,10 @@ impl Sim {
         let mut messages = Vec::new();
         if let Some(l) = self.instances[i].legs.iter_mut().find(|l| l.id == leg.0) {
             l.buf.extend_from_slice(bytes);
-            while let Ok(Some(m)) = next_message(&mut l.buf, false) {
+            while let Ok(Some(m)) = next_message(&mut l.buf, true) {
                 messages.push(m);
             }
+            self.instances[i].raw.extend(messages.iter().map(|m| m.bytes.clone()));
         }
         for m in messages {
             if self.instances[i].fault.mute {
@@ -585,7 +605,10 @@ impl SimPeer {
     /// True where a KEEPALIVE is due in answer.
     fn hear(&mut self, m: &Message) -> bool {
         match m.kind {
-            MessageType::Open => return true,
+            MessageType::Open => {
+                self.open = Open::decode(m.body()).ok();
+                return true;
+            }
             MessageType::Keepalive => self.established = true,
             MessageType::Notification => self.notifications.extend(Notification::decode(m.body())),
             MessageType::Update => {

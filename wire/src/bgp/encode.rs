@@ -323,6 +323,18 @@ pub fn announce_stored(block: &[u8], prefixes: &[Prefix], context: &UpdateContex
     prefixes.chunk_by(|a, b| a.family() == b.family()).map(left_out).sum()
 }
 
+/// The length of the shortest message that announces `prefix` with a block made by [`stored_attributes`]; `None` where
+/// the bytes are no such block.
+pub fn stored_len(block: &[u8], prefix: &Prefix) -> Option<usize> {
+    let (&[mp, n], rest) = block.split_first_chunk::<2>()?;
+    let attributes = rest.len().checked_sub(usize::from(n))?;
+    let nlri = 1 + prefix.octets().len();
+    Some(match mp {
+        0 => EMPTY_UPDATE + attributes + nlri,
+        _ => EMPTY_UPDATE + attributes + attribute_len(MP_REACH_FIXED + usize::from(n) + nlri),
+    })
+}
+
 fn announce_stored_run(block: &[u8], prefixes: &[Prefix], context: &UpdateContext, out: &mut BytesMut) -> Option<()> {
     let (&[mp, n], rest) = block.split_first_chunk::<2>()?;
     let (next_hop, attributes) = rest.split_at_checked(usize::from(n))?;

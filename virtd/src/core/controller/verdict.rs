@@ -284,7 +284,7 @@ impl Controller {
 /// What led to a verdict or an end, for the disk; `None` where nothing is recorded.
 pub(super) fn record(kind: &'static str, i: usize, why: &str, env: &Env, sessions: &[Session]) -> Option<Output> {
     env.config.recorder.folder.as_ref()?;
-    let messages = env.flight.of(i as u8, |s, bytes| sessions.get(s)?.recorded(bytes, env));
+    let messages = env.flight.of(i as u8, |s, way, bytes| sessions.get(s)?.recorded(i, way, bytes, env));
     let keys: Vec<_> = sessions
         .iter()
         .flat_map(|s| s.dissenting(i, env).take(KEYS_RECORDED).map(move |(prefix, said)| (s.peer.ip(), prefix, said)))

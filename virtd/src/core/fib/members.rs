@@ -263,7 +263,7 @@ impl Fib {
             }
         }
         members = members.minus(e.stale);
-        if !env.poison.is_idle() || !env.exercised.is_empty() || env.unlevel.iter().any(|u| !u.is_empty()) {
+        if !env.all_told() {
             members = members.minus(env.abstainers(&e.prefix.prefix, dissent::FIB));
         }
         if env.has_blocks {

@@ -5,10 +5,11 @@
 use super::{Step, Suspect};
 use crate::core::controller::{Controller, Fate};
 use crate::core::env::Env;
-use crate::core::io::{Micros, Output, Record};
+use crate::core::io::{Micros, Output, Record, Way};
 use crate::core::session::Session;
 use crate::event::{Event, Severity};
 use serde_json::{Value, json};
+use voter::Members;
 use wire::bgp::{Notification, Prefix};
 
 /// Messages before the culprit that go into the record.
@@ -166,13 +167,14 @@ fn found_one(i: usize, found: &[Suspect], before: &[Suspect], end: End, env: &En
         end,
         text: format!("{name} does not survive {what}{keys}{malformed}"),
         event,
-        record: recorded.then(|| Box::new(record(name, found, before, env, sessions))),
+        record: recorded.then(|| Box::new(record(i, found, before, env, sessions))),
     }
 }
 
 /// The reproducer: what was delivered shortly before, then the culprit.
-fn record(instance: &str, found: &[Suspect], before: &[Suspect], env: &Env, sessions: &[Session]) -> Record {
-    let message = |s: &Suspect| sessions.get(s.session)?.recorded(s.bytes.clone(), env);
+fn record(i: usize, found: &[Suspect], before: &[Suspect], env: &Env, sessions: &[Session]) -> Record {
+    let message = |s: &Suspect| sessions.get(s.session)?.recorded(i, Way::To(Members::EMPTY), s.bytes.clone(), env);
+    let instance = env.name(i);
     let before = before.iter().rev().take(KEPT_BEFORE).rev();
     let culprits: Vec<String> = found.iter().map(|s| hex(&s.bytes)).collect();
     Record {

@@ -99,9 +99,20 @@ impl Session {
         let first = if self.has_limits { None } else { env.first_told() };
         for (i, s) in self.seats.iter_mut().enumerate() {
             let waiting = s.waiting();
-            let Seat { leg: Some(leg), lane, .. } = s else { continue };
+            let Seat { leg: Some(leg), lane, terms: Some(terms), .. } = s else { continue };
             if leg.state != LegState::Established {
                 continue;
+            }
+            if !terms.is_plain() {
+                if keys.is_empty() && !terms.hears(&bytes) {
+                    continue;
+                }
+                if !terms.suits(&bytes, &keys) && !keys.is_empty() {
+                    // What it can be told of it, in messages that it can read.
+                    leg.level_mode().extend(keys.iter().filter(|prefix| terms.carries(prefix)).copied());
+                    by_keys.insert(i as u8);
+                    continue;
+                }
             }
             let withheld = || keys.iter().any(|prefix| env.poison.withholds(i, index, prefix));
             if env.poison.refuses(i, &bytes) || (!env.poison.is_idle() && withheld()) {
@@ -156,14 +167,20 @@ impl Session {
             Some(leg) => matches!(leg.feed, Feed::Live) && s.waiting() <= HIGH_MARK,
             None => true,
         };
-        level && env.poison.is_unknown() && env.exercised.is_empty() && !env.has_blocks && self.seats.iter().all(live)
+        let plain = env.lacks.get(self.index).is_some_and(|lacks| lacks.is_empty());
+        level
+            && plain
+            && env.poison.is_unknown()
+            && env.exercised.is_empty()
+            && !env.has_blocks
+            && self.seats.iter().all(live)
     }
 
     /// Tells a levelling leg more of the store, as far as its queue has room.
     pub(super) fn feed(&mut self, i: usize, env: &mut Env, out: &mut Vec<Output>) {
         loop {
             let waiting = self.seats[i].waiting();
-            let (Some(up), Some(leg)) = (self.up.as_ref(), self.seats[i].leg.as_mut()) else { return };
+            let Seat { leg: Some(leg), terms: Some(terms), .. } = &mut self.seats[i] else { return };
             let Feed::Levelling(todo) = &mut leg.feed else { return };
             if todo.is_empty() {
                 break;
@@ -171,19 +188,24 @@ impl Session {
             if waiting >= LOW_MARK {
                 return;
             }
-            let context = up.negotiated.context();
+            let context = terms.context;
             let Scratch { packed, prefixes, .. } = &mut self.scratch;
             prefixes.clear();
             todo.pop_batch(LEVEL_BATCH, prefixes);
-            if !env.poison.is_idle() {
+            let lacks = &env.lacks[self.index];
+            if !env.poison.is_idle() || !lacks.is_empty() {
                 let index = self.index;
-                let withheld: Vec<Prefix> = prefixes.extract_if(.., |p| env.poison.withholds(i, index, p)).collect();
+                prefixes.retain(|p| terms.carries(p));
+                // A route that it cannot be told takes the place of the one that it was told before.
+                let withheld = |p: &mut Prefix| env.poison.withholds(i, index, p) || lacks.is_too_long(i as u8, p);
+                let withheld: Vec<Prefix> = prefixes.extract_if(.., withheld).collect();
                 encode::withdraw(&withheld, &context, packed);
             }
             if env.has_blocks {
                 prefixes.retain(|p| !env.is_outside(i, p));
             }
-            level::replay(&env.stores[self.index], &env.blobs, prefixes, &context, packed);
+            let replay = if terms.narrow { level::replay_as2 } else { level::replay };
+            replay(&env.stores[self.index], &env.blobs, prefixes, &context, packed);
             leg.last_update = env.now;
             let bytes = packed.split().freeze();
             if !bytes.is_empty() {
@@ -234,7 +256,10 @@ impl Session {
     pub fn is_fed(&self, i: usize, prefix: &Prefix, env: &Env) -> bool {
         let leg = self.seats.get(i).and_then(|s| s.leg.as_ref());
         let live = leg.is_some_and(|l| l.state == LegState::Established && l.level && matches!(l.feed, Feed::Live));
-        live && env.stores.get(self.index).is_some_and(|s| s.find(prefix).is_some()) && !env.is_outside(i, prefix)
+        let told = env.lacks.get(self.index).is_some_and(|lacks| !lacks.untold(prefix).contains(i as u8));
+        live && told
+            && env.stores.get(self.index).is_some_and(|s| s.find(prefix).is_some())
+            && !env.is_outside(i, prefix)
     }
 
     /// Whether what this peer is told about `prefix` is the same without instance `i`.
@@ -263,7 +288,7 @@ impl Session {
         let master = env.is_master(i, others);
         others.remove(i as u8);
         // Those that do not vote on everything may be those that are needed.
-        let others = others.minus(env.partial());
+        let others = others.minus(env.partial()).minus(env.lackers());
         self.up.is_some() && self.stands(i) && !master && others.len() >= env.quorum().max(env.config.quorum())
     }
 

@@ -337,7 +337,8 @@ impl Session {
             match leg {
                 Some(leg) if leg.level => seat.missed_us = 0,
                 Some(_) => {}
-                None if left || seat.open.is_none() => {}
+                // Started again, one that was refused would say the same.
+                None if left || seat.open.is_none() || seat.refused.is_some() => {}
                 None if held && env.instances.get(i).is_some_and(|s| s.attached) => seat.missed_us += passed,
                 None => {}
             }

@@ -12,7 +12,7 @@ use wire::bgp::canonical::Carried;
 use wire::bgp::encode;
 use wire::bgp::frame::{self, Message, MessageType};
 use wire::bgp::hygiene::{self, Verdict};
-use wire::bgp::message::{self, Capability, RefreshKind, RouteRefresh};
+use wire::bgp::message::{self, RefreshKind, RouteRefresh};
 use wire::bgp::update::Update;
 
 /// First wait before an instance is offered a leg again; doubles up to the cap.
@@ -107,14 +107,11 @@ impl Session {
     /// Bytes from an instance.
     pub fn leg_bytes(&mut self, id: LegId, buf: &mut BytesMut, env: &mut Env, out: &mut Vec<Output>) {
         let Some(i) = self.seat_of(id) else { return };
-        // A leg may be established before the peer's side is: what was negotiated holds for it from the peer's OPEN on.
-        let negotiated =
-            self.up.as_ref().map(|up| &up.negotiated).or_else(|| self.exts.iter().find_map(|e| e.negotiated.as_ref()));
-        let extended = negotiated.is_some_and(|n| n.shared.extended_message);
         loop {
             if self.seats[i].leg.as_ref().is_none_or(|l| l.id != id) {
                 return;
             }
+            let extended = self.seats[i].terms.as_ref().is_some_and(|t| t.shared.extended_message);
             match frame::next_message(buf, extended) {
                 Ok(Some(m)) => {
                     env.flight.note(env.now, self.index, flight::from(i), &m.bytes);
@@ -143,6 +140,9 @@ impl Session {
                     seat.open = Some(open);
                     // Whoever sends an OPEN wants the session.
                     seat.departure = None;
+                    if self.reopen_if_moved(env, out) {
+                        return;
+                    }
                     self.show_peer_open(i, env, out);
                     self.open_if_ready(env, out);
                 }
@@ -167,21 +167,16 @@ impl Session {
 
     /// Sends the peer's OPEN, cut, to a leg that has sent its own, or says why it cannot take part.
     pub(super) fn show_peer_open(&mut self, i: usize, env: &mut Env, out: &mut Vec<Output>) {
-        let negotiated = match &self.up {
-            Some(up) => Some(&up.negotiated),
-            None => self.exts.iter().find_map(|e| e.negotiated.as_ref()),
-        };
-        let (Some(negotiated), Some(open)) = (negotiated, self.seats[i].open.as_ref()) else { return };
+        let (Some(negotiated), Some(open)) = (self.negotiated(), self.seats[i].open.as_ref()) else { return };
         let Some(leg) = self.seats[i].leg.as_ref().filter(|l| l.state == LegState::OpenReceived) else { return };
-        if let Some(why) = negotiated.refuses(open) {
-            let text = format!("{} is refused on this session: {why}", env.name(i));
-            out.push(Output::SendLeg { leg: leg.id, bytes: Notification::new(2, 7).encode() });
-            env.tell_of(out, "leg-refused", Severity::Alarm, &self.peer, i, text);
-            return self.drop_leg(i, env, out);
+        if let Some(refusal) = negotiated.refuses(open) {
+            return self.refuse(i, refusal, env, out);
         }
-        let hold_s = env.config.timers.leg_hold_s;
-        let (id, bytes) = (leg.id, negotiated.open_for_leg(hold_s).encode());
-        let hold = Micros::from(hold_s.min(open.hold_time_s)) * 1_000_000;
+        let hold = Micros::from(env.config.timers.leg_hold_s.min(open.hold_time_s)) * 1_000_000;
+        let id = leg.id;
+        let Some(bytes) = self.agree(i, env) else { return };
+        self.seats[i].refused = None;
+        self.tell_differences(i..i + 1, env, out);
         out.push(Output::SendLeg { leg: id, bytes });
         out.push(Output::SendLeg { leg: id, bytes: message::keepalive() });
         if let Some(leg) = self.seats[i].leg.as_mut() {
@@ -194,10 +189,14 @@ impl Session {
 
     /// A leg's session stands: feed it. With nothing in the store it is level at once.
     fn leg_established(&mut self, i: usize, env: &mut Env, out: &mut Vec<Output>) {
-        let keys = env.stores[self.index].prefixes_by_attributes(None);
+        let mut keys = env.stores[self.index].prefixes_by_attributes(None);
+        if !env.lacks[self.index].is_empty() {
+            keys.retain(|p| self.seats[i].carries(p));
+        }
         let empty = keys.is_empty();
-        let families = self.up.as_ref().map(|up| up.negotiated.shared.families.clone()).unwrap_or_default();
-        let peer_eor = self.up.as_ref().map(|up| up.peer_eor.clone()).unwrap_or_default();
+        let families = self.seats[i].terms.as_ref().map(|t| t.shared.families.clone()).unwrap_or_default();
+        let mut peer_eor = self.up.as_ref().map(|up| up.peer_eor.clone()).unwrap_or_default();
+        peer_eor.retain(|f| families.contains(f));
         let seat = &mut self.seats[i];
         (seat.backoff, seat.rejected, seat.departure, seat.had_leg) = (0, None, None, true);
         let Some(leg) = seat.leg.as_mut() else { return };
@@ -245,10 +244,11 @@ impl Session {
         self.feed(i, env, out);
     }
 
-    /// The messages in `bytes` that may kill an instance: those that announce something, and malformed ones.
-    pub fn suspects(&self, bytes: &Bytes, hasher: &impl BuildHasher, env: &Env) -> Vec<Suspect> {
+    /// The messages in `bytes`, as instance `i` was given them, that may kill it: those that announce something, and malformed ones.
+    pub fn suspects(&self, i: usize, bytes: &Bytes, hasher: &impl BuildHasher, env: &Env) -> Vec<Suspect> {
         let Some(up) = &self.up else { return Vec::new() };
-        let context = up.negotiated.context();
+        let terms = self.seats.get(i).and_then(|s| s.terms.as_ref());
+        let context = terms.map_or_else(|| up.negotiated.context(), |t| t.context);
         let mut rest = BytesMut::from(&bytes[..]);
         let mut found = Vec::new();
         while let Ok(Some(m)) = frame::next_message(&mut rest, up.negotiated.shared.extended_message) {
@@ -289,18 +289,20 @@ impl Session {
         stands.map(|(p, says)| (p, hasher.hash_one(says))).collect()
     }
 
-    /// A message of this session as the flight recorder wants it.
-    pub fn recorded(&self, bytes: Bytes, env: &Env) -> Option<Recorded> {
+    /// A message of this session as the flight recorder wants it, in a record about instance `i`.
+    pub fn recorded(&self, i: usize, way: Way, bytes: Bytes, env: &Env) -> Option<Recorded> {
         let up = self.up.as_ref()?;
+        let terms = |i: usize| self.seats.get(i).and_then(|s| s.terms.as_ref());
+        let speaker = if let Way::From(who) = way { usize::from(who.0) } else { i };
         Some(Recorded {
             at: env.now,
             peer: self.peer,
             local: self.exts.iter().find_map(|e| e.local),
             peer_as: up.negotiated.peer_as,
             local_as: self.profile.as_ref().map_or(0, |p| p.asn),
-            as4: up.negotiated.shared.as4,
-            open: up.leg_open.clone(),
-            way: Way::To(Members::default()),
+            as4: terms(speaker).map_or(up.negotiated.shared.as4, |t| t.shared.as4),
+            open: terms(i).map(|t| t.shown.clone()).unwrap_or_default(),
+            way,
             bytes,
         })
     }
@@ -316,15 +318,14 @@ impl Session {
 
     /// ROUTE-REFRESH from an instance is answered from the store (DESIGN decision 8), through the same bounded way as a late joiner.
     fn leg_refresh(&mut self, i: usize, r: RouteRefresh, env: &mut Env, out: &mut Vec<Output>) {
-        let Some(up) = self.up.as_ref() else { return };
-        if r.kind != RefreshKind::Request || !up.negotiated.shared.families.contains(&r.family) {
+        if self.up.is_none() {
             return;
         }
-        // The session may have negotiated the markers without this one.
-        let marks =
-            self.seats[i].open.as_ref().is_some_and(|o| o.capabilities.contains(&Capability::EnhancedRouteRefresh));
-        let Some(leg) = self.seats[i].leg.as_mut() else { return };
-        if up.negotiated.shared.enhanced_refresh && marks {
+        let Seat { terms: Some(terms), leg: Some(leg), .. } = &mut self.seats[i] else { return };
+        if r.kind != RefreshKind::Request || !terms.shared.families.contains(&r.family) {
+            return;
+        }
+        if terms.shared.enhanced_refresh {
             let begin = RouteRefresh { family: r.family, kind: RefreshKind::Begin };
             leg.owe(RouteRefresh { family: r.family, kind: RefreshKind::End }.encode());
             self.give(i, begin.encode(), env, out);
@@ -413,6 +414,8 @@ impl Session {
             LegState::Connecting => Output::LegRefused { leg: leg.id, errno: libc::ECONNREFUSED },
             _ => Output::CloseLeg { leg: leg.id },
         });
+        env.lacks[self.index].forget(i as u8);
+        env.note_lacks();
         let seat = &mut self.seats[i];
         seat.next_offer = seat.next_offer.max(env.now + OFFER_BACKOFF_US);
         if leg.state == LegState::Connecting && self.seats.iter().all(|s| s.leg.is_none()) {

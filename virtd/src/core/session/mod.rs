@@ -13,6 +13,7 @@ mod count;
 mod diverse;
 mod leave;
 mod legs;
+mod offers;
 mod peer;
 mod stale;
 mod vote;
@@ -21,7 +22,7 @@ use super::env::Env;
 use super::independence::Independence;
 use super::io::{ConnId, LegId, Micros, Output};
 use super::mux::Lane;
-use super::open::{Negotiated, Profile};
+use super::open::{Difference, Negotiated, Profile, Refusal, Terms};
 use super::table::Table;
 use bytes::{Bytes, BytesMut};
 use diverse::Lag;
@@ -72,6 +73,8 @@ pub struct Ext {
     remote: SocketAddr,
     /// The peer's OPEN, once received.
     peer_open: Option<Open>,
+    /// When that came.
+    opened: Micros,
     negotiated: Option<Negotiated>,
     keepalive_sent: bool,
     keepalive_seen: bool,
@@ -147,6 +150,11 @@ pub struct Seat {
     connect_from: Micros,
     /// The last OPEN it sent for this peer.
     open: Option<Open>,
+    /// What its leg speaks, or the last one spoke.
+    terms: Option<Box<Terms>>,
+    /// How its OPEN differs from what the session runs with, and why it was refused, as far as the operator was told.
+    differs: Option<Difference>,
+    refused: Option<Refusal>,
     /// Not before this is it offered a leg again.
     next_offer: Micros,
     backoff: u32,
@@ -223,8 +231,6 @@ pub struct Up {
     pub conn: ConnId,
     /// What was agreed.
     pub negotiated: Negotiated,
-    /// The OPEN that legs are given, encoded.
-    leg_open: Bytes,
     /// Since when.
     pub since: Micros,
     /// Families whose End-of-RIB the peer sent.
@@ -251,6 +257,7 @@ impl Session {
         let n = env.instances.len();
         env.stores.push(replay::store::Store::new());
         env.unlevel.push(Members::default());
+        env.lacks.push(super::lacks::Lacks::default());
         let allow_own_as = env.config.peers.iter().any(|p| p.address == peer.ip() && p.allow_own_as);
         Session {
             index,
@@ -434,6 +441,8 @@ impl Session {
         }
         self.attached = Members::default();
         env.unlevel[self.index] = Members::default();
+        env.lacks[self.index].clear();
+        env.note_lacks();
         let store = std::mem::take(&mut env.stores[self.index]);
         env.note_gone(&store);
         env.poison.session_gone(self.index);

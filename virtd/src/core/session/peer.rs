@@ -77,6 +77,7 @@ impl Session {
             local,
             remote,
             peer_open: None,
+            opened: now,
             negotiated: None,
             keepalive_sent: false,
             keepalive_seen: false,
@@ -98,30 +99,24 @@ impl Session {
 
     /// Sends our OPEN where it can be made: DESIGN decision 4, "a session opens when a quorum is ready, or after open_wait".
     pub(super) fn open_if_ready(&mut self, env: &mut Env, out: &mut Vec<Output>) {
-        let Some(since) = self.exts.iter().filter(|e| e.state == ExtState::Connected).map(|e| e.since).min() else {
+        if self.exts.iter().all(|e| e.state != ExtState::Connected) {
             return;
-        };
-        let sits = |s: &Seat| s.leg.as_ref().is_some_and(|l| l.state >= LegState::OpenReceived);
-        let voters = env.voters;
-        let ready = self.seats.iter().enumerate().filter(|(i, s)| voters.contains(*i as u8) && sits(s)).count();
-        let known =
-            self.seats.iter().enumerate().filter(|(i, s)| voters.contains(*i as u8) && s.open.is_some()).count();
-        let all = voters.len();
-        let waited = env.now >= since + Micros::from(env.config.timers.open_wait_ms) * 1000;
+        }
+        let voices = self.voices(env);
+        let (ready, known, all) = (voices.iter().filter(|v| v.fresh).count(), voices.len(), env.voters.len());
+        let waited = self.exts.iter().any(|e| e.state == ExtState::Connected && env.now >= e.open_due(env));
         if ready < self.wanted_opens(env) {
             return;
         }
         if !(ready == all || (known == all && ready >= env.quorum()) || waited && ready > 0) {
             return;
         }
-        let opens =
-            self.seats.iter().enumerate().filter(|(i, s)| voters.contains(*i as u8) && (sits(s) || known == all));
-        let opens = opens.filter_map(|(i, s)| Some((i, s.open.as_ref()?)));
-        let Some((profile, odd)) = super::super::open::learn(opens) else { return };
-        for (i, why) in odd {
-            let text = format!("{} takes no part in this session: it {why}", env.name(i));
-            env.tell_of(out, "open-differs", Severity::Alarm, &self.peer, i, text);
-            self.drop_leg(i, env, out);
+        let Some((profile, odd)) = super::super::open::learn(&voices) else { return };
+        for i in odd {
+            let seat = self.seats.get(i).filter(|s| s.sits());
+            if let Some(refusal) = seat.and_then(|s| profile.refuses(s.open.as_ref()?)) {
+                self.refuse(i, refusal, env, out);
+            }
         }
         let bytes = profile.open().encode();
         self.profile = Some(profile);
@@ -171,7 +166,7 @@ impl Session {
             (MessageType::Open, ExtState::Connected | ExtState::OpenSent) if e.peer_open.is_none() => {
                 match Open::decode(m.body()) {
                     Ok(open) => {
-                        e.peer_open = Some(open);
+                        (e.peer_open, e.opened) = (Some(open), env.now);
                         self.confirm(conn, env, out);
                     }
                     Err(n) => self.reset(conn, n, "its OPEN is not acceptable", env, out),
@@ -224,7 +219,7 @@ impl Session {
         }
         let negotiated = match super::super::open::negotiate(&profile, &open) {
             Ok(n) => n,
-            Err(n) => return self.reset(conn, n, "no address family is common to it and to all instances", env, out),
+            Err(n) => return self.reset(conn, n, "no address family is common to it and to most instances", env, out),
         };
         let now = env.now;
         if let Some(e) = self.ext(conn) {
@@ -235,17 +230,19 @@ impl Session {
             }
             (e.state, e.negotiated, e.since) = (ExtState::OpenConfirm, Some(negotiated), now);
         }
+        self.tell_differences(0..self.seats.len(), env, out);
         for i in 0..self.seats.len() {
             self.show_peer_open(i, env, out);
         }
         self.accept_if_quorum(env, out);
     }
 
-    /// Our KEEPALIVE accepts the peer's OPEN once a quorum of legs did, or one did and `open_wait` has passed; a quorum's
+    /// Our KEEPALIVE accepts the peer's OPEN once a quorum of legs did, or one did and `open_wait` or a third of the hold time has passed; a quorum's
     /// refusal is passed on (an AS number that no instance expects, say).
     pub(super) fn accept_if_quorum(&mut self, env: &mut Env, out: &mut Vec<Output>) {
         let Some(e) = self.exts.iter().find(|e| e.state == ExtState::OpenConfirm && !e.keepalive_sent) else { return };
-        let (conn, since) = (e.id, e.since);
+        let hold_time_s = e.negotiated.as_ref().map_or(0, |n| n.hold_time_s);
+        let (conn, due) = (e.id, e.since + offers::patience(env.config.timers.open_wait_ms, hold_time_s));
         let voters = env.voters;
         let count = |f: &dyn Fn(&Seat) -> bool| {
             self.seats.iter().enumerate().filter(|(i, s)| voters.contains(*i as u8) && f(s)).count()
@@ -253,7 +250,7 @@ impl Session {
         let confirmed = count(&|s| s.leg.as_ref().is_some_and(|l| l.state == LegState::Established));
         let rejected = count(&|s| s.rejected.is_some());
         let pending = count(&|s| s.leg.as_ref().is_some_and(|l| l.state == LegState::OpenConfirm));
-        let waited = env.now >= since + Micros::from(env.config.timers.open_wait_ms) * 1000;
+        let waited = env.now >= due;
         if rejected >= env.quorum() || (rejected > 0 && confirmed == 0 && pending == 0 && waited) {
             let n = self.seats.iter().find_map(|s| s.rejected.clone()).unwrap_or(Notification::new(2, 0));
             return self.reset(conn, n, "the instances refuse its OPEN", env, out);
@@ -287,7 +284,6 @@ impl Session {
         env.unlevel[self.index] = env.voters.union(env.observers).minus(self.attached);
         self.up = Some(Up {
             conn,
-            leg_open: negotiated.open_for_leg(env.config.timers.leg_hold_s).encode(),
             negotiated,
             since: env.now,
             peer_eor: Vec::new(),
@@ -389,6 +385,9 @@ impl Session {
             env.blobs.release(old);
             env.note_withdrawn(prefix);
             env.walk |= env.poison.changed(*index, &prefix, &[], until);
+            if env.lacks[*index].changed(&prefix, &[]) {
+                env.judge.push(prefix);
+            }
             keys.push(prefix);
         }
         let mut announce = |carried: Carried, prefixes: &mut dyn Iterator<Item = Prefix>| {
@@ -400,6 +399,9 @@ impl Session {
                 env.blobs.retain(id, 1);
                 env.blobs.release(old);
                 env.walk |= env.poison.changed(*index, &prefix, block, until);
+                if env.lacks[*index].changed(&prefix, block) {
+                    env.judge.push(prefix);
+                }
                 keys.push(prefix);
             }
             env.blobs.release(id);
@@ -560,6 +562,15 @@ impl Session {
         if env.now >= since + Micros::from(env.config.timers.grace_ms) * 1000 {
             self.reset(conn, Notification::new(6, 8), "no instance has come back within the grace time", env, out);
         }
+    }
+}
+
+impl Ext {
+    /// When our OPEN goes out although instances are missing: the peer's hold time runs once it has sent its own.
+    fn open_due(&self, env: &Env) -> Micros {
+        let wait = |hold_time_s| offers::patience(env.config.timers.open_wait_ms, hold_time_s);
+        let by_hold = self.peer_open.as_ref().map_or(Micros::MAX, |o| self.opened + wait(o.hold_time_s));
+        (self.since + wait(0)).min(by_hold)
     }
 }
 

@@ -62,6 +62,9 @@ impl Session {
             if sole && e.winner == BlobId::NONE && all.iter().enumerate().all(is_silent) {
                 return false;
             }
+            if env.lacking && (self.without_family(&e.prefix, env).union(env.untold(&e.prefix))).contains(i as u8) {
+                return false;
+            }
             let said = all.get(i).copied().unwrap_or(BlobId::NONE);
             let said = if e.stale.contains(i as u8) { BlobId::NONE } else { said };
             !agreement.agrees(said, e.winner)

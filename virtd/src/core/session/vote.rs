@@ -12,7 +12,7 @@ use wire::bgp::frame::Message;
 use wire::bgp::hygiene::{self, Verdict};
 use wire::bgp::message::{RefreshKind, RouteRefresh};
 use wire::bgp::update::Update;
-use wire::bgp::{Prefix, encode};
+use wire::bgp::{Prefix, as2, encode};
 
 /// Keys voted on anew in one turn after an electorate changed; a walk over a full table never holds up live updates.
 const WALK_BATCH: u32 = 4096;
@@ -22,13 +22,8 @@ const FLUSH_BATCH: usize = 8192;
 impl Session {
     /// An UPDATE of instance `i`.
     pub(super) fn leg_update(&mut self, i: usize, m: &Message, env: &mut Env, out: &mut Vec<Output>) {
-        let negotiated = match &self.up {
-            Some(up) => &up.negotiated,
-            None => match self.exts.iter().find_map(|e| e.negotiated.as_ref()) {
-                Some(n) => n,
-                None => return,
-            },
-        };
+        let (Some(negotiated), Some(terms)) = (self.negotiated(), &self.seats[i].terms) else { return };
+        let (spoken, narrow) = (terms.context, terms.narrow);
         let context = CanonicalContext {
             update: negotiated.context(),
             peer_as: negotiated.peer_as,
@@ -36,9 +31,9 @@ impl Session {
             allow_own_as: self.allow_own_as,
             ignore: env.ignore,
         };
-        let carried = negotiated.shared.carries();
+        let carried = terms.shared.carries();
         // What the peer would have to treat as withdraw or discard is no candidate: it cannot leave (DESIGN decision 5).
-        let verdict = hygiene::check(m.body(), &context.update);
+        let verdict = hygiene::check(m.body(), &spoken);
         let body = match &verdict {
             Verdict::Pass => m.body(),
             Verdict::Rewritten { body, findings, .. } => {
@@ -52,12 +47,21 @@ impl Session {
                 return self.leg_fault(i, Some(n), finding.what, env, out);
             }
         };
+        let wide = if narrow { as2::widen(body) } else { None };
+        let body = match (narrow, &wide) {
+            (false, _) => body,
+            (true, Some(wide)) => wide,
+            (true, None) => {
+                let n = Notification::new(3, 11);
+                return self.leg_fault(i, Some(n), "its AS_PATH is too long with 4-octet AS numbers", env, out);
+            }
+        };
         let update = match Update::parse(body) {
             Ok(u) => u,
             Err(n) => return self.leg_fault(i, Some(n), "its UPDATE cannot be taken apart", env, out),
         };
         if let Some(family) = update.end_of_rib() {
-            let known = negotiated.shared.families.contains(&family);
+            let known = terms.shared.families.contains(&family);
             if let Some(leg) = self.seats[i].leg.as_mut().filter(|l| known && !l.eor.contains(&family)) {
                 leg.eor.push(family);
             }
@@ -153,13 +157,18 @@ impl Session {
 
     pub fn electorate(&self, prefix: &Prefix, env: &Env) -> Members {
         let mut members = env.voters.intersect(self.attached);
-        if !env.poison.is_idle() || !env.exercised.is_empty() || env.unlevel.iter().any(|u| !u.is_empty()) {
-            members = members.minus(env.abstainers(prefix, self.index as u32));
+        if !env.all_told() {
+            members = members.minus(env.abstainers(prefix, self.index as u32)).minus(self.without_family(prefix, env));
         }
         if self.has_limits {
             members = members.minus(env.out_of_scope(self.peer.ip(), prefix));
         }
         members
+    }
+
+    /// Those that have a leg here without the family of `prefix`: they say nothing about it to this peer.
+    pub(super) fn without_family(&self, prefix: &Prefix, env: &Env) -> Members {
+        env.lacks.get(self.index).map_or(Members::EMPTY, |lacks| lacks.family_of(prefix))
     }
 
     /// Holds the vote on one key and takes note of what follows.
@@ -182,7 +191,8 @@ impl Session {
         };
         let mut watched = env.observers.intersect(self.attached).minus(e.stale);
         if !watched.is_empty() {
-            watched = watched.minus(env.abstainers(&e.prefix, self.index as u32));
+            watched =
+                watched.minus(env.abstainers(&e.prefix, self.index as u32)).minus(self.without_family(&e.prefix, env));
         }
         if env.has_blocks {
             watched = watched.minus(env.outside(&e.prefix));
@@ -287,10 +297,12 @@ impl Session {
         if dissent.is_empty() {
             return false;
         }
-        let said = self.table.candidates(slot);
+        let (said, Some(e)) = (self.table.candidates(slot), self.table.entry(slot)) else { return false };
+        let absent = self.without_family(&e.prefix, env);
         self.seats.iter().enumerate().any(|(i, s)| {
             let quiet_since = |l: &Leg| l.last_update.max(l.since) + env.t_us();
-            said.get(i) == Some(&BlobId::NONE)
+            !absent.contains(i as u8)
+                && said.get(i) == Some(&BlobId::NONE)
                 && s.leg
                     .as_ref()
                     .is_some_and(|l| l.state == LegState::Established && env.now < quiet_since(l) && l.eor.is_empty())
@@ -389,8 +401,12 @@ impl Session {
             "observer"
         } else if !self.attached.contains(i as u8) {
             "abstains: no leg"
+        } else if self.without_family(prefix, env).contains(i as u8) {
+            "abstains: its OPEN lacks the family"
         } else if env.unlevel.iter().any(|u| u.contains(i as u8)) {
             "abstains: not level"
+        } else if env.abstainers(prefix, self.index as u32).contains(i as u8) {
+            "abstains: its OPEN lacks what it takes to be told what a peer says"
         } else {
             "abstains: out of its limits"
         }
@@ -543,7 +559,7 @@ impl Session {
 
     /// One End-of-RIB per family, after a quorum's, or after T of quiet (DESIGN decision 4).
     pub(super) fn tick_end_of_rib(&mut self, env: &mut Env, out: &mut Vec<Output>) {
-        let (voters, quorum) = (env.voters, env.quorum());
+        let voters = env.voters;
         if self.up.as_ref().is_none_or(|up| up.eor_sent.len() == up.negotiated.shared.families.len())
             || self.walk_at.is_some()
         {
@@ -555,6 +571,8 @@ impl Session {
             let said = |s: &Seat| s.leg.as_ref().is_some_and(|l| l.eor.contains(family));
             seats.iter().enumerate().filter(|(i, s)| voters.contains(*i as u8) && said(s)).count()
         };
+        // Of those that have the family.
+        let quorum = |family: &Family| voters.minus(env.lacks[self.index].family(*family)).len() / 2 + 1;
         let Some(up) = self.up.as_ref() else { return };
         let quiet = env.now >= up.last_published.max(up.since) + t;
         let due: Vec<Family> = up
@@ -563,7 +581,7 @@ impl Session {
             .families
             .iter()
             .copied()
-            .filter(|f| !up.eor_sent.contains(f) && (quiet || count(f) >= quorum))
+            .filter(|f| !up.eor_sent.contains(f) && (quiet || count(f) >= quorum(f)))
             .collect();
         if due.is_empty() {
             return;

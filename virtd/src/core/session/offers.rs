@@ -1,0 +1,135 @@
+//! What the instances' OPENs mean for the session: whose is counted, what each leg speaks, who is told to change something, and when
+//! a majority wants another AS number or router id than the session runs with. The rules themselves stand in `core/open.rs`.
+
+use super::super::open::{Refusal, Voice};
+use super::*;
+use crate::event::{Event, Severity};
+use std::ops::Range;
+
+impl Session {
+    /// What was agreed with the peer: for the established connection, else from its OPEN on.
+    pub(super) fn negotiated(&self) -> Option<&Negotiated> {
+        self.up.as_ref().map(|up| &up.negotiated).or_else(|| self.exts.iter().find_map(|e| e.negotiated.as_ref()))
+    }
+
+    /// The OPENs of the voters that are known. Fresh are those of legs that stand in this attempt; the others' count where those are split.
+    pub(super) fn voices(&self, env: &Env) -> Vec<Voice<'_>> {
+        let voters = self.seats.iter().enumerate().filter(|(i, _)| env.voters.contains(*i as u8));
+        voters.filter_map(|(instance, s)| Some(Voice { instance, open: s.open.as_ref()?, fresh: s.sits() })).collect()
+    }
+
+    /// Works out what the leg of instance `i` speaks, and gives the OPEN that it is shown.
+    pub(super) fn agree(&mut self, i: usize, env: &mut Env) -> Option<Bytes> {
+        let terms = self.negotiated()?.terms(self.seats.get(i)?.open.as_ref()?, env.config.timers.leg_hold_s);
+        if let Some(lacks) = env.lacks.get_mut(self.index) {
+            lacks.set(i, &terms);
+        }
+        env.note_lacks();
+        let shown = terms.shown.clone();
+        self.seats.get_mut(i)?.terms = Some(Box::new(terms));
+        Some(shown)
+    }
+
+    /// An instance of another AS number or router id takes no part. Told once, until it says something else.
+    pub(super) fn refuse(&mut self, i: usize, refusal: Refusal, env: &mut Env, out: &mut Vec<Output>) {
+        let Some(seat) = self.seats.get_mut(i) else { return };
+        let Some(leg) = &seat.leg else { return };
+        out.push(Output::SendLeg { leg: leg.id, bytes: refusal.notification.encode() });
+        if seat.refused.as_ref() != Some(&refusal) {
+            let text = format!("{} is refused on this session: {}", env.name(i), refusal.why);
+            seat.refused = Some(refusal);
+            env.tell_of(out, "leg-refused", Severity::Alarm, &self.peer, i, text);
+        }
+        self.drop_leg(i, env, out);
+    }
+
+    /// Names those of `who` whose OPEN differs from what the session runs with, in one event; each once, until it differs otherwise.
+    pub(super) fn tell_differences(&mut self, who: Range<usize>, env: &Env, out: &mut Vec<Output>) {
+        let Some(negotiated) = self.negotiated().cloned() else { return };
+        let mut told = Vec::new();
+        for i in who {
+            let attached = env.instances.get(i).is_some_and(|s| s.attached);
+            let Some(seat) = self.seats.get_mut(i).filter(|_| attached) else { continue };
+            let Some(open) = seat.open.as_ref().filter(|o| negotiated.profile.is_of(o)) else { continue };
+            let differs = negotiated.difference(open);
+            if differs == seat.differs {
+                continue;
+            }
+            seat.differs = differs.clone();
+            told.extend(differs.map(|d| (i, d)));
+        }
+        let severity = match told.iter().any(|(_, d)| d.costs) {
+            true => Severity::Warning,
+            false => Severity::Info,
+        };
+        let words: Vec<String> = told.iter().map(|(i, d)| format!("{} {}", env.name(*i), d.text)).collect();
+        let families: Vec<String> = negotiated.shared.families.iter().map(|f| f.to_string()).collect();
+        let text = format!(
+            "this session runs with {} and offers hold time {} s. {}",
+            families.join(" and "),
+            negotiated.profile.hold_time_s,
+            words.join(". ")
+        );
+        let mut event = Event::new(env.now, "open-differs", severity, text).with_session(&self.peer);
+        match told.as_slice() {
+            [] => return,
+            [(i, _)] => event = event.with_instance(env.name(*i)),
+            _ => {}
+        }
+        out.push(event.into());
+    }
+
+    /// A majority of the live voters says another AS number or router id than the session runs with: it ends, and is opened with that.
+    /// True where it was so. Who says nothing on this session just now still says what it said last. While no voter's leg stands, as
+    /// many are wanted as for a first opening: that one of three comes back with a wrong one, the others being down, changes nothing.
+    pub(super) fn reopen_if_moved(&mut self, env: &mut Env, out: &mut Vec<Output>) -> bool {
+        let Some(profile) = self.profile.as_ref().filter(|_| self.exts.iter().any(|e| e.state >= ExtState::OpenSent))
+        else {
+            return false;
+        };
+        let attached = |i: &usize| env.instances.get(*i).is_some_and(|s| s.attached);
+        let live = (0..self.seats.len()).filter(|i| env.voters.contains(*i as u8)).filter(attached);
+        let opens: Vec<Option<&Open>> = live.map(|i| self.seats[i].open.as_ref()).collect();
+        let others = || opens.iter().flatten().filter(|o| !profile.is_of(o));
+        let same = |o: &Open| others().filter(|x| (x.asn, x.router_id) == (o.asn, o.router_id)).count();
+        let Some((n, open)) = others().map(|o| (same(o), *o)).max_by_key(|(n, _)| *n) else { return false };
+        let alone = env.voters.intersect(self.attached).is_empty();
+        if 2 * n <= opens.len() || (alone && n < env.quorum()) {
+            return false;
+        }
+        let why = format!(
+            "{n} of {} instances say AS {} and router id {} now, it ran as AS {} and router id {}",
+            opens.len(),
+            open.asn,
+            open.router_id,
+            profile.asn,
+            profile.router_id
+        );
+        for conn in self.exts.iter().map(|e| e.id).collect::<Vec<_>>() {
+            // Other Configuration Change (RFC 4486).
+            self.reset(conn, Notification::new(6, 6), &why, env, out);
+        }
+        true
+    }
+}
+
+impl Seat {
+    /// Its OPEN is of this attempt.
+    pub(super) fn sits(&self) -> bool {
+        self.leg.as_ref().is_some_and(|l| l.state >= LegState::OpenReceived)
+    }
+
+    /// Whether its leg is told of `prefix`, and its word on it counts.
+    pub(super) fn carries(&self, prefix: &wire::bgp::Prefix) -> bool {
+        self.terms.as_ref().is_none_or(|t| t.carries(prefix))
+    }
+}
+
+/// How long may be waited for others once the peer has said its hold time: a third, so that what it waits for is there well before the end.
+pub(super) fn patience(open_wait_ms: u32, hold_time_s: u16) -> Micros {
+    let wait = Micros::from(open_wait_ms) * 1000;
+    match hold_time_s {
+        0 => wait,
+        hold => wait.min(Micros::from(hold) * 1_000_000 / 3),
+    }
+}
