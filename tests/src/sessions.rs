@@ -102,7 +102,8 @@ const fn case(
 /// All of them, by row.
 pub const ALL: &[Case] = &[
     case("limit", 'a', ALL_MADE, limits::limit, "6/1 outside, the leak withdrawn, stays down, nobody accused"),
-    case("limit-received", 'a', ALL_MADE, limits::received, "up at the limit; one more, though refused, and 6/1"),
+    case("limit-received", 'a', ALL_MADE, limits::received, "refused ones counted alike: up at the limit, then 6/1"),
+    case("limit-filtered", 'a', ALL_MADE, limits::filtered, "up at the limit, and with a refused one; 6/1 at one more"),
     case("limit-back", 'a', ALL_MADE, limits::back, "6/1, back when most want it, 6/1 again"),
     case("bfd-address-gone", 'b', &[FRR_ALONE, FRR], paths::bfd_address_gone, "ends at once"),
     case("bfd-silent", 'b', &[FRR_ALONE, FRR], paths::bfd_silent, "FRR's own NOTIFICATION outside"),

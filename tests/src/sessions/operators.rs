@@ -43,7 +43,8 @@ fn shut(scene: &Scene, name: &str, daemon: Daemon, number: usize) -> Result<()> 
     scene.control(name, &command).map(drop)
 }
 
-/// A neighbour whose sessions end and return all the time, and OpenBGPD, which holds back for longer than any of them lasts.
+/// A neighbour whose sessions end and return all the time, and OpenBGPD, which after the second NOTIFICATION holds back for longer than any of
+/// them lasts.
 pub(super) fn absent(stage: Stage) -> Result<Told> {
     let mut scene = Scene::start("absent", stage, &Setup::default())?;
     let peer = scene.peer()?;
@@ -51,18 +52,13 @@ pub(super) fn absent(stage: Stage) -> Result<Told> {
     while scene.events_of(ABSENT, "openbgpd", &peer).is_empty() && sessions < SHORT_SESSIONS {
         // This is how long each lasts.
         std::thread::sleep(SHORT);
-        scene.feeder.say("drop")?;
+        scene.feeder.say("notification 6 4")?;
         sessions += 1;
         scene.wait_ups(sessions, SETTLE)?;
     }
     scene.wait_event_of(ABSENT, "openbgpd", &peer, 0)?;
     scene.wait_event_of(NEIGHBOUR_RESTARTED, "openbgpd", &peer, 0)?;
-    wait_until("OpenBGPD's session to be back", PATIENCE, || {
-        let answer = scene.control("openbgpd", "show neighbor").map_err(|e| format!("{e:#}"))?;
-        // The text has one paragraph a neighbour, with its address in the first line and its state in a later one.
-        let paragraph = answer.split("\n\n").find(|text| text.contains(&peer)).unwrap_or_default();
-        if answer.contains(&peer) && paragraph.contains("Established") { Ok(()) } else { Err(String::new()) }
-    })?;
+    scene.wait_level("openbgpd")?;
     scene.kinds()?.router.wait_state("openbgpd", "voting", SETTLE)?;
     scene.nobody_accused(&[])?;
     scene.wait_routes(ROUTES)?;

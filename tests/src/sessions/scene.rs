@@ -230,11 +230,11 @@ impl Scene {
         match &self.under {
             Under::Alone(alone) => alone.wait_established(SETTLE)?,
             Under::Virtd(kinds) => {
-                for (name, _) in kinds.names() {
-                    for site in &self.star.sites {
-                        self.wait_event_of("leg-level", name, &site.v4.to_string(), 0)?;
-                    }
-                }
+                wait_until("every instance to be level on every session", SETTLE, || {
+                    let legs = self.legs().map_err(|e| format!("{e:#}"))?;
+                    let level = legs.iter().filter(|(_, _, detail)| detail == "level").count();
+                    if level == kinds.count() * self.star.sites.len() { Ok(()) } else { Err(format!("{legs:?}")) }
+                })?;
                 kinds.wait_voting(SETTLE)?;
                 kinds.router.wait_agreement(0, SETTLE)?;
             }
@@ -308,7 +308,11 @@ impl Scene {
             Under::Virtd(kinds) => {
                 let daemon = self.names().into_iter().find(|(n, _)| n == name).context("no such instance")?.1;
                 let mut words = vec!["exec", name];
-                if daemon == Daemon::Frr { words.push(command) } else { words.extend(command.split_whitespace()) }
+                if daemon == Daemon::Frr {
+                    words.push(command)
+                } else {
+                    words.extend(command.split_whitespace())
+                }
                 kinds.router.show(&words)
             }
         }
@@ -426,6 +430,35 @@ impl Scene {
         wait_until(&format!("{prefix} to {word} the second neighbour"), PATIENCE, || {
             self.watcher.look().map_err(|e| format!("{e:#}"))?;
             if self.watcher.table.contains_key(prefix) == there { Ok(()) } else { Err(String::new()) }
+        })
+    }
+
+    /// Every leg: the peer, the instance, and `level` or what it waits for; empty where it is not established.
+    ///
+    /// # Errors
+    /// virtctl's.
+    pub fn legs(&self) -> Result<Vec<(String, String, String)>> {
+        let Under::Virtd(kinds) = &self.under else { return Ok(Vec::new()) };
+        let answer = kinds.router.ctl(&["sessions"])?;
+        let word = |v: &Value| v.as_str().unwrap_or_default().to_owned();
+        let sessions = answer["sessions"].as_array().into_iter().flatten();
+        let legs = sessions.flat_map(|s| {
+            let legs = s["legs"].as_array().into_iter().flatten();
+            legs.map(|leg| (word(&s["peer"]), word(&leg["instance"]), word(&leg["detail"])))
+        });
+        Ok(legs.collect())
+    }
+
+    /// Waits until an instance is level on the first neighbour's session.
+    ///
+    /// # Errors
+    /// It does not come to that.
+    pub fn wait_level(&self, name: &str) -> Result<()> {
+        let peer = self.peer()?;
+        wait_until(&format!("{name} to be level on the session with {peer}"), SETTLE, || {
+            let legs = self.legs().map_err(|e| format!("{e:#}"))?;
+            let own = legs.iter().find(|(p, instance, _)| *p == peer && instance == name);
+            if own.is_some_and(|(_, _, detail)| detail == "level") { Ok(()) } else { Err(format!("{own:?}")) }
         })
     }
 

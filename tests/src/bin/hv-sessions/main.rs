@@ -127,7 +127,8 @@ fn turns(arguments: &Arguments) -> Result<Vec<Turn>> {
             if arguments.row.is_some_and(|row| row != case.row) {
                 continue;
             }
-            for made in case.made.iter().filter(|made| made.is_alone() == alone && fits(&arguments.router, made.name())) {
+            for made in case.made.iter().filter(|made| made.is_alone() == alone && fits(&arguments.router, made.name()))
+            {
                 let named = |s: &&str| arguments.strategy.as_ref().is_none_or(|name| name == s);
                 let for_case = |s: &&str| case.strategies.is_empty() || case.strategies.contains(s);
                 // Without virtd there are no strategies: once is enough.
