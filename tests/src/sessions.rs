@@ -109,6 +109,7 @@ pub const ALL: &[Case] = &[
     case("bfd-silent", 'b', &[FRR_ALONE, FRR], paths::bfd_silent, "FRR's own NOTIFICATION outside"),
     case("bfd-one-voice", 'b', TRIO, paths::bfd_one_voice, "stays inside, told once, the key named"),
     case("bfd-key", 'b', TRIO, paths::bfd_key, "the owner's word alone ends it"),
+    case("bfd-key-address-gone", 'b', TRIO, paths::bfd_key_address_gone, "the owner's word alone ends it"),
     case("link-down-and-withdraw", 'c', SINGLE, paths::link_down_and_withdraw, "ends; another's withdrawal goes out"),
     case("link-down", 'd', TRIO, paths::link_down, "two of three decide"),
     case("link-flap", 'e', TRIO, paths::link_flap, "nobody accused, no poison, all back at the end"),

@@ -93,28 +93,35 @@ pub(super) fn new_as(stage: Stage) -> Result<Told> {
         let own = own.count();
         if own == 5 { Ok(()) } else { Err(format!("{own} of 5")) }
     })?;
-    scene.nobody_accused_for_long(&[])?;
+    scene.nobody_accused_for_long(&["openbgpd"])?;
     scene.passed();
     let told = Told::end(end.saturating_sub(since) / 1000);
     Ok(told.note(format!("back after {:.1} s", back.at_us.saturating_sub(end) as f64 / 1e6)))
 }
 
 fn change_as(scene: &mut Scene, name: &str, daemon: Daemon) -> Result<()> {
-    let mut lines = String::new();
-    scene.reconfigure(name, |text| {
-        let after = match daemon {
-            Daemon::Frr => text.replace(&format!("router bgp {ASN}\n"), &format!("router bgp {NEW_ASN}\n")),
-            Daemon::Bird => text.replace(&format!(" as {ASN};\n"), &format!(" as {NEW_ASN};\n")),
-            Daemon::OpenBgpd => text.replace(&format!("AS {ASN}\n"), &format!("AS {NEW_ASN}\n")),
-        };
-        let own = after.lines().map(str::trim).filter(|line| !line.starts_with("log file") && *line != "!");
-        lines = own.collect::<Vec<_>>().join("\n");
-        after
-    })?;
-    if daemon == Daemon::Frr {
-        scene.control(name, &format!("configure terminal\nno router bgp {ASN}\n{lines}"))?;
+    let change = |before: &str, after: &str| {
+        let (before, after) = (format!("{before} {ASN}"), format!("{after} {NEW_ASN}"));
+        move |text: String| text.replace(&before, &after)
+    };
+    match daemon {
+        Daemon::Frr => {
+            let mut lines = String::new();
+            scene.edit(name, |text| {
+                let after = change("router bgp", "router bgp")(text);
+                let own = after.lines().map(str::trim).filter(|line| !line.starts_with("log file") && *line != "!");
+                lines = own.collect::<Vec<_>>().join("\n");
+                after
+            })?;
+            scene.control(name, &format!("configure terminal\nno router bgp {ASN}\n{lines}")).map(drop)
+        }
+        Daemon::Bird => scene.reconfigure(name, change(" as", " as")),
+        // It reads the line again and goes on as the AS that it was started with.
+        Daemon::OpenBgpd => {
+            scene.edit(name, change("AS", "AS"))?;
+            scene.restart(name)
+        }
     }
-    Ok(())
 }
 
 /// Every daemon stops being a BGP router.

@@ -318,34 +318,54 @@ impl Scene {
         }
     }
 
-    /// Changes an instance's own file and has BIRD or OpenBGPD read it again.
+    /// Changes an instance's own file, which it does not read by itself; returns which daemon it is.
     ///
     /// # Errors
-    /// Nothing was changed, or the daemon does not take it.
-    pub fn reconfigure(&mut self, name: &str, edit: impl FnOnce(String) -> String) -> Result<()> {
-        let daemon = match &mut self.under {
+    /// Nothing was changed.
+    pub fn edit(&mut self, name: &str, edit: impl FnOnce(String) -> String) -> Result<Daemon> {
+        match &mut self.under {
             Under::Alone(alone) => {
                 let path = alone.folder().join("bgp.conf");
                 let text = fs::read_to_string(&path)?;
                 let after = edit(text.clone());
                 ensure!(after != text, "nothing was changed in the configuration of {name}");
                 fs::write(&path, after)?;
-                alone.daemon
+                Ok(alone.daemon)
             }
             Under::Virtd(kinds) => {
                 kinds.edit(name, edit)?;
-                kinds.names().find(|(n, _)| *n == name).context("no such instance")?.1
+                Ok(kinds.names().find(|(n, _)| *n == name).context("no such instance")?.1)
             }
-        };
-        match daemon {
-            // It is told line by line.
+        }
+    }
+
+    /// The same, and BIRD or OpenBGPD is told to read it again; FRR is told line by line.
+    ///
+    /// # Errors
+    /// The daemon does not take it.
+    pub fn reconfigure(&mut self, name: &str, edit: impl FnOnce(String) -> String) -> Result<()> {
+        match self.edit(name, edit)? {
             Daemon::Frr => Ok(()),
             Daemon::Bird => {
                 let answer = self.control(name, "configure")?;
                 ensure!(answer.contains("Reconfigur"), "birdc configure: {answer}");
                 Ok(())
             }
-            Daemon::OpenBgpd => self.control(name, "reload").map(|_| ()),
+            Daemon::OpenBgpd => self.control(name, "reload").map(drop),
+        }
+    }
+
+    /// An operator restarts an instance.
+    ///
+    /// # Errors
+    /// It does not come back.
+    pub fn restart(&mut self, name: &str) -> Result<()> {
+        match &mut self.under {
+            Under::Alone(alone) => {
+                alone.stop();
+                alone.launch(&self.lab)
+            }
+            Under::Virtd(kinds) => kinds.router.ctl(&["instance", name, "restart"]).map(drop),
         }
     }
 
