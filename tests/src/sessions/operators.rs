@@ -229,7 +229,8 @@ pub(super) fn all_stopped(stage: Stage) -> Result<Told> {
     Ok(Told::end(ms))
 }
 
-/// Of two, one shuts the neighbour down: a tie, and the session stays. Then its link goes down, which virtd sees for itself.
+/// Of two, BIRD shuts the neighbour down: a tie, and the session stays. Then its link goes down, which OpenBGPD does not notice and virtd sees for
+/// itself.
 pub(super) fn tie(stage: Stage) -> Result<Told> {
     let mut scene = Scene::start("tie", stage, &Setup::default())?;
     let peer = scene.peer()?;

@@ -120,7 +120,7 @@ pub(super) fn bfd_one_voice(stage: Stage) -> Result<Told> {
     let peer = scene.peer()?;
     let left = scene.wait_event_of(LEFT, "frr", &peer, 0)?;
     told_once(&mut scene, "frr", 5)?;
-    let names_key = scene.events().iter().any(|e| e["text"].as_str().is_some_and(|text| text.contains("bfd =")));
+    let names_key = scene.events().iter().any(|e| e["text"].as_str().is_some_and(|text| text.contains("bfd")));
     ensure!(names_key, "no event names the key: {left}");
     scene.passed();
     Ok(Told::default())

@@ -48,7 +48,7 @@ pub enum Made {
     Alone(Daemon),
     /// virtd with one instance.
     One(Daemon),
-    /// FRR and BIRD.
+    /// BIRD and OpenBGPD, which does not notice when a link goes.
     Two,
     /// FRR, BIRD and OpenBGPD.
     Trio,
@@ -76,7 +76,7 @@ impl Made {
     pub fn daemons(self) -> Vec<Daemon> {
         match self {
             Made::Alone(daemon) | Made::One(daemon) => vec![daemon],
-            Made::Two => vec![Daemon::Frr, Daemon::Bird],
+            Made::Two => vec![Daemon::Bird, Daemon::OpenBgpd],
             Made::Trio => Daemon::ALL.to_vec(),
             Made::TwoFrrs => vec![Daemon::Frr, Daemon::Bird, Daemon::Frr],
         }
