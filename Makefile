@@ -19,7 +19,7 @@ BY_PROFILE := -Cprofile-use=$(PROFILE) -Cllvm-args=-no-pgo-warn-mismatch
 INSTRUMENTED := target/profile/release
 PROFDATA := $(shell rustc --print sysroot)/lib/rustlib/$(HOST)/bin/llvm-profdata
 
-.PHONY: help build profile test faults curve soak calm demo bench lint fmt deny install clean packages
+.PHONY: help build profile test faults sessions curve soak calm demo bench lint fmt deny install clean packages
 
 help: ## What can be made
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "%-9s %s\n", $$1, $$2 }' Makefile
@@ -55,6 +55,10 @@ test: packages ## Everything, with the real daemons in network namespaces (insta
 faults: packages ## Every fault under every strategy, judged by the neighbours' own logs; about eight minutes (FILTER=TEXT, STRATEGY=NAME)
 	cargo build --workspace
 	$(AS_ROOT) target/debug/hv-faults $(if $(FILTER),--filter $(FILTER)) $(if $(STRATEGY),--strategy $(STRATEGY))
+
+sessions: packages ## What ends a session and what must not: every row, router and strategy, with the daemons' own times; about an hour (FILTER=TEXT, ROW=LETTER, ROUTER=TEXT, STRATEGY=NAME)
+	cargo build --workspace
+	$(AS_ROOT) target/debug/hv-sessions $(if $(FILTER),--filter $(FILTER)) $(if $(ROW),--row $(ROW)) $(if $(ROUTER),--router $(ROUTER)) $(if $(STRATEGY),--strategy $(STRATEGY))
 
 curve: packages ## How often three FRRs that are told things late lose the route that one loses; about twelve minutes, draws target/curve.svg
 	cargo build --workspace

@@ -68,7 +68,7 @@ pub struct Limit {
     pub prefixes: u32,
     /// What comes after the session's end.
     pub then: Then,
-    /// Those that the import policy refuses count as well. OpenBGPD always counts them, FRR and BIRD only where told to.
+    /// What the import policy refuses counts as well. OpenBGPD always counts it, FRR and BIRD only where told to.
     pub received: bool,
 }
 

@@ -102,12 +102,14 @@ const fn case(
 /// All of them, by row.
 pub const ALL: &[Case] = &[
     case("limit", 'a', ALL_MADE, limits::limit, "6/1 outside, the leak withdrawn, stays down, nobody accused"),
-    case("limit-received", 'a', ALL_MADE, limits::received, "up at the limit; one more, though refused, and 6/1"),
+    case("limit-received", 'a', ALL_MADE, limits::received, "refused ones counted alike: up at the limit, then 6/1"),
+    case("limit-filtered", 'a', ALL_MADE, limits::filtered, "up at the limit, and with a refused one; 6/1 at one more"),
     case("limit-back", 'a', ALL_MADE, limits::back, "6/1, back when most want it, 6/1 again"),
     case("bfd-address-gone", 'b', &[FRR_ALONE, FRR], paths::bfd_address_gone, "ends at once"),
     case("bfd-silent", 'b', &[FRR_ALONE, FRR], paths::bfd_silent, "FRR's own NOTIFICATION outside"),
     case("bfd-one-voice", 'b', TRIO, paths::bfd_one_voice, "stays inside, told once, the key named"),
     case("bfd-key", 'b', TRIO, paths::bfd_key, "the owner's word alone ends it"),
+    case("bfd-key-address-gone", 'b', TRIO, paths::bfd_key_address_gone, "the owner's word alone ends it"),
     case("link-down-and-withdraw", 'c', SINGLE, paths::link_down_and_withdraw, "ends; another's withdrawal goes out"),
     case("link-down", 'd', TRIO, paths::link_down, "two of three decide"),
     case("link-flap", 'e', TRIO, paths::link_flap, "nobody accused, no poison, all back at the end"),

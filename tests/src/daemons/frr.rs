@@ -62,12 +62,12 @@ pub(super) fn configuration(spec: &RouterSpec, folder: &Path) -> String {
             if let Some(limit) = peer.limit {
                 let _ = writeln!(text, "  neighbor {} maximum-prefix {}", peer.address, limit_words(limit));
                 if limit.received {
-                    // What was refused is only counted where it is kept.
+                    // What was refused is counted where it is kept.
                     let _ = writeln!(text, "  neighbor {} soft-reconfiguration inbound", peer.address);
                 }
             }
             if peer.refused.is_some_and(|prefix| prefix.family() == family) {
-                let _ = writeln!(text, "  neighbor {0} route-map NOT-{0} in", peer.address);
+                let _ = writeln!(text, "  neighbor {0} prefix-list NOT-{0} in", peer.address);
             }
         }
         text.push_str(" exit-address-family\n");
@@ -75,11 +75,8 @@ pub(super) fn configuration(spec: &RouterSpec, folder: &Path) -> String {
     for peer in &spec.peers {
         if let Some(prefix) = peer.refused {
             let ip = if prefix.family() == Family::IPV4_UNICAST { "ip" } else { "ipv6" };
-            // What a prefix-list refuses is never counted by `maximum-prefix … force`, what a route-map refuses is.
-            let _ = writeln!(text, "{ip} prefix-list NOT-{} seq 5 permit {prefix}", peer.address);
-            let _ = writeln!(text, "route-map NOT-{} deny 10", peer.address);
-            let _ = writeln!(text, " match {ip} address prefix-list NOT-{}", peer.address);
-            let _ = writeln!(text, "route-map NOT-{} permit 20", peer.address);
+            let _ = writeln!(text, "{ip} prefix-list NOT-{} seq 5 deny {prefix}", peer.address);
+            let _ = writeln!(text, "{ip} prefix-list NOT-{} seq 10 permit any", peer.address);
         }
     }
     if let Some(lie) = spec.lie {
@@ -89,11 +86,11 @@ pub(super) fn configuration(spec: &RouterSpec, folder: &Path) -> String {
     text
 }
 
-/// What follows `maximum-prefix`. `force` counts what was received, and not only what was accepted.
+/// What follows `maximum-prefix`. FRR compares before it adds the prefix at hand, so its number is one less. `force` counts what was received.
 fn limit_words(limit: Limit) -> String {
     let then = if limit.then == Then::Back { " restart 1" } else { "" };
     let force = if limit.received { " force" } else { "" };
-    format!("{}{then}{force}", limit.prefixes)
+    format!("{}{then}{force}", limit.prefixes.saturating_sub(1))
 }
 
 /// FRR's daemons run as `frr` and write their log, pid and sockets into the folder.

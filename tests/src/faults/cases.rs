@@ -1,6 +1,6 @@
 //! The faults. Each case begins and ends with a healthy router; docs/FAULTS.md has them as a table.
 
-use super::scene::{Keeper, Scene, Size, T};
+use super::scene::{Keeper, Scene, Size, T, THRESHOLD};
 use super::slot::{Lie, Mode, prefix};
 use super::trial::Trial;
 use crate::lab::built;
@@ -13,6 +13,9 @@ use wire::bgp::Prefix;
 const BALLAST_MIB: u32 = 400;
 /// How often sessions are closed in a row: virtd's limit for one instance.
 const FLAPS: usize = 5;
+/// How long a link that flaps is down, and up.
+const LINK_DOWN: Duration = Duration::from_millis(200);
+const LINK_UP: Duration = Duration::from_millis(2_800);
 /// How long a flood lasts.
 const FLOOD: Duration = Duration::from_secs(5);
 /// virtd keeps what a flood said last of each prefix, and nothing else: it may not grow by more than this, MiB.
@@ -49,6 +52,9 @@ pub const ALL: &[Case] = &[
     case("sigkill", sigkill),
     case("sigstop", sigstop),
     case("exit", exit),
+    case("service-stop", service_stop),
+    case("left-by-one", left_by_one),
+    case("link-flap", link_flap),
     case("memory-ballast", memory_ballast),
     Case { controller: true, ..case("wrong-for-long", wrong_for_long) },
     case("all-dead", all_dead),
@@ -212,6 +218,59 @@ fn exit(t: &mut Trial<'_>) -> Result<()> {
     let kinds = if t.scene.keeper == Keeper::Virtd { &["instance-exited"] } else { GONE };
     gone(t, &name, kinds, "")?;
     t.recovered()
+}
+
+/// Events that accuse an instance.
+const ACCUSED: &[&str] = &["instance-faulty", "poison-suspected", "poison", "poison-again"];
+
+/// Its service manager stops one instance from outside while it has just been told something: no UPDATE is searched for it.
+fn service_stop(t: &mut Trial<'_>) -> Result<()> {
+    let index = victim(t, 1);
+    let name = name_of(t, index)?;
+    t.announce_probe()?;
+    t.scene.slot(index)?.signal_main(Signal::SIGTERM)?;
+    let kinds = if t.scene.keeper == Keeper::Virtd { &["instance-exited"] } else { GONE };
+    t.named(&name, kinds, "")?;
+    t.dwell();
+    t.withdraw_probe()?;
+    t.check_masked()?;
+    t.recovered()?;
+    t.none_of(ACCUSED)
+}
+
+/// One instance's operator shuts a neighbour down by its own control program: it stays inside, is told once, and nothing is done to it.
+fn left_by_one(t: &mut Trial<'_>) -> Result<()> {
+    let index = victim(t, 1);
+    let name = name_of(t, index)?;
+    t.scene.slot(index)?.shut_first(true)?;
+    t.named(&name, &["session-left"], "")?;
+    t.named(&name, &["session-differs"], "")?;
+    let took = t.announce_probe()?;
+    t.note(format!("learning went on within {:.1} s", took.as_secs_f32()));
+    std::thread::sleep(THRESHOLD + T);
+    t.withdraw_probe()?;
+    t.check_masked()?;
+    let told = t.count(&name, "session-differs");
+    ensure!(told == 1, "{name} was told {told} times");
+    t.none_of(ACCUSED)?;
+    t.scene.slot(index)?.shut_first(false)?;
+    t.recovered()
+}
+
+/// The third neighbour's link goes down for a moment again and again: its session may end, nothing else happens, and nobody is accused.
+fn link_flap(t: &mut Trial<'_>) -> Result<()> {
+    t.excused = Some(3);
+    for _ in 0..=FLAPS {
+        for (state, long) in [("down", LINK_DOWN), ("up", LINK_UP)] {
+            t.scene.router.ns().run("ip", &["link", "set", "n3", state])?;
+            std::thread::sleep(long);
+        }
+    }
+    t.forgive()?;
+    std::thread::sleep(THRESHOLD + T);
+    t.check_masked()?;
+    t.recovered()?;
+    t.none_of(ACCUSED)
 }
 
 /// A process of the instance grows past virtd's limit, while the instance says nothing wrong.

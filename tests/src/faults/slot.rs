@@ -311,6 +311,20 @@ impl Slot {
         }
     }
 
+    /// Its operator shuts its first neighbour down, or lets it come back.
+    pub fn shut_first(&self, down: bool) -> Result<()> {
+        let peer = self.spec.peers.first().context("no neighbour")?.address;
+        let command = match self.daemon {
+            Daemon::Frr => {
+                let no = if down { "" } else { "no " };
+                format!("configure terminal\nrouter bgp {}\n{no}neighbor {peer} shutdown", self.spec.asn)
+            }
+            Daemon::Bird => format!("{} peer0", if down { "disable" } else { "enable" }),
+            Daemon::OpenBgpd => format!("neighbor {peer} {}", if down { "down" } else { "up" }),
+        };
+        self.control(&command).map(drop)
+    }
+
     /// Gives the running daemon another lie to tell, or none.
     pub fn set_lie(&mut self, lie: Option<Lie>) -> Result<()> {
         let before = std::mem::replace(&mut self.lie, lie);

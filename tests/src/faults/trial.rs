@@ -41,6 +41,8 @@ pub struct Trial<'a> {
     pub notes: Vec<String>,
     /// The strategy lets a wrong route through for T: the faulty instance is the master.
     pub through_master: bool,
+    /// The number of a neighbour whose session may end and come back: it only has to have the same table again at the end.
+    pub excused: Option<u8>,
     marks: Vec<usize>,
     complaints: usize,
     events: usize,
@@ -64,6 +66,7 @@ impl<'a> Trial<'a> {
             scene,
             notes: Vec::new(),
             through_master: false,
+            excused: None,
             marks,
             complaints,
             events,
@@ -145,6 +148,39 @@ impl<'a> Trial<'a> {
         Ok(event)
     }
 
+    /// No event of these kinds so far.
+    pub fn none_of(&self, kinds: &[&str]) -> Result<()> {
+        let events = self.scene.events_since(self.events);
+        let found = events.iter().find(|e| kinds.iter().any(|kind| e["kind"] == *kind));
+        ensure!(found.is_none(), "there was an event that should not be: {}", found.unwrap_or(&Value::Null));
+        Ok(())
+    }
+
+    /// How many events of a kind there were about an instance so far.
+    pub fn count(&self, instance: &str, kind: &str) -> usize {
+        let events = self.scene.events_since(self.events);
+        events.iter().filter(|e| e["kind"] == kind && e["instance"] == instance).count()
+    }
+
+    /// Waits until the excused neighbour has its session and its routes again; from then on it is judged like the others.
+    pub fn forgive(&mut self) -> Result<()> {
+        let Some(number) = self.excused.take() else { return Ok(()) };
+        let watches = self.scene.watches.iter_mut().zip(&self.scene.references).zip(&mut self.marks);
+        let (watch, reference, mark) = watches
+            .map(|((watch, reference), mark)| (watch, reference, mark))
+            .find(|(watch, ..)| watch.site.number == number)
+            .context("no such neighbour")?;
+        wait_until(&format!("the session of neighbour {number} and its routes"), SETTLE, || {
+            watch.look().map_err(|e| format!("{e:#}"))?;
+            let up = watch.ups > watch.downs.len();
+            if up && watch.table == *reference { Ok(()) } else { Err(format!("{} sessions", watch.ups)) }
+        })?;
+        self.notes.push(format!("{} sessions of neighbour {number} ended", watch.downs.len()));
+        (watch.ups, *mark) = (1, watch.changes.len());
+        watch.downs.clear();
+        Ok(())
+    }
+
     /// Waits until one session has had so many events of a kind about an instance.
     pub fn wait_count(&self, instance: &str, kind: &str, wanted: usize) -> Result<()> {
         wait_until(&format!("{wanted} times {kind} of {instance}"), SETTLE, || {
@@ -169,6 +205,10 @@ impl<'a> Trial<'a> {
         let (now, none) = (now_us(), Probes::new());
         let watches = self.scene.watches.iter_mut().zip(&self.scene.references).zip(&self.marks);
         for ((watch, reference), mark) in watches {
+            if self.excused == Some(watch.site.number) {
+                watch.look()?;
+                continue;
+            }
             watch.check_session()?;
             let next_hop = watch.site.router_v4.to_string();
             let changes = watch.changes.get(*mark..).unwrap_or_default();

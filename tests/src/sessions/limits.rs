@@ -1,8 +1,8 @@
 //! Maximum prefixes: what a neighbour leaks is withdrawn.
 
-use super::scene::{Scene, Setup, Stage, route, routes};
+use super::scene::{Made, Scene, Setup, Stage, route, routes};
 use super::{DIFFERS, ENDED, Told};
-use crate::daemons::{Limit, RouterSpec, Then};
+use crate::daemons::{Daemon, Limit, RouterSpec, Then};
 use anyhow::{Context, Result, ensure};
 use std::time::Duration;
 
@@ -51,25 +51,60 @@ fn over(scene: &mut Scene, since: u64, n: usize) -> Result<Told> {
     Ok(Told::end(ms))
 }
 
-/// At the limit the session stays; one more is too many even where the import policy refuses it, with the settings that make the three count
-/// alike (docs/EQUIVALENCE.md).
+/// With the settings that make the three count alike (docs/EQUIVALENCE.md), what the import policy refuses counts as well: at the limit the session
+/// stays, and one more is too many. FRR looks at its count only when it accepts a prefix, so the last one is accepted.
 pub(super) fn received(stage: Stage) -> Result<Told> {
-    let setup = Setup {
-        tune: |_, spec| {
-            set(spec, Then::Down, true);
-            if let Some(peer) = spec.peers.first_mut() {
-                peer.refused = route(REFUSED).parse().ok();
-            }
-        },
-        ..Setup::default()
+    let tune = |_: &str, spec: &mut RouterSpec| {
+        set(spec, Then::Down, true);
+        refuse(spec);
     };
-    let mut scene = Scene::start("received", stage, &setup)?;
+    let mut scene = Scene::start("received", stage, &Setup { tune, ..Setup::default() })?;
+    scene.feeder.say(&format!("announce {}", route(REFUSED)))?;
+    scene.feeder.say(&format!("announce {}", routes(0..LIMIT - 1)))?;
+    scene.wait_routes(LIMIT - 1)?;
+    scene.stayed(LIMIT - 1)?;
+    let since = scene.now_us();
+    scene.feeder.say(&format!("announce {}", route(LIMIT)))?;
+    let told = over(&mut scene, since, 1)?;
+    scene.nobody_accused_for_long(&[])?;
+    scene.bystanders_unmoved()?;
+    scene.passed();
+    Ok(told)
+}
+
+/// One prefix of the first neighbour's is not taken from it.
+fn refuse(spec: &mut RouterSpec) {
+    if let Some(peer) = spec.peers.first_mut() {
+        peer.refused = route(REFUSED).parse().ok();
+    }
+}
+
+/// At the limit the session stays, and so it does where one more is refused by the import policy: FRR and BIRD do not count that one. OpenBGPD
+/// does (docs/EQUIVALENCE.md), and is one voice. One more that is accepted is too many.
+pub(super) fn filtered(stage: Stage) -> Result<Told> {
+    let tune = |_: &str, spec: &mut RouterSpec| {
+        set(spec, Then::Down, false);
+        refuse(spec);
+    };
+    let mut scene = Scene::start("filtered", stage, &Setup { tune, ..Setup::default() })?;
     scene.feeder.say(&format!("announce {}", routes(0..LIMIT)))?;
     scene.wait_routes(LIMIT)?;
     scene.stayed(LIMIT)?;
-    let since = scene.now_us();
+    let mut since = scene.now_us();
     scene.feeder.say(&format!("announce {}", route(REFUSED)))?;
+    match stage.made {
+        Made::Alone(Daemon::OpenBgpd) | Made::One(Daemon::OpenBgpd) => {}
+        made => {
+            if made == Made::Trio {
+                told_once(&mut scene, "openbgpd", LIMIT)?;
+            }
+            since = scene.now_us();
+            scene.feeder.say(&format!("announce {}", route(LIMIT)))?;
+        }
+    }
     let told = over(&mut scene, since, 1)?;
+    let end = scene.outside().ends.first().context("no end")?.at_us;
+    ensure!(end >= since, "it ended before there was one too many");
     scene.nobody_accused_for_long(&[])?;
     scene.bystanders_unmoved()?;
     scene.passed();

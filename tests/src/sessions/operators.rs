@@ -43,7 +43,8 @@ fn shut(scene: &Scene, name: &str, daemon: Daemon, number: usize) -> Result<()> 
     scene.control(name, &command).map(drop)
 }
 
-/// A neighbour whose sessions end and return all the time, and OpenBGPD, which holds back for longer than any of them lasts.
+/// A neighbour whose sessions end and return all the time, and OpenBGPD, which after the second NOTIFICATION holds back for longer than any of
+/// them lasts.
 pub(super) fn absent(stage: Stage) -> Result<Told> {
     let mut scene = Scene::start("absent", stage, &Setup::default())?;
     let peer = scene.peer()?;
@@ -51,18 +52,13 @@ pub(super) fn absent(stage: Stage) -> Result<Told> {
     while scene.events_of(ABSENT, "openbgpd", &peer).is_empty() && sessions < SHORT_SESSIONS {
         // This is how long each lasts.
         std::thread::sleep(SHORT);
-        scene.feeder.say("drop")?;
+        scene.feeder.say("notification 6 4")?;
         sessions += 1;
         scene.wait_ups(sessions, SETTLE)?;
     }
     scene.wait_event_of(ABSENT, "openbgpd", &peer, 0)?;
     scene.wait_event_of(NEIGHBOUR_RESTARTED, "openbgpd", &peer, 0)?;
-    wait_until("OpenBGPD's session to be back", PATIENCE, || {
-        let answer = scene.control("openbgpd", "show neighbor").map_err(|e| format!("{e:#}"))?;
-        // The text has one paragraph a neighbour, with its address in the first line and its state in a later one.
-        let paragraph = answer.split("\n\n").find(|text| text.contains(&peer)).unwrap_or_default();
-        if answer.contains(&peer) && paragraph.contains("Established") { Ok(()) } else { Err(String::new()) }
-    })?;
+    scene.wait_level("openbgpd")?;
     scene.kinds()?.router.wait_state("openbgpd", "voting", SETTLE)?;
     scene.nobody_accused(&[])?;
     scene.wait_routes(ROUTES)?;
@@ -97,28 +93,35 @@ pub(super) fn new_as(stage: Stage) -> Result<Told> {
         let own = own.count();
         if own == 5 { Ok(()) } else { Err(format!("{own} of 5")) }
     })?;
-    scene.nobody_accused_for_long(&[])?;
+    scene.nobody_accused_for_long(&["openbgpd"])?;
     scene.passed();
     let told = Told::end(end.saturating_sub(since) / 1000);
     Ok(told.note(format!("back after {:.1} s", back.at_us.saturating_sub(end) as f64 / 1e6)))
 }
 
 fn change_as(scene: &mut Scene, name: &str, daemon: Daemon) -> Result<()> {
-    let mut lines = String::new();
-    scene.reconfigure(name, |text| {
-        let after = match daemon {
-            Daemon::Frr => text.replace(&format!("router bgp {ASN}\n"), &format!("router bgp {NEW_ASN}\n")),
-            Daemon::Bird => text.replace(&format!(" as {ASN};\n"), &format!(" as {NEW_ASN};\n")),
-            Daemon::OpenBgpd => text.replace(&format!("AS {ASN}\n"), &format!("AS {NEW_ASN}\n")),
-        };
-        let own = after.lines().map(str::trim).filter(|line| !line.starts_with("log file") && *line != "!");
-        lines = own.collect::<Vec<_>>().join("\n");
-        after
-    })?;
-    if daemon == Daemon::Frr {
-        scene.control(name, &format!("configure terminal\nno router bgp {ASN}\n{lines}"))?;
+    let change = |before: &str, after: &str| {
+        let (before, after) = (format!("{before} {ASN}"), format!("{after} {NEW_ASN}"));
+        move |text: String| text.replace(&before, &after)
+    };
+    match daemon {
+        Daemon::Frr => {
+            let mut lines = String::new();
+            scene.edit(name, |text| {
+                let after = change("router bgp", "router bgp")(text);
+                let own = after.lines().map(str::trim).filter(|line| !line.starts_with("log file") && *line != "!");
+                lines = own.collect::<Vec<_>>().join("\n");
+                after
+            })?;
+            scene.control(name, &format!("configure terminal\nno router bgp {ASN}\n{lines}")).map(drop)
+        }
+        Daemon::Bird => scene.reconfigure(name, change(" as", " as")),
+        // It reads the line again and goes on as the AS that it was started with.
+        Daemon::OpenBgpd => {
+            scene.edit(name, change("AS", "AS"))?;
+            scene.restart(name)
+        }
     }
-    Ok(())
 }
 
 /// Every daemon stops being a BGP router.
@@ -226,7 +229,8 @@ pub(super) fn all_stopped(stage: Stage) -> Result<Told> {
     Ok(Told::end(ms))
 }
 
-/// Of two, one shuts the neighbour down: a tie, and the session stays. Then its link goes down, which virtd sees for itself.
+/// Of two, BIRD shuts the neighbour down: a tie, and the session stays. Then its link goes down, which OpenBGPD does not notice and virtd sees for
+/// itself.
 pub(super) fn tie(stage: Stage) -> Result<Told> {
     let mut scene = Scene::start("tie", stage, &Setup::default())?;
     let peer = scene.peer()?;

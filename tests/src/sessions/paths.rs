@@ -70,7 +70,16 @@ fn wait_bfd_up(scene: &Scene, folder: &Path) -> Result<()> {
 
 /// The neighbour's address is removed: nothing comes from it any more, and BFD knows at once.
 pub(super) fn bfd_address_gone(stage: Stage) -> Result<Told> {
-    let mut scene = Scene::start("bfd-address", stage, &Setup { tune: with_bfd, ..Setup::default() })?;
+    address_gone("bfd-address", stage, Setup { tune: with_bfd, ..Setup::default() })
+}
+
+/// The same with three instances and the key.
+pub(super) fn bfd_key_address_gone(stage: Stage) -> Result<Told> {
+    address_gone("bfd-key-address", stage, Setup { tune: with_bfd, toml: with_key, ..Setup::default() })
+}
+
+fn address_gone(name: &str, stage: Stage, setup: Setup) -> Result<Told> {
+    let mut scene = Scene::start(name, stage, &setup)?;
     let _bfd = start_bfd(&mut scene)?;
     let since = scene.now_us();
     let site = scene.site(1)?;
@@ -111,16 +120,20 @@ pub(super) fn bfd_one_voice(stage: Stage) -> Result<Told> {
     let peer = scene.peer()?;
     let left = scene.wait_event_of(LEFT, "frr", &peer, 0)?;
     told_once(&mut scene, "frr", 5)?;
-    let names_key = scene.events().iter().any(|e| e["text"].as_str().is_some_and(|text| text.contains("bfd =")));
+    let names_key = scene.events().iter().any(|e| e["text"].as_str().is_some_and(|text| text.contains("bfd")));
     ensure!(names_key, "no event names the key: {left}");
     scene.passed();
     Ok(Told::default())
 }
 
+/// The key that makes FRR's BFD the session's own.
+fn with_key(text: String) -> String {
+    text.replace("address = \"10.0.1.2\"\n", "address = \"10.0.1.2\"\nbfd = \"frr\"\n")
+}
+
 /// With the key, FRR's word is the session's.
 pub(super) fn bfd_key(stage: Stage) -> Result<Told> {
-    let toml = |text: String| text.replace("address = \"10.0.1.2\"\n", "address = \"10.0.1.2\"\nbfd = \"frr\"\n");
-    let mut scene = Scene::start("bfd-key", stage, &Setup { tune: with_bfd, toml, ..Setup::default() })?;
+    let mut scene = Scene::start("bfd-key", stage, &Setup { tune: with_bfd, toml: with_key, ..Setup::default() })?;
     let bfd = start_bfd(&mut scene)?;
     let told = silenced(&mut scene, &bfd)?;
     scene.nobody_accused_for_long(&[])?;

@@ -48,7 +48,7 @@ pub enum Made {
     Alone(Daemon),
     /// virtd with one instance.
     One(Daemon),
-    /// FRR and BIRD.
+    /// BIRD and OpenBGPD, which does not notice when a link goes.
     Two,
     /// FRR, BIRD and OpenBGPD.
     Trio,
@@ -76,7 +76,7 @@ impl Made {
     pub fn daemons(self) -> Vec<Daemon> {
         match self {
             Made::Alone(daemon) | Made::One(daemon) => vec![daemon],
-            Made::Two => vec![Daemon::Frr, Daemon::Bird],
+            Made::Two => vec![Daemon::Bird, Daemon::OpenBgpd],
             Made::Trio => Daemon::ALL.to_vec(),
             Made::TwoFrrs => vec![Daemon::Frr, Daemon::Bird, Daemon::Frr],
         }
@@ -230,11 +230,11 @@ impl Scene {
         match &self.under {
             Under::Alone(alone) => alone.wait_established(SETTLE)?,
             Under::Virtd(kinds) => {
-                for (name, _) in kinds.names() {
-                    for site in &self.star.sites {
-                        self.wait_event_of("leg-level", name, &site.v4.to_string(), 0)?;
-                    }
-                }
+                wait_until("every instance to be level on every session", SETTLE, || {
+                    let legs = self.legs().map_err(|e| format!("{e:#}"))?;
+                    let level = legs.iter().filter(|(_, _, detail)| detail == "level").count();
+                    if level == kinds.count() * self.star.sites.len() { Ok(()) } else { Err(format!("{legs:?}")) }
+                })?;
                 kinds.wait_voting(SETTLE)?;
                 kinds.router.wait_agreement(0, SETTLE)?;
             }
@@ -318,34 +318,54 @@ impl Scene {
         }
     }
 
-    /// Changes an instance's own file and has BIRD or OpenBGPD read it again.
+    /// Changes an instance's own file, which it does not read by itself; returns which daemon it is.
     ///
     /// # Errors
-    /// Nothing was changed, or the daemon does not take it.
-    pub fn reconfigure(&mut self, name: &str, edit: impl FnOnce(String) -> String) -> Result<()> {
-        let daemon = match &mut self.under {
+    /// Nothing was changed.
+    pub fn edit(&mut self, name: &str, edit: impl FnOnce(String) -> String) -> Result<Daemon> {
+        match &mut self.under {
             Under::Alone(alone) => {
                 let path = alone.folder().join("bgp.conf");
                 let text = fs::read_to_string(&path)?;
                 let after = edit(text.clone());
                 ensure!(after != text, "nothing was changed in the configuration of {name}");
                 fs::write(&path, after)?;
-                alone.daemon
+                Ok(alone.daemon)
             }
             Under::Virtd(kinds) => {
                 kinds.edit(name, edit)?;
-                kinds.names().find(|(n, _)| *n == name).context("no such instance")?.1
+                Ok(kinds.names().find(|(n, _)| *n == name).context("no such instance")?.1)
             }
-        };
-        match daemon {
-            // It is told line by line.
+        }
+    }
+
+    /// The same, and BIRD or OpenBGPD is told to read it again; FRR is told line by line.
+    ///
+    /// # Errors
+    /// The daemon does not take it.
+    pub fn reconfigure(&mut self, name: &str, edit: impl FnOnce(String) -> String) -> Result<()> {
+        match self.edit(name, edit)? {
             Daemon::Frr => Ok(()),
             Daemon::Bird => {
                 let answer = self.control(name, "configure")?;
                 ensure!(answer.contains("Reconfigur"), "birdc configure: {answer}");
                 Ok(())
             }
-            Daemon::OpenBgpd => self.control(name, "reload").map(|_| ()),
+            Daemon::OpenBgpd => self.control(name, "reload").map(drop),
+        }
+    }
+
+    /// An operator restarts an instance.
+    ///
+    /// # Errors
+    /// It does not come back.
+    pub fn restart(&mut self, name: &str) -> Result<()> {
+        match &mut self.under {
+            Under::Alone(alone) => {
+                alone.stop();
+                alone.launch(&self.lab)
+            }
+            Under::Virtd(kinds) => kinds.router.ctl(&["instance", name, "restart"]).map(drop),
         }
     }
 
@@ -430,6 +450,35 @@ impl Scene {
         wait_until(&format!("{prefix} to {word} the second neighbour"), PATIENCE, || {
             self.watcher.look().map_err(|e| format!("{e:#}"))?;
             if self.watcher.table.contains_key(prefix) == there { Ok(()) } else { Err(String::new()) }
+        })
+    }
+
+    /// Every leg: the peer, the instance, and `level` or what it waits for; empty where it is not established.
+    ///
+    /// # Errors
+    /// virtctl's.
+    pub fn legs(&self) -> Result<Vec<(String, String, String)>> {
+        let Under::Virtd(kinds) = &self.under else { return Ok(Vec::new()) };
+        let answer = kinds.router.ctl(&["sessions"])?;
+        let word = |v: &Value| v.as_str().unwrap_or_default().to_owned();
+        let sessions = answer["sessions"].as_array().into_iter().flatten();
+        let legs = sessions.flat_map(|s| {
+            let legs = s["legs"].as_array().into_iter().flatten();
+            legs.map(|leg| (word(&s["peer"]), word(&leg["instance"]), word(&leg["detail"])))
+        });
+        Ok(legs.collect())
+    }
+
+    /// Waits until an instance is level on the first neighbour's session.
+    ///
+    /// # Errors
+    /// It does not come to that.
+    pub fn wait_level(&self, name: &str) -> Result<()> {
+        let peer = self.peer()?;
+        wait_until(&format!("{name} to be level on the session with {peer}"), SETTLE, || {
+            let legs = self.legs().map_err(|e| format!("{e:#}"))?;
+            let own = legs.iter().find(|(p, instance, _)| *p == peer && instance == name);
+            if own.is_some_and(|(_, _, detail)| detail == "level") { Ok(()) } else { Err(format!("{own:?}")) }
         })
     }
 

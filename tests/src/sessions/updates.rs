@@ -35,11 +35,10 @@ pub(super) fn dropped_leg(stage: Stage) -> Result<Told> {
     scene.poison_expected = true;
     let peer = scene.peer()?;
     for n in 1..=TIMES {
-        let level = scene.events_of("leg-level", "frr", &peer).len();
         let line = odd(&scene, n, &FRR_ALONE_DROPS)?;
         scene.feeder.say(&line)?;
         scene.wait_event_of("poison", "frr", &peer, usize::from(n) - 1)?;
-        scene.wait_event_of("leg-level", "frr", &peer, level)?;
+        scene.wait_level("frr")?;
         scene.nobody_accused(&[])?;
     }
     scene.nobody_accused_for_long(&[])?;

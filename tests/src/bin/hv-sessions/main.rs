@@ -26,7 +26,7 @@ in which order.
 Routers:
   frr-alone, bird-alone, openbgpd-alone   the daemon on its own: for the times beside
   one-frr, one-bird, one-openbgpd         virtd with one instance
-  two, trio, two-frrs                     FRR and BIRD; FRR, BIRD and OpenBGPD; FRR, BIRD and a second FRR
+  two, trio, two-frrs                     BIRD and OpenBGPD; FRR, BIRD and OpenBGPD; FRR, BIRD and a second FRR
 
 Examples:
   Which cases are there, and what is right?
