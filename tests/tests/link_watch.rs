@@ -1,5 +1,6 @@
-//! Without `[fib]`: virtd sees which links and addresses its sessions lose, and of which session that is. OpenBGPD is the
-//! instance, since it looks at neither: the sessions stay until their hold time is over.
+//! Without `[fib]`: virtd sees which links and addresses its sessions lose, and of which session
+//! that is. OpenBGPD is the instance, since it looks at neither: the sessions stay until their hold
+//! time is over.
 
 use anyhow::{Context, Result, ensure};
 use serde_json::Value;

@@ -1,4 +1,5 @@
-//! Daemons that virtd has started are asked, by their own control programs, to begin their session with one neighbour anew.
+//! Daemons that virtd has started are asked, by their own control programs, to begin their session
+//! with one neighbour anew.
 
 use anyhow::{Context, Result, ensure};
 use nix::sys::signal::{Signal, kill};
@@ -40,13 +41,15 @@ impl Asked {
     }
 }
 
-/// How often an instance's leg of a session has come: each time but the first, the one before has ended.
+/// How often an instance's leg of a session has come: each time but the first, the one before has
+/// ended.
 fn legs(kinds: &Kinds, instance: &str, peer: IpAddr) -> usize {
     let all = kinds.router.events("leg-up").into_iter();
     all.filter(|e| e["instance"] == instance && e["session"] == peer.to_string()).count()
 }
 
-/// The leg with that neighbour ends and comes back; the other one stays, and neighbours notice nothing.
+/// The leg with that neighbour ends and comes back; the other one stays, and neighbours notice
+/// nothing.
 fn each_begins_anew(name: &str, versions: Vec<Option<Version>>) -> Result<()> {
     let mut lab = Lab::new(name)?;
     let star = lab.star(2)?;

@@ -260,7 +260,8 @@ impl Controller {
         }
     }
 
-    /// How a process of instance `i` died at `since` or later without being told to; `None` where none has, or virtd did not start it.
+    /// How a process of instance `i` died at `since` or later without being told to; `None` where
+    /// none has, or virtd did not start it.
     pub fn death(&self, i: usize, since: Micros) -> Option<Death> {
         self.list.get(i)?.last_death.filter(|(at, _)| *at >= since).map(|(_, death)| death)
     }
