@@ -55,7 +55,10 @@ pub fn sessions(v: &Value) -> String {
         table.row(vec![
             text(&s["peer"]),
             text(&s["asn"]),
-            text(&s["state"]),
+            match s["path"].as_str().filter(|path| *path != "up") {
+                Some(cut) => format!("{} ({})", text(&s["state"]), clean(cut)),
+                None => text(&s["state"]),
+            },
             micros(&s["up_us"]),
             text(&s["hold_time_s"]),
             text(&s["prefixes_in"]),

@@ -29,16 +29,16 @@ disagreements  0 now
 fn sessions_are_a_table() {
     let v = json!({ "sessions": [
         { "peer": "192.0.2.1", "state": "Established", "up_us": 65_000_000u64, "asn": 65001, "hold_time_s": 9,
-          "families": ["ipv4-unicast", "ipv6-unicast"], "prefixes_in": 10, "prefixes_out": 7,
+          "path": "up", "families": ["ipv4-unicast", "ipv6-unicast"], "prefixes_in": 10, "prefixes_out": 7,
           "legs": [{ "instance": "frr", "state": "up", "detail": "" }, { "instance": "bird", "state": "down", "detail": "Cease" }] },
-        { "peer": "2001:db8::1", "state": "Idle" }
+        { "peer": "2001:db8::1", "state": "Idle", "path": "the link n\u{1b}1 is down" }
     ]});
     assert_eq!(
         sessions(&v),
         "\
-PEER         AS     STATE        UP     HOLD  IN  OUT  FAMILIES                   LEGS
-192.0.2.1    65001  Established  1m05s  9     10  7    ipv4-unicast,ipv6-unicast  frr up, bird down (Cease)
-2001:db8::1  -      Idle         -      -     -   -    -                          -
+PEER         AS     STATE                        UP     HOLD  IN  OUT  FAMILIES                   LEGS
+192.0.2.1    65001  Established                  1m05s  9     10  7    ipv4-unicast,ipv6-unicast  frr up, bird down (Cease)
+2001:db8::1  -      Idle (the link n\u{fffd}1 is down)  -      -     -   -    -                          -
 "
     );
     assert!(sessions(&json!({ "sessions": [] })).starts_with("no session"));

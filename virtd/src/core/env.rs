@@ -61,7 +61,8 @@ pub struct InstanceState {
     pub attached: bool,
     /// Its processes that said hello, once for each open channel.
     pub pids: Vec<u32>,
-    /// When one of its control channels last closed: a process of its has ended, or has become another program.
+    /// When one of its control channels last closed: a process of its has ended, or has become
+    /// another program.
     pub last_channel_closed: Option<Micros>,
     /// On how many keys it is not with a steady majority now, and since when.
     pub account: dissent::Account,

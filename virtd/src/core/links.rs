@@ -1,8 +1,9 @@
-//! The links, addresses and routes that carry the sessions, as far as the kernel has told: what daemons end a session for.
+//! The links, addresses and routes that carry the sessions, as far as the kernel has told: what
+//! daemons end a session for.
 //!
-//! Fed with [`KernelNews`], with and without `[fib]`. A peer is *directly connected* where a subnet of ours has it, and its link
-//! is the one with that subnet; the longest counts. What has gone is remembered for a while, so that it is still known which
-//! link a peer was on.
+//! Fed with [`KernelNews`], with and without `[fib]`. A peer is *directly connected* where a subnet
+//! of ours has it, and its link is the one with that subnet; the longest counts. What has gone is
+//! remembered for a while, so that it is still known which link a peer was on.
 //!
 //! | what changes | counts for |
 //! |---|---|
@@ -17,11 +18,14 @@ use std::collections::{BTreeMap, VecDeque};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use wire::bgp::Prefix;
 
-/// How long what has gone is remembered: no hold time in use is longer, so no session is left that it was for.
+/// How long what has gone is remembered: no hold time in use is longer, so no session is left that
+/// it was for.
 const GONE_US: Micros = 600_000_000;
-/// Links and addresses that have gone and are remembered, at most: a router's subscribers come and go by the thousand.
+/// Links and addresses that have gone and are remembered, at most: a router's subscribers come and
+/// go by the thousand.
 const MAX_GONE: usize = 4096;
-/// The loopback interface's index in every network namespace. What is in its subnets is this host itself.
+/// The loopback interface's index in every network namespace. What is in its subnets is this host
+/// itself.
 const LOOPBACK: u32 = 1;
 
 /// A peer's address, and the link that it is on where the address says so (a scope id).
@@ -211,7 +215,8 @@ impl Links {
         }
     }
 
-    /// Our addresses, there or gone, whose subnets have this address in them: the longest subnet first.
+    /// Our addresses, there or gone, whose subnets have this address in them: the longest subnet
+    /// first.
     fn around(&self, ip: IpAddr) -> impl Iterator<Item = (&Prefix, u32, IpAddr, &Held)> {
         let longest: u8 = if ip.is_ipv4() { 32 } else { 128 };
         let subnets = (0..=longest).rev().filter_map(move |length| Prefix::new(ip, length));
@@ -249,8 +254,8 @@ impl Links {
         found
     }
 
-    /// When the link that the peer is on, an address on that link, our address `local`, or the route to the peer last
-    /// changed. For a peer that is not directly connected any link counts.
+    /// When the link that the peer is on, an address on that link, our address `local`, or the
+    /// route to the peer last changed. For a peer that is not directly connected any link counts.
     pub fn changed(&self, peer: impl Into<End>, local: Option<IpAddr>) -> Option<Micros> {
         let peer = peer.into();
         let on = self.links_of(peer);
@@ -266,8 +271,8 @@ impl Links {
         ours.filter_map(|(.., held)| held.changed).max()
     }
 
-    /// Why no session with the peer can stand now: the link of a directly connected peer is down, or our address `local`
-    /// is gone. In words; `None` where nothing is known to be wrong.
+    /// Why no session with the peer can stand now: the link of a directly connected peer is down,
+    /// or our address `local` is gone. In words; `None` where nothing is known to be wrong.
     pub fn cut(&self, peer: impl Into<End>, local: Option<IpAddr>) -> Option<String> {
         let peer = peer.into();
         let link = self.link_fault(peer);
@@ -308,7 +313,8 @@ impl Links {
     }
 }
 
-/// Whether what is on a link is the address asked for: of link-local ones each link may have the same.
+/// Whether what is on a link is the address asked for: of link-local ones each link may have the
+/// same.
 fn is_ours(local: IpAddr, zone: Option<u32>, link: u32, address: IpAddr) -> bool {
     address == local && zone.is_none_or(|zone| zone == link)
 }

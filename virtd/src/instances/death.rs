@@ -1,8 +1,9 @@
 //! How a process ended, as far as it matters for what is blamed for it.
 //!
-//! SIGKILL comes from somebody outside, or from the kernel where memory is short. The kernel counts the latter before it
-//! sends the signal (`oom_kill` in /proc/vmstat, in memory.events of cgroups of version 2, in memory.oom_control of
-//! version 1), so a count that has risen tells the two apart.
+//! SIGKILL comes from somebody outside, or from the kernel where memory is short. The kernel counts
+//! the latter before it sends the signal (`oom_kill` in /proc/vmstat, in memory.events of cgroups
+//! of version 2, in memory.oom_control of version 1), so a count that has risen tells the two
+//! apart.
 
 use crate::core::io::Death;
 use nix::sys::signal::Signal;
@@ -12,8 +13,9 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-/// A count that has risen for longer than this, or twice this, has nothing to do with a process that ends now. Where memory
-/// is short, seconds may pass between the kernel's signal and our hearing of it.
+/// A count that has risen for longer than this, or twice this, has nothing to do with a process
+/// that ends now. Where memory is short, seconds may pass between the kernel's signal and our
+/// hearing of it.
 const WINDOW: Duration = Duration::from_secs(10);
 /// Groups below virtd's own that are looked at.
 const MAX_CHILDREN: usize = 256;
@@ -95,7 +97,8 @@ fn count(text: &str) -> Option<u64> {
     text.lines().find_map(|line| line.strip_prefix("oom_kill ")?.trim().parse().ok())
 }
 
-/// The groups that /proc/self/cgroup names (cgroups(7)), below the folder where they are mounted, with the file that counts.
+/// The groups that /proc/self/cgroup names (cgroups(7)), below the folder where they are mounted,
+/// with the file that counts.
 fn own_groups(text: &str) -> Vec<(PathBuf, &'static str)> {
     let group = |line: &str| {
         let mut fields = line.splitn(3, ':');

@@ -6,7 +6,8 @@
 //! | BIRD | `restart "NAME"`, for each protocol whose `Neighbor address:` is PEER | it says `NAME: restarted` |
 //! | OpenBGPD | `neighbor PEER clear` | it says `request processed`; the exit status is 0 either way |
 //!
-//! What an operator has disabled is not enabled. A daemon in a root of its own has its control program there.
+//! What an operator has disabled is not enabled. A daemon in a root of its own has its control
+//! program there.
 
 use super::launch;
 use crate::config::{Instance, Kind};
@@ -21,7 +22,8 @@ use std::path::Path;
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::time::{Duration, Instant};
 
-/// All that the control programs are asked for one neighbour takes no longer than this: a daemon that hangs does not answer.
+/// All that the control programs are asked for one neighbour takes no longer than this: a daemon
+/// that hangs does not answer.
 pub const PATIENCE: Duration = Duration::from_secs(10);
 /// Restarts under way at once; more are refused.
 pub(super) const MAX_AT_ONCE: usize = 16;
@@ -150,8 +152,8 @@ fn listen(pipe: impl Read + Send + 'static) -> io::Result<crossbeam_channel::Rec
     Ok(said)
 }
 
-/// The names of BIRD's protocols with this neighbour, from `show protocols all`: a protocol's line begins at the margin, what is
-/// said of it is indented.
+/// The names of BIRD's protocols with this neighbour, from `show protocols all`: a protocol's line
+/// begins at the margin, what is said of it is indented.
 fn protocols_with(said: &str, peer: IpAddr) -> Vec<&str> {
     let mut name = None;
     let mut found = Vec::new();

@@ -95,3 +95,45 @@ fn who_has_no_kind_has_no_control_program() {
     let error = restart(&Instance::default(), Path::new("/nonexistent"), "10.0.1.2".parse().unwrap()).unwrap_err();
     assert!(error.contains("kind"), "{error}");
 }
+
+/// A root with a shell and nothing else, in which `birdc` is this script.
+fn root_with_birdc(script: &str) -> tempfile::TempDir {
+    let root = tempfile::tempdir().unwrap();
+    let libraries = Command::new("ldd").arg("/bin/sh").output().unwrap();
+    let libraries = String::from_utf8_lossy(&libraries.stdout).into_owned();
+    let files = libraries.split_whitespace().filter(|word| word.starts_with('/')).chain(["/bin/sh"]);
+    for file in files {
+        let inside = root.path().join(file.trim_start_matches('/'));
+        fs::create_dir_all(inside.parent().unwrap()).unwrap();
+        fs::copy(file, inside).unwrap();
+    }
+    let program = root.path().join("usr/sbin/birdc");
+    fs::create_dir_all(program.parent().unwrap()).unwrap();
+    fs::write(&program, format!("#!/bin/sh\n{script}\n")).unwrap();
+    fs::set_permissions(&program, fs::Permissions::from_mode(0o755)).unwrap();
+    root
+}
+
+#[test]
+fn a_daemon_in_a_root_is_asked_by_the_program_in_there() {
+    if !nix::unistd::geteuid().is_root() {
+        eprintln!("not root: skipped");
+        return;
+    }
+    let folder = tempfile::tempdir().unwrap();
+    fs::write(folder.path().join("bird.ctl"), "").unwrap();
+    let script = "test -e \"$2\" || exit 7\n\
+        case \"$3 $4\" in\n\
+        'show protocols') echo 'n-1 BGP x'; echo '  Neighbor address: 10.0.1.2'; echo 'n2 BGP x'; echo '  Neighbor address: 10.0.1.3';;\n\
+        'restart \"n-1\"') echo 'n-1: restarted';;\n\
+        *) echo \"n2: already disabled\";;\n\
+        esac";
+    let root = root_with_birdc(script);
+    let root = Some(root.path().to_owned());
+    let instance = Instance { kind: Some(Kind::Bird), root, ..Instance::default() };
+    let ask = |peer: &str| restart(&instance, folder.path(), peer.parse().unwrap());
+    assert_eq!(ask("10.0.1.2"), Ok(()));
+    assert_eq!(ask("10.0.1.3"), Err("n2: already disabled".to_owned()));
+    let elsewhere = restart(&instance, Path::new("/nonexistent"), "10.0.1.2".parse().unwrap()).unwrap_err();
+    assert!(elsewhere.contains("/nonexistent"), "{elsewhere}");
+}

@@ -40,7 +40,8 @@ impl Reporter {
         u64::try_from(self.start.elapsed().as_micros()).unwrap_or(u64::MAX)
     }
 
-    /// Tells the core. It takes what waits with every turn of its loop; should it ever not keep up, waiting here harms nobody.
+    /// Tells the core. It takes what waits with every turn of its loop; should it ever not keep up,
+    /// waiting here harms nobody.
     pub(super) fn news(&self, instance: InstanceId, news: ProcessNews) {
         if self.reports.send(Report { instance, news }).is_ok()
             && let Err(e) = self.waker.wake()
@@ -68,7 +69,8 @@ impl Reporter {
         self.events.send(event);
     }
 
-    /// Tells the core which version an instance is, once its program has said so. Nothing waits for that.
+    /// Tells the core which version an instance is, once its program has said so. Nothing waits for
+    /// that.
     pub(super) fn tell_version(&self, id: InstanceId, instance: &Instance) {
         if instance.kind.is_none() {
             return;

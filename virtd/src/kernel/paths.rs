@@ -1,9 +1,11 @@
-//! The routes to those configured peers that are not directly connected: which of them have changed.
+//! The routes to those configured peers that are not directly connected: which of them have
+//! changed.
 //!
-//! A notification says of a route that it changed, not whether a packet to the peer takes it: there may be a more specific
-//! one, and IPv4 routes go with their link without a word. So each notification that could matter only has the kernel asked
-//! which route it would take (RTM_GETROUTE), and its answer is compared with the one before. What virtd itself has written
-//! is no change: it is the outcome of votes, not their cause.
+//! A notification says of a route that it changed, not whether a packet to the peer takes it: there
+//! may be a more specific one, and IPv4 routes go with their link without a word. So each
+//! notification that could matter only has the kernel asked which route it would take
+//! (RTM_GETROUTE), and its answer is compared with the one before. What virtd itself has written is
+//! no change: it is the outcome of votes, not their cause.
 
 use super::socket::{ANSWER_QUEUE, Received, RouteSocket};
 use super::view::{View, inside};
@@ -20,7 +22,8 @@ use wire::netlink::message::Writer;
 use wire::netlink::route::RTMSG_LEN;
 use wire::netlink::{Frame, Frames, RouteMessage};
 
-/// What the kernel does by itself after a link or an address has changed is done by then; it is looked at once more.
+/// What the kernel does by itself after a link or an address has changed is done by then; it is
+/// looked at once more.
 const SETTLED: Duration = Duration::from_millis(100);
 
 /// The addresses of the configured peers. The loop changes them when a reload does.

@@ -1,4 +1,5 @@
-//! The links and addresses that the loop was told of, so that it is told of changes only, and of what went unseen.
+//! The links and addresses that the loop was told of, so that it is told of changes only, and of
+//! what went unseen.
 
 use super::socket::{Received, RouteSocket};
 use crate::core::io::{KernelNews, Link};
@@ -57,7 +58,8 @@ fn change(frame: &Frame<'_>) -> Option<Change> {
 }
 
 impl View {
-    /// The news in a notification; `None` where it is about something else, or the loop knows already.
+    /// The news in a notification; `None` where it is about something else, or the loop knows
+    /// already.
     pub fn note(&mut self, frame: &Frame<'_>) -> Option<KernelNews> {
         change(frame).and_then(|change| self.apply(change))
     }
@@ -78,7 +80,8 @@ impl View {
         }
     }
 
-    /// Reads all links and addresses from the kernel; what differs from what was known is appended to `news`.
+    /// Reads all links and addresses from the kernel; what differs from what was known is appended
+    /// to `news`.
     ///
     /// # Errors
     /// What stands in the way of it. The socket may be in the middle of a dump then.

@@ -1,7 +1,9 @@
-//! Links, addresses and routes to peers, watched where no FIB is voted on: sessions end with them, and virtd has to know.
+//! Links, addresses and routes to peers, watched where no FIB is voted on: sessions end with them,
+//! and virtd has to know.
 //!
-//! A thread of its own with sockets of its own, so that nothing of it is on the way of an update. Routes are listened to only
-//! where a configured peer is not directly connected. It writes nothing and needs no rights.
+//! A thread of its own with sockets of its own, so that nothing of it is on the way of an update.
+//! Routes are listened to only where a configured peer is not directly connected. It writes nothing
+//! and needs no rights.
 
 use super::Lines;
 use super::paths::{Paths, Peers};
@@ -38,14 +40,16 @@ pub(super) struct Watcher {
     routes: Option<RouteSocket>,
     view: View,
     paths: Paths,
-    /// Links and addresses are to be read as a whole: for the first time, or because notifications were lost.
+    /// Links and addresses are to be read as a whole: for the first time, or because notifications
+    /// were lost.
     read_at: Option<Instant>,
     /// They have been read once.
     read: bool,
 }
 
 impl Watcher {
-    /// Opens its socket, the groups joined, so that nothing is missed between reading and the first notification.
+    /// Opens its socket, the groups joined, so that nothing is missed between reading and the first
+    /// notification.
     ///
     /// # Errors
     /// The kernel's.
@@ -166,7 +170,8 @@ impl Watcher {
         Ok(())
     }
 
-    /// Joins the routes' groups when somebody's way is to be watched, and leaves them when nobody's is.
+    /// Joins the routes' groups when somebody's way is to be watched, and leaves them when nobody's
+    /// is.
     fn listen_to_routes(&mut self, poll: &Poll, news: &mut Vec<KernelNews>) -> Result<()> {
         if self.paths.has_any() == self.routes.is_some() {
             return Ok(());

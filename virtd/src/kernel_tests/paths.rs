@@ -32,7 +32,8 @@ impl Bench {
 fn the_route_in_use_is_what_counts(mut b: Bench) {
     b.wait("the first reading", |b| b.news.contains(&KernelNews::LinksRead));
     b.line.watch_peers([FAR, FAR_V6, NEAR].iter().map(|p| p.parse().expect("an address")).collect());
-    // What is seen first is no change, and when that was nobody tells: so it is changed until somebody does.
+    // What is seen first is no change, and when that was nobody tells: so it is changed until
+    // somebody does.
     for (family, peer, gateways) in
         [("-4", FAR, ["10.0.0.2 dev a0", "10.0.1.2 dev b0"]), ("-6", FAR_V6, ["fd00:a::2 dev a0", "fd00:b::2 dev b0"])]
     {

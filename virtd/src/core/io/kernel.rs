@@ -36,7 +36,8 @@ pub enum KernelNews {
     },
     /// All links and addresses that there are have been told: what comes from now on are changes.
     LinksRead,
-    /// The route to a configured peer that is not directly connected has changed, come or gone, and neither was virtd's own.
+    /// The route to a configured peer that is not directly connected has changed, come or gone;
+    /// one of virtd's own that is written anew is no change.
     Path {
         /// The peer.
         peer: IpAddr,
