@@ -549,7 +549,7 @@ fn an_update_among_others_or_with_somebody_who_is_not_told_all_is_stored_first()
     sim.start_instance(2);
     sim.core_hears(1, &an_update());
     let levelling = !sim.core.owes();
-    sim.run(5 * SECOND);
+    sim.run(10 * SECOND);
     sim.core_hears(1, &an_update());
     assert!(levelling && sim.core.owes(), "an instance that came back is told from the store until it is level");
 }
