@@ -1,5 +1,6 @@
 //! The peer's side of a session: TCP connections, OPEN, timers, what it sends.
 
+use super::super::lacks::Long;
 use super::*;
 use crate::config::Inbound;
 use crate::event::{Event, Severity};
@@ -384,23 +385,19 @@ impl Session {
             env.blobs.release(old);
             env.note_withdrawn(prefix);
             env.walk |= env.poison.changed(*index, &prefix, &[]);
-            if env.lacks[*index].changed(&prefix, &[]) {
-                env.judge.push(prefix);
-            }
+            env.note_length(*index, prefix, None);
             keys.push(prefix);
         }
         let mut announce = |carried: Carried, prefixes: &mut dyn Iterator<Item = Prefix>| {
             block.clear();
             encode::stored_attributes(&update, carried, block);
-            let id = env.blobs.intern(block);
+            let (id, long) = (env.blobs.intern(block), Long::of(block));
             for prefix in prefixes {
                 let old = env.stores[*index].announce(prefix, id, now);
                 env.blobs.retain(id, 1);
                 env.blobs.release(old);
                 env.walk |= env.poison.changed(*index, &prefix, block);
-                if env.lacks[*index].changed(&prefix, block) {
-                    env.judge.push(prefix);
-                }
+                env.note_length(*index, prefix, long.as_ref());
                 keys.push(prefix);
             }
             env.blobs.release(id);
@@ -573,15 +570,6 @@ impl Session {
         let Some(conn) = self.up.as_ref().map(|up| up.conn).filter(|_| ceased >= quorum) else { return };
         let n = self.seats.iter().find_map(|s| s.ceased.clone()).unwrap_or(Notification::new(6, 2));
         self.reset(conn, n, "a quorum of instances sent Cease", env, out);
-    }
-}
-
-impl Ext {
-    /// When our OPEN goes out although instances are missing: the peer's hold time runs once it has sent its own.
-    fn open_due(&self, env: &Env) -> Micros {
-        let wait = |hold_time_s| offers::patience(env.config.timers.open_wait_ms, hold_time_s);
-        let by_hold = self.peer_open.as_ref().map_or(Micros::MAX, |o| self.opened + wait(o.hold_time_s));
-        (self.since + wait(0)).min(by_hold)
     }
 }
 
