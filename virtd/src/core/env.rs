@@ -117,7 +117,7 @@ pub struct Env {
     pub unlevel: Vec<Members>,
     /// For each session, what instances are not told because their OPEN lacks something.
     pub lacks: Vec<super::lacks::Lacks>,
-    /// On some session somebody lacks something.
+    /// Somebody abstains because of that.
     pub lacking: bool,
     /// Prefixes on which somebody has just begun or ceased to abstain: they are voted on anew.
     pub judge: Vec<Prefix>,
@@ -463,11 +463,7 @@ impl Env {
     /// Those who are to hear first what a peer says, because their word counts at once: towards the peers, and in the FIB, where it may be another.
     /// `None`: whose it is depends on the key, or on what it is about, or is nobody's.
     pub fn first_told(&self) -> Option<Members> {
-        let complete = self.unlevel.iter().all(|u| u.is_empty())
-            && !self.lacking
-            && self.poison.is_idle()
-            && self.exercised.is_empty();
-        let master = self.master(self.voters).filter(|_| complete)?;
+        let master = self.master(self.voters).filter(|_| self.all_told())?;
         Some([master].into_iter().chain(self.master(self.bgp_in_fib)).collect())
     }
 
@@ -568,11 +564,6 @@ impl Env {
         let (now, cap) = (self.now_ms(), self.rules.flap_cap_ms);
         self.recent_all = self.recent_all.filter(|then| super::table::age_ms(now, *then) < cap);
         self.recent.retain(|_, then| super::table::age_ms(now, *then) < cap);
-    }
-
-    /// Whether nobody abstains on anything.
-    pub fn all_told(&self) -> bool {
-        self.poison.is_idle() && self.exercised.is_empty() && !self.lacking && self.unlevel.iter().all(|u| u.is_empty())
     }
 
     /// The instances that abstain on `prefix` in this table (a session's index, or the FIB): because some peer that sent it has not been replayed

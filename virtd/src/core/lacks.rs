@@ -11,6 +11,34 @@ use wire::bgp::{Family, Prefix, as2, encode};
 /// A block shorter than this fits a message of 4,096 octets in either form: written with two octets an AS number, what takes four there takes
 /// two and, in AS4_PATH, four more.
 const SURELY_FITS: usize = 2048;
+/// Prefixes voted on one by one because somebody begins or ceases to abstain; of more in one turn every prefix is, in slices.
+const MAX_JUDGED: usize = 1024;
+
+/// A stored block that may not fit a message of 4,096 octets, in both its forms.
+#[derive(Clone, Debug)]
+pub struct Long<'a> {
+    block: &'a [u8],
+    narrow: Vec<u8>,
+}
+
+impl Long<'_> {
+    /// `None` for one that surely fits.
+    pub fn of(block: &[u8]) -> Option<Long<'_>> {
+        if block.len() < SURELY_FITS {
+            return None;
+        }
+        let mut narrow = Vec::new();
+        as2::narrow_stored(block, &mut narrow);
+        Some(Long { block, narrow })
+    }
+
+    /// What it takes to tell it about `prefix`; `None` where a message of 4,096 octets has room in either form.
+    fn need(&self, prefix: &Prefix) -> Option<Need> {
+        let as_stored = encode::stored_len(self.block, prefix)?;
+        let narrow = encode::stored_len(&self.narrow, prefix)?;
+        (as_stored.max(narrow) > MAX_LEN).then_some(Need { as_stored, narrow })
+    }
+}
 
 /// The octets of the shortest message that tells a stored route.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -97,9 +125,15 @@ impl Lacks {
         members
     }
 
-    /// The peer says `block` (empty: nothing) about `prefix` now. True where somebody may begin or cease to abstain on it.
-    pub fn changed(&mut self, prefix: &Prefix, block: &[u8]) -> bool {
-        let need = need(prefix, block);
+    /// Whether anybody abstains on anything.
+    fn matters(&self) -> bool {
+        !self.v4.is_empty() || !self.v6.is_empty() || (!self.tight.is_empty() && !self.long.is_empty())
+    }
+
+    /// The peer says something else about `prefix` now, or nothing; `long` where that may not fit. True where somebody may begin or cease to
+    /// abstain on it.
+    fn changed(&mut self, prefix: &Prefix, long: Option<&Long<'_>>) -> bool {
+        let need = long.and_then(|long| long.need(prefix));
         if need.is_none() && self.long.is_empty() {
             return false;
         }
@@ -116,21 +150,27 @@ impl Lacks {
     }
 }
 
-/// See [`Need`]; `None` where a message of 4,096 octets has room in either form.
-fn need(prefix: &Prefix, block: &[u8]) -> Option<Need> {
-    if block.len() < SURELY_FITS {
-        return None;
-    }
-    let mut two = Vec::new();
-    as2::narrow_stored(block, &mut two);
-    let need = Need { as_stored: encode::stored_len(block, prefix)?, narrow: encode::stored_len(&two, prefix)? };
-    (need.as_stored.max(need.narrow) > MAX_LEN).then_some(need)
-}
-
 impl Env {
     /// What instance `i` lacks on a session is another than it was.
     pub fn note_lacks(&mut self) {
-        self.lacking = self.lacks.iter().any(|l| !l.is_empty());
+        self.lacking = self.lacks.iter().any(Lacks::matters);
+    }
+
+    /// The peer of `session` says something else about `prefix`, or nothing: see [`Lacks::changed`].
+    pub fn note_length(&mut self, session: usize, prefix: Prefix, long: Option<&Long<'_>>) {
+        if !self.lacks.get_mut(session).is_some_and(|lacks| lacks.changed(&prefix, long)) {
+            return;
+        }
+        self.note_lacks();
+        match self.judge.len() < MAX_JUDGED {
+            true => self.judge.push(prefix),
+            false => self.walk = true,
+        }
+    }
+
+    /// Whether nobody abstains on anything.
+    pub fn all_told(&self) -> bool {
+        self.poison.is_idle() && self.exercised.is_empty() && !self.lacking && self.unlevel.iter().all(|u| u.is_empty())
     }
 
     /// Those that some peer's route for `prefix` cannot be told.

@@ -125,6 +125,15 @@ impl Seat {
     }
 }
 
+impl Ext {
+    /// When our OPEN goes out although instances are missing: the peer's hold time runs once it has sent its own.
+    pub(super) fn open_due(&self, env: &Env) -> Micros {
+        let wait = |hold_time_s| patience(env.config.timers.open_wait_ms, hold_time_s);
+        let by_hold = self.peer_open.as_ref().map_or(Micros::MAX, |o| self.opened + wait(o.hold_time_s));
+        (self.since + wait(0)).min(by_hold)
+    }
+}
+
 /// How long may be waited for others once the peer has said its hold time: a third, so that what it waits for is there well before the end.
 pub(super) fn patience(open_wait_ms: u32, hold_time_s: u16) -> Micros {
     let wait = Micros::from(open_wait_ms) * 1000;

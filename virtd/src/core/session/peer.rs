@@ -1,5 +1,6 @@
 //! The peer's side of a session: TCP connections, OPEN, timers, what it sends.
 
+use super::super::lacks::Long;
 use super::*;
 use crate::config::Inbound;
 use crate::event::{Event, Severity};
@@ -385,23 +386,19 @@ impl Session {
             env.blobs.release(old);
             env.note_withdrawn(prefix);
             env.walk |= env.poison.changed(*index, &prefix, &[], until);
-            if env.lacks[*index].changed(&prefix, &[]) {
-                env.judge.push(prefix);
-            }
+            env.note_length(*index, prefix, None);
             keys.push(prefix);
         }
         let mut announce = |carried: Carried, prefixes: &mut dyn Iterator<Item = Prefix>| {
             block.clear();
             encode::stored_attributes(&update, carried, block);
-            let id = env.blobs.intern(block);
+            let (id, long) = (env.blobs.intern(block), Long::of(block));
             for prefix in prefixes {
                 let old = env.stores[*index].announce(prefix, id, now);
                 env.blobs.retain(id, 1);
                 env.blobs.release(old);
                 env.walk |= env.poison.changed(*index, &prefix, block, until);
-                if env.lacks[*index].changed(&prefix, block) {
-                    env.judge.push(prefix);
-                }
+                env.note_length(*index, prefix, long.as_ref());
                 keys.push(prefix);
             }
             env.blobs.release(id);
@@ -562,15 +559,6 @@ impl Session {
         if env.now >= since + Micros::from(env.config.timers.grace_ms) * 1000 {
             self.reset(conn, Notification::new(6, 8), "no instance has come back within the grace time", env, out);
         }
-    }
-}
-
-impl Ext {
-    /// When our OPEN goes out although instances are missing: the peer's hold time runs once it has sent its own.
-    fn open_due(&self, env: &Env) -> Micros {
-        let wait = |hold_time_s| offers::patience(env.config.timers.open_wait_ms, hold_time_s);
-        let by_hold = self.peer_open.as_ref().map_or(Micros::MAX, |o| self.opened + wait(o.hold_time_s));
-        (self.since + wait(0)).min(by_hold)
     }
 }
 
