@@ -277,10 +277,11 @@ pub enum ProcessNews {
 /// How a process ended.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Death {
-    /// It exited by itself, with a status that says that something was wrong.
+    /// It exited with status 0: it was asked to end, and did so.
+    InOrder,
+    /// It exited with a status that says that something was wrong.
     Exit,
-    /// SIGKILL or SIGTERM while memory was not short, or status 0: somebody outside wanted its end (a service manager, an
-    /// operator).
+    /// SIGKILL or SIGTERM while memory was not short: somebody outside wanted its end (a service manager, an operator).
     FromOutside,
     /// The kernel ended it because memory was short: an OOM count rose.
     OutOfMemory,
@@ -292,6 +293,7 @@ impl Death {
     /// The word that virtctl shows.
     pub const fn name(self) -> &'static str {
         match self {
+            Death::InOrder => "in-order",
             Death::Exit => "exit",
             Death::FromOutside => "from-outside",
             Death::OutOfMemory => "out-of-memory",

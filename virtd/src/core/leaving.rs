@@ -109,9 +109,10 @@ fn by_itself(e: &Ending) -> Meaning {
         Some(n) if n.code != 6 || n.subcode == cease::COLLISION => Meaning::Fault,
         None if e.process_ended => died(e),
         _ if e.ours => Meaning::Ours,
+        // What moves the ground under a session is its reason: it need not be waited for another.
         Some(n) => match (e.several && may_be_own_end(n.subcode), e.process_ended) {
             (true, true) => Meaning::OwnEnd,
-            (true, false) if e.age < OWN_END_US => Meaning::Wait,
+            (true, false) if e.age < OWN_END_US && !e.moved => Meaning::Wait,
             _ => Meaning::Leave,
         },
         None if e.age < CHANNEL_US => Meaning::Wait,
@@ -123,6 +124,7 @@ fn by_itself(e: &Ending) -> Meaning {
 /// Without a word, and its process has ended.
 fn died(e: &Ending) -> Meaning {
     match e.death {
+        Some(Death::InOrder) => Meaning::OwnEnd,
         Some(Death::FromOutside) => Meaning::Ended,
         None if e.supervised && e.age < OWN_END_US => Meaning::Wait,
         _ => Meaning::Died,

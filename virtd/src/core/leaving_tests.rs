@@ -42,6 +42,7 @@ fn the_end_of_a_leg_means_what_the_table_says() {
                 "reborn" => e.reborn = true,
                 "process ended" => e.process_ended = true,
                 "supervised" => e.supervised = true,
+                "in order" => e.death = Some(Death::InOrder),
                 "by exit" => e.death = Some(Death::Exit),
                 "from outside" => e.death = Some(Death::FromOutside),
                 "by crash" => e.death = Some(Death::Crash),

@@ -26,7 +26,7 @@ pub(super) fn of(status: Option<&WaitStatus>, memory_was_short: impl FnOnce() ->
         Some(WaitStatus::Signaled(_, Signal::SIGKILL, _)) if memory_was_short() => Death::OutOfMemory,
         Some(WaitStatus::Signaled(_, Signal::SIGKILL | Signal::SIGTERM, _)) => Death::FromOutside,
         // It was asked to end, and did so in order.
-        Some(WaitStatus::Exited(_, 0)) => Death::FromOutside,
+        Some(WaitStatus::Exited(_, 0)) => Death::InOrder,
         Some(WaitStatus::Signaled(..)) => Death::Crash,
         _ => Death::Exit,
     }

@@ -68,7 +68,7 @@ fn a_signal_says_who_wanted_it() {
         (signaled(Signal::SIGTERM), true, Death::FromOutside),
         (signaled(Signal::SIGSEGV), true, Death::Crash),
         (signaled(Signal::SIGABRT), false, Death::Crash),
-        (WaitStatus::Exited(pid, 0), true, Death::FromOutside),
+        (WaitStatus::Exited(pid, 0), true, Death::InOrder),
         (WaitStatus::Exited(pid, 1), false, Death::Exit),
     ] {
         assert_eq!(of(Some(&status), || short), death, "{status:?}, memory short: {short}");

@@ -335,7 +335,6 @@ impl Session {
             let leg = seat.leg.as_ref().filter(|l| l.state == LegState::Established);
             let left = seat.departure.as_ref().is_some_and(|d| d.means == Meaning::Leave);
             match leg {
-                Some(leg) if leg.level => seat.missed_us = 0,
                 Some(_) => {}
                 // Started again, one that was refused would say the same.
                 None if left || seat.open.is_none() || seat.refused.is_some() => {}

@@ -475,8 +475,9 @@ impl Session {
 
     /// What instance `i` says on this session counts from now on, and what it has not said again it does not say any more.
     pub fn admit(&mut self, i: usize, env: &mut Env, out: &mut Vec<Output>) {
-        let Some(leg) = self.seats.get_mut(i).and_then(|s| s.leg.as_mut()) else { return };
-        leg.level = true;
+        let Some(seat) = self.seats.get_mut(i) else { return };
+        let Some(leg) = seat.leg.as_mut() else { return };
+        (leg.level, seat.missed_us) = (true, 0);
         let replayed = leg.replayed;
         env.unlevel[self.index].remove(i as u8);
         self.sweep_stale(i, env);
