@@ -218,11 +218,9 @@ impl Keeper {
         let memory = self.memory.clone();
         match start_one(i, &instance, &folder, &self.preload, &self.reporter, &self.ended, memory) {
             Ok(waiter) => {
-                let pid = waiter.group.as_raw().unsigned_abs();
                 if let Some(seat) = self.waiters.get_mut(i) {
                     *seat = Some(waiter);
                 }
-                self.reporter.news(id, ProcessNews::Started { pid });
                 self.reporter.tell_version(id, &instance);
             }
             Err(e) => {
@@ -380,6 +378,8 @@ fn start_one(
     };
     let place = if rest.is_empty() { Place::Session } else { Place::Leader };
     let (group, _) = spawn(instance, first, preload, place)?;
+    // Before anything can be told of its end.
+    reporter.news(InstanceId(i as u8), ProcessNews::Started { pid: group.as_raw().unsigned_abs() });
     let members = Arc::new(Group::new(group, first.name(), !rest.is_empty()));
     let told = Arc::new(Told::default());
     let thread = {

@@ -6,7 +6,7 @@ use serde_json::json;
 use sim::supervised::{MANY, SECOND, lie, news, obey, prefixes, running, said, supervise, supervised};
 use sim::{Sim, prefix, update};
 use virtd::config::{Standby, Strategy};
-use virtd::core::io::{Order, ProcessNews};
+use virtd::core::io::{Death, Order, ProcessNews};
 
 #[test]
 fn wrong_on_many_prefixes_for_the_threshold_is_killed_and_comes_back() {
@@ -76,6 +76,27 @@ fn while_policy_changes_nobody_is_killed() {
     sim.query(json!({"command": "change", "action": "commit"}));
     assert_eq!(supervise(&mut sim, 15), [], "the threshold begins anew");
     assert_eq!(supervise(&mut sim, 15).first(), Some(&(2, Order::Kill)));
+}
+
+#[test]
+fn how_a_process_died_is_remembered() {
+    let mut sim = running(&supervised(3, Strategy::WaitForConsensus));
+    let death = |sim: &mut Sim| sim.query(json!({"command": "instances"}))["instances"][0]["last_death"].clone();
+    assert_eq!(death(&mut sim), json!(null));
+    for (how, word) in [
+        (Death::FromOutside, "from-outside"),
+        (Death::OutOfMemory, "out-of-memory"),
+        (Death::Crash, "crash"),
+        (Death::Exit, "exit"),
+    ] {
+        news(&mut sim, 0, ProcessNews::Died { death: how });
+        assert_eq!(death(&mut sim), json!(word));
+    }
+    // It is no end yet: that follows when the rest of its group is gone.
+    assert_eq!(supervise(&mut sim, 5), []);
+    sim.kill_instance(0);
+    news(&mut sim, 0, ProcessNews::Ended { unasked: true, text: "has exited".into() });
+    assert_eq!(supervise(&mut sim, 5), [(0, Order::Start)]);
 }
 
 #[test]
