@@ -3,7 +3,7 @@
 use anyhow::Result;
 use serde_json::{Value, json};
 use tests::daemons::Daemon;
-use tests::sessions::scene::{Made, Stage};
+use tests::sessions::stage::{Made, Stage};
 use tests::sessions::{Case, Told};
 
 /// What came of one case in one router.
@@ -51,7 +51,8 @@ impl Line {
     }
 }
 
-/// How much later than the second fastest daemon on its own the neighbours may see an end: later is said, and is no failure.
+/// How much later than the second fastest daemon on its own the neighbours may see an end: later is
+/// said, and is no failure.
 const LATER_MS: u64 = 1_000;
 
 /// By how much an end came later than it should.
