@@ -57,7 +57,8 @@ pub struct PeerSpec {
     pub hold_time_s: Option<u16>,
     /// The session ends when BFD (RFC 5882) says so. FRR only, which needs its bfdd for it.
     pub bfd: bool,
-    /// A prefix that the import policy does not take from this neighbour. OpenBGPD's filters know no session of their own: there it is from this address.
+    /// A prefix that the import policy does not take from this neighbour. OpenBGPD's filters know
+    /// no session of their own: there it is from this address.
     pub refused: Option<Prefix>,
 }
 
@@ -68,7 +69,8 @@ pub struct Limit {
     pub prefixes: u32,
     /// What comes after the session's end.
     pub then: Then,
-    /// What the import policy refuses counts as well. OpenBGPD always counts it, FRR and BIRD only where told to.
+    /// What the import policy refuses counts as well. OpenBGPD always counts it, FRR and BIRD only
+    /// where told to.
     pub received: bool,
 }
 
@@ -77,7 +79,8 @@ pub struct Limit {
 pub enum Then {
     /// It stays down until an operator says otherwise.
     Down,
-    /// It comes back by itself: FRR and OpenBGPD after a minute (the shortest they know), BIRD at once.
+    /// It comes back by itself: FRR and OpenBGPD after a minute (the shortest they know), BIRD at
+    /// once.
     Back,
 }
 

@@ -1,7 +1,9 @@
-//! The life of a session, judged from the neighbours' side: what ends it on a daemon alone ends it on the router where most of its instances
-//! say so, what one says alone stays inside, and nobody is accused for it. docs/SESSIONS.md explains it.
+//! The life of a session, judged from the neighbours' side: what ends it on a daemon alone ends it
+//! on the router where most of its instances say so, what one says alone stays inside, and nobody
+//! is accused for it. docs/SESSIONS.md explains it.
 //!
-//! Reading order: [`outside`] (what a neighbour went through), [`scene`] (a router with its neighbours), [`limits`], [`paths`], [`updates`],
+//! Reading order: [`outside`] (what a neighbour went through), [`stage`] and [`scene`] (a router
+//! with its neighbours), [`verdict`] (what has to hold), [`limits`], [`paths`], [`updates`],
 //! [`operators`] (the rows), and the list of them here.
 
 pub mod limits;
@@ -9,11 +11,13 @@ pub mod operators;
 pub mod outside;
 pub mod paths;
 pub mod scene;
+pub mod stage;
 pub mod updates;
+pub mod verdict;
 
 use crate::daemons::Daemon;
 use anyhow::{Context, Result};
-use scene::{Made, Stage};
+use stage::{Made, Stage};
 
 /// virtd's event: an instance has left a session by its own will.
 pub const LEFT: &str = "session-left";
@@ -43,7 +47,8 @@ const TRIO: &[Made] = &[Made::Trio];
 /// What a row came to.
 #[derive(Clone, Debug, Default)]
 pub struct Told {
-    /// From the cause until the neighbours saw the end, in milliseconds; rows that end nothing have none.
+    /// From the cause until the neighbours saw the end, in milliseconds; rows that end nothing have
+    /// none.
     pub outside_ms: Option<u64>,
     /// What is worth a word in the table.
     pub notes: Vec<String>,

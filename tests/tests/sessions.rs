@@ -1,10 +1,11 @@
-//! What ends a session and what must not, as a part of `make test`: one case for each row of docs/SESSIONS.md, in the router that it is first
-//! of all about. `make sessions` plays all of them in all routers.
+//! What ends a session and what must not, as a part of `make test`: one case for each row of
+//! docs/SESSIONS.md, in the router that it is first of all about. `make sessions` plays all of them
+//! in all routers.
 
 use anyhow::{Context, Result};
 use tests::daemons::Daemon;
 use tests::sessions::ALL;
-use tests::sessions::scene::{Made, Stage};
+use tests::sessions::stage::{Made, Stage};
 
 fn play(name: &str, made: Made, strategy: &'static str) -> Result<()> {
     let case = ALL.iter().find(|case| case.name == name).with_context(|| format!("no case {name}"))?;

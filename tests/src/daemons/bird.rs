@@ -84,7 +84,8 @@ fn protocol(text: &mut String, spec: &RouterSpec, index: usize, peer: &PeerSpec)
     text.push_str("}\n");
 }
 
-/// `import limit` counts what was accepted; `receive limit` what was received, provided that what was refused is kept.
+/// `import limit` counts what was accepted; `receive limit` what was received, provided that what
+/// was refused is kept.
 fn limit_words(limit: Limit) -> String {
     let action = if limit.then == Then::Back { "restart" } else { "disable" };
     if limit.received {

@@ -86,7 +86,8 @@ pub(super) fn configuration(spec: &RouterSpec, folder: &Path) -> String {
     text
 }
 
-/// What follows `maximum-prefix`. FRR compares before it adds the prefix at hand, so its number is one less. `force` counts what was received.
+/// What follows `maximum-prefix`. FRR compares before it adds the prefix at hand, so its number is
+/// one less. `force` counts what was received.
 fn limit_words(limit: Limit) -> String {
     let then = if limit.then == Then::Back { " restart 1" } else { "" };
     let force = if limit.received { " force" } else { "" };

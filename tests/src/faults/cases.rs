@@ -223,7 +223,8 @@ fn exit(t: &mut Trial<'_>) -> Result<()> {
 /// Events that accuse an instance.
 const ACCUSED: &[&str] = &["instance-faulty", "poison-suspected", "poison", "poison-again"];
 
-/// Its service manager stops one instance from outside while it has just been told something: no UPDATE is searched for it.
+/// Its service manager stops one instance from outside while it has just been told something: no
+/// UPDATE is searched for it.
 fn service_stop(t: &mut Trial<'_>) -> Result<()> {
     let index = victim(t, 1);
     let name = name_of(t, index)?;
@@ -238,7 +239,8 @@ fn service_stop(t: &mut Trial<'_>) -> Result<()> {
     t.none_of(ACCUSED)
 }
 
-/// One instance's operator shuts a neighbour down by its own control program: it stays inside, is told once, and nothing is done to it.
+/// One instance's operator shuts a neighbour down by its own control program: it stays inside, is
+/// told once, and nothing is done to it.
 fn left_by_one(t: &mut Trial<'_>) -> Result<()> {
     let index = victim(t, 1);
     let name = name_of(t, index)?;
@@ -257,7 +259,8 @@ fn left_by_one(t: &mut Trial<'_>) -> Result<()> {
     t.recovered()
 }
 
-/// The third neighbour's link goes down for a moment again and again: its session may end, nothing else happens, and nobody is accused.
+/// The third neighbour's link goes down for a moment again and again: its session may end, nothing
+/// else happens, and nobody is accused.
 fn link_flap(t: &mut Trial<'_>) -> Result<()> {
     t.excused = Some(3);
     for _ in 0..=FLAPS {

@@ -41,7 +41,8 @@ pub struct Trial<'a> {
     pub notes: Vec<String>,
     /// The strategy lets a wrong route through for T: the faulty instance is the master.
     pub through_master: bool,
-    /// The number of a neighbour whose session may end and come back: it only has to have the same table again at the end.
+    /// The number of a neighbour whose session may end and come back: it only has to have the same
+    /// table again at the end.
     pub excused: Option<u8>,
     marks: Vec<usize>,
     complaints: usize,
@@ -162,7 +163,8 @@ impl<'a> Trial<'a> {
         events.iter().filter(|e| e["kind"] == kind && e["instance"] == instance).count()
     }
 
-    /// Waits until the excused neighbour has its session and its routes again; from then on it is judged like the others.
+    /// Waits until the excused neighbour has its session and its routes again; from then on it is
+    /// judged like the others.
     pub fn forgive(&mut self) -> Result<()> {
         let Some(number) = self.excused.take() else { return Ok(()) };
         let watches = self.scene.watches.iter_mut().zip(&self.scene.references).zip(&mut self.marks);

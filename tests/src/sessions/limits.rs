@@ -1,6 +1,7 @@
 //! Maximum prefixes: what a neighbour leaks is withdrawn.
 
-use super::scene::{Made, Scene, Setup, Stage, route, routes};
+use super::scene::{Scene, route, routes};
+use super::stage::{Made, Setup, Stage};
 use super::{DIFFERS, ENDED, Told};
 use crate::daemons::{Daemon, Limit, RouterSpec, Then};
 use anyhow::{Context, Result, ensure};
@@ -23,7 +24,8 @@ fn set(spec: &mut RouterSpec, then: Then, received: bool) {
     }
 }
 
-/// A neighbour announces more than every daemon's limit: it is told so, and everything it said goes.
+/// A neighbour announces more than every daemon's limit: it is told so, and everything it said
+/// goes.
 pub(super) fn limit(stage: Stage) -> Result<Told> {
     let setup = Setup { tune: |_, spec| set(spec, Then::Down, false), ..Setup::default() };
     let mut scene = Scene::start("limit", stage, &setup)?;
@@ -51,8 +53,9 @@ fn over(scene: &mut Scene, since: u64, n: usize) -> Result<Told> {
     Ok(Told::end(ms))
 }
 
-/// With the settings that make the three count alike (docs/EQUIVALENCE.md), what the import policy refuses counts as well: at the limit the session
-/// stays, and one more is too many. FRR looks at its count only when it accepts a prefix, so the last one is accepted.
+/// With the settings that make the three count alike (docs/EQUIVALENCE.md), what the import policy
+/// refuses counts as well: at the limit the session stays, and one more is too many. FRR looks at
+/// its count only when it accepts a prefix, so the last one is accepted.
 pub(super) fn received(stage: Stage) -> Result<Told> {
     let tune = |_: &str, spec: &mut RouterSpec| {
         set(spec, Then::Down, true);
@@ -79,8 +82,9 @@ fn refuse(spec: &mut RouterSpec) {
     }
 }
 
-/// At the limit the session stays, and so it does where one more is refused by the import policy: FRR and BIRD do not count that one. OpenBGPD
-/// does (docs/EQUIVALENCE.md), and is one voice. One more that is accepted is too many.
+/// At the limit the session stays, and so it does where one more is refused by the import policy:
+/// FRR and BIRD do not count that one. OpenBGPD does (docs/EQUIVALENCE.md), and is one voice. One
+/// more that is accepted is too many.
 pub(super) fn filtered(stage: Stage) -> Result<Told> {
     let tune = |_: &str, spec: &mut RouterSpec| {
         set(spec, Then::Down, false);
@@ -129,7 +133,8 @@ pub(super) fn back(stage: Stage) -> Result<Told> {
     Ok(told)
 }
 
-/// Only FRR has a limit: the session stays as it is, FRR is told once as the one that differs, and nothing is done to it.
+/// Only FRR has a limit: the session stays as it is, FRR is told once as the one that differs, and
+/// nothing is done to it.
 pub(super) fn in_one(stage: Stage) -> Result<Told> {
     let tune = |name: &str, spec: &mut RouterSpec| {
         if name == "frr" {
@@ -144,7 +149,8 @@ pub(super) fn in_one(stage: Stage) -> Result<Told> {
     Ok(Told::default())
 }
 
-/// One has left against the majority: told exactly once, accused of nothing, and no neighbour has noticed.
+/// One has left against the majority: told exactly once, accused of nothing, and no neighbour has
+/// noticed.
 pub(super) fn told_once(scene: &mut Scene, name: &str, announced: u32) -> Result<()> {
     let peer = scene.peer()?;
     scene.wait_event_of(DIFFERS, name, &peer, 0)?;

@@ -1,7 +1,9 @@
-//! What operators and service managers do to instances: shutting neighbours down, changing the AS, restarting services.
+//! What operators and service managers do to instances: shutting neighbours down, changing the AS,
+//! restarting services.
 
 use super::limits::told_once;
-use super::scene::{BIRDS, PATIENCE, SETTLE, Scene, Setup, Stage};
+use super::scene::{BIRDS, PATIENCE, SETTLE, Scene};
+use super::stage::{Setup, Stage};
 use super::{ABSENT, DIFFERS, ENDED, LEFT, NEIGHBOUR_RESTARTED, TIE, Told};
 use crate::daemons::{Daemon, RouterSpec};
 use crate::faults::watch::Watch;
@@ -43,8 +45,8 @@ fn shut(scene: &Scene, name: &str, daemon: Daemon, number: usize) -> Result<()> 
     scene.control(name, &command).map(drop)
 }
 
-/// A neighbour whose sessions end and return all the time, and OpenBGPD, which after the second NOTIFICATION holds back for longer than any of
-/// them lasts.
+/// A neighbour whose sessions end and return all the time, and OpenBGPD, which after the second
+/// NOTIFICATION holds back for longer than any of them lasts.
 pub(super) fn absent(stage: Stage) -> Result<Told> {
     let mut scene = Scene::start("absent", stage, &Setup::default())?;
     let peer = scene.peer()?;
@@ -229,8 +231,8 @@ pub(super) fn all_stopped(stage: Stage) -> Result<Told> {
     Ok(Told::end(ms))
 }
 
-/// Of two, BIRD shuts the neighbour down: a tie, and the session stays. Then its link goes down, which OpenBGPD does not notice and virtd sees for
-/// itself.
+/// Of two, BIRD shuts the neighbour down: a tie, and the session stays. Then its link goes down,
+/// which OpenBGPD does not notice and virtd sees for itself.
 pub(super) fn tie(stage: Stage) -> Result<Told> {
     let mut scene = Scene::start("tie", stage, &Setup::default())?;
     let peer = scene.peer()?;
@@ -264,7 +266,8 @@ pub(super) fn master_shuts(stage: Stage) -> Result<Told> {
     Ok(Told::default())
 }
 
-/// The key of one neighbour is changed in one daemon after another, and last at the neighbour itself.
+/// The key of one neighbour is changed in one daemon after another, and last at the neighbour
+/// itself.
 pub(super) fn md5_changed(stage: Stage) -> Result<Told> {
     let mut scene = Scene::start("md5", stage, &Setup { password: Some(OLD_KEY), ..Setup::default() })?;
     let peer = scene.peer()?;

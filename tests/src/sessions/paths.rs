@@ -1,7 +1,8 @@
 //! The way to a neighbour: links, and BFD.
 
 use super::limits::told_once;
-use super::scene::{BIRDS, PATIENCE, SETTLE, Scene, Setup, Stage};
+use super::scene::{BIRDS, PATIENCE, SETTLE, Scene};
+use super::stage::{Setup, Stage};
 use super::{ENDED, LEFT, Told};
 use crate::daemons::{Daemon, RouterSpec};
 use crate::lab::{Process, wait_until};
@@ -18,7 +19,8 @@ const FLAPS: usize = 6;
 /// How long it is down each time, and up.
 const DOWN: Duration = Duration::from_millis(200);
 const UP: Duration = Duration::from_millis(1_800);
-/// Hold time of a neighbour of an OpenBGPD that is on its own: nothing else ends its session when a link goes.
+/// Hold time of a neighbour of an OpenBGPD that is on its own: nothing else ends its session when a
+/// link goes.
 const SHORT_HOLD_S: u16 = 9;
 
 /// FRR alone is told to listen to BFD.
@@ -28,7 +30,8 @@ fn with_bfd(name: &str, spec: &mut RouterSpec) {
     }
 }
 
-/// Starts FRR's bfdd beside its bgpd, and at the first neighbour a BIRD that speaks BFD and nothing else; returns that BIRD once both agree.
+/// Starts FRR's bfdd beside its bgpd, and at the first neighbour a BIRD that speaks BFD and nothing
+/// else; returns that BIRD once both agree.
 fn start_bfd(scene: &mut Scene) -> Result<Process> {
     let sockets = scene.sockets("frr")?;
     let file = |name: &str| sockets.join(name).display().to_string();

@@ -1,7 +1,8 @@
 //! A router of some kind with its neighbours, at rest: what every row begins with.
 
 use super::outside::{End, Outside};
-use crate::daemons::{Attach, Daemon, Instance, RouterSpec};
+use super::stage::{Made, Setup, Stage};
+use crate::daemons::{Attach, Daemon, Instance};
 use crate::faults::watch::{Watch, now_us, text_of};
 use crate::kinds::Kinds;
 use crate::lab::{Lab, Process, Site, Star, wait_until};
@@ -12,127 +13,20 @@ use anyhow::{Context, Result, bail, ensure};
 use serde_json::Value;
 use std::fs;
 use std::path::PathBuf;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 /// `fault_threshold_s` of every router here: a wrong accusation shows within a test's time.
 pub const THRESHOLD: Duration = Duration::from_secs(5);
 /// T of every router here.
 const T_MS: u32 = 1_500;
-/// What is to happen happens within this, on a machine that has other things to do; without virtd, too. Shorter than the hold time that virtd
-/// and the neighbours agree on, so that what only the hold time ends has not ended.
+/// What is to happen happens within this, on a machine that has other things to do; without virtd,
+/// too. Shorter than the hold time that virtd and the neighbours agree on, so that what only the
+/// hold time ends has not ended.
 pub const PATIENCE: Duration = Duration::from_secs(40);
 /// Sessions and routes are there within this.
 pub const SETTLE: Duration = Duration::from_secs(90);
-/// Hold time that the neighbours offer.
-const HOLD_S: u16 = 90;
-/// Prefixes of the first neighbour at the start, unless a row says otherwise.
-const ROUTES: u32 = 5;
 /// The third neighbour's prefix.
 pub const BIRDS: &str = "192.0.2.0/24";
-/// Events that accuse an instance, or say that something was done to it for it.
-const ACCUSATIONS: [&str; 8] = [
-    "instance-faulty",
-    "instance-restart",
-    "instance-given-up",
-    "instance-promoted",
-    "poison-suspected",
-    "poison",
-    "poison-again",
-    "instance-exited",
-];
-
-/// What the router is made of.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Made {
-    /// A daemon on its own, without virtd: for its own times.
-    Alone(Daemon),
-    /// virtd with one instance.
-    One(Daemon),
-    /// BIRD and OpenBGPD, which does not notice when a link goes.
-    Two,
-    /// FRR, BIRD and OpenBGPD.
-    Trio,
-    /// FRR, BIRD and a second FRR.
-    TwoFrrs,
-}
-
-impl Made {
-    /// Its name on the command line.
-    pub const fn name(self) -> &'static str {
-        match self {
-            Made::Alone(Daemon::Frr) => "frr-alone",
-            Made::Alone(Daemon::Bird) => "bird-alone",
-            Made::Alone(Daemon::OpenBgpd) => "openbgpd-alone",
-            Made::One(Daemon::Frr) => "one-frr",
-            Made::One(Daemon::Bird) => "one-bird",
-            Made::One(Daemon::OpenBgpd) => "one-openbgpd",
-            Made::Two => "two",
-            Made::Trio => "trio",
-            Made::TwoFrrs => "two-frrs",
-        }
-    }
-
-    /// Its daemons.
-    pub fn daemons(self) -> Vec<Daemon> {
-        match self {
-            Made::Alone(daemon) | Made::One(daemon) => vec![daemon],
-            Made::Two => vec![Daemon::Bird, Daemon::OpenBgpd],
-            Made::Trio => Daemon::ALL.to_vec(),
-            Made::TwoFrrs => vec![Daemon::Frr, Daemon::Bird, Daemon::Frr],
-        }
-    }
-
-    /// Without virtd.
-    pub const fn is_alone(self) -> bool {
-        matches!(self, Made::Alone(_))
-    }
-}
-
-/// One router of the matrix.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Stage {
-    /// What it is made of.
-    pub made: Made,
-    /// `strategy` of virtd.toml; without virtd of no meaning.
-    pub strategy: &'static str,
-}
-
-/// What a row wants otherwise.
-#[derive(Clone, Copy, Debug)]
-pub struct Setup {
-    /// What instances are told besides; the first session is the first neighbour's.
-    pub tune: fn(&str, &mut RouterSpec),
-    /// What is done to virtd.toml.
-    pub toml: fn(String) -> String,
-    /// Lines for the end of an instance's own file.
-    pub more: fn(&str, Daemon) -> String,
-    /// `inbound` of virtd.toml.
-    pub inbound: &'static str,
-    /// The instances' routes to the kernel are voted on. OpenBGPD writes none.
-    pub fib: bool,
-    /// TCP MD5 on every session.
-    pub password: Option<&'static str>,
-    /// Hold time that the first neighbour offers.
-    pub hold_s: u16,
-    /// Prefixes of the first neighbour at the start.
-    pub routes: u32,
-}
-
-impl Default for Setup {
-    fn default() -> Setup {
-        Setup {
-            tune: |_, _| (),
-            toml: |text| text,
-            more: |_, _| String::new(),
-            inbound: "rfc7606",
-            fib: false,
-            password: None,
-            hold_s: HOLD_S,
-            routes: ROUTES,
-        }
-    }
-}
-
 /// The router itself.
 #[derive(Debug)]
 enum Under {
@@ -140,8 +34,9 @@ enum Under {
     Virtd(Box<Kinds>),
 }
 
-/// A running router with three neighbours: hv-replay that announces and is what the rows are about, hv-replay that watches, and a BIRD
-/// that announces a prefix and is a second implementation's opinion.
+/// A running router with three neighbours: hv-replay that announces and is what the rows are about,
+/// hv-replay that watches, and a BIRD that announces a prefix and is a second implementation's
+/// opinion.
 #[derive(Debug)]
 pub struct Scene {
     /// Everything it runs in.
@@ -154,11 +49,13 @@ pub struct Scene {
     pub feeder: Watch,
     /// The second one.
     pub watcher: Watch,
-    bird: Neighbour,
+    /// The third one.
+    pub(super) bird: Neighbour,
     under: Under,
     /// Whatever else runs beside it, until its end.
     pub beside: Vec<Process>,
-    /// The row is about UPDATEs that an instance does not survive: that they are found accuses nobody.
+    /// The row is about UPDATEs that an instance does not survive: that they are found accuses
+    /// nobody.
     pub poison_expected: bool,
     mark: usize,
 }
@@ -224,7 +121,8 @@ impl Scene {
         Ok(scene)
     }
 
-    /// Waits until every instance has every session and says everything, and both neighbours know it.
+    /// Waits until every instance has every session and says everything, and both neighbours know
+    /// it.
     fn settle(&mut self, announced: u32) -> Result<()> {
         self.wait_routes(announced)?;
         match &self.under {
@@ -258,7 +156,7 @@ impl Scene {
     }
 
     /// How many prefixes of the first neighbour the second one knew at its last look.
-    fn known(&self) -> u32 {
+    pub(super) fn known(&self) -> u32 {
         let own = self.watcher.table.keys().filter(|prefix| prefix.starts_with("198.19."));
         u32::try_from(own.count()).unwrap_or(u32::MAX)
     }
@@ -318,7 +216,8 @@ impl Scene {
         }
     }
 
-    /// Changes an instance's own file, which it does not read by itself; returns which daemon it is.
+    /// Changes an instance's own file, which it does not read by itself; returns which daemon it
+    /// is.
     ///
     /// # Errors
     /// Nothing was changed.
@@ -425,8 +324,8 @@ impl Scene {
         })
     }
 
-    /// Waits until the second neighbour has none of the first one's routes any more; how long after `since_us` the last one went, in
-    /// milliseconds.
+    /// Waits until the second neighbour has none of the first one's routes any more; how long after
+    /// `since_us` the last one went, in milliseconds.
     ///
     /// # Errors
     /// It does not come to that.
@@ -453,7 +352,8 @@ impl Scene {
         })
     }
 
-    /// Every leg: the peer, the instance, and `level` or what it waits for; empty where it is not established.
+    /// Every leg: the peer, the instance, and `level` or what it waits for; empty where it is not
+    /// established.
     ///
     /// # Errors
     /// virtctl's.
@@ -493,7 +393,8 @@ impl Scene {
         text.lines().skip(self.mark).filter_map(|line| serde_json::from_str(line).ok()).collect()
     }
 
-    /// virtd's events of a kind since all was well that concern an instance (empty: any) and a session (empty: any).
+    /// virtd's events of a kind since all was well that concern an instance (empty: any) and a
+    /// session (empty: any).
     pub fn events_of(&self, kind: &str, instance: &str, session: &str) -> Vec<Value> {
         let about = |e: &Value, key: &str, name: &str| {
             name.is_empty() || e[key] == name || (e[key].is_null() && e["text"].as_str().unwrap_or("").contains(name))
@@ -519,65 +420,6 @@ impl Scene {
         let all = self.events();
         let kinds: std::collections::BTreeSet<&str> = all.iter().filter_map(|e| e["kind"].as_str()).collect();
         format!("there were {kinds:?}")
-    }
-
-    /// Nobody was accused of anything so far, suspected, or restarted; `ended` were ended by the row itself.
-    ///
-    /// # Errors
-    /// Somebody was.
-    pub fn nobody_accused(&self, ended: &[&str]) -> Result<()> {
-        let excused = |e: &Value| {
-            let ends = e["kind"] == "instance-exited" || e["kind"] == "instance-restart";
-            let poison = e["kind"].as_str().is_some_and(|kind| kind.starts_with("poison"));
-            (ends && ended.iter().any(|name| e["instance"] == *name)) || (poison && self.poison_expected)
-        };
-        let all = self.events();
-        let accused = all.iter().find(|e| ACCUSATIONS.iter().any(|kind| e["kind"] == *kind) && !excused(e));
-        match accused {
-            None => Ok(()),
-            Some(e) => {
-                bail!("accused: {} {}", e["kind"].as_str().unwrap_or_default(), e["text"].as_str().unwrap_or_default())
-            }
-        }
-    }
-
-    /// Lets the fault threshold pass, and some, and sees that nobody is accused meanwhile.
-    ///
-    /// # Errors
-    /// Somebody was.
-    pub fn nobody_accused_for_long(&self, ended: &[&str]) -> Result<()> {
-        if self.stage.made.is_alone() {
-            return Ok(());
-        }
-        let until = Instant::now() + THRESHOLD + Duration::from_secs(2);
-        while Instant::now() < until {
-            self.nobody_accused(ended)?;
-            std::thread::sleep(Duration::from_millis(100));
-        }
-        self.nobody_accused(ended)
-    }
-
-    /// The first neighbour has had its one session all the time, and the second one all its routes.
-    ///
-    /// # Errors
-    /// It has not.
-    pub fn stayed(&mut self, announced: u32) -> Result<()> {
-        let seen = self.outside();
-        ensure!(seen.ends.is_empty(), "the first neighbour's session has ended: {:?}", seen.ends);
-        self.watcher.look()?;
-        ensure!(self.known() == announced, "the second neighbour knows {} routes and not {announced}", self.known());
-        let lost = self.watcher.changes.iter().find(|c| c.route.is_none() && c.prefix.starts_with("198.19."));
-        ensure!(lost.is_none(), "the second neighbour lost a route for a while: {lost:?}");
-        Ok(())
-    }
-
-    /// The other two neighbours have noticed nothing but routes: one session each, no NOTIFICATION.
-    ///
-    /// # Errors
-    /// They have.
-    pub fn bystanders_unmoved(&mut self) -> Result<()> {
-        self.watcher.check_session()?;
-        self.bird.check_quiet()
     }
 
     /// All went as it should: nothing is kept.

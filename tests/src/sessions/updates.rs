@@ -1,7 +1,8 @@
 //! UPDATEs that an instance does not survive, and deaths that no UPDATE has caused.
 
 use super::Told;
-use super::scene::{Made, SETTLE, Scene, Setup, Stage, routes};
+use super::scene::{SETTLE, Scene, routes};
+use super::stage::{Made, Setup, Stage};
 use crate::daemons::Daemon;
 use crate::lab::wait_until;
 use crate::odd::{attributes, hex, update};
@@ -10,9 +11,11 @@ use anyhow::{Context, Result, ensure};
 use nix::sys::signal::{Signal, kill};
 use std::time::Duration;
 
-/// PREFIX_SID with a TLV longer than the attribute: FRR answers with 3/1, BIRD and OpenBGPD pass it on (docs/BUGS.md).
+/// PREFIX_SID with a TLV longer than the attribute: FRR answers with 3/1, BIRD and OpenBGPD pass it
+/// on (docs/BUGS.md).
 const FRR_ALONE_DROPS: [u8; 13] = [0xc0, 0x28, 10, 1, 0, 0x63, 0, 0, 0, 0, 0, 0, 0x64];
-/// Two octets behind the attributes: FRR and OpenBGPD answer with 3/5, BIRD takes it for a withdrawal.
+/// Two octets behind the attributes: FRR and OpenBGPD answer with 3/5, BIRD takes it for a
+/// withdrawal.
 const TWO_DROP: [u8; 2] = [0xc0, 0x08];
 /// So many such UPDATEs, each with a prefix of its own: more than `leg_losses`.
 const TIMES: u8 = 6;
@@ -49,7 +52,8 @@ pub(super) fn dropped_leg(stage: Stage) -> Result<Told> {
     Ok(Told::default().note(format!("{TIMES} found")))
 }
 
-/// Two of three drop their legs for one UPDATE, which RFC 7606 treats as a withdrawal: the session does not end for it.
+/// Two of three drop their legs for one UPDATE, which RFC 7606 treats as a withdrawal: the session
+/// does not end for it.
 pub(super) fn two_drop(stage: Stage) -> Result<Told> {
     let mut scene = Scene::start("two-drop", stage, &Setup { inbound: "opaque", ..Setup::default() })?;
     scene.poison_expected = true;

@@ -1,6 +1,7 @@
-//! `make sessions`: the life of a session, every row with every router under every strategy, with real daemons, judged by the neighbours'
-//! own logs. Prints a line for each as it ends, then the table with the daemons' own times, then one JSON line. docs/SESSIONS.md says what
-//! is done and what is checked.
+//! `make sessions`: the life of a session, every row with every router under every strategy, with
+//! real daemons, judged by the neighbours' own logs. Prints a line for each as it ends, then the
+//! table with the daemons' own times, then one JSON line. docs/SESSIONS.md says what is done and
+//! what is checked.
 #![forbid(unsafe_code)]
 
 mod table;
@@ -15,7 +16,7 @@ use std::time::Instant;
 use table::Line;
 use tests::faults::scene::STRATEGIES;
 use tests::lab::clean_up_on_signal;
-use tests::sessions::scene::Stage;
+use tests::sessions::stage::Stage;
 use tests::sessions::{ALL, Case};
 
 const EXAMPLES: &str = "\
