@@ -135,7 +135,8 @@ impl Watch {
                 self.ups += 1;
                 self.table.clear();
             }
-            Some("session-down") => self.downs.push(event["why"].to_string()),
+            // An attempt that came before anybody listened is no session.
+            Some("session-down") if event["established"] == true => self.downs.push(event["why"].to_string()),
             Some("malformed") => self.malformed.push(event.clone()),
             Some("update" | "stale") => {
                 for prefix in texts(&event["withdrawn"]) {
