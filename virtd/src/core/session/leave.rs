@@ -143,7 +143,11 @@ impl Session {
         match (means, &d.said) {
             (Meaning::Leave, _) => self.has_left(i, env, out),
             (Meaning::OwnEnd, _) => self.end_if_all_were_stopped(env, out),
-            (Meaning::Died, _) => env.poison.ended(i, self.index, d.at, End::Closed),
+            (Meaning::Died, _) => {
+                env.poison.ended(i, self.index, d.at, End::Closed);
+                // The supervisor counts the deaths of its own.
+                env.losses.extend((at_fault && !ending.supervised).then_some((i, self.index, false)));
+            }
             (Meaning::Poison, _) => {
                 env.poison.ended(i, self.index, d.at, End::Closed);
                 env.losses.extend(at_fault.then_some((i, self.index, false)));
