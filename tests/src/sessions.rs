@@ -112,7 +112,7 @@ pub const ALL: &[Case] = &[
     case("limit-back", 'a', ALL_MADE, limits::back, "6/1, back when most want it, 6/1 again"),
     case("bfd-address-gone", 'b', &[FRR_ALONE, FRR], paths::bfd_address_gone, "ends at once"),
     case("bfd-silent", 'b', &[FRR_ALONE, FRR], paths::bfd_silent, "FRR's own NOTIFICATION outside"),
-    case("bfd-one-voice", 'b', TRIO, paths::bfd_one_voice, "stays inside, told once, the key named"),
+    case("bfd-one-voice", 'b', TRIO, paths::bfd_one_voice, "stays inside, told, the key named"),
     case("bfd-key", 'b', TRIO, paths::bfd_key, "the owner's word alone ends it"),
     case("bfd-key-address-gone", 'b', TRIO, paths::bfd_key_address_gone, "the owner's word alone ends it"),
     case("link-down-and-withdraw", 'c', SINGLE, paths::link_down_and_withdraw, "ends; another's withdrawal goes out"),

@@ -1,6 +1,5 @@
 //! The way to a neighbour: links, and BFD.
 
-use super::limits::told_once;
 use super::scene::{BIRDS, PATIENCE, SETTLE, Scene};
 use super::stage::{Setup, Stage};
 use super::{ENDED, LEFT, Told};
@@ -122,7 +121,12 @@ pub(super) fn bfd_one_voice(stage: Stage) -> Result<Told> {
     bfd.signal(Signal::SIGSTOP)?;
     let peer = scene.peer()?;
     let left = scene.wait_event_of(LEFT, "frr", &peer, 0)?;
-    told_once(&mut scene, "frr", 5)?;
+    // Its leg comes back by itself: FRR lets BGP come up without BFD.
+    scene.nobody_accused_for_long(&[])?;
+    scene.stayed(5)?;
+    scene.bystanders_unmoved()?;
+    let leaves = scene.events_of(LEFT, "frr", &peer).len();
+    ensure!(leaves == 1, "frr has left {leaves} times");
     let names_key = scene.events().iter().any(|e| e["text"].as_str().is_some_and(|text| text.contains("bfd")));
     ensure!(names_key, "no event names the key: {left}");
     scene.passed();

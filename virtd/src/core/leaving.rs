@@ -18,8 +18,9 @@ use wire::bgp::Notification;
 
 /// A process that exits closes its legs first and its control channel last: so long the end of a leg proves nothing.
 pub const CHANNEL_US: Micros = 200_000;
-/// A daemon that is stopped says Cease and ends soon after: so long a Cease may turn out to be no more than that.
-pub const OWN_END_US: Micros = 1_000_000;
+/// A daemon that is stopped says Cease and ends soon after: so long a Cease may turn out to be no more than that. With the tick
+/// of the timers it comes to a second at most.
+pub const OWN_END_US: Micros = 900_000;
 /// How much earlier or later than the leg's end a link, an address or a route may change to have caused it.
 pub const MOVED_US: Micros = 2_000_000;
 /// What happens to an instance's legs for so long after virtd has done something to it is virtd's doing.
@@ -64,7 +65,7 @@ pub struct Ending {
     pub supervised: bool,
     /// How, once that is known.
     pub death: Option<Death>,
-    /// The instance has closed the sockets on which it listened for this session.
+    /// The instance closed listening sockets at that time, whether or not it has opened others since.
     pub listeners_closed: bool,
     /// A link, an address or the route to the peer changed at that time.
     pub moved: bool,

@@ -99,7 +99,6 @@ impl Session {
         let since = d.at.saturating_sub(leaving::CHANNEL_US / 2);
         let ours = |at: Micros| at <= d.at && d.at < at + leaving::OURS_US;
         let near = |at: Micros| at + leaving::MOVED_US >= d.at && at <= d.at + leaving::MOVED_US;
-        let listens = local.is_some_and(|l| env.listener_for(i, l.ip()).is_some());
         Ending {
             said: d.said.clone(),
             age: env.now - d.at,
@@ -109,7 +108,7 @@ impl Session {
             process_ended: ended.is_some_and(|at| at >= since) || state.is_none_or(|s| !s.attached),
             supervised: env.config.instances.get(i).is_some_and(|c| c.is_ours()),
             death: state.and_then(|s| s.last_death).filter(|(at, _)| *at >= since).map(|(_, death)| death),
-            listeners_closed: !listens && state.and_then(|s| s.listener_closed).is_some_and(near),
+            listeners_closed: state.and_then(|s| s.listener_closed).is_some_and(near),
             moved: env.links.changed(self.peer, local.map(|l| l.ip())).is_some_and(near),
             update_in_reach: env.poison.reaches(i, self.index, d.at),
             cleared: d.means == Meaning::Poison && !env.poison.searches(i),

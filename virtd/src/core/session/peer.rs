@@ -37,6 +37,10 @@ impl Session {
             out.push(Output::ClosePeer { conn: e.id, abort: true });
         }
         self.add_ext(conn, false, Some(local), peer, env.now);
+        // Who listens sees each connection that a peer makes, as on a host of its own.
+        for seat in self.seats.iter_mut().filter(|s| s.leg.is_none()) {
+            seat.next_offer = seat.next_offer.min(env.now);
+        }
         self.offer_from = env.now;
         self.tcp_stands(conn, env, out);
     }
