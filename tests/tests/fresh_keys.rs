@@ -1,5 +1,6 @@
-//! One instance alone, told its neighbours' octets as they come: FRR ends its session because of an UPDATE that nobody need refuse, and its neighbour goes
-//! on announcing. What FRR says after it is back is passed on from then on, prefix by prefix, and not when it has at last been quiet for T.
+//! One instance alone, told its neighbours' octets as they come: FRR ends its session because of an
+//! UPDATE that nobody need refuse, and its neighbour goes on announcing. What FRR says after it is
+//! back is passed on from then on, prefix by prefix, and not when it has at last been quiet for T.
 
 use anyhow::{Result, ensure};
 use std::fmt::Write as _;
@@ -14,14 +15,16 @@ const UP: Duration = Duration::from_secs(30);
 const SETTLE: Duration = Duration::from_secs(120);
 const BEFORE: usize = 5;
 const FRESH: usize = 40;
-/// ORIGIN with the Partial bit, which is for optional attributes: virtd passes it (docs/HYGIENE.md), FRR answers with a NOTIFICATION.
+/// ORIGIN with the Partial bit, which is for optional attributes: virtd passes it
+/// (docs/HYGIENE.md), FRR answers with a NOTIFICATION.
 const REFUSED: &str = "announce 203.0.113.0/24 as-path 64999 attribute 0x60 1 00";
 
 fn fresh(n: usize) -> String {
     format!("198.51.{n}.0/24")
 }
 
-/// Some routes; and once they are out and digested what FRR refuses, and a new prefix each 0.7 s, which is never T.
+/// Some routes; and once they are out and digested what FRR refuses, and a new prefix each 0.7 s,
+/// which is never T.
 fn script(lab: &Lab) -> Result<String> {
     let mut text = String::new();
     (0..BEFORE).try_for_each(|n| writeln!(text, "announce 192.0.{n}.0/24"))?;
@@ -32,7 +35,8 @@ fn script(lab: &Lab) -> Result<String> {
     Ok(path.display().to_string())
 }
 
-/// The new prefixes in the order in which the watching neighbour heard of them, and in how many UPDATEs.
+/// The new prefixes in the order in which the watching neighbour heard of them, and in how many
+/// UPDATEs.
 fn heard(monitor: &Replayer) -> (Vec<String>, usize) {
     let (mut prefixes, mut updates) = (Vec::new(), 0);
     for event in monitor.events().iter().filter(|e| e["event"] == "update") {
@@ -50,7 +54,8 @@ fn heard(monitor: &Replayer) -> (Vec<String>, usize) {
 fn new_prefixes_are_passed_on_as_soon_as_the_only_voter_is_back() -> Result<()> {
     let mut lab = Lab::new("fresh-keys")?;
     let star = lab.star(3)?;
-    // A leg whose output never is quiet counts after six times T all the same: later than the last of the prefixes.
+    // A leg whose output never is quiet counts after six times T all the same: later than the last
+    // of the prefixes.
     let options = Options { daemons: vec![Daemon::Frr], inbound: "opaque", t_ms: 10_000, ..Options::default() };
     let router = Router::start(&lab, &star, &options)?;
     let mut monitor = Replayer::dial(&lab, &star.sites[1], false, &["--monitor", "--events-updates"])?;

@@ -1,5 +1,6 @@
-//! IPv6 next hops with a link-local address (RFC 2545 section 3): FRR and BIRD say both addresses, OpenBGPD the global one alone. Two of three say the
-//! link-local one, so the neighbour is told it, whoever speaks first; and it stays while one of them is left.
+//! IPv6 next hops with a link-local address (RFC 2545 section 3): FRR and BIRD say both addresses,
+//! OpenBGPD the global one alone. Two of three say the link-local one, so the neighbour is told it,
+//! whoever speaks first; and it stays while one of them is left.
 
 use anyhow::{Context, Result, ensure};
 use std::fmt::Write as _;
@@ -34,7 +35,8 @@ fn script(lab: &Lab) -> Result<String> {
     Ok(path.display().to_string())
 }
 
-/// Waits until each instance says something about a prefix to the second neighbour: with this path, and with the link-local address where it says that.
+/// Waits until each instance says something about a prefix to the second neighbour: with this path,
+/// and with the link-local address where it says that.
 fn wait_said(router: &Router, star: &Star, path: &str) -> Result<()> {
     let peer = star.sites[1].v6.to_string();
     let expected = [("frr", true), ("bird", true), ("openbgpd", false)];
@@ -53,7 +55,8 @@ fn wait_said(router: &Router, star: &Star, path: &str) -> Result<()> {
     })
 }
 
-/// How many routes with this path the watching neighbour was told, once there are as many as prefixes.
+/// How many routes with this path the watching neighbour was told, once there are as many as
+/// prefixes.
 fn told(monitor: &Replayer, path: &str) -> Result<usize, String> {
     let events = monitor.events();
     let updates = events.iter().filter(|e| e["event"] == "update");

@@ -75,13 +75,15 @@ fn the_update_that_kills_frr_is_named_withheld_and_recorded() -> Result<()> {
     Ok(())
 }
 
-/// ORIGIN with the Partial bit, which is for optional attributes: BIRD passes such a route on, FRR answers with a NOTIFICATION.
+/// ORIGIN with the Partial bit, which is for optional attributes: BIRD passes such a route on, FRR
+/// answers with a NOTIFICATION.
 const REFUSED: &str = "attribute 0x60 1 00";
 const WITHHELD: &str = "203.0.113.0/24";
 const TURNS: usize = 6;
 
-/// What most refuse stands outside by the word of the one that does not. When the neighbour says something else about it, they are told, and a moment
-/// later say so; until then they say nothing, which is no withdrawal.
+/// What most refuse stands outside by the word of the one that does not. When the neighbour says
+/// something else about it, they are told, and a moment later say so; until then they say nothing,
+/// which is no withdrawal.
 #[test]
 fn what_is_told_at_last_is_not_withdrawn_before_it_is_answered() -> Result<()> {
     let mut lab = Lab::new("poison-answer")?;
@@ -93,7 +95,8 @@ fn what_is_told_at_last_is_not_withdrawn_before_it_is_answered() -> Result<()> {
     let mut others = Replayer::dial(&lab, &star.sites[2], false, &["--generate", "50"])?;
     wait_for("50 routes outside", SETTLE, || router.prefixes_out("10.0.2.2").is_ok_and(|n| n == 50))?;
     router.wait_voting(SETTLE)?;
-    // Their sessions are there again before each second announcement, and the search has not come to a trial yet.
+    // Their sessions are there again before each second announcement, and the search has not come
+    // to a trial yet.
     let mut text = String::from("announce 192.0.2.0/24\nwait 2s\n");
     for turn in 0..TURNS {
         writeln!(text, "announce {WITHHELD} as-path {} {REFUSED}\nwait 3500ms", 70_000 + turn)?;
