@@ -1,11 +1,12 @@
-//! IPv6 next hops with a link-local address (RFC 2545 section 3): FRR and BIRD say both addresses, OpenBGPD the global one alone. Two of three say the
-//! link-local one, so the neighbour is told it, whoever speaks first; and it stays while one of them is left.
+//! IPv6 next hops with a link-local address (RFC 2545 section 3): FRR and BIRD say both addresses,
+//! OpenBGPD the global one alone. Two of three say the link-local one, so the neighbour is told it,
+//! whoever speaks first; and it stays while one of them is left.
 
 use anyhow::{Context, Result, ensure};
 use std::fmt::Write as _;
 use std::fs;
 use std::time::Duration;
-use tests::lab::{Lab, wait_until};
+use tests::lab::{Lab, Star, wait_until};
 use tests::replayer::Replayer;
 use tests::router::{Options, Router};
 
@@ -17,15 +18,15 @@ const MANY: usize = 300;
 const LINK_LOCAL: &str = "fe80::ff:fe00:201";
 
 fn prefix(n: usize) -> String {
-    format!("2001:db8:{n:x}::/48")
+    format!("2001:db8:{:x}::/48", n + 1)
 }
 
-/// Announces everything, waits for the line `go` on its standard input's behalf (the other neighbour's first route), and announces it anew.
+/// Announces everything, and again with another path as soon as it hears of somebody else.
 fn script(lab: &Lab) -> Result<String> {
     let mut text = String::new();
-    for round in [64_900, 64_901] {
+    for asn in [64_900, 64_901] {
         for n in 0..MANY {
-            writeln!(text, "announce {} as-path {round}", prefix(n))?;
+            writeln!(text, "announce {} as-path {asn}", prefix(n))?;
         }
         text.push_str("eor ipv6\nwait-routes 1\n");
     }
@@ -34,37 +35,70 @@ fn script(lab: &Lab) -> Result<String> {
     Ok(path.display().to_string())
 }
 
-/// What each instance says of a prefix to the second neighbour: whether with the link-local address.
-fn says_it(router: &Router, prefix: &str) -> Result<Vec<(String, bool)>> {
-    let routes = router.ctl(&["routes", prefix])?;
-    let session = routes["sessions"].as_array().into_iter().flatten().find(|s| s["peer"] == "fd00:0:0:2::2").cloned();
-    let session = session.with_context(|| format!("nothing towards the second neighbour: {routes}"))?;
-    let said = session["said"].as_array().cloned().unwrap_or_default();
-    Ok(said.iter().map(|s| (s["instance"].to_string(), s["route"].to_string().contains(LINK_LOCAL))).collect())
+/// Waits until each instance says something about a prefix to the second neighbour: with this path,
+/// and with the link-local address where it says that.
+fn wait_said(router: &Router, star: &Star, path: &str) -> Result<()> {
+    let peer = star.sites[1].v6.to_string();
+    let expected = [("frr", true), ("bird", true), ("openbgpd", false)];
+    wait_until("the three to say it, each in its way", SETTLE, || {
+        let routes = router.ctl(&["routes", &prefix(MANY - 1)]).map_err(|e| format!("{e:#}"))?;
+        let sessions = routes["sessions"].as_array().cloned().unwrap_or_default();
+        let said = sessions.iter().find(|s| s["peer"] == peer.as_str()).map(|s| s["said"].clone()).unwrap_or_default();
+        let says = |(name, link_local): &(&str, bool)| {
+            said.as_array().into_iter().flatten().filter(|s| s["instance"] == *name).any(|s| {
+                let route = &s["route"];
+                let its_path = route["as_path"].as_str().unwrap_or_default();
+                its_path.ends_with(path) && (route["link_local"] == LINK_LOCAL) == *link_local
+            })
+        };
+        if expected.iter().all(says) { Ok(()) } else { Err(routes.to_string()) }
+    })
+}
+
+/// How many routes with this path the watching neighbour was told, once there are as many as
+/// prefixes.
+fn told(monitor: &Replayer, path: &str) -> Result<usize, String> {
+    let events = monitor.events();
+    let updates = events.iter().filter(|e| e["event"] == "update");
+    let routes = updates.flat_map(|e| e["announced"].as_array().into_iter().flatten());
+    let routes = routes.filter(|r| r["route"]["as_path"].as_str().is_some_and(|p| p.ends_with(path)));
+    let told = routes.map(|r| r["prefixes"].as_array().map_or(0, Vec::len)).sum();
+    if told >= MANY { Ok(told) } else { Err(format!("{told} of {MANY}")) }
 }
 
 #[test]
 fn the_neighbour_is_told_the_link_local_next_hop_that_two_of_three_say() -> Result<()> {
     let mut lab = Lab::new("link-local")?;
-    let star = lab.star(2)?;
+    let star = lab.star(3)?;
     let options = Options { v4: false, v6: true, ..Options::default() };
     let mut router = Router::start(&lab, &star, &options)?;
-    let monitor_script = lab.directory().join("monitor.script");
     let mut monitor = Replayer::dial(&lab, &star.sites[1], true, &["--monitor", "--events-updates"])?;
+    monitor.wait_event("session-up", UP)?;
+    router.wait_joined(&star.sites[1].v6.to_string(), UP)?;
     let mut feed = Replayer::dial(&lab, &star.sites[0], true, &["--script", &script(&lab)?])?;
-    println!("{monitor_script:?} {:?}", says_it(&router, &prefix(7)));
-    feed.wait_event("session-up", UP)?;
+    wait_said(&router, &star, "64900").context("the first path")?;
     router.wait_voting(UP)?;
+    wait_until("all routes", SETTLE, || told(&monitor, "64900"))?;
+    // Everything changes, prefix by prefix, while all three stand.
+    let mut third = Replayer::dial(&lab, &star.sites[2], true, &["--generate", "1", "--ipv6-share", "1"])?;
+    wait_said(&router, &star, "64901").context("the second path")?;
+    wait_until("all routes anew", SETTLE, || told(&monitor, "64901"))?;
     router.wait_quiet(QUIET, SETTLE)?;
-    println!("{:?}", router.ctl(&["routes", &prefix(7)])?);
-    println!("{:?}", says_it(&router, &prefix(7)));
-    println!("{:?}", monitor.events().iter().rev().find(|e| e["event"] == "update"));
-    let _ = wait_until("x", UP, || Ok::<(), String>(()));
-    router.instance("bird")?.crash();
-    let outcome = monitor.finish()?;
-    let routes = outcome.routes()?;
-    println!("{:?}", routes.values().next());
-    ensure!(routes.len() == MANY);
+    // One of the two that say it goes: the other still does.
+    let before = monitor.count("update");
+    router.instance("frr")?.crash();
+    router.wait_state("frr", "absent", UP)?;
+    router.wait_quiet(QUIET, SETTLE)?;
+    ensure!(monitor.count("update") == before, "the neighbour was told something because FRR is gone");
+    let routes = monitor.finish()?.routes()?;
+    let without = routes.values().filter(|route| route["link_local"] != LINK_LOCAL).count();
+    ensure!(without == 0, "{without} of {} routes without the link-local next hop", routes.len());
+    ensure!(routes.len() == MANY + 1, "{} routes", routes.len());
+    let again: usize = told(&monitor, "64900").map_err(anyhow::Error::msg)?;
+    println!("{again} routes told the first time");
+    ensure!(again == MANY, "{again} routes told for {MANY}: some twice, in another form");
+    feed.finish()?.check_quiet()?;
+    third.finish()?.check_quiet()?;
     lab.passed();
     Ok(())
 }

@@ -2,6 +2,7 @@
 //! CVE-2023-46753 in Debian 12's FRR (docs/FAULTS.md has the faults that need no bug).
 
 use anyhow::{Context, Result, ensure};
+use std::fmt::Write as _;
 use std::fs;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -70,6 +71,62 @@ fn the_update_that_kills_frr_is_named_withheld_and_recorded() -> Result<()> {
     monitor.finish()?.check_quiet()?;
     drop(router);
     kills_it_alone(&mut lab, &wait_file(&records, "json")?)?;
+    lab.passed();
+    Ok(())
+}
+
+/// ORIGIN with the Partial bit, which is for optional attributes: BIRD passes such a route on, FRR
+/// answers with a NOTIFICATION.
+const REFUSED: &str = "attribute 0x60 1 00";
+const WITHHELD: &str = "203.0.113.0/24";
+const TURNS: usize = 6;
+
+/// What most refuse stands outside by the word of the one that does not. When the neighbour says
+/// something else about it, they are told, and a moment later say so; until then they say nothing,
+/// which is no withdrawal.
+#[test]
+fn what_is_told_at_last_is_not_withdrawn_before_it_is_answered() -> Result<()> {
+    let mut lab = Lab::new("poison-answer")?;
+    let star = lab.star(3)?;
+    let daemons = vec![Daemon::Frr, Daemon::Frr, Daemon::Bird];
+    let options = Options { inbound: "opaque", daemons, t_ms: 5_000, ..Options::default() };
+    let router = Router::start(&lab, &star, &options)?;
+    let mut monitor = Replayer::dial(&lab, &star.sites[1], false, &["--monitor", "--events-updates"])?;
+    let mut others = Replayer::dial(&lab, &star.sites[2], false, &["--generate", "50"])?;
+    wait_for("50 routes outside", SETTLE, || router.prefixes_out("10.0.2.2").is_ok_and(|n| n == 50))?;
+    router.wait_voting(SETTLE)?;
+    // Their sessions are there again before each second announcement, and the search has not come
+    // to a trial yet.
+    let mut text = String::from("announce 192.0.2.0/24\nwait 2s\n");
+    for turn in 0..TURNS {
+        writeln!(text, "announce {WITHHELD} as-path {} {REFUSED}\nwait 3500ms", 70_000 + turn)?;
+        writeln!(text, "announce {WITHHELD} as-path {} {}\nwait 1500ms", 80_000 + turn, 80_000 + turn)?;
+    }
+    let script = lab.directory().join("feed.script");
+    fs::write(&script, text)?;
+    let mut feed = Replayer::dial(&lab, &star.sites[0], false, &["--script", &script.display().to_string()])?;
+    feed.wait_event("feed-done", SETTLE)?;
+    router.wait_voting(SETTLE)?;
+    let suspected = router.events("poison-suspected");
+    let of = |name: &str| suspected.iter().filter(|e| e["instance"] == name).count();
+    ensure!(of("frr") > 0 && of("frr2") > 0 && of("bird") == 0, "this is about what both FRRs refuse: {suspected:?}");
+    let gone: Vec<_> = monitor
+        .events()
+        .into_iter()
+        .filter(|e| e["withdrawn"].as_array().is_some_and(|w| w.iter().any(|p| p == WITHHELD)))
+        .collect();
+    ensure!(gone.is_empty(), "withdrawn, and nobody has withdrawn it: {gone:?}");
+    let last = format!("{} {}", 80_000 + TURNS - 1, 80_000 + TURNS - 1);
+    wait_until("the last route outside", UP, || {
+        let routes = router.ctl(&["routes", WITHHELD]).map_err(|e| format!("{e:#}"))?;
+        if routes.to_string().contains(&last) { Ok(()) } else { Err(routes.to_string()) }
+    })?;
+    let outcome = monitor.finish()?;
+    outcome.check_quiet()?;
+    let route = outcome.routes()?.get(WITHHELD).cloned().unwrap_or_default();
+    ensure!(route["as_path"].as_str().is_some_and(|path| path.ends_with(&last)), "not the last route: {route}");
+    feed.finish()?.check_quiet()?;
+    others.finish()?.check_quiet()?;
     lab.passed();
     Ok(())
 }

@@ -1,5 +1,6 @@
-//! Prefixes that never rest: each is announced with another path every 0.4 s, so that an instance that gathers what it tells for a moment (FRR) is behind
-//! the others each time, and with them in between. Nobody is wrong.
+//! Prefixes that never rest: each is announced with another path every 0.4 s, so that an instance
+//! that gathers what it tells for a moment (FRR) is behind the others each time, and with them in
+//! between. Nobody is wrong.
 
 use anyhow::{Result, ensure};
 use std::fmt::Write as _;
@@ -23,11 +24,12 @@ fn prefix(n: usize) -> String {
     format!("198.{}.{n}.0/24", 18 + n / 256)
 }
 
-/// Numbers without a divisor in common with [`PREFIXES`]: in each of these steps all prefixes are come by, in another order.
+/// Numbers without a divisor in common with [`PREFIXES`]: in each of these steps all prefixes are
+/// come by, in another order.
 const STEPS: [usize; 9] = [1, 73, 31, 139, 57, 191, 103, 21, 167];
 
-/// Every prefix with a path of its own, and with another one each round. The order differs from round to round, so that a decision finds each at another
-/// moment of its turn.
+/// Every prefix with a path of its own, and with another one each round. The order differs from
+/// round to round, so that a decision finds each at another moment of its turn.
 fn script(lab: &Lab) -> Result<String> {
     let mut text = String::from("wait 2s\n");
     for round in 0..ROUNDS {
@@ -48,7 +50,8 @@ fn script(lab: &Lab) -> Result<String> {
 fn who_is_a_moment_late_each_time_is_not_wrong_without_a_break() -> Result<()> {
     let mut lab = Lab::new("restless")?;
     let star = lab.star(2)?;
-    // A prefix that does not rest is decided after six times T all the same, and the threshold is shorter than from one such decision to the next.
+    // A prefix that does not rest is decided after six times T all the same, and the threshold is
+    // shorter than from one such decision to the next.
     let options = Options { t_ms: 1_000, timers: "fault_threshold_s = 5\n".to_owned(), ..Options::default() };
     let router = Router::start(&lab, &star, &options)?;
     let mut monitor = Replayer::dial(&lab, &star.sites[1], false, &["--monitor"])?;

@@ -1,4 +1,5 @@
-//! A difference that comes back the same after a restart: told once as what it is, and nobody is killed for it again.
+//! A difference that comes back the same after a restart: told once as what it is, and nobody is
+//! killed for it again.
 
 mod sim;
 
@@ -11,7 +12,8 @@ use virtd::event::Severity;
 
 const KILLED: [(u8, Order); 2] = [(2, Order::Kill), (2, Order::Start)];
 
-/// Lets time pass; instance 2 is wrong about so many prefixes in the same way whenever it comes back.
+/// Lets time pass; instance 2 is wrong about so many prefixes in the same way whenever it comes
+/// back.
 fn stubborn(sim: &mut Sim, about: usize, seconds: u64) -> Vec<(u8, Order)> {
     let mut all = Vec::new();
     for _ in 0..seconds * 10 {

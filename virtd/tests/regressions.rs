@@ -226,8 +226,9 @@ fn a_long_turn_keeps_everybody_alive_and_declares_nobody_dead() {
     assert!(sim.no_reset() && sim.events_of("leg-fault").is_empty());
 }
 
-/// A single voter comes back while its peer announces a new prefix all the time, so that its output never falls quiet: what it says is passed on
-/// as soon as it has said again what stands, and not when its catching up has taken too long.
+/// A single voter comes back while its peer announces a new prefix all the time, so that its output
+/// never falls quiet: what it says is passed on as soon as it has said again what stands, and not
+/// when its catching up has taken too long.
 #[test]
 fn fresh_keys_do_not_keep_the_only_voter_from_its_vote() {
     let mut sim = Sim::new(&config(1, Strategy::WaitForConsensus));
@@ -248,7 +249,8 @@ fn fresh_keys_do_not_keep_the_only_voter_from_its_vote() {
     }
     assert_eq!(sim.table(2).len(), 31);
     assert!(sim.peers[&2].history.iter().all(|(_, _, there)| *there) && sim.no_reset());
-    // What it says otherwise than before is a difference, and waits until its output has been quiet for T.
+    // What it says otherwise than before is a difference, and waits until its output has been quiet
+    // for T.
     sim.kill_instance(0);
     sim.start_instance(0);
     sim.instances[0].fault.lies_about.insert(prefix(P));

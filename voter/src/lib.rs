@@ -77,11 +77,11 @@ impl Rules {
 pub trait Agreement<V> {
     /// Whether `a` and `b` mean the same.
     fn agrees(&self, a: V, b: V) -> bool;
-    /// Whether `a` is the form to publish rather than `b` where as many say the one as the other; asked only of values that
-    /// agree. A strict order.
+    /// Whether `a` is the form to publish rather than `b` where as many say the one as the other;
+    /// asked only of values that agree. A strict order.
     fn prefers(&self, a: V, b: V) -> bool;
-    /// Whether `b` has lost something that `a` has kept: then `a` is the form to publish, however many say which. Asked only of
-    /// values that agree. A strict weak order.
+    /// Whether `b` has lost something that `a` has kept: then `a` is the form to publish, however
+    /// many say which. Asked only of values that agree. A strict weak order.
     fn keeps_more(&self, _a: V, _b: V) -> bool {
         false
     }
@@ -139,10 +139,12 @@ pub struct Outcome<V> {
     /// What to publish.
     pub decision: Decision<V>,
     /// When time alone will change the outcome (always after `now`). `None`: it never will, and
-    /// `dissent` and `lost_quorum` are final. While it is `Some`, those of before still stand, but for those who are `with`.
+    /// `dissent` and `lost_quorum` are final. While it is `Some`, those of before still stand, but
+    /// for those who are `with`.
     pub recheck_at: Option<Millis>,
-    /// Those of the electorate and the watched who say now what a strict majority says, steady or not; nobody without one. What
-    /// stood against them on this key, or for want of a majority, is over: wrong is wrong without a break.
+    /// Those of the electorate and the watched who say now what a strict majority says, steady or
+    /// not; nobody without one. What stood against them on this key, or for want of a majority, is
+    /// over: wrong is wrong without a break.
     pub with: Members,
     /// Those of the electorate and the watched who are not with the steady strict majority.
     pub dissent: Members,

@@ -46,16 +46,16 @@ impl<V: Copy + Eq, A: Agreement<V>> Poll<'_, V, A> {
         among.iter().filter(|&index| self.said(index) == Some(value)).count()
     }
 
-    /// Whether `a` is the form to publish rather than `b`, which agrees with it: it has kept more, or more of `among` say it, or it
-    /// is the preferred one.
+    /// Whether `a` is the form to publish rather than `b`, which agrees with it: it has kept more,
+    /// or more of `among` say it, or it is the preferred one.
     fn is_better_form(&self, among: Members, a: V, b: V) -> bool {
         let (ours, theirs) = (self.sayers(among, a), self.sayers(among, b));
         let by_number = ours > theirs || ours == theirs && self.agreement.prefers(a, b);
         self.agreement.keeps_more(a, b) || by_number && !self.agreement.keeps_more(b, a)
     }
 
-    /// The form that has won stays for as long as anybody says it, unless another has kept more: who repeats a value in a form of
-    /// its own has not changed it.
+    /// The form that has won stays for as long as anybody says it, unless another has kept more:
+    /// who repeats a value in a form of its own has not changed it.
     #[inline]
     pub(crate) fn kept(&self, best: Group<V>) -> Group<V> {
         let winner = self.ballot.winner;

@@ -81,7 +81,8 @@ impl Model {
         self.electorate(state).filter(|i| state.said[*i] == value).count()
     }
 
-    /// The value a strict majority supports; of several forms of it the one most say, and then the one with a link-local next hop.
+    /// The value a strict majority supports; of several forms of it the one most say, and then the
+    /// one with a link-local next hop.
     fn majority(&self, state: &State) -> Option<u8> {
         let said = (0..self.values.count).filter(|value| self.sayers(state, *value) > 0);
         let strict = said.filter(|value| self.support(state, *value) * 2 > self.voters(state));
@@ -94,7 +95,8 @@ impl Model {
         self.values.agrees(a, b) && with(a).eq(with(b))
     }
 
-    /// The majority's value as it is to be published after `before`, which stays for as long as anybody says it.
+    /// The majority's value as it is to be published after `before`, which stays for as long as
+    /// anybody says it.
     fn to_publish(&self, state: &State, before: u8) -> Option<u8> {
         let best = self.majority(state)?;
         let kept = self.sayers(state, before) > 0 && self.same_form(state, before, best);

@@ -1,10 +1,12 @@
-//! `action` of `[faults]`: what is done with an instance that is found faulty, by the kind of the fault.
+//! `action` of `[faults]`: what is done with an instance that is found faulty, by the kind of the
+//! fault.
 
 use super::names::ACTION_KEYS;
 use super::reader::{Problems, Section, text};
 use toml::de::DeValue;
 
-/// What an instance can be found guilty of; the table in `core/controller/verdict.rs` has the rules.
+/// What an instance can be found guilty of; the table in `core/controller/verdict.rs` has the
+/// rules.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Fault {
     /// It says something else than a steady majority.
@@ -35,7 +37,8 @@ impl FaultAction {
     const WORDS: [(&str, FaultAction); 2] = [("restart", FaultAction::Restart), ("report", FaultAction::Report)];
 }
 
-/// `action = "restart"`, or `action = { wrong = "report", … }`, where kinds that are left out are restarted for.
+/// `action = "restart"`, or `action = { wrong = "report", … }`, where kinds that are left out are
+/// restarted for.
 #[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
 pub struct Actions([FaultAction; Fault::ALL.len()]);
 

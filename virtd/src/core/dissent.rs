@@ -3,9 +3,10 @@
 //! Only dissents that stand now are kept, outside the tables: an entry, of which there are as many as prefixes, has no room for the times
 //! of up to 31 instances, and nearly none needs one.
 
+use super::env::Env;
 use foldhash::fast::RandomState;
 use hashbrown::{HashMap, HashSet};
-use voter::Millis;
+use voter::{Members, Millis};
 use wire::bgp::Prefix;
 
 /// A key: the index of its session (or [`FIB`]), and its slot in that one's table.
@@ -22,7 +23,8 @@ const MAX_DATED: usize = 1 << 13;
 #[derive(Clone, Default, Debug)]
 pub struct Account {
     dated: HashMap<Key, (Millis, Prefix), RandomState>,
-    /// On how many of those keys each prefix is: an instance that is wrong about one prefix tells all neighbours so.
+    /// On how many of those keys each prefix is: an instance that is wrong about one prefix tells
+    /// all neighbours so.
     prefixes: HashMap<Prefix, u32, RandomState>,
     others: u32,
     /// When the last of the others began.
@@ -74,8 +76,8 @@ impl Account {
         (self.dated.len() as u32).saturating_add(self.others)
     }
 
-    /// On how many prefixes it dissents now, where `tables` tables have one key each for a prefix; at least so many, where not every dissent
-    /// has a time of its own.
+    /// On how many prefixes it dissents now, where `tables` tables have one key each for a prefix;
+    /// at least so many, where not every dissent has a time of its own.
     pub fn prefixes(&self, tables: usize) -> u32 {
         let most = u32::try_from(tables.max(1)).unwrap_or(u32::MAX);
         (self.prefixes.len() as u32).max(self.keys().div_ceil(most))
@@ -87,7 +89,8 @@ impl Account {
         dated.chain(std::iter::repeat_n(self.others_begun, self.others as usize))
     }
 
-    /// Since when it has dissented on each prefix, in no order; see [`Account::prefixes`]. Unlike [`Account::begun`], this takes memory.
+    /// Since when it has dissented on each prefix, in no order; see [`Account::prefixes`]. Unlike
+    /// [`Account::begun`], this takes memory.
     pub fn begun_by_prefix(&self, tables: usize) -> impl Iterator<Item = Millis> {
         let mut oldest: HashMap<Prefix, Millis, RandomState> = HashMap::default();
         for (begun, prefix) in self.dated.values() {
@@ -103,12 +106,44 @@ impl Account {
         self.dated.iter().map(|(key, (_, prefix))| (*key, *prefix))
     }
 
-    /// The prefixes on which it has dissented for the longest, at most `n`, each with the key that shows it best, and since when.
+    /// The prefixes on which it has dissented for the longest, at most `n`, each with the key that
+    /// shows it best, and since when.
     pub fn oldest(&self, n: usize) -> Vec<(Key, Prefix, Millis)> {
         let mut all: Vec<_> = self.dated.iter().map(|(key, (begun, prefix))| (*key, *prefix, *begun)).collect();
         all.sort_unstable_by_key(|(key, _, begun)| (*begun, *key));
         let mut named: HashSet<Prefix, RandomState> = HashSet::default();
         all.into_iter().filter(|(_, prefix, _)| named.insert(*prefix)).take(n).collect()
+    }
+}
+
+impl Env {
+    /// Books a change of the dissenters on one key, which is about `prefix`: each that is new
+    /// stands accused of `why`.
+    pub fn mark(&mut self, key: Key, prefix: Prefix, was: Members, dissent: Members, why: impl Fn() -> String) {
+        let now = self.now_ms();
+        for i in dissent.minus(was).iter() {
+            if let Some(s) = self.instances.get_mut(usize::from(i)) {
+                s.account.begin(key, prefix, now);
+                s.dissents_total += 1;
+                s.last_fault = Some(why());
+            }
+            self.counters.dissents += 1;
+        }
+        for i in was.minus(dissent).iter() {
+            if let Some(s) = self.instances.get_mut(usize::from(i)) {
+                s.account.end(key);
+            }
+        }
+    }
+
+    /// Tables that have a key for each prefix: one of each session, and the FIB.
+    pub fn tables(&self) -> usize {
+        self.stores.len() + 1
+    }
+
+    /// On how many prefixes instance `i` is not with the majority now.
+    pub fn wrong_prefixes(&self, i: usize) -> u32 {
+        self.instances.get(i).map_or(0, |s| s.account.prefixes(self.tables()))
     }
 }
 

@@ -408,41 +408,6 @@ impl Env {
         may
     }
 
-    /// Books a change of the dissenters on one key, which is about `prefix`: each that is new stands accused of `why`.
-    pub fn mark(
-        &mut self,
-        key: dissent::Key,
-        prefix: Prefix,
-        was: Members,
-        dissent: Members,
-        why: impl Fn() -> String,
-    ) {
-        let now = self.now_ms();
-        for i in dissent.minus(was).iter() {
-            if let Some(s) = self.instances.get_mut(usize::from(i)) {
-                s.account.begin(key, prefix, now);
-                s.dissents_total += 1;
-                s.last_fault = Some(why());
-            }
-            self.counters.dissents += 1;
-        }
-        for i in was.minus(dissent).iter() {
-            if let Some(s) = self.instances.get_mut(usize::from(i)) {
-                s.account.end(key);
-            }
-        }
-    }
-
-    /// Tables that have a key for each prefix: one of each session, and the FIB.
-    pub fn tables(&self) -> usize {
-        self.stores.len() + 1
-    }
-
-    /// On how many prefixes instance `i` is not with the majority now.
-    pub fn wrong_prefixes(&self, i: usize) -> u32 {
-        self.instances.get(i).map_or(0, |s| s.account.prefixes(self.tables()))
-    }
-
     /// The name of an instance.
     pub fn name(&self, i: usize) -> &str {
         self.instances.get(i).map_or("?", |s| &s.name)
@@ -566,8 +531,9 @@ impl Env {
         self.recent.retain(|_, then| super::table::age_ms(now, *then) < cap);
     }
 
-    /// The instances that abstain on `prefix` in this table (a session's index, or the FIB): because some peer that sent it has not been replayed
-    /// to them (DESIGN decision 8) or cannot tell them, or what it sent kills them.
+    /// The instances that abstain on `prefix` in this table (a session's index, or the FIB):
+    /// because some peer that sent it has not been replayed to them (DESIGN decision 8) or cannot
+    /// tell them, or what it sent kills them.
     pub fn abstainers(&self, prefix: &Prefix, table: u32) -> Members {
         let mut out = self.poison.abstainers(prefix, table).union(self.exercised_on(prefix));
         for (unlevel, store) in self.unlevel.iter().zip(&self.stores) {

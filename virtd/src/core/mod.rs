@@ -64,7 +64,8 @@ use std::net::SocketAddr;
 const MAX_SESSIONS: usize = 4096;
 /// A suspect is on trial for at least this long.
 const MIN_TRIAL_US: Micros = 2_000_000;
-/// Prefixes voted on at once, on every session, because an instance is judged on them again; where there are more, all keys are, in turns.
+/// Prefixes voted on at once, on every session, because an instance is judged on them again; where
+/// there are more, all keys are, in turns.
 const ANSWERED_AT_ONCE: usize = 64;
 /// Keys whose time has come that are looked at in one turn.
 const RECHECK_BATCH: usize = 8192;
@@ -379,7 +380,8 @@ impl Core {
         }
     }
 
-    /// Has the prefixes voted on on which an instance is judged again: it was told of them, and has had the time to answer.
+    /// Has the prefixes voted on on which an instance is judged again: it was told of them, and has
+    /// had the time to answer.
     fn judge_answers(&mut self, out: &mut Vec<Output>) {
         let prefixes = self.env.poison.take_answered(self.env.now);
         if prefixes.len() > ANSWERED_AT_ONCE {

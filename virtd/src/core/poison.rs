@@ -19,6 +19,7 @@
 
 mod answers;
 mod findings;
+mod holds;
 mod report;
 
 pub use report::{End, Report, tell};
@@ -29,6 +30,7 @@ use bytes::Bytes;
 use findings::Findings;
 use foldhash::fast::RandomState;
 use hashbrown::{HashMap, HashSet};
+use holds::{Held, Why};
 use std::collections::VecDeque;
 use std::hash::BuildHasher;
 use voter::Members;
@@ -83,30 +85,6 @@ struct Hunt {
     /// How long it must live at least before what is on trial is innocent: a hang shows only when the hold time has passed.
     patience: Micros,
     deaths: u32,
-}
-
-/// One route that an instance is not judged on.
-#[derive(Clone, Debug)]
-struct Held {
-    session: usize,
-    /// Of the stored attributes.
-    hash: u64,
-    why: Why,
-    /// The tables (sessions, or the FIB) in which it has said something about the prefix since it was told.
-    answered: Vec<u32>,
-}
-
-/// Why an instance abstains on a route.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-enum Why {
-    /// It is not told.
-    Withheld,
-    /// It has been told meanwhile, and may not have answered yet.
-    Told,
-    /// It was told the mended form of what the others were given as it came.
-    Mended,
-    /// It was told, and is judged on what it says; where it has not said anything yet, from then on.
-    Answering(Micros),
 }
 
 /// What is known about one instance.
@@ -224,8 +202,9 @@ impl Poison {
         self.patients.get(i).is_some_and(|p| !p.ended.is_empty() || p.hunt.as_ref().is_some_and(open))
     }
 
-    /// Looks at the legs that ended since the last time. `excused`: it was ended on purpose. `until`: see [`Poison::changed`]. `suspect` makes a
-    /// suspect of a message that was delivered over a session; `None` where it announces nothing.
+    /// Looks at the legs that ended since the last time. `excused`: it was ended on purpose.
+    /// `until`: see [`Poison::changed`]. `suspect` makes a suspect of a message that was delivered
+    /// over a session; `None` where it announces nothing.
     pub fn look(
         &mut self,
         i: usize,
@@ -306,14 +285,15 @@ impl Poison {
         self.any.is_empty() && self.marked.is_empty() && self.patients.iter().all(|p| p.ended.is_empty())
     }
 
-    /// The instances that are not told what stands about `prefix`, or have not answered to it in this table (a session's index, or the FIB),
-    /// and therefore abstain on it there.
+    /// The instances that are not told what stands about `prefix`, or have not answered to it in
+    /// this table (a session's index, or the FIB), and therefore abstain on it there.
     pub fn abstainers(&self, prefix: &Prefix, table: u32) -> Members {
         let holds = |i: &u8| self.patients.get(usize::from(*i)).is_some_and(|p| p.abstains(prefix, table));
         self.any.iter().filter(holds).collect()
     }
 
-    /// Instance `i` says something about `prefix` in this table. True where it ceases to abstain there.
+    /// Instance `i` says something about `prefix` in this table. True where it ceases to abstain
+    /// there.
     pub fn said(&mut self, i: usize, table: u32, prefix: &Prefix) -> bool {
         if !self.any.contains(i as u8) {
             return false;
@@ -371,9 +351,11 @@ impl Poison {
         self.patients.get(i).map_or(0, |p| p.held.values().filter(some).count() + p.bytes.len())
     }
 
-    /// A peer now says something about `prefix`: what was withheld is that no more, unless it is the same again; and what was found before
-    /// is withheld, whatever came between. No attributes: it is withdrawn, and who was not told of it says what is right already. Who is told
-    /// something else abstains until it has answered, or `until` then. True where somebody begins or ceases to abstain.
+    /// A peer now says something about `prefix`: what was withheld is that no more, unless it is
+    /// the same again; and what was found before is withheld, whatever came between. No attributes:
+    /// it is withdrawn, and who was not told of it says what is right already. Who is told
+    /// something else abstains until it has answered, or `until` then. True where somebody begins
+    /// or ceases to abstain.
     pub fn changed(&mut self, session: usize, prefix: &Prefix, attributes: &[u8], until: Micros) -> bool {
         let concerned = self.any.union(self.marked);
         if concerned.is_empty() {
@@ -420,8 +402,8 @@ impl Poison {
         std::mem::take(&mut self.again)
     }
 
-    /// An operator wants instance `i` to be given everything, as if nothing had ever killed it. What it says before it is ended and told is
-    /// not held against it, or anybody, `until` then.
+    /// An operator wants instance `i` to be given everything, as if nothing had ever killed it.
+    /// What it says before it is ended and told is not held against it, or anybody, `until` then.
     pub fn forgive(&mut self, i: usize, until: Micros) {
         if let Some(p) = self.patients.get_mut(i) {
             *p = Patient { held: std::mem::take(&mut p.held), ..Patient::default() };
@@ -505,7 +487,8 @@ impl Hunt {
 }
 
 impl Patient {
-    /// It died; `recent` was delivered shortly before. What follows, and what is withheld no more for want of room.
+    /// It died; `recent` was delivered shortly before. What follows, and what is withheld no more
+    /// for want of room.
     fn died(&mut self, recent: Vec<Suspect>, end: End, limit: u32) -> (Option<Step>, Vec<Suspect>) {
         // The last malformed one needs no trial: nothing else is out of the ordinary.
         if let Some((at, found)) = recent.iter().rposition(|s| s.malformed).and_then(|at| Some((at, recent.get(at)?))) {
@@ -573,84 +556,6 @@ impl Patient {
             self.hunt = Some(Hunt { freed: hunt.freed, found: true, ..Hunt::default() });
         }
         innocent
-    }
-
-    /// The instance abstains on these.
-    fn mark(&mut self, suspects: &[Suspect], why: Why) {
-        for s in suspects {
-            s.keys.iter().for_each(|(prefix, hash)| self.mark_one(s.session, *prefix, *hash, why));
-        }
-    }
-
-    /// It abstains on these for another reason than before, where it still does: of what the peer says meanwhile it is not a suspect.
-    fn mark_again(&mut self, suspects: &[Suspect], why: Why) {
-        for s in suspects {
-            for (prefix, hash) in &s.keys {
-                let list = self.held.get_mut(prefix).into_iter().flatten();
-                let same = |h: &&mut Held| {
-                    h.session == s.session && h.hash == *hash && matches!(h.why, Why::Withheld | Why::Told)
-                };
-                list.filter(same).for_each(|h| h.turn(why));
-            }
-        }
-    }
-
-    fn mark_one(&mut self, session: usize, prefix: Prefix, hash: u64, why: Why) {
-        let list = self.held.entry(prefix).or_default();
-        // No answer is waited for where it is not told.
-        list.retain(|h| why == Why::Mended || h.session != session || !matches!(h.why, Why::Answering(_)));
-        // What was told in its mended form is no matter of the search's.
-        let same =
-            |h: &&mut Held| h.session == session && h.hash == hash && (h.why == Why::Mended) == (why == Why::Mended);
-        match list.iter_mut().find(same) {
-            Some(held) => held.turn(why),
-            None => list.push(Held { session, hash, why, answered: Vec::new() }),
-        }
-    }
-
-    fn withholds(&self, session: usize, prefix: &Prefix) -> bool {
-        self.held.get(prefix).is_some_and(|list| list.iter().any(|h| h.session == session && h.why == Why::Withheld))
-    }
-
-    /// Whether the instance abstains on `prefix` in this table.
-    fn abstains(&self, prefix: &Prefix, table: u32) -> bool {
-        let waits = |h: &Held| !matches!(h.why, Why::Answering(_)) || !h.answered.contains(&table);
-        self.held.get(prefix).is_some_and(|list| list.iter().any(waits))
-    }
-
-    /// It is told what stands about `prefix`, instead of what `is_other` names, and can have answered `until` then. True where that is to be
-    /// waited for anew; an answer that is waited for already is due when it was, however often the peer changes its mind.
-    fn told(&mut self, session: usize, prefix: &Prefix, until: Micros, is_other: impl Fn(&Held) -> bool) -> bool {
-        let Some(list) = self.held.get_mut(prefix) else { return false };
-        let awaited = |h: &Held| h.session == session && matches!(h.why, Why::Answering(_));
-        let was = list.iter().any(awaited);
-        for h in list.iter_mut().filter(|h| h.session == session && !awaited(h) && is_other(h)) {
-            // What it said while it was on trial is an answer, too.
-            h.why = Why::Answering(until);
-        }
-        let mut first = true;
-        list.retain(|h| !awaited(h) || std::mem::take(&mut first));
-        !was && list.iter().any(awaited)
-    }
-
-    /// It abstains no longer on `prefix` for what `is_over` names. True where there was something.
-    fn drop_held(&mut self, prefix: &Prefix, is_over: impl Fn(&Held) -> bool) -> bool {
-        let Some(list) = self.held.get_mut(prefix) else { return false };
-        let before = list.len();
-        list.retain(|h| !is_over(h));
-        let some = list.len() < before;
-        if list.is_empty() {
-            self.held.remove(prefix);
-        }
-        some
-    }
-}
-
-impl Held {
-    fn turn(&mut self, why: Why) {
-        if self.why != why {
-            (self.why, self.answered) = (why, Vec::new());
-        }
     }
 }
 

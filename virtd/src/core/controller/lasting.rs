@@ -1,8 +1,10 @@
 //! A difference that a restart does not cure: another configuration, or another way to do it right.
 //!
-//! A verdict "wrong" ends an instance so that it comes back without what has upset it. One that comes back and says the same again was not upset:
-//! ending it once more would cost its vote each time, and cure nothing. So a verdict remembers on which prefixes the instance was wrong and in
-//! what. Where most of them are wrong in the same again after its start, that is told once, and the instance stays, outvoted.
+//! A verdict "wrong" ends an instance so that it comes back without what has upset it. One that
+//! comes back and says the same again was not upset: ending it once more would cost its vote each
+//! time, and cure nothing. So a verdict remembers on which prefixes the instance was wrong and in
+//! what. Where most of them are wrong in the same again after its start, that is told once, and the
+//! instance stays, outvoted.
 //!
 //! ```text
 //! wrong ──▶ remembered ──▶ killed, started ──▶ wrong ──┬─▶ in the same, on most of the same prefixes: told once, left running
@@ -22,7 +24,8 @@ use crate::event::{Event, Severity};
 use std::collections::{BTreeMap, BTreeSet};
 use wire::bgp::Prefix;
 
-/// Prefixes remembered of a verdict, those that have been wrong for the longest: many enough to tell "most of them" from chance.
+/// Prefixes remembered of a verdict, those that have been wrong for the longest: many enough to
+/// tell "most of them" from chance.
 const MAX_PREFIXES: usize = 256;
 /// Prefixes, and things in which they differ, that are named.
 const NAMED: usize = 5;
@@ -53,7 +56,8 @@ impl Lasting {
         self.told && env.now < self.looked + threshold(env)
     }
 
-    /// Whether `now` is the same difference. `is_known`: somebody still says something about that prefix.
+    /// Whether `now` is the same difference. `is_known`: somebody still says something about that
+    /// prefix.
     fn is_same(&self, now: &Differences, is_known: impl Fn(&Prefix) -> bool) -> bool {
         let still = self.differences.iter().filter(|(prefix, _)| now.contains_key(*prefix) || is_known(prefix));
         let (known, again) = still.fold((0usize, 0usize), |(known, again), (prefix, aspects)| {
@@ -67,7 +71,8 @@ impl Lasting {
 }
 
 impl Controller {
-    /// Whether what instance `i` is charged with has outlived a restart; else it is remembered, for when it comes back.
+    /// Whether what instance `i` is charged with has outlived a restart; else it is remembered, for
+    /// when it comes back.
     pub(super) fn lasts(
         &mut self,
         i: usize,
@@ -132,7 +137,8 @@ impl Controller {
     }
 }
 
-/// In what instance `i` differs on the prefixes on which it has done so for the longest, and on those of `before`.
+/// In what instance `i` differs on the prefixes on which it has done so for the longest, and on
+/// those of `before`.
 fn differences(i: usize, before: &Differences, env: &Env, sessions: &[Session]) -> Differences {
     let Some(account) = env.instances.get(i).map(|s| &s.account) else { return Differences::new() };
     let oldest: BTreeSet<Prefix> = account.oldest(MAX_PREFIXES).into_iter().map(|(_, prefix, _)| prefix).collect();

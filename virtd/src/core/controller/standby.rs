@@ -35,7 +35,8 @@ impl Controller {
         }
     }
 
-    /// Moves the vote of `i`, which may go on running: then it is fed and compared, whatever the standby was before.
+    /// Moves the vote of `i`, which may go on running: then it is fed and compared, whatever the
+    /// standby was before.
     pub(super) fn replace_running(&mut self, i: usize, env: &mut Env, out: &mut Vec<Output>) -> Option<usize> {
         let by = self.replace(i, env, out)?;
         let runs = self.list.get(i).is_some_and(|c| c.process == Process::Running);

@@ -161,7 +161,8 @@ impl Controller {
         }
     }
 
-    /// A voter that is found faulty and not ended: its vote goes to a standby, now or when one comes.
+    /// A voter that is found faulty and not ended: its vote goes to a standby, now or when one
+    /// comes.
     pub(super) fn fall(&mut self, i: usize, env: &mut Env, out: &mut Vec<Output>) {
         if self.replace_running(i, env, out).is_none()
             && let Some(c) = self.list.get_mut(i)

@@ -139,7 +139,8 @@ impl Fib {
         if !outcome.steady && (was_lost || !was_dissent.is_empty()) {
             self.recheck_at(slot, now - last_age.min(now) + env.rules.steady_ms);
         }
-        // Until it is steady nobody is accused anew; who is with a majority in between is not wrong without a break.
+        // Until it is steady nobody is accused anew; who is with a majority in between is not wrong
+        // without a break.
         let (dissent, lost) = match outcome.steady {
             true => (outcome.dissent, outcome.lost_quorum),
             false => (was_dissent.minus(outcome.with), was_lost && outcome.with.is_empty()),

@@ -1,13 +1,15 @@
-//! Waiting for an answer: what was withheld from an instance is told to it now, and what it says about that prefix may still be the "none" that
-//! the withholding itself has caused. Counted, it would withdraw what nobody has withdrawn. So the instance goes on abstaining there, towards each
-//! peer until it has said something to that peer, and otherwise until T later: by then it can have answered.
+//! Waiting for an answer: what was withheld from an instance is told to it now, and what it says
+//! about that prefix may still be the "none" that the withholding itself has caused. Counted, it
+//! would withdraw what nobody has withdrawn. So the instance goes on abstaining there, towards each
+//! peer until it has said something to that peer, and otherwise until T later: by then it can have
+//! answered.
 
 use super::Micros;
 use std::collections::VecDeque;
 use wire::bgp::Prefix;
 
-/// Prefixes on which an answer is waited for; beyond that the oldest are waited for no longer. A search holds back a MiB of UPDATEs at most, and
-/// few of these are about so many prefixes each.
+/// Prefixes on which an answer is waited for; beyond that the oldest are waited for no longer. A
+/// search holds back a MiB of UPDATEs at most, and few of these are about so many prefixes each.
 const MAX_DUE: usize = 1 << 16;
 
 /// A prefix that an instance is told of.
@@ -42,8 +44,8 @@ impl Answers {
     /// Those that are waited for no longer.
     pub(super) fn take(&mut self, now: Micros) -> Vec<Due> {
         let mut over = std::mem::take(&mut self.overdue);
-        while let Some(due) = self.due.pop_front_if(|due| due.until <= now) {
-            over.push(due);
+        while self.due.front().is_some_and(|due| due.until <= now) {
+            over.extend(self.due.pop_front());
         }
         over
     }

@@ -42,9 +42,12 @@ impl Session {
         }
     }
 
-    /// Whether instance `i` has said of every key what was chosen for it: then its vote changes nothing, and need not wait for its
-    /// output to fall quiet. What the only voter says of a prefix on which nothing was chosen and nobody else says anything is no difference:
-    /// there is nothing to wait for, and where peers send new prefixes all the time its output never is quiet. Looks first where it last found a difference, so that watching a table come in costs one walk over it.
+    /// Whether instance `i` has said of every key what was chosen for it: then its vote changes
+    /// nothing, and need not wait for its output to fall quiet. What the only voter says of a
+    /// prefix on which nothing was chosen and nobody else says anything is no difference: there is
+    /// nothing to wait for, and where peers send new prefixes all the time its output never is
+    /// quiet. Looks first where it last found a difference, so that watching a table come in costs
+    /// one walk over it.
     pub fn concurs(&mut self, i: usize, env: &Env) -> bool {
         let from = self.seats.get(i).map_or(0, |s| s.differs_at).min(self.table.slots());
         let agreement = ById(&env.routes);

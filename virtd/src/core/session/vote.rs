@@ -216,12 +216,14 @@ impl Session {
             self.count(slot, compared, dissent, was_dissent, outcome.lost_quorum && !was_lost, env);
         }
         if !outcome.steady && (was_lost || !was_dissent.is_empty()) {
-            // Who is not with a majority in between stays marked until a verdict on the steady state.
+            // Who is not with a majority in between stays marked until a verdict on the steady
+            // state.
             self.recheck_at(slot, now - last_age.min(now) + env.rules.steady_ms, env);
         }
         // Where nobody says anything and nothing is told, nothing wants deciding; and the key is about to be forgotten.
         let lost = outcome.lost_quorum && !self.is_void(slot);
-        // Until it is steady nobody is accused anew; who is with a majority in between is not wrong without a break.
+        // Until it is steady nobody is accused anew; who is with a majority in between is not wrong
+        // without a break.
         let (dissent, lost) = match outcome.steady {
             true => (dissent, lost),
             false => (was_dissent.minus(outcome.with), was_lost && outcome.with.is_empty()),

@@ -68,14 +68,16 @@ fn is_known(kind: u8) -> bool {
     matches!(kind & TYPE_VALUE, 0..=3 | 6)
 }
 
-/// Whether `b` has lost something that `a`, which means the same, has kept: more values of extended communities, else more PARTIAL bits, since no
-/// router may take one away (RFC 4271 section 5). Then `a` is published, however many say `b`. A strict weak order.
+/// Whether `b` has lost something that `a`, which means the same, has kept: more values of extended
+/// communities, else more PARTIAL bits, since no router may take one away (RFC 4271 section 5).
+/// Then `a` is published, however many say `b`. A strict weak order.
 pub fn keeps_more(a: &[u8], b: &[u8]) -> bool {
     kept(a) > kept(b)
 }
 
-/// Which of two routes that mean the same is published where as many say the one as the other: the one that has kept more, else the one with a
-/// link-local next hop, which the peer of a shared link is to be told (RFC 2545 section 3), else the smaller string. A strict order.
+/// Which of two routes that mean the same is published where as many say the one as the other: the
+/// one that has kept more, else the one with a link-local next hop, which the peer of a shared link
+/// is to be told (RFC 2545 section 3), else the smaller string. A strict order.
 pub fn prefers(a: &[u8], b: &[u8]) -> bool {
     let link_local = |route| Parts::new(route).is_some_and(|parts| !parts.link_local.is_empty());
     match kept(a).cmp(&kept(b)).then_with(|| link_local(a).cmp(&link_local(b))) {
