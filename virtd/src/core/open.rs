@@ -33,6 +33,8 @@ pub struct Profile {
     pub router_id: Ipv4Addr,
     /// The median of the hold times they propose, seconds; 0 is "none", and the longest.
     pub hold_time_s: u16,
+    /// More than half propose that: another is worth a word.
+    pub hold_is_common: bool,
     /// The capabilities of the allowlist that most of them offer.
     pub shared: Shared,
 }

@@ -138,6 +138,8 @@ fn what_was_said_in_an_earlier_attempt_counts_only_where_those_of_this_one_are_s
         (&["v4 v6", "v4", "!v4 v6"], "hold 90 v4 v6", 64500),
         (&["v4 v6", "v4", "!v4"], "hold 90 v4", 64500),
         (&["v4 hold 9", "v4 hold 30", "!v4 hold 90", "!v4 hold 90"], "hold 9 v4", 64500),
+        (&["v4 hold 240", "v4 hold 90", "!v4 hold 180"], "hold 180 v4", 64500),
+        (&["v4 hold 9", "v4 hold 9", "!v4 hold 180"], "hold 9 v4", 64500),
     ] {
         let (profile, _) = vote(ballots);
         assert_eq!((words(&profile.open()).as_str(), profile.asn), (shown, asn), "{ballots:?}");
@@ -243,6 +245,8 @@ fn who_differs_is_told_what_to_change() {
         assert!(d.text.starts_with(text), "{leg}: {}", d.text);
     }
     assert_eq!(n.difference(&open("v4 v6 as4 ext rr err fqdn gr")), None, "more is no difference");
+    let n = session(&[FRR, BIRD, OPENBGPD], "as 64501 v4 as4");
+    assert_eq!(n.difference(&open(OPENBGPD)), None, "where each has its own, none of them is worth a word");
     let n = session(&["v4 enh", "v4 enh", "v4"], "as 64501 v4 enh");
     assert!(n.difference(&open("v4")).expect("a difference").text.starts_with("lacks extended next hops"));
 }

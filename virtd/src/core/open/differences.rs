@@ -41,8 +41,8 @@ impl Negotiated {
         if self.shared.as4 && !offer.as4 {
             mild.push("lacks 4-octet AS numbers (RFC 6793): virtd translates for it".to_owned());
         }
-        if open.hold_time_s != self.profile.hold_time_s {
-            mild.push(format!("proposes hold time {} s", open.hold_time_s));
+        if self.profile.hold_is_common && open.hold_time_s != self.profile.hold_time_s {
+            mild.push(format!("proposes hold time {} s, most propose another", open.hold_time_s));
         }
         let costs = !costly.is_empty();
         costly.append(&mut mild);

@@ -32,16 +32,17 @@ pub fn learn(voices: &[Voice<'_>]) -> Option<(Profile, Vec<usize>)> {
     let is_us = |v: &&Voice<'_>| super::is_of(v.open, asn, router_id);
     let odd = voices.iter().filter(|v| !is_us(v)).map(|v| v.instance).collect();
     let ours: Vec<(Shared, bool)> = voices.iter().filter(is_us).map(|v| (Shared::of(v.open), v.fresh)).collect();
-    let fresh = voices.iter().filter(is_us).filter(|v| v.fresh);
-    let mut hold: Vec<u16> = fresh.map(|v| v.open.hold_time_s).collect();
-    if hold.is_empty() {
-        hold = voices.iter().filter(is_us).map(|v| v.open.hold_time_s).collect();
-    }
-    Some((Profile { asn, router_id, hold_time_s: median(&mut hold)?, shared: shared(&ours) }, odd))
+    // While most are of this attempt the median of all lies between what those say.
+    let fresh = ours.iter().filter(|(_, fresh)| *fresh).count();
+    let counted = voices.iter().filter(is_us).filter(|v| v.fresh || fresh == 0 || 2 * fresh > ours.len());
+    let mut hold: Vec<u16> = counted.map(|v| v.open.hold_time_s).collect();
+    let hold_time_s = median(&mut hold)?;
+    let hold_is_common = 2 * hold.iter().filter(|h| **h == hold_time_s).count() > hold.len();
+    Some((Profile { asn, router_id, hold_time_s, hold_is_common, shared: shared(&ours) }, odd))
 }
 
 /// Orders hold times: 0 is the longest.
-pub fn longest(hold_time_s: u16) -> u32 {
+fn longest(hold_time_s: u16) -> u32 {
     if hold_time_s == 0 { u32::MAX } else { u32::from(hold_time_s) }
 }
 
