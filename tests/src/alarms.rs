@@ -11,6 +11,8 @@ const HARMLESS: &[&str] = &[
     "instance-attached",
     "instance-differs",
     "session-up",
+    "session-returned",
+    "open-differs",
     "leg-up",
     "leg-level",
     // A peer's doing, not an instance's.

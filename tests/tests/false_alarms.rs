@@ -179,3 +179,53 @@ fn three_code_bases_and_no_fault_no_verdict_and_nothing_unexplained() -> Result<
     lab.passed();
     Ok(())
 }
+
+/// The vantage points of [`BOTH_FAMILIES`] that said the most, by AS number.
+const VANTAGE_POINTS: [&str; 10] =
+    ["395766", "7018", "64050", "20514", "206479", "4608", "50304", "29504", "34549", "8758"];
+
+/// Ten neighbours, each of which says what one vantage point said, with the settings that a router
+/// has unless told otherwise (T = 10 s, verdicts after 60 s): at one and a half times the speed of
+/// then for HV_CALM_MINUTES, or else once and fast.
+#[test]
+fn ten_neighbours_play_a_real_trace_and_nobody_is_accused() -> Result<()> {
+    let minutes = match std::env::var("HV_CALM_MINUTES") {
+        Ok(text) => text.parse::<u64>().with_context(|| format!("HV_CALM_MINUTES={text}: not a number"))?,
+        Err(_) => 0,
+    };
+    let (speed, limit) = if minutes > 0 { ("1.5", "10000000") } else { ("40", "20000") };
+    let mut lab = Lab::new("ten")?;
+    let star = lab.star(u32::try_from(VANTAGE_POINTS.len())?)?;
+    let router = Router::start(&lab, &star, &Options { t_ms: 10_000, ..Options::default() })?;
+    let start = Instant::now();
+    let (mut played, mut rounds) = (Played::default(), 0);
+    while rounds == 0 || start.elapsed() < Duration::from_secs(60 * minutes) {
+        rounds += 1;
+        let mut feeds = Vec::new();
+        for (site, asn) in star.sites.iter().zip(VANTAGE_POINTS) {
+            let more = ["--speed", speed, "--limit", limit, "--peer-filter", asn];
+            feeds.push(play(&lab, site, false, BOTH_FAMILIES, &more)?);
+        }
+        feeds.iter_mut().try_for_each(|feed| feed.wait_event("feed-done", SETTLE))?;
+        router.wait_quiet(QUIET, SETTLE)?;
+        let (votes, now) = (router.status("votes")?, router.status("disagreements_now")?);
+        println!("{:.0} s, round {rounds}: {votes} votes, {now} disagreements now", start.elapsed().as_secs_f32());
+        let last = minutes == 0 || start.elapsed() >= Duration::from_secs(60 * minutes);
+        if last {
+            // What differs now stands for longer than T.
+            std::thread::sleep(Duration::from_secs(15));
+            let left = router.wait_quiet(QUIET, SETTLE)?;
+            ensure!(left == 0, "{left} disagreements are left: {}", router.show(&["status"])?);
+            let voting = router.wait_voting(UP);
+            voting.context("at the end")?;
+        }
+        feeds.iter_mut().try_for_each(|feed| played.finish(feed))?;
+    }
+    let found = alarms::look(&router.all_events()?, KNOWN, &played.ended)?;
+    println!("{rounds} rounds: {} routes announced, {} withdrawn; {found}", played.announced, played.withdrawn);
+    ensure!(found.alarms.is_empty(), "alarms where nothing is wrong:\n{found}");
+    ensure!(found.unexplained == 0, "differences that nothing explains:\n{found}");
+    ensure!(played.announced > 10_000, "only {} routes were announced", played.announced);
+    lab.passed();
+    Ok(())
+}
