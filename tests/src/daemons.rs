@@ -60,6 +60,20 @@ pub struct PeerSpec {
     /// A prefix that the import policy does not take from this neighbour. OpenBGPD's filters know
     /// no session of their own: there it is from this address.
     pub refused: Option<Prefix>,
+    /// What the neighbour is to us besides a peer.
+    pub client: Client,
+}
+
+/// What a neighbour is besides a peer.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Client {
+    /// Nothing.
+    #[default]
+    No,
+    /// A client of a route reflector (RFC 4456).
+    Reflected,
+    /// A client of a route server (RFC 7947).
+    Served,
 }
 
 /// A maximum of prefixes.
@@ -99,6 +113,7 @@ impl PeerSpec {
             hold_time_s: None,
             bfd: false,
             refused: None,
+            client: Client::No,
         }
     }
 }

@@ -1,6 +1,6 @@
 //! BIRD 2.
 
-use super::{Instance, Limit, PeerSpec, RouterSpec, Then};
+use super::{Client, Instance, Limit, PeerSpec, RouterSpec, Then};
 use crate::lab::Lab;
 use anyhow::{Result, bail};
 use std::fmt::Write as _;
@@ -64,6 +64,11 @@ fn protocol(text: &mut String, spec: &RouterSpec, index: usize, peer: &PeerSpec)
     );
     if peer.passive {
         text.push_str("    passive on;\n");
+    }
+    match peer.client {
+        Client::No => {}
+        Client::Reflected => text.push_str("    rr client;\n"),
+        Client::Served => text.push_str("    rs client;\n"),
     }
     if let Some(password) = &peer.password {
         let _ = writeln!(text, "    password \"{password}\";");

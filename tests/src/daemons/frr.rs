@@ -1,6 +1,6 @@
 //! FRR: zebra, which tells bgpd of interfaces and next hops, and bgpd, which leaves the kernel's routes alone.
 
-use super::{Instance, Lie, Limit, RouterSpec, Then};
+use super::{Client, Instance, Lie, Limit, RouterSpec, Then};
 use crate::lab::{Lab, wait_for};
 use anyhow::{Context, Result};
 use std::fmt::Write as _;
@@ -59,6 +59,11 @@ pub(super) fn configuration(spec: &RouterSpec, folder: &Path) -> String {
         }
         for peer in spec.peers.iter().filter(|p| p.families.contains(&family)) {
             let _ = writeln!(text, "  neighbor {} activate", peer.address);
+            match peer.client {
+                Client::No => {}
+                Client::Reflected => _ = writeln!(text, "  neighbor {} route-reflector-client", peer.address),
+                Client::Served => _ = writeln!(text, "  neighbor {} route-server-client", peer.address),
+            }
             if let Some(limit) = peer.limit {
                 let _ = writeln!(text, "  neighbor {} maximum-prefix {}", peer.address, limit_words(limit));
                 if limit.received {

@@ -1,6 +1,6 @@
 //! OpenBGPD.
 
-use super::{Instance, RouterSpec, Then};
+use super::{Client, Instance, RouterSpec, Then};
 use crate::lab::Lab;
 use anyhow::{Context, Result};
 use std::fmt::Write as _;
@@ -28,6 +28,9 @@ pub(super) fn configuration(spec: &RouterSpec, folder: &Path) -> String {
         id = spec.router_id,
         socket = folder.join("bgpd.sock").display()
     );
+    if spec.peers.iter().any(|p| p.client == Client::Served) {
+        text.push_str("transparent-as yes\n");
+    }
     for network in &spec.networks {
         // Writing to a String cannot fail.
         let _ = writeln!(text, "network {network} set med 0");
@@ -46,6 +49,13 @@ pub(super) fn configuration(spec: &RouterSpec, folder: &Path) -> String {
         if peer.passive {
             text.push_str("    passive\n");
         }
+        if peer.client == Client::Reflected {
+            text.push_str("    route-reflector\n");
+        }
+        if peer.client == Client::Served {
+            // On a subnet of its own; clients that share one with the next hop keep it without this.
+            text.push_str("    multihop 2\n");
+        }
         if let Some(password) = &peer.password {
             let _ = writeln!(text, "    tcp md5sig password \"{password}\"");
         }
@@ -59,6 +69,9 @@ pub(super) fn configuration(spec: &RouterSpec, folder: &Path) -> String {
         text.push_str("}\n");
     }
     text.push_str("\nallow from any\nallow to any\n");
+    for peer in spec.peers.iter().filter(|p| p.client == Client::Served) {
+        let _ = writeln!(text, "match from {} set nexthop no-modify", peer.address);
+    }
     for peer in &spec.peers {
         if let Some(prefix) = peer.refused {
             let _ = writeln!(text, "deny from {} prefix {prefix}", peer.address);
