@@ -130,9 +130,15 @@ impl Kinds {
         self.list.len()
     }
 
-    /// Waits until every one votes.
+    /// Waits until every one votes, or stands by where that is what it is for.
     pub fn wait_voting(&self, timeout: Duration) -> Result<()> {
-        self.list.iter().try_for_each(|k| self.router.wait_state(&k.name, "voting", timeout))
+        self.list.iter().try_for_each(|k| {
+            wait_until(&format!("{} to be voting", k.name), timeout, || match self.router.state_of(&k.name) {
+                Ok(now) if now == "voting" || now == "standby" => Ok(()),
+                Ok(now) => Err(format!("it is {now}")),
+                Err(e) => Err(format!("{e:#}")),
+            })
+        })
     }
 
     /// The processes with the shim in them, the leader first; none while it is down.

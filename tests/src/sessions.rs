@@ -136,6 +136,8 @@ pub const ALL: &[Case] = &[
         ..case("master-shuts", 'q', TRIO, operators::master_shuts, "the master's 6/2 everywhere stays inside")
     },
     case("md5-changed", 'q', TRIO, operators::md5_changed, "the session comes back with the new key"),
+    case("overlapping-resets", 'q', TRIO, operators::overlapping_resets, "two resets of virtd's own at once: no leave"),
+    case("promoted", 'q', &[Made::TwoFrrs], operators::promoted, "what a standby has left counts for nothing later"),
     case("two-drop", 'q', TRIO, updates::two_drop, "two of three drop their legs for one UPDATE: no end, found"),
     case("two-crash", 'q', &[Made::TwoFrrs], updates::two_crash, "two of three die of one UPDATE: no end, found"),
 ];

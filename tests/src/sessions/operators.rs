@@ -298,3 +298,65 @@ fn change_key(scene: &mut Scene, name: &str, daemon: Daemon, peer: &str) -> Resu
     // The first one in the file is the first neighbour's.
     scene.reconfigure(name, |text| text.replacen(OLD_KEY, NEW_KEY, 1))
 }
+
+/// Two of three are shown each change of an address as a reset of its link, at the same time.
+fn with_resets(text: String) -> String {
+    ["frr", "bird"].into_iter().fold(text, |text, name| {
+        let line = format!("name = \"{name}\"\n");
+        text.replace(&line, &format!("{line}diversity = {{ link_reset_ms = 0 }}\n"))
+    })
+}
+
+/// Link resets of virtd's own that overlap: FRR and BIRD close their sessions over that link for
+/// it, and that is no leave.
+pub(super) fn overlapping_resets(stage: Stage) -> Result<Told> {
+    let mut scene = Scene::start("resets", stage, &Setup { toml: with_resets, fib: true, ..Setup::default() })?;
+    let peer = scene.peer()?;
+    let router = scene.kinds()?.router.ns().clone();
+    router.run("ip", &["address", "add", "10.99.0.1/24", "dev", "n1"])?;
+    for name in ["frr", "bird"] {
+        scene.wait_event_of("link-reset", name, "", 0)?;
+    }
+    // What each does with its leg is its own: FRR closes it, BIRD says Cease.
+    let lost = wait_until("both to have lost their legs", SETTLE, || {
+        let ends = |name: &str| {
+            ["leg-closed", "leg-cease"].iter().map(|kind| scene.events_of(kind, name, &peer).len()).sum::<usize>()
+        };
+        let all = ["frr", "bird"].map(ends);
+        if all.iter().all(|n| *n > 0) { Ok(all) } else { Err(format!("{all:?}")) }
+    })?;
+    for name in ["frr", "bird"] {
+        scene.wait_level(name)?;
+    }
+    scene.nobody_accused_for_long(&[])?;
+    ensure!(scene.events_of(LEFT, "", &peer).is_empty(), "it was taken for a leave: {lost:?}");
+    scene.stayed(ROUTES)?;
+    scene.bystanders_unmoved()?;
+    scene.passed();
+    Ok(Told::default())
+}
+
+/// The second FRR waits for a voter to fall.
+fn with_standby(text: String) -> String {
+    text.replace("name = \"frr2\"\n", "name = \"frr2\"\nrole = \"warm-standby\"\n")
+}
+
+/// A standby that had left gets a vote, and then one of the two voters leaves: what it had done as
+/// a standby makes no majority.
+pub(super) fn promoted(stage: Stage) -> Result<Told> {
+    let mut scene = Scene::start("promoted", stage, &Setup { toml: with_standby, ..Setup::default() })?;
+    let peer = scene.peer()?;
+    shut(&scene, "frr2", Daemon::Frr, 1)?;
+    scene.wait_event_of(LEFT, "frr2", &peer, 0)?;
+    let leader = scene.kinds()?.leader("bird")?;
+    kill(leader, Signal::SIGKILL).context("sending SIGKILL to bird")?;
+    scene.wait_event_of("instance-promoted", "frr2", "", 0)?;
+    shut(&scene, "frr", Daemon::Frr, 1)?;
+    scene.wait_event_of(LEFT, "frr", &peer, 0)?;
+    scene.nobody_accused_for_long(&["bird", "frr2"])?;
+    ensure!(scene.events_of(ENDED, "", &peer).is_empty(), "the session was ended");
+    scene.stayed(ROUTES)?;
+    scene.bystanders_unmoved()?;
+    scene.passed();
+    Ok(Told::default())
+}
