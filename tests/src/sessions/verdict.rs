@@ -26,7 +26,8 @@ impl Scene {
     /// Somebody was.
     pub fn nobody_accused(&self, ended: &[&str]) -> Result<()> {
         let excused = |e: &Value| {
-            let ends = e["kind"] == "instance-exited" || e["kind"] == "instance-restart";
+            let ends =
+                ["instance-exited", "instance-restart", "instance-promoted"].iter().any(|kind| e["kind"] == *kind);
             let poison = e["kind"].as_str().is_some_and(|kind| kind.starts_with("poison"));
             (ends && ended.iter().any(|name| e["instance"] == *name)) || (poison && self.poison_expected)
         };
