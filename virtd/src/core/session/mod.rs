@@ -15,6 +15,7 @@ mod leave;
 mod legs;
 mod offers;
 mod peer;
+mod refresh;
 mod stale;
 mod vote;
 
@@ -240,6 +241,8 @@ pub struct Up {
     refresh_end: Vec<Family>,
     /// Families that are being sent again: further requests for them are one with the first.
     refreshing: Vec<Family>,
+    /// Families that the peer says again by itself, or has.
+    again: Vec<refresh::Again>,
     last_published: Micros,
     /// Octets the peer's socket has not taken.
     queued: usize,

@@ -4,11 +4,10 @@ use super::super::lacks::Long;
 use super::*;
 use crate::config::Inbound;
 use crate::event::{Event, Severity};
-use replay::intern::BlobId;
 use wire::bgp::canonical::Carried;
 use wire::bgp::frame::{self, Message, MessageType};
 use wire::bgp::hygiene::{self, Verdict};
-use wire::bgp::message::{self, RefreshKind, RouteRefresh};
+use wire::bgp::message::{self, RouteRefresh};
 use wire::bgp::update::Update;
 use wire::bgp::{Prefix, encode};
 
@@ -184,7 +183,7 @@ impl Session {
             (MessageType::Keepalive, ExtState::Established) => {}
             (MessageType::Update, ExtState::Established) => self.peer_update(conn, m, alone, env, out),
             (MessageType::RouteRefresh, ExtState::Established) => match RouteRefresh::decode(m.body()) {
-                Ok(r) => self.peer_refresh(r, out),
+                Ok(r) => self.peer_refresh(r, env, out),
                 Err(n) => self.reset(conn, n, "its ROUTE-REFRESH is too short", env, out),
             },
             // RFC 6608: the subcode names the state in which the message was not expected.
@@ -295,6 +294,7 @@ impl Session {
             eor_sent: Vec::new(),
             refresh_end: Vec::new(),
             refreshing: Vec::new(),
+            again: Vec::new(),
             last_published: env.now,
             queued: 0,
             updates_in: 0,
@@ -414,36 +414,6 @@ impl Session {
             announce(Carried::MpReach, &mut nlri.filter(carried));
         }
         Some(())
-    }
-
-    /// ROUTE-REFRESH from the peer is answered out of what was published (DESIGN decision 8).
-    fn peer_refresh(&mut self, r: RouteRefresh, out: &mut Vec<Output>) {
-        let Some(up) = &mut self.up else { return };
-        if r.kind != RefreshKind::Request || !up.negotiated.shared.families.contains(&r.family) {
-            return;
-        }
-        if up.refreshing.contains(&r.family) {
-            return;
-        }
-        up.refreshing.push(r.family);
-        if up.negotiated.shared.enhanced_refresh {
-            let begin = RouteRefresh { family: r.family, kind: RefreshKind::Begin };
-            out.push(Output::SendPeer { conn: up.conn, bytes: begin.encode() });
-            if !up.refresh_end.contains(&r.family) {
-                up.refresh_end.push(r.family);
-            }
-        }
-        for slot in 0..self.table.slots() {
-            let Some(e) = self.table.entry_mut(slot) else { continue };
-            if e.published == BlobId::NONE || e.prefix.family() != r.family {
-                continue;
-            }
-            e.flags |= super::super::table::flag::RESEND;
-            if e.flags & super::super::table::flag::DIRTY == 0 {
-                e.flags |= super::super::table::flag::DIRTY;
-                self.dirty.push(slot);
-            }
-        }
     }
 
     /// The peer's connection ended by itself.
