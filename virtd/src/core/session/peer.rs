@@ -333,7 +333,7 @@ impl Session {
                 let done = match (env.config.inbound, withdrawn) {
                     (Inbound::Opaque, _) => "passed to the instances as it came (inbound = \"opaque\")",
                     (Inbound::Rfc7606, true) => "treated as withdraw",
-                    (Inbound::Rfc7606, false) => "attribute discarded",
+                    (Inbound::Rfc7606, false) => "mended",
                 };
                 env.counters.mended += 1;
                 let text = format!("malformed UPDATE from the peer, {done}: {}", what.join("; "));
@@ -426,8 +426,9 @@ impl Session {
     pub(super) fn reset(&mut self, conn: ConnId, n: Notification, why: &str, env: &mut Env, out: &mut Vec<Output>) {
         out.push(Output::SendPeer { conn, bytes: n.encode() });
         let text = format!("session reset with NOTIFICATION {n}: {why}");
-        let farewell = Notification::new(6, 0).encode();
-        self.end(conn, false, text, Some(farewell), env, out);
+        // What ended it is the peer's silence for them, too; of anything else they know no more than that it is over.
+        let farewell = if n.code == 4 { Notification::new(4, 0) } else { Notification::new(6, 0) };
+        self.end(conn, false, text, Some(farewell.encode()), env, out);
     }
 
     fn end(
