@@ -256,3 +256,21 @@ fn no_common_family_is_refused_with_the_code_of_rfc_5492() {
     let n = negotiate(&vote(&[FRR, BIRD, OPENBGPD]).0, &open("as 64501 vpn")).expect_err("nothing in common");
     assert_eq!((n.code, n.subcode), (2, 7));
 }
+
+#[test]
+fn in_a_confederation_the_kind_of_a_session_follows_from_both_as_numbers() {
+    let confederation = crate::config::Confederation { identifier: 65000, members: vec![65001, 65002] };
+    let config = Config { confederation: Some(confederation), ..Config::default() };
+    let kind = |ours: u32, peer: u32, config: &Config| {
+        let voice = Open { asn: ours, ..open("as 65001") };
+        let (profile, _) = learn(&[Voice { instance: 0, open: &voice, fresh: true }]).expect("a voice");
+        let n = negotiate(&profile, &Open { asn: peer, ..open("as 65001") }).expect("a family").under(config);
+        (n.kind, n.confederation)
+    };
+    assert_eq!(kind(65001, 65002, &config), (SessionKind::Confederation, Some(65000)));
+    assert_eq!(kind(65001, 65001, &config), (SessionKind::Ibgp, Some(65000)));
+    assert_eq!(kind(65000, 64999, &config), (SessionKind::Ebgp, None), "to others we are the confederation");
+    assert_eq!(kind(65001, 64999, &config), (SessionKind::Ebgp, None), "nobody's member");
+    assert_eq!(kind(65001, 65002, &Config::default()), (SessionKind::Ebgp, None));
+    assert_eq!(kind(65001, 65001, &Config::default()), (SessionKind::Ibgp, None));
+}

@@ -43,7 +43,7 @@ fn body(withdrawn: &str, attributes: &str, nlri: &str) -> Vec<u8> {
 }
 
 fn context(kind: SessionKind) -> UpdateContext {
-    UpdateContext { as4: true, kind, extended_next_hop: false, max_message_len: 4096 }
+    UpdateContext { as4: true, kind, extended_next_hop: false, class_e: false, max_message_len: 4096 }
 }
 
 fn codes(attributes: &[u8]) -> Vec<u8> {
@@ -253,6 +253,21 @@ fn each_attribute_on_each_kind_of_session() {
         ("unknown and well-known", Ebgp, "40630100", "reset 3/2"),
         ("code 0 and well-known", Ibgp, "00000100", "reset 3/2"),
     ]);
+}
+
+#[test]
+fn class_e_is_a_next_hop_where_it_is_allowed() {
+    let allowed = UpdateContext { class_e: true, ..context(Ebgp) };
+    for (next_hop, usually, there) in [
+        ("400304f0000001", "withdraw", "pass"),
+        ("400304fffffffe", "withdraw", "pass"),
+        ("400304ffffffff", "withdraw", "withdraw"),
+        ("400304e0000001", "withdraw", "withdraw"),
+        ("4003047f000001", "withdraw", "withdraw"),
+    ] {
+        assert_eq!(changed(next_hop, &context(Ebgp)), usually, "{next_hop}");
+        assert_eq!(changed(next_hop, &allowed), there, "{next_hop}");
+    }
 }
 
 #[test]

@@ -261,7 +261,7 @@ impl Session {
         env.stores.push(replay::store::Store::new());
         env.unlevel.push(Members::default());
         env.lacks.push(super::lacks::Lacks::default());
-        let allow_own_as = env.config.peers.iter().any(|p| p.address == peer.ip() && p.allow_own_as);
+        let allow_own_as = env.config.allows_own_as(peer.ip());
         Session {
             index,
             peer,
@@ -313,8 +313,7 @@ impl Session {
     /// The configuration has changed.
     pub fn configure(&mut self, env: &Env) {
         self.has_limits = env.has_limits();
-        let is_ours = |p: &&crate::config::Peer| p.address == self.peer.ip();
-        self.allow_own_as = env.config.peers.iter().any(|p| is_ours(&p) && p.allow_own_as);
+        self.allow_own_as = env.config.allows_own_as(self.peer.ip());
     }
 
     /// The place at `i` is nobody's any more.

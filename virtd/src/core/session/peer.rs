@@ -222,7 +222,7 @@ impl Session {
             }
         }
         let negotiated = match super::super::open::negotiate(&profile, &open) {
-            Ok(n) => n,
+            Ok(n) => n.under(&env.config),
             Err(n) => return self.reset(conn, n, "no address family is common to it and to most instances", env, out),
         };
         let now = env.now;

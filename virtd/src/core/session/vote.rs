@@ -27,6 +27,7 @@ impl Session {
         let context = CanonicalContext {
             update: negotiated.context(),
             peer_as: negotiated.peer_as,
+            confederation: negotiated.confederation,
             peer_router_id: negotiated.peer_router_id,
             allow_own_as: self.allow_own_as,
             ignore: env.ignore,

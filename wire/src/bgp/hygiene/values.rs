@@ -170,7 +170,7 @@ fn value(a: &Attribute<'_>, context: &UpdateContext) -> Judged {
     match a.code {
         attr::ORIGIN => origin(value),
         attr::AS_PATH => as_path(value, context),
-        attr::NEXT_HOP => next_hop(value),
+        attr::NEXT_HOP => next_hop(value, context),
         attr::MULTI_EXIT_DISC => ensure(len == 4, length("MULTI_EXIT_DISC is not of 4 octets (RFC 7606 section 7.4)")),
         attr::LOCAL_PREF => ensure(len == 4, length("LOCAL_PREF is not of 4 octets (RFC 7606 section 7.5)")),
         attr::ATOMIC_AGGREGATE => {
@@ -282,8 +282,10 @@ fn as4_path(value: &[u8]) -> Judged {
     ensure(!value.is_empty() && result.is_ok(), problem)
 }
 
-fn next_hop(value: &[u8]) -> Judged {
+fn next_hop(value: &[u8], context: &UpdateContext) -> Judged {
     match value {
+        // Only the broadcast address is none even where the reserved range is in use.
+        [240..=255, _, _, _] if context.class_e && value != [255; 4] => Ok(()),
         // "This" network, loopback, multicast and reserved addresses are no host's.
         [0 | 127 | 224.., _, _, _] => {
             let what = "NEXT_HOP is no host address (RFC 4271 section 6.3, RFC 7606 section 3.e)";
