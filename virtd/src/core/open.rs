@@ -205,7 +205,8 @@ impl Negotiated {
     }
 
     /// What a leg of the instance that sent `open` speaks. `leg_hold_s`: the hold time that virtd proposes on it.
-    pub fn terms(&self, open: &Open, leg_hold_s: u16) -> Terms {
+    /// `extended`: in RFC 9072's form.
+    pub fn terms(&self, open: &Open, leg_hold_s: u16, extended: bool) -> Terms {
         let offer = Shared::of(open);
         let mut shared = self.shared.and(&offer);
         shared.families.retain(|f| self.reaches(*f, &offer));
@@ -231,7 +232,7 @@ impl Negotiated {
             short: context.max_message_len < self.context().max_message_len,
             narrow: self.shared.as4 && !shared.as4,
             context,
-            shown: shown.encode(),
+            shown: if extended { shown.encode_extended() } else { shown.encode() },
             shared,
         }
     }

@@ -193,7 +193,7 @@ fn a_leg_sees_the_peer_cut_to_the_vote_and_to_what_it_has_itself_plus_what_virtd
         ("as 64501 v4 as4", "v6 as4", "hold 9 v6 rr as4"),
     ] {
         let n = session(&[FRR, BIRD, OPENBGPD], peer);
-        let terms = n.terms(&open(leg), 9);
+        let terms = n.terms(&open(leg), 9, false);
         let seen = Open::decode(&terms.shown[frame::HEADER_LEN..]).expect("an OPEN");
         assert_eq!(words(&seen), shown, "{peer} to {leg}");
         assert_eq!((seen.asn, seen.router_id), (64501, n.peer_router_id));
@@ -214,10 +214,10 @@ fn what_an_instance_lacks_and_what_follows() {
         ("v4 v6 as4 enh", &[], true, false, false),
         ("v4 v6 ext enh", &[], false, true, false),
     ] {
-        let t = session(ext, "as 64501 v4 v6 as4 ext enh").terms(&open(leg), 9);
+        let t = session(ext, "as 64501 v4 v6 as4 ext enh").terms(&open(leg), 9, false);
         assert_eq!((t.lacking.as_slice(), t.short, t.narrow, t.is_plain()), (lacking, short, narrow, plain), "{leg}");
     }
-    let t = session(ext, "as 64501 v4 v6 as4").terms(&open("v4 v6 as4"), 9);
+    let t = session(ext, "as 64501 v4 v6 as4").terms(&open("v4 v6 as4"), 9, false);
     assert!(t.is_plain(), "what the peer has not either is nobody's lack");
 }
 
@@ -225,7 +225,7 @@ fn what_an_instance_lacks_and_what_follows() {
 fn roles_are_shown_to_those_who_say_what_most_say() {
     let n = session(&["v4 role 3", "v4 role 3", "v4"], "as 64501 v4 role 0");
     for (leg, shown) in [("v4 role 3", Some(0)), ("v4", None), ("v4 role 4", None)] {
-        let seen = Open::decode(&n.terms(&open(leg), 9).shown[frame::HEADER_LEN..]).expect("an OPEN");
+        let seen = Open::decode(&n.terms(&open(leg), 9, false).shown[frame::HEADER_LEN..]).expect("an OPEN");
         assert_eq!(Shared::of(&seen).role, shown, "{leg}");
     }
 }
