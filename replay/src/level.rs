@@ -173,8 +173,13 @@ mod tests {
         Prefix::new(IpAddr::V4(Ipv4Addr::new(10, n, 0, 0)), 16).expect("a prefix")
     }
 
-    const CONTEXT: UpdateContext =
-        UpdateContext { as4: true, kind: SessionKind::Ebgp, extended_next_hop: false, max_message_len: 4096 };
+    const CONTEXT: UpdateContext = UpdateContext {
+        as4: true,
+        kind: SessionKind::Ebgp,
+        extended_next_hop: false,
+        class_e: false,
+        max_message_len: 4096,
+    };
 
     /// What a neighbour knows after reading these messages: the MED tells the routes apart.
     fn read(mut messages: BytesMut, known: &mut BTreeMap<Prefix, u32>) {

@@ -2,10 +2,15 @@
 //!
 //! What is kept per prefix is an id of the attribute block ([`wire::bgp::encode::stored_attributes`], held in an
 //! [`Interner`](crate::intern::Interner)) and when it came. IPv4 takes 16 octets an entry and IPv6 28, plus some 7 of table.
+//!
+//! While a peer says all of a family again (RFC 7313) one bit an entry says that it has not come yet: [`Store::mark`].
+
+mod marks;
 
 use crate::intern::BlobId;
 use foldhash::fast::RandomState;
 use hashbrown::HashTable;
+use marks::Marks;
 use std::hash::BuildHasher;
 use wire::bgp::{Family, Prefix};
 
@@ -24,6 +29,8 @@ struct Table<const N: usize> {
     entries: Vec<Entry<N>>,
     index: HashTable<u32>,
     hasher: RandomState,
+    /// Of the entries, those that have not been announced since they were marked.
+    marks: Marks,
 }
 
 fn key<const N: usize>(prefix: &Prefix) -> [u8; N] {
@@ -53,8 +60,11 @@ impl<const N: usize> Table<N> {
     }
 
     fn announce(&mut self, key: [u8; N], attributes: BlobId, updated_ms: u32) -> BlobId {
-        if let Some(entry) = self.position(&key).and_then(|at| self.entries.get_mut(at)) {
+        if let Some(at) = self.position(&key)
+            && let Some(entry) = self.entries.get_mut(at)
+        {
             entry.updated_ms = updated_ms;
+            self.marks.remove(at);
             return std::mem::replace(&mut entry.attributes, attributes);
         }
         if self.entries.len() == self.entries.capacity() {
@@ -76,6 +86,7 @@ impl<const N: usize> Table<N> {
         };
         let (at, _) = found.remove();
         let last = self.entries.len() - 1;
+        self.marks.swap_remove(at as usize, last);
         let gone = self.entries.swap_remove(at as usize);
         if let Some(moved) = self.entries.get(at as usize) {
             let hash = self.hasher.hash_one(moved.key);
@@ -88,7 +99,14 @@ impl<const N: usize> Table<N> {
 
     fn take(&mut self) -> std::vec::IntoIter<Entry<N>> {
         self.index = HashTable::new();
+        self.marks = Marks::default();
         std::mem::take(&mut self.entries).into_iter()
+    }
+
+    /// The first `n` marked prefixes.
+    fn marked(&self, family: Family, n: usize, out: &mut Vec<Prefix>) {
+        let places = self.marks.iter().take(n);
+        out.extend(places.filter_map(|at| prefix(family, &self.entries.get(at)?.key)));
     }
 
     fn iter(&self, family: Family) -> impl Iterator<Item = (Prefix, BlobId)> {
@@ -96,7 +114,7 @@ impl<const N: usize> Table<N> {
     }
 
     fn memory_bytes(&self) -> usize {
-        self.entries.capacity() * size_of::<Entry<N>>() + self.index.allocation_size()
+        self.entries.capacity() * size_of::<Entry<N>>() + self.index.allocation_size() + self.marks.memory_bytes()
     }
 }
 
@@ -189,6 +207,33 @@ impl Store {
         out
     }
 
+    /// Marks every prefix of `family`; whatever is announced from now on is marked no more, and what is new is not.
+    pub fn mark(&mut self, family: Family) {
+        match family {
+            Family::IPV4_UNICAST => self.v4.marks = Marks::of(self.v4.entries.len()),
+            Family::IPV6_UNICAST => self.v6.marks = Marks::of(self.v6.entries.len()),
+            _ => {}
+        }
+    }
+
+    /// Takes all marks of `family` off.
+    pub fn unmark(&mut self, family: Family) {
+        match family {
+            Family::IPV4_UNICAST => self.v4.marks = Marks::default(),
+            Family::IPV6_UNICAST => self.v6.marks = Marks::default(),
+            _ => {}
+        }
+    }
+
+    /// Appends to `out` up to `n` prefixes of `family` that are still marked; fewer only where there are no more.
+    pub fn marked(&self, family: Family, n: usize, out: &mut Vec<Prefix>) {
+        match family {
+            Family::IPV4_UNICAST => self.v4.marked(family, n, out),
+            Family::IPV6_UNICAST => self.v6.marked(family, n, out),
+            _ => {}
+        }
+    }
+
     /// Octets in use, without the blocks.
     pub fn memory_bytes(&self) -> usize {
         self.v4.memory_bytes() + self.v6.memory_bytes()
@@ -207,7 +252,7 @@ impl<const N: usize> Table<N> {
 mod tests {
     use super::*;
     use proptest::prelude::*;
-    use std::collections::BTreeMap;
+    use std::collections::{BTreeMap, BTreeSet};
     use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
     fn some_prefix() -> impl Strategy<Value = Prefix> {
@@ -233,10 +278,38 @@ mod tests {
 
     proptest! {
         #[test]
-        fn agrees_with_a_map(calls in prop::collection::vec((0u8..5, some_prefix(), 1u32..6, any::<u32>()), 0..300)) {
+        fn agrees_with_a_map(calls in prop::collection::vec((0u8..8, some_prefix(), 1u32..6, any::<u32>()), 0..300)) {
             let mut store = Store::new();
             let mut model: BTreeMap<Prefix, (BlobId, u32)> = BTreeMap::new();
+            let mut marked: BTreeSet<Prefix> = BTreeSet::new();
             for (call, prefix, id, now) in calls {
+                let family = prefix.family();
+                match call {
+                    6 => {
+                        store.mark(family);
+                        marked.extend(model.keys().filter(|p| p.family() == family));
+                    }
+                    7 if id > 1 => {}
+                    7 => {
+                        store.unmark(family);
+                        marked.retain(|p| p.family() != family);
+                    }
+                    _ => drop(marked.remove(&prefix)),
+                }
+                let mut found = Vec::new();
+                store.marked(Family::IPV4_UNICAST, usize::MAX, &mut found);
+                store.marked(Family::IPV6_UNICAST, usize::MAX, &mut found);
+                if call < 6 {
+                    found.retain(|p| *p != prefix);
+                }
+                found.sort_unstable();
+                prop_assert_eq!(found, marked.iter().copied().collect::<Vec<_>>());
+                let mut some = Vec::new();
+                store.marked(family, 2, &mut some);
+                prop_assert!(some.len() <= 2);
+                if call >= 6 {
+                    continue;
+                }
                 if call <= 2 {
                     let was = model.insert(prefix, (BlobId(id), now));
                     prop_assert_eq!(store.announce(prefix, BlobId(id), now), was.map_or(BlobId::NONE, |w| w.0));

@@ -67,6 +67,12 @@ pub struct Config {
     pub peers: Vec<Peer>,
     /// `accept_any = true`: peers that no `[[peer]]` names are served with defaults, if an instance wants them.
     pub accept_any: bool,
+    /// `allow_own_as` of `[router]`: of peers that say nothing about it themselves.
+    pub allow_own_as: bool,
+    /// `allow_reserved_ranges`: 240.0.0.0/4 is no fault in a NEXT_HOP.
+    pub allow_reserved_ranges: bool,
+    /// `confederation`, `confederation_members`: the confederation that this router is in (RFC 5065).
+    pub confederation: Option<Confederation>,
     /// Attribute codes that are left out of the comparison.
     pub ignore_attributes: Vec<u8>,
     /// `[faults]`: when an instance is found faulty, and what is done about it.
@@ -98,6 +104,9 @@ impl Default for Config {
             instances: Vec::new(),
             peers: Vec::new(),
             accept_any: false,
+            allow_own_as: false,
+            allow_reserved_ranges: false,
+            confederation: None,
             ignore_attributes: Vec::new(),
             faults: Faults::default(),
             recorder: Recorder::default(),
@@ -110,6 +119,11 @@ impl Config {
     /// How many instances vote, that is, are neither observers nor standbys.
     pub fn voters(&self) -> usize {
         self.instances.iter().filter(|i| i.is_voter()).count()
+    }
+
+    /// Whether a peer takes routes with its own AS in the path.
+    pub fn allows_own_as(&self, peer: IpAddr) -> bool {
+        self.peers.iter().find(|p| p.address == peer).map_or(self.allow_own_as, |p| p.allow_own_as)
     }
 
     /// A strict majority of the configured voters.
@@ -128,6 +142,15 @@ impl Config {
             Strategy::FirstK => k.max(2).min(self.voters()),
         }
     }
+}
+
+/// A confederation of ASes that is one AS to all others (RFC 5065).
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Confederation {
+    /// The AS number that others see.
+    pub identifier: u32,
+    /// The member ASes with which this router has sessions.
+    pub members: Vec<u32>,
 }
 
 /// How the OPEN towards peers is made (DESIGN decision 4).

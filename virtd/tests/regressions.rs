@@ -85,7 +85,7 @@ fn first_k_keeps_what_it_overruled_alive() {
     sim.connect_peer(2);
     sim.run(SECOND);
     let conn = sim.peers[&2].conn.expect("connected");
-    sim.input(Input::PeerDrained { conn, queued: 9 << 20 });
+    sim.input(Input::PeerDrained { conn, queued: 9 << 20, taken: 0 });
     let say = |sim: &mut Sim, i: usize, med: u32| {
         sim.leg_sends(i, 2, &update(&[prefix(P)], &[], &[OUR_AS], LOCAL, Some(med), 0))
     };

@@ -16,8 +16,13 @@ use wire::bgp::update::Update;
 use wire::bgp::{Prefix, SessionKind, UpdateContext, encode, hygiene};
 use wire::mrt;
 
-const CONTEXT: UpdateContext =
-    UpdateContext { as4: true, kind: SessionKind::Ebgp, extended_next_hop: false, max_message_len: 4096 };
+const CONTEXT: UpdateContext = UpdateContext {
+    as4: true,
+    kind: SessionKind::Ebgp,
+    extended_next_hop: false,
+    class_e: false,
+    max_message_len: 4096,
+};
 /// As many updates as the caches of a small machine do not hold.
 const GENERATED: usize = 50_000;
 
@@ -25,6 +30,7 @@ fn canonical_context() -> CanonicalContext {
     CanonicalContext {
         update: CONTEXT,
         peer_as: 4_200_000_000,
+        confederation: None,
         peer_router_id: Ipv4Addr::UNSPECIFIED,
         allow_own_as: false,
         ignore: AttributeSet::default(),

@@ -8,7 +8,7 @@ use std::collections::BTreeSet;
 use std::io::Write as _;
 
 fn context(as4: bool) -> UpdateContext {
-    UpdateContext { as4, kind: SessionKind::Ebgp, extended_next_hop: false, max_message_len: 4096 }
+    UpdateContext { as4, kind: SessionKind::Ebgp, extended_next_hop: false, class_e: false, max_message_len: 4096 }
 }
 
 fn data(name: &str) -> Option<Reader> {
@@ -167,6 +167,7 @@ fn a_full_table_goes_out_as_updates() {
     let peer = CanonicalContext {
         update: context(true),
         peer_as: 4_200_000_000,
+        confederation: None,
         peer_router_id: Ipv4Addr::UNSPECIFIED,
         allow_own_as: false,
         ignore: AttributeSet::default(),

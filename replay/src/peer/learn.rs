@@ -131,6 +131,7 @@ impl Learnt {
         let context = CanonicalContext {
             update: *context,
             peer_as: own.0,
+            confederation: None,
             peer_router_id: own.1,
             // Everything is recorded, our own AS in the path or not: what to do with it is the reader's business.
             allow_own_as: true,

@@ -250,6 +250,7 @@ fn negotiate(own: &Open, peer: Open) -> Negotiated {
         as4: both(|c| matches!(c, Capability::FourOctetAs(_))),
         kind: if own.asn == peer.asn { SessionKind::Ibgp } else { SessionKind::Ebgp },
         extended_next_hop: next_hop6(own) && next_hop6(&peer),
+        class_e: false,
         max_message_len: if both(|c| matches!(c, Capability::ExtendedMessage)) {
             frame::MAX_LEN_EXTENDED
         } else {

@@ -254,8 +254,13 @@ mod tests {
         let Some(Item::Announce { route, prefixes }) = route.expect("a command").pop() else {
             panic!("an announcement")
         };
-        let context =
-            UpdateContext { as4: true, kind: SessionKind::Ebgp, extended_next_hop: false, max_message_len: 4096 };
+        let context = UpdateContext {
+            as4: true,
+            kind: SessionKind::Ebgp,
+            extended_next_hop: false,
+            class_e: false,
+            max_message_len: 4096,
+        };
         let rewrite = Rewrite {
             asn: 64500,
             local: Ipv4Addr::new(192, 0, 2, 1).into(),

@@ -20,8 +20,13 @@ const CONN: ConnId = ConnId(1);
 const UPDATES: usize = 20_000;
 /// What a read takes from a socket at once.
 const READ: usize = 64 * 1024;
-const CONTEXT: UpdateContext =
-    UpdateContext { as4: true, kind: SessionKind::Ebgp, extended_next_hop: false, max_message_len: 4096 };
+const CONTEXT: UpdateContext = UpdateContext {
+    as4: true,
+    kind: SessionKind::Ebgp,
+    extended_next_hop: false,
+    class_e: false,
+    max_message_len: 4096,
+};
 
 /// A core with three instances and one peer, all sessions up.
 pub struct Bed {

@@ -100,7 +100,8 @@ fn document_to_config(document: &DeTable<'_>, source: &str, problems: &mut Probl
         config.fib = sections::fib(value, problems);
     }
     let instances = tables(document, "instance", problems, sections::instance);
-    let peers = tables(document, "peer", problems, sections::peer);
+    let peers =
+        tables(document, "peer", problems, |value, problems| sections::peer(value, config.allow_own_as, problems));
 
     check_instances(&instances, source, problems);
     check_peers(&config, &peers, document, source, problems);

@@ -3,8 +3,8 @@
 use super::names::{self, keys_of};
 use super::reader::{self, Problems, Section, Value};
 use super::{
-    Config, Faults, Fib, FibScope, Inbound, Instance, Kind, OnExit, OpenMode, Peer, Recorder, Standby, Strategy,
-    Timers, Vote,
+    Confederation, Config, Faults, Fib, FibScope, Inbound, Instance, Kind, OnExit, OpenMode, Peer, Recorder, Standby,
+    Strategy, Timers, Vote,
 };
 use super::{actions, diversity, environment, version};
 use std::collections::BTreeMap;
@@ -55,17 +55,46 @@ pub(crate) fn router(value: Value<'_>, config: &mut Config, problems: &mut Probl
     let inbound = [("rfc7606", Inbound::Rfc7606), ("opaque", Inbound::Opaque)];
     config.inbound = section.word("inbound", &inbound, problems).unwrap_or(config.inbound);
     config.accept_any = section.boolean("accept_any", problems).unwrap_or(config.accept_any);
+    config.allow_own_as = section.boolean("allow_own_as", problems).unwrap_or(config.allow_own_as);
+    let reserved = section.boolean("allow_reserved_ranges", problems);
+    config.allow_reserved_ranges = reserved.unwrap_or(config.allow_reserved_ranges);
+    config.confederation = confederation(&section, problems);
     ignore_attributes(&section, config, problems);
 }
 
+fn confederation(section: &Section<'_>, problems: &mut Problems) -> Option<Confederation> {
+    let expected = "AS numbers from 1 to 4294967294, like [65001, 65002]";
+    let members = section.array("confederation_members", expected, problems, |value, problems| {
+        let number = match value.get_ref() {
+            DeValue::Integer(n) => reader::integer(n).and_then(|n| u32::try_from(n).ok()),
+            _ => None,
+        };
+        let asn = number.filter(|n| !matches!(*n, 0 | AS_TRANS | u32::MAX));
+        if asn.is_none() {
+            problems.at(value.span(), "not an AS number", format!("expected {expected}"));
+        }
+        asn
+    });
+    let identifier = asn_of("confederation", section, problems);
+    if members.is_some() && identifier.is_none() && section.value("confederation").is_none() {
+        let help = "add `confederation`, the AS number that all others see";
+        problems.at(section.span_of("confederation_members"), "members of no confederation", help);
+    }
+    Some(Confederation { identifier: identifier?, members: members.unwrap_or_default() })
+}
+
 fn asn(section: &Section<'_>, problems: &mut Problems) -> Option<u32> {
-    let asn = section.number("asn", 1..=u32::MAX, "", problems)?;
+    asn_of("asn", section, problems)
+}
+
+fn asn_of(key: &str, section: &Section<'_>, problems: &mut Problems) -> Option<u32> {
+    let asn = section.number(key, 1..=u32::MAX, "", problems)?;
     let wrong = match asn {
         AS_TRANS => "AS_TRANS (RFC 6793), a stand-in that no router has",
         u32::MAX => "reserved (RFC 7300)",
         _ => return Some(asn),
     };
-    problems.at(section.span_of("asn"), format!("AS {asn} is {wrong}"), "expected an AS number from 1 to 4294967294");
+    problems.at(section.span_of(key), format!("AS {asn} is {wrong}"), "expected an AS number from 1 to 4294967294");
     None
 }
 
@@ -515,12 +544,12 @@ pub(super) fn prefix(key: &str, value: &Spanned<DeValue<'_>>, problems: &mut Pro
 }
 
 /// Reads one `[[peer]]`.
-pub(crate) fn peer(value: Value<'_>, problems: &mut Problems) -> Option<Placed<Peer>> {
+pub(crate) fn peer(value: Value<'_>, allow_own_as: bool, problems: &mut Problems) -> Option<Placed<Peer>> {
     let section = Section::open("[[peer]]", value, keys_of("peer"), problems)?;
     section.require("address", "every peer needs the address its session comes from", problems);
     let asn = asn(&section, problems);
     let description = section.text("description", "text", problems).map(str::to_owned);
-    let allow_own_as = section.boolean("allow_own_as", problems).unwrap_or(false);
+    let allow_own_as = section.boolean("allow_own_as", problems).unwrap_or(allow_own_as);
     let address = reader::unicast("address", section.value("address")?, problems)?;
     let bfd = section.text("bfd", "an instance's name in quotes", problems).map(str::to_owned);
     let at = bfd.is_some().then(|| section.span_of("bfd"));

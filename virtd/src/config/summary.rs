@@ -123,6 +123,13 @@ pub fn summary(config: &Config) -> String {
         }
         row("peer", line);
     }
+    if let Some(c) = &config.confederation {
+        let members: Vec<String> = c.members.iter().map(u32::to_string).collect();
+        row("confederation", format!("AS {}, members {}", c.identifier, members.join(", ")));
+    }
+    if config.allow_reserved_ranges {
+        row("next hops", "240.0.0.0/4 is no fault".into());
+    }
     if config.accept_any {
         row("peer", "any other that an instance listens for or dials".into());
     }

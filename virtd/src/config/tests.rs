@@ -71,6 +71,10 @@ fn every_key_is_read() {
         open = "voted"
         inbound = "opaque"
         accept_any = true
+        allow_own_as = true
+        allow_reserved_ranges = true
+        confederation = 65000
+        confederation_members = [65001, 4200000001]
         ignore_attributes = ["med", "LARGE-COMMUNITY", 8, "COMMUNITIES"]
         [vote]
         strategy = "first-k"
@@ -114,6 +118,9 @@ fn every_key_is_read() {
     assert_eq!((c.control_mode, c.control_group.as_deref()), (0o600, Some("adm")));
     assert_eq!(c.event_log.as_deref(), Some(Path::new("/var/log/virtd.jsonl")));
     assert_eq!((c.inbound, c.accept_any, c.ignore_attributes), (Inbound::Opaque, true, vec![4, 8, 32]));
+    assert_eq!((c.allow_own_as, c.allow_reserved_ranges), (true, true));
+    let confederation = Confederation { identifier: 65000, members: vec![65001, 4_200_000_001] };
+    assert_eq!(c.confederation, Some(confederation));
     assert_eq!((c.vote.strategy, c.vote.k, c.vote.t_ms, c.vote.min_voters), (Strategy::FirstK, Some(2), 2500, 2));
     assert_eq!((c.timers.open_wait_ms, c.timers.grace_ms, c.timers.leg_hold_s), (1000, 30_000, 3));
     let frr = &c.instances[0];
@@ -341,4 +348,27 @@ fn a_version_is_a_root_with_a_name() {
     for bad in ["", ".", "..", "a/..", "a/b/c", "a//b", "/", "//", "-x", "a b", "a;b", "\u{e9}"] {
         assert!(parse(Path::new("f"), &file("bird", bad)).is_err(), "{bad:?}");
     }
+}
+
+#[test]
+fn what_the_router_says_of_own_ases_is_the_peers_default() {
+    let router = |keys: &str| {
+        good(&format!(
+            "[router]\naccept_any = true\n{keys}\n[[instance]]\nname = \"x\"\n[[peer]]\naddress = \"192.0.2.1\"\n[[peer]]\naddress = \"192.0.2.2\"\nallow_own_as = false\n"
+        ))
+    };
+    let of = |c: &Config| [1, 2, 3].map(|n| c.allows_own_as([192, 0, 2, n].into()));
+    assert_eq!(of(&router("")), [false; 3]);
+    assert_eq!(of(&router("allow_own_as = true")), [true, false, true], "a peer's own word, else the router's");
+}
+
+#[test]
+fn members_of_no_confederation_are_a_mistake() {
+    let text = "[router]\naccept_any = true\nconfederation_members = [65001]\n[[instance]]\nname = \"x\"\n";
+    let problems = parse(Path::new("virtd.toml"), text).expect_err("a mistake").to_string();
+    assert!(problems.contains("members of no confederation"), "{problems}");
+    let text =
+        "[router]\naccept_any = true\nconfederation = 65000\nconfederation_members = [0]\n[[instance]]\nname = \"x\"\n";
+    let problems = parse(Path::new("virtd.toml"), text).expect_err("a mistake").to_string();
+    assert!(problems.contains("not an AS number"), "{problems}");
 }

@@ -106,6 +106,8 @@ pub enum Input<'a> {
         conn: ConnId,
         /// Octets still queued in user space.
         queued: usize,
+        /// Octets that the socket has just taken.
+        taken: usize,
     },
     /// An instance's process (image) opened its control channel. An instance may have several.
     InstanceAttached {

@@ -300,7 +300,9 @@ impl Core {
                 self.on_conn(conn, |s, env| s.peer_closed(conn, errno, env, out));
                 self.conns.remove(&conn);
             }
-            Input::PeerDrained { conn, queued } => self.on_conn(conn, |s, _| s.peer_drained(conn, queued)),
+            Input::PeerDrained { conn, queued, taken } => {
+                self.on_conn(conn, |s, env| s.peer_drained(conn, queued, taken, env.now));
+            }
             Input::LegBytes { leg, buf } => self.on_leg(leg, |s, env| s.leg_bytes(leg, buf, env, out)),
             Input::LegClosed { leg } => {
                 self.on_leg(leg, |s, env| s.leg_closed(leg, env, out));

@@ -72,7 +72,7 @@ impl Native {
                     out.push(Output::ClosePeer { conn, abort: false });
                 }
             }
-            Input::PeerDrained { conn, queued } => {
+            Input::PeerDrained { conn, queued, .. } => {
                 let pause = queued > PAUSE_MARK;
                 if let Some(&leg) = self.leg_of.get(&conn)
                     && changes(&mut self.paused, leg, pause)

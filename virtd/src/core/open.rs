@@ -18,6 +18,7 @@ mod vote;
 pub use differences::Difference;
 pub use vote::{Voice, learn};
 
+use crate::config::Config;
 use bytes::Bytes;
 use std::net::Ipv4Addr;
 use wire::bgp::message::{AS_TRANS, Capability, Open};
@@ -159,6 +160,10 @@ pub struct Negotiated {
     peer_role: Option<u8>,
     /// Whether the peer may ask us for a refresh is its own matter; whether it offered enhanced refresh is not.
     pub kind: SessionKind,
+    /// The identifier of the confederation that the peer and we are in (RFC 5065).
+    pub confederation: Option<u32>,
+    /// 240.0.0.0/4 is no fault in a NEXT_HOP.
+    class_e: bool,
 }
 
 /// Negotiates our profile with the peer's OPEN.
@@ -181,12 +186,27 @@ pub fn negotiate(profile: &Profile, peer: &Open) -> Result<Negotiated, Notificat
         shared,
         peer_role: profile.shared.role.and(offer.role),
         kind: if peer.asn == profile.asn { SessionKind::Ibgp } else { SessionKind::Ebgp },
+        confederation: None,
+        class_e: false,
     })
 }
 
 impl Negotiated {
+    /// The same, on a router that is configured like this. In a confederation we say our member AS to its members and its identifier to all
+    /// others, so that our own AS number on this session tells which it is.
+    pub fn under(mut self, config: &Config) -> Negotiated {
+        self.class_e = config.allow_reserved_ranges;
+        let Some(c) = config.confederation.as_ref().filter(|c| c.identifier != self.profile.asn) else { return self };
+        if self.kind == SessionKind::Ebgp && c.members.contains(&self.peer_as) {
+            self.kind = SessionKind::Confederation;
+        }
+        self.confederation = (self.kind != SessionKind::Ebgp).then_some(c.identifier);
+        self
+    }
+
     /// What a leg of the instance that sent `open` speaks. `leg_hold_s`: the hold time that virtd proposes on it.
-    pub fn terms(&self, open: &Open, leg_hold_s: u16) -> Terms {
+    /// `extended`: in RFC 9072's form.
+    pub fn terms(&self, open: &Open, leg_hold_s: u16, extended: bool) -> Terms {
         let offer = Shared::of(open);
         let mut shared = self.shared.and(&offer);
         shared.families.retain(|f| self.reaches(*f, &offer));
@@ -206,13 +226,13 @@ impl Negotiated {
         let mut capabilities = as_shown.capabilities(self.peer_as);
         capabilities.push(Capability::GracefulRestart { flags: 0, restart_time_s: 0, families: Vec::new() });
         let shown = Open { asn: self.peer_as, hold_time_s: leg_hold_s, router_id: self.peer_router_id, capabilities };
-        let context = context(&shared, self.kind);
+        let context = context(&shared, self);
         Terms {
             lacking: self.shared.families.iter().copied().filter(|f| !shared.families.contains(f)).collect(),
             short: context.max_message_len < self.context().max_message_len,
             narrow: self.shared.as4 && !shared.as4,
             context,
-            shown: shown.encode(),
+            shown: if extended { shown.encode_extended() } else { shown.encode() },
             shared,
         }
     }
@@ -231,14 +251,15 @@ impl Negotiated {
 
     /// How UPDATEs of this session are read and written on the peer's side.
     pub fn context(&self) -> UpdateContext {
-        context(&self.shared, self.kind)
+        context(&self.shared, self)
     }
 }
 
-fn context(shared: &Shared, kind: SessionKind) -> UpdateContext {
+fn context(shared: &Shared, negotiated: &Negotiated) -> UpdateContext {
     UpdateContext {
         as4: shared.as4,
-        kind,
+        kind: negotiated.kind,
+        class_e: negotiated.class_e,
         extended_next_hop: shared.extended_next_hop.contains(&(Family::IPV4_UNICAST, 2)),
         max_message_len: if shared.extended_message { frame::MAX_LEN_EXTENDED } else { frame::MAX_LEN },
     }

@@ -193,7 +193,7 @@ fn a_leg_sees_the_peer_cut_to_the_vote_and_to_what_it_has_itself_plus_what_virtd
         ("as 64501 v4 as4", "v6 as4", "hold 9 v6 rr as4"),
     ] {
         let n = session(&[FRR, BIRD, OPENBGPD], peer);
-        let terms = n.terms(&open(leg), 9);
+        let terms = n.terms(&open(leg), 9, false);
         let seen = Open::decode(&terms.shown[frame::HEADER_LEN..]).expect("an OPEN");
         assert_eq!(words(&seen), shown, "{peer} to {leg}");
         assert_eq!((seen.asn, seen.router_id), (64501, n.peer_router_id));
@@ -214,10 +214,10 @@ fn what_an_instance_lacks_and_what_follows() {
         ("v4 v6 as4 enh", &[], true, false, false),
         ("v4 v6 ext enh", &[], false, true, false),
     ] {
-        let t = session(ext, "as 64501 v4 v6 as4 ext enh").terms(&open(leg), 9);
+        let t = session(ext, "as 64501 v4 v6 as4 ext enh").terms(&open(leg), 9, false);
         assert_eq!((t.lacking.as_slice(), t.short, t.narrow, t.is_plain()), (lacking, short, narrow, plain), "{leg}");
     }
-    let t = session(ext, "as 64501 v4 v6 as4").terms(&open("v4 v6 as4"), 9);
+    let t = session(ext, "as 64501 v4 v6 as4").terms(&open("v4 v6 as4"), 9, false);
     assert!(t.is_plain(), "what the peer has not either is nobody's lack");
 }
 
@@ -225,7 +225,7 @@ fn what_an_instance_lacks_and_what_follows() {
 fn roles_are_shown_to_those_who_say_what_most_say() {
     let n = session(&["v4 role 3", "v4 role 3", "v4"], "as 64501 v4 role 0");
     for (leg, shown) in [("v4 role 3", Some(0)), ("v4", None), ("v4 role 4", None)] {
-        let seen = Open::decode(&n.terms(&open(leg), 9).shown[frame::HEADER_LEN..]).expect("an OPEN");
+        let seen = Open::decode(&n.terms(&open(leg), 9, false).shown[frame::HEADER_LEN..]).expect("an OPEN");
         assert_eq!(Shared::of(&seen).role, shown, "{leg}");
     }
 }
@@ -255,4 +255,22 @@ fn who_differs_is_told_what_to_change() {
 fn no_common_family_is_refused_with_the_code_of_rfc_5492() {
     let n = negotiate(&vote(&[FRR, BIRD, OPENBGPD]).0, &open("as 64501 vpn")).expect_err("nothing in common");
     assert_eq!((n.code, n.subcode), (2, 7));
+}
+
+#[test]
+fn in_a_confederation_the_kind_of_a_session_follows_from_both_as_numbers() {
+    let confederation = crate::config::Confederation { identifier: 65000, members: vec![65001, 65002] };
+    let config = Config { confederation: Some(confederation), ..Config::default() };
+    let kind = |ours: u32, peer: u32, config: &Config| {
+        let voice = Open { asn: ours, ..open("as 65001") };
+        let (profile, _) = learn(&[Voice { instance: 0, open: &voice, fresh: true }]).expect("a voice");
+        let n = negotiate(&profile, &Open { asn: peer, ..open("as 65001") }).expect("a family").under(config);
+        (n.kind, n.confederation)
+    };
+    assert_eq!(kind(65001, 65002, &config), (SessionKind::Confederation, Some(65000)));
+    assert_eq!(kind(65001, 65001, &config), (SessionKind::Ibgp, Some(65000)));
+    assert_eq!(kind(65000, 64999, &config), (SessionKind::Ebgp, None), "to others we are the confederation");
+    assert_eq!(kind(65001, 64999, &config), (SessionKind::Ebgp, None), "nobody's member");
+    assert_eq!(kind(65001, 65002, &Config::default()), (SessionKind::Ebgp, None));
+    assert_eq!(kind(65001, 65001, &Config::default()), (SessionKind::Ibgp, None));
 }

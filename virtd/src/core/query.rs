@@ -253,6 +253,7 @@ impl Core {
         let context = CanonicalContext {
             update: context,
             peer_as: 0,
+            confederation: None,
             peer_router_id: std::net::Ipv4Addr::UNSPECIFIED,
             allow_own_as: true,
             ignore: Default::default(),

@@ -168,6 +168,7 @@ impl Core {
         let was: Vec<bool> = self.sessions.iter().map(|s| allowed(config, s.peer.ip())).collect();
         (config.vote, config.faults, config.timers) = (new.vote, new.faults, new.timers);
         (config.peers, config.accept_any) = (new.peers, new.accept_any);
+        config.allow_own_as = new.allow_own_as;
         self.env.poison.set_limit(new.faults.poison_restarts);
         let voters = self.configured_voters();
         self.env.set_rules(voters);

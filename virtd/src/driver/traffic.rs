@@ -207,7 +207,11 @@ impl Driver {
                 p.stream.write();
                 let queued = p.stream.queued();
                 if before > 0 && p.stream.closing.is_none() {
-                    self.broker.handle(self.now, Input::PeerDrained { conn, queued }, &mut self.out);
+                    self.broker.handle(
+                        self.now,
+                        Input::PeerDrained { conn, queued, taken: before.saturating_sub(queued) },
+                        &mut self.out,
+                    );
                 }
             }
             Source::Leg(leg) => {

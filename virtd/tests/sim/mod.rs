@@ -160,6 +160,8 @@ pub struct SimPeer {
     pub established: bool,
     /// The OPEN it was sent.
     pub open: Option<Open>,
+    /// That had RFC 9072's form.
+    pub open_extended: bool,
     /// Sends no keepalives any more.
     pub silent: bool,
     /// Every state each prefix went through.
@@ -190,6 +192,11 @@ pub struct Sim {
     pub offers: BTreeMap<(usize, u8), Open>,
     /// Which instances were told something later.
     pub told_later: Vec<usize>,
+    /// Instances whose OPEN has RFC 9072's form.
+    pub extended: BTreeSet<usize>,
+    /// What was dialled, and which connections were closed.
+    pub dials: Vec<ConnId>,
+    pub hung_up: Vec<ConnId>,
     held: bool,
 }
 
@@ -212,6 +219,9 @@ impl Sim {
             later: VecDeque::new(),
             offers: BTreeMap::new(),
             told_later: Vec::new(),
+            extended: BTreeSet::new(),
+            dials: Vec::new(),
+            hung_up: Vec::new(),
             held: false,
         };
         (0..n).for_each(|i| sim.start_instance(i));
@@ -373,7 +383,10 @@ impl Sim {
                     said.into_iter().for_each(|(id, bytes)| self.send_leg(id, &bytes));
                 }
                 Output::SendPeer { conn, bytes } => self.peer_hears(conn, &bytes),
+                Output::Dial { conn, .. } => self.dials.push(conn),
+                Output::LegRefused { .. } => {}
                 Output::ClosePeer { conn, .. } => {
+                    self.hung_up.push(conn);
                     for p in self.peers.values_mut().filter(|p| p.conn == Some(conn)) {
                         (p.conn, p.established) = (None, false);
                         p.closed += 1;
@@ -410,7 +423,8 @@ impl Sim {
         let peer = a.octets()[3];
         self.instances[i].legs.push(SimLeg { id: leg.0, peer, ..SimLeg::default() });
         let offer = self.offers.get(&(i, peer)).cloned().unwrap_or_else(our_open);
-        self.send_leg(leg.0, &offer.encode());
+        let open = if self.extended.contains(&i) { offer.encode_extended() } else { offer.encode() };
+        self.send_leg(leg.0, &open);
     }
 
     fn leg_hears(&mut self, leg: LegId, bytes: &[u8]) {
@@ -607,6 +621,7 @@ impl SimPeer {
         match m.kind {
             MessageType::Open => {
                 self.open = Open::decode(m.body()).ok();
+                self.open_extended = Open::is_extended(m.body());
                 return true;
             }
             MessageType::Keepalive => self.established = true,

@@ -11,8 +11,15 @@ const HEADER: usize = crate::bgp::frame::HEADER_LEN;
 
 fn context(as4: bool) -> CanonicalContext {
     CanonicalContext {
-        update: UpdateContext { as4, kind: SessionKind::Ebgp, extended_next_hop: true, max_message_len: 4096 },
+        update: UpdateContext {
+            as4,
+            kind: SessionKind::Ebgp,
+            extended_next_hop: true,
+            class_e: false,
+            max_message_len: 4096,
+        },
         peer_as: 65000,
+        confederation: None,
         peer_router_id: Ipv4Addr::new(192, 0, 2, 9),
         allow_own_as: true,
         ignore: AttributeSet::default(),

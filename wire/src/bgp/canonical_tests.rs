@@ -3,8 +3,15 @@ use crate::bgp::SessionKind;
 
 fn context(as4: bool) -> CanonicalContext {
     CanonicalContext {
-        update: UpdateContext { as4, kind: SessionKind::Ebgp, extended_next_hop: false, max_message_len: 4096 },
+        update: UpdateContext {
+            as4,
+            kind: SessionKind::Ebgp,
+            extended_next_hop: false,
+            class_e: false,
+            max_message_len: 4096,
+        },
         peer_as: 65000,
+        confederation: None,
         peer_router_id: Ipv4Addr::new(192, 0, 2, 9),
         allow_own_as: false,
         ignore: AttributeSet::default(),
@@ -203,6 +210,16 @@ fn duplicated_and_ignored_attributes() {
     let as4 = [origin.clone(), attribute(0xc0, attr::AS4_PATH, &seq(2, [70000]))];
     assert_eq!(classic(&as4, &context(true)), classic(&as4[..1], &context(true)));
     assert_ne!(classic(&as4, &context(false)), classic(&as4[..1], &context(false)));
+}
+
+#[test]
+fn within_a_confederation_its_identifier_is_a_loop_too() {
+    let with_path = |path: Vec<u8>| vec![attribute(0x40, attr::ORIGIN, &[0]), attribute(0x40, attr::AS_PATH, &path)];
+    let path = || [seq(3, [65001]), seq(2, [64999, 64900])].concat();
+    let inside = CanonicalContext { confederation: Some(64900), ..context(true) };
+    assert!(classic(&with_path(path()), &context(true)).is_some());
+    assert_eq!(classic(&with_path(path()), &inside), None);
+    assert!(classic(&with_path(path()), &CanonicalContext { allow_own_as: true, ..inside }).is_some());
 }
 
 #[test]

@@ -4,13 +4,14 @@ use crate::bgp::canonical::{AttributeSet, CanonicalContext, Canonicaliser};
 use std::net::Ipv4Addr;
 
 pub(in crate::bgp) fn context(as4: bool) -> UpdateContext {
-    UpdateContext { as4, kind: SessionKind::Ebgp, extended_next_hop: false, max_message_len: 4096 }
+    UpdateContext { as4, kind: SessionKind::Ebgp, extended_next_hop: false, class_e: false, max_message_len: 4096 }
 }
 
 fn canonical_context(update: UpdateContext) -> CanonicalContext {
     CanonicalContext {
         update,
         peer_as: 65000,
+        confederation: None,
         peer_router_id: Ipv4Addr::new(192, 0, 2, 9),
         allow_own_as: false,
         ignore: AttributeSet::default(),

@@ -33,7 +33,8 @@ pub struct Finding {
 pub enum Verdict {
     /// Nothing to mend: pass the bytes as they came.
     Pass,
-    /// Pass these bytes (an UPDATE's body) instead: attributes were discarded or announcements turned to withdrawals.
+    /// Pass these bytes (an UPDATE's body) instead: attributes were discarded, Partial bits cleared, or announcements turned to
+    /// withdrawals.
     Rewritten {
         /// The new body, without header, never longer than the old one, and itself a [`Verdict::Pass`].
         /// May be empty of any routes, then there is nothing to send.
@@ -196,7 +197,7 @@ impl<'a> Survey<'a> {
                 }
             }
             Action::Discard => self.discard.insert(code),
-            Action::DiscardRepeated => {}
+            Action::ClearPartial | Action::DiscardRepeated => {}
         }
         if self.findings.len() < MAX_FINDINGS {
             self.findings.push(Finding { code, what: problem.what });

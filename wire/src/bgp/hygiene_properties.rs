@@ -13,6 +13,7 @@ fn context() -> impl Strategy<Value = UpdateContext> {
         as4,
         kind,
         extended_next_hop,
+        class_e: false,
         max_message_len: 4096,
     })
 }

@@ -43,7 +43,7 @@ fn body(withdrawn: &str, attributes: &str, nlri: &str) -> Vec<u8> {
 }
 
 fn context(kind: SessionKind) -> UpdateContext {
-    UpdateContext { as4: true, kind, extended_next_hop: false, max_message_len: 4096 }
+    UpdateContext { as4: true, kind, extended_next_hop: false, class_e: false, max_message_len: 4096 }
 }
 
 fn codes(attributes: &[u8]) -> Vec<u8> {
@@ -74,6 +74,9 @@ fn outcome(body: &[u8], context: &UpdateContext) -> String {
             for code in kept {
                 let at = left_out.iter().position(|&c| c == code).expect("nothing is added");
                 left_out.remove(at);
+            }
+            if left_out.is_empty() {
+                return "clear".into();
             }
             format!("discard {}", left_out.iter().map(u8::to_string).collect::<Vec<_>>().join(" "))
         }
@@ -235,6 +238,8 @@ fn each_attribute_on_each_kind_of_session() {
         ("TUNNEL_ENCAP TLV of nothing", Ebgp, "c0170400080000", "pass"),
         ("TUNNEL_ENCAP empty", Ebgp, "c01700", "withdraw"),
         ("TUNNEL_ENCAP not transitive", Ebgp, "80170400080000", "withdraw"),
+        ("PMSI_TUNNEL", Ebgp, "c0160900060003e8c0000201", "pass"),
+        ("PMSI_TUNNEL empty", Ebgp, "c01600", "withdraw"),
         ("PREFIX_SID Label-Index of 6 octets", Ebgp, "c02809010006000000000001", "discard 40"),
         ("PREFIX_SID with an SRGB", Ebgp, "c0280b0300080000 003e80 001f40", "pass"),
         ("PREFIX_SID with half an SRGB", Ebgp, "c0280a0300070000 003e80 001f", "discard 40"),
@@ -251,11 +256,44 @@ fn each_attribute_on_each_kind_of_session() {
 }
 
 #[test]
+fn class_e_is_a_next_hop_where_it_is_allowed() {
+    let allowed = UpdateContext { class_e: true, ..context(Ebgp) };
+    for (next_hop, usually, there) in [
+        ("400304f0000001", "withdraw", "pass"),
+        ("400304fffffffe", "withdraw", "pass"),
+        ("400304ffffffff", "withdraw", "withdraw"),
+        ("400304e0000001", "withdraw", "withdraw"),
+        ("4003047f000001", "withdraw", "withdraw"),
+    ] {
+        assert_eq!(changed(next_hop, &context(Ebgp)), usually, "{next_hop}");
+        assert_eq!(changed(next_hop, &allowed), there, "{next_hop}");
+    }
+}
+
+#[test]
+fn a_cleared_partial_bit_is_all_that_changes() {
+    let wrong = body("", &format!("60010100{AS_PATH}{NEXT_HOP}e00804fbf40001"), NLRI);
+    let right = body("", &format!("{ORIGIN}{AS_PATH}{NEXT_HOP}e00804fbf40001"), NLRI);
+    let Verdict::Rewritten { body, withdrawn: false, .. } = check(&wrong, &context(Ebgp)) else { panic!("mended") };
+    assert_eq!(body, right);
+}
+
+#[test]
 fn flags_must_be_as_specified() {
     run(&[
         ("ORIGIN optional", Ebgp, "c0010100", "withdraw"),
         ("ORIGIN not transitive", Ebgp, "00010100", "withdraw"),
-        ("ORIGIN partial", Ebgp, "60010100", "pass"),
+        ("ORIGIN partial", Ebgp, "60010100", "clear"),
+        ("AS_PATH partial", Ebgp, "60020602010000fbf4", "clear"),
+        ("NEXT_HOP partial", Ebgp, "600304c0000201", "clear"),
+        ("MED partial", Ebgp, "a0040400000001", "clear"),
+        ("LOCAL_PREF partial", Ibgp, "60050400000064", "clear"),
+        ("LOCAL_PREF partial, from outside", Ebgp, "60050400000064", "discard 5"),
+        ("MP_REACH_NLRI partial", Ebgp, &MP_REACH.replacen("80", "a0", 1), "clear"),
+        ("MP_UNREACH_NLRI partial", Ebgp, &MP_UNREACH.replacen("80", "a0", 1), "clear"),
+        ("COMMUNITIES partial", Ebgp, "e00804fbf40001", "pass"),
+        ("AGGREGATOR partial", Ebgp, "e007080000fbf4c0000201", "pass"),
+        ("ORIGIN partial and wrong", Ebgp, "60010103", "withdraw"),
         ("ORIGIN with unused bits", Ebgp, "4f010100", "pass"),
         ("AS_PATH optional", Ebgp, "c0020602010000fbf4", "withdraw"),
         ("NEXT_HOP optional", Ebgp, "c00304c0000201", "withdraw"),

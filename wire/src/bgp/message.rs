@@ -219,10 +219,25 @@ impl Open {
     /// they take more than 255 octets. My Autonomous System is 23456 for an AS above 65535 (RFC 6793).
     /// A capability that would make the message longer than 4096 octets is left out, with those after it.
     pub fn encode(&self) -> Bytes {
+        self.encode_as(false)
+    }
+
+    /// The same in RFC 9072's form, however short it is: some who use that form read no other (FRR 8.4 with
+    /// `extended-optional-parameters`).
+    pub fn encode_extended(&self) -> Bytes {
+        self.encode_as(true)
+    }
+
+    /// Whether an OPEN's body has its optional parameters in RFC 9072's form.
+    pub fn is_extended(body: &[u8]) -> bool {
+        matches!(body.get(9..11), Some([len, PARAMETER_EXTENDED]) if *len != 0)
+    }
+
+    fn encode_as(&self, extended: bool) -> Bytes {
         let encoded: Vec<_> = self.capabilities.iter().map(Capability::encode).collect();
         // A parameter takes two octets of its own (three in RFC 9072's form), the capability in it two more.
         let short_len: usize = encoded.iter().map(|(_, value)| 4 + value.len()).sum();
-        let extended = short_len > 255;
+        let extended = extended || short_len > 255;
         let mut parameters = Vec::with_capacity(short_len + encoded.len());
         for (code, value) in &encoded {
             let len = 2 + value.len();

@@ -230,3 +230,16 @@ proptest! {
         let _ = Notification::decode(&bytes);
     }
 }
+
+#[test]
+fn the_extended_form_of_a_short_open_says_the_same() {
+    for capabilities in [vec![], vec![Capability::RouteRefresh, Capability::FourOctetAs(65000)]] {
+        let open = Open { asn: 65000, hold_time_s: 90, router_id: Ipv4Addr::new(10, 0, 0, 1), capabilities };
+        let (short, long) = (open.encode(), open.encode_extended());
+        let body = |m: &Bytes| m[HEADER_LEN..].to_vec();
+        assert!(!Open::is_extended(&body(&short)) && Open::is_extended(&body(&long)));
+        assert_eq!(Open::decode(&body(&long)), Ok(open.clone()));
+        assert_eq!(Open::decode(&body(&short)), Ok(open));
+        assert_eq!(body(&long)[9..11], [255, 255]);
+    }
+}

@@ -203,6 +203,8 @@ pub struct UpdateContext {
     pub kind: SessionKind,
     /// IPv4 unicast NLRI may carry an IPv6 next hop in MP_REACH_NLRI (RFC 8950, negotiated).
     pub extended_next_hop: bool,
+    /// Addresses in 240.0.0.0/4 (class E, reserved by RFC 1112) may be a NEXT_HOP.
+    pub class_e: bool,
     /// The longest message either side may send: 4096, or 65535 with extended messages (RFC 8654).
     pub max_message_len: usize,
 }

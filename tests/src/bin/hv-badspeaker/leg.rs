@@ -198,7 +198,13 @@ impl Leg {
         }
         let mut out = BytesMut::new();
         let kind = wire::bgp::SessionKind::Ebgp;
-        let context = UpdateContext { as4: true, kind, extended_next_hop: false, max_message_len: frame::MAX_LEN };
+        let context = UpdateContext {
+            as4: true,
+            kind,
+            extended_next_hop: false,
+            class_e: false,
+            max_message_len: frame::MAX_LEN,
+        };
         encode::withdraw(&[*prefix], &context, &mut out);
         self.output.extend(out);
         self.told.remove(prefix);

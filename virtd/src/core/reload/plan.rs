@@ -153,6 +153,7 @@ pub fn settings(old: &Config, new: &Config) -> (Vec<String>, Vec<String>) {
     note(old.faults != new.faults, "[faults] is as configured now".to_owned());
     note(old.timers != new.timers, "[timers] is as configured now; leg_hold_s for legs that come".to_owned());
     note(old.accept_any != new.accept_any, format!("accept_any is {}", new.accept_any));
+    note(old.allow_own_as != new.allow_own_as, format!("allow_own_as is {}", new.allow_own_as));
     for p in new.peers.iter().filter(|p| old.peers.iter().all(|o| o.address != p.address)) {
         note(true, format!("peer {} is let in", p.address));
     }
@@ -174,6 +175,8 @@ pub fn settings(old: &Config, new: &Config) -> (Vec<String>, Vec<String>) {
     keep(old.event_log != new.event_log, "event_log");
     keep(old.open != new.open, "open");
     keep(old.inbound != new.inbound, "inbound");
+    keep(old.allow_reserved_ranges != new.allow_reserved_ranges, "allow_reserved_ranges");
+    keep(old.confederation != new.confederation, "confederation");
     keep(old.ignore_attributes != new.ignore_attributes, "ignore_attributes");
     keep(old.recorder != new.recorder, "[recorder]");
     keep(old.fib != new.fib, "[fib]");

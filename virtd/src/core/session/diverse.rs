@@ -173,6 +173,7 @@ impl Session {
             && env.poison.is_unknown()
             && env.exercised.is_empty()
             && !env.has_blocks
+            && !self.sweeps()
             && self.seats.iter().all(live)
     }
 

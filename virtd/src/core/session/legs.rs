@@ -46,6 +46,9 @@ impl Session {
         }
         self.drop_leg(i, env, out);
         self.seats[i].leg = Some(new_leg(id, LegState::Connecting, false, env.now));
+        for e in self.exts.extract_if(.., |e| e.state == ExtState::Connect && env.now >= e.since + DIAL_ANEW_US) {
+            out.push(Output::ClosePeer { conn: e.id, abort: true });
+        }
         match self.foremost().map(|e| (e.id, e.state)) {
             Some((_, ExtState::Connect)) => {}
             Some((conn, _)) => {
@@ -137,7 +140,7 @@ impl Session {
                     leg.hold_until = now + OPEN_HOLD_US;
                     self.weigh(i, true, env, out);
                     let seat = &mut self.seats[i];
-                    seat.open = Some(open);
+                    (seat.open, seat.extended_open) = (Some(open), Open::is_extended(m.body()));
                     // Whoever sends an OPEN wants the session.
                     seat.departure = None;
                     if self.reopen_if_moved(env, out) {

@@ -15,6 +15,7 @@ mod leave;
 mod legs;
 mod offers;
 mod peer;
+mod refresh;
 mod stale;
 mod vote;
 
@@ -42,6 +43,16 @@ pub const HIGH_MARK: usize = 8 << 20;
 pub const LOW_MARK: usize = 1 << 20;
 /// Hold time until the peer's OPEN has come (RFC 4271 section 8.2.2 suggests four minutes).
 const OPEN_HOLD_US: Micros = 240_000_000;
+
+/// What is to be sent and is not taken for so long ends the session, or for twice the hold time where that is longer (RFC 9687
+/// section 4: SendHoldTime).
+const SEND_HOLD_US: Micros = 480_000_000;
+/// Connections of one peer at once that are not established: one that we dialled, and what a peer may have given up unnoticed
+/// before its newest.
+const MAX_OPENING: usize = 4;
+/// A dial that has had no answer for so long is begun anew when an instance wants one: TCP's own next SYN would be four seconds
+/// off and more (RFC 6298: 1, 3, 7, 15 s …), a daemon's retry is now.
+const DIAL_ANEW_US: Micros = 3_000_000;
 
 /// State of one TCP connection with the peer (RFC 4271 section 8.2.2, as far as it is ours).
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -150,6 +161,8 @@ pub struct Seat {
     connect_from: Micros,
     /// The last OPEN it sent for this peer.
     open: Option<Open>,
+    /// That was in RFC 9072's form.
+    extended_open: bool,
     /// What its leg speaks, or the last one spoke.
     terms: Option<Box<Terms>>,
     /// How its OPEN differs from what the session runs with, and why it was refused, as far as the operator was told.
@@ -240,9 +253,13 @@ pub struct Up {
     refresh_end: Vec<Family>,
     /// Families that are being sent again: further requests for them are one with the first.
     refreshing: Vec<Family>,
+    /// Families that the peer says again by itself, or has.
+    again: Vec<refresh::Again>,
     last_published: Micros,
     /// Octets the peer's socket has not taken.
     queued: usize,
+    /// Since when it has taken nothing, although there is something for it.
+    stalled: Option<Micros>,
     /// UPDATEs in and out.
     pub updates_in: u64,
     /// Chunks of UPDATEs sent.
@@ -258,7 +275,7 @@ impl Session {
         env.stores.push(replay::store::Store::new());
         env.unlevel.push(Members::default());
         env.lacks.push(super::lacks::Lacks::default());
-        let allow_own_as = env.config.peers.iter().any(|p| p.address == peer.ip() && p.allow_own_as);
+        let allow_own_as = env.config.allows_own_as(peer.ip());
         Session {
             index,
             peer,
@@ -310,8 +327,7 @@ impl Session {
     /// The configuration has changed.
     pub fn configure(&mut self, env: &Env) {
         self.has_limits = env.has_limits();
-        let is_ours = |p: &&crate::config::Peer| p.address == self.peer.ip();
-        self.allow_own_as = env.config.peers.iter().any(|p| is_ours(&p) && p.allow_own_as);
+        self.allow_own_as = env.config.allows_own_as(self.peer.ip());
     }
 
     /// The place at `i` is nobody's any more.

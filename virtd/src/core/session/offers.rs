@@ -18,9 +18,22 @@ impl Session {
         voters.filter_map(|(instance, s)| Some(Voice { instance, open: s.open.as_ref()?, fresh: s.sits() })).collect()
     }
 
+    /// Our OPEN in the form that more than half of those voters use that have sent theirs in this attempt (RFC 9072): who does has a
+    /// neighbour that wants it.
+    pub(super) fn our_open(&self, profile: &Profile, env: &Env) -> Bytes {
+        let fresh = || self.voices(env).into_iter().filter(|v| v.fresh);
+        let extended = fresh().filter(|v| self.seats.get(v.instance).is_some_and(|s| s.extended_open)).count();
+        match 2 * extended > fresh().count() {
+            true => profile.open().encode_extended(),
+            false => profile.open().encode(),
+        }
+    }
+
     /// Works out what the leg of instance `i` speaks, and gives the OPEN that it is shown.
     pub(super) fn agree(&mut self, i: usize, env: &mut Env) -> Option<Bytes> {
-        let terms = self.negotiated()?.terms(self.seats.get(i)?.open.as_ref()?, env.config.timers.leg_hold_s);
+        let seat = self.seats.get(i)?;
+        let hold_s = env.config.timers.leg_hold_s;
+        let terms = self.negotiated()?.terms(seat.open.as_ref()?, hold_s, seat.extended_open);
         if let Some(lacks) = env.lacks.get_mut(self.index) {
             lacks.set(i, &terms);
         }

@@ -4,11 +4,10 @@ use super::super::lacks::Long;
 use super::*;
 use crate::config::Inbound;
 use crate::event::{Event, Severity};
-use replay::intern::BlobId;
 use wire::bgp::canonical::Carried;
 use wire::bgp::frame::{self, Message, MessageType};
 use wire::bgp::hygiene::{self, Verdict};
-use wire::bgp::message::{self, RefreshKind, RouteRefresh};
+use wire::bgp::message::{self, RouteRefresh};
 use wire::bgp::update::Update;
 use wire::bgp::{Prefix, encode};
 
@@ -27,8 +26,9 @@ impl Session {
         if !wanted || self.shut {
             return out.push(Output::ClosePeer { conn, abort: true });
         }
-        // RFC 4271 section 6.8: a connection that collides with an established one is closed; so is a third.
-        if self.up.is_some() || self.exts.iter().filter(|e| e.state != ExtState::Connect).count() >= 2 {
+        // RFC 4271 section 6.8: a connection that collides with an established one is closed; which of those that are not stays
+        // their OPENs decide.
+        if self.up.is_some() || self.exts.iter().filter(|e| e.state != ExtState::Connect).count() >= MAX_OPENING {
             out.push(Output::SendPeer { conn, bytes: Notification::new(6, 7).encode() });
             return out.push(Output::ClosePeer { conn, abort: false });
         }
@@ -123,13 +123,14 @@ impl Session {
                 self.refuse(i, refusal, env, out);
             }
         }
-        let bytes = profile.open().encode();
+        let bytes = self.our_open(&profile, env);
         self.profile = Some(profile);
         for e in self.exts.iter_mut().filter(|e| e.state == ExtState::Connected) {
             e.state = ExtState::OpenSent;
             out.push(Output::SendPeer { conn: e.id, bytes: bytes.clone() });
         }
-        for conn in self.exts.iter().map(|e| e.id).collect::<Vec<_>>() {
+        // The newest first: see `collides`.
+        for conn in self.exts.iter().rev().map(|e| e.id).collect::<Vec<_>>() {
             self.confirm(conn, env, out);
         }
     }
@@ -184,7 +185,7 @@ impl Session {
             (MessageType::Keepalive, ExtState::Established) => {}
             (MessageType::Update, ExtState::Established) => self.peer_update(conn, m, alone, env, out),
             (MessageType::RouteRefresh, ExtState::Established) => match RouteRefresh::decode(m.body()) {
-                Ok(r) => self.peer_refresh(r, out),
+                Ok(r) => self.peer_refresh(r, env, out),
                 Err(n) => self.reset(conn, n, "its ROUTE-REFRESH is too short", env, out),
             },
             // RFC 6608: the subcode names the state in which the message was not expected.
@@ -210,22 +211,13 @@ impl Session {
         let Some(profile) = self.profile.clone() else { return };
         let Some(e) = self.exts.iter().find(|e| e.id == conn) else { return };
         let (ExtState::OpenSent, Some(open)) = (e.state, e.peer_open.clone()) else { return };
-        // RFC 4271 section 6.8, with RFC 6286's tie break: the connection dialled by the higher identifier stays.
-        if let Some(other) = self.exts.iter().find(|o| o.id != conn && o.state >= ExtState::OpenSent) {
-            let ours = (profile.router_id, profile.asn) > (open.router_id, open.asn);
-            let loser = if e.dialled == ours { other.id } else { conn };
-            let won = loser != conn;
-            out.push(Output::SendPeer { conn: loser, bytes: Notification::new(6, 7).encode() });
-            out.push(Output::ClosePeer { conn: loser, abort: false });
-            self.exts.retain(|e| e.id != loser);
-            if !won {
-                return;
-            }
-        }
         let negotiated = match super::super::open::negotiate(&profile, &open) {
-            Ok(n) => n,
+            Ok(n) => n.under(&env.config),
             Err(n) => return self.reset(conn, n, "no address family is common to it and to most instances", env, out),
         };
+        if self.collides(conn, &profile, &open, env, out) {
+            return;
+        }
         let now = env.now;
         if let Some(e) = self.ext(conn) {
             if negotiated.hold_time_s > 0 {
@@ -240,6 +232,42 @@ impl Session {
             self.show_peer_open(i, env, out);
         }
         self.accept_if_quorum(env, out);
+    }
+
+    /// Closes what collides with this connection, which has brought a valid OPEN. True where that is the one itself.
+    ///
+    /// RFC 4271 section 6.8, with RFC 6286's tie break: of one that we dialled and one that the peer did, that of the higher
+    /// identifier stays. Of two that the peer dialled the newer one does: it has given up the other, and we do not know yet.
+    fn collides(&mut self, conn: ConnId, ours: &Profile, open: &Open, env: &mut Env, out: &mut Vec<Output>) -> bool {
+        let Some(at) = self.exts.iter().position(|e| e.id == conn) else { return true };
+        let (dialled, we_are_higher) = (self.exts[at].dialled, (ours.router_id, ours.asn) > (open.router_id, open.asn));
+        let mut losers = Vec::new();
+        for (n, other) in self.exts.iter().enumerate().filter(|(n, _)| *n != at) {
+            let loses = match (dialled, other.dialled) {
+                (false, false) => (other.negotiated.is_some() || n < at).then_some(n < at),
+                _ => (other.state >= ExtState::OpenSent).then_some(dialled == we_are_higher),
+            };
+            match loses {
+                None => {}
+                Some(true) => losers.push(other.id),
+                Some(false) => {
+                    losers = vec![conn];
+                    break;
+                }
+            }
+        }
+        let mut reopen = false;
+        for e in self.exts.extract_if(.., |e| losers.contains(&e.id)) {
+            out.push(Output::SendPeer { conn: e.id, bytes: Notification::new(6, 7).encode() });
+            out.push(Output::ClosePeer { conn: e.id, abort: false });
+            reopen |= e.negotiated.is_some() && e.peer_open.as_ref() != Some(open);
+        }
+        let lost = losers.contains(&conn);
+        if reopen && !lost {
+            // What the instances were shown is not what this one says: they begin anew.
+            self.drop_everything(env, out, Some(Notification::new(6, 0).encode()));
+        }
+        lost
     }
 
     /// Our KEEPALIVE accepts the peer's OPEN once a quorum of legs did, or one did and `open_wait` or a third of the hold time has passed; a quorum's
@@ -295,8 +323,10 @@ impl Session {
             eor_sent: Vec::new(),
             refresh_end: Vec::new(),
             refreshing: Vec::new(),
+            again: Vec::new(),
             last_published: env.now,
             queued: 0,
+            stalled: None,
             updates_in: 0,
             updates_out: 0,
             prefixes_out: 0,
@@ -333,7 +363,7 @@ impl Session {
                 let done = match (env.config.inbound, withdrawn) {
                     (Inbound::Opaque, _) => "passed to the instances as it came (inbound = \"opaque\")",
                     (Inbound::Rfc7606, true) => "treated as withdraw",
-                    (Inbound::Rfc7606, false) => "attribute discarded",
+                    (Inbound::Rfc7606, false) => "mended",
                 };
                 env.counters.mended += 1;
                 let text = format!("malformed UPDATE from the peer, {done}: {}", what.join("; "));
@@ -416,36 +446,6 @@ impl Session {
         Some(())
     }
 
-    /// ROUTE-REFRESH from the peer is answered out of what was published (DESIGN decision 8).
-    fn peer_refresh(&mut self, r: RouteRefresh, out: &mut Vec<Output>) {
-        let Some(up) = &mut self.up else { return };
-        if r.kind != RefreshKind::Request || !up.negotiated.shared.families.contains(&r.family) {
-            return;
-        }
-        if up.refreshing.contains(&r.family) {
-            return;
-        }
-        up.refreshing.push(r.family);
-        if up.negotiated.shared.enhanced_refresh {
-            let begin = RouteRefresh { family: r.family, kind: RefreshKind::Begin };
-            out.push(Output::SendPeer { conn: up.conn, bytes: begin.encode() });
-            if !up.refresh_end.contains(&r.family) {
-                up.refresh_end.push(r.family);
-            }
-        }
-        for slot in 0..self.table.slots() {
-            let Some(e) = self.table.entry_mut(slot) else { continue };
-            if e.published == BlobId::NONE || e.prefix.family() != r.family {
-                continue;
-            }
-            e.flags |= super::super::table::flag::RESEND;
-            if e.flags & super::super::table::flag::DIRTY == 0 {
-                e.flags |= super::super::table::flag::DIRTY;
-                self.dirty.push(slot);
-            }
-        }
-    }
-
     /// The peer's connection ended by itself.
     pub fn peer_closed(&mut self, conn: ConnId, errno: i32, env: &mut Env, out: &mut Vec<Output>) {
         let how = if errno == 0 { "closed".to_owned() } else { std::io::Error::from_raw_os_error(errno).to_string() };
@@ -456,8 +456,9 @@ impl Session {
     pub(super) fn reset(&mut self, conn: ConnId, n: Notification, why: &str, env: &mut Env, out: &mut Vec<Output>) {
         out.push(Output::SendPeer { conn, bytes: n.encode() });
         let text = format!("session reset with NOTIFICATION {n}: {why}");
-        let farewell = Notification::new(6, 0).encode();
-        self.end(conn, false, text, Some(farewell), env, out);
+        // What ended it is the peer's silence for them, too; of anything else they know no more than that it is over.
+        let farewell = if n.code == 4 { Notification::new(4, 0) } else { Notification::new(6, 0) };
+        self.end(conn, false, text, Some(farewell.encode()), env, out);
     }
 
     fn end(
@@ -485,9 +486,14 @@ impl Session {
     }
 
     /// How much the driver still holds back for the peer.
-    pub fn peer_drained(&mut self, conn: ConnId, queued: usize) {
+    pub fn peer_drained(&mut self, conn: ConnId, queued: usize, taken: usize, now: Micros) {
         if let Some(up) = self.up.as_mut().filter(|up| up.conn == conn) {
             up.queued = queued;
+            up.stalled = match up.stalled {
+                _ if queued == 0 => None,
+                Some(since) if taken == 0 => Some(since),
+                _ => Some(now),
+            };
         } else if let Some(e) = self.ext(conn) {
             e.queued = queued;
         }
@@ -501,6 +507,10 @@ impl Session {
             if expired {
                 self.reset(conn, Notification::new(4, 0), "hold time expired: nothing came from the peer", env, out);
             }
+        }
+        if let Some(conn) = self.up.as_ref().filter(|up| up.is_stuck(now)).map(|up| up.conn) {
+            let n = Notification::new(8, 0);
+            self.reset(conn, n, "send hold time expired: the peer takes nothing of what it is sent", env, out);
         }
         self.keep_peer_alive(now, out);
         self.accept_if_quorum(env, out);
@@ -563,6 +573,14 @@ impl Session {
         if env.now >= since + Micros::from(env.config.timers.grace_ms) * 1000 {
             self.reset(conn, Notification::new(6, 8), "no instance has come back within the grace time", env, out);
         }
+    }
+}
+
+impl Up {
+    /// RFC 9687: what is to be sent has not been taken for the send hold time. Without a hold time there is none.
+    fn is_stuck(&self, now: Micros) -> bool {
+        let hold = Micros::from(self.negotiated.hold_time_s) * 1_000_000;
+        hold > 0 && self.stalled.is_some_and(|since| now >= since + SEND_HOLD_US.max(2 * hold))
     }
 }
 

@@ -27,6 +27,7 @@ impl Session {
         let context = CanonicalContext {
             update: negotiated.context(),
             peer_as: negotiated.peer_as,
+            confederation: negotiated.confederation,
             peer_router_id: negotiated.peer_router_id,
             allow_own_as: self.allow_own_as,
             ignore: env.ignore,
@@ -461,11 +462,14 @@ impl Session {
 
     /// Whether another turn is wanted at once.
     pub fn has_work(&self) -> bool {
-        self.walk_at.is_some() || self.up.as_ref().is_some_and(|up| !self.dirty.is_empty() && up.queued < HIGH_MARK)
+        self.walk_at.is_some()
+            || self.sweeps()
+            || self.up.as_ref().is_some_and(|up| !self.dirty.is_empty() && up.queued < HIGH_MARK)
     }
 
     /// One turn of the walk, then the keys that changed are told to the peer.
     pub fn flush(&mut self, env: &mut Env, out: &mut Vec<Output>) {
+        self.sweep(env, out);
         if let Some(at) = self.walk_at {
             let end = self.table.slots().min(at.saturating_add(WALK_BATCH));
             for slot in at..end {

@@ -1,17 +1,25 @@
 //! Writing the UPDATE that stands in for a malformed one. None of these is ever longer than what it replaces.
 
+use super::values::is_partial_in_vain;
 use crate::bgp::canonical::AttributeSet;
 use crate::bgp::types::Family;
 use crate::bgp::update::{Attributes, Fields, MpReach, MpUnreach, attr, flag};
 
-/// The same UPDATE without the attributes in `discard` and without repetitions (RFC 7606 section 3.g).
+/// The same UPDATE without the attributes in `discard`, without repetitions (RFC 7606 section 3.g), and without Partial bits
+/// where they must be 0.
 pub(super) fn without(fields: &Fields<'_>, discard: &AttributeSet) -> Vec<u8> {
     let mut attributes = Vec::with_capacity(fields.attributes.len());
     let mut seen = *discard;
     for a in Attributes::new(fields.attributes).flatten() {
         if !seen.contains(a.code) {
             seen.insert(a.code);
+            let at = attributes.len();
             attributes.extend_from_slice(a.raw);
+            if is_partial_in_vain(&a)
+                && let Some(flags) = attributes.get_mut(at)
+            {
+                *flags &= !flag::PARTIAL;
+            }
         }
     }
     body(&[fields.withdrawn], &attributes, fields.nlri)

@@ -7,6 +7,8 @@ use crate::bgp::update::{self, Attribute, Attributes, Nlri, attr, flag};
 /// What is to be done, weakest first (RFC 7606 section 2).
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum Action {
+    /// Pass the attribute with its Partial bit cleared.
+    ClearPartial,
     /// Leave out a second or later occurrence, keep the first.
     DiscardRepeated,
     /// Attribute discard.
@@ -101,7 +103,23 @@ pub(super) fn judge(a: &Attribute<'_>, classic: bool, context: &UpdateContext) -
             flags(a)?;
             value(a, context)
         }
-    }
+    }?;
+    ensure(
+        !is_partial_in_vain(a),
+        Problem {
+            action: Action::ClearPartial,
+            subcode: sub::FLAGS,
+            what: "the Partial bit is set where it must be 0, and cleared (RFC 4271 section 4.3)",
+        },
+    )
+}
+
+/// Whether the Partial bit is set on an attribute that we know and on which it must be 0: a well-known one, or an
+/// optional one that is not transitive (RFC 4271 section 4.3).
+#[inline]
+pub(super) fn is_partial_in_vain(a: &Attribute<'_>) -> bool {
+    a.flags & flag::PARTIAL != 0
+        && specified_flags(a.code).is_some_and(|specified| specified != flag::OPTIONAL | flag::TRANSITIVE)
 }
 
 /// The Optional and Transitive bits of the attributes that we know (IANA "BGP Path Attributes").
@@ -152,7 +170,7 @@ fn value(a: &Attribute<'_>, context: &UpdateContext) -> Judged {
     match a.code {
         attr::ORIGIN => origin(value),
         attr::AS_PATH => as_path(value, context),
-        attr::NEXT_HOP => next_hop(value),
+        attr::NEXT_HOP => next_hop(value, context),
         attr::MULTI_EXIT_DISC => ensure(len == 4, length("MULTI_EXIT_DISC is not of 4 octets (RFC 7606 section 7.4)")),
         attr::LOCAL_PREF => ensure(len == 4, length("LOCAL_PREF is not of 4 octets (RFC 7606 section 7.5)")),
         attr::ATOMIC_AGGREGATE => {
@@ -173,6 +191,7 @@ fn value(a: &Attribute<'_>, context: &UpdateContext) -> Judged {
         }
         attr::AS4_PATH => as4_path(value),
         attr::AS4_AGGREGATOR => as4_aggregator(value),
+        attr::PMSI_TUNNEL => ensure(len != 0, length("PMSI_TUNNEL is empty (RFC 7606 section 4)")),
         attr::TUNNEL_ENCAP => tunnel_encap(value),
         attr::IPV6_EXTENDED_COMMUNITIES => {
             let what = "IPv6 address specific communities are not some times 20 octets (RFC 7606 section 7.15)";
@@ -263,8 +282,10 @@ fn as4_path(value: &[u8]) -> Judged {
     ensure(!value.is_empty() && result.is_ok(), problem)
 }
 
-fn next_hop(value: &[u8]) -> Judged {
+fn next_hop(value: &[u8], context: &UpdateContext) -> Judged {
     match value {
+        // Only the broadcast address is none even where the reserved range is in use.
+        [240..=255, _, _, _] if context.class_e && value != [255; 4] => Ok(()),
         // "This" network, loopback, multicast and reserved addresses are no host's.
         [0 | 127 | 224.., _, _, _] => {
             let what = "NEXT_HOP is no host address (RFC 4271 section 6.3, RFC 7606 section 3.e)";
