@@ -12,7 +12,8 @@ use tests::versions::Version;
 fn check(folder: &Path, instance: &str, more: &[&str]) -> Result<(Option<i32>, String)> {
     let file = folder.join("virtd.toml");
     let (hv, control) = (folder.join("hv.sock"), folder.join("control.sock"));
-    let router = format!("[router]\naccept_any = true\nport = 1179\nshim_socket = {hv:?}\ncontrol_socket = {control:?}\n");
+    let router =
+        format!("[router]\naccept_any = true\nport = 1179\nshim_socket = {hv:?}\ncontrol_socket = {control:?}\n");
     fs::write(&file, format!("{router}[[instance]]\n{instance}\n"))?;
     let out = Command::new(built("virtd")?).arg("--check").arg("--config").arg(&file).args(more).output()?;
     Ok((out.status.code(), text(&out)))
