@@ -284,3 +284,20 @@ fn a_trace_can_be_played_as_fast_as_it_happened_times_n() {
     let (first, second) = (at(monitor.event("update", |_| true)), at(monitor.event("update", |_| true)));
     assert!((390_000..5_000_000).contains(&(second - first)), "40 s at 100 times the speed took {} us", second - first);
 }
+
+/// Not an empty trace that was played well: the mistake is said, before anybody is dialled.
+#[test]
+fn a_file_of_which_nothing_can_be_read_is_exit_status_2() {
+    let dir = dir();
+    let file = dir.path().join("no-trace");
+    for content in [&b""[..], b"this is no recording of anything"] {
+        std::fs::write(&file, content).expect("written");
+        let run = std::process::Command::new(env!("CARGO_BIN_EXE_hv-replay"))
+            .args(["--connect", "127.0.0.1:9", "--asn", "64501", "--quiet", "--mrt", text(&file)])
+            .output()
+            .expect("hv-replay runs");
+        let said = String::from_utf8_lossy(&run.stderr);
+        assert_eq!(run.status.code(), Some(2), "{said}");
+        assert!(said.contains("nothing in") && said.contains("no-trace"), "{said}");
+    }
+}

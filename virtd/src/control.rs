@@ -77,7 +77,7 @@ impl Reloader {
     /// Reads the file and checks everything that is checked before a start.
     fn read(&self) -> Result<Config, String> {
         let config = parse::load(&self.file).map_err(|e| format!("{e}\nnothing has changed"))?;
-        serve::check(&config, self.shim.as_deref()).map_err(|e| format!("{e:#}\nnothing has changed"))?;
+        serve::check_all(&config, self.shim.as_deref()).map_err(|e| format!("{e:#}\nnothing has changed"))?;
         if !self.starts && config.instances.iter().any(Instance::is_ours) {
             return Err("virtd was started without libhvlibc.so, and can start no instance until it is started again; nothing has changed".into());
         }

@@ -12,9 +12,11 @@
 mod death;
 mod group;
 mod launch;
+mod library;
 pub mod neighbour;
 pub mod preflight;
 mod reporter;
+pub mod syntax;
 mod usage;
 mod version;
 

@@ -308,7 +308,10 @@ fn what_all_processes_use_is_reported() {
 fn preflight_finds_what_can_be_known() {
     let dir = tempfile::tempdir().unwrap();
     let shim = dir.path().join("libhvlibc.so");
-    fs::write(&shim, "").unwrap();
+    // A library's header, and nothing behind it.
+    let mut head = fs::read("/proc/self/exe").unwrap()[..64].to_vec();
+    head[56..58].fill(0);
+    fs::write(&shim, &head).unwrap();
     fs::set_permissions(&shim, std::os::unix::fs::PermissionsExt::from_mode(0o600)).unwrap();
     let one = |command: &str, user: Option<&str>| Instance {
         name: "x".into(),

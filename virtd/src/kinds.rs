@@ -88,18 +88,22 @@ pub fn programs(instance: &Instance, folder: &Path) -> Vec<Program> {
         }
         Kind::OpenBgpd => vec![Program::new(&[&format!("{SBIN}/bgpd"), "-d", "-f", &config])],
     };
-    if let Some(user) = &instance.user {
-        let mut become_user = vec!["-u".to_owned(), user.clone()];
-        // Whoever is not there is named before anything starts.
-        let accounts = Accounts(instance.root.as_deref());
-        if let Some(group) = accounts.user(user).ok().and_then(|u| accounts.group_name(u.gid)) {
-            become_user.extend(["-g".to_owned(), group]);
-        }
-        for program in &mut list {
-            program.command.extend(become_user.iter().cloned());
-        }
+    for program in &mut list {
+        program.command.extend(become_user(instance));
     }
     list
+}
+
+/// The options that have a daemon become `user`.
+fn become_user(instance: &Instance) -> Vec<String> {
+    let Some(user) = &instance.user else { return Vec::new() };
+    let mut options = vec!["-u".to_owned(), user.clone()];
+    // Whoever is not there is named before anything starts.
+    let accounts = Accounts(instance.root.as_deref());
+    if let Some(group) = accounts.user(user).ok().and_then(|u| accounts.group_name(u.gid)) {
+        options.extend(["-g".to_owned(), group]);
+    }
+    options
 }
 
 /// zebra tells bgpd of interfaces and next hops. Without `[fib]` bgpd leaves the kernel's routes alone (`--no_kernel`); with it zebra is
@@ -141,6 +145,35 @@ pub const fn version_command(kind: Kind) -> [&'static str; 2] {
         Kind::Bird => ["/usr/sbin/bird", "--version"],
         Kind::OpenBgpd => ["/usr/sbin/bgpd", "-V"],
     }
+}
+
+/// The command line that has a kind's daemon look at its configuration file and end.
+pub fn syntax_check(instance: &Instance) -> Option<Vec<String>> {
+    let kind = instance.kind?;
+    let config = instance.config_file.as_ref()?.display().to_string();
+    let mut line: Vec<String> = match kind {
+        // Its file is read as it is at a start: by its user, and with a neighbour's lines done, for which it would open its port.
+        Kind::Frr => {
+            vec![format!("{FRR}/bgpd"), "-C".into(), "-Z".into(), "-p".into(), "0".into(), "-P".into(), "0".into()]
+        }
+        Kind::Bird => vec![format!("{SBIN}/bird"), "-p".into()],
+        Kind::OpenBgpd => vec![format!("{SBIN}/bgpd"), "-n".into()],
+    };
+    line.extend([if kind == Kind::Bird { "-c" } else { "-f" }.to_owned(), config]);
+    if kind == Kind::Frr {
+        line.extend(become_user(instance));
+    }
+    Some(line)
+}
+
+/// The way into an instance's root for that, if it has one.
+///
+/// # Errors
+/// What it needs of this system is not there.
+pub fn syntax_entry(instance: &Instance) -> io::Result<Option<Entry>> {
+    let Some(root) = &instance.root else { return Ok(None) };
+    let shared: Vec<PathBuf> = instance.config_file.as_deref().map(shared_configuration).into_iter().collect();
+    Entry::new(root, &shared, &own_folders(instance)?).map(Some)
 }
 
 /// The whole command line of `virtctl exec`: what [`control`] says, and an operator's words behind it.

@@ -5,7 +5,7 @@ use crate::control::{self, ControlQueue, ControlRequest, ControlSocket, Reloader
 use crate::core::io::{InstanceId, Order, ProcessNews, Record};
 use crate::event::Event;
 use crate::eventlog;
-use crate::instances::{CoreLine, Instances, Roster, preflight};
+use crate::instances::{CoreLine, Instances, Roster, preflight, syntax};
 use crate::kernel::{self, KernelLine};
 use crate::recorder;
 use crate::show;
@@ -90,6 +90,20 @@ pub fn check(config: &Config, shim: Option<&Path>) -> Result<Option<PathBuf>> {
     }
     if !problems.is_empty() {
         bail!("{}", problems.join("\n"));
+    }
+    Ok(found)
+}
+
+/// The same, and what each daemon says of its own file. Not asked at a start: there a daemon whose file is wrong says so itself, and the
+/// others are a router without it.
+///
+/// # Errors
+/// One line per obstacle.
+pub fn check_all(config: &Config, shim: Option<&Path>) -> Result<Option<PathBuf>> {
+    let found = check(config, shim)?;
+    let said = syntax::check(config);
+    if !said.is_empty() {
+        bail!("{}", said.join("\n"));
     }
     Ok(found)
 }

@@ -1,7 +1,7 @@
 //! MRT files (RFC 6396, RFC 8050): what collectors recorded, read as what the project plays, and a writer for what
 //! comes back.
 //!
-//! [`open`] takes a path to a binary MRT file or to the text of `bgpdump -m`, gzipped or not, and gives an iterator of
+//! [`open`] takes a path to a binary MRT file or to the text of `bgpdump -m`, plain or compressed (gzip, bzip2), and gives an iterator of
 //! [`Record`]s:
 //!
 //! ```text
@@ -30,6 +30,7 @@ pub use writer::{Ends, Writer};
 
 use crate::bgp::Prefix;
 use bytes::{Buf, Bytes};
+use bzip2::read::MultiBzDecoder;
 use flate2::read::MultiGzDecoder;
 use std::fs::File;
 use std::io::{self, BufRead, BufReader, Cursor, Read};
@@ -197,7 +198,7 @@ pub struct Counts {
     pub errors: u64,
 }
 
-/// Opens a file: binary MRT or the text of `bgpdump -m`, gzipped or plain; told apart by content, not by name.
+/// Opens a file: binary MRT or the text of `bgpdump -m`, plain, gzip or bzip2; told apart by content, not by name.
 ///
 /// # Errors
 /// [`MrtError::Open`] where it cannot be opened, [`MrtError::Io`] where its first octets cannot be read.
@@ -232,9 +233,10 @@ impl Reader {
     /// [`MrtError::Io`] where the first octets cannot be read.
     pub fn new(input: impl Read + Send + 'static) -> Result<Reader, MrtError> {
         let failed = |source| MrtError::Io { offset: 0, source };
-        let (magic, input) = peek(input, 2).map_err(failed)?;
+        let (magic, input) = peek(input, 3).map_err(failed)?;
         let input: Box<dyn Read + Send> = match magic[..] {
-            [0x1f, 0x8b] => Box::new(MultiGzDecoder::new(BufReader::with_capacity(READ_AHEAD, input))),
+            [0x1f, 0x8b, ..] => Box::new(MultiGzDecoder::new(BufReader::with_capacity(READ_AHEAD, input))),
+            [b'B', b'Z', b'h'] => Box::new(MultiBzDecoder::new(BufReader::with_capacity(READ_AHEAD, input))),
             _ => Box::new(input),
         };
         let (start, input) = peek(input, text::LINE_STARTS.len()).map_err(failed)?;

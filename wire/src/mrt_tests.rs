@@ -276,6 +276,18 @@ fn a_broken_gzip_stream_is_an_error_after_what_could_be_read() {
     assert!(matches!(open("/nonexistent/file").err(), Some(MrtError::Open { .. })));
 }
 
+/// bzip2, as RouteViews has it; several streams one behind the other, as pbzip2 writes them.
+#[test]
+fn a_bzip2_file_is_read_and_a_broken_one_is_an_error_after_what_could_be_read() {
+    let message = record(BGP4MP, 1, &[&HEAD[..], &keepalive()].concat()).repeat(3);
+    let mut bz = bzip2::write::BzEncoder::new(Vec::new(), bzip2::Compression::default());
+    bz.write_all(&message).unwrap();
+    let bz = bz.finish().unwrap();
+    assert_eq!(read(bz.clone()).iter().filter(|r| r.is_ok()).count(), 3);
+    assert_eq!(read([bz.clone(), bz.clone()].concat()).iter().filter(|r| r.is_ok()).count(), 6, "two streams");
+    assert!(matches!(read(bz[..bz.len() - 4].to_vec()).last(), Some(Err(MrtError::Io { .. }))));
+}
+
 /// One peer index table, then RIB records; a table without a peer, a cut entry and an IPv6 route in both of its forms.
 #[test]
 fn entries_of_a_table_dump() {
@@ -511,7 +523,10 @@ proptest::proptest! {
                 route_as_update(&r, &[r.prefix], &context(true), &mut BytesMut::new());
             }
         }
-        read(bytes.clone());
+        // Two octets are enough to look compressed, and then it cannot even be begun.
+        for start in [&b""[..], &[0x1f, 0x8b], b"BZh9"] {
+            let _ = Reader::new(Cursor::new([start, &bytes[..]].concat())).map(Iterator::count);
+        }
         read([b"TABLE_DUMP2|1|B|::1|1|", &bytes[..]].concat());
         let _ = message_as_updates(&bytes, false, &context(true), &mut BytesMut::new());
         let small = UpdateContext { max_message_len: 60, ..context(true) };

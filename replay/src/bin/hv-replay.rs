@@ -64,7 +64,7 @@ Examples:
 const STATUS: &str = "
 
 Exit status: 0 as planned (also after Ctrl-C), 1 the session was reset, never came up, or tables differ or routes were lost,
-2 a mistake in the options, a file that cannot be read, an address that cannot be used.
+2 a mistake in the options, a file that cannot be read or in which nothing can be, an address that cannot be used.
 With --reproduce: 0 the failure came back (the daemon closed the connection, sent a NOTIFICATION, broke the protocol or fell
 silent), 1 the daemon lives, 2 it could not be tried: also where no session came up or an operator's Cease ended it.";
 

@@ -223,7 +223,7 @@ pub fn speed(text: &str) -> Result<Speed, String> {
 #[derive(Debug, Clone, Args)]
 #[command(next_help_heading = "What to announce")]
 pub struct FeedOptions {
-    /// Play an MRT file: updates or a RIB dump, plain or .gz, or the text of `bgpdump -m`
+    /// Play an MRT file: updates or a RIB dump, plain, .gz or .bz2, or the text of `bgpdump -m`
     #[arg(long, value_name = "FILE", group = "input")]
     pub mrt: Option<PathBuf>,
     /// Only what this vantage point said; without it those of all are played as one, the last word on a prefix standing

@@ -59,10 +59,15 @@ impl PeerFilter {
 }
 
 /// Collects the entries of a RIB dump and gives them out grouped by attributes, in the order of first appearance.
+///
+/// A dump of several vantage points has several entries for a prefix. Groups would put them in another order than the
+/// file's, so of what is collected together only the last word on each prefix is given out.
 #[derive(Debug, Default)]
 pub struct Grouper {
     places: HashMap<(Route, bool), usize>,
     groups: Vec<Vec<Prefix>>,
+    /// The group that the last entry for each prefix went to.
+    last: HashMap<Prefix, usize>,
     entries: usize,
 }
 
@@ -75,6 +80,7 @@ impl Grouper {
             Some(group) => group.push(prefix),
             None => self.groups.push(vec![prefix]),
         }
+        self.last.insert(prefix, at);
         self.entries += 1;
         self.entries >= GROUPED
     }
@@ -83,9 +89,14 @@ impl Grouper {
     pub fn drain(&mut self, out: &mut VecDeque<Item>) {
         let mut order: Vec<_> = self.places.drain().collect();
         order.sort_unstable_by_key(|(_, at)| *at);
-        for (((route, _), _), prefixes) in order.into_iter().zip(self.groups.drain(..)) {
-            out.push_back(Item::Announce { route: Box::new(route), prefixes });
+        for (((route, _), at), mut prefixes) in order.into_iter().zip(self.groups.drain(..)) {
+            // Taken out where it is given: the same prefix may stand in its group twice.
+            prefixes.retain(|prefix| self.last.get(prefix) == Some(&at) && self.last.remove(prefix).is_some());
+            if !prefixes.is_empty() {
+                out.push_back(Item::Announce { route: Box::new(route), prefixes });
+            }
         }
+        self.last.clear();
         self.entries = 0;
     }
 }
@@ -93,10 +104,16 @@ impl Grouper {
 /// Opens a trace: updates or a RIB dump in MRT, or the text of `bgpdump -m`, compressed or not.
 ///
 /// # Errors
-/// The file cannot be read, or `peer_filter` is neither an address nor an AS number.
+/// The file cannot be read, there is nothing in it that can be, or `peer_filter` is neither an address nor an AS number.
 pub fn open(path: &Path, peer_filter: Option<&str>) -> Result<Box<dyn Source>> {
-    Ok(Box::new(Trace {
-        reader: mrt::open(path)?,
+    let nothing = || format!("nothing in {} could be read", path.display());
+    let reader = match mrt::open(path) {
+        // It names the file itself.
+        Err(e @ mrt::MrtError::Open { .. }) => return Err(e.into()),
+        other => other.with_context(nothing)?,
+    };
+    let mut trace = Trace {
+        reader,
         filter: PeerFilter::parse(peer_filter)?,
         first_us: None,
         last_us: 0,
@@ -104,7 +121,9 @@ pub fn open(path: &Path, peer_filter: Option<&str>) -> Result<Box<dyn Source>> {
         items: VecDeque::new(),
         skipped: 0,
         done: false,
-    }))
+    };
+    trace.begin().with_context(nothing)?;
+    Ok(Box::new(trace))
 }
 
 /// What a collector recorded. End-of-RIB markers in it are left out: they belong to the collector's sessions.
@@ -121,6 +140,32 @@ struct Trace {
 }
 
 impl Trace {
+    /// Reads up to the first record that is one. A file without any is no trace: played, it would look like an empty one.
+    fn begin(&mut self) -> Result<()> {
+        let mut first = None;
+        loop {
+            match self.reader.next() {
+                Some(Ok(record)) => {
+                    self.record(record);
+                    break Ok(());
+                }
+                Some(Err(e)) => {
+                    self.skipped += 1;
+                    first.get_or_insert(e);
+                }
+                None => break Err(first.map_or_else(|| anyhow!("it has no record"), Into::into)),
+            }
+        }
+    }
+
+    fn record(&mut self, record: mrt::Record) {
+        match record {
+            mrt::Record::Message(message) => self.message(&message),
+            mrt::Record::Route(route) => self.route(&route),
+            mrt::Record::StateChange(_) => {}
+        }
+    }
+
     fn message(&mut self, m: &mrt::Message) {
         let kind = m.bytes.get(HEADER_LEN - 1).copied();
         if !self.filter.wants(m.peer, m.peer_as) || m.sent || kind != Some(UPDATE) {
@@ -179,9 +224,7 @@ impl Source for Trace {
     fn next(&mut self) -> Result<Option<Item>> {
         while self.items.is_empty() && !self.done {
             match self.reader.next() {
-                Some(Ok(mrt::Record::Message(message))) => self.message(&message),
-                Some(Ok(mrt::Record::Route(route))) => self.route(&route),
-                Some(Ok(mrt::Record::StateChange(_))) => {}
+                Some(Ok(record)) => self.record(record),
                 Some(Err(e @ (mrt::MrtError::Open { .. } | mrt::MrtError::Io { .. }))) => return Err(e.into()),
                 Some(Err(e)) => {
                     if self.skipped == 0 {
@@ -315,6 +358,48 @@ mod tests {
             .map(|item| if let Item::Announce { prefixes, .. } = item { prefixes.len() } else { 0 })
             .collect();
         assert_eq!(groups, [2, 1]);
+    }
+
+    /// Two vantage points, prefix by prefix, as a collector writes its dump: the last entry is what stands.
+    #[test]
+    fn of_several_entries_for_a_prefix_the_last_one_is_played() {
+        let line = |peer, prefix, path| {
+            format!("TABLE_DUMP2|100|B|192.0.2.{peer}|{peer}|{prefix}|{path}|IGP|192.0.2.1|0|0||NAG||\n")
+        };
+        let entries = [
+            ("10.0.0.0/8", "1 3"),
+            ("10.0.0.0/8", "2 3"),
+            ("11.0.0.0/8", "2 3"),
+            ("11.0.0.0/8", "1 3"),
+            ("12.0.0.0/8", "1 3"),
+            ("12.0.0.0/8", "2 3"),
+            ("12.0.0.0/8", "1 3"),
+        ];
+        let text: String = (1..).zip(entries).map(|(peer, (prefix, path))| line(peer, prefix, path)).collect();
+        let mut said: HashMap<String, Vec<String>> = HashMap::new();
+        for item in items(text.as_bytes(), None) {
+            let Item::Announce { route, prefixes } = item else { panic!("only announcements") };
+            let first = if route.path == Some(script::path("1 3").expect("a path")) { "1 3" } else { "2 3" };
+            prefixes.iter().for_each(|p| said.entry(p.to_string()).or_default().push(first.to_owned()));
+        }
+        let last = |prefix: &str| said.get(prefix).and_then(|words| words.last()).map(String::as_str);
+        assert_eq!(last("10.0.0.0/8"), Some("2 3"), "{said:?}");
+        assert_eq!(last("11.0.0.0/8"), Some("1 3"), "{said:?}");
+        assert_eq!(last("12.0.0.0/8"), Some("1 3"), "{said:?}");
+        assert!(said.values().all(|words| words.len() == 1), "each prefix once: {said:?}");
+    }
+
+    #[test]
+    fn a_file_of_which_nothing_can_be_read_is_no_trace() {
+        for content in [&b""[..], b"no trace at all, but long enough for a header", b"BZh9 and nothing behind it"] {
+            let mut file = tempfile::NamedTempFile::new().expect("a file");
+            file.write_all(content).expect("written");
+            let refused = open(file.path(), None).err().expect("an error");
+            assert!(format!("{refused:#}").contains("nothing in /"), "{refused:#}");
+        }
+        // One record that can be read is enough.
+        let damaged = [&updates()[..], &b"rubbish"[..]].concat();
+        assert!(items(&damaged, None).len() > 1);
     }
 
     #[test]

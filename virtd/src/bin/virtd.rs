@@ -66,7 +66,7 @@ fn run(config: &Config, arguments: &Arguments) -> anyhow::Result<()> {
 
 fn check(config: &Config, arguments: &Arguments) -> anyhow::Result<()> {
     print!("{}", summary::summary(config));
-    if let Some(shim) = serve::check(config, arguments.shim.as_deref())? {
+    if let Some(shim) = serve::check_all(config, arguments.shim.as_deref())? {
         println!("{:<16}{}", "shim", shim.display());
     }
     println!("{} is good.", arguments.config.display());

@@ -93,15 +93,8 @@ impl Control<'_> {
 
     fn run(&self, line: &[String]) -> Result<(ExitStatus, String), String> {
         let program = line.first().map_or("", String::as_str);
-        let mut child = self.spawn(line).map_err(|e| format!("{program} cannot be started: {e}"))?;
-        let said = [child.stdout.take().map(listen), child.stderr.take().map(listen)];
-        let status = self.wait(&mut child).map_err(|e| format!("{program} {e}"))?;
-        let said = said.into_iter().flatten().flatten();
-        let said = said.map(|said| {
-            let left = self.deadline.saturating_duration_since(Instant::now()).max(CHECK);
-            said.recv_timeout(left).unwrap_or_default()
-        });
-        Ok((status, said.collect::<Vec<_>>().concat()))
+        let child = self.spawn(line).map_err(|e| format!("{program} cannot be started: {e}"))?;
+        attend(child, self.deadline).map_err(|e| format!("{program} {e}"))
     }
 
     fn spawn(&self, line: &[String]) -> io::Result<Child> {
@@ -116,28 +109,40 @@ impl Control<'_> {
             None => command.spawn(),
         }
     }
+}
 
-    fn wait(&self, child: &mut Child) -> io::Result<ExitStatus> {
-        loop {
-            if let Some(status) = child.try_wait()? {
-                return Ok(status);
-            }
-            if Instant::now() >= self.deadline {
-                break;
-            }
-            std::thread::sleep(CHECK);
+/// Waits for a child that leads a process group of its own, until `deadline`; its exit status and what it said on both pipes.
+///
+/// # Errors
+/// It did not end in time, and was killed.
+pub(super) fn attend(mut child: Child, deadline: Instant) -> io::Result<(ExitStatus, String)> {
+    let said = [child.stdout.take().map(listen), child.stderr.take().map(listen)];
+    let status = wait(&mut child, deadline)?;
+    let said = said.into_iter().flatten().flatten();
+    let said = said.map(|said| {
+        let left = deadline.saturating_duration_since(Instant::now()).max(CHECK);
+        said.recv_timeout(left).unwrap_or_default()
+    });
+    Ok((status, said.collect::<Vec<_>>().concat()))
+}
+
+fn wait(child: &mut Child, deadline: Instant) -> io::Result<ExitStatus> {
+    loop {
+        if let Some(status) = child.try_wait()? {
+            return Ok(status);
         }
-        let group = Pid::from_raw(i32::try_from(child.id()).map_err(io::Error::other)?);
-        match killpg(group, Signal::SIGKILL) {
-            Ok(()) | Err(Errno::ESRCH) => {}
-            Err(e) => log::warn!("a control program that hangs cannot be killed: {e}"),
+        if Instant::now() >= deadline {
+            break;
         }
-        child.wait()?;
-        Err(io::Error::new(
-            io::ErrorKind::TimedOut,
-            format!("does not end within {} s and was killed", PATIENCE.as_secs()),
-        ))
+        std::thread::sleep(CHECK);
     }
+    let group = Pid::from_raw(i32::try_from(child.id()).map_err(io::Error::other)?);
+    match killpg(group, Signal::SIGKILL) {
+        Ok(()) | Err(Errno::ESRCH) => {}
+        Err(e) => log::warn!("a program that hangs cannot be killed: {e}"),
+    }
+    child.wait()?;
+    Err(io::Error::new(io::ErrorKind::TimedOut, format!("does not end within {} s and was killed", PATIENCE.as_secs())))
 }
 
 /// Reads a pipe on a thread of its own, so that neither pipe fills while the other is read.

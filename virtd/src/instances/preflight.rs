@@ -1,6 +1,7 @@
 //! What can be known before an instance is started: the shim, its user, its program.
 
 use super::launch::{self, Account};
+use super::library;
 use crate::config::version::fetch_command;
 use crate::config::{Config, Instance, Kind};
 use crate::kinds::accounts::Accounts;
@@ -57,11 +58,16 @@ pub fn check(config: &Config, shim: &Path) -> Vec<String> {
     if shim.to_string_lossy().contains([' ', ':', '\t']) {
         problems.push(format!("{}: LD_PRELOAD takes no path with a space or colon in it", shim.display()));
     }
-    for instance in started {
+    for &instance in &started {
         let folder = kinds::folder(config, &instance.name);
         let shim = instance.shim_library.as_deref().unwrap_or(shim);
-        if let Some(library) = instance.shim_library.as_deref().filter(|l| !l.is_file()) {
-            problems.push(format!("instance {}: shim_library: {} is not a file", instance.name, library.display()));
+        if let Some(library) = instance.shim_library.as_deref() {
+            let found = match library.is_file() {
+                true => library::problem(library),
+                false => Some("is not a file".to_owned()),
+            };
+            let name = &instance.name;
+            problems.extend(found.map(|p| format!("instance {name}: shim_library: {} {p}", library.display())));
         }
         problems.extend(processor_problem(instance).map(|p| format!("instance {}: {p}", instance.name)));
         if let Some(root) = &instance.root {
@@ -94,6 +100,11 @@ pub fn check(config: &Config, shim: &Path) -> Vec<String> {
             }
             Ok(_) => {}
         }
+    }
+    if started.iter().any(|i| i.shim_library.is_none()) {
+        problems.extend(
+            library::problem(shim).map(|p| format!("{}: the shim {p}; name it with --shim PATH", shim.display())),
+        );
     }
     problems
 }

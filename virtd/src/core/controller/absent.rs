@@ -2,7 +2,8 @@
 //!
 //! A daemon that lost a session together with the others may hold back longer than they do (OpenBGPD in Idle). Nothing is wrong with what
 //! it says, so it is not ended for one session: its control program begins that one anew. It is ended only where that has not
-//! helped, and it lacks most of the sessions that the majority has.
+//! helped, and it lacks most of the sessions that the majority has. One without a vote is not missed by anybody: that it does not take part
+//! is told once, as a warning, its neighbour is begun anew once, and it is not ended.
 
 use super::verdict::{Charge, threshold};
 use super::{Controller, Duty, Process};
@@ -17,7 +18,8 @@ impl Controller {
     pub(super) fn watch_absent(&mut self, env: &mut Env, sessions: &mut [Session], out: &mut Vec<Output>) {
         let limit = threshold(env);
         for i in 0..self.list.len() {
-            let due = |s: &Session| s.missed_us(i) >= limit;
+            let votes = env.voters.contains(i as u8);
+            let due = |s: &Session| s.missed_us(i) >= limit && (votes || !s.is_known_to_be_missed(i));
             if !sessions.iter().any(due) || !self.is_missed(i, env) {
                 continue;
             }
@@ -28,11 +30,15 @@ impl Controller {
             let mut told = Vec::new();
             for s in sessions.iter_mut().filter(|s| due(s)) {
                 told.push((s.peer, s.missed_us(i)));
-                s.forget_missed(i);
+                match votes {
+                    true => s.forget_missed(i),
+                    false => s.note_missed(i),
+                }
             }
             for (peer, missed) in &told {
                 let done = match (asks, most) {
                     (true, _) => "; its control program is asked to begin it anew",
+                    (false, _) if !votes => "; it has no vote, so nothing follows",
                     (false, true) => "",
                     (false, false) => "; it has most of the others, so it is left running",
                 };
@@ -45,7 +51,8 @@ impl Controller {
                 if let Some(s) = env.instances.get_mut(i) {
                     s.last_fault = Some(text.clone());
                 }
-                let event = Event::new(env.now, "instance-absent", Severity::Alarm, text);
+                let severity = if votes { Severity::Alarm } else { Severity::Warning };
+                let event = Event::new(env.now, "instance-absent", severity, text);
                 out.push(event.with_session(peer).with_instance(env.name(i)).into());
                 if asks {
                     out.push(Output::RestartNeighbour { instance: InstanceId(i as u8), peer: peer.ip() });
@@ -56,6 +63,7 @@ impl Controller {
             }
             if most
                 && !asks
+                && votes
                 && let Some((peer, missed)) = told.first()
             {
                 let why = format!(

@@ -350,7 +350,10 @@ impl Session {
             if state == Some(LegState::OpenConfirm) && n.code == 2 {
                 self.seats[i].rejected = Some(n.clone());
             }
-            env.tell_of(out, "leg-notification", Severity::Warning, &self.peer, i, text);
+            match established {
+                true => env.tell_of(out, "leg-notification", Severity::Warning, &self.peer, i, text),
+                false => self.tell_outside(i, "leg-notification", text, env, out),
+            }
         }
         self.drop_leg(i, env, out);
         if established {
@@ -390,8 +393,11 @@ impl Session {
             out.push(Output::SendLeg { leg: leg.id, bytes: n.encode() });
         }
         let text = format!("the leg of {} is closed: {why}{named}", env.name(i));
-        env.tell_of(out, "leg-fault", Severity::Warning, &self.peer, i, text);
         let established = self.seats[i].leg.as_ref().is_some_and(|l| l.state == LegState::Established);
+        match established {
+            true => env.tell_of(out, "leg-fault", Severity::Warning, &self.peer, i, text),
+            false => self.tell_outside(i, "leg-fault", text, env, out),
+        }
         if expired {
             env.losses.push((i, self.index, true));
         }
@@ -402,7 +408,7 @@ impl Session {
         self.drop_leg(i, env, out);
         if established {
             self.faulted(i, fault, env);
-        } else if !expired {
+        } else if !expired && env.voters.contains(i as u8) {
             env.losses.push((i, self.index, false));
         }
     }
@@ -480,7 +486,7 @@ impl Session {
     pub fn admit(&mut self, i: usize, env: &mut Env, out: &mut Vec<Output>) {
         let Some(seat) = self.seats.get_mut(i) else { return };
         let Some(leg) = seat.leg.as_mut() else { return };
-        (leg.level, seat.missed_us) = (true, 0);
+        (leg.level, seat.missed_us, seat.outside) = (true, 0, Outside::default());
         let replayed = leg.replayed;
         env.unlevel[self.index].remove(i as u8);
         self.sweep_stale(i, env);

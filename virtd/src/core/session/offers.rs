@@ -43,7 +43,39 @@ impl Session {
         Some(shown)
     }
 
-    /// An instance of another AS number or router id takes no part. Told once, until it says something else.
+    /// Tells what instance `i` did on a leg that was not established. Of one without a vote once, until it takes part or does something else.
+    pub(super) fn tell_outside(
+        &mut self,
+        i: usize,
+        kind: &'static str,
+        text: String,
+        env: &mut Env,
+        out: &mut Vec<Output>,
+    ) {
+        if !env.voters.contains(i as u8) {
+            let Some(seat) = self.seats.get_mut(i) else { return };
+            if seat.outside.told.as_ref() == Some(&text) {
+                return;
+            }
+            seat.outside.told = Some(text.clone());
+        }
+        env.tell_of(out, kind, Severity::Warning, &self.peer, i, text);
+    }
+
+    /// Instance `i` has no vote and was told to be missing here.
+    pub fn is_known_to_be_missed(&self, i: usize) -> bool {
+        self.seats.get(i).is_some_and(|s| s.outside.missed)
+    }
+
+    /// Not to be told again before it takes part.
+    pub fn note_missed(&mut self, i: usize) {
+        if let Some(seat) = self.seats.get_mut(i) {
+            seat.outside.missed = true;
+        }
+    }
+
+    /// An instance of another AS number or router id takes no part. Told once, until it says something else. Without it there is one
+    /// voter less; one that has no vote is not missed.
     pub(super) fn refuse(&mut self, i: usize, refusal: Refusal, env: &mut Env, out: &mut Vec<Output>) {
         let Some(seat) = self.seats.get_mut(i) else { return };
         let Some(leg) = &seat.leg else { return };
@@ -51,7 +83,8 @@ impl Session {
         if seat.refused.as_ref() != Some(&refusal) {
             let text = format!("{} is refused on this session: {}", env.name(i), refusal.why);
             seat.refused = Some(refusal);
-            env.tell_of(out, "leg-refused", Severity::Alarm, &self.peer, i, text);
+            let severity = if env.voters.contains(i as u8) { Severity::Alarm } else { Severity::Warning };
+            env.tell_of(out, "leg-refused", severity, &self.peer, i, text);
         }
         self.drop_leg(i, env, out);
     }
