@@ -21,6 +21,7 @@ pub const SECTIONS: &[(&str, &[&str])] = &[
             "open",
             "inbound",
             "accept_any",
+            "native_ports",
             "ignore_attributes",
         ],
     ),
@@ -66,7 +67,7 @@ pub const SECTIONS: &[(&str, &[&str])] = &[
             "fib_scope",
         ],
     ),
-    ("peer", &["address", "asn", "description", "allow_own_as", "bfd"]),
+    ("peer", &["address", "port", "asn", "description", "allow_own_as", "bfd"]),
 ];
 
 /// The keys of an instance's `diversity`.

@@ -71,6 +71,7 @@ fn every_key_is_read() {
         open = "voted"
         inbound = "opaque"
         accept_any = true
+        native_ports = [323, 3323]
         ignore_attributes = ["med", "LARGE-COMMUNITY", 8, "COMMUNITIES"]
         [vote]
         strategy = "first-k"
@@ -103,6 +104,7 @@ fn every_key_is_read() {
         diversity = { delay_ms = [1, 10], distribution = "exponential", seed = 7, connect_delay_ms = [0, 50], connect_order = "shuffled", readvertise_s = [30, 120], reconnect_s = 3600, link_reset_ms = 5, blocks = ["0.0.0.0/2"] }
         [[peer]]
         address = "2001:db8::1"
+        port = 1791
         asn = 65001
         description = "transit"
         allow_own_as = true
@@ -143,6 +145,8 @@ fn every_key_is_read() {
     assert_eq!((&bird.environment, &frr.environment), (&environment, &Environment::default()));
     let peer = &c.peers[0];
     assert_eq!((peer.asn, peer.description.as_deref(), peer.allow_own_as), (Some(65001), Some("transit"), true));
+    assert_eq!((c.native_ports.as_slice(), peer.port), ([323, 3323].as_slice(), Some(1791)));
+    assert_eq!((c.port_of(peer.address), c.port_of(Ipv4Addr::LOCALHOST.into())), (1791, 1790));
     assert_eq!(peer.bfd.as_deref(), Some("bird"));
 }
 
