@@ -22,6 +22,8 @@ const NETLINK_REDIRECTED: u8 = 2;
 /// What Welcome said of answers ahead.
 static ANSWERS_AHEAD: AtomicBool = AtomicBool::new(false);
 static ACTIVE: AtomicBool = AtomicBool::new(false);
+/// When virtd was last looked for, nothing listened at its path.
+static ABSENT: AtomicBool = AtomicBool::new(false);
 static COMPLAINED: AtomicBool = AtomicBool::new(false);
 
 /// HV_SOCKET and HV_INSTANCE, copied before the daemon can change its environment.
@@ -73,6 +75,16 @@ pub fn port() -> u16 {
     PORT.load(Ordering::Relaxed)
 }
 
+/// Whether virtd has said which port that is; where it never could be asked, it is now.
+pub fn learn() -> bool {
+    NETLINK.load(Ordering::Relaxed) != NEVER_ASKED || connect().is_ok()
+}
+
+/// Whether there was no virtd when it was last looked for, which is another thing than one that refuses this process or does not answer.
+pub fn is_absent() -> bool {
+    ABSENT.load(Ordering::Relaxed)
+}
+
 /// Whether NETLINK_ROUTE sockets are redirected: what virtd last said. Asked now where it never could be.
 ///
 /// # Errors
@@ -119,12 +131,14 @@ fn connect() -> Result<i32, Errno> {
             sys::complain(&[
                 "virtd does not answer at ",
                 path,
-                ": calls on the BGP port, and new route sockets, fail until it does (is it running?)",
+                ": no BGP session until it does; connections and new route sockets fail (is it running?)",
             ]);
         }
         e
     };
-    let fd = sys::move_high(sys::connect_path(path()).map_err(lost)?);
+    let opened = sys::connect_path(path());
+    ABSENT.store(matches!(opened, Err(libc::ENOENT | libc::ECONNREFUSED)), Ordering::Relaxed);
+    let fd = sys::move_high(opened.map_err(lost)?);
     let netns_cookie = sys::netns_cookie();
     let hello =
         Request::Hello { version: PROTOCOL_VERSION, instance: instance(), pid: std::process::id(), netns_cookie };

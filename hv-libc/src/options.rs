@@ -9,7 +9,7 @@
 
 use crate::channel;
 use crate::redirect::{
-    ask, ours, progress,
+    ask, is_deserted, ours, progress,
     Outcome::{self, Done, Failed, Native},
 };
 use crate::sys;
@@ -135,7 +135,17 @@ fn record(fd: c_int, option: &SocketOption<'_>) -> Outcome {
 fn set_on_ours(fd: c_int, option: &SocketOption<'_>) -> Outcome {
     let Some(mut e) = ours(fd) else { return Native };
     if carried(option.level, option.name) {
-        if let Err(errno) = ask(&Request::SetOption { socket: e.cookie, option: *option }, None, false) {
+        // Where no virtd has the other end of a listening socket, the next one is told all that is recorded.
+        let asked = match e.kind {
+            Kind::Listener if e.whole && is_deserted(fd) => {
+                if !e.record(option) {
+                    return Failed(libc::ENETDOWN);
+                }
+                Ok(())
+            }
+            _ => ask(&Request::SetOption { socket: e.cookie, option: *option }, None, false),
+        };
+        if let Err(errno) = asked {
             return Failed(errno);
         }
     }

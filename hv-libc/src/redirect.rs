@@ -84,9 +84,13 @@ fn learn(cookie: u64) -> Option<Entry> {
     (entry.kind != Kind::Foreign).then_some(entry)
 }
 
-/// Whether `fd` is a TCP socket of the kernel's and `address` names the BGP port.
+/// Whether `fd` is a TCP socket of the kernel's that is bound to the BGP port.
 fn wanted(fd: c_int, address: &SocketAddr) -> bool {
-    channel::active() && address.port() == channel::port() && sys::domain(fd).is_some_and(|d| d != libc::AF_UNIX)
+    if !channel::active() || !sys::domain(fd).is_some_and(|d| d != libc::AF_UNIX) {
+        return false;
+    }
+    // Which port that is virtd says: a daemon that was started before it asks now.
+    address.port() == channel::port() || address.port() != 0 && channel::learn() && address.port() == channel::port()
 }
 
 /// For [`refuse_other_netns`].
@@ -132,7 +136,10 @@ fn take_listener(fd: c_int, local: SocketAddr) -> Result<(), Errno> {
     if let Some(e) = table::find(sys::cookie(fd)) {
         entry.inherit(&e);
     }
-    place_listener(fd, &mut entry, local, None)
+    match place_listener(fd, &mut entry, local, None) {
+        Err(libc::ENETDOWN) if channel::is_absent() => place_deserted(fd, &mut entry),
+        placed => placed,
+    }
 }
 
 /// Puts a new SEQPACKET end in the place of `fd` and tells virtd what it stands for; with a backlog also that it listens.
@@ -148,6 +155,21 @@ fn place_listener(fd: c_int, entry: &mut Entry, local: SocketAddr, backlog: Opti
         asked = ask(&Request::Listen { socket, backlog }, None, false);
     }
     finish_swap(fd, daemon, entry, asked)
+}
+
+/// There is no virtd yet: a socket whose other end is closed takes the place of `fd`, as one does whose virtd is gone, and [`revive`]
+/// tells the first that comes. No daemon tries again to bind: FRR ends itself, BIRD and OpenBGPD go on without a listening socket.
+fn place_deserted(fd: c_int, entry: &mut Entry) -> Result<(), Errno> {
+    let (daemon, broker) = sys::pair(libc::SOCK_SEQPACKET)?;
+    sys::close(broker);
+    entry.cookie = sys::cookie(daemon);
+    options::inherit_natively(daemon, entry);
+    finish_swap(fd, daemon, entry, Ok(()))
+}
+
+/// Whether no virtd holds the other end of a listening socket: the one that did is gone, or none has come yet.
+pub fn is_deserted(fd: c_int) -> bool {
+    sys::poll(fd, 0, 0).is_ok_and(|r| r & libc::POLLHUP != 0)
 }
 
 /// The other end of a listening socket is gone, and virtd with it: where one answers again, it is told what it has to know, and
@@ -187,9 +209,19 @@ fn finish_swap(fd: c_int, daemon: c_int, entry: &Entry, asked: Result<(), Errno>
 pub fn listen(fd: c_int, backlog: c_int) -> Outcome {
     match ours(fd) {
         Some(mut e) if e.kind == Kind::Listener => {
+            (e.listens, e.backlog) = (true, backlog);
+            if let (true, true, Some(local)) = (e.whole, is_deserted(fd), e.local) {
+                let before = e;
+                return match place_listener(fd, &mut e, local, Some(backlog)) {
+                    Err(libc::ENETDOWN) if channel::is_absent() => {
+                        table::put(&before);
+                        Done(0)
+                    }
+                    placed => placed.map(|()| 0).into(),
+                };
+            }
             let asked = ask(&Request::Listen { socket: e.cookie, backlog }, None, false);
             if asked.is_ok() {
-                (e.listens, e.backlog) = (true, backlog);
                 table::put(&e);
             }
             asked.map(|()| 0).into()
@@ -254,11 +286,19 @@ pub unsafe fn accept4(fd: c_int, address: *mut sockaddr, len: *mut socklen_t, fl
     Done(leg)
 }
 
-/// connect to the BGP port: the fd becomes one end of a stream pair.
+/// connect to a BGP port: the fd becomes one end of a stream pair.
 pub fn connect(fd: c_int, address: Option<SocketAddr>) -> Outcome {
-    let Some(remote) = address.filter(|a| channel::active() && a.port() == channel::port()) else { return Native };
-    if wanted(fd, &remote) {
-        return dial(fd, remote);
+    let Some(remote) = address.filter(|_| channel::active()) else { return Native };
+    match sys::domain(fd) {
+        Some(libc::AF_INET | libc::AF_INET6) => {
+            return match is_bgp(fd, &remote) {
+                Ok(true) => dial(fd, remote),
+                Ok(false) => Native,
+                Err(e) => Failed(e),
+            };
+        }
+        Some(_) => {}
+        None => return Native,
     }
     // A second connect on the same fd asks how the first one went.
     match ours(fd) {
@@ -273,6 +313,33 @@ pub fn connect(fd: c_int, address: Option<SocketAddr>) -> Outcome {
             Ok(errno) | Err(errno) => Failed(errno),
         },
         _ => Native,
+    }
+}
+
+/// Whether a connection of a TCP socket of the kernel's is a BGP session. Only virtd knows which ports its peers have, and a reload changes them: it is asked
+/// each time, but for the BGP port itself. No daemon connects often.
+///
+/// # Errors
+/// virtd says that it may not be, or cannot be reached: then nobody knows that it is not one.
+fn is_bgp(fd: c_int, remote: &SocketAddr) -> Result<bool, Errno> {
+    if remote.port() == channel::port() {
+        return Ok(true);
+    }
+    // Peers are those of virtd's own network namespace: in another the same address is somebody else's.
+    let (socket, virtd) = (sys::netns_cookie_of(fd), channel::netns_cookie());
+    if virtd != 0 && socket != 0 && virtd != socket {
+        return Ok(false);
+    }
+    let mut buf = [0u8; MAX_MESSAGE];
+    match channel::ask(&Request::MayConnect { remote: *remote }, None, false, &mut buf)? {
+        Reply::Passage { redirected } => Ok(redirected),
+        Reply::Error { errno, text } => {
+            if !text.is_empty() {
+                sys::complain(&[text]);
+            }
+            Err(errno)
+        }
+        _ => Err(libc::EPROTO),
     }
 }
 

@@ -332,6 +332,11 @@ pub fn receive_with_fd(fd: c_int, bytes: &mut [u8], flags: c_int) -> Result<(usi
 
 /// A SEQPACKET connection to the socket at `path`.
 pub fn connect_path(path: &[u8]) -> Result<c_int, Errno> {
+    connect_unix(path, libc::SOCK_SEQPACKET)
+}
+
+/// A connection of type `kind` to the Unix socket at `path`.
+fn connect_unix(path: &[u8], kind: c_int) -> Result<c_int, Errno> {
     // SAFETY: sockaddr_un is plain data.
     let mut sun: libc::sockaddr_un = unsafe { mem::zeroed() };
     sun.sun_family = libc::AF_UNIX as _;
@@ -342,8 +347,7 @@ pub fn connect_path(path: &[u8]) -> Result<c_int, Errno> {
         *to = *from as libc::c_char;
     }
     // SAFETY: no memory is passed.
-    let fd =
-        check(unsafe { libc::syscall(libc::SYS_socket, libc::AF_UNIX, libc::SOCK_SEQPACKET | libc::SOCK_CLOEXEC, 0) })?;
+    let fd = check(unsafe { libc::syscall(libc::SYS_socket, libc::AF_UNIX, kind | libc::SOCK_CLOEXEC, 0) })?;
     let len = mem::size_of::<libc::sockaddr_un>();
     // SAFETY: `sun` is a whole sockaddr_un.
     match check(unsafe { libc::syscall(libc::SYS_connect, fd, &raw const sun, len) }) {
@@ -374,16 +378,84 @@ pub fn with_address(
     check(r).map(|_| ())
 }
 
-/// A line for the operator; the only thing the shim ever prints.
+/// Where syslogd, or journald in its place, receives a line in a datagram (syslog(3)).
+const SYSLOG: &[u8] = b"/dev/log";
+/// LOG_DAEMON | LOG_ERR (syslog(3)), as RFC 3164 section 4.1.1 writes it.
+const SYSLOG_PRIORITY: &str = "<27>";
+/// Major and minor number of /dev/null.
+const NULL_DEVICE: (c_uint, c_uint) = (1, 3);
+
+/// A line for the operator; the only thing the shim ever prints. A daemon in the background has no stderr: there it goes to the system's log.
 pub fn complain(parts: &[&str]) {
-    let mut line = [0u8; 512];
-    let mut n = 0;
-    for byte in ["libhvlibc: "].iter().chain(parts).chain(&["\n"]).flat_map(|p| p.bytes()) {
-        if let Some(place) = line.get_mut(n) {
-            *place = byte;
-            n += 1;
+    let mut line = Line { octets: [0; 512], len: 0 };
+    let heard = stderr_is_heard();
+    if !heard {
+        line.put(SYSLOG_PRIORITY);
+    }
+    line.put("libhvlibc");
+    if !heard {
+        line.put("[");
+        line.number(ids().0);
+        line.put("]");
+    }
+    line.put(": ");
+    parts.iter().for_each(|part| line.put(part));
+    if heard {
+        line.put("\n");
+        // SAFETY: the first `len` octets are set.
+        unsafe { libc::syscall(libc::SYS_write, 2, line.octets.as_ptr(), line.len) };
+    } else {
+        log(&line);
+    }
+}
+
+/// Text of bounded length, made without allocating.
+struct Line {
+    octets: [u8; 512],
+    len: usize,
+}
+
+impl Line {
+    fn put(&mut self, text: &str) {
+        text.bytes().for_each(|octet| self.octet(octet));
+    }
+
+    fn octet(&mut self, octet: u8) {
+        if let Some(place) = self.octets.get_mut(self.len) {
+            *place = octet;
+            self.len += 1;
         }
     }
-    // SAFETY: the first `n` octets of `line` are set.
-    unsafe { libc::syscall(libc::SYS_write, 2, line.as_ptr(), n) };
+
+    fn number(&mut self, n: u32) {
+        let digits = n.checked_ilog10().unwrap_or(0);
+        for place in (0..=digits).rev() {
+            self.octet(b'0' + (n / 10u32.pow(place) % 10) as u8);
+        }
+    }
+}
+
+/// Whether what is written to stderr can reach anybody: it is open, and not /dev/null.
+fn stderr_is_heard() -> bool {
+    // SAFETY: stat is plain data, valid whatever is written to it.
+    let mut about: libc::stat = unsafe { mem::zeroed() };
+    // By its number, since the function is younger than some C libraries. SAFETY: `about` is a whole stat, on 64-bit machines the kernel's own.
+    if unsafe { libc::syscall(libc::SYS_fstat, 2, &raw mut about) } != 0 {
+        return false;
+    }
+    let device = about.st_mode & libc::S_IFMT == libc::S_IFCHR;
+    !device || (libc::major(about.st_rdev), libc::minor(about.st_rdev)) != NULL_DEVICE
+}
+
+/// Sends a line to the system's log, if there is one; never waits. Not syslog(3): its lock may have been held over a fork.
+fn log(line: &Line) {
+    if let Ok(fd) = connect_unix(SYSLOG, libc::SOCK_DGRAM | libc::SOCK_NONBLOCK) {
+        let flags = libc::MSG_NOSIGNAL | libc::MSG_DONTWAIT;
+        // SAFETY: the first `len` octets are set; the socket is connected, there is no address.
+        unsafe {
+            let none = std::ptr::null::<c_void>();
+            libc::syscall(libc::SYS_sendto, fd, line.octets.as_ptr(), line.len, flags, none, 0)
+        };
+        close(fd);
+    }
 }

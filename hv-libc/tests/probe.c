@@ -570,6 +570,36 @@ static void restarted(int extra) {
     say("dialled getpeername", getpeername(fd, (void *)&s, &len));
 }
 
+/* Listens before virtd is there; the test starts it meanwhile. */
+static void early(int extra) {
+    struct sockaddr_storage s;
+    char c;
+    int l = tcp(AF_INET, extra), ttl = 255;
+    say("bind", bind(l, (void *)&s, address(&s, AF_INET, port)));
+    say("ttl", setsockopt(l, IPPROTO_IP, IP_TTL, &ttl, sizeof ttl));
+    say("listen", listen(l, 5));
+    wait_for("listening", l, POLLIN);
+    say("accept", accept(l, NULL, NULL));
+    int fd = tcp(AF_INET, 0);
+    say("connect", connect(fd, (void *)&s, address(&s, AF_INET, port)));
+    say("connect to another port", connect(fd, (void *)&s, address(&s, AF_INET, 1)));
+    printf("ready\n");
+    fflush(stdout);
+    if (read(0, &c, 1) != 1) DIE("no word from the test");
+    struct pollfd p = {l, POLLIN, 0};
+    for (int i = 0; i < 50 && poll(&p, 1, 0) == 1; i++)
+        if (accept(l, NULL, NULL) >= 0 || (errno != ECONNABORTED && errno != EAGAIN)) DIE("accept");
+    names("listening", l);
+    pid_t pid = child(just_dial, AF_INET);
+    wait_for("listening", l, POLLIN);
+    fd = say("accept", accept(l, NULL, NULL));
+    names("accepted", fd);
+    close(fd);
+    reap(pid);
+    fd = tcp(AF_INET, 0);
+    say("connect", connect(fd, (void *)&s, address(&s, AF_INET, port)));
+}
+
 /* Sockets of another network namespace, as a daemon has them that puts each VRF into one. */
 static void elsewhere(int af) {
     struct sockaddr_storage s;
@@ -652,7 +682,8 @@ int main(int argc, char **argv) {
         {"passed", passed, AF_INET},          {"engine", engine, 0},             {"close_all", close_all, AF_INET},
         {"others", others, 0},                {"forks", forks, AF_INET},         {"orphan", orphan, AF_INET},
         {"absent", absent, 0},                {"restarted", restarted, SOCK_NONBLOCK},
-        {"restarted_blocking", restarted, 0}, {"elsewhere", elsewhere, AF_INET},
+        {"restarted_blocking", restarted, 0}, {"early", early, SOCK_NONBLOCK},
+        {"elsewhere", elsewhere, AF_INET},
         {"timed_out", timed_out, AF_INET},    {"scope", scope, AF_INET6},
     };
     static char out[1 << 16];

@@ -9,7 +9,7 @@ use std::net::{Ipv4Addr, Ipv6Addr, TcpListener};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 use std::sync::atomic::{AtomicU16, Ordering};
-use std::sync::OnceLock;
+use std::sync::{Arc, OnceLock};
 use std::time::SystemTime;
 
 /// The probe, compiled once for all tests.
@@ -225,7 +225,7 @@ fn no_broker() {
     let run = shimmed("absent", 179, &dir.path().join("nobody")).output().expect("probe");
     let out = text(&run);
     assert!(
-        out.starts_with("connect: -1 ENETDOWN\nbind: -1 ENETDOWN\nnever connected getsockname: v4 0.0.0.0 0 len 16\n"),
+        out.starts_with("connect: -1 ENETDOWN\nbind: 0\nnever connected getsockname: v4 0.0.0.0 0 len 16\n"),
         "{out}"
     );
     let others = out.split_once("unix type").map(|(_, rest)| rest);
@@ -233,6 +233,90 @@ fn no_broker() {
     assert_eq!(others, native.split_once("unix type").map(|(_, rest)| rest), "everything else works as ever");
     let errors = String::from_utf8_lossy(&run.stderr);
     assert!(errors.lines().count() == 1 && errors.contains("nobody"), "{errors}");
+}
+
+/// Where a peer listens on another port only the broker knows; elsewhere connections are the daemon's own.
+#[test]
+fn other_ports_are_asked_for() {
+    for scenario in ["refused4", "refused6"] {
+        let native = text(&command(scenario, free_port()).output().expect("probe"));
+        let (bgp, port) = (free_port(), free_port());
+        for (peer, connects) in [(port, 3), (0, 0)] {
+            let broker = Broker::start(bgp).peer_at(peer);
+            let run = shimmed(scenario, port, broker.path()).output().expect("probe");
+            compare(scenario, &native, &run);
+            let log = broker.log();
+            assert!(count(&log, "may connect") >= 3, "{log:?}");
+            assert_eq!(count(&log, "connect blocking"), connects, "{log:?}");
+        }
+        let broker = Broker::start(bgp).peer_at(port + 1);
+        let run = shimmed(scenario, port, broker.path()).output().expect("probe");
+        let errors = String::from_utf8_lossy(&run.stderr);
+        assert!(text(&run).contains("-1 ECONNREFUSED"), "{}", text(&run));
+        assert!(errors.lines().count() > 0 && errors.lines().all(|l| l == "libhvlibc: not this port"), "{errors}");
+        assert_eq!(count(&broker.log(), "connect blocking"), 0);
+    }
+}
+
+/// A daemon that was started before virtd listens once that is there, and its next connect succeeds.
+#[test]
+fn daemon_before_the_broker() {
+    let dir = Arc::new(tempfile::tempdir().expect("a temporary folder"));
+    // Which port is BGP's nobody knows yet but by default.
+    alone(move || {
+        let mut run = shimmed("early", 179, &dir.path().join("virtd.sock"));
+        let mut child = run.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("probe");
+        let (mut out, mut word) = (child.stdout.take().expect("piped"), child.stdin.take().expect("piped"));
+        let mut seen = String::new();
+        until_ready(&mut out, &mut seen, 1);
+        let broker = Broker::start_in(dir, 179);
+        word.write_all(b"x").expect("pipe");
+        let run = child.wait_with_output().expect("probe");
+        out.read_to_string(&mut seen).expect("pipe");
+        let errors = String::from_utf8_lossy(&run.stderr);
+        let expected = "bind: 0\nttl: 0\nlisten: 0\nlistening poll: 1 in hup\naccept: -1 ECONNABORTED\n\
+            connect: -1 ENETDOWN\nconnect to another port: -1 ENETDOWN\nready\n\
+            listening getsockname: v4 127.0.0.1 bgp len 16\nlistening getpeername: -1 ENOTCONN\n\
+            dialler read 0\nlistening poll: 1 in\naccept: positive\n\
+            accepted getsockname: v4 127.0.0.1 bgp len 16\naccepted getpeername: v4 127.0.0.1 ephemeral len 16\n\
+            connect: 0\n";
+        assert_eq!(seen, expected, "{errors}");
+        assert!(errors.lines().count() == 1 && errors.contains("virtd does not answer"), "{errors}");
+        let log = broker.log();
+        assert_eq!((count(&log, "bind v6_only=false options="), count(&log, "listen")), (1, 1), "{log:?}");
+    });
+}
+
+/// A daemon in the background has /dev/null for its stderr: the line reaches the system's log.
+#[test]
+fn the_system_log_has_the_line() {
+    alone(|| {
+        let dir = tempfile::tempdir().expect("a temporary folder");
+        nix::sched::unshare(nix::sched::CloneFlags::CLONE_NEWNS).expect("a mount namespace");
+        let mount = |words: &str| {
+            assert!(Command::new("mount").args(words.split(' ')).status().expect("mount").success(), "mount {words}");
+        };
+        let dev = dir.path().join("dev");
+        std::fs::create_dir(&dev).expect("a folder");
+        let log = std::os::unix::net::UnixDatagram::bind(dev.join("log")).expect("a socket");
+        std::fs::write(dev.join("null"), "").expect("a file");
+        mount("--make-rprivate /");
+        mount(&format!("--bind /dev/null {}", dev.join("null").display()));
+        mount(&format!("--rbind {} /dev", dev.display()));
+        let child = shimmed("absent", 179, &dir.path().join("nobody"))
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .spawn()
+            .expect("probe");
+        let pid = child.id();
+        assert!(child.wait_with_output().expect("probe").status.success());
+        let mut buf = [0; 512];
+        log.set_nonblocking(true).expect("non-blocking");
+        let n = log.recv(&mut buf).expect("a line");
+        let line = String::from_utf8_lossy(&buf[..n]);
+        assert!(line.starts_with(&format!("<27>libhvlibc[{pid}]: virtd does not answer at ")), "{line}");
+        assert!(log.recv(&mut buf).is_err(), "one line");
+    });
 }
 
 #[test]

@@ -73,6 +73,8 @@ pub struct Config {
     pub allow_reserved_ranges: bool,
     /// `confederation`, `confederation_members`: the confederation that this router is in (RFC 5065).
     pub confederation: Option<Confederation>,
+    /// `native_ports`: other TCP ports of a `[[peer]]`'s address that instances may connect to by themselves.
+    pub native_ports: Vec<u16>,
     /// Attribute codes that are left out of the comparison.
     pub ignore_attributes: Vec<u8>,
     /// `[faults]`: when an instance is found faulty, and what is done about it.
@@ -107,6 +109,7 @@ impl Default for Config {
             allow_own_as: false,
             allow_reserved_ranges: false,
             confederation: None,
+            native_ports: Vec::new(),
             ignore_attributes: Vec::new(),
             faults: Faults::default(),
             recorder: Recorder::default(),
@@ -116,6 +119,16 @@ impl Default for Config {
 }
 
 impl Config {
+    /// The `[[peer]]` with this address.
+    pub fn peer(&self, address: IpAddr) -> Option<&Peer> {
+        self.peers.iter().find(|p| p.address == address)
+    }
+
+    /// The TCP port on which the peer with this address is dialled.
+    pub fn port_of(&self, address: IpAddr) -> u16 {
+        self.peer(address).and_then(|p| p.port).unwrap_or(self.port)
+    }
+
     /// How many instances vote, that is, are neither observers nor standbys.
     pub fn voters(&self) -> usize {
         self.instances.iter().filter(|i| i.is_voter()).count()
@@ -501,6 +514,8 @@ impl Instance {
 pub struct Peer {
     /// `address`.
     pub address: IpAddr,
+    /// `port`: the TCP port on which it listens, where that is not the router's own.
+    pub port: Option<u16>,
     /// `asn`, optional: checked against the peer's OPEN by the instances anyway.
     pub asn: Option<u32>,
     /// `description`.

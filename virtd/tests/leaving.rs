@@ -82,8 +82,14 @@ fn the_words_of_most_go_out_and_a_close_without_words_is_cease() {
 fn bfd_of_the_one_that_has_it_decides_alone() {
     let mut config = supervised(3, Strategy::WaitForConsensus);
     let address = sim::peer_addr(1).ip();
-    let peer =
-        virtd::config::Peer { address, asn: None, description: None, allow_own_as: false, bfd: Some("i1".to_owned()) };
+    let peer = virtd::config::Peer {
+        address,
+        port: None,
+        asn: None,
+        description: None,
+        allow_own_as: false,
+        bfd: Some("i1".to_owned()),
+    };
     config.peers = vec![peer];
     let mut sim = running(&config);
     sim.leave(0, 1, cease(10));

@@ -248,8 +248,14 @@ fn settings_change_and_what_cannot_is_named() {
 
 #[test]
 fn peers_are_let_in_and_sent_away() {
-    let peer =
-        |n| Peer { address: sim::peer_addr(n).ip(), asn: None, description: None, allow_own_as: false, bfd: None };
+    let peer = |n| Peer {
+        address: sim::peer_addr(n).ip(),
+        port: None,
+        asn: None,
+        description: None,
+        allow_own_as: false,
+        bfd: None,
+    };
     let mut config = birds(3);
     (config.accept_any, config.peers) = (false, vec![peer(1), peer(2)]);
     let mut sim = running(&config);

@@ -14,6 +14,7 @@
 //! | `GetOption` | – | `Option` or `Error` |
 //! | `SocketError` | – | `Error(errno)`; errno 0 is connected, EINPROGRESS still under way; reading clears it, as SO_ERROR does |
 //! | `Names` | – | `Names` or `Error(ENOTCONN)` / `Error(ENOENT)` (not a socket of ours) |
+//! | `MayConnect` | – | `Passage` or `Error` (it may not, or virtd cannot say) |
 //! | `Netlink` | broker's end of a SEQPACKET pair | `NetlinkName` or `Error` |
 //! | `NetlinkBind`, `NetlinkNames` | – | `NetlinkName` or `Error` |
 //!
@@ -37,7 +38,7 @@
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV6};
 
 /// Bumped on every incompatible change; both sides refuse another's by name.
-pub const PROTOCOL_VERSION: u16 = 3;
+pub const PROTOCOL_VERSION: u16 = 4;
 /// nlmsg_pid of a request that the shim has acknowledged; Linux gives no socket this port id.
 pub const ANSWERED_AHEAD: u32 = u32::MAX;
 /// A datagram to the daemon, for the shim alone: shorter than any netlink message, and no errno.
@@ -157,6 +158,12 @@ pub enum Request<'a> {
         /// SO_COOKIE.
         socket: u64,
     },
+    /// connect of a TCP socket to another port than the BGP port: a `[[peer]]` may listen there, which only virtd knows. Asked each
+    /// time, since a reload changes the answer.
+    MayConnect {
+        /// Where to.
+        remote: Address,
+    },
 }
 
 /// What virtd answers.
@@ -198,6 +205,11 @@ pub enum Reply<'a> {
         port_id: u32,
         /// nl_groups.
         groups: u32,
+    },
+    /// To `MayConnect`.
+    Passage {
+        /// It is a BGP session: `Connect` is to follow. Otherwise the connection is the daemon's own business.
+        redirected: bool,
     },
 }
 
@@ -461,6 +473,10 @@ impl<'a> Request<'a> {
                 w.put(&[11]);
                 w.put(&socket.to_le_bytes());
             }
+            Request::MayConnect { remote } => {
+                w.put(&[12]);
+                w.address(remote);
+            }
         }
         w.done()
     }
@@ -495,6 +511,7 @@ impl<'a> Request<'a> {
             9 => Request::Netlink { socket: r.u64()? },
             10 => Request::NetlinkBind { socket: r.u64()?, port_id: r.u32()?, groups: r.u32()? },
             11 => Request::NetlinkNames { socket: r.u64()? },
+            12 => Request::MayConnect { remote: r.address()? },
             _ => return Err(Malformed),
         };
         r.end()?;
@@ -538,6 +555,7 @@ impl<'a> Reply<'a> {
                 w.put(&port_id.to_le_bytes());
                 w.put(&groups.to_le_bytes());
             }
+            Reply::Passage { redirected } => w.put(&[7, u8::from(*redirected)]),
         }
         w.done()
     }
@@ -559,6 +577,7 @@ impl<'a> Reply<'a> {
                 Reply::Names { local, remote }
             }
             6 => Reply::NetlinkName { port_id: r.u32()?, groups: r.u32()? },
+            7 => Reply::Passage { redirected: r.flag()? },
             _ => return Err(Malformed),
         };
         r.end()?;

@@ -27,6 +27,7 @@ fn every_message_comes_back_as_it_went() {
         Request::Netlink { socket: 9 },
         Request::NetlinkBind { socket: 10, port_id: 1, groups: 0x800405f5 },
         Request::NetlinkNames { socket: 11 },
+        Request::MayConnect { remote: v6(4) },
     ];
     let mut buf = [0u8; MAX_MESSAGE];
     for r in &requests {
@@ -41,6 +42,8 @@ fn every_message_comes_back_as_it_went() {
         Reply::Welcome { bgp_port: 179, netlink: true, answer_ahead: false },
         Reply::Welcome { bgp_port: 179, netlink: true, answer_ahead: true },
         Reply::NetlinkName { port_id: 77, groups: 0x800405f5 },
+        Reply::Passage { redirected: true },
+        Reply::Passage { redirected: false },
         Reply::Done,
         Reply::Error { errno: 111, text: "why" },
         Reply::Option { value: &[1, 2] },

@@ -40,6 +40,8 @@ struct State {
     channels: Vec<OwnedFd>,
     log: Vec<String>,
     stopped: bool,
+    /// Another port on which a peer listens.
+    peer_port: u16,
     /// Said in Welcome.
     netlink: bool,
     answer_ahead: bool,
@@ -88,6 +90,12 @@ impl Broker {
             }
         });
         Broker { path, front, state, dir }
+    }
+
+    /// From now on this port is a peer's, and the one below it may not be connected to.
+    pub fn peer_at(self, port: u16) -> Broker {
+        lock(&self.state).peer_port = port;
+        self
     }
 
     /// From now on route sockets are redirected too.
@@ -188,6 +196,7 @@ fn word(request: &Request<'_>) -> String {
         Request::Netlink { .. } => "netlink".to_owned(),
         Request::NetlinkBind { port_id, groups, .. } => format!("netlink bind {port_id} {groups:#x}"),
         Request::NetlinkNames { .. } => "netlink names".to_owned(),
+        Request::MayConnect { .. } => "may connect".to_owned(),
     }
 }
 
@@ -268,6 +277,14 @@ fn handle(state: &Arc<Mutex<State>>, port: u16, request: &Request<'_>, to: Owned
         }
         Request::NetlinkBind { socket, port_id, groups } => {
             netlink_name(&to, with_real(state, socket, |fd| netlink::bind(fd, port_id, groups)));
+        }
+        Request::MayConnect { remote } => {
+            let peer_port = lock(state).peer_port;
+            if peer_port > 0 && remote.port() == peer_port - 1 {
+                answer(&to, &Reply::Error { errno: libc::ECONNREFUSED, text: "not this port" });
+            } else {
+                answer(&to, &Reply::Passage { redirected: remote.port() == peer_port });
+            }
         }
         Request::NetlinkNames { socket } => netlink_name(&to, with_real(state, socket, netlink::name)),
     }

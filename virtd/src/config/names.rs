@@ -25,6 +25,7 @@ pub const SECTIONS: &[(&str, &[&str])] = &[
             "allow_reserved_ranges",
             "confederation",
             "confederation_members",
+            "native_ports",
             "ignore_attributes",
         ],
     ),
@@ -70,7 +71,7 @@ pub const SECTIONS: &[(&str, &[&str])] = &[
             "fib_scope",
         ],
     ),
-    ("peer", &["address", "asn", "description", "allow_own_as", "bfd"]),
+    ("peer", &["address", "port", "asn", "description", "allow_own_as", "bfd"]),
 ];
 
 /// The keys of an instance's `diversity`.

@@ -212,6 +212,12 @@ fn check_peers(config: &Config, peers: &[Placed<Peer>], document: &DeTable<'_>, 
             );
         }
     }
+    for placed in peers {
+        if let Some(port) = placed.value.port.filter(|p| config.native_ports.contains(p)) {
+            let message = format!("port {port} of {} stands in `native_ports`", placed.value.address);
+            problems.at(placed.span.clone(), message, "its sessions are virtd's: leave it out there");
+        }
+    }
     if document.get("peer").is_none() && !config.accept_any && problems.is_empty() {
         let help = "add a [[peer]] for each, or `accept_any = true` in [router] to leave the choice to the instances";
         problems.missing("no peer is configured", help);

@@ -27,9 +27,7 @@ pub(crate) fn router(value: Value<'_>, config: &mut Config, problems: &mut Probl
     let Some(section) = Section::open("[router]", value, keys_of("router"), problems) else { return };
     config.asn = asn(&section, problems);
     config.router_id = router_id(&section, problems);
-    if let Some(port) = section.number("port", 1..=65535, "", problems).and_then(|p| u16::try_from(p).ok()) {
-        config.port = port;
-    }
+    config.port = port(&section, problems).unwrap_or(config.port);
     listen(&section, config, problems);
     if let Some(path) = section.path("shim_socket", true, problems) {
         config.shim_socket = path;
@@ -59,6 +57,7 @@ pub(crate) fn router(value: Value<'_>, config: &mut Config, problems: &mut Probl
     let reserved = section.boolean("allow_reserved_ranges", problems);
     config.allow_reserved_ranges = reserved.unwrap_or(config.allow_reserved_ranges);
     config.confederation = confederation(&section, problems);
+    native_ports(&section, config, problems);
     ignore_attributes(&section, config, problems);
 }
 
@@ -81,6 +80,28 @@ fn confederation(section: &Section<'_>, problems: &mut Problems) -> Option<Confe
         problems.at(section.span_of("confederation_members"), "members of no confederation", help);
     }
     Some(Confederation { identifier: identifier?, members: members.unwrap_or_default() })
+}
+
+fn port(section: &Section<'_>, problems: &mut Problems) -> Option<u16> {
+    section.number("port", 1..=65535, "", problems).and_then(|p| u16::try_from(p).ok())
+}
+
+/// Ports on which peers also serve what is no BGP session: the caches of RFC 8210, a monitoring station of RFC 7854.
+fn native_ports(section: &Section<'_>, config: &mut Config, problems: &mut Problems) {
+    let expected = "TCP ports, like [323, 3323]";
+    let ports = section.array("native_ports", expected, problems, |value, problems| {
+        let port = match value.get_ref() {
+            DeValue::Integer(n) => reader::integer(n).and_then(|n| u16::try_from(n).ok()).filter(|n| *n > 0),
+            _ => None,
+        };
+        if port.is_none() {
+            problems.at(value.span(), "not a TCP port", format!("expected {expected}"));
+        } else if port == Some(config.port) {
+            problems.at(value.span(), "the BGP port cannot be native", "its connections are virtd's; leave it out");
+        }
+        port
+    });
+    config.native_ports = ports.unwrap_or_default();
 }
 
 fn asn(section: &Section<'_>, problems: &mut Problems) -> Option<u32> {
@@ -553,7 +574,8 @@ pub(crate) fn peer(value: Value<'_>, allow_own_as: bool, problems: &mut Problems
     let address = reader::unicast("address", section.value("address")?, problems)?;
     let bfd = section.text("bfd", "an instance's name in quotes", problems).map(str::to_owned);
     let at = bfd.is_some().then(|| section.span_of("bfd"));
-    let peer = Peer { address, asn, description, allow_own_as, bfd };
+    let port = port(&section, problems);
+    let peer = Peer { address, port, asn, description, allow_own_as, bfd };
     let (span, key) = (value.span(), Some(section.span_of("address")));
     Some(Placed { value: peer, span, key, sessions: Vec::new(), diversity: None, bfd: at })
 }

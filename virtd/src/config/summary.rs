@@ -109,6 +109,9 @@ pub fn summary(config: &Config) -> String {
     }
     for peer in &config.peers {
         let mut line = peer.address.to_string();
+        if let Some(port) = peer.port {
+            let _ = write!(line, ", port {port}");
+        }
         if let Some(asn) = peer.asn {
             let _ = write!(line, ", AS {asn}");
         }
@@ -129,6 +132,10 @@ pub fn summary(config: &Config) -> String {
     }
     if config.allow_reserved_ranges {
         row("next hops", "240.0.0.0/4 is no fault".into());
+    }
+    if !config.native_ports.is_empty() {
+        let ports: Vec<String> = config.native_ports.iter().map(ToString::to_string).collect();
+        row("native ports", format!("{} of a peer's address, which instances may connect to", ports.join(", ")));
     }
     if config.accept_any {
         row("peer", "any other that an instance listens for or dials".into());

@@ -75,6 +75,7 @@ fn every_key_is_read() {
         allow_reserved_ranges = true
         confederation = 65000
         confederation_members = [65001, 4200000001]
+        native_ports = [323, 3323]
         ignore_attributes = ["med", "LARGE-COMMUNITY", 8, "COMMUNITIES"]
         [vote]
         strategy = "first-k"
@@ -107,6 +108,7 @@ fn every_key_is_read() {
         diversity = { delay_ms = [1, 10], distribution = "exponential", seed = 7, connect_delay_ms = [0, 50], connect_order = "shuffled", readvertise_s = [30, 120], reconnect_s = 3600, link_reset_ms = 5, blocks = ["0.0.0.0/2"] }
         [[peer]]
         address = "2001:db8::1"
+        port = 1791
         asn = 65001
         description = "transit"
         allow_own_as = true
@@ -117,7 +119,7 @@ fn every_key_is_read() {
     assert_eq!(c.listen.iter().map(ToString::to_string).collect::<Vec<_>>(), ["192.0.2.10", "2001:db8::10"]);
     assert_eq!((c.control_mode, c.control_group.as_deref()), (0o600, Some("adm")));
     assert_eq!(c.event_log.as_deref(), Some(Path::new("/var/log/virtd.jsonl")));
-    assert_eq!((c.inbound, c.accept_any, c.ignore_attributes), (Inbound::Opaque, true, vec![4, 8, 32]));
+    assert_eq!((c.inbound, c.accept_any, c.ignore_attributes.clone()), (Inbound::Opaque, true, vec![4, 8, 32]));
     assert_eq!((c.allow_own_as, c.allow_reserved_ranges), (true, true));
     let confederation = Confederation { identifier: 65000, members: vec![65001, 4_200_000_001] };
     assert_eq!(c.confederation, Some(confederation));
@@ -150,6 +152,8 @@ fn every_key_is_read() {
     assert_eq!((&bird.environment, &frr.environment), (&environment, &Environment::default()));
     let peer = &c.peers[0];
     assert_eq!((peer.asn, peer.description.as_deref(), peer.allow_own_as), (Some(65001), Some("transit"), true));
+    assert_eq!((c.native_ports.as_slice(), peer.port), ([323, 3323].as_slice(), Some(1791)));
+    assert_eq!((c.port_of(peer.address), c.port_of(Ipv4Addr::LOCALHOST.into())), (1791, 1790));
     assert_eq!(peer.bfd.as_deref(), Some("bird"));
 }
 

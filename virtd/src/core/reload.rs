@@ -167,7 +167,7 @@ impl Core {
         let config = &mut self.env.config;
         let was: Vec<bool> = self.sessions.iter().map(|s| allowed(config, s.peer.ip())).collect();
         (config.vote, config.faults, config.timers) = (new.vote, new.faults, new.timers);
-        (config.peers, config.accept_any) = (new.peers, new.accept_any);
+        (config.peers, config.accept_any, config.native_ports) = (new.peers, new.accept_any, new.native_ports);
         config.allow_own_as = new.allow_own_as;
         self.env.poison.set_limit(new.faults.poison_restarts);
         let voters = self.configured_voters();

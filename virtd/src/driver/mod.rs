@@ -12,6 +12,7 @@ mod link_reset;
 mod net;
 mod netlink;
 pub mod options;
+mod passage;
 mod requests;
 mod settings;
 mod shim;
@@ -28,13 +29,13 @@ use crate::serve::{EventLoop, Lines, Report};
 use anyhow::{Context, Result};
 use bytes::Bytes;
 use crossbeam_channel::{Receiver, TrySendError};
-use hashbrown::HashMap;
+use hashbrown::{HashMap, HashSet};
 use mio::unix::SourceFd;
 use mio::{Events, Interest, Poll, Registry, Token, Waker};
 use socket2::Socket;
 use std::collections::VecDeque;
 use std::io::ErrorKind;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::os::fd::{AsRawFd, OwnedFd, RawFd};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -228,6 +229,8 @@ pub struct Driver {
     users: Vec<Option<u32>>,
     /// The last refusal told, and when.
     refusal: (Micros, String),
+    /// Connections to peers that the operator knows to have been refused: whose, and where to.
+    told_passages: HashSet<(InstanceId, IpAddr, u16)>,
     /// Sources to be read again without waiting for an edge.
     again: Vec<Token>,
     accept_again: Option<Micros>,
@@ -316,6 +319,7 @@ impl Driver {
             netns_cookie,
             users,
             refusal: (0, String::new()),
+            told_passages: HashSet::new(),
             again: Vec::new(),
             accept_again: None,
             accept_failing: false,
@@ -465,10 +469,11 @@ impl Driver {
                 for mut request in control.try_iter() {
                     if let Some(config) = request.config.take() {
                         let dry_run = request.request["dry_run"] == true;
-                        let peers = config.peers.iter().map(|p| p.address).collect();
+                        let (peers, native_ports) = (config.peers.clone(), config.native_ports.clone());
                         let answer = self.broker.reload(self.now, *config, dry_run, &mut self.out);
                         if !dry_run && answer["error"].is_null() {
-                            self.lines.kernel.watch_peers(peers);
+                            self.lines.kernel.watch_peers(peers.iter().map(|p| p.address).collect());
+                            self.reload_passages(peers, native_ports);
                         }
                         let _ = request.reply.try_send(answer);
                         continue;

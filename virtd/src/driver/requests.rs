@@ -1,5 +1,6 @@
 //! What shims ask, and the legs and listening sockets that come of it.
 
+use super::passage::{Passage, passage};
 use super::*;
 use crate::config::Instance;
 use crate::core::io::Seat;
@@ -115,6 +116,11 @@ impl Driver {
                 }
             }
             (Request::Listen { socket, .. }, _) => self.listen(&to, instance, *socket),
+            (Request::MayConnect { remote }, _) => self.may_connect(&to, instance, *remote),
+            // The shim redirects the BGP port without asking: this peer has another.
+            (Request::Connect { remote, .. }, _) if passage(&self.config, *remote) == Passage::Refused => {
+                self.refuse_passage(&to, instance, *remote);
+            }
             (Request::Connect { socket, local, remote, filler_len, options }, Some(end)) => {
                 let mut wanted = options::Wanted::default();
                 for o in options.iter().filter(|o| options::matters(o.level, o.name)) {

@@ -238,7 +238,7 @@ impl Shim {
             Ok(Reply::Option { value }) => Answer::Option(value.to_vec()),
             Ok(Reply::Names { local, remote }) => Answer::Names(local, remote),
             Ok(Reply::NetlinkName { port_id, groups }) => Answer::NetlinkName(port_id, groups),
-            Err(e) => panic!("{e:?}"),
+            other => panic!("{other:?}"),
         }
     }
 

@@ -154,6 +154,7 @@ pub fn settings(old: &Config, new: &Config) -> (Vec<String>, Vec<String>) {
     note(old.timers != new.timers, "[timers] is as configured now; leg_hold_s for legs that come".to_owned());
     note(old.accept_any != new.accept_any, format!("accept_any is {}", new.accept_any));
     note(old.allow_own_as != new.allow_own_as, format!("allow_own_as is {}", new.allow_own_as));
+    note(old.native_ports != new.native_ports, "native_ports are as configured now".to_owned());
     for p in new.peers.iter().filter(|p| old.peers.iter().all(|o| o.address != p.address)) {
         note(true, format!("peer {} is let in", p.address));
     }

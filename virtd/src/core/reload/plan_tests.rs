@@ -120,8 +120,14 @@ fn every_setting_is_either_taken_over_or_named() {
     let old = Config::default();
     let mut new = old.clone();
     assert_eq!(settings(&old, &new), (vec![], vec![]));
-    let peer =
-        |n: u8| Peer { address: [192, 0, 2, n].into(), asn: None, description: None, allow_own_as: false, bfd: None };
+    let peer = |n: u8| Peer {
+        address: [192, 0, 2, n].into(),
+        port: None,
+        asn: None,
+        description: None,
+        allow_own_as: false,
+        bfd: None,
+    };
     new.peers = vec![peer(1)];
     (new.vote.t_ms, new.timers.grace_ms, new.faults.min_keys, new.accept_any) = (20_000, 1, 1, true);
     (new.asn, new.router_id, new.port) = (Some(1), Some([1, 1, 1, 1].into()), 1);

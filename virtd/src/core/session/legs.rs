@@ -58,7 +58,7 @@ impl Session {
             None => {
                 let conn = ConnId(env.fresh_id());
                 let mut peer = self.peer;
-                peer.set_port(env.config.port);
+                peer.set_port(env.config.port_of(peer.ip()));
                 self.add_ext(conn, true, None, peer, env.now);
                 // The daemon's own socket still holds the port that the kernel gave it.
                 let local = local.map(|mut l| {
