@@ -7,7 +7,7 @@ mod lab;
 use lab::{Answer, Lab, Shim, key, option_bytes, pair, plain_connect, reads, socket, with_key};
 use nix::sys::socket::SockType;
 use std::io::{ErrorKind, Read, Write};
-use std::net::{Shutdown, SocketAddr, TcpListener};
+use std::net::{Ipv4Addr, Shutdown, SocketAddr, TcpListener};
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::time::{Duration, Instant};
 use virtd::config::{OpenMode, Strategy};
@@ -323,11 +323,46 @@ fn an_md5_key_stays_while_an_instance_wants_it() {
     set(&b, 2, b"");
     assert!(with_key(lab.address(), b"another"), "the next takes its place");
     drop((differs, on_b));
-    // Its requests are answered after the end of its socket has been seen, or the key is tried again.
+    wait_refused(lab.address());
+    let _again = b.listen(4, lab.address());
+    assert!(lab::connects(lab.address(), Duration::from_secs(2)).is_ok(), "the key is still there");
+}
+
+/// Nobody listens there, or will not in a moment.
+fn wait_refused(at: SocketAddr) {
     let deadline = Instant::now() + Duration::from_secs(10);
-    while lab::connects(lab.address(), Duration::from_millis(300)).is_err() {
-        assert!(Instant::now() < deadline, "the key is still there");
+    while plain_connect(at).map_err(|e| e.kind()).err() != Some(ErrorKind::ConnectionRefused) {
+        assert!(Instant::now() < deadline, "{at} is still open");
+        std::thread::sleep(Duration::from_millis(5));
     }
+}
+
+#[test]
+fn an_address_takes_connections_while_an_instance_listens_there() {
+    let all = |c: &mut virtd::config::Config| c.listen = vec![Ipv4Addr::UNSPECIFIED.into()];
+    let lab = Lab::start_with(&["a", "b"], OpenMode::Voted, all);
+    let (a, b) = (lab.shim("a"), lab.shim("b"));
+    let at = |ip: [u8; 4]| SocketAddr::new(ip.into(), lab.address().port());
+    let (one, two) = (at([127, 0, 0, 1]), at([127, 0, 0, 2]));
+    let open = |at| plain_connect(at).is_ok();
+    wait_refused(one);
+    let single = a.listen(1, one);
+    assert!(open(one), "it is open when listen returns");
+    wait_refused(two);
+    // The port is virtd's wherever it may listen: nobody else has it beside.
+    assert_eq!(TcpListener::bind(two).map_err(|e| e.kind()).err(), Some(ErrorKind::AddrInUse));
+    let wildcard = b.listen(2, at([0; 4]));
+    assert!(open(one) && open(two));
+    drop(single);
+    assert!(open(one), "the wildcard has it");
+    let other = a.listen(3, two);
+    drop(wildcard);
+    wait_refused(one);
+    assert!(open(two));
+    drop(other);
+    wait_refused(two);
+    let _wildcard = b.listen(4, at([0; 4]));
+    assert!(open(one) && open(two), "as often as they like");
 }
 
 #[test]

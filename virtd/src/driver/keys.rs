@@ -91,6 +91,15 @@ impl Keys {
         gone.iter().filter_map(|w| Some(self.after(options::key_peer(w.option, &w.value)?, w))).collect()
     }
 
+    /// The keys that are on the listening sockets: option and value.
+    pub fn standing(&self) -> impl Iterator<Item = (i32, &[u8])> {
+        let is_first = |w: &&Wish| {
+            let first = options::key_peer(w.option, &w.value).and_then(|peer| self.first(peer));
+            first.is_some_and(|first| std::ptr::eq(first, *w))
+        };
+        self.wishes.iter().filter(is_first).map(|w| (w.option, w.value.as_slice()))
+    }
+
     /// The keys an accepted connection with this peer has inherited: instance, option, value.
     pub fn of_peer(&self, ip: IpAddr) -> impl Iterator<Item = (u8, i32, &[u8])> {
         let here = move |w: &&Wish| options::key_peer(w.option, &w.value).is_some_and(|p| p.ip == ip.to_canonical());

@@ -9,6 +9,7 @@
 
 mod keys;
 mod link_reset;
+mod listen;
 mod net;
 mod netlink;
 pub mod options;
@@ -206,8 +207,9 @@ pub struct Driver {
     sources: HashMap<Token, Source>,
     next_token: usize,
     next_id: u64,
-    listeners: Vec<Socket>,
-    listener_tokens: Vec<Token>,
+    listeners: Vec<listen::Place>,
+    /// When to try again to listen where that has failed.
+    listen_again: Option<Micros>,
     shims: OwnedFd,
     shims_token: Token,
     peers: HashMap<ConnId, Peer>,
@@ -265,7 +267,7 @@ pub struct Driver {
 }
 
 impl Driver {
-    /// Opens the sockets: the BGP port on every configured address, and the shim's.
+    /// Opens the sockets: the BGP port on every configured address, where it takes connections once an instance listens, and the shim's.
     ///
     /// # Errors
     /// Names the address or path that could not be opened, and the likely remedy.
@@ -275,10 +277,10 @@ impl Driver {
         let mut listeners = Vec::new();
         for ip in &config.listen {
             let addr = SocketAddr::new(*ip, config.port);
-            let socket = net::listen(addr).with_context(|| {
+            let place = listen::Place::configured(addr).with_context(|| {
                 format!("cannot listen on {addr}: stop whatever has the port (a routing daemon without the shim?), or set router.listen")
             })?;
-            listeners.push(socket);
+            listeners.push(place);
         }
         if let Some(dir) = config.shim_socket.parent() {
             std::fs::create_dir_all(dir).with_context(|| format!("cannot make {}", dir.display()))?;
@@ -289,7 +291,8 @@ impl Driver {
         // Instances may run as users of their own; who may use it is decided by SO_PEERCRED.
         std::fs::set_permissions(&config.shim_socket, std::os::unix::fs::PermissionsExt::from_mode(0o666))
             .with_context(|| format!("cannot set the mode of {path}"))?;
-        let netns_cookie = listeners.first().map_or(0, sys::netns_cookie);
+        let netns_cookie =
+            listeners.first().and_then(|p: &listen::Place| p.socket.as_ref()).map_or(0, sys::netns_cookie);
         let users = config.instances.iter().map(crate::kinds::uid).collect();
         let mut driver = Driver {
             broker,
@@ -303,7 +306,7 @@ impl Driver {
             next_token: 1,
             next_id: 1,
             listeners,
-            listener_tokens: Vec::new(),
+            listen_again: None,
             shims,
             shims_token: Token(0),
             peers: HashMap::new(),
@@ -343,10 +346,6 @@ impl Driver {
         };
         driver.sources.insert(Token(0), Source::Waker);
         driver.shims_token = driver.register(driver.shims.as_raw_fd(), Source::Shims, false)?;
-        for i in 0..driver.listeners.len() {
-            let token = driver.register(driver.listeners[i].as_raw_fd(), Source::Listener(i), false)?;
-            driver.listener_tokens.push(token);
-        }
         Ok(driver)
     }
 
@@ -411,7 +410,7 @@ impl Driver {
         let closing = if self.closing.is_empty() { None } else { Some(self.now + LEG_LINGER_US / 4) };
         let later = !self.heard.is_empty() || !self.late.is_empty() || self.broker.owes();
         let later = later.then_some(self.now + LATER_US);
-        let at = [self.tick_at, self.accept_again, closing, later].into_iter().flatten().min()?;
+        let at = [self.tick_at, self.accept_again, self.listen_again, closing, later].into_iter().flatten().min()?;
         let now = self.started.elapsed().as_micros() as Micros;
         Some(Duration::from_micros(at.saturating_sub(now)))
     }
@@ -529,7 +528,10 @@ impl Driver {
         if self.accept_again.is_some_and(|at| at <= self.now) {
             self.accept_again = None;
             self.again.push(self.shims_token);
-            self.again.extend(&self.listener_tokens);
+            self.again.extend(self.listeners.iter().filter_map(|p| p.token));
+        }
+        if self.listen_again.is_some_and(|at| at <= self.now) {
+            self.listen_as_they_do();
         }
     }
 
@@ -546,7 +548,7 @@ impl Driver {
 
     fn accept_peers(&mut self, i: usize) {
         for _ in 0..ACCEPT_BUDGET {
-            let Some(listener) = self.listeners.get(i) else { return };
+            let Some(listener) = self.listeners.get(i).and_then(|p| p.socket.as_ref()) else { return };
             match net::accept(listener) {
                 Ok(_) if self.peers.len() >= MAX_CONNECTIONS => {
                     self.refused(
@@ -574,7 +576,7 @@ impl Driver {
                 Err(e) => return self.accept_failed("a connection", &e),
             }
         }
-        self.again.extend(self.listener_tokens.get(i));
+        self.again.extend(self.listeners.get(i).and_then(|p| p.token));
     }
 
     fn add_peer(&mut self, conn: ConnId, stream: std::net::TcpStream, dialling: bool) -> Result<()> {

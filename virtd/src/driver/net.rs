@@ -5,7 +5,7 @@ use std::io;
 use std::net::{SocketAddr, TcpStream};
 
 /// Connections that may wait to be accepted: a whole exchange dialling at once.
-const BACKLOG: i32 = 1024;
+pub(super) const BACKLOG: i32 = 1024;
 
 fn tcp(for_address: SocketAddr) -> io::Result<Socket> {
     let socket =

@@ -276,9 +276,13 @@ impl Driver {
             return refuse(to, libc::EINVAL, "");
         };
         let Some(l) = self.listening.get_mut(&id) else { return refuse(to, libc::EINVAL, "") };
+        let (instance, local, v6_only) = (l.instance, l.local, l.v6_only);
+        let begins = !std::mem::replace(&mut l.active, true);
+        if begins {
+            self.listen_as_they_do();
+        }
         shim::reply(to, &Reply::Done);
-        if !std::mem::replace(&mut l.active, true) {
-            let (instance, local, v6_only) = (l.instance, l.local, l.v6_only);
+        if begins {
             self.broker.handle(self.now, Input::Listening { instance, listener: id, local, v6_only }, &mut self.out);
         }
     }
@@ -290,6 +294,7 @@ impl Driver {
         self.named.remove(&(l.instance, l.cookie));
         self.drop_keys(l.instance, id);
         if l.active {
+            self.listen_as_they_do();
             self.broker.handle(self.now, Input::ListenerClosed { listener: id }, &mut self.out);
         }
     }

@@ -118,8 +118,9 @@ impl Driver {
     fn put_key(&mut self, name: i32, value: &[u8]) -> Result<(), i32> {
         let peer = options::key_peer(name, value).map(|p| p.ip);
         let mut failed = None;
-        for (socket, ip) in self.listeners.iter().zip(&self.config.listen) {
-            if peer.is_some_and(|p| p.is_ipv4() == ip.is_ipv4())
+        for place in &self.listeners {
+            if let Some(socket) = &place.socket
+                && peer.is_some_and(|p| place.is_like(p))
                 && let Err(e) = sys::set_option(socket, libc::IPPROTO_TCP, name, value)
                 && e.raw_os_error() != Some(libc::ENOENT)
             {
@@ -156,12 +157,13 @@ impl Driver {
         };
         let mut buf = [0u8; MAX_VALUE];
         let room = buf.get_mut(..(max_len as usize).min(MAX_VALUE)).unwrap_or_default();
-        let answer = match (conn.and_then(|c| self.peers.get(&c)), self.listeners.first()) {
-            (Some(p), _) => sys::option(&p.stream.io, level, name, room),
-            // A listening socket, or a leg whose connection is still on its way: as one of ours would say.
-            (None, Some(l)) => sys::option(l, level, name, room),
-            (None, None) => return refuse(to, libc::ENOPROTOOPT, ""),
-        };
+        let answer =
+            match (conn.and_then(|c| self.peers.get(&c)), self.listeners.iter().find_map(|p| p.socket.as_ref())) {
+                (Some(p), _) => sys::option(&p.stream.io, level, name, room),
+                // A listening socket, or a leg whose connection is still on its way: as one of ours would say.
+                (None, Some(l)) => sys::option(l, level, name, room),
+                (None, None) => return refuse(to, libc::ENOPROTOOPT, ""),
+            };
         match answer {
             Ok(value) => shim::reply(to, &Reply::Option { value }),
             Err(e) => refuse(to, e.raw_os_error().unwrap_or(libc::ENOPROTOOPT), ""),
