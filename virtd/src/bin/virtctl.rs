@@ -9,7 +9,7 @@ use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{self, ExitCode};
 use std::time::Duration;
-use virtd::config::DEFAULT_CONTROL_SOCKET;
+use virtd::config::{DEFAULT_CONTROL_SOCKET, Kind};
 use virtd::kinds::{self, root::Entry};
 use virtd::show;
 use wire::bgp::Prefix;
@@ -337,7 +337,9 @@ fn enter_root(instance: &Value) -> Result<(), String> {
     if !nix::unistd::geteuid().is_root() {
         return Err("only root may; use sudo".to_owned());
     }
-    let entry = Entry::new(&root, &[folder], &[]).map_err(|e| e.to_string())?;
+    let kind = instance.get("kind").and_then(Value::as_str).and_then(Kind::of).ok_or("its kind is not known")?;
+    let needs = kinds::control_needs(kind, &folder);
+    let entry = Entry::new(&root, &needs, &[]).map_err(|e| e.to_string())?;
     entry.perform().map_err(|failed| entry.describe(failed))
 }
 
