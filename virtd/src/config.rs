@@ -490,6 +490,11 @@ impl Kind {
             Kind::OpenBgpd => "openbgpd",
         }
     }
+
+    /// The kind that the word means.
+    pub fn of(word: &str) -> Option<Kind> {
+        [Kind::Frr, Kind::Bird, Kind::OpenBgpd].into_iter().find(|kind| kind.name() == word)
+    }
 }
 
 impl Instance {

@@ -5,12 +5,13 @@
 //! | `{"command":"status"}`, `sessions`, `instances`, `{"command":"routes","prefix":"192.0.2.0/24"}` | one line, from the core |
 //! | `{"command":"reload"}`, with `"dry_run":true` only to see | one line, from the core, after the configuration file was read |
 //! | `{"command":"events","n":100,"kind":"session-up"}` | one line, `{"events":[…]}` |
-//! | the same with `"follow":true` | the events of the log and then each new one, a line each, until the client closes |
+//! | the same with `"follow":true` | the events of the log and then each new one, a line each, until the client closes; at virtd's end `{"ended":"…"}` |
 //!
 //! An error is `{"error":"…"}`. Questions about the core travel to the driver's loop as [`ControlRequest`]s over a bounded channel and
 //! wake it; events come from the event log without the core's help. Each client has a thread; clients, lines and waits are bounded.
 
 use crate::config::{Config, Instance, parse};
+use crate::event;
 use crate::eventlog::EventLog;
 use crate::serve;
 use anyhow::{Context, bail};
@@ -40,6 +41,8 @@ const CLIENT_PATIENCE: Duration = Duration::from_secs(10);
 const CORE_PATIENCE: Duration = Duration::from_secs(10);
 /// How often a follower that hears nothing is checked for having gone.
 const FOLLOW_CHECK: Duration = Duration::from_millis(500);
+/// Kinds of events that are named where one is asked for that there is not.
+const NEAR_KINDS: usize = 4;
 /// Events answered unless `n` says otherwise.
 const DEFAULT_EVENTS: u64 = 20;
 
@@ -281,11 +284,19 @@ fn client(stream: &UnixStream, queue: &ControlQueue, log: &EventLog) -> io::Resu
             }
         };
         match request.get("command").and_then(Value::as_str) {
+            Some("events") if let Some(unknown) = unknown_kind(&request, log) => answer(stream, &error(&unknown))?,
             Some("events") if request.get("follow").and_then(Value::as_bool) == Some(true) => {
                 return follow(stream, &request, log);
             }
             Some("events") => answer_events(stream, &request, log)?,
             Some("reload") => answer(stream, &queue.reload(request))?,
+            Some("status") => {
+                let mut status = queue.ask(request);
+                if let (Some(state), Some(fields)) = (log.file(), status.as_object_mut()) {
+                    fields.insert("event_log".to_owned(), json!(state));
+                }
+                answer(stream, &status)?;
+            }
             _ => answer(stream, &queue.ask(request))?,
         }
     }
@@ -302,6 +313,23 @@ fn wanted(request: &Value) -> (usize, Option<&str>) {
     (usize::try_from(n).unwrap_or(usize::MAX), request.get("kind").and_then(Value::as_str))
 }
 
+/// A kind that is asked for and that there is not: an answer of no events would say that nothing of the kind has happened.
+fn unknown_kind(request: &Value, log: &EventLog) -> Option<String> {
+    let kind = request.get("kind").and_then(Value::as_str)?;
+    if event::kinds().any(|known| known == kind) || !log.last(1, Some(kind)).is_empty() {
+        return None;
+    }
+    let mut near: Vec<(f64, &str)> = event::kinds().map(|known| (strsim::jaro_winkler(kind, known), known)).collect();
+    near.sort_by(|a, b| b.0.total_cmp(&a.0));
+    let near: Vec<&str> =
+        near.into_iter().take(NEAR_KINDS).filter(|(likeness, _)| *likeness > 0.7).map(|n| n.1).collect();
+    let hint = match near.as_slice() {
+        [] => String::new(),
+        near => format!("; near it are {}", near.join(", ")),
+    };
+    Some(format!("there is no kind of event {kind:?}{hint}; docs/OPERATIONS.md, Events, has all"))
+}
+
 fn answer_events(mut stream: &UnixStream, request: &Value, log: &EventLog) -> io::Result<()> {
     let (n, kind) = wanted(request);
     let events: Vec<_> = log.last(n, kind).into_iter().map(|r| r.json).collect();
@@ -311,6 +339,7 @@ fn answer_events(mut stream: &UnixStream, request: &Value, log: &EventLog) -> io
 /// The last events and then every new one, until the client closes or stops reading.
 fn follow(mut stream: &UnixStream, request: &Value, log: &EventLog) -> io::Result<()> {
     let (n, kind) = wanted(request);
+    let _follower = log.follower();
     // Taken before the past is read: what comes in between is sent with the new ones, not twice.
     let mut seq = log.last_seq();
     let past = log.last(usize::MAX, kind);
@@ -332,7 +361,10 @@ fn follow(mut stream: &UnixStream, request: &Value, log: &EventLog) -> io::Resul
             }
         }
         stream.write_all(lines.as_bytes())?;
-        if batch.closed || is_closed(stream) {
+        if batch.closed {
+            return answer(stream, &json!({ "ended": "virtd has ended" }));
+        }
+        if is_closed(stream) {
             return Ok(());
         }
     }

@@ -58,6 +58,17 @@ pub struct Event {
     pub text: String,
 }
 
+/// The operators' list of all kinds: the table under this title is the one that programs are checked against, too.
+const OPERATIONS: &str = include_str!("../../docs/OPERATIONS.md");
+
+/// Every kind of event that there is, as the documentation lists them.
+pub fn kinds() -> impl Iterator<Item = &'static str> {
+    let table =
+        OPERATIONS.lines().skip_while(|line| *line != "## Events").skip(1).take_while(|line| !line.starts_with("## "));
+    let cells = table.filter_map(|line| line.strip_prefix("| `")?.split(" | ").next());
+    cells.flat_map(|cell| cell.split('`').step_by(2)).filter(|word| !word.trim().is_empty())
+}
+
 impl Event {
     /// An event about nothing in particular; add what it is about with the `with_` functions.
     pub fn new(at_us: u64, kind: &'static str, severity: Severity, text: impl Into<String>) -> Event {
@@ -85,5 +96,32 @@ impl Event {
     pub fn with_instance(mut self, name: &str) -> Event {
         self.instance = Some(name.to_owned());
         self
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::fs;
+    use std::path::Path;
+
+    fn sources(folder: &Path, all: &mut String) {
+        for entry in fs::read_dir(folder).expect("a folder").flatten() {
+            match entry.path() {
+                path if path.is_dir() => sources(&path, all),
+                path => all.push_str(&fs::read_to_string(path).unwrap_or_default()),
+            }
+        }
+    }
+
+    #[test]
+    fn every_kind_that_is_documented_is_one() {
+        let mut source = String::new();
+        sources(&Path::new(env!("CARGO_MANIFEST_DIR")).join("src"), &mut source);
+        let all: Vec<_> = kinds().collect();
+        assert!(all.len() > 80 && all.contains(&"session-up") && all.contains(&"fib-accepted"), "{all:?}");
+        let unknown: Vec<_> = all.iter().filter(|kind| !source.contains(&format!("\"{kind}\""))).collect();
+        // The FIB's verdicts are those of the sessions with a word before them.
+        assert!(unknown.iter().all(|kind| kind.starts_with("fib-")), "{unknown:?}");
     }
 }

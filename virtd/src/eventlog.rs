@@ -12,7 +12,7 @@ use std::fs::{File, OpenOptions};
 use std::io::{self, Write};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
@@ -25,6 +25,9 @@ const CHANNEL: usize = 65_536;
 const REOPEN: Duration = Duration::from_secs(30);
 /// How often a busy file is checked for having been rotated away.
 const ROTATION: Duration = Duration::from_secs(1);
+
+/// How often virtd looks at its end whether the followers have been told all.
+const FOLLOWERS_CHECK: Duration = Duration::from_millis(5);
 
 /// The core's and the driver's end.
 #[derive(Clone)]
@@ -82,6 +85,20 @@ struct Ring {
 struct Shared {
     ring: Mutex<Ring>,
     grown: Condvar,
+    file: Mutex<Option<FileState>>,
+    /// Followers that have not been told everything yet.
+    followers: AtomicUsize,
+}
+
+/// How the file of events fares.
+#[derive(Clone, PartialEq, Eq, Debug, Default, Serialize)]
+pub struct FileState {
+    /// Where it is.
+    pub file: PathBuf,
+    /// Why it cannot be written now.
+    pub failing: Option<String>,
+    /// Events that are not in it, since virtd's start.
+    pub lost: u64,
 }
 
 impl Shared {
@@ -95,6 +112,15 @@ impl Shared {
 #[derive(Clone)]
 pub struct EventLog {
     shared: Arc<Shared>,
+}
+
+/// Somebody who is to be told every event; one no more when dropped.
+pub struct Follower(Arc<Shared>);
+
+impl Drop for Follower {
+    fn drop(&mut self) {
+        self.0.followers.fetch_sub(1, Ordering::AcqRel);
+    }
 }
 
 /// What a follower gets.
@@ -116,6 +142,25 @@ impl EventLog {
         let mut found: Vec<Record> = wanted.take(n).cloned().collect();
         found.reverse();
         found
+    }
+
+    /// How the file of events fares, if there is one.
+    pub fn file(&self) -> Option<FileState> {
+        self.shared.file.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// One follower more.
+    pub fn follower(&self) -> Follower {
+        self.shared.followers.fetch_add(1, Ordering::AcqRel);
+        Follower(self.shared.clone())
+    }
+
+    /// Waits until all followers have been told the last event, at most `patience`: one that does not read is not waited for.
+    pub fn wait_for_followers(&self, patience: Duration) {
+        let until = Instant::now() + patience;
+        while self.shared.followers.load(Ordering::Acquire) > 0 && Instant::now() < until {
+            std::thread::sleep(FOLLOWERS_CHECK);
+        }
     }
 
     /// The sequence number of the newest event; 0 before the first.
@@ -143,6 +188,7 @@ pub fn start(file: Option<&Path>) -> io::Result<(EventSender, EventLog, JoinHand
     let log = EventLog { shared: shared.clone() };
     let sender = EventSender { channel, dropped: dropped.clone() };
     let mut writer = Writer { shared, dropped, sink: file.map(Sink::new) };
+    writer.note_file();
     let thread = std::thread::Builder::new().name("events".into()).spawn(move || writer.run(&receiver))?;
     Ok((sender, log, thread))
 }
@@ -205,6 +251,15 @@ impl Writer {
     fn flush(&mut self) {
         if let Some(sink) = &mut self.sink {
             sink.flush();
+            self.note_file();
+        }
+    }
+
+    /// For whoever asks how the file fares.
+    fn note_file(&self) {
+        if let Some(sink) = &self.sink {
+            let state = FileState { file: sink.path.clone(), failing: sink.failing.clone(), lost: sink.lost };
+            *self.shared.file.lock().unwrap_or_else(PoisonError::into_inner) = Some(state);
         }
     }
 }
@@ -233,20 +288,25 @@ fn print(event: &Event) {
 struct Sink {
     path: PathBuf,
     file: Option<io::BufWriter<File>>,
-    failing: bool,
+    /// Why the last attempt failed.
+    failing: Option<String>,
+    /// Events that are not in the file.
+    lost: u64,
+    /// Events that the writer has and the file may not.
+    unflushed: u64,
     checked: Option<Instant>,
 }
 
 impl Sink {
     fn new(path: &Path) -> Sink {
-        let mut sink = Sink { path: path.to_owned(), file: None, failing: false, checked: None };
+        let mut sink = Sink { path: path.to_owned(), file: None, failing: None, lost: 0, unflushed: 0, checked: None };
         sink.ready();
         sink
     }
 
     /// Opens the file if it is not open, or not the one of that name any more.
     fn ready(&mut self) {
-        let patience = if self.failing { REOPEN } else { ROTATION };
+        let patience = if self.failing.is_some() { REOPEN } else { ROTATION };
         if self.checked.is_some_and(|at| at.elapsed() < patience) {
             return;
         }
@@ -263,10 +323,12 @@ impl Sink {
         }
         match OpenOptions::new().append(true).create(true).open(&self.path) {
             Ok(file) => {
-                self.file = Some(io::BufWriter::new(file));
-                if std::mem::take(&mut self.failing) {
-                    log::info!("{}: events are written again", self.path.display());
+                let mut file = io::BufWriter::new(file);
+                if self.failing.is_some() {
+                    // The last line may be there in part only. Into the buffer, which is empty.
+                    let _ = file.write_all(b"\n");
                 }
+                self.file = Some(file);
             }
             Err(e) => self.fail(&e),
         }
@@ -274,18 +336,31 @@ impl Sink {
 
     fn write(&mut self, line: &str) {
         self.ready();
-        let Some(file) = &mut self.file else { return };
+        self.unflushed += 1;
+        let Some(file) = &mut self.file else { return self.lose() };
         if let Err(e) = file.write_all(line.as_bytes()).and_then(|()| file.write_all(b"\n")) {
             self.fail(&e);
         }
     }
 
     fn flush(&mut self) {
-        if let Some(file) = &mut self.file
-            && let Err(e) = file.flush()
-        {
-            self.fail(&e);
+        let Some(file) = &mut self.file else { return };
+        match file.flush() {
+            Err(e) => self.fail(&e),
+            // Opened it may be although nothing can be written: the disk is full. Only what is written shows that it works again.
+            Ok(()) if self.unflushed > 0 => {
+                self.unflushed = 0;
+                if self.failing.take().is_some() {
+                    log::info!("{}: events are written again; {} are not in it", self.path.display(), self.lost);
+                }
+            }
+            Ok(()) => {}
         }
+    }
+
+    /// What the writer has is not in the file, or not all of it.
+    fn lose(&mut self) {
+        self.lost += std::mem::take(&mut self.unflushed);
     }
 
     fn fail(&mut self, error: &io::Error) {
@@ -293,7 +368,8 @@ impl Sink {
             // Without this, dropping the writer would try the same octets again.
             let _ = file.into_parts();
         }
-        if !std::mem::replace(&mut self.failing, true) {
+        self.lose();
+        if self.failing.replace(error.to_string()).is_none() {
             log::error!(
                 "event_log {}: {error}; virtd goes on without it and tries again every {} s",
                 self.path.display(),

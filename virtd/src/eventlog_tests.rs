@@ -107,6 +107,8 @@ fn a_file_that_cannot_be_written_stops_nothing() {
         drop(sender);
         thread.join().unwrap();
         assert_eq!(log.last_seq(), 5000, "{path}");
+        let state = log.file().expect("there is a file");
+        assert!(state.failing.is_some() && state.lost == 5000, "{path}: {state:?}");
     }
 }
 
@@ -116,13 +118,26 @@ fn a_failing_file_is_tried_again() {
     let path = dir.path().join("later/events");
     let mut sink = Sink::new(&path);
     sink.write("lost");
-    assert!(sink.failing);
+    assert!(sink.failing.is_some());
     std::fs::create_dir(dir.path().join("later")).unwrap();
     sink.checked = None;
     sink.write("kept");
     sink.flush();
-    assert!(!sink.failing);
-    assert_eq!(std::fs::read_to_string(path).unwrap(), "kept\n");
+    assert_eq!((sink.failing.clone(), sink.lost), (None, 1));
+    assert_eq!(std::fs::read_to_string(path).unwrap(), "\nkept\n", "a line that was cut is ended");
+}
+
+/// A disk that is full lets the file be opened, and nothing be written.
+#[test]
+fn a_full_disk_stays_told_until_something_is_written() {
+    let mut sink = Sink::new(Path::new("/dev/full"));
+    for n in 1..4 {
+        sink.checked = None;
+        sink.write("x");
+        sink.flush();
+        assert!(sink.failing.as_deref().is_some_and(|why| why.contains("No space left")), "{:?}", sink.failing);
+        assert_eq!(sink.lost, n);
+    }
 }
 
 #[test]

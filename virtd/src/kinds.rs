@@ -26,6 +26,9 @@ const FRR_USER: &str = "frr";
 const FRR_VTY_GROUP: &str = "frrvty";
 /// Whom OpenBGPD's unprivileged processes become; their home is what they chroot to.
 const OPENBGPD_USER: &str = "_openbgpd";
+/// vtysh's own settings.
+const VTYSH_SETTINGS: &str =
+    "! Of virtd: `write memory` is each daemon's own file.\nno service integrated-vtysh-config\n";
 /// Everybody may look into the folder of an instance; its sockets have permissions of their own.
 const FOLDER_MODE: u32 = 0o755;
 
@@ -130,12 +133,39 @@ fn frr(instance: &Instance, folder: &Path, config: &str) -> Vec<Program> {
 /// The program that talks to a daemon, up to where the operator's words begin. What vtysh is told must be one word behind `-c`.
 pub fn control(kind: Kind, folder: &Path) -> Vec<String> {
     let (socket, dir) = (control_socket(kind, folder).display().to_string(), folder.display().to_string());
+    let settings = vtysh_settings(folder).display().to_string();
     let words: &[&str] = match kind {
-        Kind::Frr => &["vtysh", "--vty_socket", &dir, "-d", "bgpd"],
+        Kind::Frr => &["vtysh", "--vty_socket", &dir, "--config_dir", &settings, "-d", "bgpd"],
         Kind::Bird => &["birdc", "-s", &socket],
         Kind::OpenBgpd => &["bgpctl", "-s", &socket],
     };
     words.iter().map(|&w| w.to_owned()).collect()
+}
+
+/// Where vtysh looks for its own settings and for the file of all daemons together, which it would write otherwise: the system's.
+/// Nobody but root may write there, unlike the folder of an instance.
+fn vtysh_settings(folder: &Path) -> PathBuf {
+    folder.ancestors().nth(2).unwrap_or(Path::new("/")).join("vtysh")
+}
+
+/// What a control program needs of this system where it runs in its daemon's root.
+pub fn control_needs(kind: Kind, folder: &Path) -> Vec<PathBuf> {
+    let mut needs = vec![folder.to_owned()];
+    needs.extend((kind == Kind::Frr).then(|| vtysh_settings(folder)));
+    needs
+}
+
+/// Has vtysh leave it to each daemon to write its own file (`write memory`).
+fn write_vtysh_settings(folder: &Path) -> io::Result<()> {
+    let settings = vtysh_settings(folder);
+    fs::DirBuilder::new().recursive(true).mode(FOLDER_MODE).create(&settings)?;
+    fs::set_permissions(&settings, fs::Permissions::from_mode(FOLDER_MODE))?;
+    // Not in place, and each instance by itself: another one may start, or its vtysh read it, just now.
+    let name = folder.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
+    let new = settings.join(format!("vtysh.conf.{name}"));
+    fs::write(&new, VTYSH_SETTINGS)?;
+    fs::set_permissions(&new, fs::Permissions::from_mode(0o644))?;
+    fs::rename(&new, settings.join("vtysh.conf"))
 }
 
 /// The program of a kind that speaks BGP, with the option that has it say its version and end.
@@ -267,6 +297,9 @@ pub fn prepare(instance: &Instance, folder: &Path) -> io::Result<()> {
     if let Some(user) = owner(instance) {
         let Account { uid, gid, .. } = accounts.user(user)?;
         std::os::unix::fs::chown(folder, Some(uid), Some(gid))?;
+    }
+    if kind == Kind::Frr {
+        write_vtysh_settings(folder)?;
     }
     end_leftovers(&programs(instance, folder), folder);
     for entry in fs::read_dir(folder)? {

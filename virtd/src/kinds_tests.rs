@@ -58,8 +58,11 @@ fn a_command_is_a_plan_of_one() {
 fn who_talks_to_it() {
     let words = ["show".to_owned(), "bgp summary".to_owned()];
     let line = |kind, words| control_line(control(kind, Path::new("/run/v/x")), words).join("|");
-    assert_eq!(line(Kind::Frr, &words), "vtysh|--vty_socket|/run/v/x|-d|bgpd|-c|show bgp summary");
-    assert_eq!(line(Kind::Frr, &[]), "vtysh|--vty_socket|/run/v/x|-d|bgpd");
+    assert_eq!(
+        line(Kind::Frr, &words),
+        "vtysh|--vty_socket|/run/v/x|--config_dir|/run/vtysh|-d|bgpd|-c|show bgp summary"
+    );
+    assert_eq!(line(Kind::Frr, &[]), "vtysh|--vty_socket|/run/v/x|--config_dir|/run/vtysh|-d|bgpd");
     assert_eq!(line(Kind::Bird, &words), "birdc|-s|/run/v/x/bird.ctl|show|bgp summary");
     assert_eq!(line(Kind::OpenBgpd, &[]), "bgpctl|-s|/run/v/x/bgpd.sock");
 }

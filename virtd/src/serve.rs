@@ -20,10 +20,12 @@ use std::os::unix::net::{SocketAddr, UnixDatagram};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
-use std::time::{Instant, SystemTime};
+use std::time::{Duration, Instant, SystemTime};
 
 /// Orders and reports that may wait: some for every instance that there can be.
 const MAX_WAITING: usize = 256;
+/// How long those that follow the events may take to be told the last ones.
+const LAST_WORDS: Duration = Duration::from_millis(500);
 /// Records that may wait for the disk.
 const MAX_RECORDS: usize = 16;
 
@@ -147,7 +149,7 @@ pub fn serve<L: EventLoop>(
         let (file, shim) = (file.to_owned(), named.map(Path::to_owned));
         queue = queue.with_reload(Reloader { file, shim, starts: found });
     }
-    let guard = control.serve(queue.clone(), log).context("cannot start the control socket's thread")?;
+    let guard = control.serve(queue.clone(), log.clone()).context("cannot start the control socket's thread")?;
     let stop = Arc::new(AtomicBool::new(false));
     // Instances come last: their shim needs the socket that the driver has opened.
     let instances = match shim {
@@ -181,6 +183,7 @@ pub fn serve<L: EventLoop>(
     }
     // The last sender of events is gone with driver and instances: what is left is written, and the thread ends.
     let _ = events_thread.join();
+    log.wait_for_followers(LAST_WORDS);
     result
 }
 

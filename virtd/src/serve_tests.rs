@@ -87,8 +87,13 @@ fn from_start_to_sigterm() {
         }
         std::thread::sleep(Duration::from_millis(10));
     };
-    assert_eq!(ask(&config.control_socket, "{\"command\":\"status\"}"), "{\"answer\":1}\n");
-    assert_eq!(ask(&config.control_socket, "{\"command\":\"status\"}"), "{\"answer\":2}\n");
+    for n in [1, 2] {
+        let status: serde_json::Value =
+            serde_json::from_str(&ask(&config.control_socket, "{\"command\":\"status\"}")).unwrap();
+        // The core's answer, and how the file of events fares.
+        let log = serde_json::json!({ "file": config.event_log, "failing": null, "lost": 0 });
+        assert_eq!(status, serde_json::json!({ "answer": n, "event_log": log }));
+    }
 
     nix::sys::signal::kill(nix::unistd::Pid::this(), nix::sys::signal::Signal::SIGTERM).unwrap();
     server.join().unwrap().unwrap();

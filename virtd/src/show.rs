@@ -29,6 +29,17 @@ pub fn status(v: &Value) -> String {
     let without = v["without_quorum"].as_u64().filter(|n| *n > 0);
     let without = without.map(|n| format!(", {n} prefixes without a majority")).unwrap_or_default();
     rows.push(("disagreements", format!("{} now{without}", text(&v["disagreements_now"]))));
+    if v["majority_split"] == true {
+        let text = "the majority itself is in doubt: nobody is accused; compare the instances' configurations";
+        rows.push(("verdicts", text.to_owned()));
+    }
+    if let Some(why) = v["event_log"]["failing"].as_str() {
+        let lost = match v["event_log"]["lost"].as_u64() {
+            Some(n) => format!("; {n} events are not in it"),
+            None => String::new(),
+        };
+        rows.push(("event log", format!("{} cannot be written: {}{lost}", text(&v["event_log"]["file"]), clean(why))));
+    }
     if !v["change_us"].is_null() {
         rows.push(("policy", format!("being changed for {}: no verdict ends an instance", micros(&v["change_us"]))));
     }
@@ -305,7 +316,11 @@ pub fn done(v: &Value) -> String {
 
 /// `virtctl routes PREFIX`.
 pub fn routes(v: &Value) -> String {
-    let mut out = format!("{}\n", text(&v["prefix"]));
+    if let (Some(asked), true) = (v["asked"].as_str(), v["prefix"].is_null()) {
+        return format!("{}\n  no prefix has it of which anybody has said anything\n", clean(asked));
+    }
+    let asked = v["asked"].as_str().map(|asked| format!(" (the longest that has {})", clean(asked)));
+    let mut out = format!("{}{}\n", text(&v["prefix"]), asked.unwrap_or_default());
     let received = items(&v["received"]);
     let told = items(&v["sessions"]);
     if received.is_empty() && told.is_empty() {
@@ -326,7 +341,9 @@ pub fn routes(v: &Value) -> String {
         let said = items(&s["said"]);
         let width = said.iter().map(|x| text(&x["instance"]).chars().count()).max().unwrap_or(0);
         for x in said {
-            let mark = match (x["counted"].as_bool(), x["route"] == s["winner"]) {
+            // Equal in meaning is with the winner, in whatever form.
+            let agrees = x["agrees"].as_bool().unwrap_or_else(|| x["route"] == s["winner"]);
+            let mark = match (x["counted"].as_bool(), agrees) {
                 (Some(true), true) => '=',
                 (Some(true), false) => '!',
                 _ => ' ',
@@ -335,6 +352,29 @@ pub fn routes(v: &Value) -> String {
             let note = note.map(|n| format!("  [{}]", clean(n))).unwrap_or_default();
             let _ = writeln!(out, "    {mark} {:<width$}  {}{note}", text(&x["instance"]), route(&x["route"]));
         }
+    }
+    out
+}
+
+/// `virtctl differs`.
+pub fn differs(v: &Value) -> String {
+    let list = items(&v["differs"]);
+    let mut table = Table::new(&["PEER", "PREFIX", "INSTANCE", "DIFFERS IN"]);
+    for d in list {
+        let lost = if d["majority"] == false { " (no majority)" } else { "" };
+        for x in items(&d["instances"]) {
+            let note = if x["counted"] == false { " (not counted)" } else { lost };
+            let aspects = format!("{}{note}", words(&x["in"], ", "));
+            table.row(vec![text(&d["peer"]), text(&d["prefix"]), text(&x["instance"]), aspects]);
+        }
+    }
+    let mut out = table.finish(list.is_empty(), "nobody has differed for T or longer");
+    if let Some(more) = v["more"].as_u64().filter(|n| *n > 0) {
+        let _ = writeln!(out, "... and {more} more");
+    }
+    if v["all_were_looked_at"] == false {
+        let without = text(&v["without_majority"]);
+        let _ = writeln!(out, "... and others of the {without} prefixes without a majority: not all were looked at");
     }
     out
 }

@@ -26,6 +26,39 @@ disagreements  0 now
 }
 
 #[test]
+fn what_the_operator_must_see_stands_in_the_status() {
+    let v = json!({ "majority_split": true,
+        "event_log": { "file": "/var/log/x", "failing": "No space left on device (os error 28)", "lost": 7 } });
+    let shown = status(&v);
+    assert!(shown.contains("\nverdicts       the majority itself is in doubt: nobody is accused"), "{shown}");
+    let log = "\nevent log      /var/log/x cannot be written: No space left on device (os error 28); 7 events are not in it\n";
+    assert!(shown.contains(log), "{shown}");
+    let well = json!({ "majority_split": false, "event_log": { "file": "/var/log/x", "failing": null, "lost": 7 } });
+    assert!(!status(&well).contains("verdicts") && !status(&well).contains("event log"));
+}
+
+#[test]
+fn what_differs_is_a_table_with_the_rest_counted() {
+    let v = json!({ "more": 812, "all_were_looked_at": false, "without_majority": 9, "differs": [
+        { "peer": "192.0.2.2", "prefix": "10.0.0.0/8", "majority": true, "instances": [
+            { "instance": "bird", "in": ["NEXT_HOP", "COMMUNITIES"], "counted": true },
+            { "instance": "watch", "in": ["route or none"], "counted": false } ] },
+        { "peer": "192.0.2.2", "prefix": "11.0.0.0/8", "majority": false, "instances": [
+            { "instance": "frr", "in": ["MULTI_EXIT_DISC"], "counted": true } ] } ] });
+    assert_eq!(
+        differs(&v),
+        "\
+PEER       PREFIX      INSTANCE  DIFFERS IN
+192.0.2.2  10.0.0.0/8  bird      NEXT_HOP, COMMUNITIES
+192.0.2.2  10.0.0.0/8  watch     route or none (not counted)
+192.0.2.2  11.0.0.0/8  frr       MULTI_EXIT_DISC (no majority)
+... and 812 more
+... and others of the 9 prefixes without a majority: not all were looked at
+"
+    );
+}
+
+#[test]
 fn sessions_are_a_table() {
     let v = json!({ "sessions": [
         { "peer": "192.0.2.1", "state": "Established", "up_us": 65_000_000u64, "asn": 65001, "hold_time_s": 9,

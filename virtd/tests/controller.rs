@@ -55,7 +55,10 @@ fn nobody_is_accused_while_the_majority_is_in_doubt() {
     assert_eq!(supervise(&mut sim, 200), []);
     assert_eq!(sim.events_of("majority-split").len(), 1);
     let status = sim.query(json!({"command": "status"}));
-    assert_eq!(status["without_quorum"], MANY);
+    assert_eq!((&status["without_quorum"], &status["majority_split"]), (&json!(MANY), &json!(true)));
+    let differs = sim.query(json!({"command": "differs", "n": 5}));
+    assert_eq!(differs["differs"].as_array().map(Vec::len), Some(5), "{differs}");
+    assert_eq!((&differs["more"], &differs["differs"][0]["majority"]), (&json!(MANY - 5), &json!(false)), "{differs}");
     // They agree again: nothing is left over.
     sim.instances.iter_mut().for_each(|i| i.fault.lies_about.clear());
     lie(&mut sim, 0, 0);

@@ -2,6 +2,8 @@
 
 mod sim;
 
+use serde_json::json;
+use sim::supervised::{MANY, lie, running, supervised};
 use sim::{Sim, config, open, our_open};
 use std::net::Ipv4Addr;
 use virtd::config::{Config, Strategy};
@@ -90,4 +92,51 @@ fn an_observer_that_stays_away_is_told_once_as_a_warning_and_never_ended() {
     sim.leave(3, 1, Some(Notification::new(5, 0)));
     sim.run(60 * SECOND);
     assert_eq!(absent(&sim), [Severity::Warning; 3]);
+}
+
+#[test]
+fn differs_lists_who_says_what_otherwise() {
+    let mut sim = running(&supervised(3, Strategy::WaitForConsensus));
+    let nothing = json!({ "differs": [], "more": 0, "all_were_looked_at": true, "without_majority": 0 });
+    assert_eq!(sim.query(json!({"command": "differs"})), nothing);
+    lie(&mut sim, 2, 7);
+    sim.run(15 * SECOND);
+    let answer = sim.query(json!({"command": "differs"}));
+    let list = answer["differs"].as_array().cloned().unwrap_or_default();
+    assert_eq!((list.len(), &answer["more"]), (7, &json!(0)), "{answer}");
+    let told = json!({ "instance": "i2", "in": ["MULTI_EXIT_DISC"], "counted": true });
+    let first = json!({ "peer": "192.0.2.2", "prefix": "198.51.0.0/24", "majority": true, "instances": [told] });
+    assert_eq!(list[0], first);
+    assert_eq!(sim.query(json!({"command": "differs", "instance": "i2"})), answer);
+    assert_eq!(sim.query(json!({"command": "differs", "instance": "i0"})), nothing);
+    let few = sim.query(json!({"command": "differs", "n": 3}));
+    assert_eq!((few["differs"].as_array().map(Vec::len), &few["more"]), (Some(3), &json!(4)));
+    let unknown = sim.query(json!({"command": "differs", "instance": "i9"}));
+    assert_eq!(unknown["error"], "there is no instance \"i9\": there are i0, i1, i2");
+}
+
+#[test]
+fn an_address_is_looked_up_by_the_longest_prefix_that_is_known() {
+    let mut sim = running(&supervised(3, Strategy::WaitForConsensus));
+    assert_eq!(MANY, 20);
+    sim.announce(1, &["198.51.0.0/16", "198.51.7.128/25"], &[64501]);
+    sim.run(5 * SECOND);
+    let ask = |sim: &mut Sim, what: &str| sim.query(json!({"command": "routes", "prefix": what}))["prefix"].clone();
+    for (asked, found) in [
+        ("198.51.7.200", json!("198.51.7.128/25")),
+        ("198.51.7.1", json!("198.51.7.0/24")),
+        ("198.51.200.1", json!("198.51.0.0/16")),
+        ("203.0.113.1", json!(null)),
+        ("2001:db8::1", json!(null)),
+        // With a length it is that very prefix, known or not.
+        ("198.51.7.200/32", json!("198.51.7.200/32")),
+    ] {
+        assert_eq!(ask(&mut sim, asked), found, "{asked}");
+    }
+    let answer = sim.query(json!({"command": "routes", "prefix": "198.51.7.200"}));
+    assert_eq!((&answer["asked"], answer["sessions"].as_array().map(Vec::len)), (&json!("198.51.7.200"), Some(1)));
+    // What is gone is known no more.
+    sim.withdraw(1, &["198.51.7.128/25"]);
+    sim.run(15 * SECOND);
+    assert_eq!(ask(&mut sim, "198.51.7.200"), json!("198.51.7.0/24"));
 }

@@ -41,6 +41,13 @@ fn every_command_prints_what_the_core_says() {
                 Some("sessions") => json!({ "sessions": [{ "peer": "192.0.2.1", "state": "Idle" }] }),
                 Some("instances") => json!({ "instances": [{ "name": "frr" }] }),
                 Some("routes") => json!({ "prefix": r.request["prefix"], "received": [], "sessions": [] }),
+                Some("differs") if r.request["instance"] == "frr" => {
+                    let who = json!([{ "instance": "frr", "in": ["COMMUNITIES"], "counted": true }]);
+                    let row =
+                        json!({ "peer": "192.0.2.2", "prefix": "10.0.0.0/8", "majority": true, "instances": who });
+                    json!({ "differs": [row], "more": 0, "all_were_looked_at": true })
+                }
+                Some("differs") => json!({ "differs": [], "more": 0, "all_were_looked_at": true }),
                 Some("diversity") => {
                     let pair = json!({ "instances": ["frr", "bird"], "compared": 4, "disagreed": 1, "share": 0.25 });
                     let sessions = match r.request["sessions"] == true {
@@ -54,11 +61,14 @@ fn every_command_prints_what_the_core_says() {
             let _ = r.reply.try_send(answer);
         }
     });
-    let table: [(&[&str], &str); 11] = [
+    let table: [(&[&str], &str); 14] = [
         (&["status"], "sessions       1 up of 2\n"),
         (&["sessions"], "192.0.2.1  -   Idle"),
         (&["instances"], "frr       -        -     -"),
-        (&["routes", "192.0.2.77/24"], "192.0.2.0/24\n  nobody has said anything about it\n"),
+        (&["routes", "192.0.2.77/24"], "192.0.2.77/24\n  nobody has said anything about it\n"),
+        (&["routes", "192.0.2.77"], "192.0.2.77\n  nobody has said anything about it\n"),
+        (&["differs"], "nobody has differed for T or longer\n"),
+        (&["differs", "frr"], "192.0.2.2  10.0.0.0/8  frr       COMMUNITIES\n"),
         (&["diversity"], "frr, bird  4         1          25.0%  -         -               -      -\n\nall is well\n"),
         (&["diversity", "--sessions"], "\n192.0.2.1\nPAIR "),
         (&["diversity", "--json"], "\"sessions\":[{\"pairs\":[{\"compared\":4,"),
@@ -131,7 +141,27 @@ fn a_follower_sees_events_and_the_end() {
     }
     drop(events);
     thread.join().unwrap();
-    assert_eq!(out(&follower.join().unwrap()).lines().count(), 3);
+    let followed = follower.join().unwrap();
+    assert_eq!(followed.status.code(), Some(3), "virtd's end is no success");
+    assert_eq!(String::from_utf8_lossy(&followed.stdout).lines().count(), 3);
+    let said = String::from_utf8_lossy(&followed.stderr);
+    assert_eq!(said, "virtctl: virtd has ended; its events are not followed any more\n");
+}
+
+#[test]
+fn a_kind_of_event_that_there_is_not_is_a_mistake() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("control");
+    let (_events, log, _) = eventlog::start(None).unwrap();
+    let (queue, _requests) = control::queue(None);
+    let _guard = ControlSocket::bind(&path, 0o600, None).unwrap().serve(queue, log).unwrap();
+    for more in [&[][..], &["-f"]] {
+        let said = err(&virtctl(&path, &[&["events", "--kind", "sesion-up"], more].concat()));
+        assert!(said.contains("there is no kind of event \"sesion-up\"; near it are session-up, "), "{said}");
+    }
+    let said = err(&virtctl(&path, &["events", "--kind", "12345"]));
+    assert!(said.contains("docs/OPERATIONS.md") && !said.contains("near it"), "{said}");
+    assert_eq!(out(&virtctl(&path, &["events", "--kind", "session-up"])), "no such event\n");
 }
 
 #[test]

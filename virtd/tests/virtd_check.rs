@@ -73,7 +73,13 @@ fn check_looks_for_what_the_instances_need() {
     let shim = dir.path().join("s.so");
     std::fs::write(&shim, "").unwrap();
     let o = virtd(dir.path(), file, &["--check", "--shim", "s.so"]);
-    assert_eq!(text(&o.stderr), "instance a: /nonexistent/bgpd: No such file or directory (os error 2)\n");
+    let said = text(&o.stderr);
+    let (first, second) = said.split_once('\n').expect("two lines");
+    assert_eq!(first, "instance a: /nonexistent/bgpd: No such file or directory (os error 2)");
+    assert!(
+        second.ends_with("s.so: the shim is no shared library (no ELF file); name it with --shim PATH\n"),
+        "{said}"
+    );
 }
 
 #[test]

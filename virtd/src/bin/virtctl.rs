@@ -9,7 +9,7 @@ use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{self, ExitCode};
 use std::time::Duration;
-use virtd::config::DEFAULT_CONTROL_SOCKET;
+use virtd::config::{DEFAULT_CONTROL_SOCKET, Kind};
 use virtd::kinds::{self, root::Entry};
 use virtd::show;
 use wire::bgp::Prefix;
@@ -21,6 +21,8 @@ const EXAMPLES: &str = "\
 Examples:
   virtctl status                                  is everybody there, does anybody disagree
   virtctl routes 192.0.2.0/24                     who says what about a prefix, what was published, why
+  virtctl routes 192.0.2.7                        the same for the longest prefix that has an address
+  virtctl differs frr                             the prefixes on which frr is not with the others, and in what
   virtctl fib --diff                              where the instances' routes to the kernel differ
   virtctl diversity --sessions                    which two instances are the least independent
   virtctl events -f                               what happens, as it happens
@@ -33,7 +35,8 @@ Examples:
   virtctl --json sessions | jq '.sessions[].peer'
 
 Kinds of events and the fields of each answer: docs/OPERATIONS.md.
-Exit status: 0 answered, 1 virtd could not be asked or refused, 2 wrong arguments.";
+Exit status: 0 answered, 1 virtd could not be asked or refused (no such prefix,
+instance or kind of event), 2 wrong arguments, 3 virtd has ended while its events were followed. With exec: the program's.";
 
 /// Asks a running virtd.
 #[derive(Parser)]
@@ -59,8 +62,17 @@ enum Command {
     Instances,
     /// One prefix: what peers sent, what each instance says, what was published and why
     Routes {
-        /// An exact prefix, like 192.0.2.0/24 or 2001:db8::/32
-        prefix: Prefix,
+        /// An exact prefix, like 192.0.2.0/24 or 2001:db8::/32; or an address: the longest prefix that has it
+        #[arg(value_parser = prefix_or_address)]
+        prefix: String,
+    },
+    /// The prefixes on which somebody has not been with the majority for T or longer, and in what
+    Differs {
+        /// Only those on which this instance differs
+        instance: Option<String>,
+        /// How many prefixes, at most 1000; the rest is counted
+        #[arg(short, value_name = "N", default_value_t = 50)]
+        n: u64,
     },
     /// The routes that the vote puts into the kernel: the whole, one prefix, or where not everybody agrees
     Fib {
@@ -126,6 +138,11 @@ enum Command {
     },
 }
 
+/// As it was typed: what has no length is an address, for virtd to look up.
+fn prefix_or_address(text: &str) -> Result<String, String> {
+    text.parse::<Prefix>().map(|_| text.to_owned())
+}
+
 /// See [`Command::Instance`].
 #[derive(Clone, Copy, ValueEnum)]
 enum InstanceAction {
@@ -165,6 +182,7 @@ impl Command {
             Command::Sessions => json!({ "command": "sessions" }),
             Command::Instances | Command::Exec { .. } => json!({ "command": "instances" }),
             Command::Routes { prefix } => json!({ "command": "routes", "prefix": prefix }),
+            Command::Differs { instance, n } => json!({ "command": "differs", "instance": instance, "n": n }),
             Command::Fib { prefix, diff } => json!({ "command": "fib", "prefix": prefix, "diff": diff }),
             Command::Diversity { sessions } => json!({ "command": "diversity", "sessions": sessions }),
             Command::Instance { name, action } => {
@@ -192,6 +210,7 @@ impl Command {
             Command::Session { action: None, .. } => show::session(answer),
             Command::Instances | Command::Exec { .. } => show::instances(answer),
             Command::Routes { .. } => show::routes(answer),
+            Command::Differs { .. } => show::differs(answer),
             Command::Fib { .. } => show::fib(answer),
             Command::Diversity { .. } => show::diversity(answer),
             Command::Instance { .. } | Command::Session { .. } | Command::Change { .. } => show::done(answer),
@@ -214,6 +233,10 @@ fn main() -> ExitCode {
             eprintln!("virtctl: {text}");
             ExitCode::FAILURE
         }
+        Err(Failure::Ended(text)) => {
+            eprintln!("virtctl: {text}");
+            ExitCode::from(ENDED)
+        }
     }
 }
 
@@ -223,7 +246,12 @@ enum Failure {
     Pipe,
     /// To be said.
     Text(String),
+    /// To be said: what was followed is over.
+    Ended(String),
 }
+
+/// Exit status of a virtctl that follows events and whose virtd is no more.
+const ENDED: u8 = 3;
 
 fn run(arguments: &Arguments) -> Result<(), Failure> {
     let text = |e: String| Failure::Text(e);
@@ -240,15 +268,21 @@ fn run(arguments: &Arguments) -> Result<(), Failure> {
     stream.set_read_timeout(patience).map_err(lost)?;
     writeln!(stream, "{}", arguments.command.request()).map_err(lost)?;
 
-    let mut answered = false;
     for line in BufReader::new(stream).lines() {
-        print_answer(arguments, &line.map_err(lost)?)?;
-        answered = true;
+        let line = line.map_err(|e| match arguments.command.follows() {
+            true => Failure::Ended(format!("the connection to virtd broke, and events are not followed any more: {e}")),
+            false => lost(e),
+        })?;
+        print_answer(arguments, &line)?;
         if !arguments.command.follows() {
             return Ok(());
         }
     }
-    if answered { Ok(()) } else { Err(text("virtd closed the connection without an answer".into())) }
+    // Without a word of its own: it was killed, or did not want to wait for somebody who does not read.
+    Err(match arguments.command.follows() {
+        true => Failure::Ended("the connection to virtd has ended, and events are not followed any more".into()),
+        false => text("virtd closed the connection without an answer".into()),
+    })
 }
 
 fn print_answer(arguments: &Arguments, line: &str) -> Result<(), Failure> {
@@ -256,6 +290,9 @@ fn print_answer(arguments: &Arguments, line: &str) -> Result<(), Failure> {
         .map_err(|e| Failure::Text(format!("what answers on {} is no virtd: {e}", arguments.socket.display())))?;
     if let Some(error) = answer.get("error").and_then(Value::as_str) {
         return Err(Failure::Text(error.to_owned()));
+    }
+    if let (true, Some(ended)) = (arguments.command.follows(), answer.get("ended").and_then(Value::as_str)) {
+        return Err(Failure::Ended(format!("{ended}; its events are not followed any more")));
     }
     if let Command::Exec { name, words } = &arguments.command {
         return Err(Failure::Text(exec(&answer, name, words)));
@@ -300,7 +337,9 @@ fn enter_root(instance: &Value) -> Result<(), String> {
     if !nix::unistd::geteuid().is_root() {
         return Err("only root may; use sudo".to_owned());
     }
-    let entry = Entry::new(&root, &[folder], &[]).map_err(|e| e.to_string())?;
+    let kind = instance.get("kind").and_then(Value::as_str).and_then(Kind::of).ok_or("its kind is not known")?;
+    let needs = kinds::control_needs(kind, &folder);
+    let entry = Entry::new(&root, &needs, &[]).map_err(|e| e.to_string())?;
     entry.perform().map_err(|failed| entry.describe(failed))
 }
 

@@ -106,6 +106,11 @@ impl Account {
         self.dated.iter().map(|(key, (_, prefix))| (*key, *prefix))
     }
 
+    /// On how many keys more it dissents.
+    pub fn undated(&self) -> u32 {
+        self.others
+    }
+
     /// The prefixes on which it has dissented for the longest, at most `n`, each with the key that
     /// shows it best, and since when.
     pub fn oldest(&self, n: usize) -> Vec<(Key, Prefix, Millis)> {

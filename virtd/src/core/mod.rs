@@ -27,6 +27,7 @@
 pub mod io;
 
 mod controller;
+mod differs;
 mod dissent;
 mod diversity;
 mod env;

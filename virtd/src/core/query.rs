@@ -7,12 +7,13 @@ use crate::config::Kind;
 use crate::kinds;
 use replay::intern::BlobId;
 use serde_json::{Value, json};
+use voter::Agreement;
 use wire::bgp::Prefix;
 use wire::bgp::canonical::{self, CanonicalContext, Canonicaliser, Carried};
 use wire::bgp::update::Update;
 
 impl Core {
-    /// Answers `{"command": "status" | "sessions" | "instances" | "routes" | "diversity", ...}`; errors come as `{"error": "..."}`.
+    /// Answers `{"command": "status" | "sessions" | "instances" | "routes" | "differs" | "diversity", ...}`; errors come as `{"error": "..."}`.
     pub fn query(&mut self, now: super::io::Micros, request: &Value, out: &mut Vec<super::io::Output>) -> Value {
         self.settle();
         self.env.now = self.env.now.max(now);
@@ -22,10 +23,8 @@ impl Core {
             Some("sessions") => json!({ "sessions": self.session_list() }),
             Some("instances") => json!({ "instances": self.instance_list() }),
             Some("diversity") => self.diversity_answer(request),
-            Some("routes") => match request.get("prefix").and_then(Value::as_str).unwrap_or("").parse::<Prefix>() {
-                Ok(prefix) => self.routes(&prefix),
-                Err(e) => json!({ "error": e }),
-            },
+            Some("differs") => self.differs_answer(request),
+            Some("routes") => self.routes_answer(request.get("prefix").and_then(Value::as_str).unwrap_or("")),
             Some("fib") => self.fib_answer(request),
             Some("session") if request.get("action").is_none_or(Value::is_null) => self.session_answer(request),
             Some("instance" | "session" | "change") => {
@@ -34,7 +33,7 @@ impl Core {
                 answer
             }
             Some(other) => {
-                json!({ "error": format!("unknown command {other:?}: expected status, sessions, instances, routes, fib, diversity, events, instance, session or change") })
+                json!({ "error": format!("unknown command {other:?}: expected status, sessions, instances, routes, differs, fib, diversity, events, instance, session or change") })
             }
             None => json!({ "error": "the request has no \"command\"" }),
         }
@@ -91,6 +90,7 @@ impl Core {
             "prefixes_told": c.published,
             "disagreements_now": env.instances.iter().map(|i| u64::from(i.account.keys())).sum::<u64>(),
             "without_quorum": env.without_quorum,
+            "majority_split": self.controller.is_split(),
             "change_us": self.controller.change_since().map(|since| env.now - since),
             "disagreements_total": c.dissents,
             "malformed_updates": c.mended,
@@ -228,6 +228,36 @@ impl Core {
         Some(kinds::control(instance.kind?, &kinds::folder(config, instance.label())))
     }
 
+    /// A prefix is meant exactly; of an address it is the longest prefix that has it, of those about which anybody says anything.
+    fn routes_answer(&self, asked: &str) -> Value {
+        let prefix = match asked.parse::<Prefix>() {
+            Err(e) => return json!({ "error": e }),
+            Ok(prefix) => prefix,
+        };
+        if asked.contains('/') {
+            return self.routes(&prefix);
+        }
+        let shorter = (0..=prefix.len()).rev().filter_map(|len| Prefix::new(prefix.addr(), len));
+        match shorter.into_iter().find(|p| self.is_known(p)) {
+            Some(longest) => {
+                let mut answer = self.routes(&longest);
+                answer["asked"] = json!(asked);
+                answer
+            }
+            None => json!({ "prefix": null, "asked": asked, "received": [], "sessions": [] }),
+        }
+    }
+
+    /// Whether a peer has sent this very prefix, an instance says something about it, or a peer has been told something.
+    fn is_known(&self, prefix: &Prefix) -> bool {
+        let says = |s: &super::session::Session| {
+            let Some(slot) = s.table.find(prefix) else { return false };
+            let told = s.table.entry(slot).is_some_and(|e| e.winner != BlobId::NONE || e.published != BlobId::NONE);
+            told || s.table.candidates(slot).iter().any(|id| *id != BlobId::NONE)
+        };
+        self.env.stores.iter().any(|store| store.find(prefix).is_some()) || self.sessions.iter().any(says)
+    }
+
     fn routes(&self, prefix: &Prefix) -> Value {
         let received: Vec<Value> = self
             .sessions
@@ -281,7 +311,6 @@ impl super::session::Session {
     /// What an operator should know of a key without a majority: usually what was published before stays. Under master-slave the master's
     /// word went out at once, and nobody can say that it is wrong.
     pub fn what_stays(&self, slot: u32, electorate: voter::Members, env: &super::env::Env) -> String {
-        use voter::Agreement;
         let said = self.table.candidates(slot);
         let master = electorate.iter().map(usize::from).find(|i| env.is_master(*i, electorate));
         let winner = self.table.entry(slot).map(|e| e.winner);
@@ -313,16 +342,25 @@ impl super::session::Session {
                     (true, false) => "",
                     (false, _) => self.abstention(i, prefix, env),
                 };
-                json!({ "instance": env.name(i), "route": text(*id), "counted": counted, "note": note })
+                let agrees = super::env::ById(&env.routes).agrees(*id, e.winner);
+                json!({ "instance": env.name(i), "route": text(*id), "counted": counted, "agrees": agrees, "note": note })
             })
             .collect();
-        let agree = electorate.iter().filter(|i| candidates.get(usize::from(*i)) == Some(&e.winner)).count();
+        let count = |with: &dyn Fn(BlobId) -> bool| {
+            electorate.iter().filter(|i| candidates.get(usize::from(*i)).is_some_and(|id| with(*id))).count()
+        };
+        let agree = count(&|id| super::env::ById(&env.routes).agrees(id, e.winner));
+        // The same in meaning is what counts; which of its forms was chosen is worth a word where there are several.
+        let letter = match count(&|id| id == e.winner) {
+            n if n == agree => String::new(),
+            n => format!(", {n} of them to the letter"),
+        };
         let why = match e.flags & super::table::flag::NO_QUORUM {
             0 => {
                 let restless =
                     if super::env::Env::restless(e.turns) { "; the master does not leave it alone" } else { "" };
                 format!(
-                    "{agree} of {} say the winner to the letter ({}{restless})",
+                    "{agree} of {} agree with the winner{letter} ({}{restless})",
                     electorate.len(),
                     env.config.vote.strategy.name()
                 )

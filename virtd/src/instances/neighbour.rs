@@ -105,7 +105,9 @@ impl Control<'_> {
         command.args(arguments).current_dir("/").env_remove("LD_PRELOAD").env("PATH", PATH).process_group(0);
         command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
         match &self.instance.root {
-            Some(root) => launch::spawn_inside(command, Entry::new(root, &[self.folder.to_owned()], &[])?),
+            Some(root) => {
+                launch::spawn_inside(command, Entry::new(root, &kinds::control_needs(self.kind, self.folder), &[])?)
+            }
             None => command.spawn(),
         }
     }

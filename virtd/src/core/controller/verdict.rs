@@ -72,6 +72,11 @@ impl Charge {
 }
 
 impl Controller {
+    /// Whether the majority itself is in doubt, so that nobody is accused.
+    pub const fn is_split(&self) -> bool {
+        self.split_told
+    }
+
     /// Passes verdicts on everybody.
     pub(super) fn judge(&mut self, env: &mut Env, sessions: &mut [Session], out: &mut Vec<Output>) {
         let f = env.config.faults;

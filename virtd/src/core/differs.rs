@@ -1,0 +1,105 @@
+//! `virtctl differs`: the prefixes on which somebody is not with the majority, and in what.
+//!
+//! Asked of the accounts of the instances, which have the keys on which each stands as a dissenter; only where prefixes are without a majority
+//! are tables walked, so many slots and no more, since nobody is marked on those.
+
+use super::dissent::FIB;
+use super::independence;
+use super::session::Session;
+use super::table::flag;
+use super::{Core, env};
+use serde_json::{Value, json};
+use std::collections::BTreeMap;
+use voter::Agreement;
+use wire::bgp::Prefix;
+
+/// Prefixes in one answer, where the request does not say how many.
+const ROWS: usize = 50;
+/// The most prefixes in one answer: what a person or a program reads; whoever has more looks at the configuration first.
+const MAX_ROWS: usize = 1000;
+/// Slots that are walked for prefixes without a majority: some ten milliseconds of the loop.
+const MAX_WALKED: u32 = 1 << 18;
+
+/// Where a key stands: the index of its session, and the prefix; and its slot there.
+type Keys = BTreeMap<(u32, Prefix), u32>;
+
+impl Core {
+    /// `{"command": "differs", "instance": "frr", "n": 50}`.
+    pub(super) fn differs_answer(&self, request: &Value) -> Value {
+        let env = &self.env;
+        let name = request.get("instance").and_then(Value::as_str);
+        let only = name.map(|name| env.taken().find(|i| env.name(*i) == name));
+        if only == Some(None) {
+            let names: Vec<&str> = env.taken().map(|i| env.name(i)).collect();
+            let name = name.unwrap_or_default();
+            return json!({ "error": format!("there is no instance {name:?}: there are {}", names.join(", ")) });
+        }
+        let only = only.flatten();
+        let n = request.get("n").and_then(Value::as_u64).and_then(|n| usize::try_from(n).ok()).unwrap_or(ROWS);
+        let (mut keys, mut unnamed) = (Keys::new(), 0u64);
+        for i in env.taken().filter(|i| only.is_none_or(|o| o == *i)) {
+            let Some(state) = env.instances.get(i) else { continue };
+            let named = state.account.dated().filter(|((session, _), _)| *session != FIB);
+            keys.extend(named.map(|((session, slot), prefix)| ((session, prefix), slot)));
+            unnamed += u64::from(state.account.undated());
+        }
+        let walked_all = self.without_majority(&mut keys);
+        let rows: Vec<Value> = keys.iter().filter_map(|(key, slot)| self.difference(key, *slot, only)).collect();
+        let shown = rows.len().min(n.min(MAX_ROWS));
+        json!({
+            "differs": rows.get(..shown).unwrap_or_default(),
+            "more": (rows.len() - shown) as u64 + unnamed,
+            "all_were_looked_at": walked_all,
+            "without_majority": env.without_quorum,
+        })
+    }
+
+    /// Adds the keys without a majority. False where not all could be looked at.
+    fn without_majority(&self, keys: &mut Keys) -> bool {
+        if self.env.without_quorum == 0 {
+            return true;
+        }
+        let mut left = MAX_WALKED;
+        for (index, session) in (0u32..).zip(&self.sessions) {
+            for slot in 0..session.table.slots() {
+                if left == 0 {
+                    return false;
+                }
+                left -= 1;
+                let lost = session.table.entry(slot).filter(|e| e.flags & flag::NO_QUORUM != 0);
+                if let Some(e) = lost {
+                    keys.insert((index, e.prefix), slot);
+                }
+            }
+        }
+        true
+    }
+
+    fn difference(&self, (index, prefix): &(u32, Prefix), slot: u32, only: Option<usize>) -> Option<Value> {
+        let session = self.sessions.get(*index as usize)?;
+        let instances = session.who_differs(prefix, slot, &self.env);
+        let wanted = only.is_none_or(|i| instances.iter().any(|x| x["instance"] == self.env.name(i)));
+        let e = session.table.entry(slot).filter(|e| e.prefix == *prefix && wanted && !instances.is_empty())?;
+        let majority = e.flags & flag::NO_QUORUM == 0;
+        let peer = session.peer.ip().to_string();
+        Some(json!({ "peer": peer, "prefix": prefix, "majority": majority, "instances": instances }))
+    }
+}
+
+impl Session {
+    /// Who says something else than what was chosen, and in what; of a key that has a majority those that are marked for it.
+    fn who_differs(&self, prefix: &Prefix, slot: u32, env: &env::Env) -> Vec<Value> {
+        let Some(e) = self.table.entry(slot).filter(|e| e.prefix == *prefix) else { return Vec::new() };
+        let electorate = self.electorate(prefix, env).minus(e.stale);
+        let among = if e.flags & flag::NO_QUORUM == 0 { e.dissent } else { electorate.union(e.dissent) };
+        let said = self.table.candidates(slot);
+        let word = |i: u8| said.get(usize::from(i)).copied().unwrap_or(replay::intern::BlobId::NONE);
+        let differing = among.iter().filter(|i| !env::ById(&env.routes).agrees(word(*i), e.winner));
+        let told = differing.map(|i| {
+            let mut aspects = Vec::new();
+            independence::differences(word(i), e.winner, &env.routes, |aspect| aspects.push(aspect.name()));
+            json!({ "instance": env.name(usize::from(i)), "in": aspects, "counted": electorate.contains(i) })
+        });
+        told.collect()
+    }
+}
