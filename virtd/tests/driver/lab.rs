@@ -419,6 +419,7 @@ fn lines(events: &Sender<Event>, config: &Config) -> (Lines, Option<Kernel>, Loo
         None => (KernelLine::none(), None),
     };
     let lines = Lines {
+        ports: Default::default(),
         events: events.clone(),
         orders: bounded(1).0,
         neighbours: bounded(1).0,
