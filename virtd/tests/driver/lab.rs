@@ -188,6 +188,7 @@ pub enum Answer {
     NetlinkName(u32, u32),
     /// The end for the answer was closed without one.
     Nothing,
+    Passage(bool),
 }
 
 impl Answer {
@@ -238,6 +239,7 @@ impl Shim {
             Ok(Reply::Option { value }) => Answer::Option(value.to_vec()),
             Ok(Reply::Names { local, remote }) => Answer::Names(local, remote),
             Ok(Reply::NetlinkName { port_id, groups }) => Answer::NetlinkName(port_id, groups),
+            Ok(Reply::Passage { redirected }) => Answer::Passage(redirected),
             Err(e) => panic!("{e:?}"),
         }
     }
