@@ -19,7 +19,7 @@ BY_PROFILE := -Cprofile-use=$(PROFILE) -Cllvm-args=-no-pgo-warn-mismatch
 INSTRUMENTED := target/profile/release
 PROFDATA := $(shell rustc --print sysroot)/lib/rustlib/$(HOST)/bin/llvm-profdata
 
-.PHONY: help build profile test faults sessions curve soak calm demo bench lint fmt deny install clean packages
+.PHONY: help build profile test faults sessions curve soak calm topotests demo bench lint fmt deny install clean packages
 
 help: ## What can be made
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "%-9s %s\n", $$1, $$2 }' Makefile
@@ -72,6 +72,12 @@ calm: packages ## Real tables and traces through three code bases, then an hour 
 	cargo build --release --workspace
 	HV_CALM_SPEED=$(or $(SPEED),8) HV_CALM_PREFIXES=$(or $(PREFIXES),1000000) HV_CALM_ROUNDS=$(or $(ROUNDS),2) HV_CALM_T_MS=$(or $(T_MS),120000) HV_CALM_FIB=$(or $(FIB),0) \
 		HV_CALM_MINUTES=$(or $(MINUTES),60) cargo test --release -p tests --test false_alarms -- --nocapture --test-threads 1
+
+topotests: packages build ## FRR's own tests of BGP, each router's bgpd bare and behind a virtd of its own; an hour (JOBS=3, FOLDER="bgp_gshut ...", MODE=bare,native,voted)
+	.ci/install topotests
+	[ -d target/topotests/suite ] || tools/topotests fetch
+	$(AS_ROOT) tools/topotests run --again --jobs $(or $(JOBS),3) $(if $(MODE),--mode $(MODE)) $(FOLDER)
+	tools/topotests table
 
 demo: ## One router out of FRR, BIRD and OpenBGPD; MRT=FILE plays a real table, NO_FIB=1 leaves the kernel out
 	.ci/install demo

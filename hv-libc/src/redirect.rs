@@ -8,11 +8,17 @@ use crate::table::{self, Entry, Kind};
 use crate::{addr, channel, netlink, options};
 use libc::{c_int, sockaddr, socklen_t};
 use std::net::SocketAddr;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use wire::shim::{Accepted, Reply, Request, ANY, MAX_MESSAGE};
 
 /// A dead broker leaves its fds readable for ever; a daemon that polls one may not spin.
 pub const DEAD_PAUSE_US: u32 = 100_000;
+/// The same for a listening socket once it has been so for long: FRR writes a line to its log each time.
+const LONG_DEAD_PAUSE_US: u32 = 1_000_000;
+/// So many tries are long: some ten seconds.
+const LONG_DEAD: u32 = 100;
+/// Tries to accept since a virtd had the other end.
+static DEAD_TRIES: AtomicU32 = AtomicU32::new(0);
 /// How often virtd is looked for then; it logs every process it refuses.
 const REVIVE_EVERY_MS: u64 = 1_000;
 
@@ -245,6 +251,7 @@ pub unsafe fn accept4(fd: c_int, address: *mut sockaddr, len: *mut socklen_t, fl
     let mut buf = [0u8; 128];
     let mut received = sys::receive_with_fd(fd, &mut buf, 0);
     if matches!(received, Ok((0, _))) && revive(fd, &listener).is_ok() {
+        DEAD_TRIES.store(0, Ordering::Relaxed);
         // Never waits, not on a blocking socket either (FRR's is one): poll sent the daemon here, and for no connection.
         received = match sys::receive_with_fd(fd, &mut buf, libc::MSG_DONTWAIT) {
             Err(libc::EAGAIN) if sys::blocks(fd) => Err(libc::ECONNABORTED),
@@ -253,7 +260,8 @@ pub unsafe fn accept4(fd: c_int, address: *mut sockaddr, len: *mut socklen_t, fl
     }
     let (n, leg) = match received {
         Ok((0, _)) => {
-            sys::pause_us(DEAD_PAUSE_US);
+            let long = DEAD_TRIES.fetch_add(1, Ordering::Relaxed) > LONG_DEAD;
+            sys::pause_us(if long { LONG_DEAD_PAUSE_US } else { DEAD_PAUSE_US });
             // Of all errors the one that makes no daemon give the socket up: at EINVAL FRR closes it and binds another.
             return Failed(libc::ECONNABORTED);
         }

@@ -41,6 +41,8 @@ pub struct RouterSpec {
 pub struct PeerSpec {
     /// The neighbour.
     pub address: IpAddr,
+    /// The port on which the neighbour listens, where that is not 179.
+    pub port: Option<u16>,
     /// Our end.
     pub local: IpAddr,
     /// The neighbour's AS number.
@@ -104,6 +106,7 @@ impl PeerSpec {
         let family = if address.is_ipv4() { Family::IPV4_UNICAST } else { Family::IPV6_UNICAST };
         PeerSpec {
             address,
+            port: None,
             local,
             asn,
             passive: false,

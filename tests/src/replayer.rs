@@ -5,7 +5,7 @@ use anyhow::{Context, Result, ensure};
 use nix::sys::signal::Signal;
 use serde_json::Value;
 use std::fs;
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::time::Duration;
@@ -33,8 +33,14 @@ impl Replayer {
 
     /// Waits for the router at a site.
     pub fn listen(lab: &Lab, site: &Site, v6: bool, arguments: &[&str]) -> Result<Replayer> {
+        Self::listen_on(lab, site, v6, 179, arguments)
+    }
+
+    /// The same on another TCP port.
+    pub fn listen_on(lab: &Lab, site: &Site, v6: bool, port: u16, arguments: &[&str]) -> Result<Replayer> {
         let (own, router) = site.addresses(v6);
-        let session = ["--listen".to_owned(), own.to_string(), "--peer".to_owned(), router.to_string()];
+        let at = SocketAddr::new(own, port).to_string();
+        let session = ["--listen".to_owned(), at, "--peer".to_owned(), router.to_string()];
         Self::start(lab, &site.ns, site, own, &session, v6, arguments)
     }
 

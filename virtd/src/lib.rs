@@ -1,5 +1,6 @@
 //! The broker: a pure core ([`core`]) and a thin mio driver.
 
+pub mod bypass;
 pub mod config;
 pub mod control;
 pub mod core;

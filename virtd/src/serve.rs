@@ -1,5 +1,6 @@
 //! The whole of virtd, put together: event log, control socket, core and driver, instances; and taken apart again on SIGTERM.
 
+use crate::bypass;
 use crate::config::{Config, OpenMode};
 use crate::control::{self, ControlQueue, ControlRequest, ControlSocket, Reloader};
 use crate::core::io::{InstanceId, Order, ProcessNews, Record};
@@ -53,6 +54,8 @@ pub struct Lines {
     pub reports: Receiver<Report>,
     /// To the flight recorder.
     pub records: Sender<Box<Record>>,
+    /// The ports of the peers, for the thread that looks for what goes past virtd.
+    pub ports: bypass::Ports,
     /// To and from the thread that reads and writes the kernel's routes.
     pub kernel: KernelLine,
 }
@@ -137,9 +140,11 @@ pub fn serve<L: EventLoop>(
     let found = shim.is_some();
     let wake_loop = Arc::new(OnceLock::new());
     let (kernel, kernel_thread) = watch_kernel(config, start, &wake_loop)?;
+    let ports = bypass::Ports::default();
+    ports.set(config);
     let lines = {
-        let (events, roster) = (events.channel(), roster.clone());
-        Lines { events, orders, neighbours, roster, reports, records, kernel }
+        let (events, roster, ports) = (events.channel(), roster.clone(), ports.clone());
+        Lines { events, orders, neighbours, roster, reports, records, ports, kernel }
     };
     let mut driver = open(config, lines)?;
     let _ = wake_loop.set(driver.waker());
@@ -151,6 +156,9 @@ pub fn serve<L: EventLoop>(
     }
     let guard = control.serve(queue.clone(), log.clone()).context("cannot start the control socket's thread")?;
     let stop = Arc::new(AtomicBool::new(false));
+    // From here on every socket on the BGP port that is not ours is a stranger's.
+    let watch = bypass::start(config.port, ports, start, events.clone());
+    let watch = watch.context("cannot start the thread that looks for what goes past virtd")?;
     // Instances come last: their shim needs the socket that the driver has opened.
     let instances = match shim {
         Some(shim) => {
@@ -177,6 +185,7 @@ pub fn serve<L: EventLoop>(
     }
     end_instances(&instances);
     drop(guard);
+    drop(watch);
     if let Some(recording) = recording {
         // The driver was the only one to send it records.
         let _ = recording.join();

@@ -476,3 +476,49 @@ fn without_fds_accept_waits_is_told_once_and_works_again() {
     assert_eq!(Some(accepted.remote), late.local_addr().unwrap().as_socket());
     drop((full, far, legs));
 }
+
+/// Another port than a peer's is refused and told once; the BGP port too, where the peer has another.
+#[test]
+fn connections_to_a_peers_other_ports_are_refused() {
+    let peer = |address: &str, port| virtd::config::Peer {
+        address: address.parse().unwrap(),
+        port,
+        asn: None,
+        description: None,
+        allow_own_as: false,
+        bfd: None,
+    };
+    let lab = Lab::start_with(&["a"], OpenMode::Voted, |c| {
+        c.peers = vec![peer("127.0.0.7", Some(1790)), peer("127.0.0.8", None)];
+        c.native_ports = vec![323];
+    });
+    let (shim, bgp) = (lab.shim("a"), lab.config.port);
+    let ask = |ip: &str, port: u16| {
+        let remote = SocketAddr::new(ip.parse().unwrap(), port);
+        shim.ask(&Request::MayConnect { remote }, &[])
+    };
+    for (ip, port, redirected) in [
+        ("127.0.0.7", 1790, true),
+        ("127.0.0.7", 323, false),
+        ("127.0.0.8", 323, false),
+        ("127.0.0.9", 1790, false),
+        ("127.0.0.9", bgp, true),
+    ] {
+        let answer = ask(ip, port);
+        assert!(matches!(answer, Answer::Passage(r) if r == redirected), "{ip} {port}: {answer:?}");
+    }
+    for _ in 0..2 {
+        let answer = ask("127.0.0.8", 1790);
+        let expected = "port 1790 of the peer 127.0.0.8, whose BGP port is ";
+        assert!(matches!(&answer, Answer::Error(libc::ECONNREFUSED, t) if t.contains(expected)), "{answer:?}");
+    }
+    // The shim does not ask about the BGP port.
+    let (_ours, theirs) = pair(SockType::Stream);
+    let remote = SocketAddr::new("127.0.0.7".parse().unwrap(), bgp);
+    let connect = Request::Connect { socket: 1, local: ANY, remote, filler_len: 1, options: Options::default() };
+    let answer = shim.ask(&connect, &[theirs.as_raw_fd()]);
+    let expected = "of the peer 127.0.0.7, whose BGP port is 1790";
+    assert!(matches!(&answer, Answer::Error(libc::ECONNREFUSED, t) if t.contains(expected)), "{answer:?}");
+    let told = [lab.event("connect-refused"), lab.event("connect-refused")];
+    assert!(told[0].contains("127.0.0.8") && told[1].contains("127.0.0.7"), "each once: {told:?}");
+}

@@ -58,7 +58,8 @@ pub(super) fn configuration(spec: &RouterSpec, folder: &Path) -> String {
 fn protocol(text: &mut String, spec: &RouterSpec, index: usize, peer: &PeerSpec) {
     let _ = writeln!(text, "\nprotocol bgp {} {{", protocol_name(index));
     let _ = writeln!(text, "    local {} as {};", peer.local, spec.asn);
-    let _ = writeln!(text, "    neighbor {} as {};", peer.address, peer.asn);
+    let port = peer.port.map(|port| format!(" port {port}")).unwrap_or_default();
+    let _ = writeln!(text, "    neighbor {}{port} as {};", peer.address, peer.asn);
     text.push_str(
         "    connect delay time 0;\n    connect retry time 1;\n    error wait time 1, 5;\n    deterministic med on;\n",
     );

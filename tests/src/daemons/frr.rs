@@ -36,6 +36,9 @@ pub(super) fn configuration(spec: &RouterSpec, folder: &Path) -> String {
         // Writing to a String cannot fail.
         let _ = writeln!(text, " neighbor {a} remote-as {}", peer.asn);
         let _ = writeln!(text, " neighbor {a} update-source {}", peer.local);
+        if let Some(port) = peer.port {
+            let _ = writeln!(text, " neighbor {a} port {port}");
+        }
         let _ = writeln!(text, " neighbor {a} timers connect 1");
         let _ = writeln!(text, " neighbor {a} advertisement-interval 0");
         let _ = writeln!(text, " neighbor {a} sender-as-path-loop-detection");

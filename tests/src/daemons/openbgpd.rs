@@ -41,6 +41,9 @@ pub(super) fn configuration(spec: &RouterSpec, folder: &Path) -> String {
             "\nneighbor {} {{\n    remote-as {}\n    local-address {}",
             peer.address, peer.asn, peer.local
         );
+        if let Some(port) = peer.port {
+            let _ = writeln!(text, "    port {port}");
+        }
         text.push_str("    enforce neighbor-as no\n");
         for (family, name) in [(Family::IPV4_UNICAST, "IPv4"), (Family::IPV6_UNICAST, "IPv6")] {
             let what = if peer.families.contains(&family) { "unicast" } else { "none" };

@@ -188,6 +188,7 @@ pub enum Answer {
     NetlinkName(u32, u32),
     /// The end for the answer was closed without one.
     Nothing,
+    Passage(bool),
 }
 
 impl Answer {
@@ -238,7 +239,8 @@ impl Shim {
             Ok(Reply::Option { value }) => Answer::Option(value.to_vec()),
             Ok(Reply::Names { local, remote }) => Answer::Names(local, remote),
             Ok(Reply::NetlinkName { port_id, groups }) => Answer::NetlinkName(port_id, groups),
-            other => panic!("{other:?}"),
+            Ok(Reply::Passage { redirected }) => Answer::Passage(redirected),
+            Err(e) => panic!("{e:?}"),
         }
     }
 
@@ -419,6 +421,7 @@ fn lines(events: &Sender<Event>, config: &Config) -> (Lines, Option<Kernel>, Loo
         None => (KernelLine::none(), None),
     };
     let lines = Lines {
+        ports: Default::default(),
         events: events.clone(),
         orders: bounded(1).0,
         neighbours: bounded(1).0,

@@ -12,6 +12,7 @@
 pub mod addr;
 pub mod attr;
 pub mod consts;
+pub mod diag;
 #[cfg(feature = "bgp")]
 pub mod fib;
 pub mod link;
