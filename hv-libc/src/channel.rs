@@ -128,11 +128,19 @@ fn connect() -> Result<i32, Errno> {
     let lost = |e: Errno| {
         if !COMPLAINED.swap(true, Ordering::Relaxed) {
             let path = std::str::from_utf8(path()).unwrap_or("?");
-            sys::complain(&[
-                "virtd does not answer at ",
-                path,
-                ": no BGP session until it does; connections and new route sockets fail (is it running?)",
-            ]);
+            match e {
+                libc::EACCES => sys::complain(&[
+                    "this user may not use ",
+                    path,
+                    ": no BGP session until it may; connections and new route sockets fail (user in the \
+                     [[instance]], or shim_group)",
+                ]),
+                _ => sys::complain(&[
+                    "virtd does not answer at ",
+                    path,
+                    ": no BGP session until it does; connections and new route sockets fail (is it running?)",
+                ]),
+            }
         }
         e
     };
@@ -163,10 +171,27 @@ fn connect() -> Result<i32, Errno> {
             Err(libc::ENETDOWN)
         }
         other => {
+            let e = other.err().unwrap_or(libc::EPROTO);
+            let refused = refusal(fd, &mut buf);
             sys::close(fd);
-            Err(lost(other.err().unwrap_or(libc::EPROTO)))
+            if refused {
+                return Err(libc::ENETDOWN);
+            }
+            Err(lost(e))
         }
     }
+}
+
+/// Whom virtd does not know by its user it tells so over the channel itself, and receives nothing from it. True where it has.
+fn refusal(fd: i32, buf: &mut [u8; MAX_MESSAGE]) -> bool {
+    // That the other end is closed with our request unread is told first (ECONNRESET), and once.
+    let received = sys::receive_with_fd(fd, buf, libc::MSG_DONTWAIT);
+    let Ok((n, _)) = received.or_else(|_| sys::receive_with_fd(fd, buf, libc::MSG_DONTWAIT)) else { return false };
+    let Ok(Reply::Error { text, .. }) = decode(buf, n) else { return false };
+    if !COMPLAINED.swap(true, Ordering::Relaxed) {
+        sys::complain(&["virtd refuses this process: ", text]);
+    }
+    true
 }
 
 /// One request over one channel; the answer comes over a socket of its own, so that parent and child never take each other's.

@@ -43,6 +43,8 @@ pub struct Config {
     pub listen: Vec<IpAddr>,
     /// The shim's socket, default /run/virtd/hv.sock.
     pub shim_socket: PathBuf,
+    /// Group that owns the shim's socket; `None` is virtd's own.
+    pub shim_group: Option<String>,
     /// virtctl's socket, default /run/virtd/control.sock.
     pub control_socket: PathBuf,
     /// Mode of the control socket, default 0o660.
@@ -94,6 +96,7 @@ impl Default for Config {
             port: DEFAULT_PORT,
             listen: vec![IpAddr::V4(Ipv4Addr::UNSPECIFIED), IpAddr::V6(Ipv6Addr::UNSPECIFIED)],
             shim_socket: PathBuf::from("/run/virtd/hv.sock"),
+            shim_group: None,
             control_socket: PathBuf::from(DEFAULT_CONTROL_SOCKET),
             control_mode: 0o660,
             control_group: None,

@@ -146,7 +146,7 @@ impl ControlSocket {
     /// Listens on `path` with these permissions; `group` owns it where one is named. A socket file that nobody listens on any more
     /// is replaced, a living one is an error: another virtd runs.
     pub fn bind(path: &Path, mode: u32, group: Option<&str>) -> anyhow::Result<ControlSocket> {
-        let gid = group.map(group_id).transpose()?;
+        let gid = group.map(|g| group_id("control_group", g)).transpose()?;
         if let Some(dir) = path.parent() {
             fs::create_dir_all(dir).with_context(|| format!("cannot make {} for the control socket", dir.display()))?;
         }
@@ -182,11 +182,11 @@ impl Drop for ControlGuard {
     }
 }
 
-/// A group's number by its name.
-pub(crate) fn group_id(name: &str) -> anyhow::Result<Gid> {
+/// The number of the group that `key` names.
+pub(crate) fn group_id(key: &str, name: &str) -> anyhow::Result<Gid> {
     match Group::from_name(name).with_context(|| format!("cannot look up group {name}"))? {
         Some(group) => Ok(group.gid),
-        None => bail!("control_group: there is no group {name:?} on this system; create it with `groupadd {name}`"),
+        None => bail!("{key}: there is no group {name:?} on this system; create it with `groupadd {name}`"),
     }
 }
 

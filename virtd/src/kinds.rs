@@ -240,9 +240,10 @@ pub fn groups(instance: &Instance) -> Vec<&str> {
     }
 }
 
-/// The number of `user`, who besides root may be this instance.
+/// The number of the user who besides root may be this instance: `user`, or whom its kind becomes.
 pub fn uid(instance: &Instance) -> Option<u32> {
-    Accounts(instance.root.as_deref()).user(instance.user.as_deref()?).ok().map(|u| u.uid)
+    let user = instance.user.as_deref().or_else(|| owner(instance))?;
+    Accounts(instance.root.as_deref()).user(user).ok().map(|u| u.uid)
 }
 
 /// The way into an instance's root, if it has one. What it shares with this system: the folder of its sockets, the shim and its socket,

@@ -7,6 +7,7 @@ pub mod core;
 pub mod driver;
 pub mod event;
 pub mod eventlog;
+mod foreign;
 pub mod instances;
 pub mod kernel;
 pub mod kinds;

@@ -78,10 +78,10 @@ pub trait EventLoop {
 /// One line per obstacle.
 pub fn check(config: &Config, shim: Option<&Path>) -> Result<Option<PathBuf>> {
     let mut problems = Vec::new();
-    if let Some(group) = &config.control_group
-        && let Err(e) = control::group_id(group)
-    {
-        problems.push(format!("{e:#}"));
+    for (key, group) in [("shim_group", &config.shim_group), ("control_group", &config.control_group)] {
+        if let Some(Err(e)) = group.as_deref().map(|group| control::group_id(key, group)) {
+            problems.push(format!("{e:#}"));
+        }
     }
     let mut found = None;
     if config.instances.iter().any(|i| i.is_ours()) {

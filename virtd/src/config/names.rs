@@ -13,6 +13,7 @@ pub const SECTIONS: &[(&str, &[&str])] = &[
             "port",
             "listen",
             "shim_socket",
+            "shim_group",
             "control_socket",
             "control_mode",
             "control_group",

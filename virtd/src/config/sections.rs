@@ -32,6 +32,7 @@ pub(crate) fn router(value: Value<'_>, config: &mut Config, problems: &mut Probl
     if let Some(path) = section.path("shim_socket", true, problems) {
         config.shim_socket = path;
     }
+    config.shim_group = section.text("shim_group", "a group's name in quotes", problems).map(str::to_owned);
     if let Some(path) = section.path("control_socket", true, problems) {
         config.control_socket = path;
     }

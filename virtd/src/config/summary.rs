@@ -71,8 +71,9 @@ pub fn summary(config: &Config) -> String {
     let listen: Vec<String> =
         config.listen.iter().map(|a| std::net::SocketAddr::new(*a, config.port).to_string()).collect();
     row("listens on", listen.join(", "));
-    row("shim socket", config.shim_socket.display().to_string());
-    let group = config.control_group.as_deref().map(|g| format!(", group {g}")).unwrap_or_default();
+    let named = |group: &Option<String>| group.as_deref().map(|g| format!(", group {g}")).unwrap_or_default();
+    row("shim socket", format!("{} (mode 0660{})", config.shim_socket.display(), named(&config.shim_group)));
+    let group = named(&config.control_group);
     row("control socket", format!("{} (mode {:04o}{group})", config.control_socket.display(), config.control_mode));
     if let Some(path) = &config.event_log {
         row("event log", path.display().to_string());

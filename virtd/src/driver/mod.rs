@@ -18,7 +18,7 @@ mod requests;
 mod settings;
 mod shim;
 mod stream;
-mod sys;
+pub(crate) mod sys;
 mod traffic;
 
 use crate::config::Config;
@@ -26,6 +26,7 @@ use crate::control::ControlRequest;
 use crate::core::Core;
 use crate::core::io::{ConnId, Input, InstanceId, LegId, ListenerId, Micros, NetlinkId, Note, Output};
 use crate::event::{Event, Severity};
+use crate::foreign::{self, Foreign};
 use crate::serve::{EventLoop, Lines, Report};
 use anyhow::{Context, Result};
 use bytes::Bytes;
@@ -53,8 +54,6 @@ const MAX_CONNECTIONS: usize = 8192;
 const MAX_LEGS: usize = 8192;
 /// Listening sockets of one instance at once: one for each of a router's addresses.
 const MAX_LISTENING: usize = 1024;
-/// Channels at once whose process is no user that an instance may have: they get one answer, and must not crowd out the others.
-const MAX_STRANGERS: usize = 16;
 /// The same refusal is told again only after this.
 const REFUSAL_PAUSE_US: Micros = 1_000_000;
 /// After accept failed for want of fds or memory it is tried again this much later.
@@ -138,7 +137,7 @@ struct Leg {
     /// The instance's connect has not been answered; octets of filler to read away when it is.
     connecting: Option<usize>,
     /// Where a blocking connect waits.
-    waiting: Option<OwnedFd>,
+    waiting: Option<Foreign>,
     names: Option<(SocketAddr, SocketAddr)>,
     conn: Option<ConnId>,
     /// What the instance has set, in order, for the connection it dials.
@@ -165,7 +164,7 @@ impl Leg {
 
 /// The broker's end of a daemon's listening socket.
 struct Listening {
-    end: OwnedFd,
+    end: Foreign,
     token: Token,
     instance: InstanceId,
     cookie: u64,
@@ -176,7 +175,7 @@ struct Listening {
 }
 
 struct Channel {
-    fd: OwnedFd,
+    fd: Foreign,
     token: Token,
     /// SO_PEERCRED: who opened it.
     uid: u32,
@@ -220,7 +219,7 @@ pub struct Driver {
     /// Those whose requests have their answer before virtd reads them.
     ahead: Vec<(InstanceId, NetlinkId)>,
     /// Whose requests have been taken in this turn, and what waits until their answers are there.
-    answered: Vec<(NetlinkId, Option<OwnedFd>)>,
+    answered: Vec<(NetlinkId, Option<Foreign>)>,
     /// By instance and SO_COOKIE: no instance can name another's sockets.
     named: HashMap<(InstanceId, u64), Named>,
     /// MD5 keys on our listening sockets, and who wants them.
@@ -260,7 +259,7 @@ pub struct Driver {
     datagram: Vec<u8>,
     /// Room for the answers to it.
     answers: Vec<Bytes>,
-    /// Room for an fd that comes with one.
+    /// Room for the fds that may come with whatever is read from a Unix socket.
     passed: Vec<u8>,
     lines: Lines,
     lost_events: u64,
@@ -288,9 +287,8 @@ impl Driver {
         let path = config.shim_socket.display().to_string();
         let shims =
             shim::listen_on(&config.shim_socket).with_context(|| format!("cannot open the shim's socket {path}"))?;
-        // Instances may run as users of their own; who may use it is decided by SO_PEERCRED.
-        std::fs::set_permissions(&config.shim_socket, std::os::unix::fs::PermissionsExt::from_mode(0o666))
-            .with_context(|| format!("cannot set the mode of {path}"))?;
+        let group = config.shim_group.as_deref().map(|g| crate::control::group_id("shim_group", g)).transpose()?;
+        shim::open_to(&config.shim_socket, group).with_context(|| format!("cannot set group and mode of {path}"))?;
         let netns_cookie =
             listeners.first().and_then(|p: &listen::Place| p.socket.as_ref()).map_or(0, sys::netns_cookie);
         let users = config.instances.iter().map(crate::kinds::uid).collect();
@@ -340,12 +338,13 @@ impl Driver {
             from_kernel: vec![0; netlink::MAX_FROM_KERNEL],
             datagram: Vec::new(),
             answers: Vec::new(),
-            passed: shim::room_for_fd(),
+            passed: foreign::room(),
             lines,
             lost_events: 0,
         };
         driver.sources.insert(Token(0), Source::Waker);
         driver.shims_token = driver.register(driver.shims.as_raw_fd(), Source::Shims, false)?;
+        driver.share_socket();
         Ok(driver)
     }
 
@@ -393,6 +392,7 @@ impl Driver {
         }
         if self.tick_at.is_some_and(|at| at <= self.now) {
             self.broker.handle(self.now, Input::Tick, &mut self.out);
+            foreign::close_spent();
         }
         self.turn();
         self.acknowledge(nothing);
@@ -465,6 +465,7 @@ impl Driver {
         let Some(source) = self.sources.get(&token).copied() else { return };
         match source {
             Source::Waker => {
+                foreign::close_spent();
                 for mut request in control.try_iter() {
                     if let Some(config) = request.config.take() {
                         let dry_run = request.request["dry_run"] == true;

@@ -52,7 +52,7 @@ const HIGH_MARK: usize = 1 << 20;
 impl Driver {
     /// # Errors
     /// errno.
-    fn try_netlink_open(&mut self, end: OwnedFd, instance: InstanceId, cookie: u64) -> Result<(), i32> {
+    fn try_netlink_open(&mut self, end: Foreign, instance: InstanceId, cookie: u64) -> Result<(), i32> {
         let Some(fib) = self.config.fib else { return Err(libc::EPROTONOSUPPORT) };
         self.is_free(instance, cookie)?;
         if self.netlinks.values().filter(|e| e.instance == instance).count() >= MAX_SOCKETS {
@@ -98,7 +98,7 @@ impl Driver {
         Ok(())
     }
 
-    pub(super) fn netlink_open(&mut self, to: &OwnedFd, end: OwnedFd, instance: InstanceId, cookie: u64) {
+    pub(super) fn netlink_open(&mut self, to: &Foreign, end: Foreign, instance: InstanceId, cookie: u64) {
         match self.try_netlink_open(end, instance, cookie) {
             Ok(()) => shim::reply(to, &Reply::NetlinkName { port_id: 0, groups: 0 }),
             Err(errno) => refuse(to, errno, ""),
@@ -112,7 +112,7 @@ impl Driver {
         }
     }
 
-    pub(super) fn netlink_bind(&mut self, to: &OwnedFd, instance: InstanceId, cookie: u64, port_id: u32, groups: u32) {
+    pub(super) fn netlink_bind(&mut self, to: &Foreign, instance: InstanceId, cookie: u64, port_id: u32, groups: u32) {
         let bound = self.netlink_of(instance, cookie).and_then(|id| {
             let e = self.netlinks.get_mut(&id).ok_or(libc::ENOENT)?;
             bind(e.real.as_raw_fd(), &NetlinkAddr::new(port_id, groups)).map_err(|e| e as i32)?;
@@ -126,7 +126,7 @@ impl Driver {
         }
     }
 
-    pub(super) fn netlink_names(&mut self, to: &OwnedFd, instance: InstanceId, cookie: u64) {
+    pub(super) fn netlink_names(&mut self, to: &Foreign, instance: InstanceId, cookie: u64) {
         let name = self.netlink_of(instance, cookie).and_then(|id| {
             let e = self.netlinks.get_mut(&id).ok_or(libc::ENOENT)?;
             let name = getsockname::<NetlinkAddr>(e.real.as_raw_fd()).map_err(|e| e as i32)?;
@@ -236,6 +236,7 @@ impl Driver {
             if let Some(to) = to {
                 // Whoever does not wait any more has no use for it.
                 let _ = send(to.as_raw_fd(), &[1], MsgFlags::MSG_DONTWAIT | MsgFlags::MSG_NOSIGNAL);
+                to.spend();
             }
         }
         // Its memory is kept from turn to turn.

@@ -39,7 +39,7 @@ pub(super) fn passage(config: &Config, remote: SocketAddr) -> Passage {
 
 impl Driver {
     /// Answers `MayConnect`.
-    pub(super) fn may_connect(&mut self, to: &OwnedFd, instance: InstanceId, remote: SocketAddr) {
+    pub(super) fn may_connect(&mut self, to: &Foreign, instance: InstanceId, remote: SocketAddr) {
         match passage(&self.config, remote) {
             Passage::Refused => self.refuse_passage(to, instance, remote),
             found => shim::reply(to, &Reply::Passage { redirected: found == Passage::Redirected }),
@@ -47,7 +47,7 @@ impl Driver {
     }
 
     /// Tells the daemon, and once the operator.
-    pub(super) fn refuse_passage(&mut self, to: &OwnedFd, instance: InstanceId, remote: SocketAddr) {
+    pub(super) fn refuse_passage(&mut self, to: &Foreign, instance: InstanceId, remote: SocketAddr) {
         let (ip, port) = (remote.ip().to_canonical(), remote.port());
         let (who, theirs) = (self.instance_name(instance), self.config.port_of(ip));
         let text = format!(

@@ -4,6 +4,7 @@ use super::passage::{Passage, passage};
 use super::*;
 use crate::config::Instance;
 use crate::core::io::Seat;
+use crate::foreign::Foreign;
 use wire::shim::{Accepted, MAX_MESSAGE, PROTOCOL_VERSION, Request};
 
 /// Requests taken from one channel in one turn.
@@ -29,11 +30,12 @@ impl Driver {
         self.again.push(self.shims_token);
     }
 
-    /// A stranger is let in as far as its first message, so that its daemon can say on stderr why it may not go on.
-    fn add_channel(&mut self, fd: OwnedFd, uid: u32) {
-        let stranger = |uid: u32| !is_ours(uid) && !self.users.contains(&Some(uid));
-        if stranger(uid) && self.channels.values().filter(|c| stranger(c.uid)).count() >= MAX_STRANGERS {
-            return self.refused("shim-refused", format!("processes of user {uid} crowd the shim's socket"));
+    /// Who may be no instance is told so over the channel itself, for its stderr. Nothing is received from it: it may have sent files.
+    fn add_channel(&mut self, fd: Foreign, uid: u32) {
+        if !is_ours(uid) && !self.users.contains(&Some(uid)) {
+            let text = format!("user {uid} may run no instance: set user in its [[instance]] and restart virtd");
+            refuse(&fd, libc::EPERM, &text);
+            return self.refused("shim-refused", text);
         }
         if self.channels.len() >= MAX_CHANNELS {
             return self.refused("shim-refused", format!("{MAX_CHANNELS} channels are open"));
@@ -51,7 +53,7 @@ impl Driver {
         let mut buf = [0u8; MAX_MESSAGE];
         for _ in 0..REQUEST_BUDGET {
             let Some(channel) = self.channels.get(&id) else { return };
-            match shim::receive(&channel.fd, &mut buf) {
+            match shim::receive(&channel.fd, &mut buf, &mut self.passed) {
                 Ok((0, _)) => return self.channel_closed(id),
                 Ok((n, fds)) => match Request::decode(buf.get(..n).unwrap_or_default()) {
                     Ok(request) => self.request(id, &request, fds),
@@ -78,7 +80,7 @@ impl Driver {
         }
     }
 
-    fn request(&mut self, channel: u64, request: &Request<'_>, mut fds: Vec<OwnedFd>) {
+    fn request(&mut self, channel: u64, request: &Request<'_>, mut fds: Vec<Foreign>) {
         // What is passed must be what the request is about: anything else would sit in our loop and behave unlike it.
         let Some(to) = fds.pop().filter(|to| sys::is_unix(to, libc::SOCK_SEQPACKET)) else {
             return self.refused("shim-refused", "a request came without a socket for its answer".to_owned());
@@ -148,7 +150,20 @@ impl Driver {
         }
     }
 
-    fn hello(&mut self, channel: u64, to: &OwnedFd, version: u16, name: &str, pid: u32, netns_cookie: u64) {
+    /// Lets in at the shim's socket whom instances run as, or become.
+    pub(super) fn share_socket(&mut self) {
+        let users: Vec<u32> = self.users.iter().copied().flatten().filter(|uid| *uid != 0).collect();
+        let path = self.config.shim_socket.clone();
+        if let Err(e) = shim::share(&path, &users) {
+            let text = format!(
+                "{} cannot be opened to the users of instances one by one ({e}): name a group that they are in by shim_group",
+                path.display()
+            );
+            self.warn("shim-refused", text);
+        }
+    }
+
+    fn hello(&mut self, channel: u64, to: &Foreign, version: u16, name: &str, pid: u32, netns_cookie: u64) {
         let known = self.config.instances.iter().position(|i| !name.is_empty() && i.label() == name);
         let Some(c) = self.channels.get(&channel) else { return };
         let may = is_ours(c.uid) || known.is_some_and(|i| self.users.get(i) == Some(&Some(c.uid)));
@@ -207,8 +222,13 @@ impl Driver {
         if taken.is_none() {
             self.cut_off(instance);
         }
-        if let Some(user) = self.users.get_mut(i) {
-            *user = taken.as_ref().and_then(crate::kinds::uid);
+        let user = taken.as_ref().and_then(crate::kinds::uid);
+        let known = self.users.contains(&user);
+        if let Some(place) = self.users.get_mut(i) {
+            *place = user;
+        }
+        if !known {
+            self.share_socket();
         }
         self.lines.roster.set(i, taken.clone());
         if let Some(place) = self.config.instances.get_mut(i) {
@@ -243,7 +263,7 @@ impl Driver {
 
     fn bind(
         &mut self,
-        end: OwnedFd,
+        end: Foreign,
         instance: InstanceId,
         cookie: u64,
         local: SocketAddr,
@@ -271,7 +291,7 @@ impl Driver {
         Ok(())
     }
 
-    fn listen(&mut self, to: &OwnedFd, instance: InstanceId, socket: u64) {
+    fn listen(&mut self, to: &Foreign, instance: InstanceId, socket: u64) {
         let Some(Named::Listening(id)) = self.named.get(&(instance, socket)).copied() else {
             return refuse(to, libc::EINVAL, "");
         };
@@ -302,8 +322,8 @@ impl Driver {
     #[allow(clippy::too_many_arguments)]
     fn connect(
         &mut self,
-        to: OwnedFd,
-        end: OwnedFd,
+        to: Foreign,
+        end: Foreign,
         instance: InstanceId,
         cookie: u64,
         (local, remote): (SocketAddr, SocketAddr),
@@ -333,7 +353,7 @@ impl Driver {
         let Some(leg) = self.legs.get_mut(&id) else { return };
         (leg.names, leg.conn) = (Some((local, peer)), conn);
         if let Some(n) = leg.connecting.take() {
-            leg.stream.discard(n, &mut self.scratch);
+            leg.stream.discard(n, &mut self.scratch, &mut self.passed);
         }
         if let Some(to) = leg.waiting.take() {
             shim::reply(&to, &Reply::Done);
@@ -401,7 +421,7 @@ impl Driver {
         Ok(())
     }
 
-    fn socket_error(&mut self, to: &OwnedFd, instance: InstanceId, socket: u64) {
+    fn socket_error(&mut self, to: &Foreign, instance: InstanceId, socket: u64) {
         let errno = match self.named.get(&(instance, socket)).copied() {
             Some(Named::Leg(id)) if self.legs.get(&id).is_some_and(|l| l.connecting.is_some()) => libc::EINPROGRESS,
             Some(Named::Failed(errno)) => {
@@ -413,7 +433,7 @@ impl Driver {
         shim::reply(to, &Reply::Error { errno, text: "" });
     }
 
-    fn names(&mut self, to: &OwnedFd, instance: InstanceId, socket: u64) {
+    fn names(&mut self, to: &Foreign, instance: InstanceId, socket: u64) {
         match self.named.get(&(instance, socket)).copied() {
             Some(Named::Leg(id)) => match self.legs.get(&id).and_then(|l| l.names) {
                 Some((local, remote)) => shim::reply(to, &Reply::Names { local, remote: Some(remote) }),
@@ -435,7 +455,7 @@ impl Channel {
     }
 }
 
-pub(super) fn refuse(to: &OwnedFd, errno: i32, text: &str) {
+pub(super) fn refuse(to: &Foreign, errno: i32, text: &str) {
     shim::reply(to, &Reply::Error { errno, text });
 }
 

@@ -55,7 +55,7 @@ impl Driver {
         Ok(())
     }
 
-    pub(super) fn set_option(&mut self, to: &OwnedFd, instance: InstanceId, socket: u64, option: &SocketOption<'_>) {
+    pub(super) fn set_option(&mut self, to: &Foreign, instance: InstanceId, socket: u64, option: &SocketOption<'_>) {
         let done = match self.named.get(&(instance, socket)).copied() {
             Some(Named::Leg(id)) if options::matters(option.level, option.name) => {
                 self.apply(id, option.level, option.name, option.value)
@@ -135,7 +135,7 @@ impl Driver {
 
     pub(super) fn get_option(
         &mut self,
-        to: &OwnedFd,
+        to: &Foreign,
         instance: InstanceId,
         socket: u64,
         (level, name): (i32, i32),

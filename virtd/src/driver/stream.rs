@@ -1,13 +1,12 @@
 //! A buffered non-blocking byte stream: a TCP connection with a peer, or the broker's end of a leg.
 
+use crate::foreign::{self, Foreign};
 use bytes::{Buf, Bytes, BytesMut};
-use nix::sys::socket::MsgFlags;
 use socket2::SockRef;
 use std::collections::VecDeque;
 use std::io::{self, IoSlice, Read, Write};
 use std::net::{Shutdown, TcpStream};
 use std::os::fd::{AsRawFd, RawFd};
-use std::os::unix::net::UnixStream;
 
 /// Slices per writev; the kernel takes up to 1024, more than 64 gains nothing.
 const MAX_SLICES: usize = 64;
@@ -20,15 +19,16 @@ pub enum Io {
     /// Towards a peer.
     Tcp(TcpStream),
     /// Towards an instance.
-    Unix(UnixStream),
+    Unix(Foreign),
 }
 
 impl Io {
-    fn read(&self, buf: &mut [u8]) -> io::Result<usize> {
+    /// Reads once; whether files came along, which end a read early.
+    fn read(&self, buf: &mut [u8], room: &mut Vec<u8>) -> io::Result<(usize, bool)> {
         match self {
-            Io::Tcp(s) => (&mut &*s).read(buf),
+            Io::Tcp(s) => (&mut &*s).read(buf).map(|n| (n, false)),
             // The daemon may hold the same open file and take O_NONBLOCK off it: each call says for itself that it must not wait.
-            Io::Unix(s) => nix::sys::socket::recv(s.as_raw_fd(), buf, MsgFlags::MSG_DONTWAIT).map_err(io::Error::from),
+            Io::Unix(s) => foreign::receive(s, buf, room).map(|(n, _, fds)| (n, !fds.is_empty())),
         }
     }
 
@@ -49,7 +49,7 @@ impl Io {
     fn shutdown_write(&self) {
         let _ = match self {
             Io::Tcp(s) => s.shutdown(Shutdown::Write),
-            Io::Unix(s) => s.shutdown(Shutdown::Write),
+            Io::Unix(s) => SockRef::from(s).shutdown(Shutdown::Write),
         };
     }
 }
@@ -123,19 +123,19 @@ impl Stream {
         }
     }
 
-    /// Reads what there is, up to the budget, into `rx`; with `exhaust` until the socket itself says that it is empty or at its end. `scratch` is shared by all streams, so that an idle one holds no buffer.
-    pub fn read(&mut self, scratch: &mut [u8], exhaust: bool) -> ReadEnd {
+    /// Reads what there is, up to the budget, into `rx`; with `exhaust` until the socket itself says that it is empty or at its end. `scratch` and `room` are shared by all streams, so that an idle one holds no buffer.
+    pub fn read(&mut self, scratch: &mut [u8], room: &mut Vec<u8>, exhaust: bool) -> ReadEnd {
         let mut taken = 0;
         while taken < READ_BUDGET {
-            match self.io.read(scratch) {
-                Ok(0) => return ReadEnd::Closed(0),
-                Ok(n) => {
+            match self.io.read(scratch, room) {
+                Ok((0, false)) => return ReadEnd::Closed(0),
+                Ok((n, files)) => {
                     taken += n;
                     if self.closing.is_none() {
                         self.rx.extend_from_slice(scratch.get(..n).unwrap_or_default());
                     }
                     // A short read means the socket is empty: the next octet brings a new edge.
-                    if n < scratch.len() && !exhaust {
+                    if n < scratch.len() && !exhaust && !files {
                         return ReadEnd::Empty;
                     }
                 }
@@ -148,12 +148,12 @@ impl Stream {
     }
 
     /// Reads away `n` octets that mean nothing (the filler of a leg).
-    pub fn discard(&mut self, mut n: usize, scratch: &mut [u8]) {
+    pub fn discard(&mut self, mut n: usize, scratch: &mut [u8], room: &mut Vec<u8>) {
         while n > 0 {
             let len = n.min(scratch.len());
-            match self.io.read(scratch.get_mut(..len).unwrap_or_default()) {
-                Ok(0) => return,
-                Ok(got) => n -= got,
+            match self.io.read(scratch.get_mut(..len).unwrap_or_default(), room) {
+                Ok((0, false)) => return,
+                Ok((got, _)) => n -= got,
                 Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
                 Err(_) => return,
             }

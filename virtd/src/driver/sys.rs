@@ -61,11 +61,86 @@ pub fn own(fds: &[RawFd]) -> Vec<OwnedFd> {
 
 /// Whether `fd` is an AF_UNIX socket of this type (SOCK_STREAM, SOCK_SEQPACKET).
 pub fn is_unix(fd: &impl AsRawFd, kind: i32) -> bool {
-    let number = |name| {
-        let mut buf = [0u8; 4];
-        option(fd, libc::SOL_SOCKET, name, &mut buf).is_ok_and(|b| b.len() == 4).then(|| i32::from_ne_bytes(buf))
+    domain(fd) == Some(libc::AF_UNIX) && int(fd, libc::SO_TYPE) == Some(kind)
+}
+
+/// SO_DOMAIN; `None` for what is no socket.
+pub fn domain(fd: &impl AsRawFd) -> Option<i32> {
+    int(fd, libc::SO_DOMAIN)
+}
+
+fn int(fd: &impl AsRawFd, name: i32) -> Option<i32> {
+    let mut buf = [0u8; 4];
+    option(fd, libc::SOL_SOCKET, name, &mut buf).is_ok_and(|b| b.len() == 4).then(|| i32::from_ne_bytes(buf))
+}
+
+/// recvmsg: how many octets, msg_flags, and all fds that came. Those that came are given also where some did not fit (MSG_CTRUNC): else
+/// they would stay open, owned by nobody. `room` is used up to its capacity.
+///
+/// # Errors
+/// What the kernel says.
+pub fn receive(
+    from: &impl AsRawFd,
+    buf: &mut [u8],
+    room: &mut Vec<u8>,
+    flags: i32,
+) -> io::Result<(usize, i32, Vec<OwnedFd>)> {
+    let mut iov = libc::iovec { iov_base: buf.as_mut_ptr().cast(), iov_len: buf.len() };
+    // SAFETY: msghdr is plain data, for which all zero is "nothing".
+    let mut msg: libc::msghdr = unsafe { std::mem::zeroed() };
+    (msg.msg_iov, msg.msg_iovlen) = (&raw mut iov, 1);
+    (msg.msg_control, msg.msg_controllen) = (room.as_mut_ptr().cast(), room.capacity() as _);
+    // SAFETY: what `msg` points to lives through the call, and has the lengths that it says.
+    let n = unsafe { libc::recvmsg(from.as_raw_fd(), &raw mut msg, flags) };
+    let Ok(n) = usize::try_from(n) else { return Err(io::Error::last_os_error()) };
+    let mut fds = Vec::new();
+    // SAFETY: the kernel has filled `room` with whole headers and set msg_controllen to what it has filled; CMSG_FIRSTHDR and
+    // CMSG_NXTHDR are null at its end. The data of SCM_RIGHTS are fds that nobody owns yet; they may lie unaligned.
+    unsafe {
+        let mut header = libc::CMSG_FIRSTHDR(&raw const msg);
+        while !header.is_null() {
+            if (*header).cmsg_level == libc::SOL_SOCKET && (*header).cmsg_type == libc::SCM_RIGHTS {
+                let data = libc::CMSG_DATA(header);
+                let octets = (header.cast::<u8>().wrapping_add((*header).cmsg_len as usize)).offset_from(data);
+                let count = usize::try_from(octets).unwrap_or(0) / size_of::<RawFd>();
+                for i in 0..count {
+                    fds.push(OwnedFd::from_raw_fd(data.cast::<RawFd>().add(i).read_unaligned()));
+                }
+            }
+            header = libc::CMSG_NXTHDR(&raw const msg, header);
+        }
+    }
+    Ok((n, msg.msg_flags, fds))
+}
+
+/// Lets these users read and write a file besides its owner and group, by an access control list (acl(5)) as chmod's group bits allow.
+///
+/// # Errors
+/// EOPNOTSUPP where the file system has none.
+pub fn share_with(path: &std::ffi::CStr, users: &[u32]) -> io::Result<()> {
+    /// The kernel's form of a list (linux/posix_acl_xattr.h): a version, then tag, permissions and id of each entry.
+    const VERSION: u32 = 2;
+    const NO_ID: u32 = u32::MAX;
+    const READ_WRITE: u16 = 6;
+    let (owner, user, group, mask, other) = (0x01u16, 0x02, 0x04, 0x10, 0x20);
+    let mut users = users.to_vec();
+    users.sort_unstable();
+    users.dedup();
+    let mut list = VERSION.to_le_bytes().to_vec();
+    let mut entry = |tag: u16, permissions: u16, id: u32| {
+        list.extend_from_slice(&tag.to_le_bytes());
+        list.extend_from_slice(&permissions.to_le_bytes());
+        list.extend_from_slice(&id.to_le_bytes());
     };
-    number(libc::SO_DOMAIN) == Some(libc::AF_UNIX) && number(libc::SO_TYPE) == Some(kind)
+    entry(owner, READ_WRITE, NO_ID);
+    users.iter().for_each(|id| entry(user, READ_WRITE, *id));
+    entry(group, READ_WRITE, NO_ID);
+    entry(mask, READ_WRITE, NO_ID);
+    entry(other, 0, NO_ID);
+    let name = c"system.posix_acl_access";
+    // SAFETY: two strings and a buffer with its length, all of which live through the call; the kernel only reads them.
+    let r = unsafe { libc::setxattr(path.as_ptr(), name.as_ptr(), list.as_ptr().cast(), list.len(), 0) };
+    if r == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
 }
 
 /// Octets that a leg's socket holds in each direction: a burst of the peer's fits, and the loop is woken less often.

@@ -6,7 +6,6 @@
 
 use super::stream::ReadEnd;
 use super::*;
-use std::os::unix::net::UnixStream;
 
 impl Driver {
     /// What is dialled is connected, or has failed.
@@ -44,7 +43,7 @@ impl Driver {
         if !readable || p.stream.paused {
             return;
         }
-        let end = p.stream.read(&mut self.scratch, exhaust);
+        let end = p.stream.read(&mut self.scratch, &mut self.passed, exhaust);
         let since = if self.heard.is_empty() { self.now } else { self.heard_at.0 };
         self.heard_at = (since, self.now);
         if !std::mem::replace(&mut p.heard, true) {
@@ -83,7 +82,7 @@ impl Driver {
             }
             return;
         }
-        let end = leg.stream.read(&mut self.scratch, exhaust);
+        let end = leg.stream.read(&mut self.scratch, &mut self.passed, exhaust);
         let closing = leg.stream.closing.is_some();
         if !closing && !leg.stream.rx.is_empty() {
             let mut buf = std::mem::take(&mut leg.stream.rx);
@@ -424,11 +423,10 @@ impl Driver {
         }
     }
 
-    pub(super) fn add_leg(&mut self, id: LegId, end: OwnedFd, leg: impl FnOnce(Stream, Token) -> Leg) -> Result<()> {
-        let stream = UnixStream::from(end);
-        stream.set_nonblocking(true)?;
-        let token = self.register(stream.as_raw_fd(), Source::Leg(id), false)?;
-        let leg = leg(Stream::new(Io::Unix(stream)), token);
+    pub(super) fn add_leg(&mut self, id: LegId, end: Foreign, leg: impl FnOnce(Stream, Token) -> Leg) -> Result<()> {
+        socket2::SockRef::from(&end).set_nonblocking(true)?;
+        let token = self.register(end.as_raw_fd(), Source::Leg(id), false)?;
+        let leg = leg(Stream::new(Io::Unix(end)), token);
         self.named.insert((leg.instance, leg.cookie), Named::Leg(id));
         self.legs.insert(id, leg);
         Ok(())

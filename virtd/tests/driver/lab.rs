@@ -398,13 +398,19 @@ pub fn option_bytes(level: i32, name: i32, value: &[u8]) -> Vec<u8> {
     v
 }
 
-/// Runs something as another user, in a thread of its own: the bare system call changes no other thread.
+/// Runs something as another user and in no group of ours, in a thread of its own: the bare system calls change no other thread.
 pub fn as_user<T: Send + 'static>(uid: u32, what: impl FnOnce() -> T + Send + 'static) -> T {
     let thread = std::thread::spawn(move || {
-        // SAFETY: setresuid takes three numbers and touches no memory.
+        // SAFETY: numbers only, and an empty list of groups; no memory is touched.
         #[allow(unsafe_code)]
-        let r = unsafe { libc::syscall(libc::SYS_setresuid, uid, uid, uid) };
-        assert_eq!(r, 0);
+        let r = unsafe {
+            [
+                libc::syscall(libc::SYS_setgroups, 0, std::ptr::null::<u32>()),
+                libc::syscall(libc::SYS_setresgid, uid, uid, uid),
+                libc::syscall(libc::SYS_setresuid, uid, uid, uid),
+            ]
+        };
+        assert_eq!(r, [0; 3]);
         what()
     });
     thread.join().unwrap()

@@ -170,6 +170,7 @@ pub fn settings(old: &Config, new: &Config) -> (Vec<String>, Vec<String>) {
     keep(old.port != new.port, "port");
     keep(old.listen != new.listen, "listen");
     keep(old.shim_socket != new.shim_socket, "shim_socket");
+    keep(old.shim_group != new.shim_group, "shim_group");
     keep(old.control_socket != new.control_socket, "control_socket");
     keep(old.control_mode != new.control_mode, "control_mode");
     keep(old.control_group != new.control_group, "control_group");

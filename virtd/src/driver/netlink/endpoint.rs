@@ -15,7 +15,7 @@ pub(super) const NOTIFY_MARK: usize = 8 << 20;
 pub(in crate::driver) struct Endpoint {
     pub(in crate::driver) instance: InstanceId,
     pub(super) cookie: u64,
-    pub(super) end: OwnedFd,
+    pub(super) end: Foreign,
     pub(super) token: Token,
     pub(super) real: OwnedFd,
     pub(super) real_token: Token,
