@@ -92,7 +92,7 @@ fn learn(cookie: u64) -> Option<Entry> {
 
 /// Whether `fd` is a TCP socket of the kernel's that is bound to the BGP port.
 fn wanted(fd: c_int, address: &SocketAddr) -> bool {
-    if !channel::active() || !sys::domain(fd).is_some_and(|d| d != libc::AF_UNIX) {
+    if !channel::active() || sys::domain(fd).is_none_or(|d| d == libc::AF_UNIX) {
         return false;
     }
     // Which port that is virtd says: a daemon that was started before it asks now.

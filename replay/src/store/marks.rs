@@ -13,7 +13,7 @@ impl Marks {
     /// The first `n` places, all of them.
     pub(super) fn of(n: usize) -> Marks {
         let mut words = vec![u64::MAX; n / WORD];
-        if n % WORD > 0 {
+        if !n.is_multiple_of(WORD) {
             words.push((1 << (n % WORD)) - 1);
         }
         Marks { words }
