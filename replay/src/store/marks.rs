@@ -1,4 +1,5 @@
-//! A bit for each entry of a table, for the time that somebody wants to know which of them have not come again.
+//! A bit for each entry of a table, for the time that somebody wants to know which of them have not
+//! come again.
 
 /// Bits in one word.
 const WORD: usize = u64::BITS as usize;
@@ -13,7 +14,7 @@ impl Marks {
     /// The first `n` places, all of them.
     pub(super) fn of(n: usize) -> Marks {
         let mut words = vec![u64::MAX; n / WORD];
-        if n % WORD > 0 {
+        if !n.is_multiple_of(WORD) {
             words.push((1 << (n % WORD)) - 1);
         }
         Marks { words }
