@@ -1,5 +1,6 @@
-//! What is offered to a neighbour is kept, with real daemons: a refresh that the neighbour begins by itself, confederations,
-//! extended optional parameters, a Partial bit where none belongs, and listening only where somebody does.
+//! What is offered to a neighbour is kept, with real daemons: a refresh that the neighbour begins
+//! by itself, confederations, extended optional parameters, a Partial bit where none belongs, and
+//! listening only where somebody does.
 
 use anyhow::{Context, Result, ensure};
 use std::io::ErrorKind;
@@ -157,12 +158,14 @@ fn native(
     Instance::start_wrapped(lab, &site.ns, daemon, &name, &spec, &Attach::Native, around)
 }
 
-/// The router's member AS, the one beside it, and the third neighbour's address, with which it has an internal session.
+/// The router's member AS, the one beside it, and the third neighbour's address, with which it has
+/// an internal session.
 const MEMBER: u32 = 65100;
 const OTHER_MEMBER: u32 = 65002;
 const INTERNAL: &str = "10.0.3.2";
 
-/// The same confederation in the words of FRR and of BIRD. Next hops are kept within one, and nothing here resolves them.
+/// The same confederation in the words of FRR and of BIRD. Next hops are kept within one, and
+/// nothing here resolves them.
 fn confederation(text: String) -> String {
     let mut out = String::new();
     for line in text.lines() {
@@ -185,7 +188,8 @@ fn confederation(text: String) -> String {
     out
 }
 
-/// Instances that are a member of a confederation, an external neighbour, one in another member AS, and an internal one.
+/// Instances that are a member of a confederation, an external neighbour, one in another member AS,
+/// and an internal one.
 fn confederated(daemons: &[Daemon]) -> Result<()> {
     let mut lab = Lab::new("confed")?;
     let star = lab.star(3)?;
@@ -243,6 +247,27 @@ fn bird_is_a_member_of_a_confederation() -> Result<()> {
 #[test]
 fn frr_and_bird_are_one_member_of_a_confederation() -> Result<()> {
     confederated(&[Daemon::Frr, Daemon::Bird])
+}
+
+#[test]
+fn class_e_goes_through_to_a_daemon_that_allows_it() -> Result<()> {
+    let mut lab = Lab::new("class-e")?;
+    let star = lab.star(1)?;
+    let allow = |text: String| format!("allow-reserved-ranges\n{text}");
+    let (daemons, wrappers) = (vec![Daemon::Frr], vec![with_configuration(allow)]);
+    let options = Options { daemons, wrappers, ..Options::default() };
+    let mut router = Router::with_toml(&lab, &star, &options, |text| {
+        text.replacen("[router]\n", "[router]\nallow_reserved_ranges = true\n", 1)
+    })?;
+    router.launch(&lab, &star, &options)?;
+    let script = lab.directory().join("script");
+    std::fs::write(&script, "announce 198.51.100.0/24 next-hop 240.0.0.1\neor ipv4\n")?;
+    let mut feed = Replayer::dial(&lab, &star.sites[0], false, &["--script", &script.display().to_string()])?;
+    wait_has(&router.instances[0], &star.router, &["198.51.100.0", "240.0.0.1"], &[])?;
+    ensure!(router.events("malformed-update").is_empty(), "{:?}", router.events("malformed-update"));
+    feed.finish()?.check_quiet()?;
+    lab.passed();
+    Ok(())
 }
 
 #[test]

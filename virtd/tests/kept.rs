@@ -3,7 +3,7 @@
 mod sim;
 
 use bytes::Bytes;
-use sim::{Sim, SimPeer, config, open, our_open, peer_addr};
+use sim::{Sim, SimPeer, config, open, our_open, peer_addr, prefix};
 use std::net::{Ipv4Addr, SocketAddr};
 use virtd::config::Strategy;
 use virtd::core::io::{ConnId, Input, InstanceId, LegId, Output};
@@ -183,4 +183,40 @@ fn a_dial_without_an_answer_is_begun_anew_when_an_instance_dials_again() {
         out.iter().filter_map(|o| if let Output::LegConnected { leg, .. } = o { Some(leg.0) } else { None }).collect();
     told.sort_unstable();
     assert_eq!(told, [101, 105]);
+}
+
+#[test]
+fn a_path_with_the_peers_own_as_is_a_route_where_the_router_says_so() {
+    for allowed in [false, true] {
+        let mut config = config(3, Strategy::WaitForConsensus);
+        config.allow_own_as = allowed;
+        let mut sim = Sim::new(&config);
+        [1, 2].into_iter().for_each(|n| sim.connect_peer(n));
+        sim.run(3 * SECOND);
+        sim.announce(1, &["10.1.0.0/16"], &[64501, 64502]);
+        sim.run(2 * SECOND);
+        assert_eq!(sim.table(2).len(), usize::from(allowed), "no [[peer]] names this one");
+        // At once, too.
+        config.allow_own_as = !allowed;
+        sim.reload(&config);
+        sim.announce(1, &["10.2.0.0/16"], &[64501, 64502]);
+        sim.run(2 * SECOND);
+        assert_eq!(sim.table(2).contains_key(&prefix("10.2.0.0/16")), !allowed);
+    }
+}
+
+#[test]
+fn a_next_hop_of_class_e_is_one_where_the_router_says_so() {
+    for allowed in [false, true] {
+        let mut config = config(3, Strategy::WaitForConsensus);
+        config.allow_reserved_ranges = allowed;
+        let mut sim = Sim::new(&config);
+        [1, 2].into_iter().for_each(|n| sim.connect_peer(n));
+        sim.run(3 * SECOND);
+        let next_hop = Ipv4Addr::new(240, 0, 0, 1);
+        sim.peer_sends(1, &sim::update(&[prefix("10.1.0.0/16")], &[], &[64501], next_hop, None, 0));
+        sim.run(2 * SECOND);
+        assert_eq!(sim.table(2).len(), usize::from(allowed));
+        assert_eq!(sim.events_of("malformed-update").len(), usize::from(!allowed));
+    }
 }

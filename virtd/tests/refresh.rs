@@ -1,4 +1,5 @@
-//! A peer says all that it has again, between BoRR and EoRR (RFC 7313): what it does not say again is gone.
+//! A peer says all that it has again, between BoRR and EoRR (RFC 7313): what it does not say again
+//! is gone.
 
 mod sim;
 
@@ -15,7 +16,8 @@ fn enhanced(mut open: Open) -> Open {
     open
 }
 
-/// Three instances and two peers, the first of which knows enhanced refresh, as the instances do where `known`.
+/// Three instances and two peers, the first of which knows enhanced refresh, as the instances do
+/// where `known`.
 fn router(known: bool) -> Sim {
     let mut sim = Sim::new(&config(3, Strategy::WaitForConsensus));
     for i in 0..3 {
@@ -117,7 +119,8 @@ fn a_new_session_knows_nothing_of_a_beginning() {
     assert_eq!(told(&sim), list(&["10.1.0.0/16"]));
 }
 
-/// More than one slice, and what comes while they are worked off, alone in a turn or not, is the peer's last word.
+/// More than one slice, and what comes while they are worked off, alone in a turn or not, is the
+/// peer's last word.
 #[test]
 fn a_large_sweep_goes_in_slices_and_a_word_that_comes_meanwhile_stands() {
     let mut sim = router(true);

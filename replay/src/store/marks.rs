@@ -1,4 +1,5 @@
-//! A bit for each entry of a table, for the time that somebody wants to know which of them have not come again.
+//! A bit for each entry of a table, for the time that somebody wants to know which of them have not
+//! come again.
 
 /// Bits in one word.
 const WORD: usize = u64::BITS as usize;

@@ -1,13 +1,15 @@
-//! virtd's own listening sockets: each address takes connections only while an instance listens there, as on a host without virtd. Before,
-//! and after, a SYN is answered with RST.
+//! virtd's own listening sockets: each address takes connections only while an instance listens
+//! there, as on a host without virtd. Before, and after, a SYN is answered with RST.
 //!
-//! The configured addresses are bound from the start and keep the port: a socket that rests is bound without SO_REUSEADDR, so that nobody
-//! else can have it. Where a configured wildcard rests and instances listen on single addresses, those get sockets of their own.
+//! The configured addresses are bound from the start and keep the port: a socket that rests is
+//! bound without SO_REUSEADDR, so that nobody else can have it. Where a configured wildcard rests
+//! and instances listen on single addresses, those get sockets of their own.
 
 use super::*;
 use std::net::{IpAddr, Shutdown};
 
-/// After an address could not be listened on it is tried again this much later: it may not be there yet.
+/// After an address could not be listened on it is tried again this much later: it may not be there
+/// yet.
 const LISTEN_RETRY_US: Micros = 1_000_000;
 
 /// One of virtd's own listening sockets.
@@ -45,7 +47,8 @@ fn rest(socket: &Socket) -> std::io::Result<()> {
     socket.set_reuse_address(false)
 }
 
-/// Where virtd is to listen, port 0: `active` is where instances do, and whether an IPv6 wildcard of theirs takes no IPv4.
+/// Where virtd is to listen, port 0: `active` is where instances do, and whether an IPv6 wildcard
+/// of theirs takes no IPv4.
 fn wanted(configured: &[IpAddr], active: &[(SocketAddr, bool)]) -> Vec<SocketAddr> {
     let mut wanted: Vec<SocketAddr> = Vec::new();
     for ip in configured {

@@ -1,9 +1,10 @@
 //! ROUTE-REFRESH from the peer, all three kinds of it (RFC 2918, RFC 7313).
 //!
-//! A request is answered out of what was published. Between a beginning (BoRR) and an end (EoRR) the peer says
-//! all that it has of a family again, whoever asked for that: what is in the store at the beginning is marked,
-//! what comes again is marked no more, and what still is at the end the peer has not any more. That is withdrawn
-//! as by an UPDATE of the peer's: from the store and from every leg, a slice in each turn.
+//! A request is answered out of what was published. Between a beginning (BoRR) and an end (EoRR)
+//! the peer says all that it has of a family again, whoever asked for that: what is in the store at
+//! the beginning is marked, what comes again is marked no more, and what still is at the end the
+//! peer has not any more. That is withdrawn as by an UPDATE of the peer's: from the store and from
+//! every leg, a slice in each turn.
 
 use super::super::table::flag;
 use super::*;
