@@ -3,7 +3,8 @@
 //! What is kept per prefix is an id of the attribute block ([`wire::bgp::encode::stored_attributes`], held in an
 //! [`Interner`](crate::intern::Interner)) and when it came. IPv4 takes 16 octets an entry and IPv6 28, plus some 7 of table.
 //!
-//! While a peer says all of a family again (RFC 7313) one bit an entry says that it has not come yet: [`Store::mark`].
+//! While a peer says all of a family again (RFC 7313) one bit an entry says that it has not come
+//! yet: [`Store::mark`].
 
 mod marks;
 
@@ -207,7 +208,8 @@ impl Store {
         out
     }
 
-    /// Marks every prefix of `family`; whatever is announced from now on is marked no more, and what is new is not.
+    /// Marks every prefix of `family`; whatever is announced from now on is marked no more, and
+    /// what is new is not.
     pub fn mark(&mut self, family: Family) {
         match family {
             Family::IPV4_UNICAST => self.v4.marks = Marks::of(self.v4.entries.len()),
@@ -225,7 +227,8 @@ impl Store {
         }
     }
 
-    /// Appends to `out` up to `n` prefixes of `family` that are still marked; fewer only where there are no more.
+    /// Appends to `out` up to `n` prefixes of `family` that are still marked; fewer only where
+    /// there are no more.
     pub fn marked(&self, family: Family, n: usize, out: &mut Vec<Prefix>) {
         match family {
             Family::IPV4_UNICAST => self.v4.marked(family, n, out),

@@ -73,7 +73,8 @@ pub struct Config {
     pub allow_own_as: bool,
     /// `allow_reserved_ranges`: 240.0.0.0/4 is no fault in a NEXT_HOP.
     pub allow_reserved_ranges: bool,
-    /// `confederation`, `confederation_members`: the confederation that this router is in (RFC 5065).
+    /// `confederation`, `confederation_members`: the confederation that this router is in (RFC
+    /// 5065).
     pub confederation: Option<Confederation>,
     /// `native_ports`: other TCP ports of a `[[peer]]`'s address that instances may connect to by themselves.
     pub native_ports: Vec<u16>,

@@ -192,8 +192,9 @@ pub fn negotiate(profile: &Profile, peer: &Open) -> Result<Negotiated, Notificat
 }
 
 impl Negotiated {
-    /// The same, on a router that is configured like this. In a confederation we say our member AS to its members and its identifier to all
-    /// others, so that our own AS number on this session tells which it is.
+    /// The same, on a router that is configured like this. In a confederation we say our member AS
+    /// to its members and its identifier to all others, so that our own AS number on this session
+    /// tells which it is.
     pub fn under(mut self, config: &Config) -> Negotiated {
         self.class_e = config.allow_reserved_ranges;
         let Some(c) = config.confederation.as_ref().filter(|c| c.identifier != self.profile.asn) else { return self };

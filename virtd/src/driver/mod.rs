@@ -266,7 +266,8 @@ pub struct Driver {
 }
 
 impl Driver {
-    /// Opens the sockets: the BGP port on every configured address, where it takes connections once an instance listens, and the shim's.
+    /// Opens the sockets: the BGP port on every configured address, where it takes connections once
+    /// an instance listens, and the shim's.
     ///
     /// # Errors
     /// Names the address or path that could not be opened, and the likely remedy.

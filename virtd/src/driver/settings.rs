@@ -160,7 +160,8 @@ impl Driver {
         let answer =
             match (conn.and_then(|c| self.peers.get(&c)), self.listeners.iter().find_map(|p| p.socket.as_ref())) {
                 (Some(p), _) => sys::option(&p.stream.io, level, name, room),
-                // A listening socket, or a leg whose connection is still on its way: as one of ours would say.
+                // A listening socket, or a leg whose connection is still on its way: as one of ours
+                // would say.
                 (None, Some(l)) => sys::option(l, level, name, room),
                 (None, None) => return refuse(to, libc::ENOPROTOOPT, ""),
             };

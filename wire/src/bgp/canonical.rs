@@ -63,8 +63,8 @@ pub struct CanonicalContext {
     pub update: UpdateContext,
     /// The receiving peer's AS number: a path that holds it equals no route, unless `allow_own_as`.
     pub peer_as: u32,
-    /// The confederation that the receiving peer and we are in (RFC 5065): a path that holds its identifier equals no route
-    /// either, unless `allow_own_as`.
+    /// The confederation that the receiving peer and we are in (RFC 5065): a path that holds its
+    /// identifier equals no route either, unless `allow_own_as`.
     pub confederation: Option<u32>,
     /// The receiving peer's router id: on iBGP, a route with it as ORIGINATOR_ID equals no route.
     pub peer_router_id: Ipv4Addr,
@@ -198,8 +198,9 @@ fn canonical_flags(flags: u8, code: u8) -> u8 {
     }
 }
 
-/// Whether the receiving peer must take this attribute as the sign of a loop (RFC 4271 section 9.1.2, RFC 4456
-/// section 8; RFC 5065 section 4: its member AS and its confederation's identifier).
+/// Whether the receiving peer must take this attribute as the sign of a loop (RFC 4271 section
+/// 9.1.2, RFC 4456 section 8; RFC 5065 section 4: its member AS and its confederation's
+/// identifier).
 fn is_loop(code: u8, value: &[u8], context: &CanonicalContext) -> bool {
     match code {
         attr::AS_PATH if !context.allow_own_as => {

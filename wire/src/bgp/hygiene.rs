@@ -33,8 +33,8 @@ pub struct Finding {
 pub enum Verdict {
     /// Nothing to mend: pass the bytes as they came.
     Pass,
-    /// Pass these bytes (an UPDATE's body) instead: attributes were discarded, Partial bits cleared, or announcements turned to
-    /// withdrawals.
+    /// Pass these bytes (an UPDATE's body) instead: attributes were discarded, Partial bits
+    /// cleared, or announcements turned to withdrawals.
     Rewritten {
         /// The new body, without header, never longer than the old one, and itself a [`Verdict::Pass`].
         /// May be empty of any routes, then there is nothing to send.

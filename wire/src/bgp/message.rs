@@ -222,8 +222,8 @@ impl Open {
         self.encode_as(false)
     }
 
-    /// The same in RFC 9072's form, however short it is: some who use that form read no other (FRR 8.4 with
-    /// `extended-optional-parameters`).
+    /// The same in RFC 9072's form, however short it is: some who use that form read no other (FRR
+    /// 8.4 with `extended-optional-parameters`).
     pub fn encode_extended(&self) -> Bytes {
         self.encode_as(true)
     }

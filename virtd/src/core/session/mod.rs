@@ -44,14 +44,15 @@ pub const LOW_MARK: usize = 1 << 20;
 /// Hold time until the peer's OPEN has come (RFC 4271 section 8.2.2 suggests four minutes).
 const OPEN_HOLD_US: Micros = 240_000_000;
 
-/// What is to be sent and is not taken for so long ends the session, or for twice the hold time where that is longer (RFC 9687
-/// section 4: SendHoldTime).
+/// What is to be sent and is not taken for so long ends the session, or for twice the hold time
+/// where that is longer (RFC 9687: SendHoldTime).
 const SEND_HOLD_US: Micros = 480_000_000;
-/// Connections of one peer at once that are not established: one that we dialled, and what a peer may have given up unnoticed
-/// before its newest.
+/// Connections of one peer at once that are not established: one that we dialled, and what a peer
+/// may have given up unnoticed before its newest.
 const MAX_OPENING: usize = 4;
-/// A dial that has had no answer for so long is begun anew when an instance wants one: TCP's own next SYN would be four seconds
-/// off and more (RFC 6298: 1, 3, 7, 15 s …), a daemon's retry is now.
+/// A dial that has had no answer for so long is begun anew when an instance wants one: TCP's own
+/// next SYN would be four seconds off and more (RFC 6298: 1, 3, 7, 15 s …), a daemon's retry is
+/// now.
 const DIAL_ANEW_US: Micros = 3_000_000;
 
 /// State of one TCP connection with the peer (RFC 4271 section 8.2.2, as far as it is ours).

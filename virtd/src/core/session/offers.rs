@@ -18,8 +18,8 @@ impl Session {
         voters.filter_map(|(instance, s)| Some(Voice { instance, open: s.open.as_ref()?, fresh: s.sits() })).collect()
     }
 
-    /// Our OPEN in the form that more than half of those voters use that have sent theirs in this attempt (RFC 9072): who does has a
-    /// neighbour that wants it.
+    /// Our OPEN in the form that more than half of those voters use that have sent theirs in this
+    /// attempt (RFC 9072): who does has a neighbour that wants it.
     pub(super) fn our_open(&self, profile: &Profile, env: &Env) -> Bytes {
         let fresh = || self.voices(env).into_iter().filter(|v| v.fresh);
         let extended = fresh().filter(|v| self.seats.get(v.instance).is_some_and(|s| s.extended_open)).count();

@@ -26,8 +26,8 @@ impl Session {
         if !wanted || self.shut {
             return out.push(Output::ClosePeer { conn, abort: true });
         }
-        // RFC 4271 section 6.8: a connection that collides with an established one is closed; which of those that are not stays
-        // their OPENs decide.
+        // RFC 4271 section 6.8: a connection that collides with an established one is closed; which
+        // of those that are not stays their OPENs decide.
         if self.up.is_some() || self.exts.iter().filter(|e| e.state != ExtState::Connect).count() >= MAX_OPENING {
             out.push(Output::SendPeer { conn, bytes: Notification::new(6, 7).encode() });
             return out.push(Output::ClosePeer { conn, abort: false });
@@ -234,10 +234,12 @@ impl Session {
         self.accept_if_quorum(env, out);
     }
 
-    /// Closes what collides with this connection, which has brought a valid OPEN. True where that is the one itself.
+    /// Closes what collides with this connection, which has brought a valid OPEN. True where that
+    /// is the one itself.
     ///
-    /// RFC 4271 section 6.8, with RFC 6286's tie break: of one that we dialled and one that the peer did, that of the higher
-    /// identifier stays. Of two that the peer dialled the newer one does: it has given up the other, and we do not know yet.
+    /// RFC 4271 section 6.8, with RFC 6286's tie break: of one that we dialled and one that the
+    /// peer did, that of the higher identifier stays. Of two that the peer dialled the newer one
+    /// does: it has given up the other, and we do not know yet.
     fn collides(&mut self, conn: ConnId, ours: &Profile, open: &Open, env: &mut Env, out: &mut Vec<Output>) -> bool {
         let Some(at) = self.exts.iter().position(|e| e.id == conn) else { return true };
         let (dialled, we_are_higher) = (self.exts[at].dialled, (ours.router_id, ours.asn) > (open.router_id, open.asn));
@@ -456,7 +458,8 @@ impl Session {
     pub(super) fn reset(&mut self, conn: ConnId, n: Notification, why: &str, env: &mut Env, out: &mut Vec<Output>) {
         out.push(Output::SendPeer { conn, bytes: n.encode() });
         let text = format!("session reset with NOTIFICATION {n}: {why}");
-        // What ended it is the peer's silence for them, too; of anything else they know no more than that it is over.
+        // What ended it is the peer's silence for them, too; of anything else they know no more
+        // than that it is over.
         let farewell = if n.code == 4 { Notification::new(4, 0) } else { Notification::new(6, 0) };
         self.end(conn, false, text, Some(farewell.encode()), env, out);
     }
@@ -577,7 +580,8 @@ impl Session {
 }
 
 impl Up {
-    /// RFC 9687: what is to be sent has not been taken for the send hold time. Without a hold time there is none.
+    /// RFC 9687: what is to be sent has not been taken for the send hold time. Without a hold time
+    /// there is none.
     fn is_stuck(&self, now: Micros) -> bool {
         let hold = Micros::from(self.negotiated.hold_time_s) * 1_000_000;
         hold > 0 && self.stalled.is_some_and(|since| now >= since + SEND_HOLD_US.max(2 * hold))

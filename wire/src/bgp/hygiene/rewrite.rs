@@ -5,8 +5,8 @@ use crate::bgp::canonical::AttributeSet;
 use crate::bgp::types::Family;
 use crate::bgp::update::{Attributes, Fields, MpReach, MpUnreach, attr, flag};
 
-/// The same UPDATE without the attributes in `discard`, without repetitions (RFC 7606 section 3.g), and without Partial bits
-/// where they must be 0.
+/// The same UPDATE without the attributes in `discard`, without repetitions (RFC 7606 section 3.g),
+/// and without Partial bits where they must be 0.
 pub(super) fn without(fields: &Fields<'_>, discard: &AttributeSet) -> Vec<u8> {
     let mut attributes = Vec::with_capacity(fields.attributes.len());
     let mut seen = *discard;

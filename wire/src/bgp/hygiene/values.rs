@@ -114,8 +114,8 @@ pub(super) fn judge(a: &Attribute<'_>, classic: bool, context: &UpdateContext) -
     )
 }
 
-/// Whether the Partial bit is set on an attribute that we know and on which it must be 0: a well-known one, or an
-/// optional one that is not transitive (RFC 4271 section 4.3).
+/// Whether the Partial bit is set on an attribute that we know and on which it must be 0: a
+/// well-known one, or an optional one that is not transitive (RFC 4271 section 4.3).
 #[inline]
 pub(super) fn is_partial_in_vain(a: &Attribute<'_>) -> bool {
     a.flags & flag::PARTIAL != 0
