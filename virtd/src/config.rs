@@ -67,7 +67,8 @@ pub struct Config {
     pub peers: Vec<Peer>,
     /// `accept_any = true`: peers that no `[[peer]]` names are served with defaults, if an instance wants them.
     pub accept_any: bool,
-    /// `native_ports`: other TCP ports of a `[[peer]]`'s address that instances may connect to by themselves.
+    /// `native_ports`: other TCP ports of a `[[peer]]`'s address that instances may connect to by
+    /// themselves.
     pub native_ports: Vec<u16>,
     /// Attribute codes that are left out of the comparison.
     pub ignore_attributes: Vec<u8>,
