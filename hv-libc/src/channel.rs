@@ -80,7 +80,8 @@ pub fn learn() -> bool {
     NETLINK.load(Ordering::Relaxed) != NEVER_ASKED || connect().is_ok()
 }
 
-/// Whether there was no virtd when it was last looked for, which is another thing than one that refuses this process or does not answer.
+/// Whether there was no virtd when it was last looked for, which is another thing than one that
+/// refuses this process or does not answer.
 pub fn is_absent() -> bool {
     ABSENT.load(Ordering::Relaxed)
 }

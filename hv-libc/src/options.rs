@@ -135,7 +135,8 @@ fn record(fd: c_int, option: &SocketOption<'_>) -> Outcome {
 fn set_on_ours(fd: c_int, option: &SocketOption<'_>) -> Outcome {
     let Some(mut e) = ours(fd) else { return Native };
     if carried(option.level, option.name) {
-        // Where no virtd has the other end of a listening socket, the next one is told all that is recorded.
+        // Where no virtd has the other end of a listening socket, the next one is told all that is
+        // recorded.
         let asked = match e.kind {
             Kind::Listener if e.whole && is_deserted(fd) => {
                 if !e.record(option) {

@@ -13,7 +13,8 @@ use wire::shim::{Accepted, Reply, Request, ANY, MAX_MESSAGE};
 
 /// A dead broker leaves its fds readable for ever; a daemon that polls one may not spin.
 pub const DEAD_PAUSE_US: u32 = 100_000;
-/// The same for a listening socket once it has been so for long: FRR writes a line to its log each time.
+/// The same for a listening socket once it has been so for long: FRR writes a line to its log each
+/// time.
 const LONG_DEAD_PAUSE_US: u32 = 1_000_000;
 /// So many tries are long: some ten seconds.
 const LONG_DEAD: u32 = 100;
@@ -163,8 +164,9 @@ fn place_listener(fd: c_int, entry: &mut Entry, local: SocketAddr, backlog: Opti
     finish_swap(fd, daemon, entry, asked)
 }
 
-/// There is no virtd yet: a socket whose other end is closed takes the place of `fd`, as one does whose virtd is gone, and [`revive`]
-/// tells the first that comes. No daemon tries again to bind: FRR ends itself, BIRD and OpenBGPD go on without a listening socket.
+/// There is no virtd yet: a socket whose other end is closed takes the place of `fd`, as one does
+/// whose virtd is gone, and [`revive`] tells the first that comes. No daemon tries again to bind:
+/// FRR ends itself, BIRD and OpenBGPD go on without a listening socket.
 fn place_deserted(fd: c_int, entry: &mut Entry) -> Result<(), Errno> {
     let (daemon, broker) = sys::pair(libc::SOCK_SEQPACKET)?;
     sys::close(broker);
@@ -173,7 +175,8 @@ fn place_deserted(fd: c_int, entry: &mut Entry) -> Result<(), Errno> {
     finish_swap(fd, daemon, entry, Ok(()))
 }
 
-/// Whether no virtd holds the other end of a listening socket: the one that did is gone, or none has come yet.
+/// Whether no virtd holds the other end of a listening socket: the one that did is gone, or none
+/// has come yet.
 pub fn is_deserted(fd: c_int) -> bool {
     sys::poll(fd, 0, 0).is_ok_and(|r| r & libc::POLLHUP != 0)
 }
@@ -324,8 +327,9 @@ pub fn connect(fd: c_int, address: Option<SocketAddr>) -> Outcome {
     }
 }
 
-/// Whether a connection of a TCP socket of the kernel's is a BGP session. Only virtd knows which ports its peers have, and a reload changes them: it is asked
-/// each time, but for the BGP port itself. No daemon connects often.
+/// Whether a connection of a TCP socket of the kernel's is a BGP session. Only virtd knows which
+/// ports its peers have, and a reload changes them: it is asked each time, but for the BGP port
+/// itself. No daemon connects often.
 ///
 /// # Errors
 /// virtd says that it may not be, or cannot be reached: then nobody knows that it is not one.
@@ -333,7 +337,8 @@ fn is_bgp(fd: c_int, remote: &SocketAddr) -> Result<bool, Errno> {
     if remote.port() == channel::port() {
         return Ok(true);
     }
-    // Peers are those of virtd's own network namespace: in another the same address is somebody else's.
+    // Peers are those of virtd's own network namespace: in another the same address is somebody
+    // else's.
     let (socket, virtd) = (sys::netns_cookie_of(fd), channel::netns_cookie());
     if virtd != 0 && socket != 0 && virtd != socket {
         return Ok(false);

@@ -385,7 +385,8 @@ const SYSLOG_PRIORITY: &str = "<27>";
 /// Major and minor number of /dev/null.
 const NULL_DEVICE: (c_uint, c_uint) = (1, 3);
 
-/// A line for the operator; the only thing the shim ever prints. A daemon in the background has no stderr: there it goes to the system's log.
+/// A line for the operator; the only thing the shim ever prints. A daemon in the background has no
+/// stderr: there it goes to the system's log.
 pub fn complain(parts: &[&str]) {
     let mut line = Line { octets: [0; 512], len: 0 };
     let heard = stderr_is_heard();
@@ -439,7 +440,8 @@ impl Line {
 fn stderr_is_heard() -> bool {
     // SAFETY: stat is plain data, valid whatever is written to it.
     let mut about: libc::stat = unsafe { mem::zeroed() };
-    // By its number, since the function is younger than some C libraries. SAFETY: `about` is a whole stat, on 64-bit machines the kernel's own.
+    // By its number, since the function is younger than some C libraries.
+    // SAFETY: `about` is a whole stat, on 64-bit machines the kernel's own.
     if unsafe { libc::syscall(libc::SYS_fstat, 2, &raw mut about) } != 0 {
         return false;
     }
@@ -447,7 +449,8 @@ fn stderr_is_heard() -> bool {
     !device || (libc::major(about.st_rdev), libc::minor(about.st_rdev)) != NULL_DEVICE
 }
 
-/// Sends a line to the system's log, if there is one; never waits. Not syslog(3): its lock may have been held over a fork.
+/// Sends a line to the system's log, if there is one; never waits. Not syslog(3): its lock may have
+/// been held over a fork.
 fn log(line: &Line) {
     if let Ok(fd) = connect_unix(SYSLOG, libc::SOCK_DGRAM | libc::SOCK_NONBLOCK) {
         let flags = libc::MSG_NOSIGNAL | libc::MSG_DONTWAIT;

@@ -235,7 +235,8 @@ fn no_broker() {
     assert!(errors.lines().count() == 1 && errors.contains("nobody"), "{errors}");
 }
 
-/// Where a peer listens on another port only the broker knows; elsewhere connections are the daemon's own.
+/// Where a peer listens on another port only the broker knows; elsewhere connections are the
+/// daemon's own.
 #[test]
 fn other_ports_are_asked_for() {
     for scenario in ["refused4", "refused6"] {
@@ -258,7 +259,8 @@ fn other_ports_are_asked_for() {
     }
 }
 
-/// A daemon that was started before virtd listens once that is there, and its next connect succeeds.
+/// A daemon that was started before virtd listens once that is there, and its next connect
+/// succeeds.
 #[test]
 fn daemon_before_the_broker() {
     let dir = Arc::new(tempfile::tempdir().expect("a temporary folder"));

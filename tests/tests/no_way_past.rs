@@ -1,5 +1,5 @@
-//! No way past virtd: peers on ports of their own, connections to other ports of a peer, a daemon without the shim, daemons that
-//! were there before virtd.
+//! No way past virtd: peers on ports of their own, connections to other ports of a peer, a daemon
+//! without the shim, daemons that were there before virtd.
 
 use anyhow::{Context, Result, ensure};
 use std::fs;
@@ -151,7 +151,8 @@ fn a_daemon_without_the_shim_is_an_alarm_told_once() -> Result<()> {
     };
     let told = wait_until("the alarm", LOOK, || about(&router).pop().ok_or_else(|| "there is none".to_owned()))?;
     ensure!(told.contains("bird (process ") && told.contains("LD_PRELOAD must name libhvlibc.so"), "{told}");
-    // One that nobody meant to be an instance; when it has been found, it has been looked once more.
+    // One that nobody meant to be an instance; when it has been found, it has been looked once
+    // more.
     let to = SocketAddr::new(star.sites[1].v4.into(), 179);
     let stray = router.ns().enter(|| TcpStream::connect(to))?.context("the stray")?;
     let from = stray.local_addr()?.to_string();
@@ -211,8 +212,8 @@ fn frr_that_was_there_before_virtd_is_served_when_it_comes() -> Result<()> {
     Ok(())
 }
 
-/// BIRD cannot be without a route socket, and nobody knows yet whether virtd votes on those: it ends, never native, and its service
-/// manager starts it again.
+/// BIRD cannot be without a route socket, and nobody knows yet whether virtd votes on those: it
+/// ends, never native, and its service manager starts it again.
 #[test]
 fn bird_that_was_there_before_virtd_ends_and_is_served_when_both_are_back() -> Result<()> {
     let mut lab = Lab::new("early-bird")?;
@@ -232,7 +233,8 @@ fn bird_that_was_there_before_virtd_ends_and_is_served_when_both_are_back() -> R
     Ok(())
 }
 
-/// FRR in the background, as its own scripts start it, has /dev/null for its stderr: what the shim has to say is in the system's log.
+/// FRR in the background, as its own scripts start it, has /dev/null for its stderr: what the shim
+/// has to say is in the system's log.
 #[test]
 fn the_line_of_a_daemon_in_the_background_is_in_the_systems_log() -> Result<()> {
     let mut lab = Lab::new("syslog")?;

@@ -1,8 +1,9 @@
-//! Looks for what goes past virtd: TCP sockets on BGP ports in its network namespace that are not its own, such as those of a daemon
-//! whose LD_PRELOAD names no library (the dynamic loader only warns).
+//! Looks for what goes past virtd: TCP sockets on BGP ports in its network namespace that are not
+//! its own, such as those of a daemon whose LD_PRELOAD names no library (the dynamic loader only
+//! warns).
 //!
-//! A thread asks the kernel for all TCP sockets now and then (sock_diag(7)) and compares them with the fds of this process. The loop
-//! is not asked: it has better to do.
+//! A thread asks the kernel for all TCP sockets now and then (sock_diag(7)) and compares them with
+//! the fds of this process. The loop is not asked: it has better to do.
 
 use crate::config::Config;
 use crate::event::{Event, Severity};
@@ -27,10 +28,12 @@ use wire::netlink::{Frames, Writer};
 const EVERY: Duration = Duration::from_secs(10);
 /// Octets of a receive buffer: twice what the kernel puts into one datagram of a dump.
 const BUFFER: usize = 64 * 1024;
-/// Sockets told of in one look; a daemon that is wrong has one for each peer, and the first few say it.
+/// Sockets told of in one look; a daemon that is wrong has one for each peer, and the first few say
+/// it.
 const MAX_TOLD: usize = 16;
 
-/// The ports on which BGP is spoken: the router's own, and the peers'. The loop changes them when a reload does.
+/// The ports on which BGP is spoken: the router's own, and the peers'. The loop changes them when a
+/// reload does.
 #[derive(Clone, Default, Debug)]
 pub struct Ports(Arc<Mutex<HashMap<IpAddr, u16>>>);
 
@@ -98,7 +101,8 @@ fn watch(port: u16, ports: &Ports, start: Instant, events: &EventSender, stopped
     }
 }
 
-/// Sockets on BGP ports that are not ours. What comes and goes while it is looked is not among them: who is found is there twice.
+/// Sockets on BGP ports that are not ours. What comes and goes while it is looked is not among
+/// them: who is found is there twice.
 fn strangers(port: u16, peers: &HashMap<IpAddr, u16>) -> io::Result<Vec<TcpSocket>> {
     let suspects = suspects(port, peers)?;
     if suspects.is_empty() {
@@ -116,7 +120,8 @@ fn suspects(port: u16, peers: &HashMap<IpAddr, u16>) -> io::Result<Vec<TcpSocket
     Ok(select(port, peers, &all, &own))
 }
 
-/// Those of `all` that speak BGP and that neither we (by their inodes) nor a peer in this very namespace can account for.
+/// Those of `all` that speak BGP and that neither we (by their inodes) nor a peer in this very
+/// namespace can account for.
 fn select(port: u16, peers: &HashMap<IpAddr, u16>, all: &[TcpSocket], own: &HashSet<u32>) -> Vec<TcpSocket> {
     let ours: HashSet<(SocketAddr, SocketAddr)> =
         all.iter().filter(|s| own.contains(&s.inode)).map(|s| (s.local, s.remote)).collect();

@@ -16,7 +16,8 @@ fn what_is_told_and_what_is_not() {
         socket(1, TCP_LISTEN, "0.0.0.0:179", "0.0.0.0:0"),
         socket(2, ESTABLISHED, "192.0.2.1:179", "192.0.2.2:4000"),
         socket(3, ESTABLISHED, "192.0.2.1:4001", "192.0.2.9:1790"),
-        // The other ends of the second and the third, in the same namespace; and where the peer listens.
+        // The other ends of the second and the third, in the same namespace; and where the peer
+        // listens.
         socket(4, ESTABLISHED, "192.0.2.2:4000", "192.0.2.1:179"),
         socket(5, ESTABLISHED, "192.0.2.9:1790", "192.0.2.1:4001"),
         socket(6, TCP_LISTEN, "192.0.2.9:179", "0.0.0.0:0"),

@@ -76,7 +76,8 @@ pub struct Config {
     /// `confederation`, `confederation_members`: the confederation that this router is in (RFC
     /// 5065).
     pub confederation: Option<Confederation>,
-    /// `native_ports`: other TCP ports of a `[[peer]]`'s address that instances may connect to by themselves.
+    /// `native_ports`: other TCP ports of a `[[peer]]`'s address that instances may connect to by
+    /// themselves.
     pub native_ports: Vec<u16>,
     /// Attribute codes that are left out of the comparison.
     pub ignore_attributes: Vec<u8>,

@@ -477,7 +477,8 @@ fn without_fds_accept_waits_is_told_once_and_works_again() {
     drop((full, far, legs));
 }
 
-/// Another port than a peer's is refused and told once; the BGP port too, where the peer has another.
+/// Another port than a peer's is refused and told once; the BGP port too, where the peer has
+/// another.
 #[test]
 fn connections_to_a_peers_other_ports_are_refused() {
     let peer = |address: &str, port| virtd::config::Peer {

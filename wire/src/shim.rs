@@ -158,8 +158,8 @@ pub enum Request<'a> {
         /// SO_COOKIE.
         socket: u64,
     },
-    /// connect of a TCP socket to another port than the BGP port: a `[[peer]]` may listen there, which only virtd knows. Asked each
-    /// time, since a reload changes the answer.
+    /// connect of a TCP socket to another port than the BGP port: a `[[peer]]` may listen there,
+    /// which only virtd knows. Asked each time, since a reload changes the answer.
     MayConnect {
         /// Where to.
         remote: Address,
@@ -208,7 +208,8 @@ pub enum Reply<'a> {
     },
     /// To `MayConnect`.
     Passage {
-        /// It is a BGP session: `Connect` is to follow. Otherwise the connection is the daemon's own business.
+        /// It is a BGP session: `Connect` is to follow. Otherwise the connection is the daemon's
+        /// own business.
         redirected: bool,
     },
 }

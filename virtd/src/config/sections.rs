@@ -87,7 +87,8 @@ fn port(section: &Section<'_>, problems: &mut Problems) -> Option<u16> {
     section.number("port", 1..=65535, "", problems).and_then(|p| u16::try_from(p).ok())
 }
 
-/// Ports on which peers also serve what is no BGP session: the caches of RFC 8210, a monitoring station of RFC 7854.
+/// Ports on which peers also serve what is no BGP session: the caches of RFC 8210, a monitoring
+/// station of RFC 7854.
 fn native_ports(section: &Section<'_>, config: &mut Config, problems: &mut Problems) {
     let expected = "TCP ports, like [323, 3323]";
     let ports = section.array("native_ports", expected, problems, |value, problems| {

@@ -1,4 +1,5 @@
-//! Which TCP connections of an instance are BGP sessions, which are its own business, and which would be a way past virtd.
+//! Which TCP connections of an instance are BGP sessions, which are its own business, and which
+//! would be a way past virtd.
 //!
 //! | connect() to | port | is |
 //! |---|---|---|
@@ -11,7 +12,8 @@
 use super::*;
 use crate::driver::requests::refuse;
 
-/// Refusals that are told at most until the configuration is read again: an instance that tries every port does not fill the log.
+/// Refusals that are told at most until the configuration is read again: an instance that tries
+/// every port does not fill the log.
 const MAX_TOLD: usize = 1024;
 
 /// What a connection is.

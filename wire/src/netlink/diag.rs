@@ -32,10 +32,12 @@ pub struct TcpSocket {
     pub cookie: u64,
 }
 
-/// Writes what stands behind the header of a request for all TCP sockets of a family that a process may hold.
+/// Writes what stands behind the header of a request for all TCP sockets of a family that a process
+/// may hold.
 pub fn request(family: u8, w: &mut Writer<'_>) {
     let states = !(1u32 << TCP_TIME_WAIT | 1 << TCP_CLOSE);
-    // struct inet_diag_req_v2: family, protocol, extensions, padding, states, and the id of the one socket that is not asked for.
+    // struct inet_diag_req_v2: family, protocol, extensions, padding, states, and the id of the one
+    // socket that is not asked for.
     w.put(&[family, libc::IPPROTO_TCP as u8, 0, 0]);
     w.put(&states.to_ne_bytes());
     w.put(&[0; ID_LEN]);
