@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 use std::time::Duration;
 use tests::daemons::{Daemon, Lie, RouterSpec};
+use tests::fib::{kernel, wait_routes};
 use tests::kinds::Kinds;
 use tests::lab::{Lab, built, wait_for};
 use tests::replayer::Replayer;
@@ -254,6 +255,49 @@ fn write_memory_writes_the_instances_own_file() -> Result<()> {
         ensure!(said.contains(&format!("Configuration saved to {}", file.display())), "{name}: {said}");
         ensure!(fs::read_to_string(&file)?.contains(&description), "{name}: {said}");
     }
+    lab.passed();
+    Ok(())
+}
+
+/// A router with [fib] ends, and one without it takes its place: the routes that the first left are told of, and go when an operator says so.
+#[test]
+fn taking_the_fib_out_leaves_no_dead_routes() -> Result<()> {
+    const ROUTES: usize = 60;
+    let mut lab = Lab::new("plain-flush")?;
+    let star = lab.star(1)?;
+    let options = Options { daemons: vec![Daemon::Frr, Daemon::Bird], fib: true, ..Options::default() };
+    let mut router = Router::start(&lab, &star, &options)?;
+    let mut feed = Replayer::dial(&lab, &star.sites[0], false, &["--generate", &ROUTES.to_string()])?;
+    feed.wait_event("feed-done", UP)?;
+    wait_routes(&star.router, ROUTES, UP)?;
+    let refused = router.show(&["fib", "flush"]).err().context("the FIB is voted on")?;
+    ensure!(format!("{refused:#}").contains("what no vote confirms is removed by itself"), "{refused:#}");
+    ensure!(kernel(&star.router)?.len() == ROUTES, "nothing was removed");
+
+    router.virtd.signal(Signal::SIGTERM)?;
+    ensure!(router.virtd.wait(UP)?.success(), "{}", router.virtd.log());
+    feed.wait(UP)?;
+    drop(router);
+    ensure!(kernel(&star.router)?.len() == ROUTES, "on_exit keeps them");
+    star.router.run("ip", &["route", "add", "203.0.113.0/24", "via", &star.sites[0].v4.to_string(), "proto", "bgp"])?;
+
+    let options = Options { fib: false, ..options };
+    let router = Router::without_instances(&lab, &star, &options)?;
+    wait_for("what is left to be told", UP, || !router.events("fib-left-over").is_empty())?;
+    let told = router.events("fib-left-over");
+    let text = told[0]["text"].as_str().unwrap_or_default();
+    ensure!(told.len() == 1 && text.contains(&format!("{ROUTES} routes of protocol 245")), "{told:?}");
+    for (words, why) in [(["--protocol", "186"], "is BGP's"), (["--protocol", "2"], "one of 64 to 255")] {
+        let refused = router.show(&[&["fib", "flush"][..], &words].concat()).err().context("not virtd's")?;
+        ensure!(format!("{refused:#}").contains(why), "{refused:#}");
+    }
+    let done = router.show(&["fib", "flush"])?;
+    ensure!(done == format!("{ROUTES} routes of protocol 245 are removed\n"), "{done}");
+    ensure!(kernel(&star.router)?.is_empty(), "{:?}", kernel(&star.router)?);
+    let others = star.router.run("ip", &["route", "show", "proto", "bgp"])?;
+    ensure!(others.contains("203.0.113.0/24"), "another's route was removed: {others}");
+    ensure!(router.show(&["fib", "flush"])? == "0 routes of protocol 245 are removed\n", "nothing is left");
+    ensure!(router.events("kernel-lacks").is_empty(), "{:?}", router.events("kernel-lacks"));
     lab.passed();
     Ok(())
 }

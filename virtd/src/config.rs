@@ -18,6 +18,7 @@ pub mod version;
 pub use actions::{Actions, Fault, FaultAction};
 pub use diversity::{ConnectOrder, Delay, Distribution, Diversity};
 pub use environment::Environment;
+pub use sections::rt_protocol;
 use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::path::PathBuf;
@@ -363,6 +364,11 @@ pub struct Fib {
     pub reconcile_ms: u32,
     /// `answer_ahead` = true: a daemon that waits for the answer to each route is not made to wait for those that are known.
     pub answer_ahead: bool,
+}
+
+impl Fib {
+    /// The least protocol number that may be virtd's: those before are the kernel's and well-known daemons'.
+    pub const PROTOCOLS_FROM: u8 = 64;
 }
 
 impl Default for Fib {

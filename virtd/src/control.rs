@@ -13,6 +13,7 @@
 use crate::config::{Config, Instance, parse};
 use crate::event;
 use crate::eventlog::EventLog;
+use crate::kernel::leftover::{self, Flushed};
 use crate::serve;
 use anyhow::{Context, bail};
 use crossbeam_channel::{Receiver, Sender, TrySendError};
@@ -290,6 +291,9 @@ fn client(stream: &UnixStream, queue: &ControlQueue, log: &EventLog) -> io::Resu
             }
             Some("events") => answer_events(stream, &request, log)?,
             Some("reload") => answer(stream, &queue.reload(request))?,
+            Some("fib") if request.get("flush").and_then(Value::as_bool) == Some(true) => {
+                answer(stream, &flush(queue.ask(request)))?
+            }
             Some("status") => {
                 let mut status = queue.ask(request);
                 if let (Some(state), Some(fields)) = (log.file(), status.as_object_mut()) {
@@ -299,6 +303,24 @@ fn client(stream: &UnixStream, queue: &ControlQueue, log: &EventLog) -> io::Resu
             }
             _ => answer(stream, &queue.ask(request))?,
         }
+    }
+}
+
+/// Does what the core allows: removing routes takes longer than its loop may.
+fn flush(allowed: Value) -> Value {
+    let Some(protocol) = allowed.get("flush").and_then(Value::as_u64).and_then(|n| u8::try_from(n).ok()) else {
+        return allowed;
+    };
+    match leftover::flush(protocol) {
+        Ok(Flushed { removed, left: 0 }) => {
+            let text = format!("{removed} routes of protocol {protocol} are removed");
+            log::info!("virtctl fib flush: {text}");
+            json!({ "done": text, "removed": removed })
+        }
+        Ok(Flushed { removed, left }) => error(&format!(
+            "{removed} routes of protocol {protocol} are removed, {left} are still there: does another virtd write them?"
+        )),
+        Err(e) => error(&format!("{e:#}")),
     }
 }
 

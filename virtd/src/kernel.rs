@@ -20,12 +20,16 @@
 //! | `report` | events, not too many of them |
 //! | `refused` | those about routes that the kernel does not take |
 //! | `thread` | the loop over all of it |
+//! | `features` | what of Linux virtd counts on, and what follows where it is missing |
+//! | `leftover` | without `[fib]`: routes that an earlier virtd with it has left |
 //! | `watcher` | the thread in its place where there is no `[fib]`: it only watches |
 //!
 //! A route of another protocol is never touched. The kernel finds the route that NLM_F_REPLACE replaces by table, prefix, TOS
 //! and metric alone, whosever it is; so a key is written with NLM_F_EXCL unless the kernel is known to hold ours and nobody
 //! else's, and what this runs into is told apart by deleting ours (a delete does look at the protocol) and trying again.
 
+pub mod features;
+pub mod leftover;
 mod others;
 mod pace;
 mod paths;

@@ -12,6 +12,8 @@ use wire::bgp::Prefix;
 use wire::netlink::consts::{RT_TABLE_MAIN, RTN_BLACKHOLE, RTN_UNICAST};
 use wire::netlink::fib::{FibHop, FibKey, FibRoute};
 
+#[path = "kernel_tests/leftover.rs"]
+mod leftover_tests;
 #[path = "kernel_tests/others.rs"]
 mod others;
 #[path = "kernel_tests/paths.rs"]

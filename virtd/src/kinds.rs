@@ -26,9 +26,9 @@ const FRR_USER: &str = "frr";
 const FRR_VTY_GROUP: &str = "frrvty";
 /// Whom OpenBGPD's unprivileged processes become; their home is what they chroot to.
 const OPENBGPD_USER: &str = "_openbgpd";
-/// vtysh's own settings.
-const VTYSH_SETTINGS: &str =
-    "! Of virtd: `write memory` is each daemon's own file.\nno service integrated-vtysh-config\n";
+/// vtysh's own settings. PAM is not asked whether root may: in a root of its own, without what stands in this system's files, it says no.
+const VTYSH_SETTINGS: &str = "! Of virtd: `write memory` is each daemon's own file.\n\
+    no service integrated-vtysh-config\nusername root nopassword\n";
 /// Everybody may look into the folder of an instance; its sockets have permissions of their own.
 const FOLDER_MODE: u32 = 0o755;
 

@@ -1,13 +1,13 @@
 //! The whole of virtd, put together: event log, control socket, core and driver, instances; and taken apart again on SIGTERM.
 
 use crate::bypass;
-use crate::config::{Config, OpenMode};
+use crate::config::{Config, Fib, OpenMode};
 use crate::control::{self, ControlQueue, ControlRequest, ControlSocket, Reloader};
 use crate::core::io::{InstanceId, Order, ProcessNews, Record};
-use crate::event::Event;
-use crate::eventlog;
+use crate::event::{Event, Severity};
+use crate::eventlog::{self, EventSender};
 use crate::instances::{CoreLine, Instances, Roster, preflight, syntax};
-use crate::kernel::{self, KernelLine};
+use crate::kernel::{self, KernelLine, features, leftover};
 use crate::recorder;
 use crate::show;
 use anyhow::{Context, Result, bail};
@@ -130,6 +130,10 @@ pub fn serve<L: EventLoop>(
     let start = Instant::now();
     let (events, log, events_thread) =
         eventlog::start(config.event_log.as_deref()).context("cannot start the event log's thread")?;
+    look_for_leftovers(config, start, events.clone())?;
+    if let Some(text) = features::missing(config.fib.is_some()) {
+        events.send(Event::new(since(start), "kernel-lacks", Severity::Warning, text));
+    }
     let control = ControlSocket::bind(&config.control_socket, config.control_mode, config.control_group.as_deref())?;
     let roster = Roster::new(config);
     let (orders, ordered) = crossbeam_channel::bounded(MAX_WAITING);
@@ -194,6 +198,32 @@ pub fn serve<L: EventLoop>(
     let _ = events_thread.join();
     log.wait_for_followers(LAST_WORDS);
     result
+}
+
+/// Microseconds since virtd's start, as events have them.
+fn since(start: Instant) -> u64 {
+    u64::try_from(start.elapsed().as_micros()).unwrap_or(u64::MAX)
+}
+
+/// Where no FIB is voted on: tells of routes that an earlier virtd has left. Not waited for.
+fn look_for_leftovers(config: &Config, start: Instant, events: EventSender) -> Result<()> {
+    if config.fib.is_some() {
+        return Ok(());
+    }
+    let protocol = Fib::default().protocol;
+    let look = move || match leftover::count(protocol) {
+        Ok(0) => {}
+        Ok(n) => {
+            let text = format!(
+                "{n} routes of protocol {protocol} are in the kernel, left by a virtd with [fib]: nobody keeps them up to date, and \
+                 they may win over those of the daemons; `virtctl fib flush` removes them"
+            );
+            events.send(Event::new(since(start), "fib-left-over", Severity::Warning, text));
+        }
+        Err(e) => log::warn!("it is not known whether an earlier virtd has left routes: {e:#}"),
+    };
+    std::thread::Builder::new().name("left-over".into()).spawn(look).context("cannot start a thread")?;
+    Ok(())
 }
 
 /// Without `[fib]` the kernel is only watched; with `open = "native"` there is nothing to decide that would need it.

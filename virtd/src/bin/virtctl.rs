@@ -76,11 +76,14 @@ enum Command {
     },
     /// The routes that the vote puts into the kernel: the whole, one prefix, or where not everybody agrees
     Fib {
-        /// An exact prefix, like 192.0.2.0/24, or `all`
+        /// An exact prefix, like 192.0.2.0/24, or `all`; or `flush`, without [fib]: remove the routes that a virtd with it has left
         prefix: Option<String>,
         /// Only entries on which an instance differs, or that the kernel does not take
         #[arg(long, conflicts_with = "prefix")]
         diff: bool,
+        /// With `flush`: by which protocol number they are known, where that was not 245
+        #[arg(long, value_name = "N", requires = "prefix")]
+        protocol: Option<u8>,
     },
     /// How independent the instances are, pair by pair: how often they disagree, in what, and how often they are wrong together
     Diversity {
@@ -183,7 +186,10 @@ impl Command {
             Command::Instances | Command::Exec { .. } => json!({ "command": "instances" }),
             Command::Routes { prefix } => json!({ "command": "routes", "prefix": prefix }),
             Command::Differs { instance, n } => json!({ "command": "differs", "instance": instance, "n": n }),
-            Command::Fib { prefix, diff } => json!({ "command": "fib", "prefix": prefix, "diff": diff }),
+            Command::Fib { prefix: Some(word), protocol, .. } if word == "flush" => {
+                json!({ "command": "fib", "flush": true, "protocol": protocol })
+            }
+            Command::Fib { prefix, diff, .. } => json!({ "command": "fib", "prefix": prefix, "diff": diff }),
             Command::Diversity { sessions } => json!({ "command": "diversity", "sessions": sessions }),
             Command::Instance { name, action } => {
                 json!({ "command": "instance", "name": name, "action": word(*action) })
@@ -211,6 +217,7 @@ impl Command {
             Command::Instances | Command::Exec { .. } => show::instances(answer),
             Command::Routes { .. } => show::routes(answer),
             Command::Differs { .. } => show::differs(answer),
+            Command::Fib { prefix: Some(word), .. } if word == "flush" => show::done(answer),
             Command::Fib { .. } => show::fib(answer),
             Command::Diversity { .. } => show::diversity(answer),
             Command::Instance { .. } | Command::Session { .. } | Command::Change { .. } => show::done(answer),

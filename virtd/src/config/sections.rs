@@ -292,7 +292,8 @@ pub(crate) fn fib(value: Value<'_>, problems: &mut Problems) -> Option<Fib> {
     let mut f = Fib::default();
     let section = Section::open("[fib]", value, keys_of("fib"), problems)?;
     // Below are those that the kernel and the daemons themselves use (linux/rtnetlink.h, RTPROT_*).
-    let protocol = section.number("protocol", 64..=255, "", problems).and_then(|n| u8::try_from(n).ok());
+    let protocol =
+        section.number("protocol", Fib::PROTOCOLS_FROM.into()..=255, "", problems).and_then(|n| u8::try_from(n).ok());
     f.protocol = protocol.unwrap_or(f.protocol);
     if let Some(name) = rt_protocol(f.protocol) {
         let help = "leave the key out, or choose a number that no routing daemon uses: virtd takes every route with it for its own";
@@ -311,7 +312,7 @@ pub(crate) fn fib(value: Value<'_>, problems: &mut Problems) -> Option<Fib> {
 }
 
 /// Who else has this rtm_protocol (linux/rtnetlink.h).
-fn rt_protocol(n: u8) -> Option<&'static str> {
+pub fn rt_protocol(n: u8) -> Option<&'static str> {
     Some(match n {
         99 => "OpenR",
         186 => "BGP",

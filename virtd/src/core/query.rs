@@ -3,7 +3,8 @@
 use super::Core;
 use super::controller::Duty;
 use super::session::LegState;
-use crate::config::Kind;
+use crate::config::{Fib, Kind};
+use crate::event::{Event, Severity};
 use crate::kinds;
 use replay::intern::BlobId;
 use serde_json::{Value, json};
@@ -25,6 +26,7 @@ impl Core {
             Some("diversity") => self.diversity_answer(request),
             Some("differs") => self.differs_answer(request),
             Some("routes") => self.routes_answer(request.get("prefix").and_then(Value::as_str).unwrap_or("")),
+            Some("fib") if request.get("flush").and_then(Value::as_bool) == Some(true) => self.fib_flush(request, out),
             Some("fib") => self.fib_answer(request),
             Some("session") if request.get("action").is_none_or(Value::is_null) => self.session_answer(request),
             Some("instance" | "session" | "change") => {
@@ -37,6 +39,23 @@ impl Core {
             }
             None => json!({ "error": "the request has no \"command\"" }),
         }
+    }
+
+    /// Whether an operator may have the routes removed that an earlier virtd left, which the thread that asks then does: `{"flush": 245}`.
+    fn fib_flush(&self, request: &Value, out: &mut Vec<super::io::Output>) -> Value {
+        if self.fib.is_some() {
+            return json!({ "error": "the FIB is voted on: what no vote confirms is removed by itself (sweep_s)" });
+        }
+        let number = request.get("protocol").and_then(Value::as_u64).unwrap_or(Fib::default().protocol.into());
+        let Some(protocol) = u8::try_from(number).ok().filter(|n| *n >= Fib::PROTOCOLS_FROM) else {
+            return json!({ "error": format!("protocol {number}: virtd's is one of {} to 255", Fib::PROTOCOLS_FROM) });
+        };
+        if let Some(name) = crate::config::rt_protocol(protocol) {
+            return json!({ "error": format!("protocol {protocol} is {name}'s, not virtd's") });
+        }
+        let text = format!("an operator has the routes of protocol {protocol} removed that an earlier virtd has left");
+        out.push(Event::new(self.env.now, "operator", Severity::Info, text).into());
+        json!({ "flush": protocol })
     }
 
     /// The whole, the entries of one prefix (`"prefix"`), or those on which not everybody agrees (`"diff": true`).

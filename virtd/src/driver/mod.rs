@@ -43,7 +43,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 use stream::{Io, Stream};
-pub(crate) use sys::{attach_filter, set_nice, widen_to as widen};
+pub(crate) use sys::{attach_filter, cookie, netns_cookie, set_nice, set_option, widen_to as widen};
 use wire::shim::Reply;
 
 /// Connections or channels accepted from one listening socket in one turn.
