@@ -1,7 +1,6 @@
 //! Events: what virtd tells the operator, in order, each with everything needed to understand it.
 
 use serde::Serialize;
-use std::net::SocketAddr;
 use wire::bgp::Prefix;
 
 /// How much an operator should care.
@@ -75,9 +74,9 @@ impl Event {
         }
     }
 
-    /// Names the session.
-    pub fn with_session(mut self, peer: &SocketAddr) -> Event {
-        self.session = Some(peer.ip().to_string());
+    /// Names the session, by what an operator calls its peer.
+    pub fn with_session(mut self, peer: impl Into<String>) -> Event {
+        self.session = Some(peer.into());
         self
     }
 

@@ -81,7 +81,8 @@ impl Core {
             "voters": env.voters.len(),
             "instances": env.taken().count(),
             "instances_attached": env.instances.iter().filter(|i| i.attached).count(),
-            "sessions": self.sessions.len().max(native.map_or(0, |n| n.peers().count())),
+            "strangers_failed": env.failures.total,
+            "sessions": self.taken_sessions().count().max(native.map_or(0, |n| n.peers().count())),
             "sessions_up": native.map_or(up, |n| n.peers().count()),
             "votes": c.votes,
             "candidates": c.candidates,
@@ -108,9 +109,10 @@ impl Core {
 
     fn session_list(&self) -> Vec<Value> {
         if let Some(native) = &self.native {
-            return native.peers().map(|p| json!({ "peer": p.ip().to_string(), "state": "native" })).collect();
+            let name = |p| self.env.peer_name(p);
+            return native.peers().map(|p| json!({ "peer": name(p), "state": "native" })).collect();
         }
-        (0..self.sessions.len()).map(|index| self.session(index)).collect()
+        self.taken_sessions().map(|(index, _)| self.session(index)).collect()
     }
 
     /// One session: who has it, who has left it, since when and with which words.
@@ -119,9 +121,9 @@ impl Core {
         if self.native.is_some() {
             return json!({ "error": "with open = \"native\" a session is the instance's own: ask that" });
         }
-        match self.sessions.iter().position(|s| s.peer.ip().to_string() == peer) {
-            Some(index) => json!({ "session": self.session(index) }),
-            None => json!({ "error": format!("no session with {peer:?} is known: `virtctl sessions` lists them") }),
+        match self.session_named(peer) {
+            Ok(index) => json!({ "session": self.session(index) }),
+            Err(text) => json!({ "error": text }),
         }
     }
 
@@ -136,7 +138,8 @@ impl Core {
             .as_ref()
             .map(|e| json!({ "us": now - e.at, "said": e.said.to_string(), "left": e.left, "returned": e.returned }));
         json!({
-            "peer": s.peer.ip().to_string(),
+            "peer": self.env.peer_name(&s.peer),
+            "shut": s.is_shut(),
             "local": local.map(|l| l.to_string()),
             "state": s.state_name(),
             "path": self.env.links.cut(s.peer, local).unwrap_or_else(|| "up".to_owned()),
@@ -234,7 +237,7 @@ impl Core {
             .iter()
             .enumerate()
             .filter_map(|(index, s)| {
-                Some(json!({ "peer": s.peer.ip().to_string(), "route": self.stored(index, prefix)? }))
+                Some(json!({ "peer": self.env.peer_name(&s.peer), "route": self.stored(index, prefix)? }))
             })
             .collect();
         let sessions: Vec<Value> = self.sessions.iter().filter_map(|s| s.routes(prefix, &self.env)).collect();
@@ -329,7 +332,7 @@ impl super::session::Session {
             _ => format!("no majority: {}", self.what_stays(slot, electorate, env)),
         };
         Some(json!({
-            "peer": self.peer.ip().to_string(),
+            "peer": env.peer_name(&self.peer),
             "published": text(e.published),
             "winner": text(e.winner),
             "why": why,

@@ -137,6 +137,7 @@ impl Core {
         }
         self.exercises.seat(i, None, self.env.now);
         self.diversity.forget(i as u8);
+        self.gone_independence.forget(i as u8);
         self.env.vacate(i);
         self.sessions.iter_mut().for_each(|s| s.configure(&self.env));
     }

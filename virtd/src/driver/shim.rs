@@ -101,11 +101,7 @@ pub fn receive(
 ///
 /// # Errors
 /// WouldBlock when there is none; EMSGSIZE where it did not fit.
-pub fn receive_datagram(
-    end: &Foreign,
-    buf: &mut [u8],
-    room: &mut Vec<u8>,
-) -> io::Result<(usize, Option<Foreign>)> {
+pub fn receive_datagram(end: &Foreign, buf: &mut [u8], room: &mut Vec<u8>) -> io::Result<(usize, Option<Foreign>)> {
     let (n, flags, mut fds) = foreign::receive(end, buf, room)?;
     if flags & libc::MSG_TRUNC != 0 {
         return Err(io::Error::from_raw_os_error(libc::EMSGSIZE));

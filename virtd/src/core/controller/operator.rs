@@ -5,6 +5,7 @@ use crate::config::Standby;
 use crate::core::env::Env;
 use crate::core::io::{Micros, Order, Output};
 use crate::core::session::Session;
+use crate::core::strangers::named;
 use crate::event::{Event, Severity};
 use serde_json::{Value, json};
 
@@ -205,9 +206,8 @@ fn session(
     sessions: &mut [Session],
     out: &mut Vec<Output>,
 ) -> Result<String, String> {
-    let Some(s) = sessions.iter_mut().find(|s| s.peer.ip().to_string() == peer) else {
-        return Err(format!("no session with {peer:?} is known: `virtctl sessions` lists them"));
-    };
+    let index = named(sessions, env, peer)?;
+    let Some(s) = sessions.get_mut(index) else { return Err(format!("no session with {peer:?} is known")) };
     let text = match action {
         "reset" => {
             s.operator_end(4, false, env, out);

@@ -38,6 +38,7 @@ impl Session {
         if self.shut {
             return out.push(Output::LegRefused { leg: id, errno: libc::ECONNREFUSED });
         }
+        self.note_wanted(env);
         self.weigh(i, true, env, out);
         let Some(seat) = self.seats.get_mut(i) else { return };
         // An offered leg on which it has already spoken wins: it dialled before it saw the offer.
@@ -140,6 +141,7 @@ impl Session {
                     seat.open = Some(open);
                     // Whoever sends an OPEN wants the session.
                     seat.departure = None;
+                    self.note_wanted(env);
                     if self.reopen_if_moved(env, out) {
                         return;
                     }
