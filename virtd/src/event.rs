@@ -53,6 +53,9 @@ pub struct Event {
     /// How independent pairs of instances are, as `virtctl diversity` has it.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub pairs: Vec<serde_json::Value>,
+    /// The user who asked for it, by number.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub uid: Option<u32>,
     /// One sentence that names the thing and the remedy.
     pub text: String,
 }
@@ -70,6 +73,7 @@ impl Event {
             prefix: None,
             said: Vec::new(),
             pairs: Vec::new(),
+            uid: None,
             text: text.into(),
         }
     }

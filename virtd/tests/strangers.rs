@@ -233,3 +233,59 @@ fn the_failures_of_a_stranger_that_an_instance_knows_are_told_and_then_counted()
     assert!((1..=20).contains(&failed), "{failed} told");
     assert!(sim.events.iter().any(|e| e.kind == "strangers-failed"));
 }
+
+#[test]
+fn what_was_shut_down_before_a_restart_stays_so_until_it_is_started() {
+    let by = serde_json::json!({ "uid": 1000, "user": "ops" });
+    let command = |sim: &mut Sim, peer: &str, action: &str| {
+        let mut out = Vec::new();
+        let request = serde_json::json!({ "command": "session", "peer": peer, "action": action, "by": by });
+        let answer = sim.core.query(sim.now, &request, &mut out);
+        let events = out.into_iter().filter_map(|o| if let Output::Event(e) = o { Some(*e) } else { None });
+        (answer, events.collect::<Vec<_>>())
+    };
+    let mut sim = Sim::new(&config(3, Strategy::WaitForConsensus));
+    sim.connect_peer(1);
+    sim.run(2_000 * MS);
+    let (answer, events) = command(&mut sim, "192.0.2.1", "shutdown");
+    assert_eq!(answer["shut"], serde_json::json!(["192.0.2.1"]));
+    let event = events.iter().find(|e| e.kind == "operator").expect("an event");
+    assert_eq!(event.uid, Some(1000));
+    assert!(event.text.ends_with("(by ops, user id 1000)"), "{}", event.text);
+
+    // virtd again.
+    let mut sim = Sim::new(&config(3, Strategy::WaitForConsensus));
+    sim.core.shut_down(["192.0.2.1".to_owned(), "fe80::2%eth1".to_owned()]);
+    let shut = |sim: &mut Sim| {
+        let list = sim.core.query(sim.now, &serde_json::json!({ "command": "sessions" }), &mut Vec::new());
+        list["sessions"].as_array().unwrap().iter().map(|s| s["shut"] == true).collect::<Vec<_>>()
+    };
+    assert_eq!(shut(&mut sim), [true], "it is seen before the peer is");
+    sim.connect_peer(1);
+    sim.connect_peer(2);
+    sim.run(2_000 * MS);
+    assert!(!sim.peers[&1].established && sim.peers[&2].established);
+    sim.run(700_000 * MS);
+    sim.connect_peer(1);
+    sim.run(2_000 * MS);
+    assert!(!sim.peers[&1].established);
+    assert!(command(&mut sim, "fe80::2%eth1", "start").0["done"].is_string(), "though it is not known yet");
+    assert_eq!(command(&mut sim, "192.0.2.1", "start").0["shut"], serde_json::json!([]));
+    sim.connect_peer(1);
+    sim.run(2_000 * MS);
+    assert!(sim.peers[&1].established);
+}
+
+#[test]
+fn a_link_local_peer_that_is_shut_down_is_known_once_its_interface_is() {
+    let mut deaf = Deaf::new(|_| ());
+    deaf.core.shut_down(["fe80::2%eth1".to_owned()]);
+    // Before virtd has read the links.
+    let early = deaf.connect(link_local(7));
+    deaf.input(link(7, "eth1"));
+    deaf.input(Input::Kernel(KernelNews::LinksRead));
+    deaf.ticks(1);
+    assert!(deaf.closed.contains(&early));
+    let late = deaf.connect(link_local(7));
+    assert!(deaf.closed.contains(&late));
+}

@@ -159,6 +159,8 @@ pub struct Env {
     pub excused: Vec<(usize, usize)>,
     /// The links, addresses and routes that carry the sessions.
     pub links: super::links::Links,
+    /// Peers whose session an operator has shut down, by name.
+    pub shut: std::collections::BTreeSet<String>,
     /// Of connections with strangers.
     pub failures: super::strangers::Failures,
     /// Instances that had an established leg when the controller last looked.
@@ -291,6 +293,7 @@ impl Env {
             losses: Vec::new(),
             excused: Vec::new(),
             links: super::links::Links::new(),
+            shut: std::collections::BTreeSet::new(),
             failures: super::strangers::Failures::default(),
             standing: Members::default(),
             in_fib: Members::default(),

@@ -4,6 +4,7 @@ use super::Core;
 use super::controller::Duty;
 use super::session::LegState;
 use crate::config::Kind;
+use crate::event::{Event, Severity};
 use crate::kinds;
 use replay::intern::BlobId;
 use serde_json::{Value, json};
@@ -20,7 +21,11 @@ impl Core {
         match request.get("command").and_then(Value::as_str) {
             Some("status") => self.status(),
             Some("sessions") => json!({ "sessions": self.session_list() }),
-            Some("instances") => json!({ "instances": self.instance_list() }),
+            Some("instances") => {
+                self.note_exec(request, out);
+                sign(request, out.get_mut(from..).unwrap_or_default());
+                json!({ "instances": self.instance_list() })
+            }
             Some("diversity") => self.diversity_answer(request),
             Some("routes") => match request.get("prefix").and_then(Value::as_str).unwrap_or("").parse::<Prefix>() {
                 Ok(prefix) => self.routes(&prefix),
@@ -29,7 +34,12 @@ impl Core {
             Some("fib") => self.fib_answer(request),
             Some("session") if request.get("action").is_none_or(Value::is_null) => self.session_answer(request),
             Some("instance" | "session" | "change") => {
-                let answer = self.controller.command(request, &mut self.env, &mut self.sessions, out);
+                let mut answer = self.controller.command(request, &mut self.env, &mut self.sessions, out);
+                if request["command"] == "session" && answer["error"].is_null() {
+                    // To be written down by who asks.
+                    answer["shut"] = json!(self.env.shut);
+                }
+                sign(request, out.get_mut(from..).unwrap_or_default());
                 self.learn_ids(from, out);
                 answer
             }
@@ -38,6 +48,18 @@ impl Core {
             }
             None => json!({ "error": "the request has no \"command\"" }),
         }
+    }
+
+    /// virtctl is about to run the control program of an instance.
+    fn note_exec(&self, request: &Value, out: &mut Vec<super::io::Output>) {
+        let exec = &request["exec"];
+        let (Some(name), Some(words)) = (exec["name"].as_str(), exec["words"].as_array()) else { return };
+        let words: Vec<&str> = words.iter().filter_map(Value::as_str).collect();
+        let text = match words.is_empty() {
+            true => format!("the control program of {name} is started"),
+            false => format!("{name} is told {:?}", words.join(" ")),
+        };
+        out.push(Event::new(self.env.now, "operator", Severity::Info, text).with_instance(name).into());
     }
 
     /// The whole, the entries of one prefix (`"prefix"`), or those on which not everybody agrees (`"diff": true`).
@@ -263,6 +285,24 @@ impl Core {
         let mut canonicaliser = Canonicaliser::default();
         let route = canonicaliser.route(&update, carried, &context)?;
         serde_json::to_value(canonical::describe(route, context.update.as4)).ok()
+    }
+}
+
+/// Says in the events about what an operator does who that is.
+pub fn sign(request: &Value, events: &mut [super::io::Output]) {
+    let by = &request["by"];
+    let uid = by["uid"].as_u64().and_then(|uid| u32::try_from(uid).ok());
+    let who = match (by["user"].as_str(), uid) {
+        (Some(user), Some(uid)) => format!(" (by {user}, user id {uid})"),
+        _ => return,
+    };
+    for o in events {
+        if let super::io::Output::Event(event) = o
+            && event.kind == "operator"
+        {
+            event.uid = uid;
+            event.text.push_str(&who);
+        }
     }
 }
 

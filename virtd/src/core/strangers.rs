@@ -11,7 +11,7 @@ use super::io::{Micros, Output};
 use super::session::{LegState, Session};
 use super::{Core, MAX_SESSIONS, key};
 use crate::event::{Event, Severity};
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 
 /// How long a stranger's session without a connection is kept after an instance has wanted it: more than daemons wait before they try again.
 const WANTED_US: Micros = 600_000_000;
@@ -116,6 +116,13 @@ impl Session {
         self.wanted_at = Some(env.now);
     }
 
+    /// What an operator has shut down stays so, whatever came between: a restart of virtd, a reload, another interface of that name.
+    pub(super) fn stay_shut(&mut self, env: &mut Env, out: &mut Vec<Output>) {
+        if !self.shut && !env.shut.is_empty() && env.shut.contains(&env.peer_name(&self.peer)) {
+            self.operator_end(2, true, env, out);
+        }
+    }
+
     /// A leg for it on which its instance has spoken keeps it wanted.
     fn keep_wanted(&mut self, env: &Env) {
         let speaks = |s: &super::session::Seat| s.leg.as_ref().is_some_and(|l| l.state >= LegState::OpenReceived);
@@ -151,6 +158,9 @@ impl Core {
         match self.sessions.get_mut(index) {
             Some(place) => *place = session,
             None => self.sessions.push(session),
+        }
+        if let Some(s) = self.sessions.get_mut(index) {
+            s.stay_shut(&mut self.env, out);
         }
         self.by_peer.insert(peer, index);
         Some(index)
@@ -189,6 +199,7 @@ impl Core {
         for index in 0..self.sessions.len() {
             let Some(s) = self.sessions.get_mut(index).filter(|s| !s.vacant) else { continue };
             s.keep_wanted(&self.env);
+            s.stay_shut(&mut self.env, out);
             if s.is_refused(OFFERS, &self.env) {
                 self.turn_away(index, out);
             }
@@ -218,6 +229,18 @@ impl Core {
         self.conns.retain(|_, s| *s != index);
         self.legs.retain(|_, s| *s != index);
         self.vacant_sessions.push(index);
+    }
+
+    /// What was shut down before virtd was started.
+    pub fn shut_down(&mut self, peers: impl IntoIterator<Item = String>) {
+        for name in peers {
+            let address = name.parse::<IpAddr>().ok();
+            self.env.shut.insert(name);
+            // So that it is seen where sessions are; an interface is known by its name later.
+            if let Some(address) = address {
+                let _ = self.session_for(SocketAddr::new(address, 0), &mut Vec::new());
+            }
+        }
     }
 
     /// Sessions that somebody has.
