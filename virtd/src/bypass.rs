@@ -221,7 +221,7 @@ fn event(start: Instant, socket: &TcpSocket) -> Event {
     let text = format!("{who} {what} past virtd, so that peers may see two routers; {remedy}");
     let mut event = Event::new(at_us, "native-bgp", Severity::Alarm, text);
     if socket.state != TCP_LISTEN {
-        event = event.with_session(&socket.remote);
+        event = event.with_session(socket.remote.ip().to_string());
     }
     match holder.and_then(|holder| holder.instance) {
         Some(instance) => event.with_instance(&instance),

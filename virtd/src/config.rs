@@ -28,6 +28,8 @@ use wire::bgp::{Family, Prefix};
 pub const DEFAULT_PORT: u16 = 179;
 /// Where virtctl finds virtd unless told otherwise.
 pub const DEFAULT_CONTROL_SOCKET: &str = "/run/virtd/control.sock";
+/// Where virtd keeps what outlasts its restart.
+pub const DEFAULT_STATE: &str = "/var/lib/virtd/state.json";
 /// Most instances of one router: a set of them fits a word of 32 bits, with one bit to spare.
 pub const MAX_INSTANCES: usize = 31;
 
@@ -52,6 +54,14 @@ pub struct Config {
     pub control_mode: u32,
     /// Group that owns the control socket; `None` is virtd's own.
     pub control_group: Option<String>,
+    /// A second control socket, for asking only; `None` is none.
+    pub control_socket_ro: Option<PathBuf>,
+    /// Mode of that, default 0o660.
+    pub control_ro_mode: u32,
+    /// Group that owns that; `None` is virtd's own.
+    pub control_ro_group: Option<String>,
+    /// What outlasts a restart of virtd, default [`DEFAULT_STATE`].
+    pub state: PathBuf,
     /// File that events are appended to as JSON lines; `None` is no file.
     pub event_log: Option<PathBuf>,
     /// `versions`: the folder of other versions, default [`version::DEFAULT_VERSIONS`].
@@ -103,6 +113,10 @@ impl Default for Config {
             control_socket: PathBuf::from(DEFAULT_CONTROL_SOCKET),
             control_mode: 0o660,
             control_group: None,
+            control_socket_ro: None,
+            control_ro_mode: 0o660,
+            control_ro_group: None,
+            state: PathBuf::from(DEFAULT_STATE),
             event_log: None,
             versions: PathBuf::from(version::DEFAULT_VERSIONS),
             open: OpenMode::Voted,

@@ -8,32 +8,33 @@
 //! | the same with `"follow":true` | the events of the log and then each new one, a line each, until the client closes; at virtd's end `{"ended":"…"}` |
 //!
 //! An error is `{"error":"…"}`. Questions about the core travel to the driver's loop as [`ControlRequest`]s over a bounded channel and
-//! wake it; events come from the event log without the core's help. Each client has a thread; clients, lines and waits are bounded.
+//! wake it; events come from the event log without the core's help. Each client has a thread; clients, lines and waits are bounded
+//! ([`clients`]). Every request says who asks (`by`, SO_PEERCRED). A socket for asking only refuses what changes something.
+
+mod clients;
 
 use crate::config::{Config, Instance, parse};
 use crate::event;
 use crate::eventlog::EventLog;
 use crate::kernel::leftover::{self, Flushed};
 use crate::serve;
+use crate::state::{self, State};
 use anyhow::{Context, bail};
+use clients::{Asked, Clients, Connection, Requests, Seat};
+pub use clients::{MAX_CLIENTS, MAX_FOLLOWERS, MAX_REQUEST};
 use crossbeam_channel::{Receiver, Sender, TrySendError};
 use nix::sys::socket::{AddressFamily, Backlog, MsgFlags, SockFlag, SockType, UnixAddr};
 use nix::unistd::{Gid, Group};
 use serde_json::{Value, json};
 use std::fs;
-use std::io::{self, BufRead, BufReader, Read, Write};
+use std::io::{self, Write};
 use std::os::fd::AsRawFd;
 use std::os::unix::fs::{FileTypeExt, PermissionsExt};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-/// Clients at once: a few operators and their monitoring; more is a loop in a script.
-pub const MAX_CLIENTS: usize = 32;
-/// Longest request. None has more than a prefix in it.
-pub const MAX_REQUEST: u64 = 4096;
 /// Requests waiting for the driver: one per client.
 const QUEUE: usize = MAX_CLIENTS;
 /// A client that neither asks nor reads for this long is closed.
@@ -64,6 +65,8 @@ pub struct ControlQueue {
     requests: Sender<ControlRequest>,
     waker: Option<Arc<mio::Waker>>,
     reloader: Option<Arc<Reloader>>,
+    /// The file of what outlasts a restart. Whoever changes that has it alone until it is written.
+    state: Option<Arc<Mutex<PathBuf>>>,
 }
 
 /// Where the configuration is read again from.
@@ -92,7 +95,7 @@ impl Reloader {
 /// The two ends of the way from the control socket to the driver; every request wakes `waker`.
 pub fn queue(waker: Option<Arc<mio::Waker>>) -> (ControlQueue, Receiver<ControlRequest>) {
     let (requests, receiver) = crossbeam_channel::bounded(QUEUE);
-    (ControlQueue { requests, waker, reloader: None }, receiver)
+    (ControlQueue { requests, waker, reloader: None, state: None }, receiver)
 }
 
 impl ControlQueue {
@@ -100,6 +103,31 @@ impl ControlQueue {
     #[must_use]
     pub fn with_reload(self, reloader: Reloader) -> ControlQueue {
         ControlQueue { reloader: Some(Arc::new(reloader)), ..self }
+    }
+
+    /// With a file for what outlasts a restart.
+    #[must_use]
+    pub fn with_state(self, path: PathBuf) -> ControlQueue {
+        ControlQueue { state: Some(Arc::new(Mutex::new(path))), ..self }
+    }
+
+    /// Asks for what outlasts a restart, and writes it down before that is answered.
+    fn ask_and_keep(&self, request: Value) -> Value {
+        let Some(state) = &self.state else { return self.ask(request) };
+        let path = state.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut answered = self.ask(request);
+        let Some(shut) = answered.get("shut").and_then(Value::as_array) else { return answered };
+        let shut = shut.iter().filter_map(Value::as_str).map(str::to_owned).collect();
+        if let Err(e) = state::write(&path, &State::new(shut)) {
+            let text = format!(
+                "{}, but {} cannot be written ({e}): a restart of virtd will not know of it",
+                answered["done"].as_str().unwrap_or("done"),
+                path.display()
+            );
+            log::warn!("{text}");
+            answered["done"] = json!(text);
+        }
+        answered
     }
 
     /// Reads the configuration again, on the thread that asks, and has the core become what it says: `{"command": "reload"}`, or with
@@ -141,6 +169,7 @@ impl ControlQueue {
 pub struct ControlSocket {
     listener: UnixListener,
     path: PathBuf,
+    read_only: bool,
 }
 
 impl ControlSocket {
@@ -153,7 +182,7 @@ impl ControlSocket {
         }
         remove_stale(path)?;
         let listener = listen_private(path).with_context(|| format!("cannot listen on {}", path.display()))?;
-        let socket = ControlSocket { listener, path: path.to_owned() };
+        let socket = ControlSocket { listener, path: path.to_owned(), read_only: false };
         if let Some(gid) = gid {
             nix::unistd::chown(path, None, Some(gid))
                 .with_context(|| format!("cannot give {} to group {}", path.display(), group.unwrap_or_default()))?;
@@ -163,10 +192,17 @@ impl ControlSocket {
         Ok(socket)
     }
 
+    /// Only for asking.
+    #[must_use]
+    pub fn read_only(self) -> ControlSocket {
+        ControlSocket { read_only: true, ..self }
+    }
+
     /// Starts the accepting thread, which starts one for each client. They live as long as the process.
     pub fn serve(self, queue: ControlQueue, log: EventLog) -> io::Result<ControlGuard> {
         let guard = ControlGuard { path: self.path.clone() };
-        std::thread::Builder::new().name("control".into()).spawn(move || accept_loop(&self.listener, &queue, &log))?;
+        let service = Arc::new(Service { queue, log, read_only: self.read_only });
+        std::thread::Builder::new().name("control".into()).spawn(move || accept_loop(&self.listener, &service))?;
         Ok(guard)
     }
 }
@@ -216,11 +252,19 @@ fn listen_private(path: &Path) -> anyhow::Result<UnixListener> {
     Ok(UnixListener::from(fd))
 }
 
-fn accept_loop(listener: &UnixListener, queue: &ControlQueue, log: &EventLog) {
-    let clients = Arc::new(AtomicUsize::new(0));
+/// What a socket's clients are served with.
+struct Service {
+    queue: ControlQueue,
+    log: EventLog,
+    /// Who asks for a change is refused.
+    read_only: bool,
+}
+
+fn accept_loop(listener: &UnixListener, service: &Arc<Service>) {
+    let clients = Clients::default();
     loop {
-        let stream = match listener.accept() {
-            Ok((stream, _)) => stream,
+        let connection = match listener.accept() {
+            Ok((stream, _)) => Arc::new(Connection::new(stream)),
             Err(e) => {
                 // Out of descriptors, most likely: wait for some to come back instead of spinning.
                 log::warn!("control socket: accept: {e}");
@@ -228,15 +272,15 @@ fn accept_loop(listener: &UnixListener, queue: &ControlQueue, log: &EventLog) {
                 continue;
             }
         };
-        let Some(seat) = Seat::take(&clients) else {
+        let Some(seat) = clients.take(&connection) else {
+            let stream = connection.stream();
             let _ = stream.set_write_timeout(Some(FOLLOW_CHECK));
-            let _ = answer(&stream, &error(&format!("{MAX_CLIENTS} clients are connected already")));
+            let _ = answer(stream, &error(&format!("{MAX_CLIENTS} clients are connected already")));
             continue;
         };
-        let (queue, log) = (queue.clone(), log.clone());
+        let service = service.clone();
         let spawned = std::thread::Builder::new().name("control-client".into()).spawn(move || {
-            let _seat = seat;
-            if let Err(e) = client(&stream, &queue, &log) {
+            if let Err(e) = client(connection.stream(), &seat, &service) {
                 log::debug!("control client: {e}");
             }
         });
@@ -246,62 +290,92 @@ fn accept_loop(listener: &UnixListener, queue: &ControlQueue, log: &EventLog) {
     }
 }
 
-/// One of [`MAX_CLIENTS`], given back when dropped.
-struct Seat(Arc<AtomicUsize>);
-
-impl Seat {
-    fn take(clients: &Arc<AtomicUsize>) -> Option<Seat> {
-        let seat = Seat(clients.clone());
-        // Dropping the seat gives it back, also where there was none left.
-        (clients.fetch_add(1, Ordering::AcqRel) < MAX_CLIENTS).then_some(seat)
-    }
-}
-
-impl Drop for Seat {
-    fn drop(&mut self) {
-        self.0.fetch_sub(1, Ordering::AcqRel);
-    }
-}
-
 /// Serves one client until it goes, says something too long, or bores us.
-fn client(stream: &UnixStream, queue: &ControlQueue, log: &EventLog) -> io::Result<()> {
-    stream.set_read_timeout(Some(CLIENT_PATIENCE))?;
+fn client(stream: &UnixStream, seat: &Seat, service: &Service) -> io::Result<()> {
     stream.set_write_timeout(Some(CLIENT_PATIENCE))?;
-    let mut reader = BufReader::new(stream);
+    let user = User::of(stream);
+    let mut requests = Requests::new(stream);
     loop {
-        let mut line = Vec::new();
-        let length = reader.by_ref().take(MAX_REQUEST).read_until(b'\n', &mut line)?;
-        if length == 0 {
-            return Ok(());
-        }
-        if line.last() != Some(&b'\n') && length as u64 == MAX_REQUEST {
-            return answer(stream, &error(&format!("a request has at most {MAX_REQUEST} octets")));
-        }
+        let line = match requests.next()? {
+            Asked::Request(line) => line,
+            Asked::TooLong => return answer(stream, &error(&format!("a request has at most {MAX_REQUEST} octets"))),
+            Asked::Over => return Ok(()),
+        };
+        seat.is_answered();
         let request: Value = match serde_json::from_slice(&line) {
             Ok(request) => request,
             Err(e) => {
                 answer(stream, &error(&format!("not a JSON request: {e}")))?;
+                seat.may_ask();
                 continue;
             }
         };
+        if request.get("command").and_then(Value::as_str) == Some("events") {
+            if let Some(unknown) = unknown_kind(&request, &service.log) {
+                answer(stream, &error(&unknown))?;
+            } else if request.get("follow").and_then(Value::as_bool) != Some(true) {
+                answer_events(stream, &request, &service.log)?;
+            } else if seat.may_follow() {
+                return follow(stream, &request, &service.log);
+            } else {
+                return answer(stream, &error(&format!("{MAX_FOLLOWERS} clients follow the events already")));
+            }
+        } else {
+            answer(stream, &service.ask(request, &user))?;
+        }
+        seat.may_ask();
+    }
+}
+
+/// Who asks, as the kernel says (SO_PEERCRED).
+struct User {
+    uid: Option<u32>,
+    name: String,
+}
+
+impl User {
+    fn of(stream: &UnixStream) -> User {
+        let uid =
+            nix::sys::socket::getsockopt(stream, nix::sys::socket::sockopt::PeerCredentials).ok().map(|c| c.uid());
+        let known = uid.and_then(|uid| nix::unistd::User::from_uid(uid.into()).ok().flatten());
+        User { uid, name: known.map_or_else(|| "nobody known".to_owned(), |u| u.name) }
+    }
+}
+
+/// Whether a request changes nothing.
+fn only_reads(request: &Value) -> bool {
+    let absent = |key: &str| request.get(key).is_none_or(Value::is_null);
+    match request.get("command").and_then(Value::as_str) {
+        Some("instances") => absent("exec"),
+        Some("session") => absent("action"),
+        Some("fib") => request.get("flush").and_then(Value::as_bool) != Some(true),
+        Some("instance" | "change" | "reload") => false,
+        _ => true,
+    }
+}
+
+impl Service {
+    fn ask(&self, mut request: Value, user: &User) -> Value {
+        let changes = !only_reads(&request);
+        if changes && self.read_only {
+            return error("this control socket is for asking only: changes go to control_socket");
+        }
+        if let Some(fields) = request.as_object_mut() {
+            // Whatever the client says of himself.
+            fields.insert("by".to_owned(), json!({ "uid": user.uid, "user": user.name }));
+        }
         match request.get("command").and_then(Value::as_str) {
-            Some("events") if let Some(unknown) = unknown_kind(&request, log) => answer(stream, &error(&unknown))?,
-            Some("events") if request.get("follow").and_then(Value::as_bool) == Some(true) => {
-                return follow(stream, &request, log);
-            }
-            Some("events") => answer_events(stream, &request, log)?,
-            Some("reload") => answer(stream, &queue.reload(request))?,
-            Some("fib") if request.get("flush").and_then(Value::as_bool) == Some(true) => {
-                answer(stream, &flush(queue.ask(request)))?
-            }
+            Some("reload") => self.queue.reload(request),
+            Some("fib") if changes => flush(self.queue.ask(request)),
             Some("status") => {
-                let mut status = queue.ask(request);
-                if let (Some(state), Some(fields)) = (log.file(), status.as_object_mut()) {
+                let mut status = self.queue.ask(request);
+                if let (Some(state), Some(fields)) = (self.log.file(), status.as_object_mut()) {
                     fields.insert("event_log".to_owned(), json!(state));
                 }
-                answer(stream, &status)?;
+                status
             }
-            _ => answer(stream, &queue.ask(request))?,
+            Some("session") if changes => self.queue.ask_and_keep(request),
+            _ => self.queue.ask(request),
         }
     }
 }

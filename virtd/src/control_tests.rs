@@ -1,10 +1,12 @@
 use super::*;
 use crate::event::{Event, Severity};
 use crate::eventlog::{self, EventSender};
+use std::io::{BufRead, BufReader};
 use std::time::Instant;
 
 /// A control socket with a driver that answers `status` and forgets everything else.
 struct Fixture {
+    queue: ControlQueue,
     dir: tempfile::TempDir,
     events: EventSender,
     guard: ControlGuard,
@@ -16,7 +18,7 @@ impl Fixture {
         let (events, log, _) = eventlog::start(None).unwrap();
         let (queue, requests) = queue(None);
         let socket = ControlSocket::bind(&dir.path().join("c"), 0o640, None).unwrap();
-        let guard = socket.serve(queue, log).unwrap();
+        let guard = socket.serve(queue.clone(), log).unwrap();
         std::thread::spawn(move || {
             for r in requests {
                 if r.request["command"] == "status" {
@@ -24,7 +26,24 @@ impl Fixture {
                 }
             }
         });
-        Fixture { dir, events, guard }
+        Fixture { queue, dir, events, guard }
+    }
+
+    /// With a driver that answers so.
+    fn with(answer: impl Fn(&Value) -> Value + Send + 'static) -> Fixture {
+        Fixture::with_state(None, answer)
+    }
+
+    fn with_state(state: Option<PathBuf>, answer: impl Fn(&Value) -> Value + Send + 'static) -> Fixture {
+        let dir = tempfile::tempdir().unwrap();
+        let (events, log, _) = eventlog::start(None).unwrap();
+        let (mut queue, requests) = queue(None);
+        if let Some(path) = state {
+            queue = queue.with_state(path);
+        }
+        let guard = ControlSocket::bind(&dir.path().join("c"), 0o640, None).unwrap().serve(queue.clone(), log).unwrap();
+        std::thread::spawn(move || requests.into_iter().for_each(|r| _ = r.reply.send(answer(&r.request))));
+        Fixture { queue, dir, events, guard }
     }
 
     fn path(&self) -> PathBuf {
@@ -77,7 +96,7 @@ fn requests_are_answered_in_order_on_one_connection() {
 fn a_request_too_long_ends_the_connection() {
     let f = Fixture::new();
     let mut c = f.connect();
-    c.get_mut().write_all(&vec![b'x'; MAX_REQUEST as usize]).unwrap();
+    c.get_mut().write_all(&vec![b'x'; MAX_REQUEST]).unwrap();
     assert_eq!(line(&mut c), error("a request has at most 4096 octets"));
     let mut rest = String::new();
     assert_eq!(c.read_line(&mut rest).unwrap_or(0), 0);
@@ -113,22 +132,96 @@ fn a_follower_gets_the_past_and_then_each_new_event_once() {
 }
 
 #[test]
-fn clients_are_bounded_and_seats_come_back() {
+fn followers_are_bounded_and_seats_come_back() {
     let f = Fixture::new();
-    let mut clients: Vec<_> = (0..MAX_CLIENTS)
-        .map(|_| {
-            let mut c = f.connect();
-            c.get_mut().write_all(b"{\"command\":\"events\",\"follow\":true}\n").unwrap();
-            c
-        })
-        .collect();
-    assert_eq!(line(&mut f.connect()), error("32 clients are connected already"));
-    clients.pop();
-    // The follower that left is noticed within one check.
-    until(|| {
+    f.event(1, "x");
+    until(|| f.ask("{\"command\":\"events\"}\n")["events"].as_array().unwrap().len() == 1);
+    let follow = || {
         let mut c = f.connect();
-        c.get_mut().write_all(b"{\"command\":\"status\"}\n").is_ok() && line(&mut c).get("up").is_some()
-    });
+        c.get_mut().write_all(b"{\"command\":\"events\",\"follow\":true,\"n\":1}\n").unwrap();
+        c
+    };
+    let mut followers: Vec<_> = (0..MAX_FOLLOWERS).map(|_| follow()).collect();
+    followers.iter_mut().for_each(|c| assert_eq!(line(c)["kind"], "x"));
+    assert_eq!(line(&mut follow()), error("24 clients follow the events already"));
+    assert_eq!(f.ask("{\"command\":\"status\"}\n"), json!({ "up": true }), "there is room to ask");
+    followers.pop();
+    // The follower that left is noticed within one check.
+    until(|| line(&mut follow())["kind"] == "x");
+}
+
+#[test]
+fn who_does_not_finish_his_request_gives_way_and_is_closed() {
+    let f = Fixture::new();
+    let half = || {
+        let mut c = f.connect();
+        c.get_mut().write_all(b"{\"command\":").unwrap();
+        c
+    };
+    let mut first = half();
+    let mut others: Vec<_> = (0..2 * MAX_CLIENTS).map(|_| half()).collect();
+    // Nobody has waited for any of them.
+    for _ in 0..3 {
+        assert_eq!(f.ask("{\"command\":\"status\"}\n"), json!({ "up": true }));
+    }
+    let mut rest = String::new();
+    assert_eq!(first.read_line(&mut rest).unwrap_or(0), 0, "the oldest gave way");
+    // And those that have not had to are closed before they are idle.
+    let last = others.last_mut().unwrap();
+    assert_eq!(last.read_line(&mut rest).unwrap_or(0), 0);
+}
+
+#[test]
+fn each_request_says_who_asks_and_nobody_is_believed() {
+    let f = Fixture::with(|request| json!({ "by": request["by"] }));
+    let me = nix::unistd::Uid::current().as_raw();
+    let answer = f.ask("{\"command\":\"change\",\"action\":\"begin\",\"by\":{\"uid\":4711,\"user\":\"x\"}}\n");
+    assert_eq!(answer["by"]["uid"], me);
+    assert_ne!(answer["by"]["user"], "x");
+}
+
+#[test]
+fn a_socket_for_asking_changes_nothing() {
+    let f = Fixture::with(|request| json!({ "did": request["command"] }));
+    let path = f.dir.path().join("ro");
+    let (_, log, _) = eventlog::start(None).unwrap();
+    let socket = ControlSocket::bind(&path, 0o644, None).unwrap().read_only();
+    let _guard = socket.serve(f.queue.clone(), log).unwrap();
+    let ask = |request: Value| {
+        let mut c = BufReader::new(UnixStream::connect(&path).unwrap());
+        c.get_mut().write_all(format!("{request}\n").as_bytes()).unwrap();
+        line(&mut c)
+    };
+    for command in ["status", "sessions", "instances", "routes", "fib", "diversity", "session"] {
+        assert_eq!(ask(json!({ "command": command, "action": null, "peer": "192.0.2.1" })), json!({ "did": command }));
+    }
+    assert!(ask(json!({ "command": "events" }))["events"].is_array());
+    let changes = [
+        json!({ "command": "session", "peer": "192.0.2.1", "action": "reset" }),
+        json!({ "command": "instance", "name": "a", "action": "drain" }),
+        json!({ "command": "change", "action": "begin" }),
+        json!({ "command": "reload" }),
+        json!({ "command": "reload", "dry_run": true }),
+        json!({ "command": "instances", "exec": { "name": "a", "words": [] } }),
+    ];
+    for request in changes {
+        let said = ask(request.clone());
+        assert!(said["error"].as_str().unwrap().contains("for asking only"), "{request}: {said}");
+    }
+}
+
+#[test]
+fn what_is_shut_down_is_on_the_disk_before_it_is_answered() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("state.json");
+    let f = Fixture::with_state(Some(path.clone()), |_| json!({ "done": "it is", "shut": ["192.0.2.1"] }));
+    let shut = "{\"command\":\"session\",\"peer\":\"192.0.2.1\",\"action\":\"shutdown\"}\n";
+    assert_eq!(f.ask(shut)["done"], "it is");
+    assert_eq!(state::read(&path).unwrap().shut, ["192.0.2.1".to_owned()].into());
+    fs::remove_file(&path).unwrap();
+    fs::create_dir(&path).unwrap();
+    let told = f.ask(shut)["done"].as_str().unwrap().to_owned();
+    assert!(told.contains("cannot be written") && told.contains("restart"), "{told}");
 }
 
 #[test]

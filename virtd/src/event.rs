@@ -1,7 +1,6 @@
 //! Events: what virtd tells the operator, in order, each with everything needed to understand it.
 
 use serde::Serialize;
-use std::net::SocketAddr;
 use wire::bgp::Prefix;
 
 /// How much an operator should care.
@@ -54,6 +53,9 @@ pub struct Event {
     /// How independent pairs of instances are, as `virtctl diversity` has it.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub pairs: Vec<serde_json::Value>,
+    /// The user who asked for it, by number.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub uid: Option<u32>,
     /// One sentence that names the thing and the remedy.
     pub text: String,
 }
@@ -82,13 +84,14 @@ impl Event {
             prefix: None,
             said: Vec::new(),
             pairs: Vec::new(),
+            uid: None,
             text: text.into(),
         }
     }
 
-    /// Names the session.
-    pub fn with_session(mut self, peer: &SocketAddr) -> Event {
-        self.session = Some(peer.ip().to_string());
+    /// Names the session, by what an operator calls its peer.
+    pub fn with_session(mut self, peer: impl Into<String>) -> Event {
+        self.session = Some(peer.into());
         self
     }
 

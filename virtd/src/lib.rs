@@ -14,3 +14,4 @@ pub mod kinds;
 pub mod recorder;
 pub mod serve;
 pub mod show;
+pub mod state;

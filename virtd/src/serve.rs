@@ -78,7 +78,12 @@ pub trait EventLoop {
 /// One line per obstacle.
 pub fn check(config: &Config, shim: Option<&Path>) -> Result<Option<PathBuf>> {
     let mut problems = Vec::new();
-    for (key, group) in [("shim_group", &config.shim_group), ("control_group", &config.control_group)] {
+    let groups = [
+        ("shim_group", &config.shim_group),
+        ("control_group", &config.control_group),
+        ("control_ro_group", &config.control_ro_group),
+    ];
+    for (key, group) in groups {
         if let Some(Err(e)) = group.as_deref().map(|group| control::group_id(key, group)) {
             problems.push(format!("{e:#}"));
         }
@@ -135,6 +140,10 @@ pub fn serve<L: EventLoop>(
         events.send(Event::new(since(start), "kernel-lacks", Severity::Warning, text));
     }
     let control = ControlSocket::bind(&config.control_socket, config.control_mode, config.control_group.as_deref())?;
+    let asking = match &config.control_socket_ro {
+        Some(path) => Some(ControlSocket::bind(path, config.control_ro_mode, config.control_ro_group.as_deref())?),
+        None => None,
+    };
     let roster = Roster::new(config);
     let (orders, ordered) = crossbeam_channel::bounded(MAX_WAITING);
     let (neighbours, to_restart) = crossbeam_channel::bounded(MAX_WAITING);
@@ -153,11 +162,14 @@ pub fn serve<L: EventLoop>(
     let mut driver = open(config, lines)?;
     let _ = wake_loop.set(driver.waker());
     let _ = driver.waker().wake();
-    let (mut queue, requests) = control::queue(Some(driver.waker()));
+    let (queue, requests) = control::queue(Some(driver.waker()));
+    let mut queue = queue.with_state(config.state.clone());
     if let Some(file) = file {
         let (file, shim) = (file.to_owned(), named.map(Path::to_owned));
         queue = queue.with_reload(Reloader { file, shim, starts: found });
     }
+    let asking = asking.map(|socket| socket.read_only().serve(queue.clone(), log.clone())).transpose();
+    let asking = asking.context("cannot start the thread of the control socket for asking")?;
     let guard = control.serve(queue.clone(), log.clone()).context("cannot start the control socket's thread")?;
     let stop = Arc::new(AtomicBool::new(false));
     // From here on every socket on the BGP port that is not ours is a stranger's.
@@ -188,7 +200,7 @@ pub fn serve<L: EventLoop>(
         thread.stop();
     }
     end_instances(&instances);
-    drop(guard);
+    drop((guard, asking));
     drop(watch);
     if let Some(recording) = recording {
         // The driver was the only one to send it records.

@@ -67,6 +67,7 @@ pub fn sessions(v: &Value) -> String {
             text(&s["peer"]),
             text(&s["asn"]),
             match s["path"].as_str().filter(|path| *path != "up") {
+                _ if s["shut"] == true => format!("{} (shut down)", text(&s["state"])),
                 Some(cut) => format!("{} ({})", text(&s["state"]), clean(cut)),
                 None => text(&s["state"]),
             },
@@ -98,7 +99,8 @@ pub fn session(v: &Value) -> String {
             text(&s["hold_time_s"])
         ),
     };
-    row("state", format!("{}{up}", text(&s["state"])));
+    let shut = if s["shut"] == true { ", shut down by an operator" } else { "" };
+    row("state", format!("{}{up}{shut}", text(&s["state"])));
     let ended = &s["ended"];
     if !ended.is_null() {
         let who = match items(&ended["left"]) {

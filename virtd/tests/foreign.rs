@@ -1,7 +1,7 @@
 //! What processes pass to virtd must not make its loop wait, and who may pass it anything is decided before it is received.
 
 #[path = "driver/lab.rs"]
-#[allow(dead_code, reason = "each test file uses a part of it")]
+#[allow(dead_code, reason = "these tests use a part of it")]
 mod lab;
 
 use lab::{Answer, Lab, Shim, pair, plain_connect, reads, stream};

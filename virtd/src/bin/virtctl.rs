@@ -52,6 +52,9 @@ struct Arguments {
     command: Command,
 }
 
+/// Octets of what a daemon is told that virtd hears: it is for an event, and a whole configuration would not fit a request.
+const MAX_TOLD: usize = 500;
+
 #[derive(Subcommand)]
 enum Command {
     /// The router in a few lines
@@ -102,8 +105,9 @@ enum Command {
     /// The session with a peer: who has it, who has left it, since when and with which words. With an action: reset it, shut it
     /// down, or let it start again
     Session {
-        /// The peer's address
-        peer: std::net::IpAddr,
+        /// The peer's address; a link-local one with its interface, as in fe80::2%eth1
+        #[arg(value_parser = peer)]
+        peer: String,
         #[arg(value_enum)]
         action: Option<SessionAction>,
     },
@@ -178,12 +182,36 @@ fn word(action: impl ValueEnum) -> String {
     action.to_possible_value().map_or_else(String::new, |v| v.get_name().to_owned())
 }
 
+/// An address, with an interface where that is needed to tell which (RFC 4007 section 11), as virtd writes it.
+fn peer(text: &str) -> Result<String, String> {
+    let (address, zone) = text.split_once('%').map_or((text, None), |(a, z)| (a, Some(z)));
+    let ip: std::net::IpAddr = address.parse().map_err(|_| "expected an address, like 192.0.2.1 or fe80::2%eth1")?;
+    match zone {
+        None => Ok(ip.to_string()),
+        Some(zone) if ip.is_ipv6() && !zone.is_empty() => Ok(format!("{ip}%{zone}")),
+        Some(_) => Err("only an IPv6 address has an interface behind %".to_owned()),
+    }
+}
+
+/// The words, as far as they are of use in an event.
+fn shortened(words: &[String]) -> Vec<String> {
+    let mut left = MAX_TOLD;
+    let mut fits = |c: &char| {
+        left = left.saturating_sub(c.len_utf8());
+        left > 0
+    };
+    words.iter().map(|w| w.chars().take_while(&mut fits).collect::<String>()).filter(|w| !w.is_empty()).collect()
+}
+
 impl Command {
     fn request(&self) -> Value {
         match self {
             Command::Status => json!({ "command": "status" }),
             Command::Sessions => json!({ "command": "sessions" }),
-            Command::Instances | Command::Exec { .. } => json!({ "command": "instances" }),
+            Command::Instances => json!({ "command": "instances" }),
+            Command::Exec { name, words } => {
+                json!({ "command": "instances", "exec": { "name": name, "words": shortened(words) } })
+            }
             Command::Routes { prefix } => json!({ "command": "routes", "prefix": prefix }),
             Command::Differs { instance, n } => json!({ "command": "differs", "instance": instance, "n": n }),
             Command::Fib { prefix: Some(word), protocol, .. } if word == "flush" => {
@@ -195,7 +223,7 @@ impl Command {
                 json!({ "command": "instance", "name": name, "action": word(*action) })
             }
             Command::Session { peer, action } => {
-                json!({ "command": "session", "peer": peer.to_string(), "action": action.map(word) })
+                json!({ "command": "session", "peer": peer, "action": action.map(word) })
             }
             Command::Change { action } => json!({ "command": "change", "action": word(*action) }),
             Command::Reload { dry_run } => json!({ "command": "reload", "dry_run": dry_run }),

@@ -6,7 +6,9 @@ use std::process::ExitCode;
 use virtd::config::{Config, parse, summary};
 use virtd::core::Core;
 use virtd::driver::Driver;
-use virtd::serve;
+use virtd::event::{Event, Severity};
+use virtd::serve::{self, Lines};
+use virtd::state;
 
 const EXAMPLES: &str = "\
 Example, two commands:
@@ -60,7 +62,18 @@ fn main() -> ExitCode {
 }
 
 fn run(config: &Config, arguments: &Arguments) -> anyhow::Result<()> {
-    let open = |config: &Config, lines| Driver::new(config.clone(), Core::new(config, 0), lines);
+    let open = |config: &Config, lines: Lines| {
+        let mut core = Core::new(config, 0);
+        match state::read(&config.state) {
+            Ok(state) => core.shut_down(state.shut),
+            Err(text) => {
+                let text = format!("{text}: sessions that were shut down before come back");
+                // There is room for the first.
+                let _ = lines.events.try_send(Event::new(0, "state-unreadable", Severity::Warning, text));
+            }
+        }
+        Driver::new(config.clone(), core, lines)
+    };
     serve::serve(config, Some(&arguments.config), arguments.shim.as_deref(), open)
 }
 

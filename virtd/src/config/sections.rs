@@ -36,14 +36,28 @@ pub(crate) fn router(value: Value<'_>, config: &mut Config, problems: &mut Probl
     if let Some(path) = section.path("control_socket", true, problems) {
         config.control_socket = path;
     }
+    config.control_socket_ro = section.path("control_socket_ro", true, problems);
+    if let Some(ro) = config.control_socket_ro.as_ref().filter(|_| problems.is_empty())
+        && (*ro == config.control_socket || *ro == config.shim_socket)
+    {
+        let span = section.span_of("control_socket_ro");
+        problems.at(span, "`control_socket_ro` is another socket's path", "expected a path of its own");
+    }
+    if let Some(path) = section.path("state", false, problems) {
+        config.state = path;
+    }
     if config.control_socket == config.shim_socket && problems.is_empty() {
         let span =
             section.span_of(if section.value("control_socket").is_some() { "control_socket" } else { "shim_socket" });
         problems.at(span, "`control_socket` and `shim_socket` are the same", "expected two different paths");
     }
-    if let Some(mode) = control_mode(&section, problems) {
+    if let Some(mode) = file_mode(&section, "control_mode", problems) {
         config.control_mode = mode;
     }
+    if let Some(mode) = file_mode(&section, "control_ro_mode", problems) {
+        config.control_ro_mode = mode;
+    }
+    config.control_ro_group = section.text("control_ro_group", "a group's name in quotes", problems).map(str::to_owned);
     config.control_group = section.text("control_group", "a group's name in quotes", problems).map(str::to_owned);
     config.event_log = section.path("event_log", false, problems);
     if let Some(path) = section.path("versions", false, problems) {
@@ -154,8 +168,8 @@ fn listen(section: &Section<'_>, config: &mut Config, problems: &mut Problems) {
 }
 
 /// An octal number, as text ("0660") or TOML's own octal (0o660).
-fn control_mode(section: &Section<'_>, problems: &mut Problems) -> Option<u32> {
-    let value = section.value("control_mode")?;
+fn file_mode(section: &Section<'_>, key: &str, problems: &mut Problems) -> Option<u32> {
+    let value = section.value(key)?;
     let mode = match value.get_ref() {
         DeValue::String(text) => u32::from_str_radix(text.strip_prefix("0o").unwrap_or(text), 8).ok(),
         DeValue::Integer(n) if n.radix() == 8 => reader::integer(n).and_then(|n| u32::try_from(n).ok()),
@@ -163,7 +177,7 @@ fn control_mode(section: &Section<'_>, problems: &mut Problems) -> Option<u32> {
     };
     if mode.is_none_or(|m| m > 0o777) {
         let help = "expected permissions as octal digits in quotes, like \"0660\"";
-        problems.at(value.span(), "`control_mode` is not a file mode", help);
+        problems.at(value.span(), format!("`{key}` is not a file mode"), help);
         return None;
     }
     mode

@@ -75,6 +75,11 @@ pub fn summary(config: &Config) -> String {
     row("shim socket", format!("{} (mode 0660{})", config.shim_socket.display(), named(&config.shim_group)));
     let group = named(&config.control_group);
     row("control socket", format!("{} (mode {:04o}{group})", config.control_socket.display(), config.control_mode));
+    if let Some(path) = &config.control_socket_ro {
+        let group = named(&config.control_ro_group);
+        row("for asking only", format!("{} (mode {:04o}{group})", path.display(), config.control_ro_mode));
+    }
+    row("state", config.state.display().to_string());
     if let Some(path) = &config.event_log {
         row("event log", path.display().to_string());
     }

@@ -420,6 +420,11 @@ impl Controller {
         self.list.iter().filter_map(again).min()
     }
 
+    /// The place of this session may be another peer's.
+    pub fn forget_session(&mut self, session: usize) {
+        self.list.iter_mut().for_each(|c| c.losses.retain(|(_, s)| *s != session));
+    }
+
     fn note_losses(&mut self, env: &mut Env) {
         let now = env.now;
         for (i, session, expired) in env.losses.drain(..) {

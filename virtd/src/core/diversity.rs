@@ -52,8 +52,8 @@ fn ranked(figures: &Independence, n: usize) -> Vec<((u8, u8), Pair)> {
 impl Core {
     /// The figures over all sessions.
     fn independence(&self) -> Independence {
-        let mut all = Independence::default();
-        let n = self.env.instances.len();
+        let (mut all, n) = (Independence::default(), self.env.instances.len());
+        all.add(&self.gone_independence, n);
         self.sessions.iter().for_each(|s| all.add(&s.independence, n));
         all
     }
@@ -76,7 +76,7 @@ impl Core {
             let sessions = self.sessions.iter().filter(|s| !s.independence.is_empty()).map(|s| {
                 let mut pairs = self::ranked(&s.independence, n);
                 pairs.retain(|((a, b), p)| p.compared > 0 && !self.is_vacant_pair(*a, *b));
-                json!({ "peer": s.peer.ip().to_string(), "pairs": self.pair_list(&pairs) })
+                json!({ "peer": self.env.peer_name(&s.peer), "pairs": self.pair_list(&pairs) })
             });
             answer["sessions"] = sessions.collect();
         }

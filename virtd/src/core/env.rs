@@ -159,6 +159,10 @@ pub struct Env {
     pub excused: Vec<(usize, usize)>,
     /// The links, addresses and routes that carry the sessions.
     pub links: super::links::Links,
+    /// Peers whose session an operator has shut down, by name.
+    pub shut: std::collections::BTreeSet<String>,
+    /// Of connections with strangers.
+    pub failures: super::strangers::Failures,
     /// Instances that had an established leg when the controller last looked.
     pub standing: Members,
     /// Instances whose vote counts in the FIB.
@@ -289,6 +293,8 @@ impl Env {
             losses: Vec::new(),
             excused: Vec::new(),
             links: super::links::Links::new(),
+            shut: std::collections::BTreeSet::new(),
+            failures: super::strangers::Failures::default(),
             standing: Members::default(),
             in_fib: Members::default(),
             bgp_in_fib: Members::default(),
@@ -455,9 +461,28 @@ impl Env {
         }
     }
 
+    /// A peer's address as an operator writes it: a link-local one with the name of the interface that it is on (RFC 4007 section 11).
+    pub fn peer_name(&self, peer: &SocketAddr) -> String {
+        match zone(peer) {
+            Some(index) => match self.links.name(index) {
+                Some(name) => format!("{}%{name}", peer.ip()),
+                None => self.peer_number(peer),
+            },
+            None => peer.ip().to_string(),
+        }
+    }
+
+    /// The same with the number of the interface.
+    pub fn peer_number(&self, peer: &SocketAddr) -> String {
+        match zone(peer) {
+            Some(index) => format!("{}%{index}", peer.ip()),
+            None => peer.ip().to_string(),
+        }
+    }
+
     /// Tells the operator about a session.
     pub fn tell(&self, out: &mut Vec<Output>, kind: &'static str, severity: Severity, peer: &SocketAddr, text: String) {
-        out.push(Event::new(self.now, kind, severity, text).with_session(peer).into());
+        out.push(Event::new(self.now, kind, severity, text).with_session(self.peer_name(peer)).into());
     }
 
     /// Tells the operator about one instance on one session, and remembers a fault.
@@ -475,7 +500,8 @@ impl Env {
         {
             s.last_fault = Some(text.clone());
         }
-        let event = Event::new(self.now, kind, severity, text).with_session(peer).with_instance(self.name(i));
+        let event = Event::new(self.now, kind, severity, text).with_session(self.peer_name(peer));
+        let event = event.with_instance(self.name(i));
         out.push(event.into());
     }
 
@@ -583,6 +609,14 @@ impl Env {
     /// Whether any instance has limits at all: most have none, and then the vote need not look.
     pub fn has_limits(&self) -> bool {
         !self.partial().is_empty()
+    }
+}
+
+/// The interface that a link-local address is on.
+fn zone(peer: &SocketAddr) -> Option<u32> {
+    match peer {
+        SocketAddr::V6(v6) if v6.ip().is_unicast_link_local() => Some(v6.scope_id()).filter(|id| *id != 0),
+        _ => None,
     }
 }
 

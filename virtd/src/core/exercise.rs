@@ -78,6 +78,17 @@ impl Exercises {
         }
     }
 
+    /// The place of this session may be another peer's: it has nothing to be told again of.
+    pub fn forget_session(&mut self, gone: usize) {
+        for e in self.routes.iter_mut().flatten() {
+            if let State::Withdrawn { session, prefix, until } = e.state
+                && session == gone
+            {
+                e.state = State::Told { prefix, until };
+            }
+        }
+    }
+
     /// Looks whether something is to begin or to end; called every tick.
     pub fn tick(&mut self, sessions: &mut [Session], env: &mut Env, out: &mut Vec<Output>) {
         for (i, slot) in self.connections.iter_mut().enumerate() {
@@ -140,9 +151,10 @@ impl Exercise {
             let text = format!(
                 "{} alone is told that {} withdraws {prefix}, and then that it is there again; it abstains there meanwhile",
                 env.name(i),
-                session.peer.ip()
+                env.peer_name(&session.peer)
             );
-            let mut event = Event::new(env.now, "readvertised", Severity::Info, text).with_session(&session.peer);
+            let mut event =
+                Event::new(env.now, "readvertised", Severity::Info, text).with_session(env.peer_name(&session.peer));
             event.prefix = Some(prefix);
             out.push(event.with_instance(env.name(i)).into());
             // The shorter, the likelier: a flap within a moment is what races are made of.

@@ -67,6 +67,11 @@ impl Flight {
         }
     }
 
+    /// The place of this session may be another's: what was said on it is on no session that there is.
+    pub fn forget_session(&mut self, session: usize) {
+        self.entries.iter_mut().filter(|e| e.session == session).for_each(|e| e.session = usize::MAX);
+    }
+
     /// What concerns instance `i`: what it was given and what it said, and what the others said on the same sessions; oldest first.
     /// `describe` makes a record of a session's message, `None` where that session is no more.
     pub fn of(&self, i: u8, describe: impl Fn(usize, Way, Bytes) -> Option<Recorded>) -> Vec<Recorded> {

@@ -190,6 +190,17 @@ impl Links {
         }
     }
 
+    /// The name of the link with this index, there or gone.
+    pub fn name(&self, index: u32) -> Option<&str> {
+        self.links.get(&index).map(|known| known.name.as_str()).filter(|name| !name.is_empty())
+    }
+
+    /// Whether the link that a link-local peer is on is no more, so that no packet can come from there again.
+    pub fn is_gone(&self, peer: &SocketAddr) -> bool {
+        let Some(zone) = End::from(*peer).zone else { return false };
+        self.read && self.links.get(&zone).is_none_or(|known| known.state == Some(State::Gone))
+    }
+
     /// Lets go of what has been gone for long. To be called now and then.
     pub fn forget(&mut self, now: Micros) {
         let due = |gone: &VecDeque<(Micros, Gone)>| {

@@ -18,6 +18,7 @@
 //! | `poison` | the UPDATE that kills an instance: suspects, trials, what is withheld |
 //! | `independence`, `diversity` | how often two instances disagree, and are wrong together; what is told of it |
 //! | `native` | one instance, bytes verbatim (`open = "native"`) |
+//! | `strangers` | who may have a session, and when its place is given back |
 //! | `reload` | the set of instances and the settings change while sessions are up |
 //! | `query` | virtctl's answers |
 //!
@@ -45,6 +46,7 @@ mod poison;
 mod query;
 mod reload;
 mod session;
+mod strangers;
 mod table;
 
 use crate::config::{Config, OpenMode};
@@ -86,6 +88,12 @@ pub struct Core {
     /// Findings that wait for the supervisor's word.
     reports: Vec<Report>,
     told_strangers: HashMap<SocketAddr, ()>,
+    /// Places of sessions that nobody has.
+    vacant_sessions: Vec<usize>,
+    /// Where the next search for a place begins.
+    evict_from: usize,
+    /// The figures of sessions that are no more.
+    gone_independence: independence::Independence,
     /// The operator knows how the instances are made to differ.
     told_diversity: bool,
     fib: Option<Fib>,
@@ -115,6 +123,9 @@ impl Core {
             diversity: Diversity::new(now),
             reports: Vec::new(),
             told_strangers: HashMap::new(),
+            vacant_sessions: Vec::new(),
+            evict_from: 0,
+            gone_independence: independence::Independence::default(),
             told_diversity: false,
             fib: Fib::new(config),
         }
@@ -323,6 +334,7 @@ impl Core {
                 self.exercises.tick(&mut self.sessions, &mut self.env, out);
                 self.controller.tick(&mut self.env, &mut self.sessions, out);
                 self.pass_on(out);
+                self.see_to_strangers(out);
                 self.env.prune_recent_sometimes();
                 self.tell_diversity(out);
             }
@@ -433,31 +445,6 @@ impl Core {
         if let Some(s) = self.legs.get(&leg).and_then(|&s| self.sessions.get_mut(s)) {
             f(s, &mut self.env);
         }
-    }
-
-    /// The session with a peer; made on first contact where the configuration lets it in.
-    fn session_for(&mut self, peer: SocketAddr, out: &mut Vec<Output>) -> Option<usize> {
-        let peer = key(peer);
-        if let Some(&s) = self.by_peer.get(&peer) {
-            return Some(s);
-        }
-        let known = self.env.config.accept_any || self.env.config.peers.iter().any(|p| p.address == peer.ip());
-        if !known || self.sessions.len() >= MAX_SESSIONS {
-            if self.told_strangers.len() < MAX_SESSIONS && self.told_strangers.insert(peer, ()).is_none() {
-                let text = match known {
-                    true => format!("{} is refused: {MAX_SESSIONS} sessions exist already", peer.ip()),
-                    false => {
-                        format!("{} is refused: no [[peer]] names it; add one, or set accept_any = true", peer.ip())
-                    }
-                };
-                self.env.tell(out, "peer-refused", Severity::Warning, &peer, text);
-            }
-            return None;
-        }
-        let index = self.sessions.len();
-        self.sessions.push(Session::new(index, peer, &mut self.env));
-        self.by_peer.insert(peer, index);
-        Some(index)
     }
 
     /// Called once after every batch of inputs: verdicts whose time has come, then what changed is told to the peers.

@@ -461,6 +461,14 @@ impl Poison {
         }
     }
 
+    /// The place of this session may be another peer's: what was found about the first is none of the second's.
+    pub fn forget_session(&mut self, session: usize) {
+        self.session_gone(session);
+        self.patients.iter_mut().for_each(|p| p.findings.forget_session(session));
+        self.answers.forget_session(session);
+        (0..self.patients.len()).for_each(|i| self.note(i));
+    }
+
     /// What names stored attributes in [`Suspect::keys`].
     pub fn hasher(&self) -> RandomState {
         self.hasher.clone()

@@ -22,7 +22,11 @@ impl Core {
         match request.get("command").and_then(Value::as_str) {
             Some("status") => self.status(),
             Some("sessions") => json!({ "sessions": self.session_list() }),
-            Some("instances") => json!({ "instances": self.instance_list() }),
+            Some("instances") => {
+                self.note_exec(request, out);
+                sign(request, out.get_mut(from..).unwrap_or_default());
+                json!({ "instances": self.instance_list() })
+            }
             Some("diversity") => self.diversity_answer(request),
             Some("differs") => self.differs_answer(request),
             Some("routes") => self.routes_answer(request.get("prefix").and_then(Value::as_str).unwrap_or("")),
@@ -30,7 +34,12 @@ impl Core {
             Some("fib") => self.fib_answer(request),
             Some("session") if request.get("action").is_none_or(Value::is_null) => self.session_answer(request),
             Some("instance" | "session" | "change") => {
-                let answer = self.controller.command(request, &mut self.env, &mut self.sessions, out);
+                let mut answer = self.controller.command(request, &mut self.env, &mut self.sessions, out);
+                if request["command"] == "session" && answer["error"].is_null() {
+                    // To be written down by who asks.
+                    answer["shut"] = json!(self.env.shut);
+                }
+                sign(request, out.get_mut(from..).unwrap_or_default());
                 self.learn_ids(from, out);
                 answer
             }
@@ -56,6 +65,18 @@ impl Core {
         let text = format!("an operator has the routes of protocol {protocol} removed that an earlier virtd has left");
         out.push(Event::new(self.env.now, "operator", Severity::Info, text).into());
         json!({ "flush": protocol })
+    }
+
+    /// virtctl is about to run the control program of an instance.
+    fn note_exec(&self, request: &Value, out: &mut Vec<super::io::Output>) {
+        let exec = &request["exec"];
+        let (Some(name), Some(words)) = (exec["name"].as_str(), exec["words"].as_array()) else { return };
+        let words: Vec<&str> = words.iter().filter_map(Value::as_str).collect();
+        let text = match words.is_empty() {
+            true => format!("the control program of {name} is started"),
+            false => format!("{name} is told {:?}", words.join(" ")),
+        };
+        out.push(Event::new(self.env.now, "operator", Severity::Info, text).with_instance(name).into());
     }
 
     /// The whole, the entries of one prefix (`"prefix"`), or those on which not everybody agrees (`"diff": true`).
@@ -99,7 +120,8 @@ impl Core {
             "voters": env.voters.len(),
             "instances": env.taken().count(),
             "instances_attached": env.instances.iter().filter(|i| i.attached).count(),
-            "sessions": self.sessions.len().max(native.map_or(0, |n| n.peers().count())),
+            "strangers_failed": env.failures.total,
+            "sessions": self.taken_sessions().count().max(native.map_or(0, |n| n.peers().count())),
             "sessions_up": native.map_or(up, |n| n.peers().count()),
             "votes": c.votes,
             "candidates": c.candidates,
@@ -127,9 +149,10 @@ impl Core {
 
     fn session_list(&self) -> Vec<Value> {
         if let Some(native) = &self.native {
-            return native.peers().map(|p| json!({ "peer": p.ip().to_string(), "state": "native" })).collect();
+            let name = |p| self.env.peer_name(p);
+            return native.peers().map(|p| json!({ "peer": name(p), "state": "native" })).collect();
         }
-        (0..self.sessions.len()).map(|index| self.session(index)).collect()
+        self.taken_sessions().map(|(index, _)| self.session(index)).collect()
     }
 
     /// One session: who has it, who has left it, since when and with which words.
@@ -138,9 +161,9 @@ impl Core {
         if self.native.is_some() {
             return json!({ "error": "with open = \"native\" a session is the instance's own: ask that" });
         }
-        match self.sessions.iter().position(|s| s.peer.ip().to_string() == peer) {
-            Some(index) => json!({ "session": self.session(index) }),
-            None => json!({ "error": format!("no session with {peer:?} is known: `virtctl sessions` lists them") }),
+        match self.session_named(peer) {
+            Ok(index) => json!({ "session": self.session(index) }),
+            Err(text) => json!({ "error": text }),
         }
     }
 
@@ -155,7 +178,8 @@ impl Core {
             .as_ref()
             .map(|e| json!({ "us": now - e.at, "said": e.said.to_string(), "left": e.left, "returned": e.returned }));
         json!({
-            "peer": s.peer.ip().to_string(),
+            "peer": self.env.peer_name(&s.peer),
+            "shut": s.is_shut(),
             "local": local.map(|l| l.to_string()),
             "state": s.state_name(),
             "path": self.env.links.cut(s.peer, local).unwrap_or_else(|| "up".to_owned()),
@@ -283,7 +307,7 @@ impl Core {
             .iter()
             .enumerate()
             .filter_map(|(index, s)| {
-                Some(json!({ "peer": s.peer.ip().to_string(), "route": self.stored(index, prefix)? }))
+                Some(json!({ "peer": self.env.peer_name(&s.peer), "route": self.stored(index, prefix)? }))
             })
             .collect();
         let sessions: Vec<Value> = self.sessions.iter().filter_map(|s| s.routes(prefix, &self.env)).collect();
@@ -310,6 +334,24 @@ impl Core {
         let mut canonicaliser = Canonicaliser::default();
         let route = canonicaliser.route(&update, carried, &context)?;
         serde_json::to_value(canonical::describe(route, context.update.as4)).ok()
+    }
+}
+
+/// Says in the events about what an operator does who that is.
+pub fn sign(request: &Value, events: &mut [super::io::Output]) {
+    let by = &request["by"];
+    let uid = by["uid"].as_u64().and_then(|uid| u32::try_from(uid).ok());
+    let who = match (by["user"].as_str(), uid) {
+        (Some(user), Some(uid)) => format!(" (by {user}, user id {uid})"),
+        _ => return,
+    };
+    for o in events {
+        if let super::io::Output::Event(event) = o
+            && event.kind == "operator"
+        {
+            event.uid = uid;
+            event.text.push_str(&who);
+        }
     }
 }
 
@@ -387,7 +429,7 @@ impl super::session::Session {
             _ => format!("no majority: {}", self.what_stays(slot, electorate, env)),
         };
         Some(json!({
-            "peer": self.peer.ip().to_string(),
+            "peer": env.peer_name(&self.peer),
             "published": text(e.published),
             "winner": text(e.winner),
             "why": why,

@@ -40,6 +40,17 @@ impl Core {
         json!({ "done": words, "later": plan.later, "dry_run": dry_run })
     }
 
+    /// Somebody asks for that.
+    pub fn note_reload(&mut self, now: Micros, request: &Value, out: &mut Vec<Output>) {
+        let from = out.len();
+        let text = match request["by"].is_object() {
+            true => "the configuration is read again",
+            false => "the configuration is read again (by SIGHUP)",
+        };
+        out.push(Event::new(now, "operator", Severity::Info, text).into());
+        super::query::sign(request, out.get_mut(from..).unwrap_or_default());
+    }
+
     fn plan(&self, new: &Config) -> Result<Plan, String> {
         let (settings, mut later) = plan::settings(&self.env.config, new);
         let mut wanted = new.instances.clone();
@@ -137,6 +148,7 @@ impl Core {
         }
         self.exercises.seat(i, None, self.env.now);
         self.diversity.forget(i as u8);
+        self.gone_independence.forget(i as u8);
         self.env.vacate(i);
         self.sessions.iter_mut().for_each(|s| s.configure(&self.env));
     }

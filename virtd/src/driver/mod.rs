@@ -471,6 +471,9 @@ impl Driver {
                     if let Some(config) = request.config.take() {
                         let dry_run = request.request["dry_run"] == true;
                         let (peers, native_ports) = (config.peers.clone(), config.native_ports.clone());
+                        if !dry_run {
+                            self.broker.note_reload(self.now, &request.request, &mut self.out);
+                        }
                         let answer = self.broker.reload(self.now, *config, dry_run, &mut self.out);
                         if !dry_run && answer["error"].is_null() {
                             self.lines.kernel.watch_peers(peers.iter().map(|p| p.address).collect());

@@ -59,7 +59,7 @@ impl Driver {
         refuse(to, libc::ECONNREFUSED, &text);
         if self.told_passages.len() < MAX_TOLD && self.told_passages.insert((instance, ip, port)) {
             let event = Event::new(self.now, "connect-refused", Severity::Warning, text);
-            self.tell(event.with_instance(&who).with_session(&remote));
+            self.tell(event.with_instance(&who).with_session(remote.ip().to_string()));
         }
     }
 

@@ -45,7 +45,7 @@ impl Controller {
                 let text = format!(
                     "{} has been without its session with {} for {} s in all, while the others have it{done}",
                     env.name(i),
-                    peer.ip(),
+                    env.peer_name(peer),
                     missed / 1_000_000
                 );
                 if let Some(s) = env.instances.get_mut(i) {
@@ -53,7 +53,7 @@ impl Controller {
                 }
                 let severity = if votes { Severity::Alarm } else { Severity::Warning };
                 let event = Event::new(env.now, "instance-absent", severity, text);
-                out.push(event.with_session(peer).with_instance(env.name(i)).into());
+                out.push(event.with_session(env.peer_name(peer)).with_instance(env.name(i)).into());
                 if asks {
                     out.push(Output::RestartNeighbour { instance: InstanceId(i as u8), peer: peer.ip() });
                 }
@@ -68,7 +68,7 @@ impl Controller {
             {
                 let why = format!(
                     "has been without its session with {} for {} s, and lacks {lacks} of the {held} sessions that the others have",
-                    peer.ip(),
+                    env.peer_name(peer),
                     missed / 1_000_000
                 );
                 self.condemn(i, Charge::with(Fault::Absent, *peer, why), env, sessions, out);

@@ -177,7 +177,7 @@ fn told(i: usize, differences: &Differences, charge: &mut Charge, env: &Env) -> 
         more(aspects.len()),
     );
     let mut event = Event::new(env.now, "instance-differs-again", Severity::Alarm, text).with_instance(name);
-    charge.describe(&mut event);
+    charge.describe(&mut event, env);
     event
 }
 

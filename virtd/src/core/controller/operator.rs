@@ -5,6 +5,7 @@ use crate::config::Standby;
 use crate::core::env::Env;
 use crate::core::io::{Micros, Order, Output};
 use crate::core::session::Session;
+use crate::core::strangers::named;
 use crate::event::{Event, Severity};
 use serde_json::{Value, json};
 
@@ -205,9 +206,17 @@ fn session(
     sessions: &mut [Session],
     out: &mut Vec<Output>,
 ) -> Result<String, String> {
-    let Some(s) = sessions.iter_mut().find(|s| s.peer.ip().to_string() == peer) else {
-        return Err(format!("no session with {peer:?} is known: `virtctl sessions` lists them"));
+    let index = match named(sessions, env, peer) {
+        Ok(index) => index,
+        // One that was shut down before virtd was started, and is not known yet.
+        Err(_) if action == "start" && env.shut.remove(peer) => {
+            let text = format!("the session with {peer} may come back");
+            out.push(Event::new(env.now, "operator", Severity::Info, text.clone()).with_session(peer).into());
+            return Ok(text);
+        }
+        Err(text) => return Err(text),
     };
+    let Some(s) = sessions.get_mut(index) else { return Err(format!("no session with {peer:?} is known")) };
     let text = match action {
         "reset" => {
             s.operator_end(4, false, env, out);
@@ -215,10 +224,12 @@ fn session(
         }
         "shutdown" => {
             s.operator_end(2, true, env, out);
+            env.shut.insert(env.peer_name(&s.peer));
             format!("the session with {peer} is shut down; `virtctl session {peer} start` lets it come back")
         }
         "start" => {
             s.operator_start();
+            env.shut.remove(&env.peer_name(&s.peer));
             format!("the session with {peer} may come back")
         }
         _ => return Err(format!("{action:?} is nothing to do with a session: expected {SESSION_ACTIONS}")),

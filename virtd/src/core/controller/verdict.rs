@@ -62,9 +62,9 @@ impl Charge {
     }
 
     /// Puts what shows it into an event.
-    pub(super) fn describe(&mut self, event: &mut Event) {
+    pub(super) fn describe(&mut self, event: &mut Event, env: &Env) {
         event.since_us = self.since.map(|ms| ms * 1000);
-        event.session = self.session.map(|peer| peer.ip().to_string());
+        event.session = self.session.map(|peer| env.peer_name(&peer));
         if let Some((prefix, said)) = self.key.take() {
             (event.prefix, event.said) = (Some(prefix), said);
         }
@@ -140,7 +140,7 @@ impl Controller {
         let record = record("instance-faulty", i, &charge.why, env, sessions);
         let mut event = Event::new(env.now, "instance-faulty", severity, format!("{name} {}; {done}", charge.why));
         event.instance = Some(name);
-        charge.describe(&mut event);
+        charge.describe(&mut event, env);
         out.push(event.into());
         match refusal {
             None => self.kill(i, env, out),
@@ -293,7 +293,9 @@ pub(super) fn record(kind: &'static str, i: usize, why: &str, env: &Env, session
     let messages = env.flight.of(i as u8, |s, way, bytes| sessions.get(s)?.recorded(i, way, bytes, env));
     let keys: Vec<_> = sessions
         .iter()
-        .flat_map(|s| s.dissenting(i, env).take(KEYS_RECORDED).map(move |(prefix, said)| (s.peer.ip(), prefix, said)))
+        .flat_map(|s| {
+            s.dissenting(i, env).take(KEYS_RECORDED).map(move |(prefix, said)| (env.peer_name(&s.peer), prefix, said))
+        })
         .take(KEYS_RECORDED)
         .map(|(peer, prefix, said)| json!({ "peer": peer.to_string(), "prefix": prefix, "said": said }))
         .collect();
@@ -376,7 +378,7 @@ fn flapping(c: &Control, env: &Env, sessions: &[Session]) -> Option<Charge> {
     let on = sessions.get(session)?;
     let why = format!(
         "has lost its session with {} {} times within {} s",
-        on.peer.ip(),
+        env.peer_name(&on.peer),
         times(session),
         f.leg_losses_ms / 1000
     );

@@ -55,6 +55,12 @@ impl Answers {
         self.due.retain(|due| due.instance != i);
         self.overdue.retain(|due| due.instance != i);
     }
+
+    /// The session is no more.
+    pub(super) fn forget_session(&mut self, session: usize) {
+        self.due.retain(|due| due.session != session);
+        self.overdue.retain(|due| due.session != session);
+    }
 }
 
 #[cfg(test)]

@@ -38,6 +38,14 @@ impl Findings {
         self.known.contains(&(session, prefix, hash))
     }
 
+    /// The peer of this session is no more.
+    pub fn forget_session(&mut self, session: usize) {
+        if self.known.iter().any(|(of, ..)| *of == session) {
+            self.order.retain(|(of, ..)| *of != session);
+            self.known.retain(|(of, ..)| *of != session);
+        }
+    }
+
     /// Nothing was ever found.
     pub fn is_empty(&self) -> bool {
         self.order.is_empty()

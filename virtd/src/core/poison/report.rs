@@ -148,7 +148,7 @@ pub fn tell(i: usize, step: &Step, env: &Env, sessions: &[Session], out: &mut Ve
 
 fn found_one(i: usize, found: &[Suspect], before: &[Suspect], end: End, env: &Env, sessions: &[Session]) -> Report {
     let name = env.name(i);
-    let peer = |s: &Suspect| sessions.get(s.session).map_or_else(|| "?".to_owned(), |s| s.peer.ip().to_string());
+    let peer = |s: &Suspect| sessions.get(s.session).map_or_else(|| "?".to_owned(), |s| env.peer_name(&s.peer));
     let one = found.first();
     let what = match found.len() {
         1 => format!("an UPDATE from {}", one.map(peer).unwrap_or_default()),

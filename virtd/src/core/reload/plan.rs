@@ -174,6 +174,10 @@ pub fn settings(old: &Config, new: &Config) -> (Vec<String>, Vec<String>) {
     keep(old.control_socket != new.control_socket, "control_socket");
     keep(old.control_mode != new.control_mode, "control_mode");
     keep(old.control_group != new.control_group, "control_group");
+    keep(old.control_socket_ro != new.control_socket_ro, "control_socket_ro");
+    keep(old.control_ro_mode != new.control_ro_mode, "control_ro_mode");
+    keep(old.control_ro_group != new.control_ro_group, "control_ro_group");
+    keep(old.state != new.state, "state");
     keep(old.event_log != new.event_log, "event_log");
     keep(old.open != new.open, "open");
     keep(old.inbound != new.inbound, "inbound");

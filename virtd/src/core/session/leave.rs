@@ -182,11 +182,11 @@ impl Session {
     /// Instance `i` has left by its own will: the leaves are counted.
     fn has_left(&mut self, i: usize, env: &mut Env, out: &mut Vec<Output>) {
         let Some(d) = self.seats[i].departure.clone() else { return };
-        let peer = self.peer.ip();
+        let (address, peer) = (self.peer.ip(), env.peer_name(&self.peer));
         let name = env.name(i).to_owned();
         let how = words(d.said.as_ref());
         let is_bfd = d.said.as_ref().is_some_and(|n| (n.code, n.subcode) == (6, leaving::cease::BFD_DOWN));
-        let owner = env.config.peers.iter().find(|p| p.address == peer).and_then(|p| p.bfd.clone());
+        let owner = env.config.peers.iter().find(|p| p.address == address).and_then(|p| p.bfd.clone());
         let alone = is_bfd && owner.as_deref() == Some(name.as_str());
         let counted = self.left().iter().filter(|(m, _)| env.voters.contains(*m)).count();
         let of = self.with_a_leg_once(env).len();
@@ -233,7 +233,7 @@ impl Session {
                 if told {
                     let text = format!(
                         "{n} of {of} voters have left the session with {}: half of them keep it, so it stays",
-                        self.peer.ip()
+                        env.peer_name(&self.peer)
                     );
                     env.tell(out, "session-tie", Severity::Alarm, &self.peer, text);
                 }
@@ -259,7 +259,7 @@ impl Session {
         let left: Vec<String> = self.left().iter().map(|(i, _)| env.name(usize::from(*i)).to_owned()).collect();
         let farewell = Farewell { at: env.now, said: said.clone(), left, returned: false };
         let conns: Vec<ConnId> = self.exts.iter().filter(|e| e.state > ExtState::Connect).map(|e| e.id).collect();
-        let peer = self.peer.ip();
+        let peer = env.peer_name(&self.peer);
         let consent = match leaving::needs_consent(&said) {
             true => "; it comes back when a majority of the voters sends an OPEN for it",
             false => "",
@@ -270,7 +270,7 @@ impl Session {
             Severity::Alarm,
             format!("the session with {peer} is ended with NOTIFICATION {said}: {why}{consent}"),
         )
-        .with_session(&self.peer);
+        .with_session(env.peer_name(&self.peer));
         event.said = self.who_left(env);
         out.push(event.into());
         self.ended = Some(farewell);
@@ -307,7 +307,7 @@ impl Session {
         ended.returned = true;
         let text = format!(
             "the session with {} is back, {} s after it was ended with NOTIFICATION {}",
-            self.peer.ip(),
+            env.peer_name(&self.peer),
             (env.now - ended.at) / 1_000_000,
             ended.said
         );
@@ -365,7 +365,7 @@ impl Session {
             let text = format!(
                 "{} stays out of the session with {}, which the others keep ({how}): if that is meant, it is to be configured alike in all",
                 env.name(i),
-                self.peer.ip()
+                env.peer_name(&self.peer)
             );
             env.tell_of(out, "session-differs", Severity::Warning, &self.peer, i, text);
         }

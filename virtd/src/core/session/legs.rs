@@ -38,6 +38,7 @@ impl Session {
         if self.shut {
             return out.push(Output::LegRefused { leg: id, errno: libc::ECONNREFUSED });
         }
+        self.note_wanted(env);
         self.weigh(i, true, env, out);
         let Some(seat) = self.seats.get_mut(i) else { return };
         // An offered leg on which it has already spoken wins: it dialled before it saw the offer.
@@ -143,6 +144,7 @@ impl Session {
                     (seat.open, seat.extended_open) = (Some(open), Open::is_extended(m.body()));
                     // Whoever sends an OPEN wants the session.
                     seat.departure = None;
+                    self.note_wanted(env);
                     if self.reopen_if_moved(env, out) {
                         return;
                     }

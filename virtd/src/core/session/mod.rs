@@ -203,6 +203,10 @@ pub struct Session {
     index: usize,
     /// The peer's address, port 0.
     pub peer: SocketAddr,
+    /// Nobody has this place: nothing is connected, and the address is nobody's.
+    pub vacant: bool,
+    /// When an instance last wanted it: dialled it, or had spoken on a leg.
+    pub(super) wanted_at: Option<Micros>,
     /// The peer accepts its own AS in paths.
     allow_own_as: bool,
     /// TCP connections: one, or two until a collision is resolved.
@@ -230,7 +234,7 @@ pub struct Session {
     pub independence: Independence,
     alone_told: bool,
     /// An operator has shut it down: nobody is let in, and no instance out.
-    shut: bool,
+    pub(super) shut: bool,
     /// How it was last ended by the will of those that had it.
     pub ended: Option<Farewell>,
     /// Half of the electorate has left.
@@ -285,13 +289,18 @@ impl Session {
     /// A session with `peer` that nobody has asked for yet.
     pub fn new(index: usize, peer: SocketAddr, env: &mut Env) -> Session {
         let n = env.instances.len();
-        env.stores.push(replay::store::Store::new());
-        env.unlevel.push(Members::default());
-        env.lacks.push(super::lacks::Lacks::default());
+        // A place that somebody had was cleared when he gave it back.
+        if env.stores.len() <= index {
+            env.stores.push(replay::store::Store::new());
+            env.unlevel.push(Members::default());
+            env.lacks.push(super::lacks::Lacks::default());
+        }
         let allow_own_as = env.config.allows_own_as(peer.ip());
         Session {
             index,
             peer,
+            vacant: false,
+            wanted_at: None,
             allow_own_as,
             exts: Vec::new(),
             seats: (0..n)
@@ -317,6 +326,17 @@ impl Session {
             last_local: None,
             ticked_at: env.now,
         }
+    }
+
+    /// A place that nobody has.
+    pub fn vacant(index: usize, peer: SocketAddr, env: &mut Env) -> Session {
+        Session { vacant: true, ..Session::new(index, peer, env) }
+    }
+
+    /// Nothing of it is left in what all sessions share.
+    pub fn clear(&mut self, env: &mut Env, out: &mut Vec<Output>) {
+        self.drop_everything(env, out, None);
+        env.stores[self.index] = replay::store::Store::new();
     }
 
     /// The place at `i`, of those there are or the next, is another instance's from now on. It takes no part yet, and where the peer has said
@@ -469,10 +489,15 @@ impl Session {
             self.seats[i].backoff = 0;
         }
         self.attached = Members::default();
-        env.unlevel[self.index] = Members::default();
+        let unlevel = std::mem::take(&mut env.unlevel[self.index]);
+        let lacked = !env.lacks[self.index].is_empty();
         env.lacks[self.index].clear();
-        env.note_lacks();
+        if lacked {
+            env.note_lacks();
+        }
         let store = std::mem::take(&mut env.stores[self.index]);
+        // Of who never was a peer nobody has heard anything, so that no vote can change because of him.
+        env.walk |= self.up.is_some() || store.len() > 0 || !unlevel.is_empty() || lacked;
         env.note_gone(&store);
         env.poison.session_gone(self.index);
         for (_, id) in store.iter() {
@@ -488,7 +513,13 @@ impl Session {
         self.tied = false;
         self.no_leg_since = None;
         self.alone_told = false;
-        env.walk = true;
+    }
+}
+
+impl Seat {
+    /// How often it was offered this connection and has not taken it.
+    pub fn offers(&self) -> u32 {
+        self.backoff
     }
 }
 

@@ -116,7 +116,7 @@ impl Session {
             negotiated.profile.hold_time_s,
             words.join(". ")
         );
-        let mut event = Event::new(env.now, "open-differs", severity, text).with_session(&self.peer);
+        let mut event = Event::new(env.now, "open-differs", severity, text).with_session(env.peer_name(&self.peer));
         match told.as_slice() {
             [] => return,
             [(i, _)] => event = event.with_instance(env.name(*i)),

@@ -396,11 +396,11 @@ impl Session {
             let others = if others > 0 { format!(" and {others} more") } else { String::new() };
             let text = format!(
                 "{name} is not given what {} says about {prefix}{others}: it was found not to survive that; it abstains there. `virtctl instance restart {name}` lets it try again",
-                self.peer.ip()
+                env.peer_name(&self.peer)
             );
             let mut event = Event::new(env.now, "poison-again", Severity::Warning, text);
             event.prefix = Some(prefix);
-            out.push(event.with_session(&self.peer).with_instance(env.name(i)).into());
+            out.push(event.with_session(env.peer_name(&self.peer)).with_instance(env.name(i)).into());
         }
     }
 
@@ -464,6 +464,11 @@ impl Session {
         self.end(conn, false, text, Some(farewell.encode()), env, out);
     }
 
+    /// Nobody wants a stranger's connection.
+    pub fn turn_away(&mut self, conn: ConnId, env: &mut Env, out: &mut Vec<Output>) {
+        self.end(conn, false, "no instance wants this peer".to_owned(), None, env, out);
+    }
+
     fn end(
         &mut self,
         conn: ConnId,
@@ -483,8 +488,11 @@ impl Session {
         if !was_up && self.exts.iter().any(|e| e.state != ExtState::Connect) {
             return; // the other connection of a collision goes on
         }
-        let kind = if was_up { "session-down" } else { "session-failed" };
-        env.tell(out, kind, if was_up { Severity::Alarm } else { Severity::Warning }, &self.peer, text);
+        if was_up {
+            env.tell(out, "session-down", Severity::Alarm, &self.peer, text);
+        } else if env.is_configured(&self.peer) || env.may_tell_failure(&self.peer, self.is_wanted(env), &text) {
+            env.tell(out, "session-failed", Severity::Warning, &self.peer, text);
+        }
         self.drop_everything(env, out, farewell);
     }
 
@@ -540,6 +548,11 @@ impl Session {
     /// An operator lets the session come back.
     pub fn operator_start(&mut self) {
         self.shut = false;
+    }
+
+    /// Whether an operator has shut it down.
+    pub fn is_shut(&self) -> bool {
+        self.shut
     }
 
     /// virtd ends: the peer is told, and need not wait for its hold time (RFC 4486: Administrative Shutdown).

@@ -329,7 +329,7 @@ impl Session {
         let prefix = e.prefix;
         // What they say they have said since the key was last disturbed.
         let since_us = env.now.saturating_sub(age_ms(env.now_ms(), e.last_ms) * 1000);
-        let peer = self.peer.ip();
+        let peer = if dissent.minus(was).is_empty() { String::new() } else { env.peer_name(&self.peer) };
         env.mark((self.index as u32, slot), prefix, was, dissent, || {
             format!("not with the majority on {prefix} towards {peer}")
         });
@@ -368,7 +368,7 @@ impl Session {
             };
             ("agreement", Severity::Info, text)
         };
-        let mut event = Event::new(env.now, kind, severity, text).with_session(&self.peer);
+        let mut event = Event::new(env.now, kind, severity, text).with_session(env.peer_name(&self.peer));
         event.prefix = Some(prefix);
         event.since_us = (kind != "agreement").then_some(since_us);
         let single = dissent.minus(was).union(was.minus(dissent));
@@ -526,7 +526,11 @@ impl Session {
                         "{left_out} prefixes cannot be announced, {} first: the attributes leave no room in a message",
                         prefixes[0]
                     );
-                    out.push(Event::new(env.now, "too-long", Severity::Alarm, text).with_session(&self.peer).into());
+                    out.push(
+                        Event::new(env.now, "too-long", Severity::Alarm, text)
+                            .with_session(env.peer_name(&self.peer))
+                            .into(),
+                    );
                 }
             }
             for (_, slot) in group {

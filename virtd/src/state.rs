@@ -1,0 +1,124 @@
+//! What an operator has decided and a restart of virtd must not undo: the sessions that are shut down. A small file of JSON, which is written
+//! beside and renamed, so that it is the old one or the new one at any time.
+
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeSet;
+use std::fs;
+use std::io::{self, Write};
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::{Path, PathBuf};
+
+/// The form of the file.
+const VERSION: u32 = 1;
+/// A file that is longer is none of ours.
+const MAX_OCTETS: u64 = 1 << 20;
+
+/// What the file says.
+#[derive(Clone, PartialEq, Eq, Default, Debug, Serialize, Deserialize)]
+pub struct State {
+    version: u32,
+    /// Peers whose session an operator has shut down, as virtctl names them.
+    pub shut: BTreeSet<String>,
+}
+
+impl State {
+    /// These are shut down.
+    pub fn new(shut: BTreeSet<String>) -> State {
+        State { version: VERSION, shut }
+    }
+}
+
+/// Reads the file; one that does not exist says nothing.
+///
+/// # Errors
+/// Why it could not be read or understood, for people. What was there and could not be understood is put aside under the name given, so that it is not lost
+/// with the next change.
+pub fn read(path: &Path) -> Result<State, String> {
+    let shown = path.display();
+    let length = match fs::metadata(path) {
+        Ok(m) => m.len(),
+        Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(State::default()),
+        Err(e) => return Err(format!("{shown} cannot be read: {e}")),
+    };
+    let understood = || -> Result<State, String> {
+        if length > MAX_OCTETS {
+            return Err(format!("it has {length} octets"));
+        }
+        let text = fs::read(path).map_err(|e| e.to_string())?;
+        let state: State = serde_json::from_slice(&text).map_err(|e| e.to_string())?;
+        if state.version == VERSION { Ok(state) } else { Err(format!("it is of version {}", state.version)) }
+    };
+    understood().map_err(|why| {
+        let aside = beside(path, "unreadable");
+        let kept = match fs::rename(path, &aside) {
+            Ok(()) => format!("; it is kept as {}", aside.display()),
+            Err(_) => String::new(),
+        };
+        format!("{shown} is not understood ({why}){kept}")
+    })
+}
+
+/// Writes the file anew.
+///
+/// # Errors
+/// The file system's.
+pub fn write(path: &Path, state: &State) -> io::Result<()> {
+    if let Some(folder) = path.parent() {
+        fs::create_dir_all(folder)?;
+    }
+    let new = beside(path, "new");
+    let mut file = fs::OpenOptions::new().create(true).write(true).truncate(true).mode(0o640).open(&new)?;
+    let mut text = serde_json::to_vec_pretty(state)?;
+    text.push(b'\n');
+    file.write_all(&text)?;
+    file.sync_all()?;
+    fs::rename(&new, path)?;
+    if let Some(folder) = path.parent() {
+        // So that the name is on the disk as well.
+        fs::File::open(folder)?.sync_all()?;
+    }
+    Ok(())
+}
+
+fn beside(path: &Path, what: &str) -> PathBuf {
+    let mut name = path.as_os_str().to_owned();
+    name.push(".");
+    name.push(what);
+    name.into()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn shut(peers: &[&str]) -> State {
+        State::new(peers.iter().map(|&p| p.to_owned()).collect())
+    }
+
+    #[test]
+    fn what_is_written_is_read() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("deep/state.json");
+        assert_eq!(read(&path), Ok(State::default()));
+        for peers in [&["192.0.2.1", "fe80::2%eth1"][..], &[]] {
+            write(&path, &shut(peers)).unwrap();
+            assert_eq!(read(&path), Ok(shut(peers)));
+        }
+        assert_eq!(fs::read_dir(path.parent().unwrap()).unwrap().count(), 1, "nothing is left beside it");
+    }
+
+    #[test]
+    fn what_cannot_be_understood_is_told_and_kept() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("state.json");
+        for bad in [&b"{\"version\":1,\"shut\":[\"192"[..], b"{\"version\":2,\"shut\":[]}", b"\xff\xfe", b""] {
+            fs::write(&path, bad).unwrap();
+            let told = read(&path).unwrap_err();
+            assert!(told.contains("is not understood") && told.contains("state.json.unreadable"), "{told}");
+            assert_eq!(fs::read(dir.path().join("state.json.unreadable")).unwrap(), bad);
+            assert_eq!(read(&path), Ok(State::default()));
+        }
+        fs::create_dir(&path).unwrap();
+        assert!(read(&path).is_err(), "a folder");
+    }
+}
