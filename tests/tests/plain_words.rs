@@ -1,4 +1,5 @@
-//! What operators are told is so: what `virtd --check` says of the daemons' own files, what virtctl says of the router and when it fails.
+//! What operators are told is so: what `virtd --check` says of the daemons' own files, what virtctl
+//! says of the router and when it fails.
 
 use anyhow::{Context, Result, ensure};
 use nix::sys::signal::Signal;
@@ -120,7 +121,8 @@ fn check_tells_a_shim_that_is_no_library() -> Result<()> {
     Ok(())
 }
 
-/// The supplied units beside Debian's own: FRR's is before network.target, so virtd's must not be after it.
+/// The supplied units beside Debian's own: FRR's is before network.target, so virtd's must not be
+/// after it.
 #[test]
 fn the_supplied_units_have_no_ordering_cycle() -> Result<()> {
     let lab = Lab::new("plain-units")?;
@@ -157,8 +159,8 @@ const UP: Duration = Duration::from_secs(90);
 /// What BIRD says something wrong about.
 const LIE: &str = "2001:db8:bad::/48";
 
-/// OpenBGPD does not say the link-local next hop that the others do: the same in meaning, not to the letter. BIRD says a community too many on one
-/// prefix.
+/// OpenBGPD does not say the link-local next hop that the others do: the same in meaning, not to
+/// the letter. BIRD says a community too many on one prefix.
 #[test]
 fn routes_and_differs_say_what_the_vote_goes_by() -> Result<()> {
     let mut lab = Lab::new("plain-routes")?;
@@ -229,7 +231,8 @@ fn a_full_event_log_stands_in_the_status() -> Result<()> {
 /// Where vtysh writes unless it is told otherwise.
 const SYSTEMS: &str = "/etc/frr/frr.conf";
 
-/// The installed FRR and, in a root, a newer one: each instance has its own file, and the system's is not touched.
+/// The installed FRR and, in a root, a newer one: each instance has its own file, and the system's
+/// is not touched.
 #[test]
 fn write_memory_writes_the_instances_own_file() -> Result<()> {
     let mut lab = Lab::new("plain-write")?;
@@ -259,7 +262,8 @@ fn write_memory_writes_the_instances_own_file() -> Result<()> {
     Ok(())
 }
 
-/// A router with [fib] ends, and one without it takes its place: the routes that the first left are told of, and go when an operator says so.
+/// A router with [fib] ends, and one without it takes its place: the routes that the first left are
+/// told of, and go when an operator says so.
 #[test]
 fn taking_the_fib_out_leaves_no_dead_routes() -> Result<()> {
     const ROUTES: usize = 60;

@@ -381,7 +381,8 @@ pub struct Fib {
 }
 
 impl Fib {
-    /// The least protocol number that may be virtd's: those before are the kernel's and well-known daemons'.
+    /// The least protocol number that may be virtd's: those before are the kernel's and well-known
+    /// daemons'.
     pub const PROTOCOLS_FROM: u8 = 64;
 }
 

@@ -409,7 +409,8 @@ fn wanted(request: &Value) -> (usize, Option<&str>) {
     (usize::try_from(n).unwrap_or(usize::MAX), request.get("kind").and_then(Value::as_str))
 }
 
-/// A kind that is asked for and that there is not: an answer of no events would say that nothing of the kind has happened.
+/// A kind that is asked for and that there is not: an answer of no events would say that nothing of
+/// the kind has happened.
 fn unknown_kind(request: &Value, log: &EventLog) -> Option<String> {
     let kind = request.get("kind").and_then(Value::as_str)?;
     if event::kinds().any(|known| known == kind) || !log.last(1, Some(kind)).is_empty() {

@@ -60,7 +60,8 @@ pub struct Event {
     pub text: String,
 }
 
-/// The operators' list of all kinds: the table under this title is the one that programs are checked against, too.
+/// The operators' list of all kinds: the table under this title is the one that programs are
+/// checked against, too.
 const OPERATIONS: &str = include_str!("../../docs/OPERATIONS.md");
 
 /// Every kind of event that there is, as the documentation lists them.

@@ -155,7 +155,8 @@ impl EventLog {
         Follower(self.shared.clone())
     }
 
-    /// Waits until all followers have been told the last event, at most `patience`: one that does not read is not waited for.
+    /// Waits until all followers have been told the last event, at most `patience`: one that does
+    /// not read is not waited for.
     pub fn wait_for_followers(&self, patience: Duration) {
         let until = Instant::now() + patience;
         while self.shared.followers.load(Ordering::Acquire) > 0 && Instant::now() < until {
@@ -347,7 +348,8 @@ impl Sink {
         let Some(file) = &mut self.file else { return };
         match file.flush() {
             Err(e) => self.fail(&e),
-            // Opened it may be although nothing can be written: the disk is full. Only what is written shows that it works again.
+            // Opened it may be although nothing can be written: the disk is full. Only what is
+            // written shows that it works again.
             Ok(()) if self.unflushed > 0 => {
                 self.unflushed = 0;
                 if self.failing.take().is_some() {

@@ -26,7 +26,8 @@ const FRR_USER: &str = "frr";
 const FRR_VTY_GROUP: &str = "frrvty";
 /// Whom OpenBGPD's unprivileged processes become; their home is what they chroot to.
 const OPENBGPD_USER: &str = "_openbgpd";
-/// vtysh's own settings. PAM is not asked whether root may: in a root of its own, without what stands in this system's files, it says no.
+/// vtysh's own settings. PAM is not asked whether root may: in a root of its own, without what
+/// stands in this system's files, it says no.
 const VTYSH_SETTINGS: &str = "! Of virtd: `write memory` is each daemon's own file.\n\
     no service integrated-vtysh-config\nusername root nopassword\n";
 /// Everybody may look into the folder of an instance; its sockets have permissions of their own.
@@ -142,8 +143,9 @@ pub fn control(kind: Kind, folder: &Path) -> Vec<String> {
     words.iter().map(|&w| w.to_owned()).collect()
 }
 
-/// Where vtysh looks for its own settings and for the file of all daemons together, which it would write otherwise: the system's.
-/// Nobody but root may write there, unlike the folder of an instance.
+/// Where vtysh looks for its own settings and for the file of all daemons together, which it would
+/// write otherwise: the system's. Nobody but root may write there, unlike the folder of an
+/// instance.
 fn vtysh_settings(folder: &Path) -> PathBuf {
     folder.ancestors().nth(2).unwrap_or(Path::new("/")).join("vtysh")
 }
@@ -160,7 +162,8 @@ fn write_vtysh_settings(folder: &Path) -> io::Result<()> {
     let settings = vtysh_settings(folder);
     fs::DirBuilder::new().recursive(true).mode(FOLDER_MODE).create(&settings)?;
     fs::set_permissions(&settings, fs::Permissions::from_mode(FOLDER_MODE))?;
-    // Not in place, and each instance by itself: another one may start, or its vtysh read it, just now.
+    // Not in place, and each instance by itself: another one may start, or its vtysh read it, just
+    // now.
     let name = folder.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
     let new = settings.join(format!("vtysh.conf.{name}"));
     fs::write(&new, VTYSH_SETTINGS)?;
@@ -182,7 +185,8 @@ pub fn syntax_check(instance: &Instance) -> Option<Vec<String>> {
     let kind = instance.kind?;
     let config = instance.config_file.as_ref()?.display().to_string();
     let mut line: Vec<String> = match kind {
-        // Its file is read as it is at a start: by its user, and with a neighbour's lines done, for which it would open its port.
+        // Its file is read as it is at a start: by its user, and with a neighbour's lines done, for
+        // which it would open its port.
         Kind::Frr => {
             vec![format!("{FRR}/bgpd"), "-C".into(), "-Z".into(), "-p".into(), "0".into(), "-P".into(), "0".into()]
         }

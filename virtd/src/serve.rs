@@ -104,8 +104,8 @@ pub fn check(config: &Config, shim: Option<&Path>) -> Result<Option<PathBuf>> {
     Ok(found)
 }
 
-/// The same, and what each daemon says of its own file. Not asked at a start: there a daemon whose file is wrong says so itself, and the
-/// others are a router without it.
+/// The same, and what each daemon says of its own file. Not asked at a start: there a daemon whose
+/// file is wrong says so itself, and the others are a router without it.
 ///
 /// # Errors
 /// One line per obstacle.

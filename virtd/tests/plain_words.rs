@@ -1,4 +1,5 @@
-//! What the core tells is so, and is told once: observers that cannot take part, what `virtctl` is answered.
+//! What the core tells is so, and is told once: observers that cannot take part, what `virtctl` is
+//! answered.
 
 mod sim;
 

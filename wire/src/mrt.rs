@@ -1,7 +1,8 @@
 //! MRT files (RFC 6396, RFC 8050): what collectors recorded, read as what the project plays, and a writer for what
 //! comes back.
 //!
-//! [`open`] takes a path to a binary MRT file or to the text of `bgpdump -m`, plain or compressed (gzip, bzip2), and gives an iterator of
+//! [`open`] takes a path to a binary MRT file or to the text of `bgpdump -m`, plain or compressed
+//! (gzip, bzip2), and gives an iterator of
 //! [`Record`]s:
 //!
 //! ```text
@@ -198,7 +199,8 @@ pub struct Counts {
     pub errors: u64,
 }
 
-/// Opens a file: binary MRT or the text of `bgpdump -m`, plain, gzip or bzip2; told apart by content, not by name.
+/// Opens a file: binary MRT or the text of `bgpdump -m`, plain, gzip or bzip2; told apart by
+/// content, not by name.
 ///
 /// # Errors
 /// [`MrtError::Open`] where it cannot be opened, [`MrtError::Io`] where its first octets cannot be read.

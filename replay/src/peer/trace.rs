@@ -60,8 +60,9 @@ impl PeerFilter {
 
 /// Collects the entries of a RIB dump and gives them out grouped by attributes, in the order of first appearance.
 ///
-/// A dump of several vantage points has several entries for a prefix. Groups would put them in another order than the
-/// file's, so of what is collected together only the last word on each prefix is given out.
+/// A dump of several vantage points has several entries for a prefix. Groups would put them in
+/// another order than the file's, so of what is collected together only the last word on each
+/// prefix is given out.
 #[derive(Debug, Default)]
 pub struct Grouper {
     places: HashMap<(Route, bool), usize>,
@@ -104,7 +105,8 @@ impl Grouper {
 /// Opens a trace: updates or a RIB dump in MRT, or the text of `bgpdump -m`, compressed or not.
 ///
 /// # Errors
-/// The file cannot be read, there is nothing in it that can be, or `peer_filter` is neither an address nor an AS number.
+/// The file cannot be read, there is nothing in it that can be, or `peer_filter` is neither an
+/// address nor an AS number.
 pub fn open(path: &Path, peer_filter: Option<&str>) -> Result<Box<dyn Source>> {
     let nothing = || format!("nothing in {} could be read", path.display());
     let reader = match mrt::open(path) {
@@ -140,7 +142,8 @@ struct Trace {
 }
 
 impl Trace {
-    /// Reads up to the first record that is one. A file without any is no trace: played, it would look like an empty one.
+    /// Reads up to the first record that is one. A file without any is no trace: played, it would
+    /// look like an empty one.
     fn begin(&mut self) -> Result<()> {
         let mut first = None;
         loop {
@@ -360,7 +363,8 @@ mod tests {
         assert_eq!(groups, [2, 1]);
     }
 
-    /// Two vantage points, prefix by prefix, as a collector writes its dump: the last entry is what stands.
+    /// Two vantage points, prefix by prefix, as a collector writes its dump: the last entry is what
+    /// stands.
     #[test]
     fn of_several_entries_for_a_prefix_the_last_one_is_played() {
         let line = |peer, prefix, path| {

@@ -65,7 +65,8 @@ enum Command {
     Instances,
     /// One prefix: what peers sent, what each instance says, what was published and why
     Routes {
-        /// An exact prefix, like 192.0.2.0/24 or 2001:db8::/32; or an address: the longest prefix that has it
+        /// An exact prefix, like 192.0.2.0/24 or 2001:db8::/32; or an address: the longest prefix
+        /// that has it
         #[arg(value_parser = prefix_or_address)]
         prefix: String,
     },
@@ -79,7 +80,8 @@ enum Command {
     },
     /// The routes that the vote puts into the kernel: the whole, one prefix, or where not everybody agrees
     Fib {
-        /// An exact prefix, like 192.0.2.0/24, or `all`; or `flush`, without [fib]: remove the routes that a virtd with it has left
+        /// An exact prefix, like 192.0.2.0/24, or `all`; or `flush`, without [fib]: remove the
+        /// routes that a virtd with it has left
         prefix: Option<String>,
         /// Only entries on which an instance differs, or that the kernel does not take
         #[arg(long, conflicts_with = "prefix")]
@@ -313,7 +315,8 @@ fn run(arguments: &Arguments) -> Result<(), Failure> {
             return Ok(());
         }
     }
-    // Without a word of its own: it was killed, or did not want to wait for somebody who does not read.
+    // Without a word of its own: it was killed, or did not want to wait for somebody who does not
+    // read.
     Err(match arguments.command.follows() {
         true => Failure::Ended("the connection to virtd has ended, and events are not followed any more".into()),
         false => text("virtd closed the connection without an answer".into()),

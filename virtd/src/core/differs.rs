@@ -1,7 +1,8 @@
 //! `virtctl differs`: the prefixes on which somebody is not with the majority, and in what.
 //!
-//! Asked of the accounts of the instances, which have the keys on which each stands as a dissenter; only where prefixes are without a majority
-//! are tables walked, so many slots and no more, since nobody is marked on those.
+//! Asked of the accounts of the instances, which have the keys on which each stands as a dissenter;
+//! only where prefixes are without a majority are tables walked, so many slots and no more, since
+//! nobody is marked on those.
 
 use super::dissent::FIB;
 use super::independence;
@@ -15,7 +16,8 @@ use wire::bgp::Prefix;
 
 /// Prefixes in one answer, where the request does not say how many.
 const ROWS: usize = 50;
-/// The most prefixes in one answer: what a person or a program reads; whoever has more looks at the configuration first.
+/// The most prefixes in one answer: what a person or a program reads; whoever has more looks at the
+/// configuration first.
 const MAX_ROWS: usize = 1000;
 /// Slots that are walked for prefixes without a majority: some ten milliseconds of the loop.
 const MAX_WALKED: u32 = 1 << 18;
@@ -87,7 +89,8 @@ impl Core {
 }
 
 impl Session {
-    /// Who says something else than what was chosen, and in what; of a key that has a majority those that are marked for it.
+    /// Who says something else than what was chosen, and in what; of a key that has a majority
+    /// those that are marked for it.
     fn who_differs(&self, prefix: &Prefix, slot: u32, env: &env::Env) -> Vec<Value> {
         let Some(e) = self.table.entry(slot).filter(|e| e.prefix == *prefix) else { return Vec::new() };
         let electorate = self.electorate(prefix, env).minus(e.stale);

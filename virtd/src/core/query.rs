@@ -14,7 +14,8 @@ use wire::bgp::canonical::{self, CanonicalContext, Canonicaliser, Carried};
 use wire::bgp::update::Update;
 
 impl Core {
-    /// Answers `{"command": "status" | "sessions" | "instances" | "routes" | "differs" | "diversity", ...}`; errors come as `{"error": "..."}`.
+    /// Answers `{"command": "status" | "sessions" | "instances" | "routes" | "differs" |
+    /// "diversity", ...}`; errors come as `{"error": "..."}`.
     pub fn query(&mut self, now: super::io::Micros, request: &Value, out: &mut Vec<super::io::Output>) -> Value {
         self.settle();
         self.env.now = self.env.now.max(now);
@@ -50,7 +51,8 @@ impl Core {
         }
     }
 
-    /// Whether an operator may have the routes removed that an earlier virtd left, which the thread that asks then does: `{"flush": 245}`.
+    /// Whether an operator may have the routes removed that an earlier virtd left, which the thread
+    /// that asks then does: `{"flush": 245}`.
     fn fib_flush(&self, request: &Value, out: &mut Vec<super::io::Output>) -> Value {
         if self.fib.is_some() {
             return json!({ "error": "the FIB is voted on: what no vote confirms is removed by itself (sweep_s)" });
@@ -271,7 +273,8 @@ impl Core {
         Some(kinds::control(instance.kind?, &kinds::folder(config, instance.label())))
     }
 
-    /// A prefix is meant exactly; of an address it is the longest prefix that has it, of those about which anybody says anything.
+    /// A prefix is meant exactly; of an address it is the longest prefix that has it, of those
+    /// about which anybody says anything.
     fn routes_answer(&self, asked: &str) -> Value {
         let prefix = match asked.parse::<Prefix>() {
             Err(e) => return json!({ "error": e }),
@@ -291,7 +294,8 @@ impl Core {
         }
     }
 
-    /// Whether a peer has sent this very prefix, an instance says something about it, or a peer has been told something.
+    /// Whether a peer has sent this very prefix, an instance says something about it, or a peer has
+    /// been told something.
     fn is_known(&self, prefix: &Prefix) -> bool {
         let says = |s: &super::session::Session| {
             let Some(slot) = s.table.find(prefix) else { return false };
@@ -411,7 +415,8 @@ impl super::session::Session {
             electorate.iter().filter(|i| candidates.get(usize::from(*i)).is_some_and(|id| with(*id))).count()
         };
         let agree = count(&|id| super::env::ById(&env.routes).agrees(id, e.winner));
-        // The same in meaning is what counts; which of its forms was chosen is worth a word where there are several.
+        // The same in meaning is what counts; which of its forms was chosen is worth a word where
+        // there are several.
         let letter = match count(&|id| id == e.winner) {
             n if n == agree => String::new(),
             n => format!(", {n} of them to the letter"),

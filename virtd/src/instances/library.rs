@@ -1,11 +1,12 @@
-//! Whether a file is a shared library that this machine can load: the dynamic loader only warns about one that it cannot, and the
-//! daemon would then run without it.
+//! Whether a file is a shared library that this machine can load: the dynamic loader only warns
+//! about one that it cannot, and the daemon would then run without it.
 
 use std::fs::File;
 use std::io::Read;
 use std::path::Path;
 
-/// Octets that are read: the header and the table of segments behind it, of which a library has a dozen.
+/// Octets that are read: the header and the table of segments behind it, of which a library has a
+/// dozen.
 const HEAD: u64 = 4096;
 /// e_type of what can be mapped anywhere (elf(5)): a library, or a program of that kind.
 const ET_DYN: u16 = 3;

@@ -113,7 +113,8 @@ impl Control<'_> {
     }
 }
 
-/// Waits for a child that leads a process group of its own, until `deadline`; its exit status and what it said on both pipes.
+/// Waits for a child that leads a process group of its own, until `deadline`; its exit status and
+/// what it said on both pipes.
 ///
 /// # Errors
 /// It did not end in time, and was killed.

@@ -1,4 +1,5 @@
-//! Has each daemon that virtd knows by its kind look at its own configuration file, without starting it.
+//! Has each daemon that virtd knows by its kind look at its own configuration file, without
+//! starting it.
 //!
 //! | kind | is run as | finds fault by |
 //! |---|---|---|

@@ -1,5 +1,6 @@
-//! What of Linux virtd counts on, since which version there is such a thing, and what it has to do without where it is missing. Asked of the
-//! kernel that is there, by using it: distributions bring features back to older kernels, and leave some out.
+//! What of Linux virtd counts on, since which version there is such a thing, and what it has to do
+//! without where it is missing. Asked of the kernel that is there, by using it: distributions bring
+//! features back to older kernels, and leave some out.
 
 use super::socket::{ANSWER_QUEUE, Received, RouteSocket};
 use crate::driver;
@@ -9,7 +10,8 @@ use std::net::TcpListener;
 use wire::netlink::Frames;
 use wire::netlink::consts::*;
 
-/// Of a `struct tcp_md5sig` (linux/tcp.h): where the address' octets, the key's length and the key stand, and the whole.
+/// Of a `struct tcp_md5sig` (linux/tcp.h): where the address' octets, the key's length and the key
+/// stand, and the whole.
 const MD5_ADDRESS: usize = 4;
 const MD5_KEY_LEN: usize = 130;
 const MD5_KEY: usize = 136;
@@ -77,7 +79,8 @@ pub const FEATURES: [Feature; 6] = [
     },
 ];
 
-/// What is missing of all that a virtd with or without `[fib]` counts on: a sentence, or nothing where nothing is.
+/// What is missing of all that a virtd with or without `[fib]` counts on: a sentence, or nothing
+/// where nothing is.
 pub fn missing(fib: bool) -> Option<String> {
     sentence(fib, |feature| (feature.is_there)())
 }

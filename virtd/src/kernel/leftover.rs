@@ -1,5 +1,6 @@
-//! Routes of virtd's protocol number where no FIB is voted on: an earlier virtd with `[fib]` has left them, nobody keeps them up to date, and by their
-//! metric they may win over what the daemons write now. They are counted at the start, and removed where an operator says so.
+//! Routes of virtd's protocol number where no FIB is voted on: an earlier virtd with `[fib]` has
+//! left them, nobody keeps them up to date, and by their metric they may win over what the daemons
+//! write now. They are counted at the start, and removed where an operator says so.
 
 use super::socket::{ANSWER_QUEUE, Received, RouteSocket};
 use anyhow::{Context, Result, bail};
@@ -9,9 +10,11 @@ use wire::netlink::fib::{FibKey, encode_delete};
 use wire::netlink::route::RTMSG_LEN;
 use wire::netlink::{Frames, RouteMessage};
 
-/// Where rtm_protocol stands in a request: with strict checking the kernel gives only the routes of that one (since 4.20).
+/// Where rtm_protocol stands in a request: with strict checking the kernel gives only the routes of
+/// that one (since 4.20).
 const RTM_PROTOCOL: usize = 5;
-/// Times that a dump is read again where the kernel says that it was disturbed, or where routes were there still after they were removed.
+/// Times that a dump is read again where the kernel says that it was disturbed, or where routes
+/// were there still after they were removed.
 const MAX_ROUNDS: u8 = 5;
 
 /// What a removal came to.
@@ -23,7 +26,8 @@ pub struct Flushed {
     pub left: u64,
 }
 
-/// How many routes of this protocol are in the kernel, in the network namespace of the caller, in all tables and both families.
+/// How many routes of this protocol are in the kernel, in the network namespace of the caller, in
+/// all tables and both families.
 ///
 /// # Errors
 /// The kernel's.

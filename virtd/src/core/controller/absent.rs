@@ -2,8 +2,9 @@
 //!
 //! A daemon that lost a session together with the others may hold back longer than they do (OpenBGPD in Idle). Nothing is wrong with what
 //! it says, so it is not ended for one session: its control program begins that one anew. It is ended only where that has not
-//! helped, and it lacks most of the sessions that the majority has. One without a vote is not missed by anybody: that it does not take part
-//! is told once, as a warning, its neighbour is begun anew once, and it is not ended.
+//! helped, and it lacks most of the sessions that the majority has. One without a vote is not
+//! missed by anybody: that it does not take part is told once, as a warning, its neighbour is begun
+//! anew once, and it is not ended.
 
 use super::verdict::{Charge, threshold};
 use super::{Controller, Duty, Process};

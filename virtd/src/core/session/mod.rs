@@ -182,14 +182,15 @@ pub struct Seat {
     differs_told: bool,
     /// The NOTIFICATION with which it answered the OPEN in the current attempt.
     rejected: Option<Notification>,
-    /// It has no vote and does not come to take part: what the operator was told of that, and that it is missed.
+    /// It has no vote and does not come to take part: what the operator was told of that, and that
+    /// it is missed.
     outside: Outside,
     /// The slot at which it was last found to say something else than what was chosen.
     differs_at: u32,
 }
 
-/// What was told of an instance without a vote that does not come to take part in a session: each thing once, or it would be told with
-/// each attempt of its.
+/// What was told of an instance without a vote that does not come to take part in a session: each
+/// thing once, or it would be told with each attempt of its.
 #[derive(Debug, Default)]
 struct Outside {
     /// The last thing.

@@ -43,7 +43,8 @@ impl Session {
         Some(shown)
     }
 
-    /// Tells what instance `i` did on a leg that was not established. Of one without a vote once, until it takes part or does something else.
+    /// Tells what instance `i` did on a leg that was not established. Of one without a vote once,
+    /// until it takes part or does something else.
     pub(super) fn tell_outside(
         &mut self,
         i: usize,
@@ -74,8 +75,8 @@ impl Session {
         }
     }
 
-    /// An instance of another AS number or router id takes no part. Told once, until it says something else. Without it there is one
-    /// voter less; one that has no vote is not missed.
+    /// An instance of another AS number or router id takes no part. Told once, until it says
+    /// something else. Without it there is one voter less; one that has no vote is not missed.
     pub(super) fn refuse(&mut self, i: usize, refusal: Refusal, env: &mut Env, out: &mut Vec<Output>) {
         let Some(seat) = self.seats.get_mut(i) else { return };
         let Some(leg) = &seat.leg else { return };
