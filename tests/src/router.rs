@@ -112,10 +112,11 @@ impl Options {
 
     fn virtd_toml(&self, folder: &Path, spec: &RouterSpec) -> String {
         let mut text = format!(
-            "[router]\nasn = {ASN}\nrouter_id = \"{ROUTER_ID}\"\nshim_socket = {:?}\ncontrol_socket = {:?}\nevent_log = {:?}\n\
+            "[router]\nasn = {ASN}\nrouter_id = \"{ROUTER_ID}\"\nshim_socket = {:?}\ncontrol_socket = {:?}\nstate = {:?}\nevent_log = {:?}\n\
              open = {:?}\ninbound = {:?}\n\n[vote]\nstrategy = {:?}\nt_ms = {}\n\n[timers]\n{}\n",
             folder.join("hv.sock"),
             folder.join("control.sock"),
+            folder.join("state.json"),
             folder.join("events.jsonl"),
             self.open,
             self.inbound,
@@ -190,6 +191,17 @@ impl Router {
             router.ctl(&["status"]).map(|_| ()).map_err(|e| format!("{e:#}"))
         })?;
         Ok(router)
+    }
+
+    /// Ends virtd and starts it again with the same file; the instances that something else has started go on.
+    pub fn restart_virtd(&mut self, lab: &Lab) -> Result<()> {
+        self.virtd.stop();
+        let mut command = self.ns.command(built("virtd")?);
+        command.arg("--config").arg(self.folder.join("virtd.toml"));
+        self.virtd = lab.spawn("virtd", &mut command)?;
+        wait_until("virtd to answer virtctl again", START_TIMEOUT, || {
+            self.ctl(&["status"]).map(|_| ()).map_err(|e| format!("{e:#}"))
+        })
     }
 
     /// What a daemon needs to become an instance.

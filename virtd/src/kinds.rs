@@ -33,6 +33,9 @@ const VTYSH_SETTINGS: &str = "! Of virtd: `write memory` is each daemon's own fi
 /// Everybody may look into the folder of an instance; its sockets have permissions of their own.
 const FOLDER_MODE: u32 = 0o755;
 
+/// Folders in the place of a daemon's file that are put aside.
+const MAX_LEFT: u32 = 1000;
+
 /// One process to start.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Program {
@@ -310,7 +313,7 @@ pub fn prepare(instance: &Instance, folder: &Path) -> io::Result<()> {
     for entry in fs::read_dir(folder)? {
         let path = entry?.path();
         if path.extension().is_some_and(|e| matches!(e.to_str(), Some("pid" | "vty" | "api" | "ctl" | "sock"))) {
-            fs::remove_file(&path)?;
+            remove(&path)?;
         }
     }
     if kind == Kind::OpenBgpd && instance.root.is_none() {
@@ -318,6 +321,28 @@ pub fn prepare(instance: &Instance, folder: &Path) -> io::Result<()> {
         fs::create_dir_all(accounts.user(OPENBGPD_USER)?.home)?;
     }
     Ok(())
+}
+
+/// Makes room for what has this name. The folder is the daemon's own, so that anything may be there; what is in a folder is neither looked at nor
+/// removed, since that can be made to take for ever: it is put aside.
+fn remove(path: &Path) -> io::Result<()> {
+    match fs::remove_file(path) {
+        Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(()),
+        Err(e) if matches!(e.kind(), io::ErrorKind::IsADirectory | io::ErrorKind::PermissionDenied) => {}
+        done => return done,
+    }
+    if fs::remove_dir(path).is_ok() {
+        return Ok(());
+    }
+    let aside = |n: u32| path.with_extension(format!("left-{n}"));
+    let free = (1..=MAX_LEFT).map(aside).find(|aside| aside.symlink_metadata().is_err());
+    let aside = free.ok_or_else(|| io::Error::other(format!("{} is a folder, as often before", path.display())))?;
+    log::warn!(
+        "{} is a folder in the place of a daemon's file: it is put aside as {}",
+        path.display(),
+        aside.display()
+    );
+    fs::rename(path, aside)
 }
 
 /// A daemon that changes its user outlives a virtd that is killed (prctl(2), PR_SET_PDEATHSIG), and would take part beside the one that

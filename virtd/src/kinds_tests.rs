@@ -89,7 +89,38 @@ fn a_root_brings_its_own_users() {
     let bird = Instance { root: Some(dir.path().to_owned()), ..instance(Kind::Bird, Some("someone")) };
     assert!(lines(&bird)[0].ends_with("bird.pid -u someone -g some"), "{:?}", lines(&bird));
     assert_eq!(uid(&bird), Some(4711));
+    fs::write(dir.path().join("etc/passwd"), "frr:x:4713:4712::/:\n").unwrap();
+    assert_eq!(uid(&Instance { root: bird.root.clone(), ..instance(Kind::Frr, None) }), Some(4713), "whom it becomes");
     assert_eq!(groups(&Instance { root: bird.root.clone(), ..instance(Kind::Frr, None) }), ["frr", "frrvty"]);
+}
+
+#[test]
+fn nothing_in_its_own_folder_keeps_a_daemon_from_starting() {
+    let dir = tempfile::tempdir().unwrap();
+    let outside = dir.path().join("precious");
+    fs::create_dir(&outside).unwrap();
+    fs::write(outside.join("file"), "kept").unwrap();
+    let config = Config { shim_socket: dir.path().join("hv.sock"), ..Config::default() };
+    let folder = folder(&config, "x");
+    let bird = instance(Kind::Bird, None);
+    prepare(&bird, &folder).unwrap();
+    for round in 1..=3 {
+        fs::create_dir(folder.join("bird.pid")).unwrap();
+        // Deeper than a program can walk that goes down a call for each.
+        let mut deep = folder.join("bird.ctl");
+        for _ in 0..200 {
+            deep.push("d");
+        }
+        fs::create_dir_all(&deep).unwrap();
+        std::os::unix::fs::symlink(&outside, folder.join("other.ctl")).unwrap();
+        std::os::unix::fs::symlink(outside.join("file"), folder.join("other.pid")).unwrap();
+        prepare(&bird, &folder).unwrap();
+        for name in ["bird.pid", "bird.ctl", "other.ctl", "other.pid"] {
+            assert!(folder.join(name).symlink_metadata().is_err(), "{name} is in the way, round {round}");
+        }
+        assert!(folder.join(format!("bird.left-{round}/d/d")).is_dir());
+    }
+    assert_eq!(fs::read_to_string(outside.join("file")).unwrap(), "kept");
 }
 
 #[test]

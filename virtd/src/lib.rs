@@ -7,6 +7,7 @@ pub mod core;
 pub mod driver;
 pub mod event;
 pub mod eventlog;
+pub mod files;
 mod foreign;
 pub mod instances;
 pub mod kernel;

@@ -6,6 +6,7 @@ use crate::control::{self, ControlQueue, ControlRequest, ControlSocket, Reloader
 use crate::core::io::{InstanceId, Order, ProcessNews, Record};
 use crate::event::{Event, Severity};
 use crate::eventlog::{self, EventSender};
+use crate::files;
 use crate::instances::{CoreLine, Instances, Roster, preflight, syntax};
 use crate::kernel::{self, KernelLine, features, leftover};
 use crate::recorder;
@@ -129,6 +130,7 @@ pub fn serve<L: EventLoop>(
     shim: Option<&Path>,
     open: impl FnOnce(&Config, Lines) -> Result<L>,
 ) -> Result<()> {
+    files::raise();
     let named = shim;
     // None may need it yet; a reload can bring one that does.
     let shim = check(config, shim)?.or_else(|| preflight::find_shim(named).ok());
@@ -144,6 +146,9 @@ pub fn serve<L: EventLoop>(
         Some(path) => Some(ControlSocket::bind(path, config.control_ro_mode, config.control_ro_group.as_deref())?),
         None => None,
     };
+    if let Some(text) = files::shortage(config) {
+        events.send(Event::new(0, "few-files", Severity::Warning, text));
+    }
     let roster = Roster::new(config);
     let (orders, ordered) = crossbeam_channel::bounded(MAX_WAITING);
     let (neighbours, to_restart) = crossbeam_channel::bounded(MAX_WAITING);

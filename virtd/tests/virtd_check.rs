@@ -25,8 +25,9 @@ fn check_says_what_a_good_file_means() {
 AS              as the instances say
 router id       as the instances say
 listens on      0.0.0.0:179, [::]:179
-shim socket     /run/virtd/hv.sock
+shim socket     /run/virtd/hv.sock (mode 0660)
 control socket  /run/virtd/control.sock (mode 0660)
+state           /var/lib/virtd/state.json
 OPEN            voted: one OPEN out of what the instances share
 inbound         rfc7606
 strategy        wait-for-consensus, T = 10 s
@@ -126,4 +127,58 @@ fn the_help_teaches() {
     for part in ["[[instance]]", "LD_PRELOAD=", "docs/OPERATIONS.md", "virtctl status", "--check"] {
         assert!(help.contains(part), "{part} is not in\n{help}");
     }
+}
+
+/// As many peers as a router at an exchange has.
+fn many_peers(n: u32) -> String {
+    let instances = ["a", "b", "c"].map(|name| format!("[[instance]]\nname='{name}'\n")).concat();
+    let peer = |i| format!("[[peer]]\naddress='10.0.{}.{}'\n", i / 250, i % 250 + 1);
+    instances + &(0..n).map(peer).collect::<String>()
+}
+
+#[test]
+fn check_counts_the_open_files_that_the_peers_need() {
+    let dir = tempfile::tempdir().unwrap();
+    std::fs::write(dir.path().join("v.toml"), many_peers(300)).unwrap();
+    let check = |limit: &str| {
+        let line = format!("ulimit -n {limit}; exec {} --config v.toml --check", env!("CARGO_BIN_EXE_virtd"));
+        let o = Command::new("sh").current_dir(dir.path()).args(["-c", &line]).output().unwrap();
+        assert!(o.status.success(), "{}", text(&o.stderr));
+        text(&o.stdout)
+    };
+    let few = check("1024");
+    assert!(few.contains("warning: 300 peers and 3 instances may need 1424 open files, and only 1024 are"), "{few}");
+    assert!(!check("1500").contains("open files"));
+}
+
+#[test]
+fn virtd_takes_all_the_files_that_it_may_have_and_gives_its_instances_what_it_was_given() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = |name: &str| dir.path().join(name).display().to_string();
+    let file = format!(
+        "[router]\naccept_any=true\nport={0}\nlisten=['127.0.0.1']\nshim_socket='{1}'\ncontrol_socket='{2}'\nstate='{3}'\n\
+         [[instance]]\nname='a'\ncommand=['/bin/sh','-c','ulimit -n > {4}.new; mv {4}.new {4}; exec sleep 1000']\n",
+        std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port(),
+        path("hv.sock"),
+        path("control.sock"),
+        path("state.json"),
+        path("limit"),
+    );
+    std::fs::write(dir.path().join("v.toml"), file).unwrap();
+    std::fs::write(dir.path().join("s.so"), "").unwrap();
+    let line = format!("ulimit -Sn 300; exec {} --config v.toml --shim s.so", env!("CARGO_BIN_EXE_virtd"));
+    let mut virtd = Command::new("sh").current_dir(dir.path()).args(["-c", &line]).spawn().unwrap();
+    let limit = Path::new(&path("limit")).to_owned();
+    let end = std::time::Instant::now() + std::time::Duration::from_secs(20);
+    while !limit.exists() && std::time::Instant::now() < end {
+        std::thread::sleep(std::time::Duration::from_millis(10));
+    }
+    let limits = std::fs::read_to_string(format!("/proc/{}/limits", virtd.id())).unwrap();
+    let given = std::fs::read_to_string(&limit);
+    nix::sys::signal::kill(nix::unistd::Pid::from_raw(virtd.id() as i32), nix::sys::signal::Signal::SIGTERM).unwrap();
+    virtd.wait().unwrap();
+    let words: Vec<&str> =
+        limits.lines().find(|l| l.starts_with("Max open files")).unwrap().split_whitespace().collect();
+    assert_eq!(words[3], words[4], "soft and hard: {words:?}");
+    assert_eq!(given.expect("the instance was started").trim(), "300");
 }

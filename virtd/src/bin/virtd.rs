@@ -7,6 +7,7 @@ use virtd::config::{Config, parse, summary};
 use virtd::core::Core;
 use virtd::driver::Driver;
 use virtd::event::{Event, Severity};
+use virtd::files;
 use virtd::serve::{self, Lines};
 use virtd::state;
 
@@ -81,6 +82,9 @@ fn check(config: &Config, arguments: &Arguments) -> anyhow::Result<()> {
     print!("{}", summary::summary(config));
     if let Some(shim) = serve::check_all(config, arguments.shim.as_deref())? {
         println!("{:<16}{}", "shim", shim.display());
+    }
+    if let Some(text) = files::shortage(config) {
+        println!("{:<16}warning: {text}", "open files");
     }
     println!("{} is good.", arguments.config.display());
     Ok(())

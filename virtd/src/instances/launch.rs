@@ -3,6 +3,7 @@
 use crate::config::Instance;
 use crate::config::environment::STACK_OFFSET;
 use crate::driver::set_nice;
+use crate::files;
 use crate::kinds::root::{Entry, Failed};
 use crate::kinds::{self, Program};
 use nix::errno::Errno;
@@ -181,6 +182,7 @@ impl Surroundings {
 
     /// In the child, before it gives up its rights.
     fn take(&self) -> io::Result<()> {
+        files::restore()?;
         if let Some(cpus) = &self.cpus {
             sched_setaffinity(Pid::from_raw(0), cpus)?;
         }
