@@ -32,6 +32,13 @@ pub fn control(instance: &Instance, ns: &Netns, command: &str) -> Result<String>
     }
 }
 
+/// FRR keeps its sessions when a link goes down for a moment, as OpenBGPD does by itself: with two
+/// of three that do, the router keeps them.
+pub fn keep_sessions_without_link(frr: &Instance, ns: &Netns, asn: u32) -> Result<()> {
+    let lines = format!("configure terminal\nrouter bgp {asn}\nno bgp fast-external-failover");
+    control(frr, ns, &lines).map(|_| ())
+}
+
 /// The routes a daemon has, as its control program prints them.
 pub fn routes(instance: &Instance, ns: &Netns, v6: bool) -> Result<String> {
     let command = match (instance.daemon, v6) {

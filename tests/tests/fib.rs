@@ -8,7 +8,7 @@ use tests::lab::{Lab, Star, wait_until};
 use tests::operate;
 use tests::probe::Probe;
 use tests::replayer::Replayer;
-use tests::router::{Options, Router};
+use tests::router::{ASN, Options, Router};
 use tests::versions::Version;
 
 const UP: Duration = Duration::from_secs(60);
@@ -37,7 +37,8 @@ impl Scene {
         let mut lab = Lab::new(name)?;
         let star = lab.star(2)?;
         let router = Router::start(&lab, &star, options)?;
-        let mut feed = Replayer::dial(&lab, &star.sites[0], false, &["--generate", &ROUTES.to_string()])?;
+        let mut feed =
+            Replayer::dial(&lab, &star.sites[0], false, &["--generate", &ROUTES.to_string(), "--reconnect"])?;
         feed.wait_event("feed-done", UP)?;
         wait_routes(&star.router, ROUTES, SETTLE)?;
         Ok(Scene { lab, star, router, feed })
@@ -300,10 +301,12 @@ fn routes_that_openbgpd_forgets_after_a_link_are_in_the_kernel_all_the_same() ->
     drop(daemon);
     lab.passed();
 
-    let scene = Scene::new("fib-forgotten", &options())?;
+    let mut scene = Scene::new("fib-forgotten", &options())?;
     for name in ["frr", "bird", "openbgpd"] {
         wait_state(&scene.router, name, "voting", SETTLE)?;
     }
+    let ns = scene.star.router.clone();
+    operate::keep_sessions_without_link(scene.router.instance("frr")?, &ns, ASN)?;
     flap(&scene.star.router)?;
     wait_until("the routes to be back", SETTLE, || scene.all_to_the_feed().map_err(|e| format!("{e:#}")))?;
     if back.is_err() {

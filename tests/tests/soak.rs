@@ -10,7 +10,7 @@ use tests::fib::{believes, kernel, wait_state};
 use tests::lab::{Lab, Netns, wait_until};
 use tests::operate;
 use tests::replayer::Replayer;
-use tests::router::{Options, Router};
+use tests::router::{ASN, Options, Router};
 use tests::versions::Version;
 
 const UP: Duration = Duration::from_secs(60);
@@ -132,6 +132,9 @@ fn the_kernel_ends_as_the_vote_says() -> Result<()> {
         wait_state(&router, name, "voting", UP)?;
     }
     let ns = star.router.clone();
+    for frr in router.instances.iter().filter(|i| i.daemon == Daemon::Frr) {
+        operate::keep_sessions_without_link(frr, &ns, ASN)?;
+    }
     let (start, mut n) = (Instant::now(), 0);
     while start.elapsed() + BETWEEN < Duration::from_secs(minutes * 60) {
         std::thread::sleep(BETWEEN);
