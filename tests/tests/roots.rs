@@ -264,7 +264,8 @@ fn a_shim_that_the_roots_c_library_refuses_is_named_before_the_start() -> Result
     let lab = Lab::new("roots-shim")?;
     let folder = lab.folder("virtd")?;
     let (config, bird) = (folder.join("virtd.toml"), folder.join("bird.conf"));
-    fs::write(&bird, "")?;
+    // What BIRD takes: it is asked, too.
+    fs::write(&bird, "protocol device {}\n")?;
     let (source, young) = (folder.join("young.c"), folder.join("young").join("libhvlibc.so"));
     fs::write(&source, YOUNG)?;
     fs::create_dir(folder.join("young"))?;
