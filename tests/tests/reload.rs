@@ -118,7 +118,7 @@ fn a_change_of_policy_is_seen_once_and_who_was_forgotten_is_named() -> Result<()
     kinds.router.wait_quiet(QUIET, UP)?;
     let answer = kinds.router.show(&["change", "commit"])?;
     println!("{answer}");
-    ensure!(answer.contains(&format!("not with the majority: openbgpd on {} prefixes", 2 * (ROUTES + 1))), "{answer}");
+    ensure!(answer.contains(&format!("not with the majority: openbgpd on {} prefixes", ROUTES + 1)), "{answer}");
     wait_for("the event that says so, too", UP, || kinds.router.events("change-incomplete").len() == 1)?;
 
     change_policy(&mut kinds, "openbgpd", &neighbours)?;
