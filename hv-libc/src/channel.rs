@@ -116,11 +116,18 @@ fn connect() -> Result<i32, Errno> {
     let lost = |e: Errno| {
         if !COMPLAINED.swap(true, Ordering::Relaxed) {
             let path = std::str::from_utf8(path()).unwrap_or("?");
-            let why = match e {
-                libc::EACCES => " may not be used by this user: calls on the BGP port, and new route sockets, fail until it may (user in the [[instance]], or shim_group)",
-                _ => " is not answered by virtd: calls on the BGP port, and new route sockets, fail until it is (is it running?)",
-            };
-            sys::complain(&[path, why]);
+            sys::complain(&match e {
+                libc::EACCES => [
+                    "this user may not open ",
+                    path,
+                    ": calls on the BGP port, and new route sockets, fail until it may (user of the [[instance]], or shim_group)",
+                ],
+                _ => [
+                    "virtd does not answer at ",
+                    path,
+                    ": calls on the BGP port, and new route sockets, fail until it does (is it running?)",
+                ],
+            });
         }
         e
     };

@@ -468,7 +468,7 @@ impl Session {
         }
         let store = std::mem::take(&mut env.stores[self.index]);
         // Of who never was a peer nobody has heard anything, so that no vote can change because of him.
-        env.walk |= self.up.is_some() || store.len() > 0 || !unlevel.is_empty() || lacked;
+        env.walk |= self.up.is_some() || !store.is_empty() || !unlevel.is_empty() || lacked;
         env.note_gone(&store);
         env.poison.session_gone(self.index);
         for (_, id) in store.iter() {
