@@ -129,19 +129,18 @@ fn connect() -> Result<i32, Errno> {
     let lost = |e: Errno| {
         if !COMPLAINED.swap(true, Ordering::Relaxed) {
             let path = std::str::from_utf8(path()).unwrap_or("?");
-            match e {
-                libc::EACCES => sys::complain(&[
-                    "this user may not use ",
+            sys::complain(&match e {
+                libc::EACCES => [
+                    "this user may not open ",
                     path,
-                    ": no BGP session until it may; connections and new route sockets fail (user in the \
-                     [[instance]], or shim_group)",
-                ]),
-                _ => sys::complain(&[
+                    ": no BGP session until it may; connections and new route sockets fail (user of the [[instance]], or shim_group)",
+                ],
+                _ => [
                     "virtd does not answer at ",
                     path,
                     ": no BGP session until it does; connections and new route sockets fail (is it running?)",
-                ]),
-            }
+                ],
+            });
         }
         e
     };

@@ -1,5 +1,5 @@
-//! virtd alone is restarted: daemons that something else has started find it again, as the users that they have become, and what an operator
-//! has decided is as it was.
+//! virtd alone is restarted: daemons that something else has started find it again, as the users
+//! that they have become, and what an operator has decided is as it was.
 
 use anyhow::{Result, ensure};
 use std::time::Duration;

@@ -1,11 +1,13 @@
-//! Open files: virtd has one for each connection with a peer and for each leg, and the usual soft limit of 1,024 is soon reached. The soft
-//! limit is for programs that use select(2); virtd does not, and raises its own. What it starts has the one that it was given.
+//! Open files: virtd has one for each connection with a peer and for each leg, and the usual soft
+//! limit of 1,024 is soon reached. The soft limit is for programs that use select(2); virtd does
+//! not, and raises its own. What it starts has the one that it was given.
 
 use crate::config::Config;
 use nix::sys::resource::{Resource, getrlimit, rlim_t, setrlimit};
 use std::sync::OnceLock;
 
-/// virtd's own: listening and kernel sockets, log, clients of the control sockets, and some to spare.
+/// virtd's own: listening and kernel sockets, log, clients of the control sockets, and some to
+/// spare.
 const OWN: u64 = 128;
 /// An instance's: channels, listening and route sockets, its output, and some to spare.
 const EACH_INSTANCE: u64 = 32;
@@ -21,7 +23,8 @@ pub fn raise() {
     }
 }
 
-/// In a child, between fork and exec: what virtd raised for itself is not for others. FRR, say, makes tables of that length.
+/// In a child, between fork and exec: what virtd raised for itself is not for others. FRR, say,
+/// makes tables of that length.
 ///
 /// # Errors
 /// The kernel's.
@@ -32,7 +35,8 @@ pub fn restore() -> nix::Result<()> {
     }
 }
 
-/// Files that this configuration may have open, with every peer connected and every instance on every session.
+/// Files that this configuration may have open, with every peer connected and every instance on
+/// every session.
 pub fn needed(config: &Config) -> u64 {
     let (peers, instances) = (config.peers.len() as u64, config.instances.len() as u64);
     OWN + EACH_INSTANCE * instances + peers * (1 + instances)

@@ -1,9 +1,11 @@
-//! Open files that another process has, or had, a hand in: how they are received over Unix sockets, and how they are closed.
+//! Open files that another process has, or had, a hand in: how they are received over Unix sockets,
+//! and how they are closed.
 //!
-//! The last close of a file may take as long as whoever made it likes: a TCP socket with SO_LINGER and unsent data (socket(7)), a file
-//! of FUSE. The same holds for a Unix socket in whose queue such a file waits, and for one that the kernel throws away in recvmsg
-//! because there was no room for it. So whoever reads a Unix socket has room for all that one message can carry
-//! ([`room`], [`receive`]), and what is [`Foreign`] is closed on threads that nobody waits for.
+//! The last close of a file may take as long as whoever made it likes: a TCP socket with SO_LINGER
+//! and unsent data (socket(7)), a file of FUSE. The same holds for a Unix socket in whose queue
+//! such a file waits, and for one that the kernel throws away in recvmsg because there was no room
+//! for it. So whoever reads a Unix socket has room for all that one message can carry ([`room`],
+//! [`receive`]), and what is [`Foreign`] is closed on threads that nobody waits for.
 
 use crate::driver::sys;
 use crossbeam_channel::{Receiver, Sender, TrySendError};
@@ -20,9 +22,11 @@ const MAX_FDS: usize = 253;
 const MAX_THREADS: usize = 8;
 /// They do nothing but close.
 const STACK: usize = 64 << 10;
-/// Lots that wait for them. More wait only while all are stuck; then what comes stays open, which costs an fd and nothing else.
+/// Lots that wait for them. More wait only while all are stuck; then what comes stays open, which
+/// costs an fd and nothing else.
 const MAX_LOTS: usize = 1024;
-/// So many that nobody waits for make a lot: waking a thread for each would cost more than its close.
+/// So many that nobody waits for make a lot: waking a thread for each would cost more than its
+/// close.
 const LOT: usize = 64;
 
 /// See the module's comment.
@@ -30,7 +34,8 @@ const LOT: usize = 64;
 pub struct Foreign(Option<OwnedFd>);
 
 impl Foreign {
-    /// To be closed by nobody who has other things to do. The other end of a Unix socket hears of its end at once all the same.
+    /// To be closed by nobody who has other things to do. The other end of a Unix socket hears of
+    /// its end at once all the same.
     pub fn new(fd: OwnedFd) -> Foreign {
         Foreign(Some(fd))
     }
@@ -74,7 +79,8 @@ pub fn room() -> Vec<u8> {
     nix::cmsg_space!([RawFd; MAX_FDS])
 }
 
-/// recvmsg that does not wait: how many octets, the flags (MSG_TRUNC), and the files that came with them.
+/// recvmsg that does not wait: how many octets, the flags (MSG_TRUNC), and the files that came with
+/// them.
 ///
 /// # Errors
 /// What the kernel says; WouldBlock where there is nothing.

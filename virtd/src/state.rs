@@ -1,5 +1,6 @@
-//! What an operator has decided and a restart of virtd must not undo: the sessions that are shut down. A small file of JSON, which is written
-//! beside and renamed, so that it is the old one or the new one at any time.
+//! What an operator has decided and a restart of virtd must not undo: the sessions that are shut
+//! down. A small file of JSON, which is written beside and renamed, so that it is the old one or
+//! the new one at any time.
 
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeSet;
@@ -31,8 +32,8 @@ impl State {
 /// Reads the file; one that does not exist says nothing.
 ///
 /// # Errors
-/// Why it could not be read or understood, for people. What was there and could not be understood is put aside under the name given, so that it is not lost
-/// with the next change.
+/// Why it could not be read or understood, for people. What was there and could not be understood
+/// is put aside under the name given, so that it is not lost with the next change.
 pub fn read(path: &Path) -> Result<State, String> {
     let shown = path.display();
     let length = match fs::metadata(path) {

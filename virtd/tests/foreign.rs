@@ -1,4 +1,5 @@
-//! What processes pass to virtd must not make its loop wait, and who may pass it anything is decided before it is received.
+//! What processes pass to virtd must not make its loop wait, and who may pass it anything is
+//! decided before it is received.
 
 #[path = "driver/lab.rs"]
 #[allow(dead_code, reason = "these tests use a part of it")]
@@ -19,7 +20,8 @@ use wire::shim::{ANY, Options, Reply, Request};
 /// Longer than anything in these tests waits.
 const LINGER: Duration = Duration::from_secs(40);
 
-/// A TCP socket whose last close takes [`LINGER`]: what it has sent is not read, and more waits. With it, who does not read.
+/// A TCP socket whose last close takes [`LINGER`]: what it has sent is not read, and more waits.
+/// With it, who does not read.
 fn lingering() -> (OwnedFd, TcpStream) {
     let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
     let near = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();

@@ -1,4 +1,5 @@
-//! Peers that no `[[peer]]` names, in the simulation: they cost a place only while an instance wants them.
+//! Peers that no `[[peer]]` names, in the simulation: they cost a place only while an instance
+//! wants them.
 
 mod sim;
 
@@ -215,7 +216,8 @@ fn a_link_local_peer_has_its_zone_and_loses_its_place_with_its_interface() {
     assert_eq!(event.session.as_deref(), Some("fe80::2%eth1"));
 }
 
-/// An OPEN that an instance sends for a stranger makes him known: his failures are told in words, but not without end.
+/// An OPEN that an instance sends for a stranger makes him known: his failures are told in words,
+/// but not without end.
 #[test]
 fn the_failures_of_a_stranger_that_an_instance_knows_are_told_and_then_counted() {
     let mut sim = Sim::new(&config(3, Strategy::WaitForConsensus));

@@ -1,4 +1,5 @@
-//! Those who ask at a control socket: how many at once, for how long they may keep one waiting, who gives way to whom.
+//! Those who ask at a control socket: how many at once, for how long they may keep one waiting, who
+//! gives way to whom.
 
 use super::CLIENT_PATIENCE;
 use crate::foreign::{self, Foreign};
@@ -12,7 +13,8 @@ use std::time::{Duration, Instant};
 
 /// Clients at once: a few operators and their monitoring; more is a loop in a script.
 pub const MAX_CLIENTS: usize = 32;
-/// Of these, those that follow the events: they stay for as long as they like, and must leave room for who asks.
+/// Of these, those that follow the events: they stay for as long as they like, and must leave room
+/// for who asks.
 pub const MAX_FOLLOWERS: usize = MAX_CLIENTS - 8;
 /// Longest request. None has more than a prefix in it, or some words for a daemon.
 pub const MAX_REQUEST: usize = 4096;
@@ -74,7 +76,8 @@ impl Clients {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// A place for one more. Where there is none left, who has kept us waiting for a request for the longest gives way.
+    /// A place for one more. Where there is none left, who has kept us waiting for a request for
+    /// the longest gives way.
     pub fn take(&self, connection: &Arc<Connection>) -> Option<Seat> {
         let mut all = self.lock();
         if all.1.len() >= MAX_CLIENTS {

@@ -1,10 +1,14 @@
-//! Who may have a session, and when its place is given back; what strangers cost the operator's attention.
+//! Who may have a session, and when its place is given back; what strangers cost the operator's
+//! attention.
 //!
-//! A *stranger* is a peer that no `[[peer]]` names (`accept_any`). Its session is there while an instance wants it: has a leg for it, dials
-//! it, or has sent an OPEN for it within [`WANTED_US`]. A connection that all who listen have closed without a word is closed as well. The
-//! same becomes of the session with a link-local peer whose interface is no more: what has the same name now is another interface.
+//! A *stranger* is a peer that no `[[peer]]` names (`accept_any`). Its session is there while an
+//! instance wants it: has a leg for it, dials it, or has sent an OPEN for it within [`WANTED_US`].
+//! A connection that all who listen have closed without a word is closed as well. The same becomes
+//! of the session with a link-local peer whose interface is no more: what has the same name now is
+//! another interface.
 //!
-//! The place of a session is its index everywhere; one that is given back is another peer's later, so that nothing of the first may be left.
+//! The place of a session is its index everywhere; one that is given back is another peer's later,
+//! so that nothing of the first may be left.
 
 use super::env::Env;
 use super::io::{Micros, Output};
@@ -13,10 +17,11 @@ use super::{Core, MAX_SESSIONS, key};
 use crate::event::{Event, Severity};
 use std::net::{IpAddr, SocketAddr};
 
-/// How long a stranger's session without a connection is kept after an instance has wanted it: more than daemons wait before they try again.
+/// How long a stranger's session without a connection is kept after an instance has wanted it: more
+/// than daemons wait before they try again.
 const WANTED_US: Micros = 600_000_000;
-/// A stranger's connection is closed when all who listen have been offered it so often and have not said a word: a daemon that has just
-/// started may take the second.
+/// A stranger's connection is closed when all who listen have been offered it so often and have not
+/// said a word: a daemon that has just started may take the second.
 const OFFERS: u32 = 2;
 /// Failures of strangers that are told one by one within a [`ROUND_US`]; the rest are counted.
 const TOLD_IN_A_ROUND: u32 = 10;
@@ -42,7 +47,8 @@ impl Env {
         self.config.peers.iter().any(|p| p.address == peer.ip())
     }
 
-    /// A stranger's connection has failed. Whether that is told by itself: `wanted` says that an instance knows him. Else it is counted.
+    /// A stranger's connection has failed. Whether that is told by itself: `wanted` says that an
+    /// instance knows him. Else it is counted.
     pub fn may_tell_failure(&mut self, peer: &SocketAddr, wanted: bool, text: &str) -> bool {
         let name = self.peer_name(peer);
         let f = &mut self.failures;
@@ -101,7 +107,8 @@ impl Session {
         !self.shut && !env.is_configured(&self.peer) && (pressed || !self.is_wanted(env))
     }
 
-    /// Whether a stranger is connected whom nobody has said a word to, though all who listen were offered that so often.
+    /// Whether a stranger is connected whom nobody has said a word to, though all who listen were
+    /// offered that so often.
     fn is_refused(&self, offers: u32, env: &Env) -> bool {
         let Some(ext) = self.exts.first().filter(|_| self.exts.len() == 1 && self.up.is_none()) else { return false };
         let (Some(local), false) = (ext.local, env.is_configured(&self.peer)) else { return false };
@@ -116,7 +123,8 @@ impl Session {
         self.wanted_at = Some(env.now);
     }
 
-    /// What an operator has shut down stays so, whatever came between: a restart of virtd, a reload, another interface of that name.
+    /// What an operator has shut down stays so, whatever came between: a restart of virtd, a
+    /// reload, another interface of that name.
     pub(super) fn stay_shut(&mut self, env: &mut Env, out: &mut Vec<Output>) {
         if !self.shut && !env.shut.is_empty() && env.shut.contains(&env.peer_name(&self.peer)) {
             self.operator_end(2, true, env, out);
@@ -166,7 +174,8 @@ impl Core {
         Some(index)
     }
 
-    /// The first place that nobody has, or one more; where there are none, that of somebody whom nobody needs.
+    /// The first place that nobody has, or one more; where there are none, that of somebody whom
+    /// nobody needs.
     fn free_place(&mut self, out: &mut Vec<Output>) -> Option<usize> {
         if let Some(place) = self.vacant_sessions.pop() {
             return Some(place);
@@ -175,7 +184,8 @@ impl Core {
         if n < MAX_SESSIONS {
             return Some(n);
         }
-        // From where the last search ended, so that each has about the same time, and a flood does not look at all for each of its own.
+        // From where the last search ended, so that each has about the same time, and a flood does
+        // not look at all for each of its own.
         let from = self.evict_from;
         let goes =
             |s: &usize| self.sessions.get(*s).is_some_and(|s| s.may_go(true, &self.env) || s.is_refused(1, &self.env));
@@ -194,7 +204,8 @@ impl Core {
         }
     }
 
-    /// Closes the connections of strangers that nobody wants, and gives the places of idle ones back. Called with every tick.
+    /// Closes the connections of strangers that nobody wants, and gives the places of idle ones
+    /// back. Called with every tick.
     pub(super) fn see_to_strangers(&mut self, out: &mut Vec<Output>) {
         for index in 0..self.sessions.len() {
             let Some(s) = self.sessions.get_mut(index).filter(|s| !s.vacant) else { continue };
@@ -210,7 +221,8 @@ impl Core {
         self.env.tell_failures(out);
     }
 
-    /// Nobody has the place of this session any more: everything that was known of its peer is forgotten.
+    /// Nobody has the place of this session any more: everything that was known of its peer is
+    /// forgotten.
     fn vacate_session(&mut self, index: usize, out: &mut Vec<Output>) {
         let Some(s) = self.sessions.get_mut(index) else { return };
         s.clear(&mut self.env, out);
@@ -231,6 +243,11 @@ impl Core {
         self.vacant_sessions.push(index);
     }
 
+    /// What an operator calls a peer.
+    pub fn peer_name(&self, peer: &SocketAddr) -> String {
+        self.env.peer_name(peer)
+    }
+
     /// What was shut down before virtd was started.
     pub fn shut_down(&mut self, peers: impl IntoIterator<Item = String>) {
         for name in peers {
@@ -248,7 +265,8 @@ impl Core {
         self.sessions.iter().enumerate().filter(|(_, s)| !s.vacant)
     }
 
-    /// The session that an operator means: a peer's address, with its zone where it is a link-local one (`fe80::2%eth1`).
+    /// The session that an operator means: a peer's address, with its zone where it is a link-local
+    /// one (`fe80::2%eth1`).
     ///
     /// # Errors
     /// What to say to him where there is none, or where he might mean another.

@@ -346,7 +346,8 @@ impl Driver {
         let dialled = net::dial(peer, local, |socket| Self::prepare(socket, leg.instance, &leg.wanted, &mut failed));
         for option in failed {
             let how = if dialled.is_err() { "not dialled" } else { "dialled without it" };
-            self.warn("option-failed", format!("{} is {how}: the kernel does not take {option}", peer.ip()));
+            let name = self.broker.peer_name(&peer);
+            self.warn("option-failed", format!("{name} is {how}: the kernel does not take {option}"));
         }
         let (stream, agreed) = dialled.map_err(|e| e.raw_os_error().unwrap_or(libc::EIO))?;
         self.add_peer(conn, stream, true).map_err(|_| libc::ENOMEM)?;
