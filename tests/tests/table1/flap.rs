@@ -45,7 +45,7 @@ fn each_daemon_takes_a_reset_for_a_flap_and_comes_back() -> Result<()> {
             Err(format!("{shown} resets, {voting:?}: {diff}"))
         }
     })?;
-    let ended = [router.events("leg-closed"), router.events("leg-notification")].concat();
+    let ended = ["leg-closed", "leg-cease", "leg-notification"].map(|kind| router.events(kind)).concat();
     for (name, _) in RESETS {
         ensure!(ended.iter().any(|e| e["instance"] == name), "{name} has not taken it for a flap");
     }
