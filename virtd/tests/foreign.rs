@@ -13,7 +13,7 @@ use std::net::{Ipv4Addr, TcpListener, TcpStream};
 use std::os::fd::{AsRawFd, OwnedFd, RawFd};
 use std::os::unix::fs::PermissionsExt;
 use std::path::PathBuf;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use virtd::config::OpenMode;
 use wire::shim::{ANY, Options, Reply, Request};
 
@@ -91,8 +91,8 @@ fn a_passed_socket_that_takes_long_to_close_stops_nothing() {
         let mut buf = [0; 4096];
         let n = bind.encode(&mut buf).unwrap();
         shim.send(&buf[..n], &[theirs.as_raw_fd(), to.as_raw_fd()]);
-        // From here on only virtd has it.
-        drop((theirs, to));
+        // From here on only virtd has it. Where that was faster this is the last close, and takes long.
+        std::thread::spawn(move || drop((theirs, to)));
         let n = lab::receive(&answer, &mut buf).unwrap();
         assert_eq!(Reply::decode(&buf[..n]) == Ok(Reply::Done), done);
     }
@@ -111,6 +111,35 @@ fn a_passed_socket_that_takes_long_to_close_stops_nothing() {
     let (_ours, theirs) = pair(SockType::Stream);
     assert_eq!(shim.ask(&connect, &[theirs.as_raw_fd()]), Answer::Done);
     drop(kept);
+}
+
+/// OpenBGPD looks for the errno of its connect only where it sees both.
+#[test]
+fn a_connect_that_fails_is_writable_as_soon_as_it_is_over() {
+    use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+    use std::os::fd::AsFd;
+    let lab = Lab::start(&["a"], OpenMode::Voted);
+    let shim = lab.shim("a");
+    let closed = std::net::SocketAddr::from((Ipv4Addr::LOCALHOST, lab::free_port()));
+    for socket in 100..150 {
+        let ((ours, theirs), filler) = lab::filled();
+        let (reply, to) = pair(SockType::SeqPacket);
+        let options = Options::default();
+        let connect = Request::Connect { socket, local: ANY, remote: closed, filler_len: filler, options };
+        let mut buf = [0; 4096];
+        let n = connect.encode(&mut buf).unwrap();
+        shim.send(&buf[..n], &[theirs.as_raw_fd(), to.as_raw_fd()]);
+        drop((theirs, to));
+        let mut fds = [PollFd::new(ours.as_fd(), PollFlags::POLLIN | PollFlags::POLLOUT)];
+        let end = Instant::now() + Duration::from_secs(10);
+        // Without sleeping: the first thing that is to be seen.
+        while poll(&mut fds, PollTimeout::ZERO).unwrap() == 0 {
+            assert!(Instant::now() < end, "it is not told");
+        }
+        let seen = fds[0].revents().unwrap();
+        assert!(seen.contains(PollFlags::POLLOUT), "{seen:?}");
+        drop(reply);
+    }
 }
 
 /// What a process of another user finds at the socket: the errno of connect, or what it is told.

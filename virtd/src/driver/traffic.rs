@@ -421,6 +421,10 @@ impl Driver {
         if let Some(leg) = self.legs.remove(&id) {
             self.forget(leg.token, leg.stream.io.as_raw_fd());
             self.named.remove(&(leg.instance, leg.cookie));
+            // A connect that fails shows as TCP's does: with POLLOUT and POLLHUP together.
+            if let (Some(_), Io::Unix(end)) = (leg.connecting, leg.stream.io) {
+                end.close();
+            }
         }
     }
 
