@@ -40,14 +40,6 @@ impl Foreign {
         Foreign(Some(fd))
     }
 
-    /// Closes it without a word before: who polls the other end of a Unix socket sees its end and,
-    /// since what he has written is gone, that he may write, in one.
-    pub fn close(mut self) {
-        if let Some(fd) = self.0.take() {
-            keep(fd, true);
-        }
-    }
-
     /// It has done its part, and nobody waits for its end.
     pub fn spend(mut self) {
         if let Some(fd) = self.0.take() {

@@ -46,7 +46,7 @@ impl Io {
         }
     }
 
-    fn shutdown_write(&self) {
+    pub fn shutdown_write(&self) {
         let _ = match self {
             Io::Tcp(s) => s.shutdown(Shutdown::Write),
             Io::Unix(s) => SockRef::from(s).shutdown(Shutdown::Write),

@@ -418,12 +418,14 @@ impl Driver {
     }
 
     pub(super) fn drop_leg(&mut self, id: LegId) {
-        if let Some(leg) = self.legs.remove(&id) {
+        if let Some(mut leg) = self.legs.remove(&id) {
             self.forget(leg.token, leg.stream.io.as_raw_fd());
             self.named.remove(&(leg.instance, leg.cookie));
-            // A connect that fails shows as TCP's does: with POLLOUT and POLLHUP together.
-            if let (Some(_), Io::Unix(end)) = (leg.connecting, leg.stream.io) {
-                end.close();
+            // A connect that fails shows as TCP's does, readable and writable in one: the end first,
+            // then what keeps it from being writable.
+            if let Some(filler) = leg.connecting {
+                leg.stream.io.shutdown_write();
+                leg.stream.discard(filler, &mut self.scratch, &mut self.passed);
             }
         }
     }
