@@ -415,7 +415,7 @@ pub fn progress(fd: c_int, e: &Entry) -> Result<Errno, Errno> {
         Reply::Error { errno: libc::EINPROGRESS, .. } => Ok(libc::EINPROGRESS),
         Reply::Error { errno, .. } => {
             table::put(&e.renamed(Kind::Failed, e.local, e.remote));
-            // The Unix socket has an error of its own, since its other end closed with the filler unread: reading takes it away.
+            // The Unix socket may have an error of its own, where virtd was gone before the filler was read: reading takes it away.
             let _ = sys::int_option(fd, libc::SOL_SOCKET, libc::SO_ERROR);
             Ok(errno)
         }

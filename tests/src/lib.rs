@@ -18,6 +18,7 @@ pub mod lab;
 pub mod neighbours;
 pub mod odd;
 pub mod operate;
+pub mod parallel;
 pub mod probe;
 pub mod published;
 pub mod quiet;

@@ -3,7 +3,7 @@
 mod sim;
 
 use serde_json::json;
-use sim::supervised::{MANY, SECOND, lie, news, obey, prefixes, running, said, supervise, supervised};
+use sim::supervised::{MANY, SECOND, lie, news, obey, prefixes, running, said, supervise, supervised, without_standby};
 use sim::{Sim, prefix, update};
 use virtd::config::{Standby, Strategy};
 use virtd::core::io::{Death, Order, ProcessNews};
@@ -126,14 +126,7 @@ fn a_warm_standby_votes_in_the_place_of_the_fallen_at_once() {
 
 #[test]
 fn a_cold_standby_is_started_when_it_is_needed() {
-    let mut config = supervised(4, Strategy::WaitForConsensus);
-    config.instances[3].standby = Some(Standby::Cold);
-    let mut sim = Sim::new(&config);
-    sim.kill_instance(3);
-    (0..3).for_each(|i| news(&mut sim, i, ProcessNews::Started { pid: 100 }));
-    sim.connect_peer(1);
-    sim.connect_peer(2);
-    sim.run(SECOND);
+    let mut sim = without_standby(Standby::Cold);
     let list = prefixes();
     sim.announce(1, &list.iter().map(String::as_str).collect::<Vec<_>>(), &[64501]);
     assert_eq!(supervise(&mut sim, 10), []);
@@ -150,14 +143,7 @@ fn a_cold_standby_is_started_when_it_is_needed() {
 
 #[test]
 fn a_cold_standby_that_an_operator_has_started_is_taken_too() {
-    let mut config = supervised(4, Strategy::WaitForConsensus);
-    config.instances[3].standby = Some(Standby::Cold);
-    let mut sim = Sim::new(&config);
-    sim.kill_instance(3);
-    (0..3).for_each(|i| news(&mut sim, i, ProcessNews::Started { pid: 100 }));
-    sim.connect_peer(1);
-    sim.connect_peer(2);
-    sim.run(SECOND);
+    let mut sim = without_standby(Standby::Cold);
     sim.query(json!({"command": "instance", "name": "i3", "action": "restart"}));
     assert_eq!(supervise(&mut sim, 10), [(3, Order::Start)]);
     sim.kill_instance(0);

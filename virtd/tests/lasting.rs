@@ -4,7 +4,7 @@
 mod sim;
 
 use serde_json::json;
-use sim::supervised::{MANY, SECOND, lie, news, obey, prefixes, running, supervise, supervised};
+use sim::supervised::{MANY, SECOND, lie, news, obey, prefixes, running, supervise, supervised, without_standby};
 use sim::{Sim, prefix};
 use virtd::config::{Actions, Fault, FaultAction, Standby, Strategy};
 use virtd::core::io::{Order, ProcessNews};
@@ -114,14 +114,7 @@ fn an_operator_who_restarts_it_has_it_judged_anew() {
 
 #[test]
 fn a_standby_that_comes_takes_its_place_and_it_stays_running() {
-    let mut config = supervised(4, Strategy::WaitForConsensus);
-    config.instances[3].standby = Some(Standby::Warm);
-    let mut sim = Sim::new(&config);
-    sim.kill_instance(3);
-    (0..3).for_each(|i| news(&mut sim, i, ProcessNews::Started { pid: 100 }));
-    sim.connect_peer(1);
-    sim.connect_peer(2);
-    sim.run(SECOND);
+    let mut sim = without_standby(Standby::Warm);
     lie(&mut sim, 2, MANY);
     assert_eq!(stubborn(&mut sim, MANY, 90), KILLED);
     assert_eq!(sim.events_of("instance-differs-again").len(), 1);

@@ -33,9 +33,14 @@
 //!
 //! POLLOUT after a non-blocking connect: before `Connect` the shim fills its end of the stream pair with
 //! `Connect::filler_len` octets until poll says not writable; the broker reads exactly that many octets and throws them away when the
-//! connection stands, which makes the daemon's end writable; on failure it closes its end, which makes it writable with POLLHUP.
+//! connection stands, which makes the daemon's end writable; on failure it first
+//! shuts its end down for writing and then does the same, so that the daemon's end is never writable without being readable.
 
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV6};
+#[path = "shim_fields.rs"]
+mod fields;
+
+use fields::{Reader, Writer};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 
 /// Bumped on every incompatible change; both sides refuse another's by name.
 pub const PROTOCOL_VERSION: u16 = 4;
@@ -237,143 +242,6 @@ pub struct Malformed;
 /// The unspecified IPv4 address and port: "not bound".
 pub const ANY: Address = SocketAddr::new(IpAddr::V4(Ipv4Addr::UNSPECIFIED), 0);
 
-/// Writes fields one after another; remembers that one did not fit instead of failing each time.
-struct Writer<'a> {
-    buf: &'a mut [u8],
-    len: usize,
-    full: bool,
-}
-
-impl Writer<'_> {
-    fn put(&mut self, bytes: &[u8]) {
-        match self.buf.get_mut(self.len..self.len + bytes.len()) {
-            Some(room) => {
-                room.copy_from_slice(bytes);
-                self.len += bytes.len();
-            }
-            None => self.full = true,
-        }
-    }
-
-    fn block(&mut self, bytes: &[u8]) {
-        match u16::try_from(bytes.len()) {
-            Ok(n) => {
-                self.put(&n.to_le_bytes());
-                self.put(bytes);
-            }
-            Err(_) => self.full = true,
-        }
-    }
-
-    fn address(&mut self, a: &Address) {
-        match a {
-            SocketAddr::V4(v4) => {
-                self.put(&[4]);
-                self.put(&v4.ip().octets());
-            }
-            SocketAddr::V6(v6) => {
-                self.put(&[6]);
-                self.put(&v6.ip().octets());
-                self.put(&v6.scope_id().to_le_bytes());
-            }
-        }
-        self.put(&a.port().to_le_bytes());
-    }
-
-    fn done(self) -> Result<usize, Malformed> {
-        if self.full || self.len > MAX_MESSAGE { Err(Malformed) } else { Ok(self.len) }
-    }
-}
-
-/// Reads fields one after another.
-struct Reader<'a> {
-    rest: &'a [u8],
-}
-
-impl<'a> Reader<'a> {
-    fn take(&mut self, n: usize) -> Result<&'a [u8], Malformed> {
-        let (now, later) = self.rest.split_at_checked(n).ok_or(Malformed)?;
-        self.rest = later;
-        Ok(now)
-    }
-
-    fn array<const N: usize>(&mut self) -> Result<[u8; N], Malformed> {
-        self.take(N)?.try_into().map_err(|_| Malformed)
-    }
-
-    fn u8(&mut self) -> Result<u8, Malformed> {
-        Ok(u8::from_le_bytes(self.array()?))
-    }
-
-    fn u16(&mut self) -> Result<u16, Malformed> {
-        Ok(u16::from_le_bytes(self.array()?))
-    }
-
-    fn u32(&mut self) -> Result<u32, Malformed> {
-        Ok(u32::from_le_bytes(self.array()?))
-    }
-
-    fn i32(&mut self) -> Result<i32, Malformed> {
-        Ok(i32::from_le_bytes(self.array()?))
-    }
-
-    fn u64(&mut self) -> Result<u64, Malformed> {
-        Ok(u64::from_le_bytes(self.array()?))
-    }
-
-    fn flag(&mut self) -> Result<bool, Malformed> {
-        match self.u8()? {
-            0 => Ok(false),
-            1 => Ok(true),
-            _ => Err(Malformed),
-        }
-    }
-
-    fn block(&mut self) -> Result<&'a [u8], Malformed> {
-        let n = usize::from(self.u16()?);
-        self.take(n)
-    }
-
-    fn text(&mut self) -> Result<&'a str, Malformed> {
-        std::str::from_utf8(self.block()?).map_err(|_| Malformed)
-    }
-
-    fn address(&mut self) -> Result<Address, Malformed> {
-        match self.u8()? {
-            4 => {
-                let ip = Ipv4Addr::from(self.array::<4>()?);
-                Ok(SocketAddr::new(IpAddr::V4(ip), self.u16()?))
-            }
-            6 => {
-                let ip = Ipv6Addr::from(self.array::<16>()?);
-                let scope = self.u32()?;
-                Ok(SocketAddr::V6(SocketAddrV6::new(ip, self.u16()?, 0, scope)))
-            }
-            _ => Err(Malformed),
-        }
-    }
-
-    fn options(&mut self) -> Result<Options<'a>, Malformed> {
-        let options = Options { encoded: self.block()? };
-        let mut check = Reader { rest: options.encoded };
-        let mut n = 0;
-        while !check.rest.is_empty() {
-            check.option()?;
-            n += 1;
-        }
-        if n > MAX_OPTIONS { Err(Malformed) } else { Ok(options) }
-    }
-
-    fn option(&mut self) -> Result<SocketOption<'a>, Malformed> {
-        let (level, name, value) = (self.i32()?, self.i32()?, self.block()?);
-        if value.len() > MAX_OPTION_LEN { Err(Malformed) } else { Ok(SocketOption { level, name, value }) }
-    }
-
-    fn end(self) -> Result<(), Malformed> {
-        if self.rest.is_empty() { Ok(()) } else { Err(Malformed) }
-    }
-}
-
 impl<'a> Options<'a> {
     /// The options, in the order they were set.
     pub fn iter(&self) -> impl Iterator<Item = SocketOption<'a>> + use<'a> {
@@ -392,14 +260,6 @@ impl<'a> Options<'a> {
         let mut w = Writer { buf, len: used, full: false };
         w.option(option);
         w.done()
-    }
-}
-
-impl Writer<'_> {
-    fn option(&mut self, o: &SocketOption<'_>) {
-        self.put(&o.level.to_le_bytes());
-        self.put(&o.name.to_le_bytes());
-        self.block(o.value);
     }
 }
 

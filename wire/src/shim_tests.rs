@@ -1,5 +1,6 @@
 use super::*;
 use proptest::prelude::*;
+use std::net::SocketAddrV6;
 
 fn v6(scope: u32) -> Address {
     SocketAddr::V6(SocketAddrV6::new("fe80::1".parse().expect("an address"), 179, 0, scope))

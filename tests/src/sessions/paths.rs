@@ -127,8 +127,8 @@ pub(super) fn bfd_one_voice(stage: Stage) -> Result<Told> {
     scene.bystanders_unmoved()?;
     let leaves = scene.events_of(LEFT, "frr", &peer).len();
     ensure!(leaves == 1, "frr has left {leaves} times");
-    let names_key = scene.events().iter().any(|e| e["text"].as_str().is_some_and(|text| text.contains("bfd")));
-    ensure!(names_key, "no event names the key: {left}");
+    let names_key = left["text"].as_str().is_some_and(|text| text.contains("bfd = \"frr\""));
+    ensure!(names_key, "it does not name the key: {left}");
     scene.passed();
     Ok(Told::default())
 }

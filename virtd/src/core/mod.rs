@@ -25,6 +25,7 @@
 //! Nothing here reads a clock or an fd; the same inputs give the same outputs.
 #![forbid(unsafe_code)]
 
+mod instance;
 pub mod io;
 
 mod controller;
@@ -53,10 +54,11 @@ use crate::config::{Config, OpenMode};
 use crate::event::{Event, Severity};
 use controller::Controller;
 use diversity::Diversity;
-use env::{Env, Listener};
+use env::Env;
 use exercise::Exercises;
 use fib::Fib;
 use hashbrown::HashMap;
+use instance::Listener;
 use io::{ConnId, Input, LegId, Micros, Order, Output};
 use native::Native;
 use poison::{Poison, Report};

@@ -7,6 +7,7 @@
 //! Readiness is edge-triggered: a source is read until it is empty or its budget is used up, and then comes again in the next
 //! turn without waiting. Writing is tried at once; what the kernel does not take waits for the next writable edge.
 
+mod accept;
 mod keys;
 mod link_reset;
 mod listen;
@@ -46,8 +47,6 @@ use stream::{Io, Stream};
 pub(crate) use sys::{attach_filter, cookie, netns_cookie, set_nice, set_option, widen_to as widen};
 use wire::shim::Reply;
 
-/// Connections or channels accepted from one listening socket in one turn.
-const ACCEPT_BUDGET: usize = 64;
 /// TCP connections with peers at once: two for each session the core can have (RFC 4271 section 6.8, collision).
 const MAX_CONNECTIONS: usize = 8192;
 /// Legs of one instance at once: the same, seen from the other side.
@@ -56,8 +55,6 @@ const MAX_LEGS: usize = 8192;
 const MAX_LISTENING: usize = 1024;
 /// The same refusal is told again only after this.
 const REFUSAL_PAUSE_US: Micros = 1_000_000;
-/// After accept failed for want of fds or memory it is tried again this much later.
-const ACCEPT_RETRY_US: Micros = 100_000;
 /// How long a closed connection with a peer may take to deliver what is queued, its NOTIFICATION above all.
 const PEER_LINGER_US: Micros = 5_000_000;
 /// The same for a leg.
@@ -528,62 +525,6 @@ impl Driver {
         }
     }
 
-    /// After a failure no edge may come for what waits already: all are asked again.
-    fn accept_late(&mut self) {
-        if self.accept_again.is_some_and(|at| at <= self.now) {
-            self.accept_again = None;
-            self.again.push(self.shims_token);
-            self.again.extend(self.listeners.iter().filter_map(|p| p.token));
-        }
-        if self.listen_again.is_some_and(|at| at <= self.now) {
-            self.listen_as_they_do();
-        }
-    }
-
-    /// Accept failed for want of something: told once, tried again by the clock.
-    fn accept_failed(&mut self, what: &str, e: &std::io::Error) {
-        self.accept_again = Some(self.now + ACCEPT_RETRY_US);
-        if !std::mem::replace(&mut self.accept_failing, true) {
-            self.warn(
-                "accept-failed",
-                format!("cannot accept {what}: {e}; trying until it works (open files: ulimit -n)"),
-            );
-        }
-    }
-
-    fn accept_peers(&mut self, i: usize) {
-        for _ in 0..ACCEPT_BUDGET {
-            let Some(listener) = self.listeners.get(i).and_then(|p| p.socket.as_ref()) else { return };
-            match net::accept(listener) {
-                Ok(_) if self.peers.len() >= MAX_CONNECTIONS => {
-                    self.refused(
-                        "accept-failed",
-                        format!("a peer's connection was dropped: {MAX_CONNECTIONS} are open"),
-                    );
-                }
-                Ok((stream, peer, local)) => {
-                    self.accept_failing = false;
-                    let conn = ConnId(self.fresh_id());
-                    if let Err(e) = self.add_peer(conn, stream, false) {
-                        self.warn("accept-failed", format!("a connection from {peer} was dropped: {e:#}"));
-                        continue;
-                    }
-                    if let Some(p) = self.peers.get_mut(&conn) {
-                        for (instance, option, value) in self.keys.of_peer(peer.ip()) {
-                            p.agreed.set(instance, libc::IPPROTO_TCP, option, value);
-                        }
-                    }
-                    self.broker.handle(self.now, Input::PeerAccepted { conn, peer, local }, &mut self.out);
-                }
-                Err(e) if e.kind() == ErrorKind::WouldBlock => return,
-                // The connection went away while it waited.
-                Err(e) if went_away(&e) => {}
-                Err(e) => return self.accept_failed("a connection", &e),
-            }
-        }
-        self.again.extend(self.listeners.get(i).and_then(|p| p.token));
-    }
-
     fn add_peer(&mut self, conn: ConnId, stream: std::net::TcpStream, dialling: bool) -> Result<()> {
         let token = self.register(stream.as_raw_fd(), Source::Peer(conn), true)?;
         let stream = Stream::new(Io::Tcp(stream));
@@ -607,9 +548,4 @@ impl Drop for Driver {
     fn drop(&mut self) {
         let _ = std::fs::remove_file(&self.config.shim_socket);
     }
-}
-
-/// Errors of accept that are about the one connection that was to be accepted (accept(2)).
-fn went_away(e: &std::io::Error) -> bool {
-    matches!(e.raw_os_error(), Some(libc::ECONNABORTED | libc::EPROTO | libc::ENOTCONN | libc::EINTR))
 }

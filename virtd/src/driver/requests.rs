@@ -1,5 +1,6 @@
 //! What shims ask, and the legs and listening sockets that come of it.
 
+use super::accept::{ACCEPT_BUDGET, went_away};
 use super::passage::{Passage, passage};
 use super::*;
 use crate::config::Instance;

@@ -1,7 +1,7 @@
 //! A router whose instances virtd starts, with a supervisor that obeys: what the tests of verdicts and standbys share.
 
 use super::{Sim, config, prefix};
-use virtd::config::{Config, Strategy};
+use virtd::config::{Config, Standby, Strategy};
 use virtd::core::io::{Input, InstanceId, Order, ProcessNews};
 
 pub const SECOND: u64 = 1_000_000;
@@ -34,6 +34,19 @@ pub fn running(config: &Config) -> Sim {
     sim.announce(1, &list.iter().map(String::as_str).collect::<Vec<_>>(), &[64501]);
     sim.run(5 * SECOND);
     assert_eq!(sim.table(2).len(), MANY);
+    sim
+}
+
+/// Three instances and both peers up, without routes; the fourth is a standby that nobody has started.
+pub fn without_standby(standby: Standby) -> Sim {
+    let mut config = supervised(4, Strategy::WaitForConsensus);
+    config.instances[3].standby = Some(standby);
+    let mut sim = Sim::new(&config);
+    sim.kill_instance(3);
+    (0..3).for_each(|i| news(&mut sim, i, ProcessNews::Started { pid: 100 }));
+    sim.connect_peer(1);
+    sim.connect_peer(2);
+    sim.run(SECOND);
     sim
 }
 

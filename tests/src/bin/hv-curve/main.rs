@@ -7,7 +7,6 @@ mod plot;
 use anyhow::{Result, bail, ensure};
 use clap::Parser;
 use serde_json::{Value, json};
-use std::collections::VecDeque;
 use std::fs;
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -17,6 +16,7 @@ use tests::alone::name;
 use tests::curve::{Between, INSTANCES, MOST_PAIRS, MOST_ROUNDS, Plan, Run, play, wilson};
 use tests::daemons::Daemon;
 use tests::lab::clean_up_on_signal;
+use tests::parallel::in_parallel;
 
 const EXAMPLES: &str = "\
 How it is counted:
@@ -225,8 +225,8 @@ fn run(arguments: &Arguments) -> Result<()> {
 }
 
 /// All that is to be played: alone, without delays once, and every delay.
-fn work(arguments: &Arguments) -> Result<VecDeque<Between>> {
-    let mut work = VecDeque::from([Between::Alone]);
+fn work(arguments: &Arguments) -> Result<Vec<Between>> {
+    let mut work = vec![Between::Alone];
     for &delay_ms in &arguments.delays {
         if delay_ms > 60_000 {
             bail!("--delays: virtd takes delays up to 60000 ms");
@@ -236,7 +236,7 @@ fn work(arguments: &Arguments) -> Result<VecDeque<Between>> {
             let delayed = if delay_ms == 0 { INSTANCES } else { delayed };
             let one = Between::Behind { delay_ms, delayed };
             if !work.contains(&one) {
-                work.push_back(one);
+                work.push(one);
             }
         }
     }
@@ -244,31 +244,23 @@ fn work(arguments: &Arguments) -> Result<VecDeque<Between>> {
 }
 
 /// Plays everything, some routers at a time, and hands it back in order.
-fn count(plan: &Plan, work: VecDeque<Between>, jobs: usize) -> Result<Vec<Point>> {
-    let order: Vec<Between> = work.iter().copied().collect();
+fn count(plan: &Plan, work: Vec<Between>, jobs: usize) -> Result<Vec<Point>> {
+    let order = work.clone();
     let start = Instant::now();
-    let (waiting, done) = (Mutex::new(work), Mutex::new(Vec::new()));
-    std::thread::scope(|scope| {
-        for _ in 0..jobs.max(1) {
-            scope.spawn(|| {
-                loop {
-                    // The longest first would be quicker; in order it can be read as it goes.
-                    let next = waiting.lock().unwrap_or_else(PoisonError::into_inner).pop_front();
-                    let Some(between) = next else { return };
-                    let who = match between {
-                        Between::Alone => "FRR alone".to_owned(),
-                        Between::Behind { delay_ms, delayed } => format!("{delayed} of three up to {delay_ms} ms late"),
-                    };
-                    let tell = |what: &str| eprintln!("{:6.1} s  {who}: {what}", start.elapsed().as_secs_f64());
-                    let result = play(plan, between, &tell).map(|runs| Point::new(between, &runs));
-                    match &result {
-                        Ok(point) => tell(&format!("lost {} of {}", point.lost, point.runs)),
-                        Err(e) => tell(&format!("{e:#}")),
-                    }
-                    done.lock().unwrap_or_else(PoisonError::into_inner).push(result);
-                }
-            });
+    let done = Mutex::new(Vec::new());
+    // The longest first would be quicker; in order it can be read as it goes.
+    in_parallel(jobs, work, |between| {
+        let who = match between {
+            Between::Alone => "FRR alone".to_owned(),
+            Between::Behind { delay_ms, delayed } => format!("{delayed} of three up to {delay_ms} ms late"),
+        };
+        let tell = |what: &str| eprintln!("{:6.1} s  {who}: {what}", start.elapsed().as_secs_f64());
+        let result = play(plan, between, &tell).map(|runs| Point::new(between, &runs));
+        match &result {
+            Ok(point) => tell(&format!("lost {} of {}", point.lost, point.runs)),
+            Err(e) => tell(&format!("{e:#}")),
         }
+        done.lock().unwrap_or_else(PoisonError::into_inner).push(result);
     });
     let points = done.into_inner().unwrap_or_else(PoisonError::into_inner);
     let mut points = points.into_iter().collect::<Result<Vec<_>>>()?;

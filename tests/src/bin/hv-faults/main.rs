@@ -5,13 +5,13 @@
 use anyhow::{Result, bail};
 use clap::{ArgAction, Parser};
 use serde_json::{Value, json};
-use std::collections::VecDeque;
 use std::process::ExitCode;
 use std::sync::{Mutex, PoisonError};
 use std::time::Instant;
 use tests::faults::cases::{ALL, Case};
 use tests::faults::scene::{Keeper, STRATEGIES, Scene, Size};
 use tests::lab::clean_up_on_signal;
+use tests::parallel::in_parallel;
 
 /// Breaks the instances of a router in every way there is, and asks its neighbours what they noticed
 #[derive(Debug, Parser)]
@@ -88,18 +88,8 @@ fn run(arguments: &Arguments) -> Result<bool> {
     }
     let keeper = if arguments.recovery { Keeper::Virtd } else { Keeper::Scene };
     let start = Instant::now();
-    let (waiting, rows) = (Mutex::new(groups), Mutex::new(Vec::new()));
-    std::thread::scope(|scope| {
-        for _ in 0..arguments.jobs.max(1) {
-            scope.spawn(|| {
-                loop {
-                    let group = waiting.lock().unwrap_or_else(PoisonError::into_inner).pop_front();
-                    let Some(group) = group else { return };
-                    play(&group, keeper, &rows);
-                }
-            });
-        }
-    });
+    let rows = Mutex::new(Vec::new());
+    in_parallel(arguments.jobs, groups, |group| play(&group, keeper, &rows));
     let rows = rows.into_inner().unwrap_or_else(PoisonError::into_inner);
     let passed = rows.iter().filter(|row| row.passed).count();
     let cases: Vec<Value> = rows.iter().map(Row::json).collect();
@@ -117,8 +107,8 @@ fn fitting(arguments: &Arguments) -> impl Iterator<Item = &'static Case> {
     ALL.iter().filter(wanted)
 }
 
-fn groups(arguments: &Arguments) -> Result<VecDeque<Group>> {
-    let mut groups = VecDeque::new();
+fn groups(arguments: &Arguments) -> Result<Vec<Group>> {
+    let mut groups = Vec::new();
     for size in [Size::Three, Size::Five] {
         for strategy in STRATEGIES {
             let cases: Vec<&Case> = fitting(arguments)
@@ -126,7 +116,7 @@ fn groups(arguments: &Arguments) -> Result<VecDeque<Group>> {
                 .collect();
             let named = arguments.strategy.as_ref().is_none_or(|name| name == strategy);
             if named && !cases.is_empty() {
-                groups.push_back(Group { strategy, size, cases });
+                groups.push(Group { strategy, size, cases });
             }
         }
     }

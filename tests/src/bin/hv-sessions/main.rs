@@ -9,13 +9,13 @@ mod table;
 use anyhow::{Result, bail};
 use clap::Parser;
 use serde_json::json;
-use std::collections::VecDeque;
 use std::process::ExitCode;
 use std::sync::{Mutex, PoisonError};
 use std::time::Instant;
 use table::Line;
 use tests::faults::scene::STRATEGIES;
 use tests::lab::clean_up_on_signal;
+use tests::parallel::in_parallel;
 use tests::sessions::stage::Stage;
 use tests::sessions::{ALL, Case};
 
@@ -93,18 +93,8 @@ fn run(arguments: &Arguments) -> Result<bool> {
     }
     clean_up_on_signal()?;
     let (start, count) = (Instant::now(), turns.len());
-    let (waiting, lines) = (Mutex::new(VecDeque::from(turns)), Mutex::new(Vec::new()));
-    std::thread::scope(|scope| {
-        for _ in 0..arguments.jobs.max(1) {
-            scope.spawn(|| {
-                loop {
-                    let turn = waiting.lock().unwrap_or_else(PoisonError::into_inner).pop_front();
-                    let Some(turn) = turn else { return };
-                    play(turn, count, &lines);
-                }
-            });
-        }
-    });
+    let lines = Mutex::new(Vec::new());
+    in_parallel(arguments.jobs, turns, |turn| play(turn, count, &lines));
     let lines = lines.into_inner().unwrap_or_else(PoisonError::into_inner);
     table::print(&lines);
     let failed = lines.iter().filter(|line| line.failed.is_some()).count();

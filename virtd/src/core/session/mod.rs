@@ -11,10 +11,12 @@
 
 mod count;
 mod diverse;
+mod input;
 mod leave;
 mod legs;
 mod offers;
 mod peer;
+mod publish;
 mod refresh;
 mod stale;
 mod vote;

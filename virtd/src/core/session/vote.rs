@@ -1,4 +1,4 @@
-//! What the instances say, the votes on it, and what the peer is told.
+//! What the instances say, and the votes on it.
 
 use super::super::env::ById;
 use super::super::table::{age_ms, flag};
@@ -10,14 +10,8 @@ use voter::{Ballot, Decision};
 use wire::bgp::canonical::{self, CanonicalContext, Carried};
 use wire::bgp::frame::Message;
 use wire::bgp::hygiene::{self, Verdict};
-use wire::bgp::message::{RefreshKind, RouteRefresh};
 use wire::bgp::update::Update;
-use wire::bgp::{Prefix, as2, encode};
-
-/// Keys voted on anew in one turn after an electorate changed; a walk over a full table never holds up live updates.
-const WALK_BATCH: u32 = 4096;
-/// Keys told to the peer in one turn.
-const FLUSH_BATCH: usize = 8192;
+use wire::bgp::{Prefix, as2};
 
 impl Session {
     /// An UPDATE of instance `i`.
@@ -173,7 +167,7 @@ impl Session {
     }
 
     /// Holds the vote on one key and takes note of what follows.
-    fn vote(&mut self, slot: u32, env: &mut Env, out: &mut Vec<Output>) {
+    pub(super) fn vote(&mut self, slot: u32, env: &mut Env, out: &mut Vec<Output>) {
         let now = env.now_ms();
         self.note_input(slot, env);
         let Some(e) = self.table.entry(slot) else { return };
@@ -458,168 +452,5 @@ impl Session {
             None if self.table.len() > 0 => self.walk_at = Some(0),
             None => {}
         }
-    }
-
-    /// Whether another turn is wanted at once.
-    pub fn has_work(&self) -> bool {
-        self.walk_at.is_some()
-            || self.sweeps()
-            || self.up.as_ref().is_some_and(|up| !self.dirty.is_empty() && up.queued < HIGH_MARK)
-    }
-
-    /// One turn of the walk, then the keys that changed are told to the peer.
-    pub fn flush(&mut self, env: &mut Env, out: &mut Vec<Output>) {
-        self.sweep(env, out);
-        if let Some(at) = self.walk_at {
-            let end = self.table.slots().min(at.saturating_add(WALK_BATCH));
-            for slot in at..end {
-                self.vote(slot, env, out);
-            }
-            let again = end >= self.table.slots() && std::mem::take(&mut self.walk_again);
-            self.walk_at = if again { Some(0) } else { (end < self.table.slots()).then_some(end) };
-        }
-        self.publish(env, out);
-        self.tell_alone(env, out);
-    }
-
-    /// Packs what changed into UPDATEs: one message's worth of prefixes to each route.
-    fn publish(&mut self, env: &mut Env, out: &mut Vec<Output>) {
-        let Some(up) = self.up.as_mut().filter(|up| up.queued < HIGH_MARK) else { return };
-        if self.dirty.is_empty() && up.refreshing.is_empty() {
-            return;
-        }
-        let context = up.negotiated.context();
-        let batch = self.dirty.len().min(FLUSH_BATCH);
-        let Scratch { packed, prefixes, changed, .. } = &mut self.scratch;
-        changed.clear();
-        for slot in self.dirty.drain(..batch) {
-            let Some(e) = self.table.entry_mut(slot) else { continue };
-            let told = e.winner == e.published && e.flags & flag::RESEND == 0;
-            e.flags &= !(flag::DIRTY | flag::RESEND);
-            if !told {
-                changed.push((e.winner, slot));
-            }
-        }
-        changed.sort_unstable_by_key(|(winner, slot)| (*winner, *slot));
-        let mut rest = changed.as_slice();
-        while let Some(&(winner, _)) = rest.first() {
-            let n = rest.iter().take_while(|(w, _)| *w == winner).count();
-            let (group, tail) = rest.split_at(n);
-            rest = tail;
-            for v6 in [false, true] {
-                prefixes.clear();
-                for (_, slot) in group {
-                    prefixes.extend(self.table.entry(*slot).map(|e| e.prefix).filter(|p| (p.family().afi == 2) == v6));
-                }
-                if prefixes.is_empty() {
-                    continue;
-                }
-                let left_out = match winner {
-                    BlobId::NONE => 0,
-                    _ => encode::announce(env.routes.bytes(winner), prefixes, &context, packed),
-                };
-                if winner == BlobId::NONE || left_out > 0 {
-                    encode::withdraw(prefixes, &context, packed);
-                }
-                if left_out > 0 {
-                    let text = format!(
-                        "{left_out} prefixes cannot be announced, {} first: the attributes leave no room in a message",
-                        prefixes[0]
-                    );
-                    out.push(
-                        Event::new(env.now, "too-long", Severity::Alarm, text)
-                            .with_session(env.peer_name(&self.peer))
-                            .into(),
-                    );
-                }
-            }
-            for (_, slot) in group {
-                let Some(e) = self.table.entry_mut(*slot) else { continue };
-                match (e.published, winner) {
-                    (BlobId::NONE, w) if w != BlobId::NONE => up.prefixes_out += 1,
-                    (p, BlobId::NONE) if p != BlobId::NONE => up.prefixes_out = up.prefixes_out.saturating_sub(1),
-                    _ => {}
-                }
-                if e.published != winner {
-                    if winner != BlobId::NONE {
-                        env.routes.retain(winner, 1);
-                    }
-                    env.routes.release(e.published);
-                    e.published = winner;
-                }
-            }
-        }
-        env.counters.published += changed.len() as u64;
-        for (_, slot) in changed.iter() {
-            self.table.tidy(*slot);
-        }
-        if !packed.is_empty() {
-            up.updates_out += 1;
-            up.last_published = env.now;
-            out.push(Output::SendPeer { conn: up.conn, bytes: packed.split().freeze() });
-        }
-        if self.dirty.is_empty() {
-            up.refreshing.clear();
-            for family in up.refresh_end.drain(..) {
-                let end = RouteRefresh { family, kind: RefreshKind::End };
-                out.push(Output::SendPeer { conn: up.conn, bytes: end.encode() });
-            }
-        }
-    }
-
-    /// One End-of-RIB per family, after a quorum's, or after T of quiet (DESIGN decision 4).
-    pub(super) fn tick_end_of_rib(&mut self, env: &mut Env, out: &mut Vec<Output>) {
-        let voters = env.voters;
-        if self.up.as_ref().is_none_or(|up| up.eor_sent.len() == up.negotiated.shared.families.len())
-            || self.walk_at.is_some()
-        {
-            return;
-        }
-        let t = env.t_us();
-        let seats = &self.seats;
-        let count = |family: &Family| {
-            let said = |s: &Seat| s.leg.as_ref().is_some_and(|l| l.eor.contains(family));
-            seats.iter().enumerate().filter(|(i, s)| voters.contains(*i as u8) && said(s)).count()
-        };
-        // Of those that have the family.
-        let quorum = |family: &Family| voters.minus(env.lacks[self.index].family(*family)).len() / 2 + 1;
-        let Some(up) = self.up.as_ref() else { return };
-        let quiet = env.now >= up.last_published.max(up.since) + t;
-        let due: Vec<Family> = up
-            .negotiated
-            .shared
-            .families
-            .iter()
-            .copied()
-            .filter(|f| !up.eor_sent.contains(f) && (quiet || count(f) >= quorum(f)))
-            .collect();
-        if due.is_empty() {
-            return;
-        }
-        self.publish(env, out);
-        if !self.dirty.is_empty() {
-            return; // the peer's queue is full: the marker follows the routes
-        }
-        let Some(up) = self.up.as_mut() else { return };
-        for family in due {
-            let mut b = BytesMut::new();
-            encode::end_of_rib(family, &mut b);
-            out.push(Output::SendPeer { conn: up.conn, bytes: b.freeze() });
-            up.eor_sent.push(family);
-        }
-    }
-
-    /// One instance alone drives, with an alarm (DESIGN decision 6).
-    fn tell_alone(&mut self, env: &mut Env, out: &mut Vec<Output>) {
-        let voting = env.voters.intersect(self.attached);
-        let alone = self.up.is_some() && env.voters.len() > 1 && voting.len() == 1;
-        if alone && !self.alone_told {
-            let who = voting.iter().next().map_or("?", |i| env.name(usize::from(i)));
-            let text = format!(
-                "{who} alone drives this session: its next fault would not be masked; bring another instance back"
-            );
-            env.tell(out, "one-alone", Severity::Alarm, &self.peer, text);
-        }
-        self.alone_told = alone;
     }
 }

@@ -1,0 +1,134 @@
+//! How simulated instances and peers answer what they are told.
+
+use super::*;
+
+impl SimInstance {
+    /// The peers of its legs, in the order in which it was offered them.
+    pub fn legs(&self) -> Vec<u8> {
+        self.legs.iter().map(|l| l.peer).collect()
+    }
+
+    /// A leg is gone, and with it what was learnt on it: what it says on the others.
+    pub(super) fn close(&mut self, style: usize, leg: LegId) -> Vec<(u64, Bytes)> {
+        let Some(peer) = self.legs.iter().find(|l| l.id == leg.0).map(|l| l.peer) else { return vec![] };
+        self.legs.retain(|l| l.id != leg.0);
+        let (gone, kept) = std::mem::take(&mut self.rib).into_iter().partition(|((p, _), _)| *p == peer);
+        let gone: BTreeMap<(u8, Prefix), Vec<u32>> = gone;
+        self.rib = kept;
+        let others: Vec<(u64, u8)> =
+            self.legs.iter().filter(|l| l.up && l.peer != peer).map(|l| (l.id, l.peer)).collect();
+        let mut said = Vec::new();
+        for (_, prefix) in gone.into_keys() {
+            said.extend(others.iter().filter_map(|(id, to)| Some((*id, self.says(style, *to, prefix, None)?))));
+        }
+        said
+    }
+
+    /// What it answers to a message: (leg, bytes).
+    pub(super) fn hear(&mut self, style: usize, leg: u64, m: &Message) -> Vec<(u64, Bytes)> {
+        let Some(l) = self.legs.iter_mut().find(|l| l.id == leg) else { return vec![] };
+        let from = l.peer;
+        match m.kind {
+            MessageType::Open => {
+                l.up = true;
+                let mut answers = vec![(leg, keepalive())];
+                // A new session is given everything known from the others.
+                for ((p, prefix), path) in self.rib.clone() {
+                    if p != from {
+                        answers.extend(self.says(style, from, prefix, Some(&path)).map(|b| (leg, b)));
+                    }
+                }
+                answers
+            }
+            MessageType::Update => {
+                let u = Update::parse(m.body()).expect("the router never sends an instance a malformed UPDATE here");
+                if u.end_of_rib().is_some() {
+                    self.eor_heard += 1;
+                    return vec![];
+                }
+                self.heard.push((from, u.nlri.collect(), u.withdrawn.collect()));
+                let path = path_of(&u);
+                let mut changes: Vec<(Prefix, Option<Vec<u32>>)> = u.withdrawn.map(|p| (p, None)).collect();
+                changes.extend(u.nlri.map(|p| (p, Some(path.clone()))));
+                let others: Vec<(u64, u8)> =
+                    self.legs.iter().filter(|l| l.up && l.peer != from).map(|l| (l.id, l.peer)).collect();
+                let mut answers = Vec::new();
+                for (prefix, path) in changes {
+                    match &path {
+                        Some(p) => drop(self.rib.insert((from, prefix), p.clone())),
+                        None => drop(self.rib.remove(&(from, prefix))),
+                    }
+                    for (id, peer) in &others {
+                        answers.extend(self.says(style, *peer, prefix, path.as_deref()).map(|b| (*id, b)));
+                    }
+                }
+                answers
+            }
+            _ => vec![],
+        }
+    }
+
+    fn says(&self, style: usize, _to: u8, prefix: Prefix, path: Option<&[u32]>) -> Option<Bytes> {
+        if self.fault.hides.contains(&prefix) {
+            return None;
+        }
+        let med = self.fault.lies_about.contains(&prefix).then_some(666);
+        Some(match path {
+            None => update(&[], &[prefix], &[], LOCAL, None, style),
+            Some(path) => {
+                let path: Vec<u32> = std::iter::once(OUR_AS).chain(path.iter().copied()).collect();
+                update(&[prefix], &[], &path, LOCAL, med, style)
+            }
+        })
+    }
+}
+
+impl SimPeer {
+    /// True where a KEEPALIVE is due in answer.
+    pub(super) fn hear(&mut self, m: &Message) -> bool {
+        match m.kind {
+            MessageType::Open => {
+                self.open = Open::decode(m.body()).ok();
+                self.open_extended = Open::is_extended(m.body());
+                return true;
+            }
+            MessageType::Keepalive => self.established = true,
+            MessageType::Notification => self.notifications.extend(Notification::decode(m.body())),
+            MessageType::Update => {
+                let u = Update::parse(m.body()).expect("the router never sends a malformed UPDATE");
+                if u.end_of_rib().is_some() {
+                    self.eor += 1;
+                    return false;
+                }
+                self.updates += 1;
+                for p in u.withdrawn {
+                    self.table.remove(&p);
+                    self.history.push((p, None, false));
+                }
+                let (path, med) = (path_of(&u), med_of(&u));
+                for p in u.nlri {
+                    self.table.insert(p, (path.clone(), med));
+                    self.history.push((p, med, true));
+                }
+            }
+            MessageType::RouteRefresh => {}
+        }
+        false
+    }
+}
+
+fn path_of(u: &Update<'_>) -> Vec<u32> {
+    let value =
+        Attributes::new(u.attributes).flatten().find(|a| a.code == attr::AS_PATH).map(|a| a.value).unwrap_or_default();
+    value
+        .get(2..)
+        .unwrap_or_default()
+        .chunks(4)
+        .map(|c| u32::from_be_bytes(c.try_into().expect("four octets")))
+        .collect()
+}
+
+fn med_of(u: &Update<'_>) -> Option<u32> {
+    let a = Attributes::new(u.attributes).flatten().find(|a| a.code == attr::MULTI_EXIT_DISC)?;
+    Some(u32::from_be_bytes(a.value.try_into().ok()?))
+}
