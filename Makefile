@@ -8,7 +8,7 @@ export RUST_TEST_THREADS ?= 2
 # Network namespaces need root. Only what uses them runs as root; the build stays the user's.
 HOST := $(shell rustc -vV | sed -n 's/^host: //p')
 ifneq ($(shell id -u),0)
-AS_ROOT := sudo --preserve-env=MRT,RUST_TEST_THREADS,RUST_LOG,HV_SOAK_MINUTES,HV_CALM_SPEED,HV_CALM_PREFIXES,HV_CALM_ROUNDS,HV_CALM_T_MS,HV_CALM_MINUTES
+AS_ROOT := sudo --preserve-env=MRT,RUST_TEST_THREADS,RUST_LOG,HV_SOAK_MINUTES,HV_CALM_SPEED,HV_CALM_PREFIXES,HV_CALM_ROUNDS,HV_CALM_T_MS,HV_CALM_FIB,HV_CALM_MINUTES
 export CARGO_TARGET_$(shell echo $(HOST) | tr 'a-z-' 'A-Z_')_RUNNER := $(AS_ROOT)
 endif
 
