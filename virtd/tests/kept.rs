@@ -53,6 +53,7 @@ fn a_peer_that_takes_nothing_for_the_send_hold_time_is_ended() {
         sim.connect_peer_with(1, &open(64501, Ipv4Addr::new(10, 0, 0, 1), hold_s));
         sim.run(3 * SECOND);
         let conn = sim.peers[&1].conn.expect("a connection");
+        sim.by_hand.insert(conn);
         let drained = |sim: &mut Sim, taken| sim.input(Input::PeerDrained { conn, queued: 1000, taken });
         drained(&mut sim, 0);
         sim.run(100 * SECOND);
@@ -73,6 +74,7 @@ fn a_peer_that_takes_nothing_for_the_send_hold_time_is_ended() {
     sim.connect_peer(1);
     sim.run(3 * SECOND);
     let conn = sim.peers[&1].conn.expect("a connection");
+    sim.by_hand.insert(conn);
     sim.input(Input::PeerDrained { conn, queued: 1000, taken: 0 });
     sim.run(400 * SECOND);
     sim.input(Input::PeerDrained { conn, queued: 0, taken: 1000 });
@@ -143,7 +145,8 @@ fn a_newer_connection_replaces_one_that_waits_for_its_keepalive_and_may_say_anot
         let first = connect_again(&mut sim, 1, 100_001);
         // It sends its OPEN, and is gone: no KEEPALIVE follows.
         let mut buf = (&open(64501, Ipv4Addr::new(10, 0, 0, 1), 90).encode()[..]).into();
-        sim.input(Input::PeerBytes { conn: first, buf: &mut buf });
+        sim.core.handle(sim.now, Input::PeerBytes { conn: first, buf: &mut buf });
+        sim.run(1);
         sim.run(3 * SECOND);
         assert!(sim.events_of("session-up").is_empty());
         let second = connect_again(&mut sim, 1, 100_003);
@@ -176,9 +179,9 @@ fn a_dial_without_an_answer_is_begun_anew_when_an_instance_dials_again() {
     assert_eq!(sim.hung_up, sim.dials[..1]);
     // Both wait for the new one.
     let (conn, peer) = (sim.dials[1], SocketAddr::new(peer_addr(1).ip(), 179));
-    let mut out = Vec::new();
     let local = SocketAddr::new(sim::LOCAL.into(), 40000);
-    sim.core.handle(sim.now, Input::PeerConnected { conn, local, peer }, &mut out);
+    sim.core.handle(sim.now, Input::PeerConnected { conn, local, peer });
+    let out = sim.core.take_outputs();
     let mut told: Vec<u64> =
         out.iter().filter_map(|o| if let Output::LegConnected { leg, .. } = o { Some(leg.0) } else { None }).collect();
     told.sort_unstable();

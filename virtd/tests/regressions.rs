@@ -85,6 +85,7 @@ fn first_k_keeps_what_it_overruled_alive() {
     sim.connect_peer(2);
     sim.run(SECOND);
     let conn = sim.peers[&2].conn.expect("connected");
+    sim.by_hand.insert(conn);
     sim.input(Input::PeerDrained { conn, queued: 9 << 20, taken: 0 });
     let say = |sim: &mut Sim, i: usize, med: u32| {
         sim.leg_sends(i, 2, &update(&[prefix(P)], &[], &[OUR_AS], LOCAL, Some(med), 0))
@@ -171,8 +172,8 @@ fn peers_and_instances_are_told_that_virtd_ends() {
     let mut sim = Sim::new(&config(3, Strategy::WaitForConsensus));
     sim.connect_peer(1);
     sim.run(SECOND);
-    let mut out = Vec::new();
-    sim.core.stop(sim.now, &mut out);
+    sim.core.handle(sim.now, Input::Stop);
+    let out = sim.core.take_outputs();
     let cease = |bytes: &[u8]| bytes.get(18..20) == Some(&[3, 6]);
     let peers = out.iter().filter(|o| matches!(o, Output::SendPeer { bytes, .. } if cease(bytes))).count();
     let legs = out.iter().filter(|o| matches!(o, Output::SendLeg { bytes, .. } if cease(bytes))).count();
@@ -210,8 +211,8 @@ fn a_long_turn_keeps_everybody_alive_and_declares_nobody_dead() {
     sim.connect_peer(1);
     sim.run(1_000_000);
     let mut keep_alive = |at: u64| {
-        let mut out = Vec::new();
-        sim.core.handle(sim.now, Input::KeepAlive { at }, &mut out);
+        sim.core.handle(sim.now, Input::KeepAlive { at });
+        let out = sim.core.take_outputs();
         let message = |o: &Output| match o {
             Output::SendPeer { bytes, .. } | Output::SendLeg { bytes, .. } => bytes.clone(),
             other => panic!("more than a message: {other:?}"),

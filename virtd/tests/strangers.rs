@@ -16,7 +16,7 @@ const PLACES: u32 = 4096;
 const MS: u64 = 1000;
 
 fn status(sim: &mut Sim, key: &str) -> u64 {
-    sim.core.query(sim.now, &serde_json::json!({ "command": "status" }), &mut Vec::new())[key].as_u64().unwrap()
+    sim.core.query(sim.now, &serde_json::json!({ "command": "status" }))[key].as_u64().unwrap()
 }
 
 /// Instances that close whatever is offered to them.
@@ -43,23 +43,22 @@ impl Deaf {
     }
 
     fn input(&mut self, input: Input<'_>) {
-        let mut out = Vec::new();
-        self.core.handle(self.now, input, &mut out);
-        self.core.flush(self.now, &mut out);
-        while !out.is_empty() {
-            let mut more = Vec::new();
-            for o in out.drain(..) {
+        self.core.handle(self.now, input);
+        self.core.decide(self.now);
+        loop {
+            let out = self.core.take_outputs();
+            if out.is_empty() {
+                return;
+            }
+            for o in out {
                 match o {
-                    Output::OfferLeg { leg, .. } => {
-                        self.core.handle(self.now, Input::LegClosed { leg }, &mut more);
-                    }
+                    Output::OfferLeg { leg, .. } => self.core.handle(self.now, Input::LegClosed { leg }),
                     Output::ClosePeer { conn, .. } => self.closed.push(conn),
                     Output::Event(e) => self.events.push(*e),
                     _ => {}
                 }
             }
-            self.core.flush(self.now, &mut more);
-            out = more;
+            self.core.decide(self.now);
         }
     }
 
@@ -78,12 +77,12 @@ impl Deaf {
     }
 
     fn sessions(&mut self) -> u64 {
-        let answer = self.core.query(self.now, &serde_json::json!({ "command": "status" }), &mut Vec::new());
+        let answer = self.core.query(self.now, &serde_json::json!({ "command": "status" }));
         answer["sessions"].as_u64().unwrap()
     }
 
     fn ask(&mut self, request: serde_json::Value) -> serde_json::Value {
-        self.core.query(self.now, &request, &mut Vec::new())
+        self.core.query(self.now, &request)
     }
 }
 
@@ -162,11 +161,7 @@ fn who_gets_a_place_finds_nothing_of_who_had_it() {
     sim.run(3_000 * MS);
     let (path, _) = &sim.peers[&1].table[&prefix("198.51.100.0/24")];
     assert_eq!(path.last(), Some(&64503), "{path:?}");
-    let routes = sim.core.query(
-        sim.now,
-        &serde_json::json!({ "command": "routes", "prefix": "203.0.113.0/24" }),
-        &mut Vec::new(),
-    );
+    let routes = sim.core.query(sim.now, &serde_json::json!({ "command": "routes", "prefix": "203.0.113.0/24" }));
     assert_eq!(routes["received"].as_array().map(Vec::len), Some(0), "{routes}");
     assert!(sim.events.iter().all(|e| !matches!(e.kind, "disagreement" | "instance-faulty" | "no-quorum")));
 }
@@ -240,10 +235,10 @@ fn the_failures_of_a_stranger_that_an_instance_knows_are_told_and_then_counted()
 fn what_was_shut_down_before_a_restart_stays_so_until_it_is_started() {
     let by = serde_json::json!({ "uid": 1000, "user": "ops" });
     let command = |sim: &mut Sim, peer: &str, action: &str| {
-        let mut out = Vec::new();
         let request = serde_json::json!({ "command": "session", "peer": peer, "action": action, "by": by });
-        let answer = sim.core.query(sim.now, &request, &mut out);
-        let events = out.into_iter().filter_map(|o| if let Output::Event(e) = o { Some(*e) } else { None });
+        let answer = sim.core.query(sim.now, &request);
+        let events =
+            sim.core.take_outputs().into_iter().filter_map(|o| if let Output::Event(e) = o { Some(*e) } else { None });
         (answer, events.collect::<Vec<_>>())
     };
     let mut sim = Sim::new(&config(3, Strategy::WaitForConsensus));
@@ -259,7 +254,7 @@ fn what_was_shut_down_before_a_restart_stays_so_until_it_is_started() {
     let mut sim = Sim::new(&config(3, Strategy::WaitForConsensus));
     sim.core.shut_down(["192.0.2.1".to_owned(), "fe80::2%eth1".to_owned()]);
     let shut = |sim: &mut Sim| {
-        let list = sim.core.query(sim.now, &serde_json::json!({ "command": "sessions" }), &mut Vec::new());
+        let list = sim.core.query(sim.now, &serde_json::json!({ "command": "sessions" }));
         list["sessions"].as_array().unwrap().iter().map(|s| s["shut"] == true).collect::<Vec<_>>()
     };
     assert_eq!(shut(&mut sim), [true], "it is seen before the peer is");

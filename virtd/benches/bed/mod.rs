@@ -66,8 +66,9 @@ impl Bed {
     /// One input, as the driver gives it.
     pub fn handle(&mut self, input: Input<'_>) {
         self.now += 100;
-        self.core.handle(self.now, input, &mut self.out);
-        self.core.flush(self.now, &mut self.out);
+        self.core.handle(self.now, input);
+        self.core.decide(self.now);
+        self.out.append(&mut self.core.take_outputs());
     }
 
     fn peer_sends(&mut self, bytes: &[u8]) {

@@ -229,6 +229,8 @@ pub enum Input<'a> {
     Kernel(KernelNews),
     /// Time passed; also fires what [`super::Core::deadline`] named.
     Tick,
+    /// virtd ends: every peer and every instance is told.
+    Stop,
     /// There is so much to read that the turn goes on: KEEPALIVEs that are due must leave meanwhile. Nobody's time is over: what they have said may
     /// be among what is not read yet.
     KeepAlive {
@@ -446,7 +448,8 @@ pub enum Output {
         /// What.
         bytes: Bytes,
     },
-    /// The same, at the end of the next turn, or some milliseconds later where nothing happens. Until then, what others make of the same can leave.
+    /// The same, at the end of the next turn ([`super::turn::Deferred`]). Until then, what others
+    /// make of the same can leave.
     SendLegLater {
         /// Which leg.
         leg: LegId,

@@ -1,7 +1,8 @@
-//! The broker's decisions, without I/O: `core.handle(now, input, &mut outputs)`.
+//! The broker's decisions, without I/O: [`turn::turn`] is its door, [`Core::handle`] takes what comes.
 //!
 //! | file | holds |
 //! |---|---|
+//! | [`turn`] | the order of a turn: read, pass on, decide, and what is put off |
 //! | [`io`] | what goes in and comes out |
 //! | `env` | what all sessions share: instances, interned routes, stores, whose vote counts |
 //! | `session` | one peer: its TCP connections, the legs, the votes |
@@ -49,6 +50,7 @@ mod reload;
 mod session;
 mod strangers;
 mod table;
+pub mod turn;
 
 use crate::config::{Config, OpenMode};
 use crate::event::{Event, Severity};
@@ -99,6 +101,8 @@ pub struct Core {
     /// The operator knows how the instances are made to differ.
     told_diversity: bool,
     fib: Option<Fib>,
+    /// What is to be done, in order.
+    out: Vec<Output>,
 }
 
 /// A peer's address as a key: the port does not matter.
@@ -130,11 +134,55 @@ impl Core {
             gone_independence: independence::Independence::default(),
             told_diversity: false,
             fib: Fib::new(config),
+            out: Vec::new(),
         }
     }
 
-    /// Takes one input; what is to be done is appended to `out`.
-    pub fn handle(&mut self, now: Micros, input: Input<'_>, out: &mut Vec<Output>) {
+    /// Takes one input; what is to be done is among the outputs ([`turn`]).
+    pub fn handle(&mut self, now: Micros, input: Input<'_>) {
+        self.with_out(|core, out| core.take(now, input, out));
+    }
+
+    /// Answers a request of virtctl's: `{"command": "status" | "sessions" | ...}`, listed in
+    /// docs/OPERATIONS.md; errors come as `{"error": "..."}`.
+    pub fn query(&mut self, now: Micros, request: &serde_json::Value) -> serde_json::Value {
+        self.with_out(|core, out| core.answer(now, request, out))
+    }
+
+    /// Makes the running router what `new` says, as far as that can be done with sessions up; with
+    /// `dry_run` only says what it would do. Answers `{"done": [...], "later": [...]}`, the second
+    /// being what a restart of virtd is needed for, or `{"error": ...}`.
+    pub fn reload(&mut self, now: Micros, new: Config, dry_run: bool) -> serde_json::Value {
+        self.with_out(|core, out| core.change_to(now, new, dry_run, out))
+    }
+
+    fn with_out<T>(&mut self, f: impl FnOnce(&mut Core, &mut Vec<Output>) -> T) -> T {
+        let mut out = std::mem::take(&mut self.out);
+        let done = f(self, &mut out);
+        self.out = out;
+        done
+    }
+
+    fn has_no_outputs(&self) -> bool {
+        self.out.is_empty()
+    }
+
+    /// What is to be done; what has been decided for the kernel so far is among it.
+    pub fn take_outputs(&mut self) -> Vec<Output> {
+        let mut out = std::mem::take(&mut self.out);
+        if let Some(fib) = &mut self.fib {
+            fib.publish(&mut out);
+        }
+        out
+    }
+
+    /// All that was taken is done: its memory serves again.
+    fn keep_outputs(&mut self, mut done: Vec<Output>) {
+        done.append(&mut self.out);
+        self.out = done;
+    }
+
+    fn take(&mut self, now: Micros, input: Input<'_>, out: &mut Vec<Output>) {
         self.env.now = self.env.now.max(now);
         // A route that an instance asks for hangs on nothing in the stores, and a leg that has been told what came hears nothing from them.
         if !matches!(input, Input::NetlinkRequest { .. } | Input::LegDrained { .. }) {
@@ -142,6 +190,7 @@ impl Core {
         }
         let from = out.len();
         match input {
+            Input::Stop => self.stop(out),
             Input::InstanceAttached { .. }
             | Input::ChannelClosed { .. }
             | Input::InstanceDetached { .. }
@@ -176,13 +225,14 @@ impl Core {
         self.learn_ids(from, out);
     }
 
-    /// Whether an UPDATE has been passed on that is not in its store yet: one that came alone and that every instance hears as it is. Instances take
-    /// longer over it than the store does, but on one processor they begin at once, and the store would be in their way.
+    /// Whether an UPDATE has been passed on that is not in its store yet: one that came alone and
+    /// that every instance hears as it is. Instances take longer over it than the store does, but on
+    /// one processor they begin at once, and the store would be in their way.
     pub fn owes(&self) -> bool {
         self.env.owed.is_some()
     }
 
-    /// Takes it there. To be called in the turn after, or some milliseconds later; all that looks into a store does so by itself.
+    /// Takes it there. Whatever looks into a store does so first.
     pub fn settle(&mut self) {
         if let Some((session, message)) = self.env.owed.take()
             && let Some(s) = self.sessions.get_mut(session)
@@ -449,8 +499,12 @@ impl Core {
         }
     }
 
-    /// Called once after every batch of inputs: verdicts whose time has come, then what changed is told to the peers.
-    pub fn flush(&mut self, now: Micros, out: &mut Vec<Output>) {
+    /// Decides what is due: votes whose time has come, then what the peers are told.
+    pub fn decide(&mut self, now: Micros) {
+        self.with_out(|core, out| core.flush(now, out));
+    }
+
+    fn flush(&mut self, now: Micros, out: &mut Vec<Output>) {
         self.env.now = self.env.now.max(now);
         let walk = std::mem::take(&mut self.env.walk);
         // Before the peers are told: what they send must find its way.
@@ -502,17 +556,8 @@ impl Core {
         self.learn_ids(from, out);
     }
 
-    /// In the midst of a batch of inputs: what they have decided for the FIB so far.
-    pub fn flush_fib(&mut self, out: &mut Vec<Output>) {
-        if let Some(fib) = &mut self.fib {
-            fib.publish(out);
-        }
-    }
-
     /// virtd ends: every peer and every instance is told.
-    pub fn stop(&mut self, now: Micros, out: &mut Vec<Output>) {
-        self.settle();
-        self.env.now = self.env.now.max(now);
+    fn stop(&mut self, out: &mut Vec<Output>) {
         for report in self.reports.drain(..) {
             report.tell_now(&self.env, &self.controller, out);
         }

@@ -16,7 +16,12 @@ use wire::bgp::update::Update;
 impl Core {
     /// Answers `{"command": "status" | "sessions" | "instances" | "routes" | "differs" |
     /// "diversity", ...}`; errors come as `{"error": "..."}`.
-    pub fn query(&mut self, now: super::io::Micros, request: &Value, out: &mut Vec<super::io::Output>) -> Value {
+    pub(super) fn answer(
+        &mut self,
+        now: super::io::Micros,
+        request: &Value,
+        out: &mut Vec<super::io::Output>,
+    ) -> Value {
         self.settle();
         self.env.now = self.env.now.max(now);
         let from = out.len();

@@ -16,9 +16,8 @@ use serde_json::{Value, json};
 use std::net::IpAddr;
 
 impl Core {
-    /// Makes the running router what `new` says, as far as that can be done with sessions up; with `dry_run` only says what it would do.
-    /// Answers `{"done": [...], "later": [...]}`, the second being what a restart of virtd is needed for, or `{"error": ...}`.
-    pub fn reload(&mut self, now: Micros, new: Config, dry_run: bool, out: &mut Vec<Output>) -> Value {
+    /// See [`Core::reload`].
+    pub(super) fn change_to(&mut self, now: Micros, new: Config, dry_run: bool, out: &mut Vec<Output>) -> Value {
         self.settle();
         self.env.now = self.env.now.max(now);
         let from = out.len();
@@ -41,7 +40,8 @@ impl Core {
     }
 
     /// Somebody asks for that.
-    pub fn note_reload(&mut self, now: Micros, request: &Value, out: &mut Vec<Output>) {
+    pub fn note_reload(&mut self, now: Micros, request: &Value) {
+        let out = &mut self.out;
         let from = out.len();
         let text = match request["by"].is_object() {
             true => "the configuration is read again",

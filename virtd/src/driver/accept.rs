@@ -53,7 +53,7 @@ impl Driver {
                             p.agreed.set(instance, libc::IPPROTO_TCP, option, value);
                         }
                     }
-                    self.broker.handle(self.now, Input::PeerAccepted { conn, peer, local }, &mut self.out);
+                    self.broker.handle(self.now, Input::PeerAccepted { conn, peer, local });
                 }
                 Err(e) if e.kind() == ErrorKind::WouldBlock => return,
                 // The connection went away while it waited.

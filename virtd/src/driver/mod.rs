@@ -1,9 +1,8 @@
 //! The I/O of virtd: one mio loop that owns every fd, turns readiness into [`Input`]s for the broker and carries out its [`Output`]s.
 //! It takes no decision about routes or sessions.
 //!
-//! ```text
-//! epoll_wait ─▶ read ─▶ broker.handle ─▶ … ─▶ broker.flush ─▶ write ─▶ epoll_wait
-//! ```
+//! The order of a turn is [`turn`]'s.
+//!
 //! Readiness is edge-triggered: a source is read until it is empty or its budget is used up, and then comes again in the next
 //! turn without waiting. Writing is tried at once; what the kernel does not take waits for the next writable edge.
 
@@ -25,7 +24,8 @@ mod traffic;
 use crate::config::Config;
 use crate::control::ControlRequest;
 use crate::core::Core;
-use crate::core::io::{ConnId, Input, InstanceId, LegId, ListenerId, Micros, NetlinkId, Note, Output};
+use crate::core::io::{ConnId, Input, InstanceId, LegId, ListenerId, Micros, NetlinkId, Output};
+use crate::core::turn::{self, Deferred};
 use crate::event::{Event, Severity};
 use crate::foreign::{self, Foreign};
 use crate::serve::{EventLoop, Lines, Report};
@@ -63,21 +63,8 @@ const LEG_LINGER_US: Micros = 1_000_000;
 const FAREWELL_US: Micros = 1_000_000;
 /// Failed connects whose errno waits for SO_ERROR.
 const MAX_FAILED: usize = 4096;
-/// Rounds of output and drained reports in one turn; a broker that still has work gets the next turn.
-const MAX_ROUNDS: usize = 64;
-/// Notifications that room is kept for between turns; a link that goes down may take a table along.
-const MAX_NOTES_KEPT: usize = 4096;
-
 /// After reading for so long KEEPALIVEs are looked after: a third of the shortest hold time is a second (RFC 4271 section 4.2).
 const BUSY_US: Micros = 300_000;
-
-/// How long what nobody waits for may wait for what somebody does: the acknowledgement of what a peer sent, and slaves to be told of it. Below the
-/// 40 ms that Linux itself may wait with an acknowledgement: a peer with Nagle's algorithm sends its next short message only then. And longer than a
-/// tick of the kernel (4 ms at 250 Hz): a timer that ends before the next one is programmed for itself, which takes a virtual machine some 10 us each
-/// way, just while the instance is woken.
-const LATER_US: Micros = 5_000;
-/// So long that acknowledgement waits for a moment in which nothing happens, and as long again for a turn in which no peer speaks: below the 40 ms as well.
-const UNACKNOWLEDGED_US: Micros = 15_000;
 
 /// What a token stands for.
 #[derive(Clone, Copy, Debug)]
@@ -234,21 +221,12 @@ pub struct Driver {
     accept_again: Option<Micros>,
     /// Accept has failed and the operator knows; until it works again.
     accept_failing: bool,
-    /// Who has sent something that is not acknowledged, since when, and when the last of them did: see [`Driver::acknowledge`].
-    heard: Vec<ConnId>,
-    heard_at: (Micros, Micros),
-    /// Legs that are written a turn later: those of this turn, and of the one before.
-    later: Vec<LegId>,
-    late: Vec<LegId>,
+    /// What nobody waits for.
+    deferred: Deferred,
     written: Vec<Source>,
     /// Capacity for `written`, kept between turns.
     spare: Vec<Source>,
     closing: Vec<Source>,
-    out: Vec<Output>,
-    /// Notifications of instances' own routes that have not been given yet; its memory is kept between turns.
-    notes: Vec<(InstanceId, Note)>,
-    /// When the broker wants a tick, as it said before the last wait.
-    tick_at: Option<Micros>,
     scratch: Vec<u8>,
     /// What the kernel says to a netlink socket.
     from_kernel: Vec<u8>,
@@ -322,16 +300,10 @@ impl Driver {
             again: Vec::new(),
             accept_again: None,
             accept_failing: false,
-            heard: Vec::new(),
-            heard_at: (0, 0),
-            later: Vec::new(),
-            late: Vec::new(),
+            deferred: Deferred::default(),
             written: Vec::new(),
             spare: Vec::new(),
             closing: Vec::new(),
-            out: Vec::new(),
-            notes: Vec::new(),
-            tick_at: None,
             scratch: vec![0; 64 << 10],
             from_kernel: vec![0; netlink::MAX_FROM_KERNEL],
             datagram: Vec::new(),
@@ -361,8 +333,10 @@ impl Driver {
         while !stop.load(Ordering::Relaxed) {
             self.once(&mut events, &mut again, control)?;
         }
-        self.broker.stop(self.now, &mut self.out);
-        self.turn();
+        turn::turn(self, |driver| {
+            driver.broker.handle(driver.now, Input::Stop);
+            true
+        });
         let patience = self.now + FAREWELL_US;
         while !self.closing.is_empty() && self.now < patience {
             self.once(&mut events, &mut again, control)?;
@@ -380,35 +354,38 @@ impl Driver {
         }
         self.now = self.started.elapsed().as_micros() as Micros;
         self.kept_alive = self.now;
-        let (owes, nothing) = (self.broker.owes(), events.is_empty() && self.again.is_empty());
-        self.accept_late();
-        std::mem::swap(again, &mut self.again);
-        let at_once = again.drain(..).map(|token| Ready { token, readable: true, writable: false, exhaust: true });
-        for r in at_once.chain(events.iter().map(Ready::from)) {
-            self.on_event(r, control);
-            self.keep_alive();
-        }
-        if self.tick_at.is_some_and(|at| at <= self.now) {
-            self.broker.handle(self.now, Input::Tick, &mut self.out);
-            foreign::close_spent();
-        }
-        self.turn();
-        self.acknowledge(nothing);
-        if owes {
-            self.broker.settle();
-        }
+        turn::turn(self, |driver| driver.read(events, again, control));
+        self.finish_closing();
         Ok(())
     }
 
+    /// Gives the core what has come; whether anything has.
+    fn read(&mut self, events: &Events, again: &mut Vec<Token>, control: &Receiver<ControlRequest>) -> bool {
+        self.accept_late();
+        std::mem::swap(again, &mut self.again);
+        let came = !(events.is_empty() && again.is_empty());
+        let at_once = again.drain(..).map(|token| Ready { token, readable: true, writable: false, exhaust: true });
+        for r in at_once.chain(events.iter().map(Ready::from)) {
+            self.on_event(r, control);
+            let at = self.started.elapsed().as_micros() as Micros;
+            if at >= self.kept_alive + BUSY_US {
+                self.kept_alive = at;
+                turn::keep_alive(self, at);
+            }
+        }
+        if !came {
+            foreign::close_spent();
+        }
+        came
+    }
+
     fn timeout(&mut self) -> Option<Duration> {
-        self.tick_at = self.broker.deadline();
+        let wake_at = turn::wake_at(self);
         if !self.again.is_empty() {
             return Some(Duration::ZERO);
         }
         let closing = if self.closing.is_empty() { None } else { Some(self.now + LEG_LINGER_US / 4) };
-        let later = !self.heard.is_empty() || !self.late.is_empty() || self.broker.owes();
-        let later = later.then_some(self.now + LATER_US);
-        let at = [self.tick_at, self.accept_again, self.listen_again, closing, later].into_iter().flatten().min()?;
+        let at = [wake_at, self.accept_again, self.listen_again, closing].into_iter().flatten().min()?;
         let now = self.started.elapsed().as_micros() as Micros;
         Some(Duration::from_micros(at.saturating_sub(now)))
     }
@@ -469,9 +446,9 @@ impl Driver {
                         let dry_run = request.request["dry_run"] == true;
                         let (peers, native_ports) = (config.peers.clone(), config.native_ports.clone());
                         if !dry_run {
-                            self.broker.note_reload(self.now, &request.request, &mut self.out);
+                            self.broker.note_reload(self.now, &request.request);
                         }
-                        let answer = self.broker.reload(self.now, *config, dry_run, &mut self.out);
+                        let answer = self.broker.reload(self.now, *config, dry_run);
                         if !dry_run && answer["error"].is_null() {
                             self.lines.kernel.watch_peers(peers.iter().map(|p| p.address).collect());
                             self.reload_passages(peers, native_ports);
@@ -479,7 +456,7 @@ impl Driver {
                         let _ = request.reply.try_send(answer);
                         continue;
                     }
-                    let mut answer = self.broker.query(self.now, &request.request, &mut self.out);
+                    let mut answer = self.broker.query(self.now, &request.request);
                     if request.request["command"] == "fib" && answer["routes"].is_number() {
                         let kernel = self.lines.kernel.counters.snapshot();
                         answer["memory_bytes"] =
@@ -490,10 +467,10 @@ impl Driver {
                 }
                 while let Ok(report) = self.lines.reports.try_recv() {
                     let Report { instance, news } = report;
-                    self.broker.handle(self.now, Input::Process { instance, news }, &mut self.out);
+                    self.broker.handle(self.now, Input::Process { instance, news });
                 }
                 while let Ok(news) = self.lines.kernel.news.try_recv() {
-                    self.broker.handle(self.now, Input::Kernel(news), &mut self.out);
+                    self.broker.handle(self.now, Input::Kernel(news));
                 }
             }
             Source::Shims => self.accept_channels(),
@@ -506,7 +483,7 @@ impl Driver {
                 }
                 if readable {
                     let _more = self.netlink_readable(id, true);
-                    self.notify();
+                    turn::notify(self);
                 }
             }
             Source::Kernel(id) => self.kernel_readable(id),

@@ -94,7 +94,7 @@ impl Driver {
             dumping: None,
         };
         self.netlinks.insert(id, endpoint);
-        self.broker.handle(self.now, Input::NetlinkOpened { socket: id, instance }, &mut self.out);
+        self.broker.handle(self.now, Input::NetlinkOpened { socket: id, instance });
         Ok(())
     }
 
@@ -183,7 +183,7 @@ impl Driver {
     }
 
     /// The daemon has sent something, or is gone. Takes what is there for one turn; whether there may be more. With `at_once` a route whose answer the
-    /// daemon waits for does not wait for the end of the turn; its notification waits until all that is there was read, see [`Driver::notify`].
+    /// daemon waits for does not wait for the end of the turn; its notification waits until all that is there was read, see [`turn::notify`].
     pub(super) fn netlink_readable(&mut self, id: NetlinkId, at_once: bool) -> bool {
         let mut buf = std::mem::take(&mut self.datagram);
         buf.resize(MAX_DATAGRAM, 0);
@@ -210,7 +210,7 @@ impl Driver {
                     if waits && at_once {
                         // The daemon says no more until it has its answer, so there is nothing to collect with this. What it says then is read before it
                         // hears of its own routes, which it does not wait for.
-                        self.deliver_but_notes();
+                        turn::pass_on(self);
                     }
                 }
                 Err(e) if e.kind() == ErrorKind::WouldBlock => {
@@ -267,11 +267,11 @@ impl Driver {
                         message: frame.bytes,
                         answers: &mut answers,
                     };
-                    self.broker.handle(self.now, input, &mut self.out);
+                    self.broker.handle(self.now, input);
                 }
                 Way::Real | Way::Dump => {
                     // What the kernel says comes after what was written before.
-                    self.notify();
+                    turn::notify(self);
                     let Some(e) = self.netlinks.get_mut(&id) else { return false };
                     // By its port id an answer is told from a notification.
                     e.autobind();
@@ -337,7 +337,7 @@ impl Driver {
                 e.dumping = Some(Dumping { request, done, cursor: DumpCursor::default() });
             }
             if stirs {
-                self.broker.handle(self.now, Input::NetlinkStirred, &mut self.out);
+                self.broker.handle(self.now, Input::NetlinkStirred);
             }
             self.netlink_write(id);
         }
@@ -365,7 +365,7 @@ impl Driver {
                 done: &dumping.done,
                 answers: &mut answers,
             };
-            self.broker.handle(self.now, input, &mut self.out);
+            self.broker.handle(self.now, input);
             let Some(e) = self.netlinks.get_mut(&id) else { return false };
             answers.drain(..).for_each(|a| e.push_parts(a));
             self.netlink_write(id);
@@ -379,21 +379,8 @@ impl Driver {
         e.dumping.is_none()
     }
 
-    /// Gives the notifications that were kept.
-    pub(super) fn notify(&mut self) {
-        if self.notes.is_empty() {
-            return;
-        }
-        let mut notes = std::mem::take(&mut self.notes);
-        self.notify_all(&mut notes);
-        // Their memory is kept from turn to turn.
-        if notes.capacity() <= MAX_NOTES_KEPT {
-            self.notes = notes;
-        }
-    }
-
     /// Notifications of the instances' virtual kernels, in order; several of one group go in one datagram, as parts of a dump do.
-    fn notify_all(&mut self, notes: &mut Vec<(InstanceId, Note)>) {
+    pub(super) fn notify_all(&mut self, notes: &mut Vec<(InstanceId, Note)>) {
         let encoded = |(instance, note): (InstanceId, Note)| Some((instance, note.group, note.encode()?));
         let mut notes = notes.drain(..).filter_map(encoded).peekable();
         while let Some((instance, group, first)) = notes.next() {
@@ -468,7 +455,7 @@ impl Driver {
         self.forget(e.real_token, e.real.as_raw_fd());
         self.named.remove(&(e.instance, e.cookie));
         self.ahead.retain(|(_, other)| *other != id);
-        self.broker.handle(self.now, Input::NetlinkClosed { socket: id }, &mut self.out);
+        self.broker.handle(self.now, Input::NetlinkClosed { socket: id });
     }
 }
 

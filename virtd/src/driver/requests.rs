@@ -75,9 +75,9 @@ impl Driver {
         let Some(channel) = self.channels.remove(&id) else { return };
         self.forget(channel.token, channel.fd.as_raw_fd());
         let Some((instance, pid)) = channel.instance else { return };
-        self.broker.handle(self.now, Input::ChannelClosed { instance, pid }, &mut self.out);
+        self.broker.handle(self.now, Input::ChannelClosed { instance, pid });
         if !self.channels.values().any(|c| c.is_of(instance)) {
-            self.broker.handle(self.now, Input::InstanceDetached { instance }, &mut self.out);
+            self.broker.handle(self.now, Input::InstanceDetached { instance });
         }
     }
 
@@ -196,10 +196,10 @@ impl Driver {
         }
         let instance = InstanceId(known.unwrap_or_default() as u8);
         let before = self.channels.get_mut(&channel).and_then(|c| c.instance.replace((instance, pid)));
-        self.broker.handle(self.now, Input::InstanceAttached { instance, pid }, &mut self.out);
+        self.broker.handle(self.now, Input::InstanceAttached { instance, pid });
         if let Some((instance, pid)) = before {
             // A channel speaks for one process; whoever says hello again on it takes it over.
-            self.broker.handle(self.now, Input::ChannelClosed { instance, pid }, &mut self.out);
+            self.broker.handle(self.now, Input::ChannelClosed { instance, pid });
         }
         shim::reply(
             to,
@@ -250,7 +250,7 @@ impl Driver {
         let mine: Vec<LegId> = self.legs.iter().filter(|(_, l)| l.instance == instance).map(|(id, _)| *id).collect();
         for leg in mine {
             self.drop_leg(leg);
-            self.broker.handle(self.now, Input::LegClosed { leg }, &mut self.out);
+            self.broker.handle(self.now, Input::LegClosed { leg });
         }
     }
 
@@ -304,7 +304,7 @@ impl Driver {
         }
         shim::reply(to, &Reply::Done);
         if begins {
-            self.broker.handle(self.now, Input::Listening { instance, listener: id, local, v6_only }, &mut self.out);
+            self.broker.handle(self.now, Input::Listening { instance, listener: id, local, v6_only });
         }
     }
 
@@ -316,7 +316,7 @@ impl Driver {
         self.drop_keys(l.instance, id);
         if l.active {
             self.listen_as_they_do();
-            self.broker.handle(self.now, Input::ListenerClosed { listener: id }, &mut self.out);
+            self.broker.handle(self.now, Input::ListenerClosed { listener: id });
         }
     }
 
@@ -347,7 +347,7 @@ impl Driver {
             _ => refuse(&to, libc::EINPROGRESS, ""),
         }
         let local = (!local.ip().is_unspecified()).then_some(local);
-        self.broker.handle(self.now, Input::LegDialed { leg: id, instance, peer: remote, local }, &mut self.out);
+        self.broker.handle(self.now, Input::LegDialed { leg: id, instance, peer: remote, local });
     }
 
     pub(super) fn leg_connected(&mut self, id: LegId, local: SocketAddr, peer: SocketAddr, conn: Option<ConnId>) {
@@ -393,7 +393,7 @@ impl Driver {
         let offered = self.try_offer(id, listener, peer, local, conn);
         if offered.is_err() {
             self.drop_leg(id);
-            self.broker.handle(self.now, Input::LegClosed { leg: id }, &mut self.out);
+            self.broker.handle(self.now, Input::LegClosed { leg: id });
         }
     }
 

@@ -6,232 +6,20 @@
 
 use super::stream::ReadEnd;
 use super::*;
+use crate::core::io::Note;
+use crate::core::turn::World;
 
-impl Driver {
-    /// What is dialled is connected, or has failed.
-    fn peer_dialled(&mut self, conn: ConnId) {
-        let Some(p) = self.peers.get_mut(&conn) else { return };
-        let Io::Tcp(s) = &p.stream.io else { return };
-        let failed = match (s.take_error(), s.peer_addr(), s.local_addr()) {
-            (Ok(None), Ok(peer), Ok(local)) => {
-                p.dialling = false;
-                return self.broker.handle(self.now, Input::PeerConnected { conn, local, peer }, &mut self.out);
-            }
-            (Ok(Some(e)) | Err(e), ..) => e.raw_os_error().unwrap_or(libc::EIO),
-            // Not connected and no error: a spurious wake-up.
-            (Ok(None), ..) => return,
-        };
-        self.drop_peer(conn);
-        self.broker.handle(self.now, Input::PeerDialFailed { conn, errno: failed }, &mut self.out);
+impl World for Driver {
+    fn core(&mut self) -> &mut Core {
+        &mut self.broker
     }
 
-    pub(super) fn peer_event(&mut self, conn: ConnId, readable: bool, writable: bool, exhaust: bool) {
-        let Some(p) = self.peers.get_mut(&conn) else { return };
-        if p.dialling {
-            self.peer_dialled(conn);
-            // What came right behind is there already, and no edge comes for it.
-            let connected = self.peers.get(&conn).is_some_and(|p| !p.dialling);
-            if connected && readable {
-                self.peer_event(conn, true, false, exhaust);
-            }
-            return;
-        }
-        // An edge comes with every octet that is read, too; only one that was waited for means anything.
-        if writable && std::mem::take(&mut p.stream.blocked) {
-            self.written.push(Source::Peer(conn));
-        }
-        if !readable || p.stream.paused {
-            return;
-        }
-        let end = p.stream.read(&mut self.scratch, &mut self.passed, exhaust);
-        let since = if self.heard.is_empty() { self.now } else { self.heard_at.0 };
-        self.heard_at = (since, self.now);
-        if !std::mem::replace(&mut p.heard, true) {
-            self.heard.push(conn);
-        }
-        let closing = p.stream.closing.is_some();
-        if !closing && !p.stream.rx.is_empty() {
-            let mut buf = std::mem::take(&mut p.stream.rx);
-            self.broker.handle(self.now, Input::PeerBytes { conn, buf: &mut buf }, &mut self.out);
-            if let Some(p) = self.peers.get_mut(&conn) {
-                p.stream.rx = buf;
-            }
-        }
-        match end {
-            ReadEnd::Empty => {}
-            ReadEnd::More => self.again.extend(self.peers.get(&conn).map(|p| p.token)),
-            ReadEnd::Closed(errno) => {
-                self.drop_peer(conn);
-                if !closing {
-                    self.broker.handle(self.now, Input::PeerClosed { conn, errno }, &mut self.out);
-                }
-            }
-        }
+    fn now(&self) -> Micros {
+        self.now
     }
 
-    pub(super) fn leg_readable(&mut self, id: LegId, exhaust: bool) {
-        let Some(leg) = self.legs.get_mut(&id) else { return };
-        if leg.stream.paused {
-            return;
-        }
-        if leg.connecting.is_some() {
-            // Nothing but filler can be there; what matters is whether the daemon gave up.
-            if hung_up(&leg.stream.io) {
-                self.drop_leg(id);
-                self.broker.handle(self.now, Input::LegClosed { leg: id }, &mut self.out);
-            }
-            return;
-        }
-        let end = leg.stream.read(&mut self.scratch, &mut self.passed, exhaust);
-        let closing = leg.stream.closing.is_some();
-        if !closing && !leg.stream.rx.is_empty() {
-            let mut buf = std::mem::take(&mut leg.stream.rx);
-            // A route goes to the FIB before it goes to peers.
-            let instance = leg.instance;
-            self.catch_up(instance);
-            self.broker.handle(self.now, Input::LegBytes { leg: id, buf: &mut buf }, &mut self.out);
-            if let Some(leg) = self.legs.get_mut(&id) {
-                leg.stream.rx = buf;
-            }
-        }
-        match end {
-            ReadEnd::Empty => {}
-            ReadEnd::More => self.again.extend(self.legs.get(&id).map(|l| l.token)),
-            ReadEnd::Closed(_) => {
-                self.drop_leg(id);
-                if !closing {
-                    self.broker.handle(self.now, Input::LegClosed { leg: id }, &mut self.out);
-                }
-            }
-        }
-    }
-
-    /// Ends the turn: outputs are carried out, written, and the broker told what left, until nothing moves.
-    pub(super) fn turn(&mut self) {
-        self.until_rest();
-        self.answer_all();
-        if !self.late.is_empty() {
-            self.written.extend(self.late.drain(..).map(Source::Leg));
-            self.until_rest();
-        }
-        std::mem::swap(&mut self.late, &mut self.later);
-        self.finish_closing();
-    }
-
-    fn until_rest(&mut self) {
-        for round in 0..MAX_ROUNDS {
-            let rests = |driver: &Driver| driver.out.is_empty() && driver.written.is_empty();
-            // What is only passed on does not wait for votes that may be due.
-            if round > 0 || rests(self) {
-                self.broker.flush(self.now, &mut self.out);
-                if rests(self) {
-                    break;
-                }
-            }
-            self.deliver();
-        }
-    }
-
-    /// Lets the kernel acknowledge what came. It would otherwise do so within the read, and whoever waits for the UPDATE would wait as well; and at the end of a turn an
-    /// instance would, which has just had an answer and may have more to say. So it is done when nothing has happened for [`LATER_US`], or after
-    /// [`UNACKNOWLEDGED_US`] in a turn in which no peer spoke, or after twice that. (TCP_QUICKACK, tcp(7): 1 sends an acknowledgement that is due, 0 puts those to come off.
-    /// The kernel does not wait where much comes.)
-    pub(super) fn acknowledge(&mut self, nothing_happened: bool) {
-        let (since, last) = self.heard_at;
-        let waits = if last < self.now { UNACKNOWLEDGED_US } else { 2 * UNACKNOWLEDGED_US };
-        if !(nothing_happened && self.now >= last + LATER_US) && self.now < since + waits {
-            return;
-        }
-        for conn in self.heard.drain(..) {
-            let Some(peer) = self.peers.get_mut(&conn) else { continue };
-            peer.heard = false;
-            let Io::Tcp(socket) = &peer.stream.io else { continue };
-            let socket = socket2::SockRef::from(socket);
-            // One that is closing, say: its acknowledgements come as with anybody.
-            let _ = socket.set_tcp_quickack(true).and_then(|()| socket.set_tcp_quickack(false));
-        }
-    }
-
-    /// In the middle of a turn that takes long: what has come out of it leaves, and the KEEPALIVEs that are due with it.
-    pub(super) fn keep_alive(&mut self) {
-        let at = self.started.elapsed().as_micros() as Micros;
-        if at < self.kept_alive + BUSY_US {
-            return;
-        }
-        self.kept_alive = at;
-        self.broker.handle(self.now, Input::KeepAlive { at }, &mut self.out);
-        self.deliver();
-    }
-
-    /// Carries out what the broker wants, and writes.
-    pub(super) fn deliver(&mut self) {
-        self.deliver_but_notes();
-        self.notify();
-    }
-
-    /// The same, and keeps the notifications of instances' own routes for [`Driver::notify`]: whoever hears of them goes on with that, maybe on this processor.
-    pub(super) fn deliver_but_notes(&mut self) {
-        self.broker.flush_fib(&mut self.out);
-        let mut out = std::mem::take(&mut self.out);
-        let mut resets = Vec::new();
-        for o in out.drain(..) {
-            match o {
-                Output::NetlinkNotify { instance, note } => self.notes.push((instance, note)),
-                Output::LinkReset { .. } => resets.push(o),
-                o => self.carry_out(o),
-            }
-        }
-        // What goes into the kernel is on its way.
-        self.answer_all();
-        if !resets.is_empty() {
-            // A link goes down after the notifications of the routes that go with it.
-            self.notify();
-            resets.into_iter().for_each(|o| self.carry_out(o));
-        }
-        out.append(&mut self.out);
-        self.out = out;
-        // Their memory is kept from turn to turn.
-        let mut written = std::mem::replace(&mut self.written, std::mem::take(&mut self.spare));
-        for source in written.drain(..) {
-            self.write(source);
-        }
-        self.spare = written;
-    }
-
-    fn write(&mut self, source: Source) {
-        match source {
-            Source::Peer(conn) => {
-                let Some(p) = self.peers.get_mut(&conn).filter(|p| !p.dialling) else { return };
-                let before = p.stream.queued();
-                p.stream.write();
-                let queued = p.stream.queued();
-                if before > 0 && p.stream.closing.is_none() {
-                    self.broker.handle(
-                        self.now,
-                        Input::PeerDrained { conn, queued, taken: before.saturating_sub(queued) },
-                        &mut self.out,
-                    );
-                }
-            }
-            Source::Leg(leg) => {
-                let Some(l) = self.legs.get_mut(&leg) else { return };
-                l.later = false;
-                let before = l.stream.queued();
-                l.stream.write();
-                let queued = l.stream.queued();
-                if (queued > 0) != l.wants_write {
-                    l.wants_write = queued > 0;
-                    let interest =
-                        if queued > 0 { Interest::READABLE | Interest::WRITABLE } else { Interest::READABLE };
-                    let fd = l.stream.io.as_raw_fd();
-                    let _ = self.poll.registry().reregister(&mut SourceFd(&fd), l.token, interest);
-                }
-                if before > 0 && l.stream.closing.is_none() {
-                    self.broker.handle(self.now, Input::LegDrained { leg, queued }, &mut self.out);
-                }
-            }
-            _ => {}
-        }
+    fn deferred(&mut self) -> &mut Deferred {
+        &mut self.deferred
     }
 
     fn carry_out(&mut self, o: Output) {
@@ -256,7 +44,7 @@ impl Driver {
                 if let Some(l) = self.legs.get_mut(&leg) {
                     l.stream.push(bytes);
                     if !std::mem::replace(&mut l.later, true) {
-                        self.later.push(leg);
+                        self.deferred.write_to(leg);
                     }
                 }
             }
@@ -266,6 +54,173 @@ impl Driver {
                 }
             }
             o => self.carry_out_rare(o),
+        }
+    }
+
+    fn answer(&mut self) {
+        self.answer_all();
+    }
+
+    fn notify(&mut self, notes: &mut Vec<(InstanceId, Note)>) {
+        self.notify_all(notes);
+    }
+
+    fn write_to(&mut self, leg: LegId) {
+        self.written.push(Source::Leg(leg));
+    }
+
+    /// Linux would acknowledge within the read, and whoever waits for the UPDATE would wait as well.
+    /// (TCP_QUICKACK, tcp(7): 1 sends an acknowledgement that is due, 0 puts those to come off. The
+    /// kernel does not wait where much comes.)
+    fn acknowledge(&mut self, conn: ConnId) {
+        let Some(peer) = self.peers.get_mut(&conn) else { return };
+        peer.heard = false;
+        let Io::Tcp(socket) = &peer.stream.io else { return };
+        let socket = socket2::SockRef::from(socket);
+        // One that is closing, say: its acknowledgements come as with anybody.
+        let _ = socket.set_tcp_quickack(true).and_then(|()| socket.set_tcp_quickack(false));
+    }
+
+    fn is_written(&self) -> bool {
+        self.written.is_empty()
+    }
+
+    fn write(&mut self) {
+        // Their memory is kept from turn to turn.
+        let mut written = std::mem::replace(&mut self.written, std::mem::take(&mut self.spare));
+        for source in written.drain(..) {
+            self.write_source(source);
+        }
+        self.spare = written;
+    }
+}
+
+impl Driver {
+    /// What is dialled is connected, or has failed.
+    fn peer_dialled(&mut self, conn: ConnId) {
+        let Some(p) = self.peers.get_mut(&conn) else { return };
+        let Io::Tcp(s) = &p.stream.io else { return };
+        let failed = match (s.take_error(), s.peer_addr(), s.local_addr()) {
+            (Ok(None), Ok(peer), Ok(local)) => {
+                p.dialling = false;
+                return self.broker.handle(self.now, Input::PeerConnected { conn, local, peer });
+            }
+            (Ok(Some(e)) | Err(e), ..) => e.raw_os_error().unwrap_or(libc::EIO),
+            // Not connected and no error: a spurious wake-up.
+            (Ok(None), ..) => return,
+        };
+        self.drop_peer(conn);
+        self.broker.handle(self.now, Input::PeerDialFailed { conn, errno: failed });
+    }
+
+    pub(super) fn peer_event(&mut self, conn: ConnId, readable: bool, writable: bool, exhaust: bool) {
+        let Some(p) = self.peers.get_mut(&conn) else { return };
+        if p.dialling {
+            self.peer_dialled(conn);
+            // What came right behind is there already, and no edge comes for it.
+            let connected = self.peers.get(&conn).is_some_and(|p| !p.dialling);
+            if connected && readable {
+                self.peer_event(conn, true, false, exhaust);
+            }
+            return;
+        }
+        // An edge comes with every octet that is read, too; only one that was waited for means anything.
+        if writable && std::mem::take(&mut p.stream.blocked) {
+            self.written.push(Source::Peer(conn));
+        }
+        if !readable || p.stream.paused {
+            return;
+        }
+        let end = p.stream.read(&mut self.scratch, &mut self.passed, exhaust);
+        let first = !std::mem::replace(&mut p.heard, true);
+        self.deferred.acknowledge(conn, first, self.now);
+        let closing = p.stream.closing.is_some();
+        if !closing && !p.stream.rx.is_empty() {
+            let mut buf = std::mem::take(&mut p.stream.rx);
+            self.broker.handle(self.now, Input::PeerBytes { conn, buf: &mut buf });
+            if let Some(p) = self.peers.get_mut(&conn) {
+                p.stream.rx = buf;
+            }
+        }
+        match end {
+            ReadEnd::Empty => {}
+            ReadEnd::More => self.again.extend(self.peers.get(&conn).map(|p| p.token)),
+            ReadEnd::Closed(errno) => {
+                self.drop_peer(conn);
+                if !closing {
+                    self.broker.handle(self.now, Input::PeerClosed { conn, errno });
+                }
+            }
+        }
+    }
+
+    pub(super) fn leg_readable(&mut self, id: LegId, exhaust: bool) {
+        let Some(leg) = self.legs.get_mut(&id) else { return };
+        if leg.stream.paused {
+            return;
+        }
+        if leg.connecting.is_some() {
+            // Nothing but filler can be there; what matters is whether the daemon gave up.
+            if hung_up(&leg.stream.io) {
+                self.drop_leg(id);
+                self.broker.handle(self.now, Input::LegClosed { leg: id });
+            }
+            return;
+        }
+        let end = leg.stream.read(&mut self.scratch, &mut self.passed, exhaust);
+        let closing = leg.stream.closing.is_some();
+        if !closing && !leg.stream.rx.is_empty() {
+            let mut buf = std::mem::take(&mut leg.stream.rx);
+            // A route goes to the FIB before it goes to peers.
+            let instance = leg.instance;
+            self.catch_up(instance);
+            self.broker.handle(self.now, Input::LegBytes { leg: id, buf: &mut buf });
+            if let Some(leg) = self.legs.get_mut(&id) {
+                leg.stream.rx = buf;
+            }
+        }
+        match end {
+            ReadEnd::Empty => {}
+            ReadEnd::More => self.again.extend(self.legs.get(&id).map(|l| l.token)),
+            ReadEnd::Closed(_) => {
+                self.drop_leg(id);
+                if !closing {
+                    self.broker.handle(self.now, Input::LegClosed { leg: id });
+                }
+            }
+        }
+    }
+
+    fn write_source(&mut self, source: Source) {
+        match source {
+            Source::Peer(conn) => {
+                let Some(p) = self.peers.get_mut(&conn).filter(|p| !p.dialling) else { return };
+                let before = p.stream.queued();
+                p.stream.write();
+                let queued = p.stream.queued();
+                if before > 0 && p.stream.closing.is_none() {
+                    self.broker
+                        .handle(self.now, Input::PeerDrained { conn, queued, taken: before.saturating_sub(queued) });
+                }
+            }
+            Source::Leg(leg) => {
+                let Some(l) = self.legs.get_mut(&leg) else { return };
+                l.later = false;
+                let before = l.stream.queued();
+                l.stream.write();
+                let queued = l.stream.queued();
+                if (queued > 0) != l.wants_write {
+                    l.wants_write = queued > 0;
+                    let interest =
+                        if queued > 0 { Interest::READABLE | Interest::WRITABLE } else { Interest::READABLE };
+                    let fd = l.stream.io.as_raw_fd();
+                    let _ = self.poll.registry().reregister(&mut SourceFd(&fd), l.token, interest);
+                }
+                if before > 0 && l.stream.closing.is_none() {
+                    self.broker.handle(self.now, Input::LegDrained { leg, queued });
+                }
+            }
+            _ => {}
         }
     }
 
@@ -332,7 +287,7 @@ impl Driver {
 
     fn dial(&mut self, conn: ConnId, peer: SocketAddr, local: Option<SocketAddr>, leg: LegId) {
         if let Err(errno) = self.try_dial(conn, peer, local, leg) {
-            self.broker.handle(self.now, Input::PeerDialFailed { conn, errno }, &mut self.out);
+            self.broker.handle(self.now, Input::PeerDialFailed { conn, errno });
         }
     }
 
@@ -386,7 +341,7 @@ impl Driver {
     }
 
     /// Drops what was to be closed and is past its time; what the other side closed is gone already.
-    fn finish_closing(&mut self) {
+    pub(super) fn finish_closing(&mut self) {
         let now = self.now;
         let late = |s: Option<&Stream>| s.is_some_and(|s| s.closing.is_some_and(|at| at <= now));
         let mut due = Vec::new();

@@ -129,9 +129,9 @@ impl World {
     }
 
     pub fn input(&mut self, input: Input<'_>) {
-        let mut out = Vec::new();
-        self.core.handle(self.now, input, &mut out);
-        self.core.flush(self.now, &mut out);
+        self.core.handle(self.now, input);
+        self.core.decide(self.now);
+        let out = self.core.take_outputs();
         self.carry_out(out);
     }
 
@@ -239,8 +239,8 @@ impl World {
     }
 
     pub fn query(&mut self, request: &Value) -> Value {
-        let mut out = Vec::new();
-        let answer = self.core.query(self.now, request, &mut out);
+        let answer = self.core.query(self.now, request);
+        let out = self.core.take_outputs();
         self.carry_out(out);
         answer
     }

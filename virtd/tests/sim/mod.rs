@@ -7,7 +7,9 @@
 #![allow(dead_code, reason = "each test file uses a part of it")]
 
 mod ends;
+mod fib;
 pub mod supervised;
+mod world;
 
 use bytes::{Bytes, BytesMut};
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
@@ -15,6 +17,7 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use virtd::config::{Config, Instance, Strategy};
 use virtd::core::Core;
 use virtd::core::io::{ConnId, Input, InstanceId, LegId, ListenerId, Order, Output, Record, Seat};
+use virtd::core::turn::{self, Deferred, World};
 use virtd::event::Event;
 use wire::bgp::frame::{HEADER_LEN, Message, MessageType, next_message};
 use wire::bgp::message::{Capability, Open, keepalive};
@@ -185,10 +188,21 @@ pub struct Sim {
     pub deaths: Vec<(u64, usize)>,
     next_odd: u64,
     next_keepalive: u64,
-    /// What the core asked for and nobody has carried out yet: answers never overtake what was asked before.
-    queue: VecDeque<Output>,
-    /// What legs are told after all else.
-    later: VecDeque<(LegId, Bytes)>,
+    /// What has come and has not been read yet.
+    inbox: VecDeque<Came>,
+    /// How much of it is read in one turn.
+    pub batch: usize,
+    /// What is put off.
+    deferred: Deferred,
+    /// Octets that sockets have not taken yet, and to whom they go, in the order in which they came.
+    queued: BTreeMap<To, Vec<Bytes>>,
+    writing: Vec<To>,
+    /// The FIB is voted on.
+    fib: bool,
+    /// From now on no peer may hear of a route before the kernel was given it.
+    pub kernel_first: bool,
+    /// What the kernel holds: the route of each prefix.
+    pub kernel: BTreeMap<Prefix, String>,
     /// The OPEN that an instance sends for a peer, where it is not everybody's.
     pub offers: BTreeMap<(usize, u8), Open>,
     /// Which instances were told something later.
@@ -198,7 +212,25 @@ pub struct Sim {
     /// What was dialled, and which connections were closed.
     pub dials: Vec<ConnId>,
     pub hung_up: Vec<ConnId>,
+    /// Of these connections the test itself says what their sockets take.
+    pub by_hand: BTreeSet<ConnId>,
+    /// In a turn, or told to wait: what comes is read later.
     held: bool,
+}
+
+/// Something that the router reads.
+enum Came {
+    Octets(To, Bytes),
+    Else(Input<'static>),
+    /// An instance writes the route that it has now.
+    Route(usize, Prefix),
+}
+
+/// Whose octets.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum To {
+    Peer(ConnId),
+    Leg(LegId),
 }
 
 impl Sim {
@@ -216,15 +248,23 @@ impl Sim {
             deaths: Vec::new(),
             next_odd: 1,
             next_keepalive: 2_000_000,
-            queue: VecDeque::new(),
-            later: VecDeque::new(),
+            inbox: VecDeque::new(),
+            batch: 1,
+            deferred: Deferred::default(),
+            queued: BTreeMap::new(),
+            writing: Vec::new(),
+            fib: config.fib.is_some(),
+            kernel_first: false,
+            kernel: BTreeMap::new(),
             offers: BTreeMap::new(),
             told_later: Vec::new(),
             extended: BTreeSet::new(),
             dials: Vec::new(),
             hung_up: Vec::new(),
+            by_hand: BTreeSet::new(),
             held: false,
         };
+        sim.watch_links();
         (0..n).for_each(|i| sim.start_instance(i));
         sim
     }
@@ -249,6 +289,7 @@ impl Sim {
             local,
             v6_only: false,
         });
+        self.open_netlink(i);
     }
 
     /// The same, by the same program: what kills it still does.
@@ -263,6 +304,7 @@ impl Sim {
         self.instances[i].listening = false;
         self.input(Input::ListenerClosed { listener: ListenerId(1000 + 2 * i as u64 + 1) });
         legs.into_iter().for_each(|l| self.input(Input::LegClosed { leg: LegId(l) }));
+        self.close_netlink(i);
         self.input(Input::InstanceDetached { instance: InstanceId(i as u8) });
     }
 
@@ -310,18 +352,16 @@ impl Sim {
 
     pub fn peer_sends(&mut self, n: u8, bytes: &[u8]) {
         if let Some(conn) = self.peers.get(&n).and_then(|p| p.conn) {
-            let mut buf = BytesMut::from(bytes);
-            self.input(Input::PeerBytes { conn, buf: &mut buf });
+            self.comes(Came::Octets(To::Peer(conn), Bytes::copy_from_slice(bytes)));
         }
     }
 
     /// The core alone hears peer `n`; [`Sim::run`] goes on with what it wants.
     pub fn core_hears(&mut self, n: u8, bytes: &[u8]) {
-        let (mut buf, mut out) = (BytesMut::from(bytes), Vec::new());
+        let mut buf = BytesMut::from(bytes);
         if let Some(conn) = self.peers.get(&n).and_then(|p| p.conn) {
-            self.core.handle(self.now, Input::PeerBytes { conn, buf: &mut buf }, &mut out);
+            self.core.handle(self.now, Input::PeerBytes { conn, buf: &mut buf });
         }
-        self.queue.extend(out);
     }
 
     pub fn leg_sends(&mut self, i: usize, peer: u8, bytes: &[u8]) {
@@ -331,8 +371,7 @@ impl Sim {
     }
 
     fn send_leg(&mut self, id: u64, bytes: &[u8]) {
-        let mut buf = BytesMut::from(bytes);
-        self.input(Input::LegBytes { leg: LegId(id), buf: &mut buf });
+        self.comes(Came::Octets(To::Leg(LegId(id)), Bytes::copy_from_slice(bytes)));
     }
 
     pub fn announce(&mut self, n: u8, prefixes: &[&str], path: &[u32]) {
@@ -346,74 +385,31 @@ impl Sim {
         self.peer_sends(n, &update(&[], &list, &[], LOCAL, None, 0));
     }
 
-    pub fn input(&mut self, input: Input<'_>) {
-        let mut out = Vec::new();
-        self.core.handle(self.now, input, &mut out);
-        self.core.flush(self.now, &mut out);
-        self.queue.extend(out);
-        if !std::mem::replace(&mut self.held, true) {
-            self.carry_out();
-            self.held = false;
+    pub fn input(&mut self, input: Input<'static>) {
+        self.comes(Came::Else(input));
+    }
+
+    /// Something comes. Outside a turn, turns follow until all of it is read.
+    fn comes(&mut self, came: Came) {
+        self.inbox.push_back(came);
+        if !self.held {
+            self.read_all();
         }
     }
 
-    fn carry_out(&mut self) {
+    fn read_all(&mut self) {
         loop {
-            let Some(o) = self.queue.pop_front() else {
-                let Some((leg, bytes)) = self.later.pop_front() else { return };
-                self.tell_leg(leg, &bytes);
-                continue;
-            };
-            if let Output::SendLeg { leg, .. } | Output::CloseLeg { leg } = o {
-                // A leg's octets stay in their order.
-                let (before, after) = std::mem::take(&mut self.later).into_iter().partition(|(of, _)| *of == leg);
-                self.later = after;
-                VecDeque::into_iter(before).for_each(|(leg, bytes)| self.tell_leg(leg, &bytes));
-            }
-            match o {
-                Output::Event(e) => self.events.push(*e),
-                Output::OfferLeg { leg, instance, peer, .. } => self.leg_starts(leg, usize::from(instance.0), peer),
-                Output::SendLeg { leg, bytes } => self.tell_leg(leg, &bytes),
-                Output::SendLegLater { leg, bytes } => {
-                    self.told_later.extend(self.instances.iter().position(|i| i.legs.iter().any(|l| l.id == leg.0)));
-                    self.later.push_back((leg, bytes));
-                }
-                Output::CloseLeg { leg } => {
-                    let close = |(style, i): (usize, &mut SimInstance)| i.close(style, leg);
-                    let said: Vec<_> = self.instances.iter_mut().enumerate().flat_map(close).collect();
-                    said.into_iter().for_each(|(id, bytes)| self.send_leg(id, &bytes));
-                }
-                Output::SendPeer { conn, bytes } => self.peer_hears(conn, &bytes),
-                Output::Dial { conn, .. } => self.dials.push(conn),
-                Output::LegRefused { .. } => {}
-                Output::ClosePeer { conn, .. } => {
-                    self.hung_up.push(conn);
-                    for p in self.peers.values_mut().filter(|p| p.conn == Some(conn)) {
-                        (p.conn, p.established) = (None, false);
-                        p.closed += 1;
-                    }
-                }
-                Output::Seat { instance, seat: Seat::Taken(_) } => {
-                    let places = self.instances.len().max(usize::from(instance.0) + 1);
-                    self.instances.resize_with(places, SimInstance::default);
-                }
-                Output::Seat { instance, seat: Seat::Empty } => {
-                    let i = usize::from(instance.0);
-                    if self.instances[i].listening {
-                        self.kill_instance(i);
-                    }
-                }
-                Output::Order { instance, order } => self.orders.push((instance.0, order)),
-                Output::RestartNeighbour { instance, peer } => self.nudges.push((instance.0, peer)),
-                Output::Record(record) => self.records.push(*record),
-                other => panic!("the simulation has nobody to do {other:?}"),
+            self.turn();
+            if self.inbox.is_empty() {
+                return;
             }
         }
     }
 
-    fn tell_leg(&mut self, leg: LegId, bytes: &[u8]) {
-        self.leg_hears(leg, bytes);
-        self.input(Input::LegDrained { leg, queued: 0 });
+    fn turn(&mut self) {
+        self.held = true;
+        turn::turn(self, |sim| sim.read());
+        self.held = false;
     }
 
     fn leg_starts(&mut self, leg: LegId, i: usize, peer: SocketAddr) {
@@ -464,6 +460,7 @@ impl Sim {
                 continue;
             }
             let answers = self.instances[i].hear(i, leg.0, &m);
+            self.write_routes(i, &m);
             for (id, bytes) in answers {
                 self.send_leg(id, &bytes);
             }
@@ -472,13 +469,15 @@ impl Sim {
 
     fn peer_hears(&mut self, conn: ConnId, bytes: &[u8]) {
         let Some(n) = self.peers.iter().find(|(_, p)| p.conn == Some(conn)).map(|(n, _)| *n) else { return };
-        let mut answer = false;
+        let (mut answer, mut heard) = (false, Vec::new());
         if let Some(p) = self.peers.get_mut(&n) {
             p.buf.extend_from_slice(bytes);
             while let Some(m) = next_message(&mut p.buf, false).expect("the router never sends a malformed frame") {
                 answer |= p.hear(&m);
+                heard.push(m);
             }
         }
+        heard.iter().for_each(|m| self.kernel_was_first(m));
         if answer {
             self.peer_sends(n, &keepalive());
         }
@@ -488,8 +487,8 @@ impl Sim {
     pub fn run(&mut self, us: u64) {
         let end = self.now + us;
         while self.now < end {
-            let deadline = self.core.deadline().unwrap_or(end).max(self.now + 1);
-            self.now = deadline.min(self.next_keepalive).min(end);
+            let wake_at = turn::wake_at(self).unwrap_or(end).max(self.now + 1);
+            self.now = wake_at.min(self.next_keepalive).min(end);
             if self.now >= self.next_keepalive {
                 self.next_keepalive += 2_000_000;
                 let up: Vec<u8> =
@@ -505,18 +504,14 @@ impl Sim {
 
     /// Asks as virtctl does.
     pub fn query(&mut self, request: serde_json::Value) -> serde_json::Value {
-        let mut out = Vec::new();
-        let answer = self.core.query(self.now, &request, &mut out);
-        self.queue.extend(out);
+        let answer = self.core.query(self.now, &request);
         self.input(Input::Tick);
         answer
     }
 
     /// Reads the configuration again, as virtctl reload does.
     pub fn reload(&mut self, config: &Config) -> serde_json::Value {
-        let mut out = Vec::new();
-        let answer = self.core.reload(self.now, config.clone(), false, &mut out);
-        self.queue.extend(out);
+        let answer = self.core.reload(self.now, config.clone(), false);
         self.input(Input::Tick);
         answer
     }

@@ -1,0 +1,110 @@
+//! The simulated instances' routes, where the FIB is voted on: each writes what it has learnt before
+//! it tells anybody, and the kernel holds what the vote hands to it.
+
+use super::*;
+use virtd::core::io::{FibChange, KernelNews, Link, NetlinkId, NetlinkStyle};
+use wire::netlink::consts::*;
+use wire::netlink::fib::FibRoute;
+use wire::netlink::message::Writer;
+use wire::netlink::{Frames, RouteMessage};
+
+/// The link to all peers.
+const LINK: u32 = 2;
+
+impl Sim {
+    /// The kernel has a link with our address, which carries all peers.
+    pub(super) fn watch_links(&mut self) {
+        if self.fib {
+            let link = Link { index: LINK, name: "eth0".to_owned(), up: true, running: true };
+            self.input(Input::Kernel(KernelNews::Link(link)));
+            self.input(Input::Kernel(KernelNews::Address { index: LINK, address: LOCAL.into(), length: 24 }));
+        }
+    }
+
+    fn socket(&self, i: usize) -> NetlinkId {
+        NetlinkId(5000 + 2 * i as u64 + 1)
+    }
+
+    pub(super) fn open_netlink(&mut self, i: usize) {
+        if self.fib {
+            let socket = self.socket(i);
+            self.input(Input::NetlinkOpened { socket, instance: InstanceId(i as u8) });
+        }
+    }
+
+    pub(super) fn close_netlink(&mut self, i: usize) {
+        if self.fib {
+            let socket = self.socket(i);
+            self.input(Input::NetlinkClosed { socket });
+        }
+    }
+
+    /// What instance `i` has been told means these routes: it writes them before it says them.
+    pub(super) fn write_routes(&mut self, i: usize, m: &Message) {
+        if !self.fib || m.kind != MessageType::Update {
+            return;
+        }
+        let u = Update::parse(m.body()).expect("the router never sends an instance a malformed UPDATE here");
+        let prefixes: Vec<Prefix> = u.withdrawn.chain(u.nlri).collect();
+        prefixes.into_iter().for_each(|p| self.comes(Came::Route(i, p)));
+    }
+
+    /// Instance `i` has its virtual kernel hold the route that it has now: by the first peer that has one.
+    pub(super) fn netlink_asks(&mut self, i: usize, prefix: Prefix) {
+        let peers = self.instances[i].rib.keys().filter(|(_, p)| *p == prefix).map(|(peer, _)| *peer);
+        let gateway = peers.min().map(|peer| peer_addr(peer).ip());
+        let route = RouteMessage {
+            family: AF_INET,
+            dst_len: prefix.len(),
+            protocol: RTPROT_BGP,
+            kind: if gateway.is_some() { RTN_UNICAST } else { 0 },
+            dst: Some(prefix.addr()),
+            priority: Some(20),
+            gateway,
+            oif: gateway.map(|_| LINK),
+            ..RouteMessage::default()
+        };
+        let (kind, flags) = match gateway {
+            Some(_) => (RTM_NEWROUTE, NLM_F_CREATE | NLM_F_REPLACE),
+            None => (RTM_DELROUTE, 0),
+        };
+        let mut message = Vec::new();
+        let mut w = Writer::message(&mut message, kind, flags | NLM_F_REQUEST | NLM_F_ACK, 1, 0);
+        w.put(&route.to_payload().expect("fits"));
+        w.finish().expect("fits");
+        let (socket, mut answers) = (self.socket(i), Vec::new());
+        let style = NetlinkStyle::default();
+        let input =
+            Input::NetlinkRequest { socket, port_id: 100 + i as u32, style, message: &message, answers: &mut answers };
+        self.core.handle(self.now, input);
+        let frame = Frames::new(answers.first().expect("an answer")).next().expect("a message").expect("well-formed");
+        let errno = frame.errno().expect("an acknowledgement");
+        assert!(errno == 0 || gateway.is_none() && errno == libc::ESRCH, "{prefix}: errno {errno}");
+        // It waits for the answer.
+        turn::pass_on(self);
+    }
+
+    pub(super) fn kernel_takes(&mut self, changes: Vec<FibChange>) {
+        for change in changes {
+            let prefix = change.key.prefix;
+            match &change.route {
+                Some(bytes) => {
+                    let route = FibRoute::from_bytes(bytes).expect("a canonical route");
+                    self.kernel.insert(prefix, route.to_string());
+                }
+                None => drop(self.kernel.remove(&prefix)),
+            }
+        }
+    }
+
+    /// Looks whether the kernel was given what a peer hears of.
+    pub(super) fn kernel_was_first(&self, m: &Message) {
+        if !(self.fib && self.kernel_first) || m.kind != MessageType::Update {
+            return;
+        }
+        let u = Update::parse(m.body()).expect("the router never sends a malformed UPDATE");
+        for prefix in u.nlri {
+            assert!(self.kernel.contains_key(&prefix), "{prefix} at {}: a peer hears of it first", self.now);
+        }
+    }
+}
