@@ -14,7 +14,7 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use virtd::config::{Config, Instance, Strategy};
 use virtd::core::Core;
-use virtd::core::io::{ConnId, Input, InstanceId, LegId, ListenerId, Order, Output, Record, Seat};
+use virtd::core::io::{ConnId, FibChange, Input, InstanceId, LegId, ListenerId, Order, Output, Record, Seat};
 use virtd::event::Event;
 use wire::bgp::frame::{HEADER_LEN, Message, MessageType, next_message};
 use wire::bgp::message::{Capability, Open, keepalive};
@@ -181,6 +181,8 @@ pub struct Sim {
     pub nudges: Vec<(u8, IpAddr)>,
     /// What was to be kept on disk.
     pub records: Vec<Record>,
+    /// What was handed to the kernel.
+    pub written: Vec<FibChange>,
     /// When which instance died (or objected) because of what it was told.
     pub deaths: Vec<(u64, usize)>,
     next_odd: u64,
@@ -213,6 +215,7 @@ impl Sim {
             orders: Vec::new(),
             nudges: Vec::new(),
             records: Vec::new(),
+            written: Vec::new(),
             deaths: Vec::new(),
             next_odd: 1,
             next_keepalive: 2_000_000,
@@ -406,6 +409,9 @@ impl Sim {
                 Output::Order { instance, order } => self.orders.push((instance.0, order)),
                 Output::RestartNeighbour { instance, peer } => self.nudges.push((instance.0, peer)),
                 Output::Record(record) => self.records.push(*record),
+                Output::Fib(changes) => self.written.extend(changes),
+                // Nobody here listens to the kernel.
+                Output::NetlinkNotify { .. } => {}
                 other => panic!("the simulation has nobody to do {other:?}"),
             }
         }
