@@ -8,11 +8,11 @@ use hashbrown::HashTable;
 use std::hash::BuildHasher;
 
 /// The id of an interned byte string. Ids are reused once their last reference is released.
-#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, PartialOrd, Ord)]
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Default, PartialOrd, Ord)]
 pub struct BlobId(pub u32);
 
 impl BlobId {
-    /// Stands for "no route"; never allocated.
+    /// Stands for "no route", as the default does; never allocated.
     pub const NONE: BlobId = BlobId(0);
 
     /// Whether this is [`BlobId::NONE`].

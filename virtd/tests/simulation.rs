@@ -432,12 +432,8 @@ fn an_observer_is_compared_and_never_counted() {
 /// voted on as well: the kernel was given each route before any peer heard of it, and ends with the same.
 fn history(seed: u64, strategy: Strategy) -> Sim {
     let mut rng = SmallRng::seed_from_u64(seed);
-    let mut config = config(3, strategy);
-    if seed % 2 == 1 {
-        config.fib = Some(virtd::config::Fib::default());
-        config.instances.iter_mut().for_each(|i| i.netlink = true);
-    }
-    let mut sim = Sim::new(&config);
+    let (config, with_fib) = (config(3, strategy), seed % 2 == 1);
+    let mut sim = if with_fib { Sim::with_fib(&config) } else { Sim::new(&config) };
     // How much of what has come is read in one turn.
     sim.batch = 1 + seed as usize / 2 % 4;
     (1..=3).for_each(|n| sim.connect_peer(n));
@@ -492,7 +488,7 @@ fn history(seed: u64, strategy: Strategy) -> Sim {
     let table: std::collections::BTreeMap<_, _> = sim.table(3).into_iter().map(|(p, (path, _))| (p, path)).collect();
     assert_eq!(table, truth, "seed {seed}");
     assert!(sim.no_reset(), "seed {seed}: {:?}", sim.events);
-    if config.fib.is_some() {
+    if with_fib {
         let gateway = |path: &Vec<u32>| format!("via 192.0.2.{} dev #2", path[1] - 64500);
         assert_eq!(sim.kernel, truth.iter().map(|(p, path)| (*p, gateway(path))).collect(), "seed {seed}");
     }

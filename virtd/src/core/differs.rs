@@ -7,7 +7,6 @@
 use super::dissent::FIB;
 use super::independence;
 use super::session::Session;
-use super::table::flag;
 use super::{Core, env};
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
@@ -68,9 +67,9 @@ impl Core {
                     return false;
                 }
                 left -= 1;
-                let lost = session.table.entry(slot).filter(|e| e.flags & flag::NO_QUORUM != 0);
+                let lost = session.table.entry(slot).filter(|e| e.is_lost());
                 if let Some(e) = lost {
-                    keys.insert((index, e.prefix), slot);
+                    keys.insert((index, e.key), slot);
                 }
             }
         }
@@ -81,8 +80,8 @@ impl Core {
         let session = self.sessions.get(*index as usize)?;
         let instances = session.who_differs(prefix, slot, &self.env);
         let wanted = only.is_none_or(|i| instances.iter().any(|x| x["instance"] == self.env.name(i)));
-        let e = session.table.entry(slot).filter(|e| e.prefix == *prefix && wanted && !instances.is_empty())?;
-        let majority = e.flags & flag::NO_QUORUM == 0;
+        let e = session.table.entry(slot).filter(|e| e.key == *prefix && wanted && !instances.is_empty())?;
+        let majority = !e.is_lost();
         let peer = session.peer.ip().to_string();
         Some(json!({ "peer": peer, "prefix": prefix, "majority": majority, "instances": instances }))
     }
@@ -92,9 +91,9 @@ impl Session {
     /// Who says something else than what was chosen, and in what; of a key that has a majority
     /// those that are marked for it.
     fn who_differs(&self, prefix: &Prefix, slot: u32, env: &env::Env) -> Vec<Value> {
-        let Some(e) = self.table.entry(slot).filter(|e| e.prefix == *prefix) else { return Vec::new() };
+        let Some(e) = self.table.entry(slot).filter(|e| e.key == *prefix) else { return Vec::new() };
         let electorate = self.electorate(prefix, env).minus(e.stale);
-        let among = if e.flags & flag::NO_QUORUM == 0 { e.dissent } else { electorate.union(e.dissent) };
+        let among = if e.is_lost() { electorate.union(e.dissent) } else { e.dissent };
         let said = self.table.candidates(slot);
         let word = |i: u8| said.get(usize::from(i)).copied().unwrap_or(replay::intern::BlobId::NONE);
         let differing = among.iter().filter(|i| !env::ById(&env.routes).agrees(word(*i), e.winner));

@@ -4,8 +4,13 @@
 //! of up to 31 instances, and nearly none needs one.
 
 use super::env::Env;
+use super::io::Output;
+use crate::event::{Event, Said, Severity};
+use ballots::Marks;
 use foldhash::fast::RandomState;
 use hashbrown::{HashMap, HashSet};
+use replay::intern::BlobId;
+use std::fmt::Display;
 use voter::{Members, Millis};
 use wire::bgp::Prefix;
 
@@ -121,12 +126,31 @@ impl Account {
     }
 }
 
+/// How a table tells a change of marks.
+pub struct Words<'a> {
+    /// Its events: without a majority, somebody is marked, somebody or the key is marked no more.
+    pub kinds: [&'static str; 3],
+    /// What becomes of a key without a majority.
+    pub stays: &'a str,
+    /// Where the majority's route is.
+    pub place: &'a str,
+    /// Nobody says anything about the key, and nothing was chosen.
+    pub is_void: bool,
+}
+
 impl Env {
-    /// Books a change of the dissenters on one key, which is about `prefix`: each that is new
-    /// stands accused of `why`.
-    pub fn mark(&mut self, key: Key, prefix: Prefix, was: Members, dissent: Members, why: impl Fn() -> String) {
+    /// Books a change of the marks on one key, which is about `prefix`: each that is new stands
+    /// accused of `why`. Whether it is told in words.
+    pub fn mark(
+        &mut self,
+        key: Key,
+        prefix: Prefix,
+        marks: &Marks,
+        why: impl Fn() -> String,
+        out: &mut Vec<Output>,
+    ) -> bool {
         let now = self.now_ms();
-        for i in dissent.minus(was).iter() {
+        for i in marks.newly().iter() {
             if let Some(s) = self.instances.get_mut(usize::from(i)) {
                 s.account.begin(key, prefix, now);
                 s.dissents_total += 1;
@@ -134,11 +158,68 @@ impl Env {
             }
             self.counters.dissents += 1;
         }
-        for i in was.minus(dissent).iter() {
-            if let Some(s) = self.instances.get_mut(usize::from(i)) {
-                s.account.end(key);
-            }
+        for i in marks.cleared().iter() {
+            self.acquit(i, key);
         }
+        let (was_lost, lost) = (u32::from(marks.was_lost), u32::from(marks.lost));
+        self.without_quorum = (self.without_quorum + lost).saturating_sub(was_lost);
+        self.may_tell(out)
+    }
+
+    /// Nothing stands against instance `i` on one key any more.
+    pub fn acquit(&mut self, i: u8, key: Key) {
+        if let Some(s) = self.instances.get_mut(usize::from(i)) {
+            s.account.end(key);
+        }
+    }
+
+    /// The event that tells it of a key `on` which it is, without what everybody says.
+    pub fn verdict(&self, words: &Words<'_>, on: impl Display, prefix: Prefix, marks: &Marks) -> Event {
+        let (newly, back) = (self.names(marks.newly()), self.names(marks.cleared()));
+        let [no_quorum, disagreement, agreement] = words.kinds;
+        let (kind, severity, text) = if marks.lost && !marks.was_lost {
+            (no_quorum, Severity::Alarm, format!("no majority on {on}: {}", words.stays))
+        } else if !newly.is_empty() {
+            let text = format!("{newly} is not with the majority on {on}; the majority's route is {}", words.place);
+            (disagreement, Severity::Warning, text)
+        } else {
+            let counted = marks.terms.electorate.union(marks.terms.watched);
+            let text = match (back.is_empty(), marks.cleared().intersect(counted).is_empty()) {
+                (true, _) if words.is_void => format!("nobody says anything about {on} any more"),
+                (true, _) => format!("a majority stands again on {on}"),
+                (false, true) => format!("{back} is not compared on {on} any more"),
+                (false, false) => format!("{back} is with the majority again on {on}"),
+            };
+            (agreement, Severity::Info, text)
+        };
+        let mut event = Event::new(self.now, kind, severity, text);
+        event.prefix = Some(prefix);
+        // What they say they have said since the key was last disturbed.
+        event.since_us = (severity > Severity::Info).then_some(self.now.saturating_sub(marks.age * 1000));
+        let single = marks.newly().union(marks.cleared());
+        event.instance = (single.len() == 1).then(|| self.names(single));
+        event
+    }
+
+    /// What every instance says about a key, in words; of those not in the electorate, `why` not.
+    pub fn said(
+        &self,
+        said: &[BlobId],
+        electorate: Members,
+        words: impl Fn(BlobId) -> String,
+        why: impl Fn(usize) -> &'static str,
+    ) -> Vec<Said> {
+        let taken = said.iter().enumerate().filter(|(i, _)| !self.is_vacant(*i));
+        let all = taken.map(|(i, id)| {
+            let counted = electorate.contains(i as u8);
+            let route = if counted { words(*id) } else { format!("{} ({})", words(*id), why(i)) };
+            Said { instance: self.name(i).to_owned(), route, counted }
+        });
+        all.collect()
+    }
+
+    fn names(&self, members: Members) -> String {
+        members.iter().map(|i| self.name(usize::from(i))).collect::<Vec<_>>().join(", ")
     }
 
     /// Tables that have a key for each prefix: one of each session, and the FIB.

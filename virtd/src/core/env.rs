@@ -5,6 +5,7 @@ use super::instance::{InstanceState, Listener};
 use super::io::{ListenerId, Micros, Output};
 use crate::config::{Config, Instance, Strategy, Vote};
 use crate::event::{Event, Severity};
+use ballots::{Law, Rechecks, age_ms};
 use bytes::Bytes;
 use hashbrown::HashMap;
 use replay::intern::{BlobId, Interner};
@@ -18,9 +19,6 @@ use wire::bgp::canonical::{self, AttributeSet, Canonicaliser};
 
 /// A key that keeps changing is decided all the same after this many times T (DESIGN decision 6, "a cap for flapping").
 const FLAP_CAP: u64 = 6;
-/// So much may the master of master-slave say about a key that does not rest for T before a majority decides on it at once: path
-/// hunting takes less, and a master that floods gets no more than this past (DESIGN decision 6, "a cap for flapping").
-const MASTER_TURNS: u8 = 5;
 /// Withdrawn prefixes remembered one by one as recent input; where there are more, every key counts as disturbed, which only makes
 /// verdicts come later.
 const MAX_RECENT: usize = 1 << 16;
@@ -88,8 +86,8 @@ pub struct Env {
     pub ignore: AttributeSet,
     /// Turns UPDATEs into canonical routes.
     pub canonicaliser: Canonicaliser,
-    /// (when in ms, session, slot): keys whose verdict time alone can change.
-    pub rechecks: BinaryHeap<Reverse<(u64, u32, u32)>>,
+    /// Keys of the sessions whose verdict time alone can change.
+    pub rechecks: Rechecks,
     /// The longest that any instance is told something late, by its diversity.
     pub held_back_ms: u64,
     /// An UPDATE that was passed on and has not been taken into its session's store: see [`super::Core::settle`].
@@ -219,7 +217,7 @@ impl Env {
             judge: Vec::new(),
             ignore,
             canonicaliser: Canonicaliser::default(),
-            rechecks: BinaryHeap::new(),
+            rechecks: Rechecks::default(),
             owed: None,
             exercised: Vec::new(),
             shuffles,
@@ -328,6 +326,11 @@ impl Env {
         self.wakes.pop().map(|Reverse((_, session, i))| (session as usize, usize::from(i)))
     }
 
+    /// What all votes go by just now.
+    pub fn law(&self) -> Law<'_> {
+        Law { now: self.now_ms(), rules: self.rules, master_line: &self.master_line }
+    }
+
     /// A fresh even id (the driver's are odd).
     pub fn fresh_id(&mut self) -> u64 {
         self.next_id += 2;
@@ -375,11 +378,6 @@ impl Env {
     pub fn first_told(&self) -> Option<Members> {
         let master = self.master(self.voters).filter(|_| self.all_told())?;
         Some([master].into_iter().chain(self.master(self.bgp_in_fib)).collect())
-    }
-
-    /// The master has said so many things about a key without a rest that it is not followed for now.
-    pub fn restless(turns: u8) -> bool {
-        turns > MASTER_TURNS
     }
 
     /// A quorum of the configured voters.
@@ -479,10 +477,9 @@ impl Env {
     /// When any peer last sent something about `prefix`, as an age in milliseconds; `None` when not lately.
     pub fn input_age_ms(&self, prefix: &Prefix) -> Option<u64> {
         let now = self.now_ms();
-        let stored =
-            self.stores.iter().filter_map(|s| s.updated_ms(prefix)).map(|t| super::table::age_ms(now, t)).min();
-        let withdrawn = self.recent.get(prefix).map(|t| super::table::age_ms(now, *t));
-        let all = self.recent_all.map(|t| super::table::age_ms(now, t));
+        let stored = self.stores.iter().filter_map(|s| s.updated_ms(prefix)).map(|t| age_ms(now, t)).min();
+        let withdrawn = self.recent.get(prefix).map(|t| age_ms(now, *t));
+        let all = self.recent_all.map(|t| age_ms(now, t));
         stored.into_iter().chain(withdrawn).chain(all).min()
     }
 
@@ -492,8 +489,8 @@ impl Env {
             return;
         }
         let (now, cap) = (self.now_ms(), self.rules.flap_cap_ms);
-        self.recent_all = self.recent_all.filter(|then| super::table::age_ms(now, *then) < cap);
-        self.recent.retain(|_, then| super::table::age_ms(now, *then) < cap);
+        self.recent_all = self.recent_all.filter(|then| age_ms(now, *then) < cap);
+        self.recent.retain(|_, then| age_ms(now, *then) < cap);
     }
 
     /// The instances that abstain on `prefix` in this table (a session's index, or the FIB):

@@ -29,15 +29,15 @@ mod vote;
 
 use super::env::Env;
 use super::io::{Input, KernelNews, Micros, NetlinkId, NetlinkStyle, Note, Output};
-use super::table::Table;
+use super::{Table, dissent};
 use crate::config;
+use ballots::Rechecks;
 use bytes::Bytes;
 use hashbrown::HashMap;
 use members::Member;
 pub use others::{MAX_OTHERS, other_routes};
 use replay::intern::{BlobId, Interner};
-use std::cmp::Reverse;
-use std::collections::{BTreeMap, BinaryHeap};
+use std::collections::BTreeMap;
 use system::System;
 use vkernel::Effects;
 use wire::netlink::consts::NLM_F_ACK;
@@ -79,23 +79,17 @@ pub struct Fib {
     system: System,
     /// When an instance last heard of a new link, address or route from the real kernel.
     stirred: Option<Micros>,
-    table: Table<FibKey>,
+    pub(super) table: Table<FibKey>,
     routes: Interner,
     /// Whose protocols wrote what each instance says about the key at a slot: `slot * members + member`.
     classes: Vec<config::FibScope>,
-    /// Slots whose winner is to be handed to the kernel's thread.
-    dirty: Vec<u32>,
-    /// (when in ms, slot): keys whose verdict time alone can change.
-    rechecks: BinaryHeap<Reverse<(u64, u32)>>,
-    walk_at: Option<u32>,
-    walk_again: bool,
+    /// Keys whose verdict time alone can change.
+    rechecks: Rechecks,
+    /// Memory of [`Fib::publish`]'s.
+    told: Vec<(BlobId, u32)>,
     /// When any instance wrote its first route.
     first_write: Option<Micros>,
     next_look: Micros,
-    /// Keys with a winner.
-    chosen: usize,
-    /// Keys steady without a majority.
-    without_quorum: u32,
     /// What the real kernel does not take, and why (errno).
     failed: BTreeMap<FibKey, i32>,
     counters: Counters,
@@ -110,21 +104,17 @@ impl Fib {
         config.fib?;
         let members: Vec<Member> = config.instances.iter().map(Member::new).collect();
         Some(Fib {
-            table: Table::new(members.len()),
+            table: Table::new(dissent::FIB, members.len()),
             members,
             sockets: HashMap::new(),
             system: System::default(),
             stirred: None,
             routes: Interner::new(),
             classes: Vec::new(),
-            dirty: Vec::new(),
-            rechecks: BinaryHeap::new(),
-            walk_at: None,
-            walk_again: false,
+            rechecks: Rechecks::default(),
+            told: Vec::new(),
             first_write: None,
             next_look: 0,
-            chosen: 0,
-            without_quorum: 0,
             failed: BTreeMap::new(),
             counters: Counters::default(),
             next_taken_back: 0,
@@ -153,22 +143,19 @@ impl Fib {
 
     /// The place at `i` is nobody's any more.
     pub fn vacate(&mut self, i: usize, env: &mut Env) {
-        for slot in 0..self.table.slots() {
-            let (said, dissented) = self.table.forget(slot, i);
-            self.routes.release(said);
-            if dissented && let Some(s) = env.instances.get_mut(i) {
-                s.account.end((super::dissent::FIB, slot));
+        self.table.forget(i, |slot, route, marked| {
+            self.routes.release(route);
+            if marked {
+                env.acquit(i as u8, (dissent::FIB, slot));
             }
-            if let Some(class) = self.classes.get_mut(slot as usize * self.members.len() + i) {
-                *class = config::FibScope::NONE;
-            }
-            self.tidy(slot);
-        }
+        });
+        let of_member = self.classes.iter_mut().skip(i).step_by(self.members.len().max(1));
+        of_member.for_each(|class| *class = config::FibScope::NONE);
         if let Some(place) = self.members.get_mut(i) {
             let nobody = config::Instance { fib_scope: config::FibScope::NONE, ..config::Instance::default() };
             *place = Member::new(&nobody);
         }
-        self.start_walk();
+        self.table.start_walk();
     }
 
     /// Whether instance `i` has netlink sockets.
@@ -315,10 +302,10 @@ impl Fib {
 
     /// When a tick and a flush are wanted, whatever else happens.
     pub fn deadline(&self, now: Micros) -> Option<Micros> {
-        if self.walk_at.is_some() || !self.dirty.is_empty() {
+        if self.table.is_walking() || self.table.changes() > 0 {
             return Some(now);
         }
-        let recheck = self.rechecks.peek().map(|r| r.0.0 * 1000);
+        let recheck = self.rechecks.next().map(|at| at * 1000);
         let look = self.members.iter().any(Member::waits).then_some(self.next_look);
         let reset = self.members.iter().filter_map(|m| m.resets.as_ref()?.next()).min();
         recheck.into_iter().chain(look).chain(reset).min()

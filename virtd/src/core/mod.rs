@@ -5,9 +5,8 @@
 //! | [`turn`] | the order of a turn: read, pass on, decide, and what is put off |
 //! | [`io`] | what goes in and comes out |
 //! | `env` | what all sessions share: instances, interned routes, stores, whose vote counts |
-//! | `session` | one peer: its TCP connections, the legs, the votes |
+//! | `session` | one peer: its TCP connections, the legs, what the votes go by |
 //! | `open` | OPEN negotiation |
-//! | `table` | candidates and published routes of one session |
 //! | [`fib`] | virtual kernels, and the votes on what goes to the real one |
 //! | `controller` | who may vote; verdicts on instances, restarts, standbys |
 //! | `flight` | the last messages of every leg, for a verdict's record |
@@ -49,7 +48,6 @@ mod query;
 mod reload;
 mod session;
 mod strangers;
-mod table;
 pub mod turn;
 
 use crate::config::{Config, OpenMode};
@@ -64,8 +62,10 @@ use instance::Listener;
 use io::{ConnId, Input, LegId, Micros, Order, Output};
 use native::Native;
 use poison::{Poison, Report};
+use replay::intern::BlobId;
 use session::Session;
 use std::net::SocketAddr;
+use wire::bgp::Prefix;
 
 /// Sessions at most; an address more is refused by name. Each costs a table of its own.
 const MAX_SESSIONS: usize = 4096;
@@ -76,6 +76,15 @@ const MIN_TRIAL_US: Micros = 2_000_000;
 const ANSWERED_AT_ONCE: usize = 64;
 /// Keys whose time has come that are looked at in one turn.
 const RECHECK_BATCH: usize = 8192;
+/// Keys of a table voted on anew in one turn after an electorate changed; a walk over a full table
+/// never holds up live updates.
+const WALK_BATCH: u32 = 4096;
+/// Keys of a table told in one turn: to its peer, or to the kernel's thread.
+const FLUSH_BATCH: usize = 8192;
+
+/// What the instances say, to one peer or in the FIB (crate `ballots`): values are ids of canonical
+/// routes.
+type Table<K = Prefix> = ballots::Ballots<K, BlobId>;
 
 /// The broker. See the module's comment.
 pub struct Core {
@@ -459,7 +468,7 @@ impl Core {
             self.sessions.iter_mut().for_each(|s| s.vote_on(prefix, &mut self.env, out));
         }
         if let Some(fib) = self.fib.as_mut().filter(|_| !prefixes.is_empty()) {
-            fib.start_walk();
+            fib.table.start_walk();
         }
     }
 
@@ -510,7 +519,7 @@ impl Core {
         // Before the peers are told: what they send must find its way.
         if let Some(fib) = &mut self.fib {
             if walk {
-                fib.start_walk();
+                fib.table.start_walk();
             }
             let from = out.len();
             fib.look(&mut self.env, out);
@@ -527,16 +536,10 @@ impl Core {
         }
         let from = out.len();
         self.tell_differences(out);
-        let now_ms = self.env.now_ms();
         for _ in 0..RECHECK_BATCH {
-            match self.env.rechecks.peek() {
-                Some(&std::cmp::Reverse((at, session, slot))) if at <= now_ms => {
-                    self.env.rechecks.pop();
-                    if let Some(s) = self.sessions.get_mut(session as usize) {
-                        s.recheck(slot, &mut self.env, out);
-                    }
-                }
-                _ => break,
+            let Some((session, slot)) = self.env.rechecks.due(self.env.now_ms()) else { break };
+            if let Some(s) = self.sessions.get_mut(session as usize) {
+                ballots::recheck(&mut s.votes(&mut self.env, out), slot);
             }
         }
         while let Some((session, i)) = self.env.due_wake() {
@@ -548,7 +551,7 @@ impl Core {
             self.sessions.iter_mut().for_each(|s| s.judge_soon(&prefix, &mut self.env));
         }
         if walk {
-            self.sessions.iter_mut().for_each(Session::start_walk);
+            self.sessions.iter_mut().for_each(|s| s.table.start_walk());
         }
         for s in &mut self.sessions {
             s.flush(&mut self.env, out);
@@ -583,7 +586,7 @@ impl Core {
         if self.env.walk || self.sessions.iter().any(Session::has_work) {
             return Some(self.env.now);
         }
-        let recheck = self.env.rechecks.peek().map(|r| r.0.0 * 1000);
+        let recheck = self.env.rechecks.next().map(|at| at * 1000);
         [recheck, self.env.next_wake()].into_iter().flatten().chain([self.next_tick]).min()
     }
 }

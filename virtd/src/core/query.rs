@@ -149,7 +149,7 @@ impl Core {
                 "attributes_bytes": env.routes.memory_bytes() + env.blobs.memory_bytes(),
                 "waiting_bytes": self.sessions.iter().map(|s| s.memory_bytes().1).sum::<usize>(),
                 "figures_bytes": self.sessions.iter().map(|s| s.independence.memory_bytes()).sum::<usize>(),
-                "verdicts_bytes": env.rechecks.capacity() * size_of::<std::cmp::Reverse<(u64, u32, u32)>>(),
+                "verdicts_bytes": env.rechecks.memory_bytes(),
             },
         })
     }
@@ -426,17 +426,12 @@ impl super::session::Session {
             n if n == agree => String::new(),
             n => format!(", {n} of them to the letter"),
         };
-        let why = match e.flags & super::table::flag::NO_QUORUM {
-            0 => {
-                let restless =
-                    if super::env::Env::restless(e.turns) { "; the master does not leave it alone" } else { "" };
-                format!(
-                    "{agree} of {} agree with the winner{letter} ({}{restless})",
-                    electorate.len(),
-                    env.config.vote.strategy.name()
-                )
-            }
-            _ => format!("no majority: {}", self.what_stays(slot, electorate, env)),
+        let why = if e.is_lost() {
+            format!("no majority: {}", self.what_stays(slot, electorate, env))
+        } else {
+            let restless = if e.is_restless() { "; the master does not leave it alone" } else { "" };
+            let (of, strategy) = (electorate.len(), env.config.vote.strategy.name());
+            format!("{agree} of {of} agree with the winner{letter} ({strategy}{restless})")
         };
         Some(json!({
             "peer": env.peer_name(&self.peer),

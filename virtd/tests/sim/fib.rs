@@ -12,13 +12,27 @@ use wire::netlink::{Frames, RouteMessage};
 const LINK: u32 = 2;
 
 impl Sim {
-    /// The kernel has a link with our address, which carries all peers.
-    pub(super) fn watch_links(&mut self) {
-        if self.fib {
-            let link = Link { index: LINK, name: "eth0".to_owned(), up: true, running: true };
-            self.input(Input::Kernel(KernelNews::Link(link)));
-            self.input(Input::Kernel(KernelNews::Address { index: LINK, address: LOCAL.into(), length: 24 }));
-        }
+    /// A router whose FIB is voted on, and whose instances write what they learn. The kernel has one
+    /// link, which carries all peers.
+    pub fn with_fib(config: &Config) -> Sim {
+        let mut config = Config { fib: Some(virtd::config::Fib::default()), ..config.clone() };
+        config.instances.iter_mut().for_each(|i| i.netlink = true);
+        let mut sim = Sim::new(&config);
+        sim.fib = true;
+        let link = Link { index: LINK, name: "eth0".to_owned(), up: true, running: true };
+        sim.input(Input::Kernel(KernelNews::Link(link)));
+        sim.input(Input::Kernel(KernelNews::Address { index: LINK, address: LOCAL.into(), length: 24 }));
+        (0..config.instances.len()).for_each(|i| sim.open_netlink(i));
+        sim
+    }
+
+    /// A request over a socket, which is looked at after a turn; its answers.
+    pub fn netlink_request(&mut self, socket: NetlinkId, port_id: u32, message: &[u8]) -> Vec<Bytes> {
+        let mut answers = Vec::new();
+        let style = NetlinkStyle { capped: false, extended: true };
+        self.core.handle(self.now, Input::NetlinkRequest { socket, port_id, style, message, answers: &mut answers });
+        self.read_all();
+        answers
     }
 
     fn socket(&self, i: usize) -> NetlinkId {
@@ -87,6 +101,7 @@ impl Sim {
     pub(super) fn kernel_takes(&mut self, changes: Vec<FibChange>) {
         for change in changes {
             let prefix = change.key.prefix;
+            self.written.push(change.clone());
             match &change.route {
                 Some(bytes) => {
                     let route = FibRoute::from_bytes(bytes).expect("a canonical route");

@@ -16,7 +16,7 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use virtd::config::{Config, Instance, Strategy};
 use virtd::core::Core;
-use virtd::core::io::{ConnId, Input, InstanceId, LegId, ListenerId, Order, Output, Record, Seat};
+use virtd::core::io::{ConnId, FibChange, Input, InstanceId, LegId, ListenerId, Order, Output, Record, Seat};
 use virtd::core::turn::{self, Deferred, World};
 use virtd::event::Event;
 use wire::bgp::frame::{HEADER_LEN, Message, MessageType, next_message};
@@ -184,6 +184,8 @@ pub struct Sim {
     pub nudges: Vec<(u8, IpAddr)>,
     /// What was to be kept on disk.
     pub records: Vec<Record>,
+    /// All that was handed to the kernel.
+    pub written: Vec<FibChange>,
     /// When which instance died (or objected) because of what it was told.
     pub deaths: Vec<(u64, usize)>,
     next_odd: u64,
@@ -197,7 +199,7 @@ pub struct Sim {
     /// Octets that sockets have not taken yet, and to whom they go, in the order in which they came.
     queued: BTreeMap<To, Vec<Bytes>>,
     writing: Vec<To>,
-    /// The FIB is voted on.
+    /// The instances write routes ([`Sim::with_fib`]).
     fib: bool,
     /// From now on no peer may hear of a route before the kernel was given it.
     pub kernel_first: bool,
@@ -245,6 +247,7 @@ impl Sim {
             orders: Vec::new(),
             nudges: Vec::new(),
             records: Vec::new(),
+            written: Vec::new(),
             deaths: Vec::new(),
             next_odd: 1,
             next_keepalive: 2_000_000,
@@ -253,7 +256,7 @@ impl Sim {
             deferred: Deferred::default(),
             queued: BTreeMap::new(),
             writing: Vec::new(),
-            fib: config.fib.is_some(),
+            fib: false,
             kernel_first: false,
             kernel: BTreeMap::new(),
             offers: BTreeMap::new(),
@@ -264,7 +267,6 @@ impl Sim {
             by_hand: BTreeSet::new(),
             held: false,
         };
-        sim.watch_links();
         (0..n).for_each(|i| sim.start_instance(i));
         sim
     }

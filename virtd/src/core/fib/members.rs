@@ -7,7 +7,6 @@
 use super::super::dissent;
 use super::super::env::Env;
 use super::super::io::{Micros, NetlinkId, Output};
-use super::super::table::flag;
 use super::reset::Resets;
 use super::vkernel::VirtualKernel;
 use super::{Fib, LOOK_US};
@@ -76,9 +75,9 @@ impl Fib {
         if !m.wrote {
             m.wrote = true;
             // Nothing to catch up with.
-            m.counts = self.chosen == 0 && m.scope != FibScope::NONE;
+            m.counts = self.table.chosen() == 0 && m.scope != FibScope::NONE;
             if m.counts {
-                self.forget_stale(i);
+                self.table.forget_stale(i, |route| self.routes.release(route));
             }
         }
         true
@@ -89,7 +88,7 @@ impl Fib {
         let Some(m) = self.members.get_mut(i).filter(|m| m.sockets > 0) else { return };
         m.leaving = true;
         if std::mem::take(&mut m.counts) {
-            self.start_walk();
+            self.table.start_walk();
         }
     }
 
@@ -104,18 +103,12 @@ impl Fib {
         let counted = std::mem::take(&mut m.counts);
         (m.wrote, m.leaving) = (false, false);
         m.kernel.clear();
-        for slot in 0..self.table.slots() {
-            if self.table.candidates(slot).get(i).is_some_and(|said| *said != BlobId::NONE)
-                && let Some(e) = self.table.entry_mut(slot)
-            {
-                e.stale.insert(i as u8);
-            }
-        }
+        self.table.mark_stale(i, false);
         if counted {
             let text =
                 format!("{} writes to no kernel any more: its routes stand as they are, and do not count", env.name(i));
             env.tell_about(out, "fib-left", Severity::Info, i, text);
-            self.start_walk();
+            self.table.start_walk();
         }
     }
 
@@ -139,8 +132,7 @@ impl Fib {
 
     /// Whether instance `i` says what was chosen on every key that is its business.
     fn concurs(&self, i: usize, env: &Env) -> bool {
-        (0..self.table.slots()).all(|slot| {
-            let Some(e) = self.table.entry(slot) else { return true };
+        self.table.iter().all(|(slot, e)| {
             let said = self.table.candidates(slot).get(i).copied().unwrap_or(BlobId::NONE);
             let said = if e.stale.contains(i as u8) { BlobId::NONE } else { said };
             self.same(said, e.winner) || said == BlobId::NONE && !self.is_its_business(i, slot, env)
@@ -151,22 +143,10 @@ impl Fib {
         let Some(m) = self.members.get_mut(i) else { return };
         m.counts = true;
         let routes = m.kernel.routes();
-        self.forget_stale(i);
+        self.table.forget_stale(i, |route| self.routes.release(route));
         let text = format!("{} has caught up and votes on the FIB ({routes} routes)", env.name(i));
         env.tell_about(out, "fib-admitted", Severity::Info, i, text);
-        self.start_walk();
-    }
-
-    /// What instance `i` said before it was gone, and has not said again, it says no more.
-    fn forget_stale(&mut self, i: usize) {
-        for slot in 0..self.table.slots() {
-            let Some(e) = self.table.entry_mut(slot).filter(|e| e.stale.contains(i as u8)) else { continue };
-            e.stale.remove(i as u8);
-            if let Some(said) = self.table.candidates_mut(slot).get_mut(i) {
-                self.routes.release(std::mem::replace(said, BlobId::NONE));
-            }
-            self.tidy(slot);
-        }
+        self.table.start_walk();
     }
 
     /// Those that have caught up.
@@ -264,10 +244,10 @@ impl Fib {
         }
         members = members.minus(e.stale);
         if !env.all_told() {
-            members = members.minus(env.abstainers(&e.prefix.prefix, dissent::FIB));
+            members = members.minus(env.abstainers(&e.key.prefix, dissent::FIB));
         }
         if env.has_blocks {
-            members = members.minus(env.outside(&e.prefix.prefix));
+            members = members.minus(env.outside(&e.key.prefix));
         }
         (members, watched.minus(e.stale))
     }
@@ -285,12 +265,5 @@ impl Fib {
         };
         let quorum = self.members.iter().enumerate().filter(there).count() / 2 + 1;
         (quorum as u8).max(env.rules.min_voters)
-    }
-
-    /// A key gives its slot back only when nothing hangs on it.
-    pub(super) fn tidy(&mut self, slot: u32) {
-        if self.table.entry(slot).is_some_and(|e| e.flags & flag::NO_QUORUM == 0) {
-            self.table.tidy(slot);
-        }
     }
 }

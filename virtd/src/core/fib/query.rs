@@ -13,6 +13,7 @@ impl Fib {
     /// The state of the whole.
     pub fn status(&self, env: &Env) -> Value {
         let c = &self.counters;
+        let entries = || self.table.iter().map(|(_, e)| e);
         let members: Vec<Value> = self
             .members
             .iter()
@@ -24,15 +25,15 @@ impl Fib {
                     "state": m.state(),
                     "routes": m.kernel.routes(),
                     "sockets": m.sockets,
-                    "dissents": (0..self.table.slots()).filter_map(|s| self.table.entry(s)).filter(|e| e.dissent.contains(i as u8)).count(),
+                    "dissents": entries().filter(|e| e.dissent.contains(i as u8)).count(),
                 })
             })
             .collect();
         json!({
-            "routes": self.chosen,
-            "keys": self.table.len(),
+            "routes": self.table.chosen(),
+            "keys": self.table.keys(),
             "distinct_routes": self.routes.len(),
-            "without_quorum": self.without_quorum,
+            "without_quorum": entries().filter(|e| e.is_lost()).count(),
             "failed": self.failed.len(),
             "instances": members,
             "requests": c.requests,
@@ -48,8 +49,10 @@ impl Fib {
 
     /// The keys that `wanted` lets through, with what each instance says, in order; and whether there were more.
     pub fn entries(&self, env: &Env, wanted: impl Fn(&FibKey) -> bool, only_differing: bool) -> Value {
-        let mut slots: Vec<(FibKey, u32)> = (0..self.table.slots())
-            .filter_map(|slot| self.table.entry(slot).map(|e| (e.prefix, slot)))
+        let mut slots: Vec<(FibKey, u32)> = self
+            .table
+            .iter()
+            .map(|(slot, e)| (e.key, slot))
             .filter(|(key, slot)| wanted(key) && (!only_differing || self.differs(*slot, env)))
             .collect();
         slots.sort_unstable();
@@ -68,7 +71,7 @@ impl Fib {
             says && !self.same(*id, e.winner)
         };
         let candidates = self.table.candidates(slot);
-        e.winner != e.published || self.failed.contains_key(&e.prefix) || candidates.iter().enumerate().any(apart)
+        e.winner != e.published || self.failed.contains_key(&e.key) || candidates.iter().enumerate().any(apart)
     }
 
     fn entry(&self, key: &FibKey, slot: u32, env: &Env) -> Value {

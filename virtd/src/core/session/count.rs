@@ -1,6 +1,5 @@
 //! What a vote shows about the independence of the instances (`core/independence.rs`).
 
-use super::super::table::flag;
 use super::*;
 use crate::core::independence::{Aspect, differences};
 
@@ -16,12 +15,10 @@ impl Session {
         lost: bool,
         env: &Env,
     ) {
-        let Some(e) = self.table.entry_mut(slot) else { return };
         let newly = dissent.minus(was);
-        if e.flags & flag::COUNTED != 0 && newly.is_empty() && !lost {
+        if self.table.count(slot) && newly.is_empty() && !lost {
             return;
         }
-        e.flags |= flag::COUNTED;
         let said = self.table.candidates(slot);
         self.independence.vote(compared, said, &env.routes);
         if !newly.is_empty() {

@@ -5,7 +5,6 @@ use super::*;
 use crate::config::ConnectOrder;
 use crate::core::io::Way;
 use crate::core::mux::{Lane, Random};
-use crate::core::table::{age_ms, flag};
 use crate::event::Severity;
 use replay::level;
 use wire::bgp::{Prefix, encode};
@@ -244,13 +243,13 @@ impl Session {
         }
         let Some(e) = self.table.entry(slot) else { return false };
         // Twice: T leaves them as much.
-        env.input_age_ms(&e.prefix).is_some_and(|age| age < 2 * env.held_back_ms)
+        env.input_age_ms(&e.key).is_some_and(|age| age < 2 * env.held_back_ms)
     }
 
     /// Some key of this session, each as likely.
     pub fn any_key(&self, random: &mut Random) -> Option<Prefix> {
         let last = self.table.slots().checked_sub(1)?;
-        self.table.entry(random.between(0, u64::from(last)) as u32).map(|e| e.prefix)
+        self.table.entry(random.between(0, u64::from(last)) as u32).map(|e| e.key)
     }
 
     /// Whether this session's peer has announced `prefix` and instance `i` is told what it says as it comes.
@@ -268,7 +267,7 @@ impl Session {
         let Some((slot, e)) = self.table.find(prefix).and_then(|slot| Some((slot, self.table.entry(slot)?))) else {
             return true;
         };
-        let steady = age_ms(env.now_ms(), e.last_ms) >= env.rules.steady_ms;
+        let steady = e.age(env.now_ms()) >= env.rules.steady_ms;
         let undisputed = e.dissent.is_empty() && e.stale.is_empty() && e.overruled().is_none();
         let electorate = self.electorate(prefix, env);
         let mut others = electorate;
@@ -277,7 +276,7 @@ impl Session {
         let same = |m: &u8| said.get(usize::from(*m)) == Some(&e.winner);
         steady
             && undisputed
-            && e.flags & flag::NO_QUORUM == 0
+            && !e.is_lost()
             && others.len() >= env.quorum().max(env.config.quorum())
             && others.iter().any(|m| same(&m))
             && !env.is_master(i, electorate)
@@ -315,7 +314,7 @@ impl Session {
     /// The electorate of `prefix` has changed: it is voted on anew.
     pub fn judge_soon(&mut self, prefix: &Prefix, env: &mut Env) {
         if let Some(slot) = self.table.find(prefix) {
-            self.recheck_at(slot, env.now_ms(), env);
+            self.table.recheck_at(slot, env.now_ms(), &mut env.rechecks);
         }
     }
 

@@ -229,7 +229,7 @@ impl Session {
             }
         }
         markers.into_iter().for_each(|b| self.give(i, b, env, out));
-        self.mark_stale(i);
+        self.table.mark_stale(i, true);
         self.attached.insert(i as u8);
         env.walk = true;
         let text = match empty {
@@ -491,7 +491,7 @@ impl Session {
         (leg.level, seat.missed_us, seat.outside) = (true, 0, Outside::default());
         let replayed = leg.replayed;
         env.unlevel[self.index].remove(i as u8);
-        self.sweep_stale(i, env);
+        self.table.forget_stale(i, |route| env.routes.release(route));
         env.walk = true;
         if !replayed {
             return;

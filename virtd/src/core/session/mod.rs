@@ -26,7 +26,7 @@ use super::independence::Independence;
 use super::io::{ConnId, LegId, Micros, Output};
 use super::mux::Lane;
 use super::open::{Difference, Negotiated, Profile, Refusal, Terms};
-use super::table::Table;
+use super::{Table, WALK_BATCH};
 use bytes::{Bytes, BytesMut};
 use diverse::Lag;
 pub use diverse::allow_offers;
@@ -221,10 +221,6 @@ pub struct Session {
     pub up: Option<Up>,
     /// What the instances say to this peer.
     pub table: Table,
-    dirty: Vec<u32>,
-    walk_at: Option<u32>,
-    /// An electorate changed again while a walk was under way: one more round.
-    walk_again: bool,
     attached: Members,
     /// Offers to listening instances start here, so that those that dial anyway come first.
     offer_from: Micros,
@@ -311,10 +307,7 @@ impl Session {
                 .collect(),
             profile: None,
             up: None,
-            table: Table::new(n),
-            dirty: Vec::new(),
-            walk_at: None,
-            walk_again: false,
+            table: Table::new(index as u32, n),
             attached: Members::default(),
             offer_from: 0,
             no_leg_since: None,
@@ -428,7 +421,7 @@ impl Session {
         let held: usize = self.seats.iter().map(Seat::waiting).sum();
         let waiting: usize = held + legs.map(todo).sum::<usize>();
         let peer = self.up.as_ref().map_or(0, |up| up.queued);
-        (self.table.memory_bytes(), waiting + peer + self.dirty.capacity() * size_of::<u32>())
+        (self.table.memory_bytes(), waiting + peer + self.table.changes_bytes())
     }
 
     /// State and detail of an instance's leg, for people.
@@ -508,8 +501,6 @@ impl Session {
         }
         self.forget_dissent(env);
         self.table.clear(|id| env.routes.release(id));
-        self.dirty.clear();
-        self.walk_at = None;
         if self.up.take().is_some() {
             self.resets += 1;
         }

@@ -330,7 +330,7 @@ impl Session {
         env.tell(out, "session-up", Severity::Info, &self.peer, text);
         self.note_return(env, out);
         // Candidates that legs sent while the peer had not answered yet are voted on now.
-        self.walk_at = Some(0);
+        self.table.walk_anew();
     }
 
     /// The peer's connection ended by itself.

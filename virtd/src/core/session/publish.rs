@@ -1,36 +1,24 @@
 //! What the peer is told: walks over the votes, UPDATEs packed from what changed, End-of-RIB.
 
-use super::super::table::flag;
 use super::*;
+use crate::core::FLUSH_BATCH;
 use crate::event::{Event, Severity};
 use replay::intern::BlobId;
 use wire::bgp::encode;
 use wire::bgp::message::{RefreshKind, RouteRefresh};
 
-/// Keys voted on anew in one turn after an electorate changed; a walk over a full table never holds up live updates.
-const WALK_BATCH: u32 = 4096;
-/// Keys told to the peer in one turn.
-const FLUSH_BATCH: usize = 8192;
-
 impl Session {
     /// Whether another turn is wanted at once.
     pub fn has_work(&self) -> bool {
-        self.walk_at.is_some()
+        self.table.is_walking()
             || self.sweeps()
-            || self.up.as_ref().is_some_and(|up| !self.dirty.is_empty() && up.queued < HIGH_MARK)
+            || self.up.as_ref().is_some_and(|up| self.table.changes() > 0 && up.queued < HIGH_MARK)
     }
 
     /// One turn of the walk, then the keys that changed are told to the peer.
     pub fn flush(&mut self, env: &mut Env, out: &mut Vec<Output>) {
         self.sweep(env, out);
-        if let Some(at) = self.walk_at {
-            let end = self.table.slots().min(at.saturating_add(WALK_BATCH));
-            for slot in at..end {
-                self.vote(slot, env, out);
-            }
-            let again = end >= self.table.slots() && std::mem::take(&mut self.walk_again);
-            self.walk_at = if again { Some(0) } else { (end < self.table.slots()).then_some(end) };
-        }
+        ballots::walk(&mut self.votes(env, out), WALK_BATCH);
         self.publish(env, out);
         self.tell_alone(env, out);
     }
@@ -38,21 +26,13 @@ impl Session {
     /// Packs what changed into UPDATEs: one message's worth of prefixes to each route.
     fn publish(&mut self, env: &mut Env, out: &mut Vec<Output>) {
         let Some(up) = self.up.as_mut().filter(|up| up.queued < HIGH_MARK) else { return };
-        if self.dirty.is_empty() && up.refreshing.is_empty() {
+        if self.table.changes() == 0 && up.refreshing.is_empty() {
             return;
         }
         let context = up.negotiated.context();
-        let batch = self.dirty.len().min(FLUSH_BATCH);
         let Scratch { packed, prefixes, changed, .. } = &mut self.scratch;
         changed.clear();
-        for slot in self.dirty.drain(..batch) {
-            let Some(e) = self.table.entry_mut(slot) else { continue };
-            let told = e.winner == e.published && e.flags & flag::RESEND == 0;
-            e.flags &= !(flag::DIRTY | flag::RESEND);
-            if !told {
-                changed.push((e.winner, slot));
-            }
-        }
+        self.table.take_changed(FLUSH_BATCH, changed);
         changed.sort_unstable_by_key(|(winner, slot)| (*winner, *slot));
         let mut rest = changed.as_slice();
         while let Some(&(winner, _)) = rest.first() {
@@ -62,7 +42,7 @@ impl Session {
             for v6 in [false, true] {
                 prefixes.clear();
                 for (_, slot) in group {
-                    prefixes.extend(self.table.entry(*slot).map(|e| e.prefix).filter(|p| (p.family().afi == 2) == v6));
+                    prefixes.extend(self.table.entry(*slot).map(|e| e.key).filter(|p| (p.family().afi == 2) == v6));
                 }
                 if prefixes.is_empty() {
                     continue;
@@ -87,19 +67,11 @@ impl Session {
                 }
             }
             for (_, slot) in group {
-                let Some(e) = self.table.entry_mut(*slot) else { continue };
-                match (e.published, winner) {
-                    (BlobId::NONE, w) if w != BlobId::NONE => up.prefixes_out += 1,
-                    (p, BlobId::NONE) if p != BlobId::NONE => up.prefixes_out = up.prefixes_out.saturating_sub(1),
-                    _ => {}
-                }
-                if e.published != winner {
-                    if winner != BlobId::NONE {
-                        env.routes.retain(winner, 1);
-                    }
-                    env.routes.release(e.published);
-                    e.published = winner;
-                }
+                env.routes.retain(winner, 1);
+                let before = self.table.told(*slot, winner);
+                env.routes.release(before);
+                let (is, was) = (u64::from(winner != BlobId::NONE), u64::from(before != BlobId::NONE));
+                up.prefixes_out = (up.prefixes_out + is).saturating_sub(was);
             }
         }
         env.counters.published += changed.len() as u64;
@@ -111,7 +83,7 @@ impl Session {
             up.last_published = env.now;
             out.push(Output::SendPeer { conn: up.conn, bytes: packed.split().freeze() });
         }
-        if self.dirty.is_empty() {
+        if self.table.changes() == 0 {
             up.refreshing.clear();
             for family in up.refresh_end.drain(..) {
                 let end = RouteRefresh { family, kind: RefreshKind::End };
@@ -124,7 +96,7 @@ impl Session {
     pub(super) fn tick_end_of_rib(&mut self, env: &mut Env, out: &mut Vec<Output>) {
         let voters = env.voters;
         if self.up.as_ref().is_none_or(|up| up.eor_sent.len() == up.negotiated.shared.families.len())
-            || self.walk_at.is_some()
+            || self.table.is_walking()
         {
             return;
         }
@@ -150,7 +122,7 @@ impl Session {
             return;
         }
         self.publish(env, out);
-        if !self.dirty.is_empty() {
+        if self.table.changes() > 0 {
             return; // the peer's queue is full: the marker follows the routes
         }
         let Some(up) = self.up.as_mut() else { return };

@@ -6,7 +6,6 @@
 //! peer has not any more. That is withdrawn as by an UPDATE of the peer's: from the store and from
 //! every leg, a slice in each turn.
 
-use super::super::table::flag;
 use super::*;
 use crate::event::Severity;
 use replay::intern::BlobId;
@@ -68,14 +67,9 @@ impl Session {
             }
         }
         for slot in 0..self.table.slots() {
-            let Some(e) = self.table.entry_mut(slot) else { continue };
-            if e.published == BlobId::NONE || e.prefix.family() != family {
-                continue;
-            }
-            e.flags |= flag::RESEND;
-            if e.flags & flag::DIRTY == 0 {
-                e.flags |= flag::DIRTY;
-                self.dirty.push(slot);
+            let told = self.table.entry(slot).filter(|e| e.published != BlobId::NONE);
+            if told.is_some_and(|e| e.key.family() == family) {
+                self.table.resend(slot);
             }
         }
     }

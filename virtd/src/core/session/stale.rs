@@ -1,45 +1,20 @@
 //! What an instance said before it was gone, or before it came back; and whether what it says now is what was chosen.
 
 use super::super::env::ById;
-use super::super::table::flag;
 use super::*;
 use replay::intern::BlobId;
 use voter::Agreement;
 
 impl Session {
-    /// A new leg of instance `i`: what the old one said counts as stale until it is said again.
-    pub(super) fn mark_stale(&mut self, i: usize) {
-        for slot in 0..self.table.slots() {
-            if let Some(e) = self.table.entry_mut(slot) {
-                e.stale.insert(i as u8);
-            }
-        }
-    }
-
-    /// Instance `i` is level: what it has not said again it does not say any more.
-    pub(super) fn sweep_stale(&mut self, i: usize, env: &mut Env) {
-        for slot in 0..self.table.slots() {
-            let Some(e) = self.table.entry_mut(slot).filter(|e| e.stale.contains(i as u8)) else { continue };
-            e.stale.remove(i as u8);
-            e.flags &= !flag::COUNTED;
-            if let Some(said) = self.table.candidates_mut(slot).get_mut(i) {
-                env.routes.release(std::mem::replace(said, BlobId::NONE));
-            }
-        }
-    }
-
     /// Instance `i` is no more: it says nothing, and nothing is held against it.
     pub(super) fn forget_candidates(&mut self, i: usize, env: &mut Env) {
-        for slot in 0..self.table.slots() {
-            let Some(e) = self.table.entry_mut(slot) else { continue };
-            // Keys of which nobody says anything any more are forgotten by the vote on them that follows.
-            e.flags &= !flag::COUNTED;
-            let (said, dissented) = self.table.forget(slot, i);
-            env.routes.release(said);
-            if dissented && let Some(s) = env.instances.get_mut(i) {
-                s.account.end((self.index as u32, slot));
+        let id = self.index as u32;
+        self.table.forget(i, |slot, route, marked| {
+            env.routes.release(route);
+            if marked {
+                env.acquit(i as u8, (id, slot));
             }
-        }
+        });
     }
 
     /// Whether instance `i` has said of every key what was chosen for it: then its vote changes
@@ -54,10 +29,10 @@ impl Session {
         let sole = env.voters.len() == 1 && env.voters.contains(i as u8);
         let differs = |slot: &u32| {
             let Some(e) = self.table.entry(*slot) else { return false };
-            if !env.poison.is_idle() && env.poison.abstainers(&e.prefix, self.index as u32).contains(i as u8) {
+            if !env.poison.is_idle() && env.poison.abstainers(&e.key, self.index as u32).contains(i as u8) {
                 return false;
             }
-            if env.is_outside(i, &e.prefix) {
+            if env.is_outside(i, &e.key) {
                 return false;
             }
             let all = self.table.candidates(*slot);
@@ -65,7 +40,7 @@ impl Session {
             if sole && e.winner == BlobId::NONE && all.iter().enumerate().all(is_silent) {
                 return false;
             }
-            if env.lacking && (self.without_family(&e.prefix, env).union(env.untold(&e.prefix))).contains(i as u8) {
+            if env.lacking && (self.without_family(&e.key, env).union(env.untold(&e.key))).contains(i as u8) {
                 return false;
             }
             let said = all.get(i).copied().unwrap_or(BlobId::NONE);
@@ -81,14 +56,11 @@ impl Session {
 
     /// The session ends: nobody disagrees about it any more.
     pub(super) fn forget_dissent(&mut self, env: &mut Env) {
-        for slot in 0..self.table.slots() {
-            let Some(e) = self.table.entry(slot) else { continue };
+        for (slot, e) in self.table.iter() {
             for i in e.dissent.iter() {
-                if let Some(s) = env.instances.get_mut(usize::from(i)) {
-                    s.account.end((self.index as u32, slot));
-                }
+                env.acquit(i, (self.index as u32, slot));
             }
-            if e.flags & flag::NO_QUORUM != 0 {
+            if e.is_lost() {
                 env.without_quorum = env.without_quorum.saturating_sub(1);
             }
         }

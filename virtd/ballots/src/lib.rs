@@ -1,0 +1,25 @@
+//! One voting table: what the instances say about every key, what was chosen, how a vote goes on.
+//!
+//! ```text
+//!  say ──▶ candidates ──▶ vote ──▶ winner ──▶ list of changes ──▶ whoever tells them
+//!                          ▲  └──▶ marks ───▶ [`Voting::marked`]
+//!         recheck, walk ───┘
+//! ```
+//! | file | holds |
+//! |---|---|
+//! | `table` | [`Ballots`]: the keys, the candidates, the list of changes, where a walk stands |
+//! | `vote` | the vote on one key, and what begins one; what it asks of its user ([`Voting`]) |
+//! | `rechecks` | [`Rechecks`]: the keys whose outcome time alone can change |
+//!
+//! Keys are the user's, and so are values: small ids, of which the default means "nothing". A table
+//! does not know whom its changes are told: several peers that are told the same can have one.
+//! Which value wins is the crate `voter`'s to say.
+#![forbid(unsafe_code)]
+
+mod rechecks;
+mod table;
+mod vote;
+
+pub use rechecks::Rechecks;
+pub use table::{Ballots, Entry, age_ms};
+pub use vote::{Law, Marks, Terms, Voting, recheck, say, vote, walk};

@@ -1,0 +1,428 @@
+//! The keys of one table, what the instances say about them, and what was chosen.
+//!
+//! One entry a key, candidates in a second array with one column an instance, both indexed alike,
+//! found by a hash index of their own: about 60 octets a key with three instances and ids of
+//! four octets.
+
+use crate::Rechecks;
+use foldhash::fast::RandomState;
+use hashbrown::HashTable;
+use std::hash::{BuildHasher, Hash};
+use std::ops::Range;
+use voter::{Members, Millis, Rules};
+
+/// So much may the master of master-slave say about a key that does not rest for T before a
+/// majority decides on it at once: what converges takes less, and a master that floods gets no more
+/// than this past (DESIGN decision 6, "a cap for flapping").
+const MASTER_TURNS: u8 = 5;
+
+/// Bits of [`Entry::flags`].
+pub(crate) mod flag {
+    /// Stands in the list of changes.
+    pub const DIRTY: u8 = 1;
+    /// Must be told even where it did not change.
+    pub const RESEND: u8 = 2;
+    /// Stands in the queue of rechecks.
+    pub const QUEUED: u8 = 4;
+    /// Steady without a majority.
+    pub const NO_QUORUM: u8 = 8;
+    /// Not in use: waiting in the free list.
+    pub const FREE: u8 = 16;
+    /// [`super::Entry::overruled`] holds something.
+    pub const OVERRULED: u8 = 32;
+    /// [`Ballots::count`].
+    pub const COUNTED: u8 = 64;
+}
+
+/// The state of one key.
+#[derive(Clone, Debug)]
+pub struct Entry<K, V> {
+    /// The key.
+    pub key: K,
+    /// See [`flag`].
+    pub(crate) flags: u8,
+    /// What the master of master-slave has said since the key last rested for T; counted up to 255.
+    pub(crate) turns: u8,
+    /// Instances whose candidate is marked as not with a steady majority.
+    pub dissent: Members,
+    /// Instances whose candidate dates from before they were gone: dropped when they have caught up
+    /// and have not repeated it.
+    pub stale: Members,
+    /// What the voter chose.
+    pub winner: V,
+    /// What was last told.
+    pub published: V,
+    /// What the steady majority took away from the master ([`voter::Ballot::overruled`]); read by
+    /// [`Entry::overruled`].
+    pub(crate) overruled: V,
+    /// Milliseconds (wrapping, see [`age_ms`]) of the first and the last disturbance.
+    first_ms: u32,
+    /// See `first_ms`.
+    last_ms: u32,
+}
+
+impl<K, V: Copy + Default> Entry<K, V> {
+    /// How long ago the last disturbance was.
+    pub fn age(&self, now: Millis) -> Millis {
+        age_ms(now, self.last_ms)
+    }
+
+    /// When the first and the last disturbance were.
+    pub(crate) fn disturbed(&self, now: Millis) -> (Millis, Millis) {
+        let (first, last) = (age_ms(now, self.first_ms), self.age(now));
+        (now - first.max(last).min(now), now - last.min(now))
+    }
+
+    /// It was disturbed `when`.
+    pub(crate) fn disturb(&mut self, rules: &Rules, now: Millis, when: Millis) {
+        // Ages count backwards from now; the voter's rule wants points in time.
+        let at = |ms| now.saturating_sub(age_ms(now, ms));
+        let (first, last) = rules.disturb(at(self.first_ms), at(self.last_ms), when);
+        (self.first_ms, self.last_ms) = (first as u32, last as u32);
+    }
+
+    /// The master has said so many things about it without a rest that it is not followed for now.
+    pub fn is_restless(&self) -> bool {
+        self.turns > MASTER_TURNS
+    }
+
+    /// Whether it is steady without a majority.
+    pub fn is_lost(&self) -> bool {
+        self.flags & flag::NO_QUORUM != 0
+    }
+
+    /// Sets or clears a flag; whether it was set.
+    pub(crate) fn set(&mut self, flag: u8, on: bool) -> bool {
+        let was = self.flags & flag != 0;
+        self.flags = if on { self.flags | flag } else { self.flags & !flag };
+        was
+    }
+
+    /// What stands overruled, if anything does: "nothing" may.
+    pub fn overruled(&self) -> Option<V> {
+        (self.flags & flag::OVERRULED != 0).then_some(self.overruled)
+    }
+}
+
+/// How long ago `then` was. Times wrap after 49 days; an entry that old may then look fresh, which
+/// only delays a verdict by T.
+pub fn age_ms(now_ms: u64, then: u32) -> u64 {
+    u64::from((now_ms as u32).wrapping_sub(then))
+}
+
+/// See the module's comment.
+pub struct Ballots<K, V> {
+    id: u32,
+    columns: usize,
+    index: HashTable<u32>,
+    /// Seeded: strangers may choose the keys, and nothing ever depends on the order of the index.
+    hasher: RandomState,
+    entries: Vec<Entry<K, V>>,
+    candidates: Vec<V>,
+    free: Vec<u32>,
+    /// Slots whose winner is to be told.
+    changed: Vec<u32>,
+    /// Keys with a winner.
+    chosen: usize,
+    /// Where a walk goes on.
+    walk_at: Option<u32>,
+    /// An electorate changed again while a walk was under way: one more round.
+    walk_again: bool,
+}
+
+impl<K: Copy + Eq + Hash, V: Copy + Eq + Default> Ballots<K, V> {
+    /// An empty table for `columns` instances; `id` names it in the queue of rechecks.
+    pub fn new(id: u32, columns: usize) -> Ballots<K, V> {
+        Ballots {
+            id,
+            columns,
+            index: HashTable::new(),
+            hasher: RandomState::default(),
+            entries: Vec::new(),
+            candidates: Vec::new(),
+            free: Vec::new(),
+            changed: Vec::new(),
+            chosen: 0,
+            walk_at: None,
+            walk_again: false,
+        }
+    }
+
+    /// Keys in use.
+    pub fn keys(&self) -> usize {
+        self.index.len()
+    }
+
+    /// Keys with a winner.
+    pub fn chosen(&self) -> usize {
+        self.chosen
+    }
+
+    /// Octets it takes, without the list of changes.
+    pub fn memory_bytes(&self) -> usize {
+        self.entries.capacity() * size_of::<Entry<K, V>>()
+            + self.candidates.capacity() * size_of::<V>()
+            + self.free.capacity() * size_of::<u32>()
+            + self.index.allocation_size()
+    }
+
+    /// Slots, in use or not; what a walk over all keys counts to.
+    pub fn slots(&self) -> u32 {
+        self.entries.len() as u32
+    }
+
+    /// The slot of a key.
+    pub fn find(&self, key: &K) -> Option<u32> {
+        let entries = &self.entries;
+        self.index.find(self.hasher.hash_one(key), |&i| entries[i as usize].key == *key).copied()
+    }
+
+    /// A slot for a key that has none.
+    pub fn add(&mut self, key: K, now_ms: u64) -> u32 {
+        let entry = Entry {
+            key,
+            flags: 0,
+            turns: 0,
+            dissent: Members::default(),
+            stale: Members::default(),
+            winner: V::default(),
+            published: V::default(),
+            overruled: V::default(),
+            first_ms: now_ms as u32,
+            last_ms: now_ms as u32,
+        };
+        let i = match self.free.pop() {
+            Some(i) => {
+                self.entries[i as usize] = entry;
+                i
+            }
+            None => {
+                if self.entries.len() == self.entries.capacity() {
+                    // By an eighth, not by doubling: a full table's waste stays small, and the
+                    // kernel moves the pages.
+                    let more = self.entries.len() / 8 + 64;
+                    self.entries.reserve_exact(more);
+                    self.candidates.reserve_exact(more * self.columns);
+                }
+                self.entries.push(entry);
+                self.candidates.extend(std::iter::repeat_n(V::default(), self.columns));
+                (self.entries.len() - 1) as u32
+            }
+        };
+        let (entries, hasher) = (&self.entries, &self.hasher);
+        self.index.insert_unique(hasher.hash_one(key), i, |&i| hasher.hash_one(entries[i as usize].key));
+        i
+    }
+
+    /// The keys in use, with their slots.
+    pub fn iter(&self) -> impl Iterator<Item = (u32, &Entry<K, V>)> {
+        (0..).zip(&self.entries).filter(|(_, e)| e.flags & flag::FREE == 0)
+    }
+
+    /// The entry at a slot; `None` past the end or where the slot is free.
+    pub fn entry(&self, slot: u32) -> Option<&Entry<K, V>> {
+        self.entries.get(slot as usize).filter(|e| e.flags & flag::FREE == 0)
+    }
+
+    /// The entry at a slot, to change.
+    pub(crate) fn entry_mut(&mut self, slot: u32) -> Option<&mut Entry<K, V>> {
+        self.entries.get_mut(slot as usize).filter(|e| e.flags & flag::FREE == 0)
+    }
+
+    /// What every instance says about the key at `slot`.
+    pub fn candidates(&self, slot: u32) -> &[V] {
+        let at = slot as usize * self.columns;
+        self.candidates.get(at..at + self.columns).unwrap_or_default()
+    }
+
+    /// What every instance says about the key at `slot`, to change.
+    pub(crate) fn candidates_mut(&mut self, slot: u32) -> &mut [V] {
+        let at = slot as usize * self.columns;
+        self.candidates.get_mut(at..at + self.columns).unwrap_or_default()
+    }
+
+    /// Instance `i` is no more: it says nothing, and nothing is held against it. Tells `gone`, key
+    /// by key, the slot, what is to be released, and whether `i` was marked.
+    pub fn forget(&mut self, i: usize, mut gone: impl FnMut(u32, V, bool)) {
+        for slot in 0..self.slots() {
+            let Some(e) = self.entry_mut(slot) else { continue };
+            let marked = e.dissent.contains(i as u8);
+            e.dissent.remove(i as u8);
+            gone(slot, self.silence(slot, i), marked);
+            self.tidy(slot);
+        }
+    }
+
+    /// What instance `i` says now counts as stale until it is said again; where it says nothing, too,
+    /// if `silent`.
+    pub fn mark_stale(&mut self, i: usize, silent: bool) {
+        for slot in 0..self.slots() {
+            let speaks = self.candidates(slot).get(i).is_some_and(|said| *said != V::default());
+            if let Some(e) = self.entry_mut(slot).filter(|_| speaks || silent) {
+                e.stale.insert(i as u8);
+            }
+        }
+    }
+
+    /// What instance `i` said before it was gone, and has not said again, it says no more; it goes
+    /// to `release`.
+    pub fn forget_stale(&mut self, i: usize, mut release: impl FnMut(V)) {
+        for slot in 0..self.slots() {
+            if self.entry(slot).is_some_and(|e| e.stale.contains(i as u8)) {
+                release(self.silence(slot, i));
+                self.tidy(slot);
+            }
+        }
+    }
+
+    fn silence(&mut self, slot: u32, i: usize) -> V {
+        if let Some(e) = self.entry_mut(slot) {
+            e.stale.remove(i as u8);
+            e.flags &= !flag::COUNTED;
+        }
+        self.candidates_mut(slot).get_mut(i).map(std::mem::take).unwrap_or_default()
+    }
+
+    /// Whether nobody says anything about the key at `slot`, and nothing was chosen.
+    pub fn is_void(&self, slot: u32) -> bool {
+        let none = V::default();
+        self.entry(slot).is_none_or(|e| e.winner == none) && self.candidates(slot).iter().all(|said| *said == none)
+    }
+
+    /// The winner at `slot`, which was `was`, joins the list of changes where it is not what was
+    /// told.
+    pub(crate) fn note_change(&mut self, slot: u32, was: V) {
+        let Some(e) = self.entry_mut(slot) else { return };
+        let (winner, differs) = (e.winner, e.winner != e.published);
+        if differs && !e.set(flag::DIRTY, true) {
+            self.changed.push(slot);
+        }
+        let is = |value| usize::from(value != V::default());
+        self.chosen = (self.chosen + is(winner)).saturating_sub(is(was));
+    }
+
+    /// What was told about the key at `slot` is to be told again.
+    pub fn resend(&mut self, slot: u32) {
+        let Some(e) = self.entry_mut(slot) else { return };
+        e.flags |= flag::RESEND;
+        if !e.set(flag::DIRTY, true) {
+            self.changed.push(slot);
+        }
+    }
+
+    /// Takes at most so many keys off the list of changes; what is to be told of them goes to
+    /// `told`: winner and slot.
+    pub fn take_changed(&mut self, most: usize, told: &mut Vec<(V, u32)>) {
+        let batch = self.changed.len().min(most);
+        let mut changed = std::mem::take(&mut self.changed);
+        for slot in changed.drain(..batch) {
+            let Some(e) = self.entry_mut(slot) else { continue };
+            let same = e.winner == e.published && e.flags & flag::RESEND == 0;
+            e.flags &= !(flag::DIRTY | flag::RESEND);
+            match same {
+                true => self.tidy(slot),
+                false => told.push((e.winner, slot)),
+            }
+        }
+        self.changed = changed;
+    }
+
+    /// This was told about the key at `slot`. What was before is the caller's to release.
+    pub fn told(&mut self, slot: u32, value: V) -> V {
+        self.entry_mut(slot).map(|e| std::mem::replace(&mut e.published, value)).unwrap_or(value)
+    }
+
+    /// What everybody says about the key at `slot` is counted, once until somebody says something
+    /// else; whether it had been.
+    pub fn count(&mut self, slot: u32) -> bool {
+        self.entry_mut(slot).is_none_or(|e| e.set(flag::COUNTED, true))
+    }
+
+    /// Keys on the list of changes.
+    pub fn changes(&self) -> usize {
+        self.changed.len()
+    }
+
+    /// Octets that the list of changes takes.
+    pub fn changes_bytes(&self) -> usize {
+        self.changed.capacity() * size_of::<u32>()
+    }
+
+    /// The key at `slot` is to be looked at then, unless it stands in the queue already.
+    pub fn recheck_at(&mut self, slot: u32, at: Millis, rechecks: &mut Rechecks) {
+        if self.entry_mut(slot).is_some_and(|e| !e.set(flag::QUEUED, true)) {
+            rechecks.push(at, self.id, slot);
+        }
+    }
+
+    /// An electorate changed: every key is voted on anew, in slices ([`crate::walk`]).
+    pub fn start_walk(&mut self) {
+        match self.walk_at {
+            Some(_) => self.walk_again = true,
+            None if self.keys() > 0 => self.walk_at = Some(0),
+            None => {}
+        }
+    }
+
+    /// The same from the first key on, wherever a walk was.
+    pub fn walk_anew(&mut self) {
+        self.walk_at = Some(0);
+    }
+
+    /// Whether a walk is under way.
+    pub fn is_walking(&self) -> bool {
+        self.walk_at.is_some()
+    }
+
+    /// The next slots of the walk, at most so many.
+    pub(crate) fn slice(&mut self, most: u32) -> Range<u32> {
+        let Some(at) = self.walk_at else { return 0..0 };
+        let end = self.slots().min(at.saturating_add(most));
+        let over = end >= self.slots();
+        self.walk_at = if over { std::mem::take(&mut self.walk_again).then_some(0) } else { Some(end) };
+        at..end
+    }
+
+    /// Makes room for as many instances; those there are keep their columns, and there are never
+    /// fewer than there were.
+    pub fn widen(&mut self, columns: usize) {
+        if columns <= self.columns {
+            return;
+        }
+        let mut wide = Vec::with_capacity(self.entries.len() * columns);
+        for said in self.candidates.chunks(self.columns.max(1)) {
+            wide.extend_from_slice(said);
+            wide.extend(std::iter::repeat_n(V::default(), columns - said.len()));
+        }
+        wide.resize(self.entries.len() * columns, V::default());
+        (self.candidates, self.columns) = (wide, columns);
+    }
+
+    /// Gives the slot back when nobody says anything about its key, nothing has been told, and
+    /// nothing hangs on it.
+    pub fn tidy(&mut self, slot: u32) {
+        let Some(e) = self.entry(slot) else { return };
+        let busy = flag::DIRTY | flag::QUEUED | flag::NO_QUORUM | flag::OVERRULED;
+        if e.flags & busy != 0 || e.published != V::default() || !e.dissent.is_empty() || !self.is_void(slot) {
+            return;
+        }
+        let key = e.key;
+        let entries = &self.entries;
+        if let Ok(found) = self.index.find_entry(self.hasher.hash_one(key), |&i| entries[i as usize].key == key) {
+            found.remove();
+        }
+        self.entries[slot as usize].flags = flag::FREE;
+        self.free.push(slot);
+    }
+
+    /// Empties the table; every id it held goes to `release`.
+    pub fn clear(&mut self, mut release: impl FnMut(V)) {
+        for (_, e) in self.iter() {
+            release(e.winner);
+            release(e.published);
+            e.overruled().map(&mut release);
+        }
+        self.candidates.iter().for_each(|c| release(*c));
+        *self = Ballots::new(self.id, self.columns);
+    }
+}
