@@ -214,9 +214,9 @@ impl Control {
     }
 
     /// Has the supervisor do something with this instance, which is number `i`.
-    fn order(&mut self, i: usize, order: Order, now: Micros, out: &mut Vec<Output>) {
-        self.ordered = Some((order, now));
-        out.push(Output::Order { instance: InstanceId(i as u8), order });
+    fn order(&mut self, i: usize, order: Order, env: &mut Env) {
+        self.ordered = Some((order, env.now));
+        env.out.push(Output::Order { instance: InstanceId(i as u8), order });
     }
 }
 
@@ -274,7 +274,7 @@ impl Controller {
     }
 
     /// What the supervisor says.
-    pub fn process(&mut self, i: usize, news: ProcessNews, env: &mut Env, sessions: &[Session], out: &mut Vec<Output>) {
+    pub fn process(&mut self, i: usize, news: ProcessNews, env: &mut Env, sessions: &[Session]) {
         let Some(c) = self.list.get_mut(i).filter(|c| c.process != Process::NotOurs) else { return };
         let followed = match (c.ordered, &news) {
             (Some((Order::Start, _)), news) => {
@@ -304,7 +304,7 @@ impl Controller {
                     // It has caught up: what it takes from here on is growth.
                     c.base_rss.get_or_insert(rss_kib);
                 }
-                self.watch_usage(i, cpu_permille, rss_kib, env, sessions, out);
+                self.watch_usage(i, cpu_permille, rss_kib, env, sessions);
             }
             ProcessNews::Version { version } => c.version = Some(version),
             ProcessNews::Died { death } => {
@@ -312,7 +312,7 @@ impl Controller {
                     s.last_death = Some((env.now, death));
                 }
             }
-            ProcessNews::Failed { text } => self.ended(i, true, &text, env, out),
+            ProcessNews::Failed { text } => self.ended(i, true, &text, env),
             ProcessNews::Ended { unasked, text } => {
                 c.last_end = Some((env.now, text.clone()));
                 if let Some(s) = env.instances.get_mut(i) {
@@ -321,15 +321,16 @@ impl Controller {
                     s.last_death = if known { s.last_death } else { Some((env.now, Death::Crash)) };
                 }
                 if unasked && c.process == Process::Running {
-                    out.extend(verdict::record("instance-exited", i, &text, env, sessions));
+                    let record = verdict::record("instance-exited", i, &text, env, sessions);
+                    env.out.extend(record);
                 }
-                self.ended(i, unasked, &text, env, out);
+                self.ended(i, unasked, &text, env);
             }
         }
     }
 
     /// The processes of instance `i` are gone.
-    fn ended(&mut self, i: usize, unasked: bool, text: &str, env: &mut Env, out: &mut Vec<Output>) {
+    fn ended(&mut self, i: usize, unasked: bool, text: &str, env: &mut Env) {
         let Some(c) = self.list.get_mut(i) else { return };
         if !unasked && c.process == Process::Running {
             // Nobody here has asked for it: virtd ends, and its supervisor ends everybody.
@@ -349,10 +350,10 @@ impl Controller {
                     s.last_fault = Some(text.to_owned());
                 }
                 // Whoever falls is replaced where somebody waits, and goes to the end of the line.
-                let replaced = if asked { None } else { self.replace(i, env, out) };
+                let replaced = if asked { None } else { self.replace(i, env) };
                 match (replaced, self.duty(i)) {
                     (Some(_), Duty::Standby(Standby::Cold)) => self.set_process(i, Process::Down(None)),
-                    _ => self.plan_restart(i, env, out),
+                    _ => self.plan_restart(i, env),
                 }
             }
         }
@@ -365,7 +366,7 @@ impl Controller {
     }
 
     /// Restarts with a wait that doubles, up to a limit.
-    fn plan_restart(&mut self, i: usize, env: &Env, out: &mut Vec<Output>) {
+    fn plan_restart(&mut self, i: usize, env: &mut Env) {
         let f = env.config.faults;
         let now = env.now;
         let Some(c) = self.list.get_mut(i) else { return };
@@ -380,7 +381,7 @@ impl Controller {
                 c.restarts.len(),
                 f.restart_limit_ms / 1000
             );
-            return env.tell_about(out, "instance-given-up", Severity::Alarm, i, text);
+            return env.tell_about("instance-given-up", Severity::Alarm, i, text);
         }
         let doubled = Micros::from(f.restart_min_ms) << c.restarts.len().min(20);
         let wait = doubled.min(Micros::from(f.restart_max_ms)) * 1000;
@@ -394,24 +395,24 @@ impl Controller {
             f.restart_limit,
             f.restart_limit_ms / 1000
         );
-        env.tell_about(out, "instance-restart", Severity::Info, i, text);
+        env.tell_about("instance-restart", Severity::Info, i, text);
     }
 
     /// Looks at everything once; called with every tick.
-    pub fn tick(&mut self, env: &mut Env, sessions: &mut [Session], out: &mut Vec<Output>) {
+    pub fn tick(&mut self, env: &mut Env, sessions: &mut [Session]) {
         env.standing = verdict::standing(sessions, self.list.len());
         self.note_losses(env);
-        self.start_due(env, out);
-        self.repeat_orders(env.now, out);
+        self.start_due(env);
+        self.repeat_orders(env);
         self.watch_strangers(env);
         self.watch_lasting(env);
-        self.replace_fallen(env, out);
+        self.replace_fallen(env);
         if env.now >= self.next_second {
             self.next_second = env.now + 1_000_000;
-            self.watch_floods(env, sessions, out);
-            self.tell_back(env, sessions, out);
+            self.watch_floods(env, sessions);
+            self.tell_back(env, sessions);
         }
-        self.judge(env, sessions, out);
+        self.judge(env, sessions);
     }
 
     /// When [`Controller::tick`] is wanted although no session asks for one.
@@ -448,21 +449,21 @@ impl Controller {
     }
 
     /// Orders the starts whose time has come.
-    fn start_due(&mut self, env: &Env, out: &mut Vec<Output>) {
+    fn start_due(&mut self, env: &mut Env) {
         for (i, c) in self.list.iter_mut().enumerate() {
             if let Process::Down(Some(at)) = c.process
                 && at <= env.now
             {
                 c.process = Process::Running;
-                c.order(i, Order::Start, env.now, out);
+                c.order(i, Order::Start, env);
             }
         }
     }
 
-    fn repeat_orders(&mut self, now: Micros, out: &mut Vec<Output>) {
+    fn repeat_orders(&mut self, env: &mut Env) {
         for (i, c) in self.list.iter_mut().enumerate() {
-            if let Some((order, _)) = c.ordered.filter(|(_, at)| now >= at + REPEAT_US) {
-                c.order(i, order, now, out);
+            if let Some((order, _)) = c.ordered.filter(|(_, at)| env.now >= at + REPEAT_US) {
+                c.order(i, order, env);
             }
         }
     }
@@ -489,7 +490,7 @@ impl Controller {
     }
 
     /// Says once that an instance that was started votes, and how long that took.
-    fn tell_back(&mut self, env: &Env, sessions: &[Session], out: &mut Vec<Output>) {
+    fn tell_back(&mut self, env: &mut Env, sessions: &[Session]) {
         for (i, c) in self.list.iter_mut().enumerate() {
             let Some(started) = c.started else { continue };
             let there = sessions.iter().any(|s| s.up.is_some())
@@ -503,14 +504,15 @@ impl Controller {
             let seconds = (env.now - started) as f64 / 1e6;
             let what = if c.duty == Duty::Voter { "votes" } else { "has caught up" };
             let text = format!("{} {what}, {seconds:.1} s after its start", env.name(i));
-            env.tell_about(out, "instance-back", Severity::Info, i, text);
+            env.tell_about("instance-back", Severity::Info, i, text);
         }
     }
 }
 
 impl Env {
     /// Tells the operator about one instance.
-    pub fn tell_about(&self, out: &mut Vec<Output>, kind: &'static str, severity: Severity, i: usize, text: String) {
-        out.push(Event::new(self.now, kind, severity, text).with_instance(self.name(i)).into());
+    pub fn tell_about(&mut self, kind: &'static str, severity: Severity, i: usize, text: String) {
+        let event = Event::new(self.now, kind, severity, text).with_instance(self.name(i));
+        self.out.push(event.into());
     }
 }

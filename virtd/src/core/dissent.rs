@@ -4,7 +4,6 @@
 //! of up to 31 instances, and nearly none needs one.
 
 use super::env::Env;
-use super::io::Output;
 use crate::event::{Event, Said, Severity};
 use ballots::Marks;
 use foldhash::fast::RandomState;
@@ -141,14 +140,7 @@ pub struct Words<'a> {
 impl Env {
     /// Books a change of the marks on one key, which is about `prefix`: each that is new stands
     /// accused of `why`. Whether it is told in words.
-    pub fn mark(
-        &mut self,
-        key: Key,
-        prefix: Prefix,
-        marks: &Marks,
-        why: impl Fn() -> String,
-        out: &mut Vec<Output>,
-    ) -> bool {
+    pub fn mark(&mut self, key: Key, prefix: Prefix, marks: &Marks, why: impl Fn() -> String) -> bool {
         let now = self.now_ms();
         for i in marks.newly().iter() {
             if let Some(s) = self.instances.get_mut(usize::from(i)) {
@@ -163,7 +155,7 @@ impl Env {
         }
         let (was_lost, lost) = (u32::from(marks.was_lost), u32::from(marks.lost));
         self.without_quorum = (self.without_quorum + lost).saturating_sub(was_lost);
-        self.may_tell(out)
+        self.may_tell()
     }
 
     /// Nothing stands against instance `i` on one key any more.

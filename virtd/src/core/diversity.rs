@@ -3,7 +3,7 @@
 
 use super::Core;
 use super::independence::{Independence, Pair, could_be_marked_together};
-use super::io::{Micros, Output};
+use super::io::Micros;
 use crate::event::{Event, Severity};
 use serde_json::{Value, json};
 
@@ -163,7 +163,7 @@ impl Core {
     }
 
     /// Tells what is due; called with every tick.
-    pub(super) fn tell_diversity(&mut self, out: &mut Vec<Output>) {
+    pub(super) fn tell_diversity(&mut self) {
         let news = self.sessions.iter_mut().fold(false, |news, s| s.independence.take_news() | news);
         let due = self.env.now >= self.diversity.next;
         if !news && !due {
@@ -172,7 +172,7 @@ impl Core {
         let mut ranked = ranked(&self.independence(), self.env.instances.len());
         ranked.retain(|((a, b), _)| !self.is_vacant_pair(*a, *b));
         if news {
-            self.warn_of_common(&ranked, out);
+            self.warn_of_common(&ranked);
         }
         if due {
             self.diversity.next = self.env.now + EVERY_US;
@@ -181,13 +181,13 @@ impl Core {
                 let (_, reading) = self.reading(&ranked);
                 let mut event = Event::new(self.env.now, "diversity", Severity::Info, reading);
                 event.pairs = self.pair_list(ranked.get(..PAIRS_TOLD).unwrap_or(&ranked));
-                out.push(event.into());
+                self.env.out.push(event.into());
             }
         }
     }
 
     /// Two that are wrong on the same keys are no two voters.
-    fn warn_of_common(&mut self, ranked: &[((u8, u8), Pair)], out: &mut Vec<Output>) {
+    fn warn_of_common(&mut self, ranked: &[((u8, u8), Pair)]) {
         for (names, pair) in ranked {
             let told = self.diversity.limits.iter().position(|(p, _)| p == names);
             let limit = told.and_then(|at| self.diversity.limits.get(at)).map_or(MANY_COMMON, |(_, limit)| *limit);
@@ -209,7 +209,7 @@ impl Core {
             );
             let mut event = Event::new(self.env.now, "common-failure", Severity::Warning, text);
             event.pairs = self.pair_list(&[(*names, pair.clone())]);
-            out.push(event.into());
+            self.env.out.push(event.into());
         }
     }
 }

@@ -56,6 +56,8 @@ pub struct Env {
     pub config: Config,
     /// The time of the input being handled.
     pub now: Micros,
+    /// What is to be done, in order; [`super::turn`] takes it.
+    pub out: Vec<Output>,
     /// The instances, in configured order.
     pub instances: Vec<InstanceState>,
     /// Those that may vote at all.
@@ -204,6 +206,7 @@ impl Env {
             has_blocks: has_blocks(&config),
             config,
             now,
+            out: Vec::new(),
             instances,
             voters,
             observers,
@@ -338,7 +341,7 @@ impl Env {
     }
 
     /// Whether one more verdict is told in words; else it is counted, and the next second's first says how many were.
-    pub fn may_tell(&mut self, out: &mut Vec<Output>) -> bool {
+    pub fn may_tell(&mut self) -> bool {
         let second = self.now / 1_000_000;
         if self.told.second != second {
             let counted = self.told.counted;
@@ -347,7 +350,7 @@ impl Env {
                 let text = format!(
                     "{counted} more verdicts a moment ago, only counted: virtctl instances and routes have them"
                 );
-                out.push(Event::new(self.now, "verdicts-counted", Severity::Warning, text).into());
+                self.out.push(Event::new(self.now, "verdicts-counted", Severity::Warning, text).into());
             }
         }
         self.told.told += 1;
@@ -418,20 +421,12 @@ impl Env {
     }
 
     /// Tells the operator about a session.
-    pub fn tell(&self, out: &mut Vec<Output>, kind: &'static str, severity: Severity, peer: &SocketAddr, text: String) {
-        out.push(Event::new(self.now, kind, severity, text).with_session(self.peer_name(peer)).into());
+    pub fn tell(&mut self, kind: &'static str, severity: Severity, peer: &SocketAddr, text: String) {
+        self.out.push(Event::new(self.now, kind, severity, text).with_session(self.peer_name(peer)).into());
     }
 
     /// Tells the operator about one instance on one session, and remembers a fault.
-    pub fn tell_of(
-        &mut self,
-        out: &mut Vec<Output>,
-        kind: &'static str,
-        severity: Severity,
-        peer: &SocketAddr,
-        i: usize,
-        text: String,
-    ) {
+    pub fn tell_of(&mut self, kind: &'static str, severity: Severity, peer: &SocketAddr, i: usize, text: String) {
         if severity >= Severity::Warning
             && let Some(s) = self.instances.get_mut(i)
         {
@@ -439,7 +434,7 @@ impl Env {
         }
         let event = Event::new(self.now, kind, severity, text).with_session(self.peer_name(peer));
         let event = event.with_instance(self.name(i));
-        out.push(event.into());
+        self.out.push(event.into());
     }
 
     /// A listening socket of instance `i` that a host would hand a connection to `local` to.

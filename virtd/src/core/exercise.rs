@@ -7,7 +7,7 @@
 //! "connection diversity"): only where all are level and a quorum is left on that session without it.
 
 use super::env::Env;
-use super::io::{Micros, Output};
+use super::io::Micros;
 use super::mux::Random;
 use super::session::Session;
 use crate::config::{Config, Instance};
@@ -90,19 +90,19 @@ impl Exercises {
     }
 
     /// Looks whether something is to begin or to end; called every tick.
-    pub fn tick(&mut self, sessions: &mut [Session], env: &mut Env, out: &mut Vec<Output>) {
+    pub fn tick(&mut self, sessions: &mut [Session], env: &mut Env) {
         for (i, slot) in self.connections.iter_mut().enumerate() {
             if let Some(r) = slot.as_mut().filter(|r| env.now >= r.next) {
-                r.begin(i, sessions, env, out);
+                r.begin(i, sessions, env);
             }
         }
         for (i, slot) in self.routes.iter_mut().enumerate() {
             let Some(e) = slot else { continue };
             match e.state {
-                State::Rest { until } if env.now >= until => e.begin(i, sessions, env, out),
+                State::Rest { until } if env.now >= until => e.begin(i, sessions, env),
                 State::Withdrawn { session, prefix, until } if env.now >= until => {
                     if let Some(s) = sessions.get_mut(session) {
-                        s.tell_again(i, vec![prefix], env, out);
+                        s.tell_again(i, vec![prefix], env);
                     }
                     e.state = State::Told { prefix, until: env.now + env.t_us() };
                 }
@@ -132,7 +132,7 @@ impl Exercise {
         self.state = State::Rest { until: now + self.random.between(self.least, self.greatest) };
     }
 
-    fn begin(&mut self, i: usize, sessions: &mut [Session], env: &mut Env, out: &mut Vec<Output>) {
+    fn begin(&mut self, i: usize, sessions: &mut [Session], env: &mut Env) {
         self.state = State::Rest { until: env.now + AGAIN_US };
         if sessions.is_empty() || !is_calm(env) {
             return;
@@ -147,7 +147,7 @@ impl Exercise {
             }
             env.exercised.push((prefix, i as u8));
             let Some(session) = sessions.get_mut(from) else { return };
-            session.tell_withdrawn(i, prefix, env, out);
+            session.tell_withdrawn(i, prefix, env);
             let text = format!(
                 "{} alone is told that {} withdraws {prefix}, and then that it is there again; it abstains there meanwhile",
                 env.name(i),
@@ -156,7 +156,7 @@ impl Exercise {
             let mut event =
                 Event::new(env.now, "readvertised", Severity::Info, text).with_session(env.peer_name(&session.peer));
             event.prefix = Some(prefix);
-            out.push(event.with_instance(env.name(i)).into());
+            env.out.push(event.with_instance(env.name(i)).into());
             // The shorter, the likelier: a flap within a moment is what races are made of.
             let until = env.now + self.random.soon(0, GAP_US);
             self.state = State::Withdrawn { session: from, prefix, until };
@@ -180,7 +180,7 @@ impl Restart {
         Some(Restart { least, greatest, random, next })
     }
 
-    fn begin(&mut self, i: usize, sessions: &mut [Session], env: &mut Env, out: &mut Vec<Output>) {
+    fn begin(&mut self, i: usize, sessions: &mut [Session], env: &mut Env) {
         self.next = env.now + AGAIN_US;
         if !is_calm(env) {
             return;
@@ -188,7 +188,7 @@ impl Restart {
         let mine: Vec<usize> = (0..sessions.len()).filter(|s| sessions[*s].can_lose(i, env)).collect();
         let Some(last) = mine.len().checked_sub(1) else { return };
         let Some(session) = sessions.get_mut(mine[self.random.between(0, last as u64) as usize]) else { return };
-        session.restart_leg(i, env, out);
+        session.restart_leg(i, env);
         self.next = env.now + self.random.between(self.least, self.greatest);
     }
 }

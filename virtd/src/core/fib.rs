@@ -169,7 +169,7 @@ impl Fib {
     }
 
     /// Takes one input that concerns the FIB.
-    pub fn handle(&mut self, input: Input<'_>, env: &mut Env, out: &mut Vec<Output>) {
+    pub fn handle(&mut self, input: Input<'_>, env: &mut Env) {
         match input {
             Input::NetlinkOpened { socket, instance } => {
                 let i = usize::from(instance.0);
@@ -178,10 +178,10 @@ impl Fib {
                     m.sockets += 1;
                 }
             }
-            Input::NetlinkClosed { socket } => self.closed(socket, env, out),
+            Input::NetlinkClosed { socket } => self.closed(socket, env),
             Input::NetlinkRequest { socket, port_id, style, message, answers } => {
                 if let Some(Ok(frame)) = Frames::new(message).next() {
-                    self.request(socket, port_id, style, &frame, answers, env, out);
+                    self.request(socket, port_id, style, &frame, answers, env);
                 }
             }
             Input::NetlinkDump { socket, port_id, request, cursor, done, answers } => {
@@ -201,7 +201,7 @@ impl Fib {
                 }
             }
             Input::NetlinkStirred => self.stirred = Some(env.now),
-            Input::Kernel(news) => self.kernel_news(news, env, out),
+            Input::Kernel(news) => self.kernel_news(news, env),
             _ => {}
         }
     }
@@ -215,7 +215,6 @@ impl Fib {
         frame: &Frame<'_>,
         answers: &mut Vec<Bytes>,
         env: &mut Env,
-        out: &mut Vec<Output>,
     ) {
         let Some(&i) = self.sockets.get(&socket) else { return };
         let Some(m) = self.members.get_mut(i) else { return };
@@ -229,7 +228,7 @@ impl Fib {
         if frame.header.port == ANSWERED_AHEAD {
             self.counters.answered_ahead += 1;
             if let Err(refusal) = done {
-                self.take_back(i, frame, refusal, &mut effects, env, out);
+                self.take_back(i, frame, refusal, &mut effects, env);
                 answers.push(Bytes::from_static(&TAKEN_BACK));
             }
         } else if done.is_err() || frame.header.flags & NLM_F_ACK != 0 {
@@ -241,23 +240,15 @@ impl Fib {
             write_ack(&mut bytes, frame, port_id, errno, options);
             answers.push(bytes.into());
         }
-        self.follow(i, &mut effects, frame.header.seq, port_id, env, out);
+        self.follow(i, &mut effects, frame.header.seq, port_id, env);
         self.effects = effects;
     }
 
     /// Carries what a change in a virtual kernel means to the votes and to whoever listens there.
-    fn follow(
-        &mut self,
-        i: usize,
-        effects: &mut Effects,
-        seq: u32,
-        port_id: u32,
-        env: &mut Env,
-        out: &mut Vec<Output>,
-    ) {
+    fn follow(&mut self, i: usize, effects: &mut Effects, seq: u32, port_id: u32, env: &mut Env) {
         let instance = super::io::InstanceId(i as u8);
         for (group, kind, body) in effects.notify.drain(..) {
-            out.push(Output::NetlinkNotify { instance, note: Note { group, kind, seq, port_id, body } });
+            env.out.push(Output::NetlinkNotify { instance, note: Note { group, kind, seq, port_id, body } });
         }
         if effects.changed.is_empty() {
             return;
@@ -266,18 +257,18 @@ impl Fib {
             return effects.changed.clear();
         }
         for key in effects.changed.drain(..) {
-            self.say(i, key, env, out);
+            self.say(i, key, env);
         }
     }
 
-    fn kernel_news(&mut self, news: KernelNews, env: &mut Env, out: &mut Vec<Output>) {
+    fn kernel_news(&mut self, news: KernelNews, env: &mut Env) {
         match news {
             // It may come late, when no route is wanted any more.
             KernelNews::Written { key, errno: Some(errno) } if self.is_published(&key) => {
                 self.failed.insert(key, errno);
             }
             KernelNews::Written { key, .. } => drop(self.failed.remove(&key)),
-            KernelNews::Event(event) => out.push(event.into()),
+            KernelNews::Event(event) => env.out.push(event.into()),
             KernelNews::LinksRead | KernelNews::Path { .. } => {}
             change => {
                 // What Linux takes out of its tables by itself, it takes out of everybody's.
@@ -287,7 +278,7 @@ impl Fib {
                 for i in 0..self.members.len() {
                     let Some(m) = self.members.get_mut(i) else { continue };
                     m.kernel.system_changed(&change, was.as_ref(), &self.system, &mut effects);
-                    self.follow(i, &mut effects, 0, 0, env, out);
+                    self.follow(i, &mut effects, 0, 0, env);
                 }
                 self.effects = effects;
                 self.note_address(&change, env);

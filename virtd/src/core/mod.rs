@@ -110,8 +110,6 @@ pub struct Core {
     /// The operator knows how the instances are made to differ.
     told_diversity: bool,
     fib: Option<Fib>,
-    /// What is to be done, in order.
-    out: Vec<Output>,
 }
 
 /// A peer's address as a key: the port does not matter.
@@ -143,72 +141,52 @@ impl Core {
             gone_independence: independence::Independence::default(),
             told_diversity: false,
             fib: Fib::new(config),
-            out: Vec::new(),
         }
-    }
-
-    /// Takes one input; what is to be done is among the outputs ([`turn`]).
-    pub fn handle(&mut self, now: Micros, input: Input<'_>) {
-        self.with_out(|core, out| core.take(now, input, out));
     }
 
     /// Answers a request of virtctl's: `{"command": "status" | "sessions" | ...}`, listed in
     /// docs/OPERATIONS.md; errors come as `{"error": "..."}`.
     pub fn query(&mut self, now: Micros, request: &serde_json::Value) -> serde_json::Value {
-        self.with_out(|core, out| core.answer(now, request, out))
-    }
-
-    /// Makes the running router what `new` says, as far as that can be done with sessions up; with
-    /// `dry_run` only says what it would do. Answers `{"done": [...], "later": [...]}`, the second
-    /// being what a restart of virtd is needed for, or `{"error": ...}`.
-    pub fn reload(&mut self, now: Micros, new: Config, dry_run: bool) -> serde_json::Value {
-        self.with_out(|core, out| core.change_to(now, new, dry_run, out))
-    }
-
-    fn with_out<T>(&mut self, f: impl FnOnce(&mut Core, &mut Vec<Output>) -> T) -> T {
-        let mut out = std::mem::take(&mut self.out);
-        let done = f(self, &mut out);
-        self.out = out;
-        done
+        self.answer(now, request)
     }
 
     fn has_no_outputs(&self) -> bool {
-        self.out.is_empty()
+        self.env.out.is_empty()
     }
 
-    /// What is to be done; what has been decided for the kernel so far is among it.
+    /// What is to be done, in order; what has been decided for the kernel so far is among it.
     pub fn take_outputs(&mut self) -> Vec<Output> {
-        let mut out = std::mem::take(&mut self.out);
         if let Some(fib) = &mut self.fib {
-            fib.publish(&mut out);
+            fib.publish(&mut self.env);
         }
-        out
+        std::mem::take(&mut self.env.out)
     }
 
     /// All that was taken is done: its memory serves again.
     fn keep_outputs(&mut self, mut done: Vec<Output>) {
-        done.append(&mut self.out);
-        self.out = done;
+        done.append(&mut self.env.out);
+        self.env.out = done;
     }
 
-    fn take(&mut self, now: Micros, input: Input<'_>, out: &mut Vec<Output>) {
+    /// Takes one input; what is to be done is among the outputs ([`turn`]).
+    pub fn handle(&mut self, now: Micros, input: Input<'_>) {
         self.env.now = self.env.now.max(now);
         // A route that an instance asks for hangs on nothing in the stores, and a leg that has been told what came hears nothing from them.
         if !matches!(input, Input::NetlinkRequest { .. } | Input::LegDrained { .. }) {
             self.settle();
         }
-        let from = out.len();
+        let from = self.env.out.len();
         match input {
-            Input::Stop => self.stop(out),
+            Input::Stop => self.stop(),
             Input::InstanceAttached { .. }
             | Input::ChannelClosed { .. }
             | Input::InstanceDetached { .. }
             | Input::Listening { .. }
             | Input::ListenerClosed { .. } => {
-                self.instance_input(input, out);
+                self.instance_input(input);
             }
             Input::Process { instance, news } => {
-                self.controller.process(usize::from(instance.0), news, &mut self.env, &self.sessions, out);
+                self.controller.process(usize::from(instance.0), news, &mut self.env, &self.sessions);
             }
             Input::NetlinkOpened { .. }
             | Input::NetlinkClosed { .. }
@@ -220,18 +198,18 @@ impl Core {
                     self.env.links.take(news, self.env.now);
                 }
                 if let Some(fib) = &mut self.fib {
-                    fib.handle(input, &mut self.env, out);
+                    fib.handle(input, &mut self.env);
                 }
             }
-            Input::Tick if self.native.is_some() => self.controller.tick(&mut self.env, &mut self.sessions, out),
+            Input::Tick if self.native.is_some() => self.controller.tick(&mut self.env, &mut self.sessions),
             input if self.native.is_some() => {
                 if let Some(native) = &mut self.native {
-                    native.handle(&mut self.env, input, out);
+                    native.handle(&mut self.env, input);
                 }
             }
-            input => self.session_input(input, out),
+            input => self.session_input(input),
         }
-        self.learn_ids(from, out);
+        self.learn_ids(from);
     }
 
     /// Whether an UPDATE has been passed on that is not in its store yet: one that came alone and
@@ -251,7 +229,8 @@ impl Core {
     }
 
     /// Outputs name connections and legs that the sessions made: later inputs find their session by them.
-    fn learn_ids(&mut self, from: usize, out: &[Output]) {
+    fn learn_ids(&mut self, from: usize) {
+        let out = std::mem::take(&mut self.env.out);
         for o in out.iter().skip(from) {
             // Most only carry something, and the rest need not be in the cache for them.
             if !matches!(
@@ -266,6 +245,7 @@ impl Core {
                 self.learn(o);
             }
         }
+        self.env.out = out;
     }
 
     #[cold]
@@ -300,20 +280,22 @@ impl Core {
         }
     }
 
-    fn instance_input(&mut self, input: Input<'_>, out: &mut Vec<Output>) {
+    fn instance_input(&mut self, input: Input<'_>) {
         let now = self.env.now;
         match input {
             Input::InstanceAttached { instance, pid } => {
                 // What its former processes did is judged before it is told anything.
-                self.sessions.iter_mut().for_each(|s| s.weigh(usize::from(instance.0), true, &mut self.env, out));
-                self.look_for_poison(out);
+                self.sessions.iter_mut().for_each(|s| s.weigh(usize::from(instance.0), true, &mut self.env));
+                self.look_for_poison();
                 let Some(s) = self.env.instances.get_mut(usize::from(instance.0)) else { return };
                 s.pids.push(pid);
                 if !s.attached {
                     s.attached = true;
                     let name = s.name.clone();
                     let text = format!("{name} attached (process {pid})");
-                    out.push(Event::new(now, "instance-attached", Severity::Info, text).with_instance(&name).into());
+                    self.env
+                        .out
+                        .push(Event::new(now, "instance-attached", Severity::Info, text).with_instance(&name).into());
                 }
             }
             Input::ChannelClosed { instance, pid } => {
@@ -329,7 +311,9 @@ impl Core {
                 (s.attached, s.pids, s.last_channel_closed) = (false, Vec::new(), Some(now));
                 let name = s.name.clone();
                 let text = format!("{name} is gone: all its processes ended");
-                out.push(Event::new(now, "instance-gone", Severity::Warning, text).with_instance(&name).into());
+                self.env
+                    .out
+                    .push(Event::new(now, "instance-gone", Severity::Warning, text).with_instance(&name).into());
             }
             Input::Listening { instance, listener, local, v6_only } => {
                 self.env.listeners.insert(listener, Listener { instance, local, v6_only });
@@ -346,66 +330,69 @@ impl Core {
         }
     }
 
-    fn session_input(&mut self, input: Input<'_>, out: &mut Vec<Output>) {
+    fn session_input(&mut self, input: Input<'_>) {
         let env_now = self.env.now;
         match input {
-            Input::PeerAccepted { conn, peer, local } => match self.session_for(peer, out) {
+            Input::PeerAccepted { conn, peer, local } => match self.session_for(peer) {
                 Some(s) => {
                     self.conns.insert(conn, s);
-                    self.sessions[s].accepted(conn, peer, local, &mut self.env, out);
+                    self.sessions[s].accepted(conn, peer, local, &mut self.env);
                 }
-                None => out.push(Output::ClosePeer { conn, abort: true }),
+                None => self.env.out.push(Output::ClosePeer { conn, abort: true }),
             },
-            Input::LegDialed { leg, instance, peer, local } => match self.session_for(peer, out) {
+            Input::LegDialed { leg, instance, peer, local } => match self.session_for(peer) {
                 Some(s) => {
                     self.legs.insert(leg, s);
-                    self.sessions[s].leg_dialled(leg, usize::from(instance.0), local, &mut self.env, out);
+                    self.sessions[s].leg_dialled(leg, usize::from(instance.0), local, &mut self.env);
                 }
-                None => out.push(Output::LegRefused { leg, errno: libc::ECONNREFUSED }),
+                None => self.env.out.push(Output::LegRefused { leg, errno: libc::ECONNREFUSED }),
             },
-            Input::PeerConnected { conn, local, .. } => self.on_conn(conn, |s, env| s.connected(conn, local, env, out)),
+            Input::PeerConnected { conn, local, .. } => self.on_conn(conn, |s, env| s.connected(conn, local, env)),
             Input::PeerDialFailed { conn, errno } => {
-                self.on_conn(conn, |s, env| s.dial_failed(conn, errno, env, out));
+                self.on_conn(conn, |s, env| s.dial_failed(conn, errno, env));
                 self.conns.remove(&conn);
             }
-            Input::PeerBytes { conn, buf } => self.on_conn(conn, |s, env| s.peer_bytes(conn, buf, env, out)),
+            Input::PeerBytes { conn, buf } => self.on_conn(conn, |s, env| s.peer_bytes(conn, buf, env)),
             Input::PeerClosed { conn, errno } => {
-                self.on_conn(conn, |s, env| s.peer_closed(conn, errno, env, out));
+                self.on_conn(conn, |s, env| s.peer_closed(conn, errno, env));
                 self.conns.remove(&conn);
             }
             Input::PeerDrained { conn, queued, taken } => {
                 self.on_conn(conn, |s, env| s.peer_drained(conn, queued, taken, env.now));
             }
-            Input::LegBytes { leg, buf } => self.on_leg(leg, |s, env| s.leg_bytes(leg, buf, env, out)),
+            Input::LegBytes { leg, buf } => self.on_leg(leg, |s, env| s.leg_bytes(leg, buf, env)),
             Input::LegClosed { leg } => {
-                self.on_leg(leg, |s, env| s.leg_closed(leg, env, out));
+                self.on_leg(leg, |s, env| s.leg_closed(leg, env));
                 self.legs.remove(&leg);
             }
-            Input::LegDrained { leg, queued } => self.on_leg(leg, |s, env| s.leg_drained(leg, queued, env, out)),
+            Input::LegDrained { leg, queued } => self.on_leg(leg, |s, env| s.leg_drained(leg, queued, env)),
             Input::Tick if env_now >= self.next_tick => {
                 self.next_tick = env_now + session::TICK_US;
                 self.env.links.forget(env_now);
                 for s in &mut self.sessions {
-                    s.tick(&mut self.env, out);
+                    s.tick(&mut self.env);
                 }
-                self.look_for_poison(out);
-                self.judge_answers(out);
-                self.tell_findings(out);
-                self.admit_concurring(out);
-                self.exercises.tick(&mut self.sessions, &mut self.env, out);
-                self.controller.tick(&mut self.env, &mut self.sessions, out);
-                self.pass_on(out);
-                self.see_to_strangers(out);
+                self.look_for_poison();
+                self.judge_answers();
+                self.tell_findings();
+                self.admit_concurring();
+                self.exercises.tick(&mut self.sessions, &mut self.env);
+                self.controller.tick(&mut self.env, &mut self.sessions);
+                self.pass_on();
+                self.see_to_strangers();
                 self.env.prune_recent_sometimes();
-                self.tell_diversity(out);
+                self.tell_diversity();
             }
-            Input::KeepAlive { at } => self.sessions.iter_mut().for_each(|s| s.keep_alive(at, out)),
+            Input::KeepAlive { at } => {
+                let Core { sessions, env, .. } = self;
+                sessions.iter_mut().for_each(|s| s.keep_alive(at, env));
+            }
             _ => {}
         }
     }
 
     /// Logs, once, what makes the instances differ, with the seeds that do it again.
-    fn tell_differences(&mut self, out: &mut Vec<Output>) {
+    fn tell_differences(&mut self) {
         if std::mem::replace(&mut self.told_diversity, true) {
             return;
         }
@@ -417,12 +404,12 @@ impl Core {
                 continue;
             }
             let event = Event::new(self.env.now, "instance-differs", Severity::Info, format!("{}: {words}", i.name));
-            out.push(event.with_instance(&i.name).into());
+            self.env.out.push(event.with_instance(&i.name).into());
         }
     }
 
     /// Follows up what may have died of an UPDATE (DESIGN decision 9).
-    fn look_for_poison(&mut self, out: &mut Vec<Output>) {
+    fn look_for_poison(&mut self) {
         let quiet = self.env.t_us().max(MIN_TRIAL_US);
         for i in 0..self.env.instances.len() {
             let (env, sessions, controller) = (&mut self.env, &mut self.sessions, &self.controller);
@@ -446,11 +433,11 @@ impl Core {
                     }
                 }
             }
-            let told = self::poison::tell(i, &step, env, sessions, out);
+            let told = self::poison::tell(i, &step, env, sessions);
             self.reports.extend(told.report);
             for (session, keys) in told.again {
                 if let Some(s) = sessions.get_mut(session) {
-                    s.tell_again(i, keys, env, out);
+                    s.tell_again(i, keys, env);
                 }
             }
         }
@@ -458,14 +445,14 @@ impl Core {
 
     /// Has the prefixes voted on on which an instance is judged again: it was told of them, and has
     /// had the time to answer.
-    fn judge_answers(&mut self, out: &mut Vec<Output>) {
+    fn judge_answers(&mut self) {
         let prefixes = self.env.poison.take_answered(self.env.now);
         if prefixes.len() > ANSWERED_AT_ONCE {
             self.env.walk = true;
             return;
         }
         for prefix in &prefixes {
-            self.sessions.iter_mut().for_each(|s| s.vote_on(prefix, &mut self.env, out));
+            self.sessions.iter_mut().for_each(|s| s.vote_on(prefix, &mut self.env));
         }
         if let Some(fib) = self.fib.as_mut().filter(|_| !prefixes.is_empty()) {
             fib.table.start_walk();
@@ -473,15 +460,15 @@ impl Core {
     }
 
     /// Tells what was found where nothing more is to be learnt about it.
-    fn tell_findings(&mut self, out: &mut Vec<Output>) {
+    fn tell_findings(&mut self) {
         for report in std::mem::take(&mut self.reports) {
-            self.reports.extend(report.tell(&self.env, &self.controller, out));
+            self.reports.extend(report.tell(&mut self.env, &self.controller));
         }
     }
 
     /// Admits instances that have caught up and say what was chosen, everywhere they take part (the rule of quiet, in
     /// `session/legs.rs`, is for those that do not).
-    fn admit_concurring(&mut self, out: &mut Vec<Output>) {
+    fn admit_concurring(&mut self) {
         for i in 0..self.env.instances.len() {
             let waits = |s: &Session| s.waits_for_admission(i);
             if !self.sessions.iter().any(waits) {
@@ -490,7 +477,7 @@ impl Core {
             let env = &self.env;
             if self.sessions.iter_mut().filter(|s| s.stands(i)).all(|s| s.concurs(i, env)) {
                 for s in self.sessions.iter_mut().filter(|s| s.waits_for_admission(i)) {
-                    s.admit(i, &mut self.env, out);
+                    s.admit(i, &mut self.env);
                 }
             }
         }
@@ -510,10 +497,6 @@ impl Core {
 
     /// Decides what is due: votes whose time has come, then what the peers are told.
     pub fn decide(&mut self, now: Micros) {
-        self.with_out(|core, out| core.flush(now, out));
-    }
-
-    fn flush(&mut self, now: Micros, out: &mut Vec<Output>) {
         self.env.now = self.env.now.max(now);
         let walk = std::mem::take(&mut self.env.walk);
         // Before the peers are told: what they send must find its way.
@@ -521,30 +504,28 @@ impl Core {
             if walk {
                 fib.table.start_walk();
             }
-            let from = out.len();
-            fib.look(&mut self.env, out);
+            let from = self.env.out.len();
+            fib.look(&mut self.env);
             // The one that is shown it ends its sessions as if it were so.
-            for o in out.iter().skip(from) {
-                if let Output::LinkReset { instance, .. } = o {
-                    self.env.touch(usize::from(instance.0));
-                }
-            }
-            fib.flush(&mut self.env, out);
+            let reset = |o: &Output| if let Output::LinkReset { instance, .. } = o { Some(*instance) } else { None };
+            let resets: Vec<_> = self.env.out.iter().skip(from).filter_map(reset).collect();
+            resets.into_iter().for_each(|instance| self.env.touch(usize::from(instance.0)));
+            fib.flush(&mut self.env);
         }
         if self.native.is_some() {
             return;
         }
-        let from = out.len();
-        self.tell_differences(out);
+        let from = self.env.out.len();
+        self.tell_differences();
         for _ in 0..RECHECK_BATCH {
             let Some((session, slot)) = self.env.rechecks.due(self.env.now_ms()) else { break };
             if let Some(s) = self.sessions.get_mut(session as usize) {
-                ballots::recheck(&mut s.votes(&mut self.env, out), slot);
+                ballots::recheck(&mut s.votes(&mut self.env), slot);
             }
         }
         while let Some((session, i)) = self.env.due_wake() {
             if let Some(s) = self.sessions.get_mut(session) {
-                s.wake(i, &mut self.env, out);
+                s.wake(i, &mut self.env);
             }
         }
         for prefix in std::mem::take(&mut self.env.judge) {
@@ -554,18 +535,18 @@ impl Core {
             self.sessions.iter_mut().for_each(|s| s.table.start_walk());
         }
         for s in &mut self.sessions {
-            s.flush(&mut self.env, out);
+            s.flush(&mut self.env);
         }
-        self.learn_ids(from, out);
+        self.learn_ids(from);
     }
 
     /// virtd ends: every peer and every instance is told.
-    fn stop(&mut self, out: &mut Vec<Output>) {
+    fn stop(&mut self) {
         for report in self.reports.drain(..) {
-            report.tell_now(&self.env, &self.controller, out);
+            report.tell_now(&mut self.env, &self.controller);
         }
         for s in &mut self.sessions {
-            s.stop(&mut self.env, out);
+            s.stop(&mut self.env);
         }
     }
 

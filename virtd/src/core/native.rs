@@ -20,16 +20,16 @@ pub(super) struct Native {
 }
 
 impl Native {
-    pub(super) fn handle(&mut self, env: &mut Env, input: Input<'_>, out: &mut Vec<Output>) {
+    pub(super) fn handle(&mut self, env: &mut Env, input: Input<'_>) {
         match input {
             Input::PeerAccepted { conn, peer, local } => {
                 let Some(listener) = env.listener_for(0, local.ip()) else {
-                    return out.push(Output::ClosePeer { conn, abort: true });
+                    return env.out.push(Output::ClosePeer { conn, abort: true });
                 };
                 let leg = LegId(env.fresh_id());
                 self.pair(conn, leg, peer);
                 let instance = super::io::InstanceId(0);
-                out.push(Output::OfferLeg { leg, instance, listener, peer, local, conn: Some(conn) });
+                env.out.push(Output::OfferLeg { leg, instance, listener, peer, local, conn: Some(conn) });
             }
             Input::LegDialed { leg, peer, local, .. } => {
                 let conn = ConnId(env.fresh_id());
@@ -39,37 +39,37 @@ impl Native {
                     l.set_port(0);
                     l
                 });
-                out.push(Output::Dial { conn, peer, local, leg });
+                env.out.push(Output::Dial { conn, peer, local, leg });
             }
             Input::PeerConnected { conn, local, peer } => {
                 if let Some(&leg) = self.leg_of.get(&conn) {
-                    out.push(Output::LegConnected { leg, local, peer, conn: Some(conn) });
+                    env.out.push(Output::LegConnected { leg, local, peer, conn: Some(conn) });
                 }
             }
             Input::PeerDialFailed { conn, errno } => {
                 if let Some(leg) = self.unpair(conn) {
-                    out.push(Output::LegRefused { leg, errno });
+                    env.out.push(Output::LegRefused { leg, errno });
                 }
             }
             Input::PeerBytes { conn, buf } => {
                 if let Some(&leg) = self.leg_of.get(&conn) {
-                    out.push(Output::SendLeg { leg, bytes: buf.split().freeze() });
+                    env.out.push(Output::SendLeg { leg, bytes: buf.split().freeze() });
                 }
             }
             Input::LegBytes { leg, buf } => {
                 if let Some(&conn) = self.conn_of.get(&leg) {
-                    out.push(Output::SendPeer { conn, bytes: buf.split().freeze() });
+                    env.out.push(Output::SendPeer { conn, bytes: buf.split().freeze() });
                 }
             }
             Input::PeerClosed { conn, .. } => {
                 if let Some(leg) = self.unpair(conn) {
-                    out.push(Output::CloseLeg { leg });
+                    env.out.push(Output::CloseLeg { leg });
                 }
             }
             Input::LegClosed { leg } => {
                 if let Some(&conn) = self.conn_of.get(&leg) {
                     self.unpair(conn);
-                    out.push(Output::ClosePeer { conn, abort: false });
+                    env.out.push(Output::ClosePeer { conn, abort: false });
                 }
             }
             Input::PeerDrained { conn, queued, .. } => {
@@ -77,7 +77,7 @@ impl Native {
                 if let Some(&leg) = self.leg_of.get(&conn)
                     && changes(&mut self.paused, leg, pause)
                 {
-                    out.push(Output::PauseLeg { leg, pause });
+                    env.out.push(Output::PauseLeg { leg, pause });
                 }
             }
             Input::LegDrained { leg, queued } => {
@@ -85,7 +85,7 @@ impl Native {
                 if let Some(&conn) = self.conn_of.get(&leg)
                     && changes(&mut self.held, conn, pause)
                 {
-                    out.push(Output::PausePeer { conn, pause });
+                    env.out.push(Output::PausePeer { conn, pause });
                 }
             }
             _ => {}

@@ -16,37 +16,32 @@ use wire::bgp::update::Update;
 impl Core {
     /// Answers `{"command": "status" | "sessions" | "instances" | "routes" | "differs" |
     /// "diversity", ...}`; errors come as `{"error": "..."}`.
-    pub(super) fn answer(
-        &mut self,
-        now: super::io::Micros,
-        request: &Value,
-        out: &mut Vec<super::io::Output>,
-    ) -> Value {
+    pub(super) fn answer(&mut self, now: super::io::Micros, request: &Value) -> Value {
         self.settle();
         self.env.now = self.env.now.max(now);
-        let from = out.len();
+        let from = self.env.out.len();
         match request.get("command").and_then(Value::as_str) {
             Some("status") => self.status(),
             Some("sessions") => json!({ "sessions": self.session_list() }),
             Some("instances") => {
-                self.note_exec(request, out);
-                sign(request, out.get_mut(from..).unwrap_or_default());
+                self.note_exec(request);
+                sign(request, self.env.out.get_mut(from..).unwrap_or_default());
                 json!({ "instances": self.instance_list() })
             }
             Some("diversity") => self.diversity_answer(request),
             Some("differs") => self.differs_answer(request),
             Some("routes") => self.routes_answer(request.get("prefix").and_then(Value::as_str).unwrap_or("")),
-            Some("fib") if request.get("flush").and_then(Value::as_bool) == Some(true) => self.fib_flush(request, out),
+            Some("fib") if request.get("flush").and_then(Value::as_bool) == Some(true) => self.fib_flush(request),
             Some("fib") => self.fib_answer(request),
             Some("session") if request.get("action").is_none_or(Value::is_null) => self.session_answer(request),
             Some("instance" | "session" | "change") => {
-                let mut answer = self.controller.command(request, &mut self.env, &mut self.sessions, out);
+                let mut answer = self.controller.command(request, &mut self.env, &mut self.sessions);
                 if request["command"] == "session" && answer["error"].is_null() {
                     // To be written down by who asks.
                     answer["shut"] = json!(self.env.shut);
                 }
-                sign(request, out.get_mut(from..).unwrap_or_default());
-                self.learn_ids(from, out);
+                sign(request, self.env.out.get_mut(from..).unwrap_or_default());
+                self.learn_ids(from);
                 answer
             }
             Some(other) => {
@@ -58,7 +53,7 @@ impl Core {
 
     /// Whether an operator may have the routes removed that an earlier virtd left, which the thread
     /// that asks then does: `{"flush": 245}`.
-    fn fib_flush(&self, request: &Value, out: &mut Vec<super::io::Output>) -> Value {
+    fn fib_flush(&mut self, request: &Value) -> Value {
         if self.fib.is_some() {
             return json!({ "error": "the FIB is voted on: what no vote confirms is removed by itself (sweep_s)" });
         }
@@ -70,12 +65,12 @@ impl Core {
             return json!({ "error": format!("protocol {protocol} is {name}'s, not virtd's") });
         }
         let text = format!("an operator has the routes of protocol {protocol} removed that an earlier virtd has left");
-        out.push(Event::new(self.env.now, "operator", Severity::Info, text).into());
+        self.env.out.push(Event::new(self.env.now, "operator", Severity::Info, text).into());
         json!({ "flush": protocol })
     }
 
     /// virtctl is about to run the control program of an instance.
-    fn note_exec(&self, request: &Value, out: &mut Vec<super::io::Output>) {
+    fn note_exec(&mut self, request: &Value) {
         let exec = &request["exec"];
         let (Some(name), Some(words)) = (exec["name"].as_str(), exec["words"].as_array()) else { return };
         let words: Vec<&str> = words.iter().filter_map(Value::as_str).collect();
@@ -83,7 +78,7 @@ impl Core {
             true => format!("the control program of {name} is started"),
             false => format!("{name} is told {:?}", words.join(" ")),
         };
-        out.push(Event::new(self.env.now, "operator", Severity::Info, text).with_instance(name).into());
+        self.env.out.push(Event::new(self.env.now, "operator", Severity::Info, text).with_instance(name).into());
     }
 
     /// The whole, the entries of one prefix (`"prefix"`), or those on which not everybody agrees (`"diff": true`).

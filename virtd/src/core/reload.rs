@@ -8,7 +8,7 @@ mod plan;
 mod plan_tests;
 
 use super::Core;
-use super::io::{Micros, Output};
+use super::io::Micros;
 use crate::config::{Config, Instance, MAX_INSTANCES};
 use crate::event::{Event, Severity};
 use plan::{Plan, Present, Step};
@@ -16,11 +16,13 @@ use serde_json::{Value, json};
 use std::net::IpAddr;
 
 impl Core {
-    /// See [`Core::reload`].
-    pub(super) fn change_to(&mut self, now: Micros, new: Config, dry_run: bool, out: &mut Vec<Output>) -> Value {
+    /// Makes the running router what `new` says, as far as that can be done with sessions up; with
+    /// `dry_run` only says what it would do. Answers `{"done": [...], "later": [...]}`, the second
+    /// being what a restart of virtd is needed for, or `{"error": ...}`.
+    pub fn reload(&mut self, now: Micros, new: Config, dry_run: bool) -> Value {
         self.settle();
         self.env.now = self.env.now.max(now);
-        let from = out.len();
+        let from = self.env.out.len();
         let plan = match self.plan(&new) {
             Ok(plan) => plan,
             Err(text) => return json!({ "error": format!("{text}; nothing has changed") }),
@@ -31,17 +33,17 @@ impl Core {
             if !words.is_empty() {
                 (0..self.env.instances.len()).for_each(|i| self.env.touch(i));
             }
-            self.tell_plan(&words, &plan.later, out);
-            self.carry_out(plan.steps.clone(), out);
-            self.take_over(new, out);
-            self.learn_ids(from, out);
+            self.tell_plan(&words, &plan.later);
+            self.carry_out(plan.steps.clone());
+            self.take_over(new);
+            self.learn_ids(from);
         }
         json!({ "done": words, "later": plan.later, "dry_run": dry_run })
     }
 
     /// Somebody asks for that.
     pub fn note_reload(&mut self, now: Micros, request: &Value) {
-        let out = &mut self.out;
+        let out = &mut self.env.out;
         let from = out.len();
         let text = match request["by"].is_object() {
             true => "the configuration is read again",
@@ -75,9 +77,9 @@ impl Core {
         Ok(Plan { steps, settings, later })
     }
 
-    fn tell_plan(&self, words: &[String], later: &[String], out: &mut Vec<Output>) {
+    fn tell_plan(&mut self, words: &[String], later: &[String]) {
         let mut tell = |severity, text: String| {
-            out.push(Event::new(self.env.now, "reload", severity, text).into());
+            self.env.out.push(Event::new(self.env.now, "reload", severity, text).into());
         };
         words.iter().for_each(|text| tell(Severity::Info, text.clone()));
         if !later.is_empty() {
@@ -88,24 +90,24 @@ impl Core {
         }
     }
 
-    fn carry_out(&mut self, steps: Vec<Step>, out: &mut Vec<Output>) {
+    fn carry_out(&mut self, steps: Vec<Step>) {
         for step in steps {
             match step {
-                Step::Add(instance) => self.seat(*instance, None, out),
-                Step::Swap(i, instance) => self.seat(*instance, Some(i), out),
+                Step::Add(instance) => self.seat(*instance, None),
+                Step::Swap(i, instance) => self.seat(*instance, Some(i)),
                 Step::Remove(i) => self.controller.set_leaves(i, true),
                 Step::Keep(i) => self.controller.set_leaves(i, false),
-                Step::Recall(i) => self.controller.leave(i, "is not wanted any more, and is ended", &mut self.env, out),
+                Step::Recall(i) => self.controller.leave(i, "is not wanted any more, and is ended", &mut self.env),
                 Step::StartAnew(i, instance) => {
                     self.configure(i, *instance.clone());
-                    self.controller.start_anew(i, &instance, &mut self.env, out);
+                    self.controller.start_anew(i, &instance, &mut self.env);
                 }
                 Step::Adjust(i, instance) => {
                     let role = |c: &Instance| (c.observer, c.standby);
                     let changed = self.env.config.instances.get(i).is_some_and(|old| role(old) != role(&instance));
                     self.configure(i, *instance.clone());
                     if changed {
-                        self.controller.assign(i, &instance, &mut self.env, out);
+                        self.controller.assign(i, &instance, &mut self.env);
                     }
                     self.env.walk = true;
                 }
@@ -120,7 +122,7 @@ impl Core {
     }
 
     /// An instance comes, in addition or to replace the one at `replaces`.
-    fn seat(&mut self, instance: Instance, replaces: Option<usize>, out: &mut Vec<Output>) {
+    fn seat(&mut self, instance: Instance, replaces: Option<usize>) {
         let (env, i) = (&mut self.env, self.controller.place());
         env.seat(i, instance.clone());
         if let Some(s) = env.instances.get_mut(i).filter(|_| replaces.is_some()) {
@@ -131,17 +133,17 @@ impl Core {
         }
         self.exercises.seat(i, Some(&instance), env.now);
         self.sessions.iter_mut().for_each(|s| s.seat(i, env));
-        self.controller.seat(i, &instance, replaces, env, out);
+        self.controller.seat(i, &instance, replaces, env);
     }
 
     /// Nobody has the place at `i` any more.
-    fn vacate(&mut self, i: usize, out: &mut Vec<Output>) {
+    fn vacate(&mut self, i: usize) {
         let (about, kept) = std::mem::take(&mut self.reports).into_iter().partition(|r| r.is_about(i));
         self.reports = kept;
         let about: Vec<super::poison::Report> = about;
-        about.into_iter().for_each(|r| r.tell_now(&self.env, &self.controller, out));
+        about.into_iter().for_each(|r| r.tell_now(&mut self.env, &self.controller));
         for s in &mut self.sessions {
-            s.vacate(i, &mut self.env, out);
+            s.vacate(i, &mut self.env);
         }
         if let Some(fib) = &mut self.fib {
             fib.vacate(i, &mut self.env);
@@ -154,12 +156,12 @@ impl Core {
     }
 
     /// Who comes and who goes; called with every tick.
-    pub(super) fn pass_on(&mut self, out: &mut Vec<Output>) {
+    pub(super) fn pass_on(&mut self) {
         if self.controller.is_settled() {
             return;
         }
-        let vacant = self.controller.pass_on(&mut self.env, &self.sessions, self.fib.as_ref(), out);
-        vacant.into_iter().for_each(|i| self.vacate(i, out));
+        let vacant = self.controller.pass_on(&mut self.env, &self.sessions, self.fib.as_ref());
+        vacant.into_iter().for_each(|i| self.vacate(i));
         if self.controller.is_settled() {
             // With fewer or more voters another number is a majority.
             self.env.set_rules(self.configured_voters());
@@ -174,7 +176,7 @@ impl Core {
     }
 
     /// The settings that can change at once do.
-    fn take_over(&mut self, new: Config, out: &mut Vec<Output>) {
+    fn take_over(&mut self, new: Config) {
         let allowed = |c: &Config, peer: IpAddr| c.accept_any || c.peers.iter().any(|p| p.address == peer);
         let config = &mut self.env.config;
         let was: Vec<bool> = self.sessions.iter().map(|s| allowed(config, s.peer.ip())).collect();
@@ -189,7 +191,7 @@ impl Core {
             s.configure(&self.env);
             match (was, allowed(&self.env.config, s.peer.ip())) {
                 // RFC 4486: Peer De-configured.
-                (true, false) => s.operator_end(3, true, &mut self.env, out),
+                (true, false) => s.operator_end(3, true, &mut self.env),
                 (false, true) => s.operator_start(),
                 _ => {}
             }

@@ -11,7 +11,7 @@
 //! so that nothing of the first may be left.
 
 use super::env::Env;
-use super::io::{Micros, Output};
+use super::io::Micros;
 use super::session::{LegState, Session};
 use super::{Core, MAX_SESSIONS, key};
 use crate::event::{Event, Severity};
@@ -63,7 +63,7 @@ impl Env {
     }
 
     /// Tells what was counted, where a round is over.
-    fn tell_failures(&mut self, out: &mut Vec<Output>) {
+    fn tell_failures(&mut self) {
         let now = self.now;
         let f = &mut self.failures;
         if f.since != 0 && now < f.since + ROUND_US {
@@ -80,7 +80,7 @@ impl Env {
                 "{counted} connections with peers that no [[peer]] names have failed, {total} since the start; one of them, {}",
                 std::mem::take(&mut f.example)
             );
-            out.push(Event::new(now, "strangers-failed", Severity::Info, text).into());
+            self.out.push(Event::new(now, "strangers-failed", Severity::Info, text).into());
         }
     }
 }
@@ -125,9 +125,9 @@ impl Session {
 
     /// What an operator has shut down stays so, whatever came between: a restart of virtd, a
     /// reload, another interface of that name.
-    pub(super) fn stay_shut(&mut self, env: &mut Env, out: &mut Vec<Output>) {
+    pub(super) fn stay_shut(&mut self, env: &mut Env) {
         if !self.shut && !env.shut.is_empty() && env.shut.contains(&env.peer_name(&self.peer)) {
-            self.operator_end(2, true, env, out);
+            self.operator_end(2, true, env);
         }
     }
 
@@ -142,13 +142,13 @@ impl Session {
 
 impl Core {
     /// The session with a peer; made on first contact where the configuration lets it in.
-    pub(super) fn session_for(&mut self, peer: SocketAddr, out: &mut Vec<Output>) -> Option<usize> {
+    pub(super) fn session_for(&mut self, peer: SocketAddr) -> Option<usize> {
         let peer = key(peer);
         if let Some(&s) = self.by_peer.get(&peer) {
             return Some(s);
         }
         let known = self.env.config.accept_any || self.env.is_configured(&peer);
-        let place = if known { self.free_place(out) } else { None };
+        let place = if known { self.free_place() } else { None };
         let Some(index) = place else {
             if self.told_strangers.len() < MAX_SESSIONS && self.told_strangers.insert(peer, ()).is_none() {
                 let name = self.env.peer_name(&peer);
@@ -157,7 +157,7 @@ impl Core {
                     false => format!("{name} is refused: no [[peer]] names it; add one, or set accept_any = true"),
                 };
                 if self.env.may_tell_failure(&peer, true, &text) {
-                    self.env.tell(out, "peer-refused", Severity::Warning, &peer, text);
+                    self.env.tell("peer-refused", Severity::Warning, &peer, text);
                 }
             }
             return None;
@@ -168,7 +168,7 @@ impl Core {
             None => self.sessions.push(session),
         }
         if let Some(s) = self.sessions.get_mut(index) {
-            s.stay_shut(&mut self.env, out);
+            s.stay_shut(&mut self.env);
         }
         self.by_peer.insert(peer, index);
         Some(index)
@@ -176,7 +176,7 @@ impl Core {
 
     /// The first place that nobody has, or one more; where there are none, that of somebody whom
     /// nobody needs.
-    fn free_place(&mut self, out: &mut Vec<Output>) -> Option<usize> {
+    fn free_place(&mut self) -> Option<usize> {
         if let Some(place) = self.vacant_sessions.pop() {
             return Some(place);
         }
@@ -191,41 +191,41 @@ impl Core {
             |s: &usize| self.sessions.get(*s).is_some_and(|s| s.may_go(true, &self.env) || s.is_refused(1, &self.env));
         let found = (from..n).chain(0..from).find(goes)?;
         self.evict_from = (found + 1) % n;
-        self.turn_away(found, out);
-        self.vacate_session(found, out);
+        self.turn_away(found);
+        self.vacate_session(found);
         self.vacant_sessions.pop()
     }
 
-    fn turn_away(&mut self, index: usize, out: &mut Vec<Output>) {
+    fn turn_away(&mut self, index: usize) {
         let Some(s) = self.sessions.get_mut(index) else { return };
         for conn in s.exts.iter().map(|e| e.id).collect::<Vec<_>>() {
             self.conns.remove(&conn);
-            s.turn_away(conn, &mut self.env, out);
+            s.turn_away(conn, &mut self.env);
         }
     }
 
     /// Closes the connections of strangers that nobody wants, and gives the places of idle ones
     /// back. Called with every tick.
-    pub(super) fn see_to_strangers(&mut self, out: &mut Vec<Output>) {
+    pub(super) fn see_to_strangers(&mut self) {
         for index in 0..self.sessions.len() {
             let Some(s) = self.sessions.get_mut(index).filter(|s| !s.vacant) else { continue };
             s.keep_wanted(&self.env);
-            s.stay_shut(&mut self.env, out);
+            s.stay_shut(&mut self.env);
             if s.is_refused(OFFERS, &self.env) {
-                self.turn_away(index, out);
+                self.turn_away(index);
             }
             if self.sessions.get(index).is_some_and(|s| s.may_go(false, &self.env)) {
-                self.vacate_session(index, out);
+                self.vacate_session(index);
             }
         }
-        self.env.tell_failures(out);
+        self.env.tell_failures();
     }
 
     /// Nobody has the place of this session any more: everything that was known of its peer is
     /// forgotten.
-    fn vacate_session(&mut self, index: usize, out: &mut Vec<Output>) {
+    fn vacate_session(&mut self, index: usize) {
         let Some(s) = self.sessions.get_mut(index) else { return };
-        s.clear(&mut self.env, out);
+        s.clear(&mut self.env);
         let peer = s.peer;
         self.gone_independence.add(&s.independence, self.env.instances.len());
         *s = Session::vacant(index, peer, &mut self.env);
@@ -255,7 +255,7 @@ impl Core {
             self.env.shut.insert(name);
             // So that it is seen where sessions are; an interface is known by its name later.
             if let Some(address) = address {
-                let _ = self.session_for(SocketAddr::new(address, 0), &mut Vec::new());
+                let _ = self.session_for(SocketAddr::new(address, 0));
             }
         }
     }

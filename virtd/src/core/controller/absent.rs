@@ -16,7 +16,7 @@ use crate::event::{Event, Severity};
 
 impl Controller {
     /// Tells who has been without a session for the fault threshold, and does what may bring it back.
-    pub(super) fn watch_absent(&mut self, env: &mut Env, sessions: &mut [Session], out: &mut Vec<Output>) {
+    pub(super) fn watch_absent(&mut self, env: &mut Env, sessions: &mut [Session]) {
         let limit = threshold(env);
         for i in 0..self.list.len() {
             let votes = env.voters.contains(i as u8);
@@ -54,9 +54,9 @@ impl Controller {
                 }
                 let severity = if votes { Severity::Alarm } else { Severity::Warning };
                 let event = Event::new(env.now, "instance-absent", severity, text);
-                out.push(event.with_session(env.peer_name(peer)).with_instance(env.name(i)).into());
+                env.out.push(event.with_session(env.peer_name(peer)).with_instance(env.name(i)).into());
                 if asks {
-                    out.push(Output::RestartNeighbour { instance: InstanceId(i as u8), peer: peer.ip() });
+                    env.out.push(Output::RestartNeighbour { instance: InstanceId(i as u8), peer: peer.ip() });
                 }
             }
             if let Some(c) = self.list.get_mut(i) {
@@ -72,7 +72,7 @@ impl Controller {
                     env.peer_name(peer),
                     missed / 1_000_000
                 );
-                self.condemn(i, Charge::with(Fault::Absent, *peer, why), env, sessions, out);
+                self.condemn(i, Charge::with(Fault::Absent, *peer, why), env, sessions);
             }
         }
         for (i, c) in self.list.iter_mut().enumerate().filter(|(_, c)| c.nudged) {

@@ -18,7 +18,7 @@ use crate::config::{Fault, FaultAction};
 use crate::core::dissent;
 use crate::core::env::Env;
 use crate::core::independence::Aspect;
-use crate::core::io::{Micros, Output};
+use crate::core::io::Micros;
 use crate::core::session::Session;
 use crate::event::{Event, Severity};
 use std::collections::{BTreeMap, BTreeSet};
@@ -73,14 +73,7 @@ impl Lasting {
 impl Controller {
     /// Whether what instance `i` is charged with has outlived a restart; else it is remembered, for
     /// when it comes back.
-    pub(super) fn lasts(
-        &mut self,
-        i: usize,
-        charge: &mut Charge,
-        env: &mut Env,
-        sessions: &[Session],
-        out: &mut Vec<Output>,
-    ) -> bool {
+    pub(super) fn lasts(&mut self, i: usize, charge: &mut Charge, env: &mut Env, sessions: &[Session]) -> bool {
         let Some(c) = self.list.get_mut(i) else { return false };
         let before = c.lasting.take().unwrap_or_default();
         let differences = differences(i, &before.differences, env, sessions);
@@ -95,7 +88,7 @@ impl Controller {
             if let Some(s) = env.instances.get_mut(i) {
                 s.last_fault = Some(event.text.clone());
             }
-            out.push(event.into());
+            env.out.push(event.into());
             // Whoever it is master of would be told the wrong thing first each time.
             if env.master_line.contains(&(i as u8)) {
                 env.master_line.retain(|m| usize::from(*m) != i);
@@ -108,7 +101,7 @@ impl Controller {
         }
         c.lasting = Some(Box::new(lasting));
         if same && self.may_be_replaced(i, env) {
-            self.fall(i, env, out);
+            self.fall(i, env);
         }
         same
     }

@@ -3,7 +3,7 @@
 use super::{Controller, Duty, Process};
 use crate::config::Standby;
 use crate::core::env::Env;
-use crate::core::io::{Micros, Order, Output};
+use crate::core::io::Order;
 use crate::core::session::Session;
 use crate::core::strangers::named;
 use crate::event::{Event, Severity};
@@ -22,17 +22,11 @@ fn error(text: String) -> Value {
 
 impl Controller {
     /// Answers `{"command": "instance" | "session" | "change", …}` and does it.
-    pub fn command(
-        &mut self,
-        request: &Value,
-        env: &mut Env,
-        sessions: &mut [Session],
-        out: &mut Vec<Output>,
-    ) -> Value {
+    pub fn command(&mut self, request: &Value, env: &mut Env, sessions: &mut [Session]) -> Value {
         let done = match word(request, "command") {
-            "instance" => self.instance(word(request, "name"), word(request, "action"), env, out),
-            "session" => session(word(request, "peer"), word(request, "action"), env, sessions, out),
-            _ => self.change(word(request, "action"), env, out),
+            "instance" => self.instance(word(request, "name"), word(request, "action"), env),
+            "session" => session(word(request, "peer"), word(request, "action"), env, sessions),
+            _ => self.change(word(request, "action"), env),
         };
         match done {
             Ok(text) => json!({ "done": text }),
@@ -40,7 +34,7 @@ impl Controller {
         }
     }
 
-    fn instance(&mut self, name: &str, action: &str, env: &mut Env, out: &mut Vec<Output>) -> Result<String, String> {
+    fn instance(&mut self, name: &str, action: &str, env: &mut Env) -> Result<String, String> {
         let Some(i) = env.taken().find(|i| env.name(*i) == name) else {
             let known: Vec<&str> = env.taken().map(|i| env.name(i)).collect();
             return Err(format!("there is no instance {name:?}: expected {}", known.join(", ")));
@@ -61,7 +55,7 @@ impl Controller {
                 return Err(format!("{name} is disabled: `virtctl instance {name} enable` starts it"));
             }
             "restart" => {
-                self.restart(i, env.now, out);
+                self.restart(i, env);
                 // It may be another version now: what killed the old one is tried again.
                 env.poison.forgive(i, env.now + env.t_us());
                 env.walk = true;
@@ -79,13 +73,13 @@ impl Controller {
             "disable" => {
                 self.set_duty(i, Duty::Disabled, env);
                 if ours {
-                    self.end(i, Order::Stop, env.now, out);
+                    self.end(i, Order::Stop, env);
                 }
                 let how = if ours { "it is being stopped" } else { "stop it where it was started" };
                 format!("{name} does not vote any more; {how}. `virtctl instance enable {name}` brings it back")
             }
-            "enable" => self.enable(i, env, out),
-            "promote" => self.promote(i, env, out)?,
+            "enable" => self.enable(i, env),
+            "promote" => self.promote(i, env)?,
             "pin" | "unpin" => {
                 if let Some(c) = self.list.get_mut(i) {
                     c.pinned = action == "pin";
@@ -97,40 +91,40 @@ impl Controller {
             }
             _ => return Err(format!("{action:?} is nothing to do with an instance: expected {INSTANCE_ACTIONS}")),
         };
-        env.tell_about(out, "operator", Severity::Info, i, text.clone());
+        env.tell_about("operator", Severity::Info, i, text.clone());
         Ok(text)
     }
 
-    pub(super) fn end(&mut self, i: usize, order: Order, now: Micros, out: &mut Vec<Output>) {
+    pub(super) fn end(&mut self, i: usize, order: Order, env: &mut Env) {
         let Some(c) = self.list.get_mut(i) else { return };
-        c.asked = Some(now);
+        c.asked = Some(env.now);
         if !matches!(c.process, Process::Down(_)) {
             c.process = Process::Ending;
         } else {
             c.process = Process::Down(None);
         }
-        c.order(i, order, now, out);
+        c.order(i, order, env);
     }
 
-    pub(super) fn restart(&mut self, i: usize, now: Micros, out: &mut Vec<Output>) {
+    pub(super) fn restart(&mut self, i: usize, env: &mut Env) {
         let Some(c) = self.list.get_mut(i) else { return };
         // Whoever asks for it has looked: the count begins anew.
         c.restarts.clear();
         (c.accused, c.lasting) = (None, None);
         match c.process {
-            Process::Down(_) => self.start(i, now, out),
-            _ => self.end(i, Order::Stop, now, out),
+            Process::Down(_) => self.start(i, env),
+            _ => self.end(i, Order::Stop, env),
         }
     }
 
-    pub(super) fn start(&mut self, i: usize, now: Micros, out: &mut Vec<Output>) {
+    pub(super) fn start(&mut self, i: usize, env: &mut Env) {
         let Some(c) = self.list.get_mut(i) else { return };
         c.process = Process::Running;
-        c.order(i, Order::Start, now, out);
+        c.order(i, Order::Start, env);
     }
 
     /// What it was configured to be, and running.
-    fn enable(&mut self, i: usize, env: &mut Env, out: &mut Vec<Output>) -> String {
+    fn enable(&mut self, i: usize, env: &mut Env) -> String {
         let name = env.name(i).to_owned();
         let duty = match self.duty(i) {
             Duty::Drained | Duty::Disabled => env.config.instances.get(i).map_or(Duty::Voter, Duty::configured),
@@ -142,26 +136,26 @@ impl Controller {
         }
         let down = self.list.get(i).is_some_and(|c| matches!(c.process, Process::Down(_)));
         if down && duty != Duty::Standby(Standby::Cold) {
-            self.restart(i, env.now, out);
+            self.restart(i, env);
         }
         format!("{name} is {} again", duty.name())
     }
 
     /// First in line; a standby or a drained one gets its vote with it.
-    fn promote(&mut self, i: usize, env: &mut Env, out: &mut Vec<Output>) -> Result<String, String> {
+    fn promote(&mut self, i: usize, env: &mut Env) -> Result<String, String> {
         let name = env.name(i).to_owned();
         if matches!(self.duty(i), Duty::Observer | Duty::Disabled) {
             return Err(format!("{name} is {}: enable it, or configure it as a voter", self.duty(i).name()));
         }
         if self.list.get(i).is_some_and(|c| matches!(c.process, Process::Down(_))) {
-            self.start(i, env.now, out);
+            self.start(i, env);
         }
         self.set_duty(i, Duty::Voter, env);
         env.master_line.insert(0, i as u8);
         Ok(format!("{name} votes and is first in line"))
     }
 
-    fn change(&mut self, action: &str, env: &mut Env, out: &mut Vec<Output>) -> Result<String, String> {
+    fn change(&mut self, action: &str, env: &mut Env) -> Result<String, String> {
         let text = match (action, self.change) {
             ("begin", Some(_)) => return Err("a change is under way already: `virtctl change commit` ends it".into()),
             ("begin", None) => {
@@ -180,7 +174,7 @@ impl Controller {
                     let text = format!(
                         "the change is over, and not with the majority are still {forgotten}: was their policy changed, too?"
                     );
-                    out.push(Event::new(env.now, "change-incomplete", Severity::Warning, text).into());
+                    env.out.push(Event::new(env.now, "change-incomplete", Severity::Warning, text).into());
                 }
                 let still =
                     if forgotten.is_empty() { String::new() } else { format!("; not with the majority: {forgotten}") };
@@ -188,7 +182,7 @@ impl Controller {
             }
             _ => return Err(format!("{action:?} is nothing to do with a change: expected begin or commit")),
         };
-        out.push(Event::new(env.now, "operator", Severity::Info, text.clone()).into());
+        env.out.push(Event::new(env.now, "operator", Severity::Info, text.clone()).into());
         Ok(text)
     }
 }
@@ -199,19 +193,13 @@ fn differing(env: &Env) -> String {
     env.taken().filter(|i| env.wrong_prefixes(*i) > 0).map(of).collect::<Vec<_>>().join(", ")
 }
 
-fn session(
-    peer: &str,
-    action: &str,
-    env: &mut Env,
-    sessions: &mut [Session],
-    out: &mut Vec<Output>,
-) -> Result<String, String> {
+fn session(peer: &str, action: &str, env: &mut Env, sessions: &mut [Session]) -> Result<String, String> {
     let index = match named(sessions, env, peer) {
         Ok(index) => index,
         // One that was shut down before virtd was started, and is not known yet.
         Err(_) if action == "start" && env.shut.remove(peer) => {
             let text = format!("the session with {peer} may come back");
-            out.push(Event::new(env.now, "operator", Severity::Info, text.clone()).with_session(peer).into());
+            env.out.push(Event::new(env.now, "operator", Severity::Info, text.clone()).with_session(peer).into());
             return Ok(text);
         }
         Err(text) => return Err(text),
@@ -219,11 +207,11 @@ fn session(
     let Some(s) = sessions.get_mut(index) else { return Err(format!("no session with {peer:?} is known")) };
     let text = match action {
         "reset" => {
-            s.operator_end(4, false, env, out);
+            s.operator_end(4, false, env);
             format!("the session with {peer} is reset")
         }
         "shutdown" => {
-            s.operator_end(2, true, env, out);
+            s.operator_end(2, true, env);
             env.shut.insert(env.peer_name(&s.peer));
             format!("the session with {peer} is shut down; `virtctl session {peer} start` lets it come back")
         }
@@ -234,6 +222,6 @@ fn session(
         }
         _ => return Err(format!("{action:?} is nothing to do with a session: expected {SESSION_ACTIONS}")),
     };
-    env.tell(out, "operator", Severity::Info, &s.peer.clone(), text.clone());
+    env.tell("operator", Severity::Info, &s.peer.clone(), text.clone());
     Ok(text)
 }

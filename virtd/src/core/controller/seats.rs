@@ -18,14 +18,7 @@ use crate::event::Severity;
 impl Controller {
     /// The place at `i`, of those there are or the next, is this instance's, which `replaces` another, when it has caught up; or comes in
     /// addition. It is started where that is virtd's to do.
-    pub fn seat(
-        &mut self,
-        i: usize,
-        instance: &Instance,
-        replaces: Option<usize>,
-        env: &mut Env,
-        out: &mut Vec<Output>,
-    ) {
+    pub fn seat(&mut self, i: usize, instance: &Instance, replaces: Option<usize>, env: &mut Env) {
         let mut control = Control::new(instance);
         (control.replaces, control.new) = (replaces, control.duty != Duty::Standby(Standby::Cold));
         let duty = if replaces.is_some() { Duty::Successor } else { control.duty };
@@ -37,26 +30,26 @@ impl Controller {
         if duty == Duty::Voter {
             env.master_line.push(i as u8);
         }
-        out.push(Output::Seat { instance: InstanceId(i as u8), seat: Seat::Taken(Box::new(instance.clone())) });
+        env.out.push(Output::Seat { instance: InstanceId(i as u8), seat: Seat::Taken(Box::new(instance.clone())) });
         if self.list.get(i).is_some_and(|c| c.process == Process::Running) {
-            self.start(i, env.now, out);
+            self.start(i, env);
         }
     }
 
     /// Instance `i` is to be started by other means from now on: it ends and comes back, and the others go on meanwhile.
-    pub fn start_anew(&mut self, i: usize, instance: &Instance, env: &mut Env, out: &mut Vec<Output>) {
+    pub fn start_anew(&mut self, i: usize, instance: &Instance, env: &mut Env) {
         let seat = Seat::Taken(Box::new(instance.clone()));
-        out.push(Output::Seat { instance: InstanceId(i as u8), seat });
+        env.out.push(Output::Seat { instance: InstanceId(i as u8), seat });
         let runs = self.list.get(i).is_some_and(|c| !matches!(c.process, Process::NotOurs | Process::Down(None)));
         if runs {
-            self.restart(i, env.now, out);
+            self.restart(i, env);
         }
         env.poison.forgive(i, env.now + env.t_us());
         env.walk = true;
     }
 
     /// What instance `i` is for has changed in the configuration; what an operator has said of it since holds.
-    pub fn assign(&mut self, i: usize, instance: &Instance, env: &mut Env, out: &mut Vec<Output>) {
+    pub fn assign(&mut self, i: usize, instance: &Instance, env: &mut Env) {
         if matches!(self.duty(i), Duty::Drained | Duty::Disabled | Duty::Successor | Duty::Leaving) {
             return;
         }
@@ -67,9 +60,9 @@ impl Controller {
         }
         let process = self.list.get(i).map(|c| c.process);
         match (duty, process) {
-            (Duty::Standby(Standby::Cold), Some(Process::Running)) => self.end(i, Order::Stop, env.now, out),
+            (Duty::Standby(Standby::Cold), Some(Process::Running)) => self.end(i, Order::Stop, env),
             (Duty::Standby(Standby::Cold), _) => {}
-            (_, Some(Process::Down(None))) => self.start(i, env.now, out),
+            (_, Some(Process::Down(None))) => self.start(i, env),
             _ => {}
         }
     }
@@ -107,25 +100,19 @@ impl Controller {
     }
 
     /// Ends instance `i`, which has no vote from now on.
-    pub fn leave(&mut self, i: usize, why: &str, env: &mut Env, out: &mut Vec<Output>) {
+    pub fn leave(&mut self, i: usize, why: &str, env: &mut Env) {
         self.set_duty(i, Duty::Leaving, env);
         let Some(c) = self.list.get_mut(i) else { return };
         (c.leaves, c.new, c.replaces) = (false, false, None);
         if c.process != Process::NotOurs {
-            self.end(i, Order::Stop, env.now, out);
+            self.end(i, Order::Stop, env);
         }
         let text = format!("{} {why}", env.name(i));
-        env.tell_about(out, "instance-leaving", Severity::Info, i, text);
+        env.tell_about("instance-leaving", Severity::Info, i, text);
     }
 
     /// Looks who has caught up, and who may go; called with every tick. Returns places that are nobody's from now on.
-    pub fn pass_on(
-        &mut self,
-        env: &mut Env,
-        sessions: &[Session],
-        fib: Option<&Fib>,
-        out: &mut Vec<Output>,
-    ) -> Vec<usize> {
+    pub fn pass_on(&mut self, env: &mut Env, sessions: &[Session], fib: Option<&Fib>) -> Vec<usize> {
         for j in 0..self.list.len() {
             let Some(c) = self.list.get(j).filter(|c| c.new) else { continue };
             let replaces = c.replaces;
@@ -143,7 +130,7 @@ impl Controller {
                 (c.new, c.replaces) = (false, None);
             }
             if let Some(i) = replaces {
-                self.succeed(j, i, env, out);
+                self.succeed(j, i, env);
             }
         }
         let waits = self.list.iter().any(|c| c.new && c.replaces.is_none() && c.duty == Duty::Voter);
@@ -151,22 +138,22 @@ impl Controller {
             let Some(c) = self.list.get(i).filter(|c| c.leaves) else { continue };
             let given_up = matches!(c.duty, Duty::Disabled);
             if !waits || given_up || c.duty != Duty::Voter {
-                self.leave(i, "is not configured any more: it has no vote, and is ended", env, out);
+                self.leave(i, "is not configured any more: it has no vote, and is ended", env);
             }
         }
-        self.clear_up(env, sessions, fib, out)
+        self.clear_up(env, sessions, fib)
     }
 
     /// Instance `j` has caught up and takes the place, and the name, of `i`.
-    fn succeed(&mut self, j: usize, i: usize, env: &mut Env, out: &mut Vec<Output>) {
+    fn succeed(&mut self, j: usize, i: usize, env: &mut Env) {
         let (duty, name) = (self.duty(i), env.config.instances.get(j).map_or_else(String::new, |c| c.name.clone()));
         let line = env.master_line.iter().position(|m| usize::from(*m) == i);
         let text = format!("{} has caught up and takes the place of {}", env.name(j), env.name(i));
-        env.tell_about(out, "instance-replaced", Severity::Info, j, text);
+        env.tell_about("instance-replaced", Severity::Info, j, text);
         if let Some(s) = env.instances.get_mut(i) {
             s.name = format!("{name} (replaced)");
         }
-        self.leave(i, "has no vote any more, and is ended", env, out);
+        self.leave(i, "has no vote any more, and is ended", env);
         if let Some(s) = env.instances.get_mut(j) {
             s.name = name;
         }
@@ -175,25 +162,19 @@ impl Controller {
             env.master_line.insert(at.min(env.master_line.len()), j as u8);
         }
         if duty == Duty::Standby(Standby::Cold) || duty == Duty::Disabled {
-            self.end(j, Order::Stop, env.now, out);
+            self.end(j, Order::Stop, env);
         }
     }
 
     /// Cuts off those whose processes have ended, and gives back the places of which nothing is left.
-    fn clear_up(
-        &mut self,
-        env: &mut Env,
-        sessions: &[Session],
-        fib: Option<&Fib>,
-        out: &mut Vec<Output>,
-    ) -> Vec<usize> {
+    fn clear_up(&mut self, env: &mut Env, sessions: &[Session], fib: Option<&Fib>) -> Vec<usize> {
         let mut vacant = Vec::new();
         for (i, c) in self.list.iter_mut().enumerate().filter(|(_, c)| c.duty == Duty::Leaving) {
             if !matches!(c.process, Process::Down(_) | Process::NotOurs) {
                 continue;
             }
             if !std::mem::replace(&mut c.cut, true) {
-                out.push(Output::Seat { instance: InstanceId(i as u8), seat: Seat::Empty });
+                env.out.push(Output::Seat { instance: InstanceId(i as u8), seat: Seat::Empty });
                 continue;
             }
             let listens = env.listeners.values().any(|l| usize::from(l.instance.0) == i);
@@ -204,7 +185,7 @@ impl Controller {
             }
             *c = Control { duty: Duty::Vacant, ..Control::new(&Instance::default()) };
             let text = format!("{} is gone", env.name(i));
-            env.tell_about(out, "instance-removed", Severity::Info, i, text);
+            env.tell_about("instance-removed", Severity::Info, i, text);
             vacant.push(i);
         }
         vacant

@@ -6,7 +6,7 @@
 use super::{Controller, Duty, Process, verdict::threshold};
 use crate::config::Standby;
 use crate::core::env::Env;
-use crate::core::io::{Micros, Order, Output};
+use crate::core::io::{Micros, Order};
 use crate::event::Severity;
 
 impl Controller {
@@ -27,18 +27,18 @@ impl Controller {
     }
 
     /// Gives the votes of those that have fallen to standbys, as far as there are any.
-    pub(super) fn replace_fallen(&mut self, env: &mut Env, out: &mut Vec<Output>) {
+    pub(super) fn replace_fallen(&mut self, env: &mut Env) {
         for i in 0..self.list.len() {
             if self.list.get(i).is_some_and(|c| c.fallen) {
-                self.replace_running(i, env, out);
+                self.replace_running(i, env);
             }
         }
     }
 
     /// Moves the vote of `i`, which may go on running: then it is fed and compared, whatever the
     /// standby was before.
-    pub(super) fn replace_running(&mut self, i: usize, env: &mut Env, out: &mut Vec<Output>) -> Option<usize> {
-        let by = self.replace(i, env, out)?;
+    pub(super) fn replace_running(&mut self, i: usize, env: &mut Env) -> Option<usize> {
+        let by = self.replace(i, env)?;
         let runs = self.list.get(i).is_some_and(|c| c.process == Process::Running);
         if runs && self.duty(i) == Duty::Standby(Standby::Cold) {
             self.set_duty(i, Duty::Standby(Standby::Warm), env);
@@ -47,7 +47,7 @@ impl Controller {
     }
 
     /// Moves the vote of `i` to a standby, if one waits. `i` goes to the end of the line.
-    pub(super) fn replace(&mut self, i: usize, env: &mut Env, out: &mut Vec<Output>) -> Option<usize> {
+    pub(super) fn replace(&mut self, i: usize, env: &mut Env) -> Option<usize> {
         if self.duty(i) != Duty::Voter {
             return None;
         }
@@ -61,12 +61,12 @@ impl Controller {
         if self.list.get(s).is_some_and(|c| c.process == Process::Down(None)) {
             self.set_process(s, Process::Running);
             if let Some(c) = self.list.get_mut(s) {
-                c.order(s, Order::Start, env.now, out);
+                c.order(s, Order::Start, env);
             }
         }
         let text =
             format!("{} votes in the place of {}, which is now a {}", env.name(s), env.name(i), self.duty(i).name());
-        env.tell_about(out, "instance-promoted", Severity::Warning, s, text);
+        env.tell_about("instance-promoted", Severity::Warning, s, text);
         Some(s)
     }
 

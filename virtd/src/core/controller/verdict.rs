@@ -78,7 +78,7 @@ impl Controller {
     }
 
     /// Passes verdicts on everybody.
-    pub(super) fn judge(&mut self, env: &mut Env, sessions: &mut [Session], out: &mut Vec<Output>) {
+    pub(super) fn judge(&mut self, env: &mut Env, sessions: &mut [Session]) {
         let f = env.config.faults;
         let prefixes = (0..env.instances.len()).map(|i| env.wrong_prefixes(i));
         let split = majority_split(prefixes, env.voters, f.min_keys, env.without_quorum, f.split_keys);
@@ -87,10 +87,10 @@ impl Controller {
                 "the majority itself is in doubt ({} prefixes without one): nobody is accused; compare the instances' configurations",
                 env.without_quorum
             );
-            out.push(Event::new(env.now, "majority-split", Severity::Alarm, text).into());
+            env.out.push(Event::new(env.now, "majority-split", Severity::Alarm, text).into());
         }
         self.split_told = split;
-        self.watch_absent(env, sessions, out);
+        self.watch_absent(env, sessions);
         for i in 0..self.list.len() {
             let Some(c) = self.list.get(i) else { continue };
             let freed = c.deferred && self.other_that_is_not_level(i, env, sessions).is_none();
@@ -104,21 +104,14 @@ impl Controller {
             let dissents = if known { None } else { wrong(i, env, sessions) };
             let charge = dissents.or_else(|| silent(c, i, env, sessions));
             let Some(mut charge) = charge.or_else(|| flapping(c, env, sessions)) else { continue };
-            if charge.fault != Fault::Wrong || !self.lasts(i, &mut charge, env, sessions, out) {
-                self.condemn(i, charge, env, sessions, out);
+            if charge.fault != Fault::Wrong || !self.lasts(i, &mut charge, env, sessions) {
+                self.condemn(i, charge, env, sessions);
             }
         }
     }
 
     /// Tells the verdict, carries it out where that is allowed, and has what led to it written down.
-    pub(super) fn condemn(
-        &mut self,
-        i: usize,
-        mut charge: Charge,
-        env: &mut Env,
-        sessions: &[Session],
-        out: &mut Vec<Output>,
-    ) {
+    pub(super) fn condemn(&mut self, i: usize, mut charge: Charge, env: &mut Env, sessions: &[Session]) {
         let name = env.name(i).to_owned();
         let spared = self.spared(i, &charge, env);
         let away = if charge.useless { None } else { self.other_that_is_not_level(i, env, sessions) };
@@ -141,24 +134,24 @@ impl Controller {
         let mut event = Event::new(env.now, "instance-faulty", severity, format!("{name} {}; {done}", charge.why));
         event.instance = Some(name);
         charge.describe(&mut event, env);
-        out.push(event.into());
+        env.out.push(event.into());
         match refusal {
-            None => self.kill(i, env, out),
+            None => self.kill(i, env),
             // Nobody here can end it; but its place can be taken.
-            Some(_) if may_replace => self.fall(i, env, out),
+            Some(_) if may_replace => self.fall(i, env),
             Some(_) => {}
         }
-        out.extend(record);
+        env.out.extend(record);
     }
 
     /// Ends an instance at once; a standby votes in its place, and it comes back by itself.
-    pub(super) fn kill(&mut self, i: usize, env: &mut Env, out: &mut Vec<Output>) {
+    pub(super) fn kill(&mut self, i: usize, env: &mut Env) {
         if let Some(c) = self.list.get_mut(i) {
-            c.order(i, Order::Kill, env.now, out);
+            c.order(i, Order::Kill, env);
             c.process = Process::Ending;
             c.asked = Some(env.now);
         }
-        if self.replace(i, env, out).is_none() && self.duty(i) == Duty::Voter {
+        if self.replace(i, env).is_none() && self.duty(i) == Duty::Voter {
             // The next in line is master from now on, and stays so when this one comes back.
             env.master_line.retain(|m| usize::from(*m) != i);
             env.master_line.push(i as u8);
@@ -168,8 +161,8 @@ impl Controller {
 
     /// A voter that is found faulty and not ended: its vote goes to a standby, now or when one
     /// comes.
-    pub(super) fn fall(&mut self, i: usize, env: &mut Env, out: &mut Vec<Output>) {
-        if self.replace_running(i, env, out).is_none()
+    pub(super) fn fall(&mut self, i: usize, env: &mut Env) {
+        if self.replace_running(i, env).is_none()
             && let Some(c) = self.list.get_mut(i)
         {
             c.fallen = true;
@@ -218,7 +211,6 @@ impl Controller {
         rss_kib: u64,
         env: &mut Env,
         sessions: &[Session],
-        out: &mut Vec<Output>,
     ) {
         let f = env.config.faults;
         let name = env.name(i).to_owned();
@@ -228,7 +220,7 @@ impl Controller {
             let limit = Micros::from(f.cpu_ms) * 1000;
             if since != SUSPECT && env.now >= since + limit {
                 let text = format!("{name} has used {} % of a processor for {} s", cpu_permille / 10, f.cpu_ms / 1000);
-                env.tell_about(out, "instance-suspect", Severity::Warning, i, text);
+                env.tell_about("instance-suspect", Severity::Warning, i, text);
                 c.busy_since = Some(SUSPECT); // until it rests
             }
         } else {
@@ -241,7 +233,7 @@ impl Controller {
             let text = format!("{name} has grown from {} to {} MiB since it caught up", base / 1024, rss_kib / 1024);
             c.base_rss = Some(rss_kib);
             c.grown_from.get_or_insert(base);
-            env.tell_about(out, "instance-suspect", Severity::Warning, i, text);
+            env.tell_about("instance-suspect", Severity::Warning, i, text);
         }
         if c.grown_from.is_some_and(|base| rss_kib <= (2 * base).max(base + SMALL_KIB)) {
             c.base_rss = c.grown_from.take();
@@ -252,12 +244,12 @@ impl Controller {
             && c.accused.is_none_or(|at| env.now >= at + threshold(env))
         {
             let why = format!("uses {} MiB of memory, more than faults.memory_mib = {limit}", rss_kib / 1024);
-            self.condemn(i, Charge::new(Fault::Large, why), env, sessions, out);
+            self.condemn(i, Charge::new(Fault::Large, why), env, sessions);
         }
     }
 
     /// Looks for an instance that sends far more than all others; called once a second.
-    pub(super) fn watch_floods(&mut self, env: &mut Env, sessions: &[Session], out: &mut Vec<Output>) {
+    pub(super) fn watch_floods(&mut self, env: &mut Env, sessions: &[Session]) {
         let now = env.now;
         let counts: Vec<u64> = env.instances.iter().map(|s| s.candidates).collect();
         let rates: Vec<u64> =
@@ -282,7 +274,7 @@ impl Controller {
                 "sends {rate} routes a second, more than {FLOOD_RATIO} times what any other instance does, and has done so for {} s",
                 FLOOD_US / 1_000_000
             );
-            self.condemn(i, Charge::new(Fault::Flooding, why), env, sessions, out);
+            self.condemn(i, Charge::new(Fault::Flooding, why), env, sessions);
         }
     }
 }

@@ -5,7 +5,7 @@
 //! took and lost: by the notification of its removal.
 
 use super::super::env::Env;
-use super::super::io::{Micros, NoteBody, Output};
+use super::super::io::{Micros, NoteBody};
 use super::Fib;
 use super::vkernel::{Effects, Refusal};
 use crate::event::Severity;
@@ -24,7 +24,6 @@ impl Fib {
         refusal: Refusal,
         effects: &mut Effects,
         env: &mut Env,
-        out: &mut Vec<Output>,
     ) {
         self.counters.taken_back += 1;
         let Some(m) = self.members.get_mut(i) else { return };
@@ -55,7 +54,7 @@ impl Fib {
                 refusal.text,
                 self.counters.taken_back
             );
-            env.tell_about(out, "fib-taken-back", Severity::Info, i, text);
+            env.tell_about("fib-taken-back", Severity::Info, i, text);
         }
     }
 }

@@ -6,7 +6,7 @@
 
 use super::super::dissent;
 use super::super::env::Env;
-use super::super::io::{Micros, NetlinkId, Output};
+use super::super::io::{Micros, NetlinkId};
 use super::reset::Resets;
 use super::vkernel::VirtualKernel;
 use super::{Fib, LOOK_US};
@@ -93,7 +93,7 @@ impl Fib {
     }
 
     /// A netlink socket is closed; with the last one of an instance its word freezes.
-    pub(super) fn closed(&mut self, socket: NetlinkId, env: &mut Env, out: &mut Vec<Output>) {
+    pub(super) fn closed(&mut self, socket: NetlinkId, env: &mut Env) {
         let Some(i) = self.sockets.remove(&socket) else { return };
         let Some(m) = self.members.get_mut(i) else { return };
         m.sockets = m.sockets.saturating_sub(1);
@@ -107,14 +107,14 @@ impl Fib {
         if counted {
             let text =
                 format!("{} writes to no kernel any more: its routes stand as they are, and do not count", env.name(i));
-            env.tell_about(out, "fib-left", Severity::Info, i, text);
+            env.tell_about("fib-left", Severity::Info, i, text);
             self.table.start_walk();
         }
     }
 
     /// Lets those vote that have caught up.
-    pub fn look(&mut self, env: &mut Env, out: &mut Vec<Output>) {
-        self.reset_links(env, out);
+    pub fn look(&mut self, env: &mut Env) {
+        self.reset_links(env);
         if env.now < self.next_look {
             return;
         }
@@ -125,7 +125,7 @@ impl Fib {
             // One that has sessions is level there first: until then its table has holes.
             let level = !env.standing.contains(i as u8) || !env.unlevel.iter().any(|u| u.contains(i as u8));
             if level && (quiet || self.concurs(i, env)) {
-                self.admit(i, env, out);
+                self.admit(i, env);
             }
         }
     }
@@ -139,13 +139,13 @@ impl Fib {
         })
     }
 
-    fn admit(&mut self, i: usize, env: &mut Env, out: &mut Vec<Output>) {
+    fn admit(&mut self, i: usize, env: &mut Env) {
         let Some(m) = self.members.get_mut(i) else { return };
         m.counts = true;
         let routes = m.kernel.routes();
         self.table.forget_stale(i, |route| self.routes.release(route));
         let text = format!("{} has caught up and votes on the FIB ({routes} routes)", env.name(i));
-        env.tell_about(out, "fib-admitted", Severity::Info, i, text);
+        env.tell_about("fib-admitted", Severity::Info, i, text);
         self.table.start_walk();
     }
 

@@ -71,21 +71,21 @@ impl Fib {
     }
 
     /// The resets whose time has come.
-    pub(super) fn reset_links(&mut self, env: &mut Env, out: &mut Vec<Output>) {
+    pub(super) fn reset_links(&mut self, env: &mut Env) {
         for i in 0..self.members.len() {
             let Some(resets) = self.members.get_mut(i).and_then(|m| m.resets.as_mut()) else { continue };
             let due: Vec<_> = resets.due.extract_if(.., |(when, ..)| *when <= env.now).collect();
             for (_, index, step) in due {
                 match step {
-                    Step::Down => self.show_down(i, index, env, out),
-                    Step::Up => out.push(Output::LinkReset { instance: InstanceId(i as u8), index, up: true }),
+                    Step::Down => self.show_down(i, index, env),
+                    Step::Up => env.out.push(Output::LinkReset { instance: InstanceId(i as u8), index, up: true }),
                 }
             }
         }
     }
 
     /// A link that is not up has nothing to go down from.
-    fn show_down(&mut self, i: usize, index: u32, env: &mut Env, out: &mut Vec<Output>) {
+    fn show_down(&mut self, i: usize, index: u32, env: &mut Env) {
         let Some(link) = self.system.link(index).filter(|l| l.up && l.running).cloned() else { return };
         let Some(m) = self.members.get_mut(i).filter(|m| m.sockets > 0) else { return };
         if let Some(resets) = &mut m.resets {
@@ -99,13 +99,13 @@ impl Fib {
         self.system.pretend(shown);
         m.kernel.system_changed(&down, Some(&link), &self.system, &mut effects);
         self.system.pretend(link);
-        self.follow(i, &mut effects, 0, 0, env, out);
+        self.follow(i, &mut effects, 0, 0, env);
         self.effects = effects;
         let text = format!(
             "an address of {name} has changed: {} alone is shown that the link goes down and up again",
             env.name(i)
         );
-        out.push(Event::new(env.now, "link-reset", Severity::Info, text).with_instance(env.name(i)).into());
-        out.push(Output::LinkReset { instance: InstanceId(i as u8), index, up: false });
+        env.out.push(Event::new(env.now, "link-reset", Severity::Info, text).with_instance(env.name(i)).into());
+        env.out.push(Output::LinkReset { instance: InstanceId(i as u8), index, up: false });
     }
 }

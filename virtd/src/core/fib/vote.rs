@@ -47,7 +47,6 @@ fn class(protocol: u8, scope: FibScope) -> FibScope {
 struct Votes<'a> {
     fib: &'a mut Fib,
     env: &'a mut Env,
-    out: &'a mut Vec<Output>,
 }
 
 impl Voting for Votes<'_> {
@@ -93,7 +92,7 @@ impl Voting for Votes<'_> {
         let Some(key) = fib.table.entry(slot).map(|e| e.key) else { return };
         fib.counters.dissents += marks.newly().len() as u64;
         let why = || format!("not with the majority on {key} in the FIB");
-        if !env.mark((dissent::FIB, slot), key.prefix, marks, why, self.out) {
+        if !env.mark((dissent::FIB, slot), key.prefix, marks, why) {
             return;
         }
         let words = Words {
@@ -104,7 +103,7 @@ impl Voting for Votes<'_> {
         };
         let mut event = env.verdict(&words, format_args!("{key} in the FIB"), key.prefix, marks);
         event.said = fib.said(slot, marks.terms.electorate, env);
-        self.out.push(event.into());
+        self.env.out.push(event.into());
     }
 }
 
@@ -114,7 +113,7 @@ impl Fib {
     }
 
     /// Instance `i` may say something else about `key` now.
-    pub(super) fn say(&mut self, i: usize, key: FibKey, env: &mut Env, out: &mut Vec<Output>) {
+    pub(super) fn say(&mut self, i: usize, key: FibKey, env: &mut Env) {
         let Some(m) = self.members.get(i) else { return };
         let (route, class) = match m.kernel.best(&key) {
             Some((octets, protocol)) => (self.routes.intern(&octets), class(protocol, m.scope)),
@@ -140,7 +139,7 @@ impl Fib {
         };
         let answers = !env.poison.is_idle() && env.poison.said(i, dissent::FIB, &key.prefix);
         let was_stale = self.table.entry(slot).is_some_and(|e| e.stale.contains(i as u8));
-        let mut votes = Votes { fib: self, env, out };
+        let mut votes = Votes { fib: self, env };
         if ballots::say(&mut votes, slot, i, route, was_stale || changed_class) {
             self.counters.votes += 1;
         } else if answers {
@@ -150,20 +149,20 @@ impl Fib {
     }
 
     /// Verdicts whose time has come, one turn of a walk, then what changed goes to the kernel's thread.
-    pub fn flush(&mut self, env: &mut Env, out: &mut Vec<Output>) {
+    pub fn flush(&mut self, env: &mut Env) {
         env.in_fib = self.counting();
         env.bgp_in_fib = self.counting_for(FibScope::BGP);
-        let mut votes = Votes { fib: self, env, out };
+        let mut votes = Votes { fib: self, env };
         for _ in 0..RECHECK_BATCH {
             let Some((_, slot)) = votes.fib.rechecks.due(votes.env.now_ms()) else { break };
             ballots::recheck(&mut votes, slot);
         }
         ballots::walk(&mut votes, WALK_BATCH);
-        self.publish(out);
+        self.publish(env);
     }
 
     /// What changed goes to the kernel.
-    pub fn publish(&mut self, out: &mut Vec<Output>) {
+    pub fn publish(&mut self, env: &mut Env) {
         let mut told = std::mem::take(&mut self.told);
         self.table.take_changed(FLUSH_BATCH, &mut told);
         let mut changes = Vec::with_capacity(told.len());
@@ -181,7 +180,7 @@ impl Fib {
         self.told = told; // its memory is kept
         if !changes.is_empty() {
             self.counters.published += changes.len() as u64;
-            out.push(Output::Fib(changes));
+            env.out.push(Output::Fib(changes));
         }
     }
 

@@ -56,7 +56,7 @@ impl Report {
     }
 
     /// Tells it where everything is known that will be; else gives it back.
-    pub fn tell(self, env: &Env, controller: &Controller, out: &mut Vec<Output>) -> Option<Report> {
+    pub fn tell(self, env: &mut Env, controller: &Controller) -> Option<Report> {
         let attached = env.instances.get(self.instance).is_some_and(|s| s.attached);
         let fate = controller.fate(self.instance, self.at);
         let waits = match (&fate, self.end) {
@@ -67,12 +67,12 @@ impl Report {
         if waits {
             return Some(self);
         }
-        self.tell_now(env, controller, out);
+        self.tell_now(env, controller);
         None
     }
 
     /// Tells it as far as it is known.
-    pub fn tell_now(self, env: &Env, controller: &Controller, out: &mut Vec<Output>) {
+    pub fn tell_now(self, env: &mut Env, controller: &Controller) {
         let Report { instance, at, end, text, mut event, record } = self;
         let attached = env.instances.get(instance).is_some_and(|s| s.attached);
         let process = match controller.fate(instance, at) {
@@ -90,7 +90,7 @@ impl Report {
         };
         event.at_us = env.now;
         event.text = format!("{text} ({how}); it is withheld from this instance, which abstains on its prefixes");
-        out.push(event.into());
+        env.out.push(event.into());
         let Some(mut record) = record else { return };
         if let Value::Object(account) = &mut record.account {
             let mut ended = match end {
@@ -105,7 +105,7 @@ impl Report {
             ended["text"] = how.into();
             account.insert("end".to_owned(), ended);
         }
-        out.push(Output::Record(record));
+        env.out.push(Output::Record(record));
     }
 }
 
@@ -118,7 +118,7 @@ pub struct Told {
 }
 
 /// Tells the operator of a step, a finding excepted: that one is made ready.
-pub fn tell(i: usize, step: &Step, env: &Env, sessions: &[Session], out: &mut Vec<Output>) -> Told {
+pub fn tell(i: usize, step: &Step, env: &mut Env, sessions: &[Session]) -> Told {
     let name = env.name(i);
     let mut report = None;
     let again = match step {
@@ -126,7 +126,7 @@ pub fn tell(i: usize, step: &Step, env: &Env, sessions: &[Session], out: &mut Ve
             let text = format!(
                 "{name} died right after {n} UPDATEs: they are withheld from it until it is clear whether one of them did it"
             );
-            env.tell_about(out, "poison-suspected", Severity::Warning, i, text);
+            env.tell_about("poison-suspected", Severity::Warning, i, text);
             innocent
         }
         Step::Found { found, before, innocent, end } => {
@@ -138,7 +138,7 @@ pub fn tell(i: usize, step: &Step, env: &Env, sessions: &[Session], out: &mut Ve
                 let text = format!(
                     "{name} has been told everything that was withheld from it, and lives: something else had ended it"
                 );
-                env.tell_about(out, "poison-released", Severity::Info, i, text);
+                env.tell_about("poison-released", Severity::Info, i, text);
             }
             list
         }

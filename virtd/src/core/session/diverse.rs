@@ -89,7 +89,7 @@ impl Seat {
 
 impl Session {
     /// Gives a peer's message to every leg; its prefixes stand in `scratch.keys`.
-    pub(super) fn replicate(&mut self, bytes: Bytes, env: &mut Env, out: &mut Vec<Output>) {
+    pub(super) fn replicate(&mut self, bytes: Bytes, env: &mut Env) {
         let keys = std::mem::take(&mut self.scratch.keys);
         let (mut to, mut by_keys) = (Members::default(), Members::default());
         let index = self.index;
@@ -143,7 +143,7 @@ impl Session {
                         leg.queued += bytes.len();
                         to.insert(i as u8);
                         let (leg, bytes) = (leg.id, bytes.clone());
-                        out.push(match first {
+                        env.out.push(match first {
                             Some(first) if !first.contains(i as u8) => Output::SendLegLater { leg, bytes },
                             _ => Output::SendLeg { leg, bytes },
                         });
@@ -155,7 +155,7 @@ impl Session {
         env.flight.note(env.now, self.index, Way::To(to), &bytes);
         self.scratch.keys = keys;
         for i in by_keys.iter() {
-            self.feed(usize::from(i), env, out);
+            self.feed(usize::from(i), env);
         }
     }
 
@@ -177,7 +177,7 @@ impl Session {
     }
 
     /// Tells a levelling leg more of the store, as far as its queue has room.
-    pub(super) fn feed(&mut self, i: usize, env: &mut Env, out: &mut Vec<Output>) {
+    pub(super) fn feed(&mut self, i: usize, env: &mut Env) {
         loop {
             let waiting = self.seats[i].waiting();
             let Seat { leg: Some(leg), terms: Some(terms), .. } = &mut self.seats[i] else { return };
@@ -209,13 +209,13 @@ impl Session {
             leg.last_update = env.now;
             let bytes = packed.split().freeze();
             if !bytes.is_empty() {
-                self.give(i, bytes, env, out);
+                self.give(i, bytes, env);
             }
         }
         let Some(leg) = self.seats[i].leg.as_mut() else { return };
         leg.feed = Feed::Live;
         for bytes in std::mem::take(&mut leg.after_feed) {
-            self.give(i, bytes, env, out);
+            self.give(i, bytes, env);
         }
         let Some(leg) = self.seats[i].leg.as_mut() else { return };
         if !leg.level && leg.fed_since.is_none() {
@@ -224,10 +224,10 @@ impl Session {
     }
 
     /// Gives instance `i` a message that belongs in order with the peer's UPDATEs: now, or when its lane says.
-    pub(super) fn give(&mut self, i: usize, bytes: Bytes, env: &mut Env, out: &mut Vec<Output>) {
+    pub(super) fn give(&mut self, i: usize, bytes: Bytes, env: &mut Env) {
         let Some(seat) = self.seats.get_mut(i) else { return };
         match &mut seat.lane {
-            None => self.hand_over(i, bytes, env, out),
+            None => self.hand_over(i, bytes, env),
             Some(lane) => {
                 let wake = lane.hold(env.now, bytes);
                 env.wake_at(wake, self.index, i);
@@ -293,22 +293,22 @@ impl Session {
     }
 
     /// Ends the leg of instance `i`, which begins anew: Cease, Administrative Reset (RFC 4486).
-    pub fn restart_leg(&mut self, i: usize, env: &mut Env, out: &mut Vec<Output>) {
+    pub fn restart_leg(&mut self, i: usize, env: &mut Env) {
         let Some(leg) = self.seats.get(i).and_then(|s| s.leg.as_ref()) else { return };
-        out.push(Output::SendLeg { leg: leg.id, bytes: Notification::new(6, 4).encode() });
+        env.out.push(Output::SendLeg { leg: leg.id, bytes: Notification::new(6, 4).encode() });
         let text = format!("the connection of {} is closed, so that it begins anew; the peer goes on", env.name(i));
-        env.tell_of(out, "leg-restarted", Severity::Info, &self.peer, i, text);
-        self.drop_leg(i, env, out);
+        env.tell_of("leg-restarted", Severity::Info, &self.peer, i, text);
+        self.drop_leg(i, env);
         env.touch(i);
         self.hold_connection(i, env);
     }
 
     /// Instance `i` alone is told that the peer withdraws `prefix`.
-    pub fn tell_withdrawn(&mut self, i: usize, prefix: Prefix, env: &mut Env, out: &mut Vec<Output>) {
+    pub fn tell_withdrawn(&mut self, i: usize, prefix: Prefix, env: &mut Env) {
         let Some(up) = &self.up else { return };
         let mut bytes = BytesMut::new();
         encode::withdraw(&[prefix], &up.negotiated.context(), &mut bytes);
-        self.give(i, bytes.freeze(), env, out);
+        self.give(i, bytes.freeze(), env);
     }
 
     /// The electorate of `prefix` has changed: it is voted on anew.
@@ -319,13 +319,13 @@ impl Session {
     }
 
     /// The message leaves for the instance.
-    fn hand_over(&mut self, i: usize, bytes: Bytes, env: &mut Env, out: &mut Vec<Output>) {
+    fn hand_over(&mut self, i: usize, bytes: Bytes, env: &mut Env) {
         let Some(leg) = self.seats.get_mut(i).and_then(|s| s.leg.as_mut()) else { return };
         leg.queued += bytes.len();
         let to = [i as u8].into_iter().collect();
         env.poison.deliver(env.now, self.index, to, &bytes);
         env.flight.note(env.now, self.index, Way::To(to), &bytes);
-        out.push(Output::SendLeg { leg: leg.id, bytes });
+        env.out.push(Output::SendLeg { leg: leg.id, bytes });
     }
 
     /// A connection comes to instance `i`: it is told of it as much later as its diversity says.
@@ -338,25 +338,25 @@ impl Session {
     }
 
     /// A connection that was held back from instance `i` may have its time.
-    fn wake_connection(&mut self, i: usize, env: &mut Env, out: &mut Vec<Output>) {
+    fn wake_connection(&mut self, i: usize, env: &mut Env) {
         let Some(seat) = self.seats.get(i) else { return };
         match &seat.leg {
             Some(leg) if leg.state == LegState::Connecting => {
                 if let Some(conn) = self.foremost().filter(|e| e.state >= ExtState::Connected).map(|e| e.id) {
-                    self.connect_leg(i, conn, env, out);
+                    self.connect_leg(i, conn, env);
                 }
             }
             Some(_) => {}
-            None => self.offer_legs(env, out),
+            None => self.offer_legs(env),
         }
     }
 
     /// The time has come that was asked for with [`Env::wake_at`].
-    pub fn wake(&mut self, i: usize, env: &mut Env, out: &mut Vec<Output>) {
-        self.wake_connection(i, env, out);
+    pub fn wake(&mut self, i: usize, env: &mut Env) {
+        self.wake_connection(i, env);
         let mut any = false;
         while let Some(bytes) = self.seats.get_mut(i).and_then(|s| s.lane.as_mut()).and_then(|l| l.due(env.now)) {
-            self.hand_over(i, bytes, env, out);
+            self.hand_over(i, bytes, env);
             any = true;
         }
         let Some(Seat { lane: Some(lane), leg, .. }) = self.seats.get_mut(i) else { return };
@@ -366,6 +366,6 @@ impl Session {
             // It has only now been told: its output is not quiet yet.
             leg.last_update = env.now;
         }
-        self.feed(i, env, out);
+        self.feed(i, env);
     }
 }

@@ -12,7 +12,7 @@ use wire::bgp::{Prefix, encode};
 
 impl Session {
     /// An UPDATE of the peer: hygiene, the store, then every leg.
-    pub(super) fn peer_update(&mut self, conn: ConnId, m: Message, alone: bool, env: &mut Env, out: &mut Vec<Output>) {
+    pub(super) fn peer_update(&mut self, conn: ConnId, m: Message, alone: bool, env: &mut Env) {
         let Some(up) = &mut self.up else { return };
         up.updates_in += 1;
         env.counters.updates_in += 1;
@@ -24,13 +24,13 @@ impl Session {
             Verdict::Pass if alone && self.all_hear_all(env) => {
                 // Whoever waits for the route does not wait until it is in the store.
                 self.scratch.keys.clear();
-                self.replicate(bytes, env, out);
+                self.replicate(bytes, env);
                 env.owed = Some((self.index, stored));
                 return;
             }
             Verdict::Pass => {}
             Verdict::Reset { notification, finding } => {
-                return self.reset(conn, notification, finding.what, env, out);
+                return self.reset(conn, notification, finding.what, env);
             }
             Verdict::Rewritten { body, withdrawn, findings } => {
                 let what: Vec<&str> = findings.iter().map(|f| f.what).collect();
@@ -41,7 +41,7 @@ impl Session {
                 };
                 env.counters.mended += 1;
                 let text = format!("malformed UPDATE from the peer, {done}: {}", what.join("; "));
-                env.tell(out, "malformed-update", Severity::Warning, &self.peer, text);
+                env.tell("malformed-update", Severity::Warning, &self.peer, text);
                 stored = update_message(&body);
                 if env.config.inbound == Inbound::Rfc7606 {
                     bytes = stored.clone();
@@ -51,17 +51,17 @@ impl Session {
         if self.remember(&stored, env).is_none() {
             self.scratch.keys.clear();
         }
-        self.tell_withheld(env, out);
-        self.replicate(bytes, env, out);
+        self.tell_withheld(env);
+        self.replicate(bytes, env);
     }
 
     /// Names the instances that are not given an UPDATE because it has killed them before.
-    fn tell_withheld(&self, env: &mut Env, out: &mut Vec<Output>) {
+    fn tell_withheld(&self, env: &mut Env) {
         let again = env.poison.take_again();
         for i in 0..self.seats.len() {
             let mut mine = again.iter().filter(|(of, _)| *of == i).map(|(_, prefix)| *prefix);
             let Some(prefix) = mine.next() else { continue };
-            if !env.may_tell(out) {
+            if !env.may_tell() {
                 continue;
             }
             let (name, others) = (env.name(i), mine.count());
@@ -72,7 +72,7 @@ impl Session {
             );
             let mut event = Event::new(env.now, "poison-again", Severity::Warning, text);
             event.prefix = Some(prefix);
-            out.push(event.with_session(env.peer_name(&self.peer)).with_instance(env.name(i)).into());
+            env.out.push(event.with_session(env.peer_name(&self.peer)).with_instance(env.name(i)).into());
         }
     }
 

@@ -45,13 +45,13 @@ impl Farewell {
 
 impl Session {
     /// The established leg of instance `i` has ended, and is gone: `said` is its NOTIFICATION, if it gave one.
-    pub(super) fn departed(&mut self, i: usize, said: Option<Notification>, env: &mut Env, out: &mut Vec<Output>) {
+    pub(super) fn departed(&mut self, i: usize, said: Option<Notification>, env: &mut Env) {
         let said = said.map(leaving::plain);
         let voter = env.voters.contains(i as u8);
         let departure = Departure { at: env.now, said, means: Meaning::Wait, voter, excused: false };
         self.seats[i].departure = Some(departure);
         self.excuse_together(env);
-        self.weigh(i, false, env, out);
+        self.weigh(i, false, env);
     }
 
     /// virtd has ended the established leg of instance `i` with this NOTIFICATION, for what no BGP speaker may do.
@@ -122,7 +122,7 @@ impl Session {
 
     /// Finds out what the end of the leg of instance `i` means, and does what follows. `back`: it is there again, so that what it did without
     /// a word is judged by what is known now, and a leave is none.
-    pub fn weigh(&mut self, i: usize, back: bool, env: &mut Env, out: &mut Vec<Output>) {
+    pub fn weigh(&mut self, i: usize, back: bool, env: &mut Env) {
         let Some(d) = self.seats.get(i).and_then(|s| s.departure.clone()) else { return };
         if !matches!(d.means, Meaning::Wait | Meaning::Poison) {
             return;
@@ -140,8 +140,8 @@ impl Session {
         }
         let at_fault = !d.excused && !ending.moved;
         match (means, &d.said) {
-            (Meaning::Leave, _) => self.has_left(i, env, out),
-            (Meaning::OwnEnd, _) => self.end_if_all_were_stopped(env, out),
+            (Meaning::Leave, _) => self.has_left(i, env),
+            (Meaning::OwnEnd, _) => self.end_if_all_were_stopped(env),
             (Meaning::Died, _) => {
                 env.poison.ended(i, self.index, d.at, End::Closed);
                 // The supervisor counts the deaths of its own.
@@ -180,7 +180,7 @@ impl Session {
     }
 
     /// Instance `i` has left by its own will: the leaves are counted.
-    fn has_left(&mut self, i: usize, env: &mut Env, out: &mut Vec<Output>) {
+    fn has_left(&mut self, i: usize, env: &mut Env) {
         let Some(d) = self.seats[i].departure.clone() else { return };
         let (address, peer) = (self.peer.ip(), env.peer_name(&self.peer));
         let name = env.name(i).to_owned();
@@ -201,18 +201,18 @@ impl Session {
             _ => String::new(),
         };
         let text = format!("{name} has left the session with {peer} by its own will ({how}); {standing}{hint}");
-        env.tell_of(out, "session-left", Severity::Info, &self.peer, i, text);
+        env.tell_of("session-left", Severity::Info, &self.peer, i, text);
         if alone {
             let said = d.said.clone().unwrap_or(Notification::new(6, leaving::cease::BFD_DOWN));
-            return self.end_by_will(said, format!("its bfd key lets {name} decide"), env, out);
+            return self.end_by_will(said, format!("its bfd key lets {name} decide"), env);
         }
         if d.voter {
-            self.count_leaves(true, env, out);
+            self.count_leaves(true, env);
         }
     }
 
     /// Ends the session where those that have left are a majority. `told`: a tie is an event.
-    fn count_leaves(&mut self, told: bool, env: &mut Env, out: &mut Vec<Output>) {
+    fn count_leaves(&mut self, told: bool, env: &mut Env) {
         let electorate = self.with_a_leg_once(env);
         let left = self.left();
         let members: Members = left.iter().map(|(i, _)| *i).filter(|i| env.voters.contains(*i)).collect();
@@ -226,7 +226,7 @@ impl Session {
                     Some(cut) => format!("{n} of {of} voters have left it, and {cut}"),
                     None => format!("{n} of {of} voters have left it"),
                 };
-                self.end_by_will(said, why, env, out);
+                self.end_by_will(said, why, env);
             }
             Count::Tie => {
                 self.tied = true;
@@ -235,7 +235,7 @@ impl Session {
                         "{n} of {of} voters have left the session with {}: half of them keep it, so it stays",
                         env.peer_name(&self.peer)
                     );
-                    env.tell(out, "session-tie", Severity::Alarm, &self.peer, text);
+                    env.tell("session-tie", Severity::Alarm, &self.peer, text);
                 }
             }
             Count::Stays => self.tied = false,
@@ -243,19 +243,19 @@ impl Session {
     }
 
     /// Every voter's process was stopped in order, with a word for the peer: it is passed on, as from a single daemon.
-    fn end_if_all_were_stopped(&mut self, env: &mut Env, out: &mut Vec<Output>) {
+    fn end_if_all_were_stopped(&mut self, env: &mut Env) {
         let stopped = |i: u8| {
             let d = self.seats.get(usize::from(i)).and_then(|s| s.departure.as_ref());
             d.is_some_and(|d| d.means == Meaning::OwnEnd)
         };
         if !env.voters.is_empty() && env.voters.iter().all(stopped) {
             let said = Notification::new(6, leaving::cease::SHUTDOWN);
-            self.end_by_will(said, "all voters were stopped".to_owned(), env, out);
+            self.end_by_will(said, "all voters were stopped".to_owned(), env);
         }
     }
 
     /// The session ends because those that had it want that.
-    fn end_by_will(&mut self, said: Notification, why: String, env: &mut Env, out: &mut Vec<Output>) {
+    fn end_by_will(&mut self, said: Notification, why: String, env: &mut Env) {
         let left: Vec<String> = self.left().iter().map(|(i, _)| env.name(usize::from(*i)).to_owned()).collect();
         let farewell = Farewell { at: env.now, said: said.clone(), left, returned: false };
         let conns: Vec<ConnId> = self.exts.iter().filter(|e| e.state > ExtState::Connect).map(|e| e.id).collect();
@@ -272,10 +272,10 @@ impl Session {
         )
         .with_session(env.peer_name(&self.peer));
         event.said = self.who_left(env);
-        out.push(event.into());
+        env.out.push(event.into());
         self.ended = Some(farewell);
         for conn in conns {
-            self.reset(conn, said.clone(), &why, env, out);
+            self.reset(conn, said.clone(), &why, env);
         }
     }
 
@@ -302,7 +302,7 @@ impl Session {
     }
 
     /// The session has come up.
-    pub(super) fn note_return(&mut self, env: &Env, out: &mut Vec<Output>) {
+    pub(super) fn note_return(&mut self, env: &mut Env) {
         let Some(ended) = self.ended.as_mut().filter(|e| !e.returned) else { return };
         ended.returned = true;
         let text = format!(
@@ -311,20 +311,20 @@ impl Session {
             (env.now - ended.at) / 1_000_000,
             ended.said
         );
-        env.tell(out, "session-returned", Severity::Info, &self.peer, text);
+        env.tell("session-returned", Severity::Info, &self.peer, text);
     }
 
     /// Looks at the legs that are gone, and at how long a majority has gone on without them. Called with every tick.
-    pub(super) fn tick_departures(&mut self, env: &mut Env, out: &mut Vec<Output>) {
+    pub(super) fn tick_departures(&mut self, env: &mut Env) {
         for i in 0..self.seats.len() {
-            self.weigh(i, false, env, out);
+            self.weigh(i, false, env);
         }
         if self.tied {
             // virtd's own eyes break a tie, whenever they see it.
-            self.count_leaves(false, env, out);
+            self.count_leaves(false, env);
         }
         self.count_missed(env);
-        self.tell_differing(env, out);
+        self.tell_differing(env);
     }
 
     /// For how long a majority has had the session without an instance since that was last level on it.
@@ -348,7 +348,7 @@ impl Session {
     }
 
     /// Who has left against the majority is told once: its operator, or its own protection, wants something else than the others'.
-    fn tell_differing(&mut self, env: &mut Env, out: &mut Vec<Output>) {
+    fn tell_differing(&mut self, env: &mut Env) {
         if self.up.is_none() {
             return;
         }
@@ -367,7 +367,7 @@ impl Session {
                 env.name(i),
                 env.peer_name(&self.peer)
             );
-            env.tell_of(out, "session-differs", Severity::Warning, &self.peer, i, text);
+            env.tell_of("session-differs", Severity::Warning, &self.peer, i, text);
         }
     }
 

@@ -27,34 +27,27 @@ const LEVEL_CAP: Micros = 6;
 
 impl Session {
     /// Instance `i` calls connect. True where a dial to the peer is wanted.
-    pub fn leg_dialled(
-        &mut self,
-        id: LegId,
-        i: usize,
-        local: Option<SocketAddr>,
-        env: &mut Env,
-        out: &mut Vec<Output>,
-    ) {
+    pub fn leg_dialled(&mut self, id: LegId, i: usize, local: Option<SocketAddr>, env: &mut Env) {
         if self.shut {
-            return out.push(Output::LegRefused { leg: id, errno: libc::ECONNREFUSED });
+            return env.out.push(Output::LegRefused { leg: id, errno: libc::ECONNREFUSED });
         }
         self.note_wanted(env);
-        self.weigh(i, true, env, out);
+        self.weigh(i, true, env);
         let Some(seat) = self.seats.get_mut(i) else { return };
         // An offered leg on which it has already spoken wins: it dialled before it saw the offer.
         if seat.leg.as_ref().is_some_and(|l| l.offered && l.state >= LegState::OpenReceived) {
-            return out.push(Output::LegRefused { leg: id, errno: libc::ECONNREFUSED });
+            return env.out.push(Output::LegRefused { leg: id, errno: libc::ECONNREFUSED });
         }
-        self.drop_leg(i, env, out);
+        self.drop_leg(i, env);
         self.seats[i].leg = Some(new_leg(id, LegState::Connecting, false, env.now));
         for e in self.exts.extract_if(.., |e| e.state == ExtState::Connect && env.now >= e.since + DIAL_ANEW_US) {
-            out.push(Output::ClosePeer { conn: e.id, abort: true });
+            env.out.push(Output::ClosePeer { conn: e.id, abort: true });
         }
         match self.foremost().map(|e| (e.id, e.state)) {
             Some((_, ExtState::Connect)) => {}
             Some((conn, _)) => {
                 self.hold_connection(i, env);
-                self.connect_leg(i, conn, env, out);
+                self.connect_leg(i, conn, env);
             }
             None => {
                 let conn = ConnId(env.fresh_id());
@@ -66,13 +59,13 @@ impl Session {
                     l.set_port(0);
                     l
                 });
-                out.push(Output::Dial { conn, peer, local, leg: id });
+                env.out.push(Output::Dial { conn, peer, local, leg: id });
             }
         }
     }
 
     /// Tells a waiting leg that its connect succeeded.
-    pub(super) fn connect_leg(&mut self, i: usize, conn: ConnId, env: &mut Env, out: &mut Vec<Output>) {
+    pub(super) fn connect_leg(&mut self, i: usize, conn: ConnId, env: &mut Env) {
         let Some(ext) = self.exts.iter().find(|e| e.id == conn) else { return };
         let (Some(local), peer) = (ext.local, ext.remote) else { return };
         if env.now < self.seats[i].connect_from {
@@ -81,11 +74,11 @@ impl Session {
         let Some(leg) = self.seats[i].leg.as_mut().filter(|l| l.state == LegState::Connecting) else { return };
         leg.state = LegState::OpenWait;
         leg.hold_until = env.now + LEG_OPEN_WAIT_US;
-        out.push(Output::LegConnected { leg: leg.id, local, peer, conn: Some(conn) });
+        env.out.push(Output::LegConnected { leg: leg.id, local, peer, conn: Some(conn) });
     }
 
     /// Hands every listening instance without a leg a new one, where the peer is there.
-    pub(super) fn offer_legs(&mut self, env: &mut Env, out: &mut Vec<Output>) {
+    pub(super) fn offer_legs(&mut self, env: &mut Env) {
         let Some(ext) = self.foremost().filter(|e| e.state >= ExtState::Connected) else { return };
         let (conn, Some(local), peer) = (ext.id, ext.local, ext.remote) else { return };
         if env.now < self.offer_from {
@@ -104,12 +97,12 @@ impl Session {
             seat.next_offer = env.now + (OFFER_BACKOFF_US << seat.backoff.min(OFFER_BACKOFF_MAX));
             seat.backoff += 1;
             let instance = super::super::io::InstanceId(i as u8);
-            out.push(Output::OfferLeg { leg: id, instance, listener, peer, local, conn: Some(conn) });
+            env.out.push(Output::OfferLeg { leg: id, instance, listener, peer, local, conn: Some(conn) });
         }
     }
 
     /// Bytes from an instance.
-    pub fn leg_bytes(&mut self, id: LegId, buf: &mut BytesMut, env: &mut Env, out: &mut Vec<Output>) {
+    pub fn leg_bytes(&mut self, id: LegId, buf: &mut BytesMut, env: &mut Env) {
         let Some(i) = self.seat_of(id) else { return };
         loop {
             if self.seats[i].leg.as_ref().is_none_or(|l| l.id != id) {
@@ -119,71 +112,65 @@ impl Session {
             match frame::next_message(buf, extended) {
                 Ok(Some(m)) => {
                     env.flight.note(env.now, self.index, flight::from(i), &m.bytes);
-                    self.leg_message(i, m, env, out);
+                    self.leg_message(i, m, env);
                 }
                 Ok(None) => return,
-                Err(n) => return self.leg_fault(i, Some(n), "its bytes are not a BGP message", env, out),
+                Err(n) => return self.leg_fault(i, Some(n), "its bytes are not a BGP message", env),
             }
         }
     }
 
-    fn leg_message(&mut self, i: usize, m: Message, env: &mut Env, out: &mut Vec<Output>) {
+    fn leg_message(&mut self, i: usize, m: Message, env: &mut Env) {
         let now = env.now;
         let Some(leg) = self.seats[i].leg.as_mut() else { return };
         if leg.hold_us > 0 {
             leg.hold_until = now + leg.hold_us;
         }
         match (m.kind, leg.state) {
-            (MessageType::Notification, _) => self.leg_notified(i, &m, env, out),
+            (MessageType::Notification, _) => self.leg_notified(i, &m, env),
             (MessageType::Open, LegState::OpenWait) => match Open::decode(m.body()) {
                 Ok(open) => {
                     leg.state = LegState::OpenReceived;
                     leg.hold_until = now + OPEN_HOLD_US;
-                    self.weigh(i, true, env, out);
+                    self.weigh(i, true, env);
                     let seat = &mut self.seats[i];
                     (seat.open, seat.extended_open) = (Some(open), Open::is_extended(m.body()));
                     // Whoever sends an OPEN wants the session.
                     seat.departure = None;
                     self.note_wanted(env);
-                    if self.reopen_if_moved(env, out) {
+                    if self.reopen_if_moved(env) {
                         return;
                     }
-                    self.show_peer_open(i, env, out);
-                    self.open_if_ready(env, out);
+                    self.show_peer_open(i, env);
+                    self.open_if_ready(env);
                 }
-                Err(n) => self.leg_fault(i, Some(n), "its OPEN is not acceptable", env, out),
+                Err(n) => self.leg_fault(i, Some(n), "its OPEN is not acceptable", env),
             },
-            (MessageType::Keepalive, LegState::OpenConfirm) => self.leg_established(i, env, out),
+            (MessageType::Keepalive, LegState::OpenConfirm) => self.leg_established(i, env),
             (MessageType::Keepalive, LegState::Established) => {}
-            (MessageType::Update, LegState::Established) => self.leg_update(i, &m, env, out),
+            (MessageType::Update, LegState::Established) => self.leg_update(i, &m, env),
             (MessageType::RouteRefresh, LegState::Established) => match RouteRefresh::decode(m.body()) {
-                Ok(r) => self.leg_refresh(i, r, env, out),
-                Err(n) => self.leg_fault(i, Some(n), "its ROUTE-REFRESH is too short", env, out),
+                Ok(r) => self.leg_refresh(i, r, env),
+                Err(n) => self.leg_fault(i, Some(n), "its ROUTE-REFRESH is too short", env),
             },
-            _ => self.leg_fault(
-                i,
-                Some(Notification::new(5, 0)),
-                "it sent a message that does not belong here",
-                env,
-                out,
-            ),
+            _ => self.leg_fault(i, Some(Notification::new(5, 0)), "it sent a message that does not belong here", env),
         }
     }
 
     /// Sends the peer's OPEN, cut, to a leg that has sent its own, or says why it cannot take part.
-    pub(super) fn show_peer_open(&mut self, i: usize, env: &mut Env, out: &mut Vec<Output>) {
+    pub(super) fn show_peer_open(&mut self, i: usize, env: &mut Env) {
         let (Some(negotiated), Some(open)) = (self.negotiated(), self.seats[i].open.as_ref()) else { return };
         let Some(leg) = self.seats[i].leg.as_ref().filter(|l| l.state == LegState::OpenReceived) else { return };
         if let Some(refusal) = negotiated.refuses(open) {
-            return self.refuse(i, refusal, env, out);
+            return self.refuse(i, refusal, env);
         }
         let hold = Micros::from(env.config.timers.leg_hold_s.min(open.hold_time_s)) * 1_000_000;
         let id = leg.id;
         let Some(bytes) = self.agree(i, env) else { return };
         self.seats[i].refused = None;
-        self.tell_differences(i..i + 1, env, out);
-        out.push(Output::SendLeg { leg: id, bytes });
-        out.push(Output::SendLeg { leg: id, bytes: message::keepalive() });
+        self.tell_differences(i..i + 1, env);
+        env.out.push(Output::SendLeg { leg: id, bytes });
+        env.out.push(Output::SendLeg { leg: id, bytes: message::keepalive() });
         if let Some(leg) = self.seats[i].leg.as_mut() {
             leg.state = LegState::OpenConfirm;
             leg.hold_us = hold;
@@ -193,7 +180,7 @@ impl Session {
     }
 
     /// A leg's session stands: feed it. With nothing in the store it is level at once.
-    fn leg_established(&mut self, i: usize, env: &mut Env, out: &mut Vec<Output>) {
+    fn leg_established(&mut self, i: usize, env: &mut Env) {
         let mut keys = env.stores[self.index].prefixes_by_attributes(None);
         if !env.lacks[self.index].is_empty() {
             keys.retain(|p| self.seats[i].carries(p));
@@ -228,7 +215,7 @@ impl Session {
                 false => leg.owe(b.freeze()),
             }
         }
-        markers.into_iter().for_each(|b| self.give(i, b, env, out));
+        markers.into_iter().for_each(|b| self.give(i, b, env));
         self.table.mark_stale(i, true);
         self.attached.insert(i as u8);
         env.walk = true;
@@ -236,17 +223,17 @@ impl Session {
             true => format!("{} joined the session", env.name(i)),
             false => format!("{} joined the session and is given what the peer sent before", env.name(i)),
         };
-        env.tell_of(out, "leg-up", Severity::Info, &self.peer, i, text);
-        self.feed(i, env, out);
-        self.accept_if_quorum(env, out);
+        env.tell_of("leg-up", Severity::Info, &self.peer, i, text);
+        self.feed(i, env);
+        self.accept_if_quorum(env);
     }
 
     /// Tells instance `i` these prefixes again, as they stand.
-    pub fn tell_again(&mut self, i: usize, keys: Vec<Prefix>, env: &mut Env, out: &mut Vec<Output>) {
+    pub fn tell_again(&mut self, i: usize, keys: Vec<Prefix>, env: &mut Env) {
         let leg = self.seats.get_mut(i).and_then(|s| s.leg.as_mut());
         let Some(leg) = leg.filter(|l| l.state == LegState::Established) else { return };
         leg.level_mode().extend(keys);
-        self.feed(i, env, out);
+        self.feed(i, env);
     }
 
     /// The messages in `bytes`, as instance `i` was given them, that may kill it: those that announce something, and malformed ones.
@@ -313,16 +300,16 @@ impl Session {
     }
 
     /// How much the driver still holds back for a leg.
-    pub fn leg_drained(&mut self, id: LegId, queued: usize, env: &mut Env, out: &mut Vec<Output>) {
+    pub fn leg_drained(&mut self, id: LegId, queued: usize, env: &mut Env) {
         let Some(i) = self.seat_of(id) else { return };
         if let Some(leg) = self.seats[i].leg.as_mut() {
             leg.queued = queued;
         }
-        self.feed(i, env, out);
+        self.feed(i, env);
     }
 
     /// ROUTE-REFRESH from an instance is answered from the store (DESIGN decision 8), through the same bounded way as a late joiner.
-    fn leg_refresh(&mut self, i: usize, r: RouteRefresh, env: &mut Env, out: &mut Vec<Output>) {
+    fn leg_refresh(&mut self, i: usize, r: RouteRefresh, env: &mut Env) {
         if self.up.is_none() {
             return;
         }
@@ -333,72 +320,65 @@ impl Session {
         if terms.shared.enhanced_refresh {
             let begin = RouteRefresh { family: r.family, kind: RefreshKind::Begin };
             leg.owe(RouteRefresh { family: r.family, kind: RefreshKind::End }.encode());
-            self.give(i, begin.encode(), env, out);
+            self.give(i, begin.encode(), env);
         }
         let Some(leg) = self.seats[i].leg.as_mut() else { return };
         leg.level_mode().extend(env.stores[self.index].prefixes_by_attributes(Some(r.family)));
-        self.feed(i, env, out);
+        self.feed(i, env);
     }
 
     /// An instance's NOTIFICATION stays inside (DESIGN decision 7).
-    fn leg_notified(&mut self, i: usize, m: &Message, env: &mut Env, out: &mut Vec<Output>) {
+    fn leg_notified(&mut self, i: usize, m: &Message, env: &mut Env) {
         let n = Notification::decode(m.body()).unwrap_or(Notification::new(0, 0));
         let state = self.seats[i].leg.as_ref().map(|l| l.state);
         let (ceased, established) = (n.code == 6, state == Some(LegState::Established));
         let text = format!("{} answered with NOTIFICATION {n}; it stays inside", env.name(i));
         if ceased && established {
-            env.tell_of(out, "leg-cease", Severity::Info, &self.peer, i, text);
+            env.tell_of("leg-cease", Severity::Info, &self.peer, i, text);
         } else {
             if state == Some(LegState::OpenConfirm) && n.code == 2 {
                 self.seats[i].rejected = Some(n.clone());
             }
             match established {
-                true => env.tell_of(out, "leg-notification", Severity::Warning, &self.peer, i, text),
-                false => self.tell_outside(i, "leg-notification", text, env, out),
+                true => env.tell_of("leg-notification", Severity::Warning, &self.peer, i, text),
+                false => self.tell_outside(i, "leg-notification", text, env),
             }
         }
-        self.drop_leg(i, env, out);
+        self.drop_leg(i, env);
         if established {
-            self.departed(i, Some(n), env, out);
+            self.departed(i, Some(n), env);
         }
-        self.accept_if_quorum(env, out);
+        self.accept_if_quorum(env);
     }
 
     /// The instance closed its leg, or died.
-    pub fn leg_closed(&mut self, id: LegId, env: &mut Env, out: &mut Vec<Output>) {
+    pub fn leg_closed(&mut self, id: LegId, env: &mut Env) {
         let Some(i) = self.seat_of(id) else { return };
         let Some(leg) = self.seats[i].leg.as_ref() else { return };
         let established = leg.state == LegState::Established;
         if established {
             let text = format!("{} closed its leg without a NOTIFICATION", env.name(i));
-            env.tell_of(out, "leg-closed", Severity::Warning, &self.peer, i, text);
+            env.tell_of("leg-closed", Severity::Warning, &self.peer, i, text);
         }
-        self.drop_leg(i, env, out);
+        self.drop_leg(i, env);
         if established {
-            self.departed(i, None, env, out);
+            self.departed(i, None, env);
         }
     }
 
     /// A leg did what no BGP speaker may: it goes, nothing is seen outside.
-    pub(super) fn leg_fault(
-        &mut self,
-        i: usize,
-        n: Option<Notification>,
-        why: &str,
-        env: &mut Env,
-        out: &mut Vec<Output>,
-    ) {
+    pub(super) fn leg_fault(&mut self, i: usize, n: Option<Notification>, why: &str, env: &mut Env) {
         let expired = n.as_ref().is_some_and(|n| n.code == 4);
         let fault = n.clone().unwrap_or(Notification::new(5, 0));
         let named = n.as_ref().map_or(String::new(), |n| format!(" ({n})"));
         if let (Some(leg), Some(n)) = (self.seats[i].leg.as_ref(), n) {
-            out.push(Output::SendLeg { leg: leg.id, bytes: n.encode() });
+            env.out.push(Output::SendLeg { leg: leg.id, bytes: n.encode() });
         }
         let text = format!("the leg of {} is closed: {why}{named}", env.name(i));
         let established = self.seats[i].leg.as_ref().is_some_and(|l| l.state == LegState::Established);
         match established {
-            true => env.tell_of(out, "leg-fault", Severity::Warning, &self.peer, i, text),
-            false => self.tell_outside(i, "leg-fault", text, env, out),
+            true => env.tell_of("leg-fault", Severity::Warning, &self.peer, i, text),
+            false => self.tell_outside(i, "leg-fault", text, env),
         }
         if expired {
             env.losses.push((i, self.index, true));
@@ -407,7 +387,7 @@ impl Session {
             let hold_s = env.config.timers.leg_hold_s;
             env.poison.ended(i, self.index, env.now, End::Hung { hold_s });
         }
-        self.drop_leg(i, env, out);
+        self.drop_leg(i, env);
         if established {
             self.faulted(i, fault, env);
         } else if !expired && env.voters.contains(i as u8) {
@@ -416,12 +396,12 @@ impl Session {
     }
 
     /// Closes and forgets the leg of instance `i`; its candidates freeze and it abstains until a new leg is level.
-    pub(super) fn drop_leg(&mut self, i: usize, env: &mut Env, out: &mut Vec<Output>) {
+    pub(super) fn drop_leg(&mut self, i: usize, env: &mut Env) {
         let Some(leg) = self.seats[i].leg.take() else { return };
         if let Some(lane) = &mut self.seats[i].lane {
             lane.clear();
         }
-        out.push(match leg.state {
+        env.out.push(match leg.state {
             LegState::Connecting => Output::LegRefused { leg: leg.id, errno: libc::ECONNREFUSED },
             _ => Output::CloseLeg { leg: leg.id },
         });
@@ -432,7 +412,7 @@ impl Session {
         if leg.state == LegState::Connecting && self.seats.iter().all(|s| s.leg.is_none()) {
             // Nobody waits for this dial any more.
             for e in self.exts.extract_if(.., |e| e.state == ExtState::Connect) {
-                out.push(Output::ClosePeer { conn: e.id, abort: true });
+                env.out.push(Output::ClosePeer { conn: e.id, abort: true });
             }
         }
         if self.attached.contains(i as u8) {
@@ -444,7 +424,7 @@ impl Session {
         }
     }
 
-    pub(super) fn tick_legs(&mut self, env: &mut Env, out: &mut Vec<Output>) {
+    pub(super) fn tick_legs(&mut self, env: &mut Env) {
         for i in 0..self.seats.len() {
             let Some(leg) = self.seats[i].leg.as_mut() else { continue };
             if leg.state != LegState::Connecting && env.now >= leg.hold_until {
@@ -452,23 +432,23 @@ impl Session {
                     LegState::Established => "hold time expired: the instance hangs or is mute",
                     _ => "it did not answer in time",
                 };
-                self.leg_fault(i, Some(Notification::new(4, 0)), why, env, out);
+                self.leg_fault(i, Some(Notification::new(4, 0)), why, env);
                 continue;
             }
-            leg.keep_alive(env.now, out);
-            self.check_level(i, env, out);
+            leg.keep_alive(env.now, env);
+            self.check_level(i, env);
         }
     }
 
     /// The catch-up rule of DESIGN decision 8: input drained, output quiet for T, capped.
-    fn check_level(&mut self, i: usize, env: &mut Env, out: &mut Vec<Output>) {
+    fn check_level(&mut self, i: usize, env: &mut Env) {
         let waiting = self.seats[i].waiting();
         let Some(leg) = self.seats[i].leg.as_mut() else { return };
         let (false, Some(fed)) = (leg.level, leg.fed_since) else { return };
         let last_output = env.instances.get(i).map_or(0, |s| s.last_output);
         let quiet = waiting == 0 && env.now >= leg.last_update.max(last_output).max(fed) + env.t_us();
         if quiet || env.now >= fed + LEVEL_CAP * env.t_us() {
-            self.admit(i, env, out);
+            self.admit(i, env);
         }
     }
 
@@ -485,7 +465,7 @@ impl Session {
     }
 
     /// What instance `i` says on this session counts from now on, and what it has not said again it does not say any more.
-    pub fn admit(&mut self, i: usize, env: &mut Env, out: &mut Vec<Output>) {
+    pub fn admit(&mut self, i: usize, env: &mut Env) {
         let Some(seat) = self.seats.get_mut(i) else { return };
         let Some(leg) = seat.leg.as_mut() else { return };
         (leg.level, seat.missed_us, seat.outside) = (true, 0, Outside::default());
@@ -497,16 +477,16 @@ impl Session {
             return;
         }
         let text = format!("{} has caught up on this session and votes again", env.name(i));
-        env.tell_of(out, "leg-level", Severity::Info, &self.peer, i, text);
+        env.tell_of("leg-level", Severity::Info, &self.peer, i, text);
     }
 }
 
 impl Leg {
     /// Sends the KEEPALIVE that is due at `now`.
-    pub(super) fn keep_alive(&mut self, now: Micros, out: &mut Vec<Output>) {
+    pub(super) fn keep_alive(&mut self, now: Micros, env: &mut Env) {
         if self.state >= LegState::OpenConfirm && now >= self.next_keepalive {
             self.next_keepalive = now + self.hold_us / 3;
-            out.push(Output::SendLeg { leg: self.id, bytes: message::keepalive() });
+            env.out.push(Output::SendLeg { leg: self.id, bytes: message::keepalive() });
         }
     }
 

@@ -330,8 +330,8 @@ impl Session {
     }
 
     /// Nothing of it is left in what all sessions share.
-    pub fn clear(&mut self, env: &mut Env, out: &mut Vec<Output>) {
-        self.drop_everything(env, out, None);
+    pub fn clear(&mut self, env: &mut Env) {
+        self.drop_everything(env, None);
         env.stores[self.index] = replay::store::Store::new();
     }
 
@@ -360,8 +360,8 @@ impl Session {
     }
 
     /// The place at `i` is nobody's any more.
-    pub fn vacate(&mut self, i: usize, env: &mut Env, out: &mut Vec<Output>) {
-        self.drop_leg(i, env, out);
+    pub fn vacate(&mut self, i: usize, env: &mut Env) {
+        self.drop_leg(i, env);
         self.forget_candidates(i, env);
         self.independence.forget(i as u8);
         if let Some(seat) = self.seats.get_mut(i) {
@@ -444,36 +444,36 @@ impl Session {
     }
 
     /// What timers ask for; called every [`TICK_US`].
-    pub fn tick(&mut self, env: &mut Env, out: &mut Vec<Output>) {
-        self.tick_peer(env, out);
-        self.tick_legs(env, out);
-        self.tick_departures(env, out);
-        self.open_if_ready(env, out);
-        self.offer_legs(env, out);
+    pub fn tick(&mut self, env: &mut Env) {
+        self.tick_peer(env);
+        self.tick_legs(env);
+        self.tick_departures(env);
+        self.open_if_ready(env);
+        self.offer_legs(env);
     }
 
     /// Sends the KEEPALIVEs that are due at `at`, to the peer and on the legs.
-    pub fn keep_alive(&mut self, at: Micros, out: &mut Vec<Output>) {
-        self.keep_peer_alive(at, out);
+    pub fn keep_alive(&mut self, at: Micros, env: &mut Env) {
+        self.keep_peer_alive(at, env);
         for leg in self.seats.iter_mut().filter_map(|s| s.leg.as_mut()) {
-            leg.keep_alive(at, out);
+            leg.keep_alive(at, env);
         }
     }
 
     /// Everything the peer, or the end of its connection, takes with it.
-    fn drop_everything(&mut self, env: &mut Env, out: &mut Vec<Output>, farewell: Option<Bytes>) {
+    fn drop_everything(&mut self, env: &mut Env, farewell: Option<Bytes>) {
         for i in 0..self.seats.len() {
             if let Some(lane) = &mut self.seats[i].lane {
                 lane.clear();
             }
             if let Some(leg) = self.seats[i].leg.take() {
                 match leg.state {
-                    LegState::Connecting => out.push(Output::LegRefused { leg: leg.id, errno: libc::ECONNREFUSED }),
+                    LegState::Connecting => env.out.push(Output::LegRefused { leg: leg.id, errno: libc::ECONNREFUSED }),
                     _ => {
                         if let (true, Some(bytes)) = (leg.state >= LegState::OpenConfirm, farewell.clone()) {
-                            out.push(Output::SendLeg { leg: leg.id, bytes });
+                            env.out.push(Output::SendLeg { leg: leg.id, bytes });
                         }
-                        out.push(Output::CloseLeg { leg: leg.id });
+                        env.out.push(Output::CloseLeg { leg: leg.id });
                     }
                 }
             }

@@ -45,14 +45,7 @@ impl Session {
 
     /// Tells what instance `i` did on a leg that was not established. Of one without a vote once,
     /// until it takes part or does something else.
-    pub(super) fn tell_outside(
-        &mut self,
-        i: usize,
-        kind: &'static str,
-        text: String,
-        env: &mut Env,
-        out: &mut Vec<Output>,
-    ) {
+    pub(super) fn tell_outside(&mut self, i: usize, kind: &'static str, text: String, env: &mut Env) {
         if !env.voters.contains(i as u8) {
             let Some(seat) = self.seats.get_mut(i) else { return };
             if seat.outside.told.as_ref() == Some(&text) {
@@ -60,7 +53,7 @@ impl Session {
             }
             seat.outside.told = Some(text.clone());
         }
-        env.tell_of(out, kind, Severity::Warning, &self.peer, i, text);
+        env.tell_of(kind, Severity::Warning, &self.peer, i, text);
     }
 
     /// Instance `i` has no vote and was told to be missing here.
@@ -77,21 +70,21 @@ impl Session {
 
     /// An instance of another AS number or router id takes no part. Told once, until it says
     /// something else. Without it there is one voter less; one that has no vote is not missed.
-    pub(super) fn refuse(&mut self, i: usize, refusal: Refusal, env: &mut Env, out: &mut Vec<Output>) {
+    pub(super) fn refuse(&mut self, i: usize, refusal: Refusal, env: &mut Env) {
         let Some(seat) = self.seats.get_mut(i) else { return };
         let Some(leg) = &seat.leg else { return };
-        out.push(Output::SendLeg { leg: leg.id, bytes: refusal.notification.encode() });
+        env.out.push(Output::SendLeg { leg: leg.id, bytes: refusal.notification.encode() });
         if seat.refused.as_ref() != Some(&refusal) {
             let text = format!("{} is refused on this session: {}", env.name(i), refusal.why);
             seat.refused = Some(refusal);
             let severity = if env.voters.contains(i as u8) { Severity::Alarm } else { Severity::Warning };
-            env.tell_of(out, "leg-refused", severity, &self.peer, i, text);
+            env.tell_of("leg-refused", severity, &self.peer, i, text);
         }
-        self.drop_leg(i, env, out);
+        self.drop_leg(i, env);
     }
 
     /// Names those of `who` whose OPEN differs from what the session runs with, in one event; each once, until it differs otherwise.
-    pub(super) fn tell_differences(&mut self, who: Range<usize>, env: &Env, out: &mut Vec<Output>) {
+    pub(super) fn tell_differences(&mut self, who: Range<usize>, env: &mut Env) {
         let Some(negotiated) = self.negotiated().cloned() else { return };
         let mut told = Vec::new();
         for i in who {
@@ -123,13 +116,13 @@ impl Session {
             [(i, _)] => event = event.with_instance(env.name(*i)),
             _ => {}
         }
-        out.push(event.into());
+        env.out.push(event.into());
     }
 
     /// A majority of the live voters says another AS number or router id than the session runs with: it ends, and is opened with that.
     /// True where it was so. Who says nothing on this session just now still says what it said last. While no voter's leg stands, as
     /// many are wanted as for a first opening: that one of three comes back with a wrong one, the others being down, changes nothing.
-    pub(super) fn reopen_if_moved(&mut self, env: &mut Env, out: &mut Vec<Output>) -> bool {
+    pub(super) fn reopen_if_moved(&mut self, env: &mut Env) -> bool {
         let Some(profile) = self.profile.as_ref().filter(|_| self.exts.iter().any(|e| e.state >= ExtState::OpenSent))
         else {
             return false;
@@ -154,7 +147,7 @@ impl Session {
         );
         for conn in self.exts.iter().map(|e| e.id).collect::<Vec<_>>() {
             // Other Configuration Change (RFC 4486).
-            self.reset(conn, Notification::new(6, 6), &why, env, out);
+            self.reset(conn, Notification::new(6, 6), &why, env);
         }
         true
     }

@@ -7,28 +7,21 @@ use wire::bgp::message::{self, RouteRefresh};
 
 impl Session {
     /// The peer connected to us.
-    pub fn accepted(
-        &mut self,
-        conn: ConnId,
-        peer: SocketAddr,
-        local: SocketAddr,
-        env: &mut Env,
-        out: &mut Vec<Output>,
-    ) {
+    pub fn accepted(&mut self, conn: ConnId, peer: SocketAddr, local: SocketAddr, env: &mut Env) {
         let wanted =
             self.seats.iter().enumerate().any(|(i, s)| s.leg.is_some() || env.listener_for(i, local.ip()).is_some());
         if !wanted || self.shut {
-            return out.push(Output::ClosePeer { conn, abort: true });
+            return env.out.push(Output::ClosePeer { conn, abort: true });
         }
         // RFC 4271 section 6.8: a connection that collides with an established one is closed; which
         // of those that are not stays their OPENs decide.
         if self.up.is_some() || self.exts.iter().filter(|e| e.state != ExtState::Connect).count() >= MAX_OPENING {
-            out.push(Output::SendPeer { conn, bytes: Notification::new(6, 7).encode() });
-            return out.push(Output::ClosePeer { conn, abort: false });
+            env.out.push(Output::SendPeer { conn, bytes: Notification::new(6, 7).encode() });
+            return env.out.push(Output::ClosePeer { conn, abort: false });
         }
         // An attempt of ours that has not been answered yields to the peer's connection.
         for e in self.exts.extract_if(.., |e| e.state == ExtState::Connect) {
-            out.push(Output::ClosePeer { conn: e.id, abort: true });
+            env.out.push(Output::ClosePeer { conn: e.id, abort: true });
         }
         self.add_ext(conn, false, Some(local), peer, env.now);
         // Who listens sees each connection that a peer makes, as on a host of its own.
@@ -36,27 +29,27 @@ impl Session {
             seat.next_offer = seat.next_offer.min(env.now);
         }
         self.offer_from = env.now;
-        self.tcp_stands(conn, env, out);
+        self.tcp_stands(conn, env);
     }
 
     /// Our dial succeeded.
-    pub fn connected(&mut self, conn: ConnId, local: SocketAddr, env: &mut Env, out: &mut Vec<Output>) {
+    pub fn connected(&mut self, conn: ConnId, local: SocketAddr, env: &mut Env) {
         let now = env.now;
         let Some(e) = self.ext(conn) else { return };
         (e.state, e.local, e.since, e.hold_until) = (ExtState::Connected, Some(local), now, now + OPEN_HOLD_US);
         self.offer_from = now + 1_000_000;
-        self.tcp_stands(conn, env, out);
+        self.tcp_stands(conn, env);
     }
 
     /// Our dial failed: every instance that waits for it is told the same.
-    pub fn dial_failed(&mut self, conn: ConnId, errno: i32, _env: &mut Env, out: &mut Vec<Output>) {
+    pub fn dial_failed(&mut self, conn: ConnId, errno: i32, env: &mut Env) {
         self.exts.retain(|e| e.id != conn);
         if !self.exts.is_empty() {
             return;
         }
         for s in &mut self.seats {
             if let Some(leg) = s.leg.take_if(|l| l.state == LegState::Connecting) {
-                out.push(Output::LegRefused { leg: leg.id, errno });
+                env.out.push(Output::LegRefused { leg: leg.id, errno });
             }
         }
     }
@@ -87,17 +80,17 @@ impl Session {
         });
     }
 
-    fn tcp_stands(&mut self, conn: ConnId, env: &mut Env, out: &mut Vec<Output>) {
+    fn tcp_stands(&mut self, conn: ConnId, env: &mut Env) {
         for i in 0..self.seats.len() {
             self.hold_connection(i, env);
-            self.connect_leg(i, conn, env, out);
+            self.connect_leg(i, conn, env);
         }
-        self.open_if_ready(env, out);
-        self.offer_legs(env, out);
+        self.open_if_ready(env);
+        self.offer_legs(env);
     }
 
     /// Sends our OPEN where it can be made: DESIGN decision 4, "a session opens when a quorum is ready, or after open_wait".
-    pub(super) fn open_if_ready(&mut self, env: &mut Env, out: &mut Vec<Output>) {
+    pub(super) fn open_if_ready(&mut self, env: &mut Env) {
         if self.exts.iter().all(|e| e.state != ExtState::Connected) {
             return;
         }
@@ -114,23 +107,23 @@ impl Session {
         for i in odd {
             let seat = self.seats.get(i).filter(|s| s.sits());
             if let Some(refusal) = seat.and_then(|s| profile.refuses(s.open.as_ref()?)) {
-                self.refuse(i, refusal, env, out);
+                self.refuse(i, refusal, env);
             }
         }
         let bytes = self.our_open(&profile, env);
         self.profile = Some(profile);
         for e in self.exts.iter_mut().filter(|e| e.state == ExtState::Connected) {
             e.state = ExtState::OpenSent;
-            out.push(Output::SendPeer { conn: e.id, bytes: bytes.clone() });
+            env.out.push(Output::SendPeer { conn: e.id, bytes: bytes.clone() });
         }
         // The newest first: see `collides`.
         for conn in self.exts.iter().rev().map(|e| e.id).collect::<Vec<_>>() {
-            self.confirm(conn, env, out);
+            self.confirm(conn, env);
         }
     }
 
     /// Bytes from the peer: whole messages are taken off the front.
-    pub fn peer_bytes(&mut self, conn: ConnId, buf: &mut BytesMut, env: &mut Env, out: &mut Vec<Output>) {
+    pub fn peer_bytes(&mut self, conn: ConnId, buf: &mut BytesMut, env: &mut Env) {
         let mut first = true;
         loop {
             let Some(e) = self.ext(conn) else { return };
@@ -139,16 +132,16 @@ impl Session {
             match frame::next_message(buf, extended) {
                 Ok(Some(m)) => {
                     let alone = std::mem::take(&mut first) && buf.is_empty();
-                    self.peer_message(conn, m, alone, env, out);
+                    self.peer_message(conn, m, alone, env);
                 }
                 Ok(None) => return,
-                Err(n) => return self.reset(conn, n, "its bytes are not a BGP message", env, out),
+                Err(n) => return self.reset(conn, n, "its bytes are not a BGP message", env),
             }
         }
     }
 
     /// `alone`: nothing else came with it.
-    fn peer_message(&mut self, conn: ConnId, m: Message, alone: bool, env: &mut Env, out: &mut Vec<Output>) {
+    fn peer_message(&mut self, conn: ConnId, m: Message, alone: bool, env: &mut Env) {
         let Some(e) = self.ext(conn) else { return };
         let state = e.state;
         if let Some(n) = &e.negotiated
@@ -161,26 +154,26 @@ impl Session {
                 let n = Notification::decode(m.body());
                 let what = n.map_or("a malformed NOTIFICATION".to_owned(), |n| n.to_string());
                 let text = format!("the peer ended the session with NOTIFICATION {what}");
-                self.end(conn, false, text, Some(m.bytes), env, out);
+                self.end(conn, false, text, Some(m.bytes), env);
             }
             (MessageType::Open, ExtState::Connected | ExtState::OpenSent) if e.peer_open.is_none() => {
                 match Open::decode(m.body()) {
                     Ok(open) => {
                         (e.peer_open, e.opened) = (Some(open), env.now);
-                        self.confirm(conn, env, out);
+                        self.confirm(conn, env);
                     }
-                    Err(n) => self.reset(conn, n, "its OPEN is not acceptable", env, out),
+                    Err(n) => self.reset(conn, n, "its OPEN is not acceptable", env),
                 }
             }
             (MessageType::Keepalive, ExtState::OpenConfirm) => {
                 e.keepalive_seen = true;
-                self.establish(conn, env, out);
+                self.establish(conn, env);
             }
             (MessageType::Keepalive, ExtState::Established) => {}
-            (MessageType::Update, ExtState::Established) => self.peer_update(conn, m, alone, env, out),
+            (MessageType::Update, ExtState::Established) => self.peer_update(conn, m, alone, env),
             (MessageType::RouteRefresh, ExtState::Established) => match RouteRefresh::decode(m.body()) {
-                Ok(r) => self.peer_refresh(r, env, out),
-                Err(n) => self.reset(conn, n, "its ROUTE-REFRESH is too short", env, out),
+                Ok(r) => self.peer_refresh(r, env),
+                Err(n) => self.reset(conn, n, "its ROUTE-REFRESH is too short", env),
             },
             // RFC 6608: the subcode names the state in which the message was not expected.
             (_, state) => {
@@ -189,27 +182,21 @@ impl Session {
                     ExtState::OpenConfirm => 2,
                     ExtState::Established => 3,
                 };
-                self.reset(
-                    conn,
-                    Notification::new(5, subcode),
-                    "it sent a message that does not belong here",
-                    env,
-                    out,
-                );
+                self.reset(conn, Notification::new(5, subcode), "it sent a message that does not belong here", env);
             }
         }
     }
 
     /// Both OPENs are there: resolve a collision, negotiate, show the peer's OPEN to the legs.
-    fn confirm(&mut self, conn: ConnId, env: &mut Env, out: &mut Vec<Output>) {
+    fn confirm(&mut self, conn: ConnId, env: &mut Env) {
         let Some(profile) = self.profile.clone() else { return };
         let Some(e) = self.exts.iter().find(|e| e.id == conn) else { return };
         let (ExtState::OpenSent, Some(open)) = (e.state, e.peer_open.clone()) else { return };
         let negotiated = match super::super::open::negotiate(&profile, &open) {
             Ok(n) => n.under(&env.config),
-            Err(n) => return self.reset(conn, n, "no address family is common to it and to most instances", env, out),
+            Err(n) => return self.reset(conn, n, "no address family is common to it and to most instances", env),
         };
-        if self.collides(conn, &profile, &open, env, out) {
+        if self.collides(conn, &profile, &open, env) {
             return;
         }
         let now = env.now;
@@ -221,11 +208,11 @@ impl Session {
             }
             (e.state, e.negotiated, e.since) = (ExtState::OpenConfirm, Some(negotiated), now);
         }
-        self.tell_differences(0..self.seats.len(), env, out);
+        self.tell_differences(0..self.seats.len(), env);
         for i in 0..self.seats.len() {
-            self.show_peer_open(i, env, out);
+            self.show_peer_open(i, env);
         }
-        self.accept_if_quorum(env, out);
+        self.accept_if_quorum(env);
     }
 
     /// Closes what collides with this connection, which has brought a valid OPEN. True where that
@@ -234,7 +221,7 @@ impl Session {
     /// RFC 4271 section 6.8, with RFC 6286's tie break: of one that we dialled and one that the
     /// peer did, that of the higher identifier stays. Of two that the peer dialled the newer one
     /// does: it has given up the other, and we do not know yet.
-    fn collides(&mut self, conn: ConnId, ours: &Profile, open: &Open, env: &mut Env, out: &mut Vec<Output>) -> bool {
+    fn collides(&mut self, conn: ConnId, ours: &Profile, open: &Open, env: &mut Env) -> bool {
         let Some(at) = self.exts.iter().position(|e| e.id == conn) else { return true };
         let (dialled, we_are_higher) = (self.exts[at].dialled, (ours.router_id, ours.asn) > (open.router_id, open.asn));
         let mut losers = Vec::new();
@@ -254,21 +241,21 @@ impl Session {
         }
         let mut reopen = false;
         for e in self.exts.extract_if(.., |e| losers.contains(&e.id)) {
-            out.push(Output::SendPeer { conn: e.id, bytes: Notification::new(6, 7).encode() });
-            out.push(Output::ClosePeer { conn: e.id, abort: false });
+            env.out.push(Output::SendPeer { conn: e.id, bytes: Notification::new(6, 7).encode() });
+            env.out.push(Output::ClosePeer { conn: e.id, abort: false });
             reopen |= e.negotiated.is_some() && e.peer_open.as_ref() != Some(open);
         }
         let lost = losers.contains(&conn);
         if reopen && !lost {
             // What the instances were shown is not what this one says: they begin anew.
-            self.drop_everything(env, out, Some(Notification::new(6, 0).encode()));
+            self.drop_everything(env, Some(Notification::new(6, 0).encode()));
         }
         lost
     }
 
     /// Our KEEPALIVE accepts the peer's OPEN once a quorum of legs did, or one did and `open_wait` or a third of the hold time has passed; a quorum's
     /// refusal is passed on (an AS number that no instance expects, say).
-    pub(super) fn accept_if_quorum(&mut self, env: &mut Env, out: &mut Vec<Output>) {
+    pub(super) fn accept_if_quorum(&mut self, env: &mut Env) {
         let Some(e) = self.exts.iter().find(|e| e.state == ExtState::OpenConfirm && !e.keepalive_sent) else { return };
         let hold_time_s = e.negotiated.as_ref().map_or(0, |n| n.hold_time_s);
         let (conn, due) = (e.id, e.since + offers::patience(env.config.timers.open_wait_ms, hold_time_s));
@@ -282,7 +269,7 @@ impl Session {
         let waited = env.now >= due;
         if rejected >= env.quorum() || (rejected > 0 && confirmed == 0 && pending == 0 && waited) {
             let n = self.seats.iter().find_map(|s| s.rejected.clone()).unwrap_or(Notification::new(2, 0));
-            return self.reset(conn, n, "the instances refuse its OPEN", env, out);
+            return self.reset(conn, n, "the instances refuse its OPEN", env);
         }
         if confirmed >= env.quorum() || (confirmed > 0 && waited) {
             let now = env.now;
@@ -290,12 +277,12 @@ impl Session {
                 e.keepalive_sent = true;
                 e.next_keepalive = keepalive_due(now, e.negotiated.as_ref());
             }
-            out.push(Output::SendPeer { conn, bytes: message::keepalive() });
-            self.establish(conn, env, out);
+            env.out.push(Output::SendPeer { conn, bytes: message::keepalive() });
+            self.establish(conn, env);
         }
     }
 
-    fn establish(&mut self, conn: ConnId, env: &mut Env, out: &mut Vec<Output>) {
+    fn establish(&mut self, conn: ConnId, env: &mut Env) {
         let Some(e) = self.ext(conn) else { return };
         let (true, Some(negotiated)) = (e.keepalive_sent && e.keepalive_seen, e.negotiated.clone()) else { return };
         e.state = ExtState::Established;
@@ -307,8 +294,8 @@ impl Session {
             negotiated.shared.families.iter().map(|f| f.to_string()).collect::<Vec<_>>().join(" and ")
         );
         for other in self.exts.extract_if(.., |e| e.id != conn) {
-            out.push(Output::SendPeer { conn: other.id, bytes: Notification::new(6, 7).encode() });
-            out.push(Output::ClosePeer { conn: other.id, abort: false });
+            env.out.push(Output::SendPeer { conn: other.id, bytes: Notification::new(6, 7).encode() });
+            env.out.push(Output::ClosePeer { conn: other.id, abort: false });
         }
         env.unlevel[self.index] = env.voters.union(env.observers).minus(self.attached);
         self.up = Some(Up {
@@ -327,58 +314,50 @@ impl Session {
             updates_out: 0,
             prefixes_out: 0,
         });
-        env.tell(out, "session-up", Severity::Info, &self.peer, text);
-        self.note_return(env, out);
+        env.tell("session-up", Severity::Info, &self.peer, text);
+        self.note_return(env);
         // Candidates that legs sent while the peer had not answered yet are voted on now.
         self.table.walk_anew();
     }
 
     /// The peer's connection ended by itself.
-    pub fn peer_closed(&mut self, conn: ConnId, errno: i32, env: &mut Env, out: &mut Vec<Output>) {
+    pub fn peer_closed(&mut self, conn: ConnId, errno: i32, env: &mut Env) {
         let how = if errno == 0 { "closed".to_owned() } else { std::io::Error::from_raw_os_error(errno).to_string() };
-        self.end(conn, true, format!("the connection with the peer ended: {how}"), None, env, out);
+        self.end(conn, true, format!("the connection with the peer ended: {how}"), None, env);
     }
 
     /// virtd ends the session with a NOTIFICATION (DESIGN decision 7: only virtd does).
-    pub(super) fn reset(&mut self, conn: ConnId, n: Notification, why: &str, env: &mut Env, out: &mut Vec<Output>) {
-        out.push(Output::SendPeer { conn, bytes: n.encode() });
+    pub(super) fn reset(&mut self, conn: ConnId, n: Notification, why: &str, env: &mut Env) {
+        env.out.push(Output::SendPeer { conn, bytes: n.encode() });
         let text = format!("session reset with NOTIFICATION {n}: {why}");
         // What ended it is the peer's silence for them, too; of anything else they know no more
         // than that it is over.
         let farewell = if n.code == 4 { Notification::new(4, 0) } else { Notification::new(6, 0) };
-        self.end(conn, false, text, Some(farewell.encode()), env, out);
+        self.end(conn, false, text, Some(farewell.encode()), env);
     }
 
     /// Nobody wants a stranger's connection.
-    pub fn turn_away(&mut self, conn: ConnId, env: &mut Env, out: &mut Vec<Output>) {
-        self.end(conn, false, "no instance wants this peer".to_owned(), None, env, out);
+    pub fn turn_away(&mut self, conn: ConnId, env: &mut Env) {
+        self.end(conn, false, "no instance wants this peer".to_owned(), None, env);
     }
 
-    fn end(
-        &mut self,
-        conn: ConnId,
-        gone: bool,
-        text: String,
-        farewell: Option<Bytes>,
-        env: &mut Env,
-        out: &mut Vec<Output>,
-    ) {
+    fn end(&mut self, conn: ConnId, gone: bool, text: String, farewell: Option<Bytes>, env: &mut Env) {
         let Some(at) = self.exts.iter().position(|e| e.id == conn) else { return };
         let e = self.exts.remove(at);
         self.last_local = e.local.or(self.last_local);
         if !gone {
-            out.push(Output::ClosePeer { conn, abort: false });
+            env.out.push(Output::ClosePeer { conn, abort: false });
         }
         let was_up = e.state == ExtState::Established;
         if !was_up && self.exts.iter().any(|e| e.state != ExtState::Connect) {
             return; // the other connection of a collision goes on
         }
         if was_up {
-            env.tell(out, "session-down", Severity::Alarm, &self.peer, text);
+            env.tell("session-down", Severity::Alarm, &self.peer, text);
         } else if env.is_configured(&self.peer) || env.may_tell_failure(&self.peer, self.is_wanted(env), &text) {
-            env.tell(out, "session-failed", Severity::Warning, &self.peer, text);
+            env.tell("session-failed", Severity::Warning, &self.peer, text);
         }
-        self.drop_everything(env, out, farewell);
+        self.drop_everything(env, farewell);
     }
 
     /// How much the driver still holds back for the peer.
@@ -395,38 +374,38 @@ impl Session {
         }
     }
 
-    pub(super) fn tick_peer(&mut self, env: &mut Env, out: &mut Vec<Output>) {
+    pub(super) fn tick_peer(&mut self, env: &mut Env) {
         let now = env.now;
         let due: Vec<(ConnId, bool)> =
             self.exts.iter().map(|e| (e.id, now >= e.hold_until && e.state != ExtState::Connect)).collect();
         for (conn, expired) in due {
             if expired {
-                self.reset(conn, Notification::new(4, 0), "hold time expired: nothing came from the peer", env, out);
+                self.reset(conn, Notification::new(4, 0), "hold time expired: nothing came from the peer", env);
             }
         }
         if let Some(conn) = self.up.as_ref().filter(|up| up.is_stuck(now)).map(|up| up.conn) {
             let n = Notification::new(8, 0);
-            self.reset(conn, n, "send hold time expired: the peer takes nothing of what it is sent", env, out);
+            self.reset(conn, n, "send hold time expired: the peer takes nothing of what it is sent", env);
         }
-        self.keep_peer_alive(now, out);
-        self.accept_if_quorum(env, out);
-        self.tick_end_of_rib(env, out);
-        self.tick_grace(env, out);
-        self.tick_unwanted(env, out);
+        self.keep_peer_alive(now, env);
+        self.accept_if_quorum(env);
+        self.tick_end_of_rib(env);
+        self.tick_grace(env);
+        self.tick_unwanted(env);
     }
 
-    pub(super) fn keep_peer_alive(&mut self, now: Micros, out: &mut Vec<Output>) {
+    pub(super) fn keep_peer_alive(&mut self, now: Micros, env: &mut Env) {
         for e in self.exts.iter_mut().filter(|e| e.keepalive_sent && now >= e.next_keepalive) {
             e.next_keepalive = keepalive_due(now, e.negotiated.as_ref());
-            out.push(Output::SendPeer { conn: e.id, bytes: message::keepalive() });
+            env.out.push(Output::SendPeer { conn: e.id, bytes: message::keepalive() });
         }
     }
 
     /// An operator wants the session away: for now, or until [`Session::operator_start`]. `subcode` is RFC 4486's.
-    pub fn operator_end(&mut self, subcode: u8, shut: bool, env: &mut Env, out: &mut Vec<Output>) {
+    pub fn operator_end(&mut self, subcode: u8, shut: bool, env: &mut Env) {
         self.shut |= shut;
         for conn in self.exts.iter().map(|e| e.id).collect::<Vec<_>>() {
-            self.reset(conn, Notification::new(6, subcode), "an operator asked for it", env, out);
+            self.reset(conn, Notification::new(6, subcode), "an operator asked for it", env);
         }
     }
 
@@ -441,15 +420,15 @@ impl Session {
     }
 
     /// virtd ends: the peer is told, and need not wait for its hold time (RFC 4486: Administrative Shutdown).
-    pub fn stop(&mut self, env: &mut Env, out: &mut Vec<Output>) {
+    pub fn stop(&mut self, env: &mut Env) {
         for conn in self.exts.iter().map(|e| e.id).collect::<Vec<_>>() {
-            self.reset(conn, Notification::new(6, 2), "virtd ends", env, out);
+            self.reset(conn, Notification::new(6, 2), "virtd ends", env);
         }
     }
 
     /// A peer that comes back to a session that its majority has ended is not left waiting for an OPEN that nobody may send
     /// (RFC 4486: Connection Rejected).
-    fn tick_unwanted(&mut self, env: &mut Env, out: &mut Vec<Output>) {
+    fn tick_unwanted(&mut self, env: &mut Env) {
         let opening = |s: &Seat| s.leg.as_ref().is_some_and(|l| l.state >= LegState::OpenReceived);
         let voters = env.voters;
         let ready = self.seats.iter().enumerate().filter(|(i, s)| voters.contains(*i as u8) && opening(s)).count();
@@ -459,12 +438,12 @@ impl Session {
         let wait = Micros::from(env.config.timers.open_wait_ms) * 1000;
         let late = |e: &&Ext| e.state == ExtState::Connected && env.now >= e.since + wait;
         if let Some(conn) = self.exts.iter().find(late).map(|e| e.id) {
-            self.reset(conn, Notification::new(6, 5), "a majority of the instances has ended this session", env, out);
+            self.reset(conn, Notification::new(6, 5), "a majority of the instances has ended this session", env);
         }
     }
 
     /// The death of every instance at once is survivable for `grace_s` (DESIGN decision 3).
-    fn tick_grace(&mut self, env: &mut Env, out: &mut Vec<Output>) {
+    fn tick_grace(&mut self, env: &mut Env) {
         let Some(conn) = self.up.as_ref().map(|up| up.conn) else { return };
         if !env.voters.intersect(self.attached).is_empty() {
             self.no_leg_since = None;
@@ -472,7 +451,7 @@ impl Session {
         }
         let since = *self.no_leg_since.get_or_insert(env.now);
         if env.now >= since + Micros::from(env.config.timers.grace_ms) * 1000 {
-            self.reset(conn, Notification::new(6, 8), "no instance has come back within the grace time", env, out);
+            self.reset(conn, Notification::new(6, 8), "no instance has come back within the grace time", env);
         }
     }
 }

@@ -16,15 +16,15 @@ impl Session {
     }
 
     /// One turn of the walk, then the keys that changed are told to the peer.
-    pub fn flush(&mut self, env: &mut Env, out: &mut Vec<Output>) {
-        self.sweep(env, out);
-        ballots::walk(&mut self.votes(env, out), WALK_BATCH);
-        self.publish(env, out);
-        self.tell_alone(env, out);
+    pub fn flush(&mut self, env: &mut Env) {
+        self.sweep(env);
+        ballots::walk(&mut self.votes(env), WALK_BATCH);
+        self.publish(env);
+        self.tell_alone(env);
     }
 
     /// Packs what changed into UPDATEs: one message's worth of prefixes to each route.
-    fn publish(&mut self, env: &mut Env, out: &mut Vec<Output>) {
+    fn publish(&mut self, env: &mut Env) {
         let Some(up) = self.up.as_mut().filter(|up| up.queued < HIGH_MARK) else { return };
         if self.table.changes() == 0 && up.refreshing.is_empty() {
             return;
@@ -59,7 +59,7 @@ impl Session {
                         "{left_out} prefixes cannot be announced, {} first: the attributes leave no room in a message",
                         prefixes[0]
                     );
-                    out.push(
+                    env.out.push(
                         Event::new(env.now, "too-long", Severity::Alarm, text)
                             .with_session(env.peer_name(&self.peer))
                             .into(),
@@ -81,19 +81,19 @@ impl Session {
         if !packed.is_empty() {
             up.updates_out += 1;
             up.last_published = env.now;
-            out.push(Output::SendPeer { conn: up.conn, bytes: packed.split().freeze() });
+            env.out.push(Output::SendPeer { conn: up.conn, bytes: packed.split().freeze() });
         }
         if self.table.changes() == 0 {
             up.refreshing.clear();
             for family in up.refresh_end.drain(..) {
                 let end = RouteRefresh { family, kind: RefreshKind::End };
-                out.push(Output::SendPeer { conn: up.conn, bytes: end.encode() });
+                env.out.push(Output::SendPeer { conn: up.conn, bytes: end.encode() });
             }
         }
     }
 
     /// One End-of-RIB per family, after a quorum's, or after T of quiet (DESIGN decision 4).
-    pub(super) fn tick_end_of_rib(&mut self, env: &mut Env, out: &mut Vec<Output>) {
+    pub(super) fn tick_end_of_rib(&mut self, env: &mut Env) {
         let voters = env.voters;
         if self.up.as_ref().is_none_or(|up| up.eor_sent.len() == up.negotiated.shared.families.len())
             || self.table.is_walking()
@@ -121,7 +121,7 @@ impl Session {
         if due.is_empty() {
             return;
         }
-        self.publish(env, out);
+        self.publish(env);
         if self.table.changes() > 0 {
             return; // the peer's queue is full: the marker follows the routes
         }
@@ -129,13 +129,13 @@ impl Session {
         for family in due {
             let mut b = BytesMut::new();
             encode::end_of_rib(family, &mut b);
-            out.push(Output::SendPeer { conn: up.conn, bytes: b.freeze() });
+            env.out.push(Output::SendPeer { conn: up.conn, bytes: b.freeze() });
             up.eor_sent.push(family);
         }
     }
 
     /// One instance alone drives, with an alarm (DESIGN decision 6).
-    fn tell_alone(&mut self, env: &mut Env, out: &mut Vec<Output>) {
+    fn tell_alone(&mut self, env: &mut Env) {
         let voting = env.voters.intersect(self.attached);
         let alone = self.up.is_some() && env.voters.len() > 1 && voting.len() == 1;
         if alone && !self.alone_told {
@@ -143,7 +143,7 @@ impl Session {
             let text = format!(
                 "{who} alone drives this session: its next fault would not be masked; bring another instance back"
             );
-            env.tell(out, "one-alone", Severity::Alarm, &self.peer, text);
+            env.tell("one-alone", Severity::Alarm, &self.peer, text);
         }
         self.alone_told = alone;
     }

@@ -27,7 +27,7 @@ pub(super) struct Again {
 
 impl Session {
     /// A ROUTE-REFRESH of the peer's.
-    pub(super) fn peer_refresh(&mut self, r: RouteRefresh, env: &mut Env, out: &mut Vec<Output>) {
+    pub(super) fn peer_refresh(&mut self, r: RouteRefresh, env: &mut Env) {
         let Some(up) = &mut self.up else { return };
         // RFC 2918 section 4, RFC 7313 section 4: what was not negotiated is ignored.
         let enhanced = up.negotiated.shared.enhanced_refresh;
@@ -35,7 +35,7 @@ impl Session {
             return;
         }
         match r.kind {
-            RefreshKind::Request => self.asked_again(r.family, out),
+            RefreshKind::Request => self.asked_again(r.family, env),
             RefreshKind::Begin if enhanced => {
                 // A second beginning begins anew.
                 up.again.retain(|a| a.family != r.family);
@@ -53,7 +53,7 @@ impl Session {
     }
 
     /// The peer asks for everything again: out of what was published (DESIGN decision 8).
-    fn asked_again(&mut self, family: Family, out: &mut Vec<Output>) {
+    fn asked_again(&mut self, family: Family, env: &mut Env) {
         let Some(up) = &mut self.up else { return };
         if up.refreshing.contains(&family) {
             return;
@@ -61,7 +61,7 @@ impl Session {
         up.refreshing.push(family);
         if up.negotiated.shared.enhanced_refresh {
             let begin = RouteRefresh { family, kind: RefreshKind::Begin };
-            out.push(Output::SendPeer { conn: up.conn, bytes: begin.encode() });
+            env.out.push(Output::SendPeer { conn: up.conn, bytes: begin.encode() });
             if !up.refresh_end.contains(&family) {
                 up.refresh_end.push(family);
             }
@@ -80,7 +80,7 @@ impl Session {
     }
 
     /// Takes back a slice of it.
-    pub(super) fn sweep(&mut self, env: &mut Env, out: &mut Vec<Output>) {
+    pub(super) fn sweep(&mut self, env: &mut Env) {
         let Some(up) = &mut self.up else { return };
         let Some(at) = up.again.iter().position(|a| a.over) else { return };
         let (family, context) = (up.again[at].family, up.negotiated.context());
@@ -93,14 +93,14 @@ impl Session {
             if gone > 0 {
                 let text =
                     format!("the peer has said {family} again, without {gone} prefixes: they count as withdrawn");
-                env.tell(out, "refresh-swept", Severity::Info, &self.peer, text);
+                env.tell("refresh-swept", Severity::Info, &self.peer, text);
             }
         }
         let mut packed = BytesMut::new();
         encode::withdraw(&prefixes, &context, &mut packed);
         while let Ok(Some(m)) = frame::next_message(&mut packed, context.max_message_len > frame::MAX_LEN) {
             if self.remember(&m.bytes, env).is_some() {
-                self.replicate(m.bytes, env, out);
+                self.replicate(m.bytes, env);
             }
         }
     }

@@ -18,7 +18,6 @@ use wire::bgp::{Prefix, as2};
 pub struct Votes<'a> {
     session: &'a mut Session,
     env: &'a mut Env,
-    out: &'a mut Vec<Output>,
 }
 
 impl Voting for Votes<'_> {
@@ -94,7 +93,7 @@ impl Voting for Votes<'_> {
         let Some(prefix) = session.table.entry(slot).map(|e| e.key) else { return };
         let peer = if marks.newly().is_empty() { String::new() } else { env.peer_name(&session.peer) };
         let why = || format!("not with the majority on {prefix} towards {peer}");
-        if !env.mark((session.index as u32, slot), prefix, marks, why, self.out) {
+        if !env.mark((session.index as u32, slot), prefix, marks, why) {
             return;
         }
         let words = Words {
@@ -105,13 +104,13 @@ impl Voting for Votes<'_> {
         };
         let mut event = env.verdict(&words, prefix, prefix, marks).with_session(env.peer_name(&session.peer));
         event.said = session.said(slot, marks.terms.electorate, env);
-        self.out.push(event.into());
+        self.env.out.push(event.into());
     }
 }
 
 impl Session {
     /// An UPDATE of instance `i`.
-    pub(super) fn leg_update(&mut self, i: usize, m: &Message, env: &mut Env, out: &mut Vec<Output>) {
+    pub(super) fn leg_update(&mut self, i: usize, m: &Message, env: &mut Env) {
         let (Some(negotiated), Some(terms)) = (self.negotiated(), &self.seats[i].terms) else { return };
         let (spoken, narrow) = (terms.context, terms.narrow);
         let context = CanonicalContext {
@@ -130,12 +129,12 @@ impl Session {
             Verdict::Rewritten { body, findings, .. } => {
                 let what: Vec<&str> = findings.iter().map(|f| f.what).collect();
                 let text = format!("{} sent a malformed UPDATE: {}", env.name(i), what.join("; "));
-                env.tell_of(out, "instance-malformed", Severity::Warning, &self.peer, i, text);
+                env.tell_of("instance-malformed", Severity::Warning, &self.peer, i, text);
                 body
             }
             Verdict::Reset { notification, finding } => {
                 let n = notification.clone();
-                return self.leg_fault(i, Some(n), finding.what, env, out);
+                return self.leg_fault(i, Some(n), finding.what, env);
             }
         };
         let wide = if narrow { as2::widen(body) } else { None };
@@ -144,19 +143,19 @@ impl Session {
             (true, Some(wide)) => wide,
             (true, None) => {
                 let n = Notification::new(3, 11);
-                return self.leg_fault(i, Some(n), "its AS_PATH is too long with 4-octet AS numbers", env, out);
+                return self.leg_fault(i, Some(n), "its AS_PATH is too long with 4-octet AS numbers", env);
             }
         };
         let update = match Update::parse(body) {
             Ok(u) => u,
-            Err(n) => return self.leg_fault(i, Some(n), "its UPDATE cannot be taken apart", env, out),
+            Err(n) => return self.leg_fault(i, Some(n), "its UPDATE cannot be taken apart", env),
         };
         if let Some(family) = update.end_of_rib() {
             let known = terms.shared.families.contains(&family);
             if let Some(leg) = self.seats[i].leg.as_mut().filter(|l| known && !l.eor.contains(&family)) {
                 leg.eor.push(family);
             }
-            return self.tick_end_of_rib(env, out);
+            return self.tick_end_of_rib(env);
         }
         if let Some(leg) = self.seats[i].leg.as_mut() {
             leg.last_update = env.now;
@@ -165,13 +164,13 @@ impl Session {
             instance.last_output = env.now;
         }
         for prefix in update.withdrawn.chain(update.mp_withdrawn().into_iter().flatten()).filter(carried) {
-            self.candidate(i, prefix, BlobId::NONE, env, out);
+            self.candidate(i, prefix, BlobId::NONE, env);
         }
         if !update.nlri.is_empty() {
-            self.announced(i, &update, Carried::Classic, update.nlri.filter(carried), &context, env, out);
+            self.announced(i, &update, Carried::Classic, update.nlri.filter(carried), &context, env);
         }
         if let Some(nlri) = update.mp_announced() {
-            self.announced(i, &update, Carried::MpReach, nlri.filter(carried), &context, env, out);
+            self.announced(i, &update, Carried::MpReach, nlri.filter(carried), &context, env);
         }
     }
 
@@ -184,20 +183,19 @@ impl Session {
         prefixes: impl Iterator<Item = Prefix>,
         context: &CanonicalContext,
         env: &mut Env,
-        out: &mut Vec<Output>,
     ) {
         let route = match env.canonicaliser.route(update, carried, context) {
             Some(bytes) => env.routes.intern(bytes),
             None => BlobId::NONE,
         };
         for prefix in prefixes {
-            self.candidate(i, prefix, route, env, out);
+            self.candidate(i, prefix, route, env);
         }
         env.routes.release(route);
     }
 
     /// Instance `i` now says `route` about `prefix`.
-    fn candidate(&mut self, i: usize, prefix: Prefix, route: BlobId, env: &mut Env, out: &mut Vec<Output>) {
+    fn candidate(&mut self, i: usize, prefix: Prefix, route: BlobId, env: &mut Env) {
         env.counters.candidates += 1;
         if let Some(s) = env.instances.get_mut(i) {
             s.candidates += 1;
@@ -209,7 +207,7 @@ impl Session {
             (_, None) => self.table.add(prefix, now),
         };
         let answers = !env.poison.is_idle() && env.poison.said(i, self.index as u32, &prefix);
-        let mut votes = self.votes(env, out);
+        let mut votes = self.votes(env);
         if ballots::say(&mut votes, slot, i, route, false) {
             env.counters.votes += 1;
         } else if answers {
@@ -234,15 +232,15 @@ impl Session {
     }
 
     /// Who is in the electorate of this key has changed.
-    pub fn vote_on(&mut self, prefix: &Prefix, env: &mut Env, out: &mut Vec<Output>) {
+    pub fn vote_on(&mut self, prefix: &Prefix, env: &mut Env) {
         if let Some(slot) = self.table.find(prefix) {
-            ballots::vote(&mut self.votes(env, out), slot);
+            ballots::vote(&mut self.votes(env), slot);
         }
     }
 
     /// The votes on its keys.
-    pub fn votes<'a>(&'a mut self, env: &'a mut Env, out: &'a mut Vec<Output>) -> Votes<'a> {
-        Votes { session: self, env, out }
+    pub fn votes<'a>(&'a mut self, env: &'a mut Env) -> Votes<'a> {
+        Votes { session: self, env }
     }
 
     /// Whether those that dissent do so only because some voter is still sending its first table.
