@@ -24,6 +24,7 @@ pub struct Options {
     /// Which daemons, each once; several of one kind get a number behind their name.
     pub daemons: Vec<Daemon>,
     /// Other versions than the installed ones, in the same order; what is left out is installed.
+    /// See [`Options::there`].
     pub versions: Vec<Option<Version>>,
     /// What is around each, in the same order; what is left out has nothing around it.
     pub wrappers: Vec<Wrapper>,
@@ -101,6 +102,18 @@ impl Options {
         spec
     }
 
+    /// Whether all versions can be had; one that cannot is written down as not tested.
+    ///
+    /// # Errors
+    /// They cannot be asked for.
+    pub fn there(&self) -> Result<bool> {
+        let mut there = true;
+        for version in self.versions.iter().flatten() {
+            there &= version.root()?.is_some();
+        }
+        Ok(there)
+    }
+
     /// The instances' names, in the order of the daemons.
     pub fn names(&self) -> Vec<String> {
         let name = |(i, daemon): (usize, &Daemon)| {
@@ -162,8 +175,7 @@ impl Router {
         let attach = Attach::Shim(self.shim()?);
         for (i, (name, daemon)) in options.names().iter().zip(&options.daemons).enumerate() {
             let version = options.versions.get(i).copied().flatten();
-            // One that cannot be had has said so; the installed one takes its place.
-            let root = version.map(Version::root).transpose()?.flatten();
+            let root = version.map(Version::needed).transpose()?;
             let around = (root, options.wrappers.get(i).cloned().unwrap_or_default());
             let spec = options.spec_of(name, &star.sites);
             self.instances.push(Instance::start_wrapped(lab, &star.router, *daemon, name, &spec, &attach, around)?);

@@ -12,6 +12,7 @@ use tests::published::{PREFIX, as_path_mask, cve_2023_46753, cve_2023_47235, ins
 use tests::quiet::Quiet;
 use tests::replayer::{Replayer, reproduce};
 use tests::router::{Options, Router};
+use tests::untested::not_tested;
 
 const UP: Duration = Duration::from_secs(30);
 const SETTLE: Duration = Duration::from_secs(90);
@@ -86,10 +87,6 @@ fn long_path(name: &str, vulnerable: bool) -> Result<bool> {
     let most = if real {
         3
     } else {
-        eprintln!(
-            "{} does not die of the path that runs over a mask here: it gets a SIGSEGV by hand, which proves nothing about that bug",
-            installed(Daemon::Bird)?
-        );
         router.instance("bird")?.signal(Signal::SIGSEGV)?;
         wait_for("BIRD to die of a SIGSEGV", UP, || dead(&mut router))?;
         1
@@ -150,6 +147,9 @@ fn reproduced_on_bird_alone(record: &Path) -> Result<()> {
 #[test]
 fn the_path_that_runs_over_birds_mask_is_found_and_withheld() -> Result<()> {
     let real = long_path("mask", true)?;
+    if !real {
+        not_tested("the path mask of the installed bird", &format!("{} does not die of it", installed(Daemon::Bird)?));
+    }
     ensure!(real == kills_bird_alone()?, "BIRD alone, and behind virtd: only one of them dies of it");
     Ok(())
 }
