@@ -3,6 +3,7 @@
 
 use super::instance::{InstanceState, Listener};
 use super::io::{ListenerId, Micros, Output};
+use super::table::age_ms;
 use crate::config::{Config, Instance, Strategy, Vote};
 use crate::event::{Event, Severity};
 use bytes::Bytes;
@@ -479,10 +480,9 @@ impl Env {
     /// When any peer last sent something about `prefix`, as an age in milliseconds; `None` when not lately.
     pub fn input_age_ms(&self, prefix: &Prefix) -> Option<u64> {
         let now = self.now_ms();
-        let stored =
-            self.stores.iter().filter_map(|s| s.updated_ms(prefix)).map(|t| super::table::age_ms(now, t)).min();
-        let withdrawn = self.recent.get(prefix).map(|t| super::table::age_ms(now, *t));
-        let all = self.recent_all.map(|t| super::table::age_ms(now, t));
+        let stored = self.stores.iter().filter_map(|s| s.updated_ms(prefix)).map(|t| age_ms(now, t)).min();
+        let withdrawn = self.recent.get(prefix).map(|t| age_ms(now, *t));
+        let all = self.recent_all.map(|t| age_ms(now, t));
         stored.into_iter().chain(withdrawn).chain(all).min()
     }
 
@@ -492,21 +492,28 @@ impl Env {
             return;
         }
         let (now, cap) = (self.now_ms(), self.rules.flap_cap_ms);
-        self.recent_all = self.recent_all.filter(|then| super::table::age_ms(now, *then) < cap);
-        self.recent.retain(|_, then| super::table::age_ms(now, *then) < cap);
+        self.recent_all = self.recent_all.filter(|then| age_ms(now, *then) < cap);
+        self.recent.retain(|_, then| age_ms(now, *then) < cap);
     }
 
     /// The instances that abstain on `prefix` in this table (a session's index, or the FIB):
     /// because some peer that sent it has not been replayed to them (DESIGN decision 8) or cannot
-    /// tell them, or what it sent kills them.
-    pub fn abstainers(&self, prefix: &Prefix, table: u32) -> Members {
-        let mut out = self.poison.abstainers(prefix, table).union(self.exercised_on(prefix));
+    /// tell them, or what it sent kills them. `rests`: see [`Env::rests`].
+    pub fn abstainers(&self, prefix: &Prefix, table: u32, rests: bool) -> Members {
+        let mut out = self.poison.abstainers(prefix, table, rests).union(self.exercised_on(prefix));
         for (unlevel, store) in self.unlevel.iter().zip(&self.stores) {
             if !unlevel.is_empty() && store.find(prefix).is_some() {
                 out = out.union(*unlevel);
             }
         }
         if self.lacking { out.union(self.untold(prefix)) } else { out }
+    }
+
+    /// Whether a key that was disturbed then (first and last, as tables keep it) is steady now.
+    pub fn rests(&self, first_ms: u32, last_ms: u32) -> bool {
+        let now = self.now_ms();
+        let (first_age, last_age) = (age_ms(now, first_ms), age_ms(now, last_ms));
+        now >= self.rules.steady_at(now - first_age.max(last_age).min(now), now - last_age.min(now))
     }
 
     /// The instances whose configured limits take `prefix` on the session with `peer` out of their say.

@@ -264,7 +264,8 @@ impl Fib {
         }
         members = members.minus(e.stale);
         if !env.all_told() {
-            members = members.minus(env.abstainers(&e.prefix.prefix, dissent::FIB));
+            let rests = env.rests(e.first_ms, e.last_ms);
+            members = members.minus(env.abstainers(&e.prefix.prefix, dissent::FIB, rests));
         }
         if env.has_blocks {
             members = members.minus(env.outside(&e.prefix.prefix));

@@ -153,7 +153,7 @@ impl Session {
     pub fn electorate(&self, prefix: &Prefix, env: &Env) -> Members {
         let mut members = env.voters.intersect(self.attached);
         if !env.all_told() {
-            members = members.minus(env.abstainers(prefix, self.index as u32)).minus(self.without_family(prefix, env));
+            members = members.minus(self.abstainers(prefix, env)).minus(self.without_family(prefix, env));
         }
         if self.has_limits {
             members = members.minus(env.out_of_scope(self.peer.ip(), prefix));
@@ -186,8 +186,7 @@ impl Session {
         };
         let mut watched = env.observers.intersect(self.attached).minus(e.stale);
         if !watched.is_empty() {
-            watched =
-                watched.minus(env.abstainers(&e.prefix, self.index as u32)).minus(self.without_family(&e.prefix, env));
+            watched = watched.minus(self.abstainers(&e.prefix, env)).minus(self.without_family(&e.prefix, env));
         }
         if env.has_blocks {
             watched = watched.minus(env.outside(&e.prefix));
@@ -390,7 +389,7 @@ impl Session {
 
     /// Why an instance's word on this session does not count now.
     pub fn abstention(&self, i: usize, prefix: &Prefix, env: &Env) -> &'static str {
-        if env.poison.abstainers(prefix, self.index as u32).contains(i as u8) {
+        if env.poison.abstainers(prefix, self.index as u32, true).contains(i as u8) {
             "abstains: what kills it is withheld from it"
         } else if env.exercised_on(prefix).contains(i as u8) {
             "abstains: it is being told of it once more"
@@ -402,7 +401,7 @@ impl Session {
             "abstains: its OPEN lacks the family"
         } else if env.unlevel.iter().any(|u| u.contains(i as u8)) {
             "abstains: not level"
-        } else if env.abstainers(prefix, self.index as u32).contains(i as u8) {
+        } else if env.abstainers(prefix, self.index as u32, true).contains(i as u8) {
             "abstains: its OPEN lacks what it takes to be told what a peer says"
         } else {
             "abstains: out of its limits"
