@@ -289,6 +289,31 @@ impl Router {
         })
     }
 
+    /// What each instance says of a prefix to a peer, as virtd knows it: `instance`, its `route`
+    /// (null: none), and whether that is `counted`.
+    pub fn said(&self, prefix: &str, peer: &str) -> Result<Vec<Value>> {
+        let answer = self.ctl(&["routes", prefix])?;
+        let sessions = answer["sessions"].as_array().into_iter().flatten();
+        let said = sessions.filter(|s| s["peer"] == peer).flat_map(|s| s["said"].as_array()).flatten();
+        Ok(said.cloned().collect())
+    }
+
+    /// Who tells a peer of a route to a prefix.
+    pub fn tellers(&self, prefix: &str, peer: &str) -> Result<Vec<String>> {
+        let said = self.said(prefix, peer)?.into_iter().filter(|s| s["route"].is_object());
+        Ok(said.filter_map(|s| s["instance"].as_str().map(str::to_owned)).collect())
+    }
+
+    /// Waits until all these tell a peer of a route: then they have read all that its sender said
+    /// before.
+    pub fn wait_told_by(&self, names: &[&str], prefix: &str, peer: &str, timeout: Duration) -> Result<()> {
+        wait_until(&format!("{names:?} to tell {peer} of {prefix}"), timeout, || {
+            let tellers = self.tellers(prefix, peer).map_err(|e| format!("{e:#}"))?;
+            let all = names.iter().all(|name| tellers.iter().any(|teller| teller == name));
+            if all { Ok(()) } else { Err(format!("{tellers:?} do")) }
+        })
+    }
+
     /// A number of `virtctl status`.
     pub fn status(&self, key: &str) -> Result<u64> {
         let status = self.ctl(&["status"])?;

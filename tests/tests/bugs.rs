@@ -9,7 +9,7 @@ use std::time::Duration;
 use tests::daemons::{Attach, Daemon, Instance};
 use tests::lab::{Lab, wait_for};
 use tests::published::{PREFIX, as_path_mask, cve_2023_46753, cve_2023_47235, installed};
-use tests::quiet::Quiet;
+use tests::quiet::{AFTER, Quiet};
 use tests::replayer::{Replayer, reproduce};
 use tests::router::{Options, Router};
 use tests::untested::not_tested;
@@ -21,10 +21,10 @@ const SETTLE: Duration = Duration::from_secs(90);
 fn cve_2023_46753_reaches_nobody_with_rfc7606() -> Result<()> {
     let mut scene = Quiet::new("cve-46753", &Options::default(), |_| Ok(()))?;
     scene.prepend(cve_2023_46753::prepend)?;
-    let mut sender = cve_2023_46753::dial(&scene.lab, &scene.star.sites[2])?;
+    let after = format!("announce {AFTER}\n");
+    let sender = cve_2023_46753::dial_and(&scene.lab, &scene.star.sites[2], &after)?;
     wait_for("virtd to tell of the malformed UPDATE", UP, || !scene.router.events("malformed-update").is_empty())?;
-    std::thread::sleep(Duration::from_secs(3));
-    sender.finish()?.check_quiet()?;
+    scene.read_by(&["frr", "bird", "openbgpd"], sender)?;
     scene.unmoved()
 }
 
@@ -40,6 +40,7 @@ fn unparsable(inbound: &'static str) -> Result<()> {
     let codes = |n: &Value| (n["code"].as_u64(), n["subcode"].as_u64());
     let got: Vec<_> = outcome.summary["notifications_received"].as_array().into_iter().flatten().map(codes).collect();
     ensure!(got == [(Some(3), Some(10))], "the sender was answered {got:?}: {}", outcome.summary);
+    scene.read_by_after_a_reset(&["frr"])?;
     scene.unmoved()
 }
 

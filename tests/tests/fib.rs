@@ -280,6 +280,7 @@ fn routes_stay_when_virtd_ends_and_the_next_one_adopts_them() -> Result<()> {
 /// The link towards the neighbour goes down and comes back, faster than any session notices.
 fn flap(ns: &tests::lab::Netns) -> Result<()> {
     ns.run("ip", &["link", "set", "n1", "down"])?;
+    // This is how long it is down.
     std::thread::sleep(Duration::from_secs(1));
     ns.run("ip", &["link", "set", "n1", "up"]).map(|_| ())
 }

@@ -355,11 +355,7 @@ impl Scene {
 
     /// What each instance says of a prefix to the second neighbour.
     fn said(&self, prefix: &str) -> Result<Vec<serde_json::Value>> {
-        let answer = self.router.ctl(&["routes", prefix])?;
-        let second = self.second.site.v4.to_string();
-        let list = answer["sessions"].as_array().cloned().unwrap_or_default();
-        let session = list.iter().find(|s| s["peer"] == second.as_str());
-        Ok(session.and_then(|s| s["said"].as_array().cloned()).unwrap_or_default())
+        self.router.said(prefix, &self.second.site.v4.to_string())
     }
 
     /// Plays one UPDATE and returns what each instance did, in words.

@@ -11,7 +11,7 @@ use tests::daemons::{Daemon, Instance};
 use tests::faults::watch::{Watch, text_of};
 use tests::lab::{Lab, Star, wait_for, wait_until};
 use tests::published::{PREFIX, Prepend, as_path_mask, cve_2023_46753, cve_2023_47235, only_to_customer, zombie};
-use tests::quiet::Quiet;
+use tests::quiet::{AFTER, Quiet};
 use tests::replayer::{Replayer, reproduce};
 use tests::router::{Options, Router};
 use tests::versions::Version;
@@ -291,8 +291,8 @@ fn unparsable_ends_the_senders_session(inbound: &'static str) -> Result<()> {
     let codes = |n: &Value| (n["code"].as_u64(), n["subcode"].as_u64());
     let got: Vec<_> = outcome.summary["notifications_received"].as_array().into_iter().flatten().map(codes).collect();
     ensure!(got == [(Some(3), Some(10))], "the sender was answered {got:?}: {}", outcome.summary);
-    // A daemon that had seen it would be dead within a moment, as it is alone.
-    std::thread::sleep(Duration::from_secs(1));
+    // A daemon that had seen it would be dead by then, as it is alone.
+    scene.read_by_after_a_reset(&["frr"])?;
     scene.unmoved()
 }
 
@@ -341,11 +341,9 @@ fn pathless_is_survived(version: Option<Version>) -> Result<()> {
     scene.prepend(cve_2023_46753::prepend)?;
     scene.router.wait_voting(SETTLE)?;
     // The same octets again: they do not reach it as they came.
-    let mut again = cve_2023_46753::dial(&scene.lab, &site)?;
-    again.wait_event("feed-done", UP)?;
-    std::thread::sleep(Duration::from_secs(3));
+    let again = cve_2023_46753::dial_and(&scene.lab, &site, &format!("announce {AFTER}\n"))?;
+    scene.read_by(&["frr"], again)?;
     ensure!(scene.router.instance("frr")?.running(), "FRR was given the same octets again and died");
-    again.finish()?.check_quiet()?;
     scene.votes_on_everything("frr")?;
     scene.unmoved()
 }
@@ -359,10 +357,10 @@ fn cve_2023_46753_reaches_nobody_with_rfc7606_and_frr_7_5_1() -> Result<()> {
     }
     let mut scene = Quiet::new("pathless-clean", &options, |_| Ok(()))?;
     scene.prepend(cve_2023_46753::prepend)?;
-    let mut sender = cve_2023_46753::dial(&scene.lab, &scene.star.sites[2])?;
+    let after = format!("announce {AFTER}\n");
+    let sender = cve_2023_46753::dial_and(&scene.lab, &scene.star.sites[2], &after)?;
     wait_for("virtd to tell of the malformed UPDATE", UP, || !scene.router.events("malformed-update").is_empty())?;
-    std::thread::sleep(Duration::from_secs(3));
-    sender.finish()?.check_quiet()?;
+    scene.read_by(&["frr", "bird", "openbgpd"], sender)?;
     scene.unmoved()
 }
 

@@ -65,6 +65,7 @@ fn happen(ns: &Netns, n: u64) -> Result<()> {
     match n % 5 {
         0 => {
             ns.run("ip", &["link", "set", "n1", "down"])?;
+            // This is how long it is down.
             std::thread::sleep(Duration::from_millis(500));
             ns.run("ip", &["link", "set", "n1", "up"])?;
         }

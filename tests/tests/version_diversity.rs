@@ -12,6 +12,7 @@ use tests::fib::{by_protocol, wait_state};
 use tests::lab::{Lab, Star, wait_until};
 use tests::operate::control;
 use tests::published::{as_path_mask, cve_2023_46753, cve_2023_47235, only_to_customer, zombie};
+use tests::quiet::AFTER;
 use tests::router::{ASN, Options, Router};
 use tests::untested::not_tested;
 use tests::versions::Version;
@@ -239,11 +240,17 @@ impl Kill<'_> {
         // A majority is enough for a session, and who joins later is not told what was malformed before.
         scene.router.wait_joined(&sender.site.v4.to_string(), UP)?;
         sender.say(&format!("raw {raw}"))?;
-        // Where there is nobody to wait for: who could die of it would be dead by then.
         let all_dead = wait_until("them to die", UP, || {
             if scene.dead().is_superset(&mortal) { Ok(()) } else { Err(format!("{:?}", scene.dead())) }
         });
-        std::thread::sleep(NEVER);
+        // Who tells of a route that came after it has read it, and lives.
+        sender.say(&format!("announce {AFTER}"))?;
+        wait_until("those that live to tell of what came after", SETTLE, || {
+            let (dead, second) = (scene.dead(), scene.second.site.v4.to_string());
+            let tellers = scene.router.tellers(AFTER, &second).map_err(|e| format!("{e:#}"))?;
+            let silent: Vec<_> = names.iter().filter(|n| !dead.contains(*n) && !tellers.contains(n)).collect();
+            if silent.is_empty() { Ok(()) } else { Err(format!("{silent:?} do not")) }
+        })?;
         let died = scene.dead();
         ensure!(died.is_subset(&mortal), "{died:?} are dead, and only {mortal:?} have the bug");
         if all_dead.is_err() {
@@ -412,6 +419,7 @@ fn the_lost_reannouncement_is_outvoted_by_7_5_1_and_10_7() -> Result<()> {
 /// The link towards the first neighbour goes down and comes back, faster than any session notices.
 fn flap(star: &Star) -> Result<()> {
     star.router.run("ip", &["link", "set", "n1", "down"])?;
+    // This is how long it is down.
     std::thread::sleep(Duration::from_secs(1));
     star.router.run("ip", &["link", "set", "n1", "up"]).map(|_| ())
 }

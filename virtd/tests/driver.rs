@@ -471,6 +471,7 @@ fn without_fds_accept_waits_is_told_once_and_works_again() {
     let full: Vec<_> = std::iter::from_fn(|| late.try_clone().ok()).collect();
     late.connect(&lab.address().into()).unwrap();
     assert!(lab.event("accept-failed").contains("files"));
+    // It is tried again and again, which only time brings about.
     std::thread::sleep(Duration::from_millis(500));
     assert_eq!(lab.events_of("accept-failed"), 0, "told once");
     setrlimit(Resource::RLIMIT_NOFILE, soft, hard).unwrap();
