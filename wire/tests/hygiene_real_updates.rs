@@ -38,8 +38,7 @@ fn update(kind: u16, subtype: u16, record: &[u8]) -> Option<(UpdateContext, &[u8
         return None;
     }
     let kind = if peer_as == local_as { SessionKind::Ibgp } else { SessionKind::Ebgp };
-    let context =
-        UpdateContext { as4: as_len == 4, kind, extended_next_hop: false, class_e: false, max_message_len: 4096 };
+    let context = UpdateContext { as4: as_len == 4, kind, ..UpdateContext::EBGP };
     Some((context, message.get(19..)?))
 }
 
