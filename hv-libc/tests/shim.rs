@@ -2,6 +2,8 @@
 
 mod broker;
 mod netlink;
+#[path = "../../tests/src/untested.rs"]
+mod untested;
 
 use broker::Broker;
 use std::io::{Read, Write};
@@ -357,11 +359,15 @@ fn broker_dies() {
     assert!(errors.lines().count() == 1 && errors.contains("virtd does not answer"), "{errors}");
 }
 
-/// Runs `f` in a network namespace of its own, with addresses to dial; skipped, loudly, where that takes rights we do not have.
+/// Runs `f` in a network namespace of its own, with addresses to dial; not tested where that takes
+/// rights we do not have.
 fn alone(f: impl FnOnce() + Send + 'static) {
-    let thread = std::thread::spawn(|| {
+    // By the test's name, for what is not tested.
+    let name = std::thread::current().name().unwrap_or_default().to_owned();
+    let thread = std::thread::Builder::new().name(name).spawn(|| {
         if nix::sched::unshare(nix::sched::CloneFlags::CLONE_NEWNET).is_err() {
-            return eprintln!("skipped: a network namespace needs root");
+            untested::needs_root(false);
+            return;
         }
         for line in [
             "link set lo up",
@@ -379,7 +385,7 @@ fn alone(f: impl FnOnce() + Send + 'static) {
         std::fs::write("/proc/sys/net/ipv4/tcp_syn_retries", "1").expect("sysctl");
         f();
     });
-    if let Err(panic) = thread.join() {
+    if let Err(panic) = thread.expect("a thread").join() {
         std::panic::resume_unwind(panic);
     }
 }

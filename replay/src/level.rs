@@ -97,33 +97,14 @@ impl Todo {
     }
 }
 
-/// Appends to `out` the UPDATEs that tell a neighbour the present state of `prefixes` in `store`: withdrawals for those
-/// that are not there, announcements for the rest, packed by attributes. Sorts `prefixes` to that end.
+/// Appends to `out` the UPDATEs that tell a neighbour the present state of `prefixes` in `store`:
+/// withdrawals for those that are not there, announcements for the rest, packed by attributes.
+/// Sorts `prefixes` to that end. `narrow`: the neighbour has no 4-octet AS numbers, and the stored
+/// routes have them (RFC 6793 section 4.2.2).
 ///
 /// Returns the number of prefixes whose attributes leave no room for them within `context.max_message_len`; those are
 /// withdrawn, since a neighbour that is not told a route must not keep an older one.
 pub fn replay(
-    store: &Store,
-    interner: &Interner,
-    prefixes: &mut [Prefix],
-    context: &UpdateContext,
-    out: &mut BytesMut,
-) -> usize {
-    replay_as(store, interner, prefixes, context, false, out)
-}
-
-/// [`replay`] to a neighbour without 4-octet AS numbers, on a session whose stored routes have them (RFC 6793 section 4.2.2).
-pub fn replay_as2(
-    store: &Store,
-    interner: &Interner,
-    prefixes: &mut [Prefix],
-    context: &UpdateContext,
-    out: &mut BytesMut,
-) -> usize {
-    replay_as(store, interner, prefixes, context, true, out)
-}
-
-fn replay_as(
     store: &Store,
     interner: &Interner,
     prefixes: &mut [Prefix],
@@ -164,7 +145,6 @@ mod tests {
     use proptest::prelude::*;
     use std::collections::BTreeMap;
     use std::net::{IpAddr, Ipv4Addr};
-    use wire::bgp::SessionKind;
     use wire::bgp::frame::next_message;
     use wire::bgp::hygiene::{Verdict, check};
     use wire::bgp::update::{Attributes, Update, attr};
@@ -173,18 +153,10 @@ mod tests {
         Prefix::new(IpAddr::V4(Ipv4Addr::new(10, n, 0, 0)), 16).expect("a prefix")
     }
 
-    const CONTEXT: UpdateContext = UpdateContext {
-        as4: true,
-        kind: SessionKind::Ebgp,
-        extended_next_hop: false,
-        class_e: false,
-        max_message_len: 4096,
-    };
-
     /// What a neighbour knows after reading these messages: the MED tells the routes apart.
     fn read(mut messages: BytesMut, known: &mut BTreeMap<Prefix, u32>) {
         while let Some(message) = next_message(&mut messages, false).expect("whole messages") {
-            assert_eq!(check(message.body(), &CONTEXT), Verdict::Pass);
+            assert_eq!(check(message.body(), &UpdateContext::EBGP), Verdict::Pass);
             let update = Update::parse(message.body()).expect("an UPDATE");
             for prefix in update.withdrawn.chain(update.mp_withdrawn().into_iter().flatten()) {
                 known.remove(&prefix);
@@ -218,7 +190,7 @@ mod tests {
         store.announce(prefix(1), interner.intern(&long), 0);
         let mut known = BTreeMap::from([(prefix(1), 7)]);
         let mut out = BytesMut::new();
-        assert_eq!(replay(&store, &interner, &mut [prefix(1)], &CONTEXT, &mut out), 1);
+        assert_eq!(replay(&store, &interner, &mut [prefix(1)], &UpdateContext::EBGP, false, &mut out), 1);
         read(out, &mut known);
         assert!(known.is_empty(), "an older route would be wrong");
     }
@@ -247,13 +219,13 @@ mod tests {
             change(&before, &mut Todo::new(), &mut store, &mut interner);
             let mut out = BytesMut::new();
             let mut all = store.prefixes_by_attributes(None);
-            prop_assert_eq!(replay(&store, &interner, &mut all, &CONTEXT, &mut out), 0);
+            prop_assert_eq!(replay(&store, &interner, &mut all, &UpdateContext::EBGP, false, &mut out), 0);
             read(out, &mut known);
             change(&after, &mut todo, &mut store, &mut interner);
             while !todo.is_empty() {
                 let (mut batch, mut out) = (Vec::new(), BytesMut::new());
                 todo.pop_batch(7, &mut batch);
-                replay(&store, &interner, &mut batch, &CONTEXT, &mut out);
+                replay(&store, &interner, &mut batch, &UpdateContext::EBGP, false, &mut out);
                 read(out, &mut known);
             }
             let med = |id| interner.bytes(id).last_chunk().map(|m| u32::from_be_bytes(*m)).expect("a MED");

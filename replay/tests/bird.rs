@@ -1,5 +1,5 @@
-//! `hv-replay` on both sides of a real router: BIRD, in network namespaces of its own. Skipped, with a word, where BIRD
-//! is not installed or namespaces cannot be made.
+//! `hv-replay` on both sides of a real router: BIRD, in network namespaces of its own. Not tested
+//! where BIRD is not installed or namespaces cannot be made.
 
 mod common;
 
@@ -41,7 +41,7 @@ impl Bird {
         let id = std::process::id();
         let (router, neighbours) = (format!("hvrp{id}r"), format!("hvrp{id}n"));
         if !Path::new("/usr/sbin/bird").exists() || !ip(&format!("netns add {router}")) {
-            eprintln!("SKIPPED: needs BIRD and the right to make network namespaces");
+            common::untested::not_tested("hv-replay beside BIRD", "there is no BIRD, or no right to make namespaces");
             return None;
         }
         let mut bird = Bird { router, neighbours, bird: None, dir: tempfile::tempdir().expect("a directory") };

@@ -1,59 +1,72 @@
-//! A daemon on its own, natively, with three neighbours: whether a version has a bug at all, before virtd is asked what it makes of it. Where a
-//! version cannot be had or does not have the bug, that is said past the test harness, which shows what a passing test prints to nobody.
+//! A daemon on its own, natively, with three neighbours: whether a version has a bug at all, before
+//! virtd is asked what it makes of it.
 
 use crate::daemons::{Attach, Daemon, Instance};
 use crate::lab::{Lab, Star};
 use crate::published::installed;
 use crate::replayer::Replayer;
 use crate::router::Options;
+use crate::untested::not_tested;
 use crate::versions::Version;
 use anyhow::{Context, Result};
-use std::io::Write as _;
 use std::time::Duration;
 
 const UP: Duration = Duration::from_secs(60);
 const SETTLE: Duration = Duration::from_secs(120);
 
-/// Says aloud what a scenario proves nothing about. `None` is the installed version.
-pub fn not_tested(daemon: Daemon, version: Option<Version>, why: &str) {
-    aloud(&format!("NOT TESTED with {}: {why}", name(daemon, version)));
+/// What a daemon is called, whichever version of its package that is today. `None` is the installed
+/// one.
+pub fn which(daemon: Daemon, version: Option<Version>) -> String {
+    version.map_or_else(|| format!("the installed {}", daemon.name()), Version::name)
 }
 
-/// One line on stderr, whoever captures what tests print.
-pub fn aloud(text: &str) {
-    // There is nobody to tell where stderr is closed.
-    let _ = writeln!(std::io::stderr(), "{text}");
-}
-
-/// What a daemon is called, with its version as far as that can be known.
+/// The same with its version as far as that can be known.
 pub fn name(daemon: Daemon, version: Option<Version>) -> String {
-    match version {
+    match version.map(Version::fetch) {
         None => installed(daemon).unwrap_or_else(|e| format!("the installed {}: {e:#}", daemon.name())),
-        Some(version) => match version.root() {
-            Ok(Some(root)) => format!("{} {}", version.name(), root.version),
-            _ => version.name(),
-        },
+        Some(Ok(Ok(root))) => format!("{} {}", which(daemon, version), root.version),
+        Some(_) => which(daemon, version),
     }
 }
 
-/// A router of one daemon, natively, with three neighbours; `None` where its version cannot be had.
+/// Whether a version can be had and has a bug, as `shows` finds out with that version alone. Where
+/// not, this is written down as not tested, and there is nothing to ask virtd about.
+///
+/// # Errors
+/// What `shows` says.
+pub fn has_bug(
+    bug: &str,
+    daemon: Daemon,
+    version: Option<Version>,
+    shows: impl FnOnce() -> Result<bool>,
+) -> Result<bool> {
+    if let Some(version) = version
+        && version.root()?.is_none()
+    {
+        return Ok(false);
+    }
+    let shown = shows()?;
+    if !shown {
+        let why = format!("{} alone does not show it", name(daemon, version));
+        not_tested(&format!("{bug} of {}", which(daemon, version)), &why);
+    }
+    Ok(shown)
+}
+
+/// A router of one daemon, natively, with three neighbours.
 pub fn alone(
     name: &str,
     daemon: Daemon,
     version: Option<Version>,
     configure: impl FnOnce(&mut Instance, &Lab, &Star) -> Result<()>,
-) -> Result<Option<(Lab, Star, Instance)>> {
-    let root = match version.map(Version::root).transpose()? {
-        // It has said so itself.
-        Some(None) => return Ok(None),
-        root => root.flatten(),
-    };
+) -> Result<(Lab, Star, Instance)> {
+    let root = version.map(Version::needed).transpose()?;
     let mut lab = Lab::new(name)?;
     let star = lab.star(3)?;
     let spec = Options::default().spec(&star.sites);
     let mut instance = Instance::start_in(&lab, &star.router, daemon, daemon.name(), &spec, &Attach::Native, root)?;
     configure(&mut instance, &lab, &star)?;
-    Ok(Some((lab, star, instance)))
+    Ok((lab, star, instance))
 }
 
 /// Five routes of the neighbour that will send the odd UPDATE, counted from 0, pass a daemon on its own.
@@ -64,15 +77,4 @@ pub fn ordinary_routes_pass(lab: &Lab, star: &Star, from: usize, offer: &[&str])
     let mut feed = Replayer::dial(lab, site, false, &[offer, &["--generate", "5"]].concat())?;
     monitor.wait(SETTLE)?.check_quiet()?;
     feed.finish()?.check_quiet()
-}
-
-/// The first of a version and the installed one that has the bug, and whether it does.
-pub fn first_that(
-    version: Option<Version>,
-    dies: impl Fn(Option<Version>) -> Result<bool>,
-) -> Result<(Option<Version>, bool)> {
-    if dies(version)? {
-        return Ok((version, true));
-    }
-    Ok((None, version.is_some() && dies(None)?))
 }

@@ -83,6 +83,8 @@ struct Place<'a> {
     silent: &'a [&'a str],
 }
 
+/// The FRR that speaks IS-IS in the middle: the zebras of one version have the same bugs.
+pub const ISIS: Version = Version::FRR_13;
 /// The router in the middle.
 const MIDDLE: Place<'_> = Place { number: 1, links: &["n1", "n2"], silent: &[] };
 /// A neighbour's interfaces: the router, the other neighbour, two networks behind it.
@@ -99,8 +101,7 @@ impl Speaker {
             Igp::Rip => Software::Bird,
             frr => Software::Frr(vec![frr]),
         };
-        // The zebras of one version have the same bugs.
-        let root = if igp == Igp::IsIs { Version::FRR_13.root()? } else { None };
+        let root = if igp == Igp::IsIs { Some(ISIS.needed()?) } else { None };
         let attach = match (attach, &root) {
             // The scenario's folder is where a root can see the shim.
             (Attach::Shim(shim), Some(_)) => {

@@ -82,8 +82,7 @@ impl Kinds {
     ) -> Result<Kinds> {
         let (mut list, mut roots) = (Vec::new(), Vec::new());
         for (i, (name, &daemon)) in options.names().into_iter().zip(&options.daemons).enumerate() {
-            // One that cannot be had has said so; the installed one takes its place.
-            roots.push(options.versions.get(i).copied().flatten().map(Version::root).transpose()?.flatten());
+            roots.push(options.versions.get(i).copied().flatten().map(Version::needed).transpose()?);
             let (folder, run) =
                 (lab.folder(&format!("conf-{name}"))?, lab.folder("virtd")?.join("instances").join(&name));
             let more = more(&name);

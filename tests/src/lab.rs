@@ -78,14 +78,19 @@ pub fn built(name: &str) -> Result<PathBuf> {
     found.with_context(|| format!("{name} is not built yet: run `cargo build --workspace` (`make test` does)"))
 }
 
-/// A file of real BGP data beside the workspace (`../shared/data/mrt`), or `None` and a line that says what is skipped.
-pub fn real_data(name: &str) -> Option<PathBuf> {
+/// A file of real BGP data beside the workspace (`../shared/data/mrt`), if it is there.
+pub fn data_file(name: &str) -> Option<PathBuf> {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../shared/data/mrt").join(name);
-    if path.is_file() {
-        return Some(path);
+    path.is_file().then_some(path)
+}
+
+/// The same for a test; where it is not there, that is written down as not tested.
+pub fn real_data(name: &str) -> Option<PathBuf> {
+    let file = data_file(name);
+    if file.is_none() {
+        crate::untested::not_tested(&format!("real data, {name}"), "it is not in ../shared/data/mrt");
     }
-    println!("skipped: no real data at {}", path.display());
-    None
+    file
 }
 
 /// A network namespace; removed with its lab.

@@ -2,9 +2,10 @@
 //! BIRD and OpenBGPD ([`daemons`]), neighbours that sit outside the router ([`neighbours`]), and virtd with its instances, which
 //! the scenario starts ([`router`]) or virtd does ([`kinds`]).
 //!
-//! Everything here needs root. A scenario makes a [`lab::Lab`], a [`lab::Star`] in it, starts what it needs, waits with
-//! [`lab::wait_for`] and ends with [`lab::Lab::passed`]; whatever happens before that, dropping the lab kills the processes and
-//! deletes the namespaces, and keeps the folder with the logs.
+//! Everything here needs root. A scenario makes a [`lab::Lab`], a [`lab::Star`] in it, starts what
+//! it needs, waits with [`lab::wait_for`] and ends with [`lab::Lab::passed`]; whatever happens
+//! before that, dropping the lab kills the processes and deletes the namespaces, and keeps the
+//! folder with the logs. What it cannot try here it says with [`untested::not_tested`].
 
 pub mod alarms;
 pub mod alone;
@@ -25,4 +26,5 @@ pub mod quiet;
 pub mod replayer;
 pub mod router;
 pub mod sessions;
+pub mod untested;
 pub mod versions;

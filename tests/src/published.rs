@@ -74,8 +74,13 @@ pub mod cve_2023_46753 {
     /// A neighbour that sends the UPDATE when all instances have joined its session; its event `feed-done` says that it has. FRR misses the check that
     /// would save it only where its neighbour offers graceful restart, as virtd does on every leg.
     pub fn dial(lab: &Lab, site: &Site) -> Result<Replayer> {
+        dial_and(lab, site, "")
+    }
+
+    /// The same with more lines behind the UPDATE.
+    pub fn dial_and(lab: &Lab, site: &Site, more: &str) -> Result<Replayer> {
         let script = lab.directory().join("cve-2023-46753.script");
-        fs::write(&script, format!("wait {JOINED}\nraw {UPDATE}\n")).context("the sender's script")?;
+        fs::write(&script, format!("wait {JOINED}\nraw {UPDATE}\n{more}")).context("the sender's script")?;
         Replayer::dial(lab, site, false, &["--graceful-restart", "--script", &script.display().to_string()])
     }
 

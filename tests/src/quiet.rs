@@ -14,6 +14,11 @@ use std::time::Duration;
 
 const UP: Duration = Duration::from_secs(60);
 const SETTLE: Duration = Duration::from_secs(120);
+/// The second neighbour.
+const SECOND: &str = "10.0.2.2";
+/// A route that the third neighbour announces after all else: who has it has read everything
+/// before.
+pub const AFTER: &str = "198.18.0.0/24";
 
 /// A router with two neighbours at rest: one has announced 50 routes, the other one watches. The third one is the scenario's.
 pub struct Quiet {
@@ -65,7 +70,7 @@ impl Quiet {
         let prefixes: BTreeSet<String> = groups
             .flat_map(|group| group["prefixes"].as_array().cloned().unwrap_or_default())
             .filter_map(|prefix| prefix.as_str().map(str::to_owned))
-            .filter(|prefix| prefix != PREFIX)
+            .filter(|prefix| ![PREFIX, AFTER].contains(&prefix.as_str()))
             .collect();
         ensure!(prefixes.len() == 50, "the second neighbour was told of {} prefixes", prefixes.len());
         // After a death that has no UPDATE to it, what came last is withheld until it is clear that it was harmless.
@@ -75,14 +80,39 @@ impl Quiet {
     }
 
     fn votes_on(&self, instance: &str, prefix: &str) -> Result<()> {
-        let answer = self.router.ctl(&["routes", prefix])?;
-        let sessions = answer["sessions"].as_array().into_iter().flatten();
-        let said =
-            sessions.filter(|s| s["peer"] == "10.0.2.2").flat_map(|s| s["said"].as_array().into_iter().flatten());
-        let own = said.clone().find(|s| s["instance"] == instance);
+        let said = self.router.said(prefix, SECOND)?;
+        let own = said.iter().find(|s| s["instance"] == instance);
         let votes = own.is_some_and(|s| s["counted"] == true && s["route"].is_object());
-        ensure!(votes, "it does not vote on {prefix}: {answer}");
+        ensure!(votes, "it does not vote on {prefix}: {said:?}");
         Ok(())
+    }
+
+    /// Waits until these instances have read all that the third neighbour has said, the last of it
+    /// [`AFTER`]: of that they tell the second one. Then the third one leaves, and its route goes.
+    ///
+    /// # Errors
+    /// They do not come to that, or anybody else is told anything.
+    pub fn read_by(&mut self, names: &[&str], mut sender: Replayer) -> Result<()> {
+        self.router.wait_told_by(names, AFTER, SECOND, SETTLE)?;
+        self.wait_told(1)?;
+        sender.finish()?.check_quiet()?;
+        self.wait_told(2)?;
+        self.told += 2;
+        Ok(())
+    }
+
+    /// The third neighbour, whose session has ended, comes again with [`AFTER`]. A daemon reads
+    /// what it was sent before it sees that session's end, and that before it reads from the next
+    /// one.
+    ///
+    /// # Errors
+    /// As above.
+    pub fn read_by_after_a_reset(&mut self, names: &[&str]) -> Result<()> {
+        let script = self.lab.directory().join("after.script");
+        fs::write(&script, format!("announce {AFTER}\n"))?;
+        let arguments = ["--script", &script.display().to_string()];
+        let sender = Replayer::dial(&self.lab, &self.star.sites[2], false, &arguments)?;
+        self.read_by(names, sender)
     }
 
     /// The record of this instance's poison: its account, and what it has in hexadecimal.

@@ -24,6 +24,7 @@ pub struct Options {
     /// Which daemons, each once; several of one kind get a number behind their name.
     pub daemons: Vec<Daemon>,
     /// Other versions than the installed ones, in the same order; what is left out is installed.
+    /// See [`Options::there`].
     pub versions: Vec<Option<Version>>,
     /// What is around each, in the same order; what is left out has nothing around it.
     pub wrappers: Vec<Wrapper>,
@@ -101,6 +102,18 @@ impl Options {
         spec
     }
 
+    /// Whether all versions can be had; one that cannot is written down as not tested.
+    ///
+    /// # Errors
+    /// They cannot be asked for.
+    pub fn there(&self) -> Result<bool> {
+        let mut there = true;
+        for version in self.versions.iter().flatten() {
+            there &= version.root()?.is_some();
+        }
+        Ok(there)
+    }
+
     /// The instances' names, in the order of the daemons.
     pub fn names(&self) -> Vec<String> {
         let name = |(i, daemon): (usize, &Daemon)| {
@@ -162,8 +175,7 @@ impl Router {
         let attach = Attach::Shim(self.shim()?);
         for (i, (name, daemon)) in options.names().iter().zip(&options.daemons).enumerate() {
             let version = options.versions.get(i).copied().flatten();
-            // One that cannot be had has said so; the installed one takes its place.
-            let root = version.map(Version::root).transpose()?.flatten();
+            let root = version.map(Version::needed).transpose()?;
             let around = (root, options.wrappers.get(i).cloned().unwrap_or_default());
             let spec = options.spec_of(name, &star.sites);
             self.instances.push(Instance::start_wrapped(lab, &star.router, *daemon, name, &spec, &attach, around)?);
@@ -274,6 +286,31 @@ impl Router {
             let joined: Vec<_> = joined.map(|e| e["instance"].clone()).collect();
             let all = self.instances.iter().all(|i| joined.iter().any(|name| *name == i.name.as_str()));
             if all { Ok(()) } else { Err(format!("{joined:?} have")) }
+        })
+    }
+
+    /// What each instance says of a prefix to a peer, as virtd knows it: `instance`, its `route`
+    /// (null: none), and whether that is `counted`.
+    pub fn said(&self, prefix: &str, peer: &str) -> Result<Vec<Value>> {
+        let answer = self.ctl(&["routes", prefix])?;
+        let sessions = answer["sessions"].as_array().into_iter().flatten();
+        let said = sessions.filter(|s| s["peer"] == peer).flat_map(|s| s["said"].as_array()).flatten();
+        Ok(said.cloned().collect())
+    }
+
+    /// Who tells a peer of a route to a prefix.
+    pub fn tellers(&self, prefix: &str, peer: &str) -> Result<Vec<String>> {
+        let said = self.said(prefix, peer)?.into_iter().filter(|s| s["route"].is_object());
+        Ok(said.filter_map(|s| s["instance"].as_str().map(str::to_owned)).collect())
+    }
+
+    /// Waits until all these tell a peer of a route: then they have read all that its sender said
+    /// before.
+    pub fn wait_told_by(&self, names: &[&str], prefix: &str, peer: &str, timeout: Duration) -> Result<()> {
+        wait_until(&format!("{names:?} to tell {peer} of {prefix}"), timeout, || {
+            let tellers = self.tellers(prefix, peer).map_err(|e| format!("{e:#}"))?;
+            let all = names.iter().all(|name| tellers.iter().any(|teller| teller == name));
+            if all { Ok(()) } else { Err(format!("{tellers:?} do")) }
         })
     }
 

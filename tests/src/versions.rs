@@ -59,7 +59,8 @@ impl Version {
         if matches!(self.package, "frr" | "bird2" | "openbgpd") { self.suite.to_owned() } else { self.name() }
     }
 
-    /// Its root, fetched if need be. `None`, and a line on stderr that nobody overlooks, where it cannot be had.
+    /// Its root, fetched if need be. `None` where it cannot be had, which is written down as not
+    /// tested.
     ///
     /// # Errors
     /// `.ci/versions` itself cannot be run.
@@ -67,13 +68,14 @@ impl Version {
         match self.fetch()? {
             Ok(root) => Ok(Some(root)),
             Err(why) => {
-                crate::alone::aloud(&format!("NOT TESTED with {}: {why}", self.name()));
+                crate::untested::not_tested(&self.name(), &why);
                 Ok(None)
             }
         }
     }
 
-    /// The same for those who have words of their own for it: the inner error is why it cannot be had.
+    /// The same for those who are no test, or have it from one: the inner error is why it cannot be
+    /// had.
     ///
     /// # Errors
     /// `.ci/versions` itself cannot be run.
@@ -86,6 +88,15 @@ impl Version {
         let said = fs::read_to_string(path.join(".complete")).context("what .ci/versions has unpacked")?;
         let version = said.lines().find_map(|l| l.strip_prefix("version ")).context("no version there")?;
         Ok(Ok(Root { version: version.to_owned(), path }))
+    }
+
+    /// The same where a scenario has asked for it before ([`Version::root`]): it never goes on with
+    /// another version.
+    ///
+    /// # Errors
+    /// It cannot be had.
+    pub fn needed(self) -> Result<Root> {
+        self.fetch()?.map_err(|why| anyhow::anyhow!("{} cannot be had: {why}", self.name()))
     }
 }
 

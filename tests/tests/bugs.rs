@@ -9,9 +9,10 @@ use std::time::Duration;
 use tests::daemons::{Attach, Daemon, Instance};
 use tests::lab::{Lab, wait_for};
 use tests::published::{PREFIX, as_path_mask, cve_2023_46753, cve_2023_47235, installed};
-use tests::quiet::Quiet;
+use tests::quiet::{AFTER, Quiet};
 use tests::replayer::{Replayer, reproduce};
 use tests::router::{Options, Router};
+use tests::untested::not_tested;
 
 const UP: Duration = Duration::from_secs(30);
 const SETTLE: Duration = Duration::from_secs(90);
@@ -20,10 +21,10 @@ const SETTLE: Duration = Duration::from_secs(90);
 fn cve_2023_46753_reaches_nobody_with_rfc7606() -> Result<()> {
     let mut scene = Quiet::new("cve-46753", &Options::default(), |_| Ok(()))?;
     scene.prepend(cve_2023_46753::prepend)?;
-    let mut sender = cve_2023_46753::dial(&scene.lab, &scene.star.sites[2])?;
+    let after = format!("announce {AFTER}\n");
+    let sender = cve_2023_46753::dial_and(&scene.lab, &scene.star.sites[2], &after)?;
     wait_for("virtd to tell of the malformed UPDATE", UP, || !scene.router.events("malformed-update").is_empty())?;
-    std::thread::sleep(Duration::from_secs(3));
-    sender.finish()?.check_quiet()?;
+    scene.read_by(&["frr", "bird", "openbgpd"], sender)?;
     scene.unmoved()
 }
 
@@ -39,6 +40,7 @@ fn unparsable(inbound: &'static str) -> Result<()> {
     let codes = |n: &Value| (n["code"].as_u64(), n["subcode"].as_u64());
     let got: Vec<_> = outcome.summary["notifications_received"].as_array().into_iter().flatten().map(codes).collect();
     ensure!(got == [(Some(3), Some(10))], "the sender was answered {got:?}: {}", outcome.summary);
+    scene.read_by_after_a_reset(&["frr"])?;
     scene.unmoved()
 }
 
@@ -86,10 +88,6 @@ fn long_path(name: &str, vulnerable: bool) -> Result<bool> {
     let most = if real {
         3
     } else {
-        eprintln!(
-            "{} does not die of the path that runs over a mask here: it gets a SIGSEGV by hand, which proves nothing about that bug",
-            installed(Daemon::Bird)?
-        );
         router.instance("bird")?.signal(Signal::SIGSEGV)?;
         wait_for("BIRD to die of a SIGSEGV", UP, || dead(&mut router))?;
         1
@@ -150,6 +148,9 @@ fn reproduced_on_bird_alone(record: &Path) -> Result<()> {
 #[test]
 fn the_path_that_runs_over_birds_mask_is_found_and_withheld() -> Result<()> {
     let real = long_path("mask", true)?;
+    if !real {
+        not_tested("the path mask of the installed bird", &format!("{} does not die of it", installed(Daemon::Bird)?));
+    }
     ensure!(real == kills_bird_alone()?, "BIRD alone, and behind virtd: only one of them dies of it");
     Ok(())
 }

@@ -2,8 +2,8 @@
 //! the neighbour with them; told them seconds apart, hardly ever two of them do. docs/DIVERSITY.md has the whole curve.
 
 use anyhow::{Result, ensure};
-use tests::alone::aloud;
 use tests::curve::{Between, INSTANCES, Plan, Run, play};
+use tests::untested::not_tested;
 
 /// Every gap lies within the interval, wherever in a second the history begins, and is longer than the 50 ms for which FRR lets changes gather:
 /// alone it loses the route each time.
@@ -41,7 +41,7 @@ fn seconds_help_and_milliseconds_do_not() -> Result<()> {
         let (alone, short, long) = (lost(&alone?), lost(&short?), lost(&long?));
         println!("of {}: {alone} lost alone, {short} with {SHORT_MS} ms, {long} with {LONG_MS} ms", PLAN.runs);
         if alone == 0 && short == 0 {
-            aloud("NOT TESTED: the installed FRR does not lose a re-announcement");
+            not_tested("the lost re-announcement of the installed frr", "it loses none");
             return Ok(());
         }
         if alone > PLAN.runs * 3 / 4 && short > PLAN.runs * 3 / 4 && long < PLAN.runs / 2 {

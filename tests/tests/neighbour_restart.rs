@@ -30,7 +30,7 @@ impl Asked {
             Daemon::Bird => Kind::Bird,
             Daemon::OpenBgpd => Kind::OpenBgpd,
         };
-        let root = version.map(Version::root).transpose()?.flatten().map(|root| root.path);
+        let root = version.map(Version::needed).transpose()?.map(|root| root.path);
         let instance = Instance { name: name.to_owned(), kind: Some(kind), root, ..Instance::default() };
         let folder = folder_beside(&lab.folder("virtd")?.join("hv.sock"), name);
         Ok(Asked { instance, folder })
@@ -54,6 +54,9 @@ fn each_begins_anew(name: &str, versions: Vec<Option<Version>>) -> Result<()> {
     let mut lab = Lab::new(name)?;
     let star = lab.star(2)?;
     let options = Options { versions: versions.clone(), ..Options::default() };
+    if !options.there()? {
+        return Ok(());
+    }
     let kinds = Kinds::start(&lab, &star, &options, |_| String::new())?;
     let mut feed = Replayer::dial(&lab, &star.sites[0], false, &["--generate", "50"])?;
     let mut other = Replayer::dial(&lab, &star.sites[1], false, &["--monitor"])?;

@@ -2,17 +2,16 @@
 //! virtd, judged from the neighbours' own logs. tests/bugs.rs and tests/poison.rs have those of the installed versions.
 
 use anyhow::{Context, Result, ensure};
-use nix::sys::signal::Signal;
 use serde_json::Value;
 use std::fs;
 use std::path::Path;
 use std::time::Duration;
-use tests::alone::{alone, aloud, first_that, name, not_tested, ordinary_routes_pass};
-use tests::daemons::{Daemon, Instance, Lie};
+use tests::alone::{alone, has_bug, name, ordinary_routes_pass};
+use tests::daemons::{Daemon, Instance};
 use tests::faults::watch::{Watch, text_of};
 use tests::lab::{Lab, Star, wait_for, wait_until};
 use tests::published::{PREFIX, Prepend, as_path_mask, cve_2023_46753, cve_2023_47235, only_to_customer, zombie};
-use tests::quiet::Quiet;
+use tests::quiet::{AFTER, Quiet};
 use tests::replayer::{Replayer, reproduce};
 use tests::router::{Options, Router};
 use tests::versions::Version;
@@ -86,9 +85,8 @@ impl Around {
 /// Whether BIRD alone leaves the second neighbour with C's route after C's withdraw, and without it when C announces it again after A's
 /// withdraw: for BIRD's export table it is there all the time.
 fn zombie_alone() -> Result<bool> {
-    let found =
-        alone("zombie-alone", Daemon::Bird, Some(Version::BIRD_11), |bird, lab, _| zombie::configure(bird, lab, 1))?;
-    let Some((lab, star, _bird)) = found else { return Ok(false) };
+    let configure = |bird: &mut Instance, lab: &Lab, _: &Star| zombie::configure(bird, lab, 1);
+    let (lab, star, _bird) = alone("zombie-alone", Daemon::Bird, Some(Version::BIRD_11), configure)?;
     let mut around = Around::dial(&lab, &star)?;
     around.zombie()?;
     let kept = around.wait_path(PREFIX, "65001 64999", NEVER).is_err() && around.path(PREFIX)? == "65003";
@@ -114,7 +112,7 @@ fn wait_named(router: &Router, instance: &str, since: usize) -> Result<()> {
     })
 }
 
-fn zombie_is_outvoted(inbound: &'static str, shown: bool) -> Result<()> {
+fn zombie_is_outvoted(inbound: &'static str) -> Result<()> {
     let mut lab = Lab::new("zombie")?;
     let star = lab.star(3)?;
     let options = Options {
@@ -124,12 +122,7 @@ fn zombie_is_outvoted(inbound: &'static str, shown: bool) -> Result<()> {
         ..Options::default()
     };
     let mut router = Router::start(&lab, &star, &options)?;
-    if shown {
-        zombie::configure(router.instance("bird")?, &lab, 1)?;
-    } else {
-        let prefix = PREFIX.parse().map_err(|_| anyhow::anyhow!("not a prefix"))?;
-        router.instance("bird")?.set_lie(Some(Lie { prefix, community: (65000, 666) }))?;
-    }
+    zombie::configure(router.instance("bird")?, &lab, 1)?;
     let mut around = Around::dial(&lab, &star)?;
     router.wait_voting(SETTLE)?;
     around.zombie()?;
@@ -147,9 +140,7 @@ fn zombie_is_outvoted(inbound: &'static str, shown: bool) -> Result<()> {
     router.wait_state("bird", "absent", UP)?;
     router.instance("bird")?.launch(&lab)?;
     router.wait_state("bird", "voting", SETTLE)?;
-    if shown {
-        router.wait_agreement(0, SETTLE)?;
-    }
+    router.wait_agreement(0, SETTLE)?;
     around.check_sessions()?;
     let told: Vec<_> = around.second.changes.iter().filter(|c| c.prefix == PREFIX).collect();
     ensure!(told.len() == 5, "the second neighbour was told of {PREFIX} {} times: {told:?}", told.len());
@@ -159,21 +150,15 @@ fn zombie_is_outvoted(inbound: &'static str, shown: bool) -> Result<()> {
 
 #[test]
 fn the_zombie_route_of_bird_2_0_7_is_outvoted_and_named() -> Result<()> {
-    let shown = zombie_alone()?;
-    if !shown {
-        not_tested(
-            Daemon::Bird,
-            Some(Version::BIRD_11),
-            "it has no zombie route alone; a wrong community is put in instead",
-        );
+    if !has_bug("the zombie route", Daemon::Bird, Some(Version::BIRD_11), zombie_alone)? {
+        return Ok(());
     }
-    INBOUND.iter().try_for_each(|inbound| zombie_is_outvoted(inbound, shown).context(*inbound))
+    INBOUND.iter().try_for_each(|inbound| zombie_is_outvoted(inbound).context(*inbound))
 }
 
 /// Whether BIRD alone sends the second neighbour something malformed when it is given this attribute.
 fn otc_alone(attribute: &[u8]) -> Result<bool> {
-    let found = alone("otc-alone", Daemon::Bird, Some(Version::BIRD_11), |_, _, _| Ok(()))?;
-    let Some((lab, star, _bird)) = found else { return Ok(false) };
+    let (lab, star, _bird) = alone("otc-alone", Daemon::Bird, Some(Version::BIRD_11), |_, _, _| Ok(()))?;
     let mut around = Around::dial(&lab, &star)?;
     let site = star.sites.first().context("a first site")?;
     around.a.say(&format!("raw {}", only_to_customer::update(site, attribute)))?;
@@ -185,7 +170,7 @@ fn otc_alone(attribute: &[u8]) -> Result<bool> {
 }
 
 /// The attribute in both forms behind virtd: what is malformed is withdrawn (RFC 9234 section 5), what is not arrives as it is meant.
-fn only_to_customer(inbound: &'static str, shown: bool) -> Result<()> {
+fn only_to_customer(inbound: &'static str) -> Result<()> {
     let mut lab = Lab::new(&format!("otc-{inbound}"))?;
     let star = lab.star(3)?;
     let options = Options {
@@ -194,31 +179,23 @@ fn only_to_customer(inbound: &'static str, shown: bool) -> Result<()> {
         inbound,
         ..Options::default()
     };
-    let mut router = Router::start(&lab, &star, &options)?;
+    let router = Router::start(&lab, &star, &options)?;
     let mut around = Around::dial(&lab, &star)?;
     router.wait_voting(SETTLE)?;
-    if !shown {
-        router.instance("bird")?.crash();
-    }
     let site = star.sites.first().context("a first site")?;
     around.a.say(&format!("raw {}", only_to_customer::update(site, &only_to_customer::EXTENDED)))?;
     around.wait_path(PREFIX, "65001", SETTLE)?;
     let other = around.second.table.get(PREFIX).map(|route| route["other"].to_string()).unwrap_or_default();
     println!("{inbound}: the second neighbour has {other}");
     ensure!(other.contains("0000fde9"), "the attribute is not there as it was meant: {other}");
-    if shown {
-        wait_until("virtd to name who garbled it", SETTLE, || {
-            let found = router.events("instance-malformed");
-            let named = found.iter().any(|e| e["instance"] == "bird" && e["session"] == "10.0.2.2");
-            if named { Ok(()) } else { Err(format!("{found:?}")) }
-        })?;
-        wait_named(&router, "bird", 0)?;
-    }
+    wait_until("virtd to name who garbled it", SETTLE, || {
+        let found = router.events("instance-malformed");
+        let named = found.iter().any(|e| e["instance"] == "bird" && e["session"] == "10.0.2.2");
+        if named { Ok(()) } else { Err(format!("{found:?}")) }
+    })?;
+    wait_named(&router, "bird", 0)?;
     around.a.say(&format!("raw {}", only_to_customer::update(site, &only_to_customer::TOO_LONG)))?;
     around.wait_path(PREFIX, "", SETTLE)?;
-    if !shown {
-        router.instance("bird")?.launch(&lab)?;
-    }
     // FRR, which may have reset its leg for it, included.
     router.wait_voting(SETTLE)?;
     router.wait_agreement(0, SETTLE)?;
@@ -233,15 +210,11 @@ fn only_to_customer(inbound: &'static str, shown: bool) -> Result<()> {
 
 #[test]
 fn the_attribute_that_bird_2_0_7_garbles_arrives_well_formed() -> Result<()> {
-    let mut shown = true;
-    for attribute in [only_to_customer::EXTENDED, only_to_customer::TOO_LONG] {
-        if !otc_alone(&attribute)? {
-            shown = false;
-            let what = format!("it does not send {attribute:02x?} on malformed; it is killed instead");
-            not_tested(Daemon::Bird, Some(Version::BIRD_11), &what);
-        }
+    let garbles = || Ok(otc_alone(&only_to_customer::EXTENDED)? && otc_alone(&only_to_customer::TOO_LONG)?);
+    if !has_bug("the garbled attribute", Daemon::Bird, Some(Version::BIRD_11), garbles)? {
+        return Ok(());
     }
-    INBOUND.iter().try_for_each(|inbound| only_to_customer(inbound, shown).context(*inbound))
+    INBOUND.iter().try_for_each(|inbound| only_to_customer(inbound).context(*inbound))
 }
 
 /// The versions of FRR that both of its bugs are in: Debian 11's, and the installed one (Debian 12's).
@@ -251,9 +224,8 @@ const FRRS: [Option<Version>; 2] = [Some(Version::FRR_11), None];
 /// that offers the same.
 fn frr_dies(version: Option<Version>, offer: &[&str], raw: &str, prepend: Prepend) -> Result<bool> {
     let first = |star: &Star| star.sites.first().cloned().context("a first site");
-    let found =
-        alone("frr-alone", Daemon::Frr, version, |frr, _, star| prepend(frr, &star.router, first(star)?.v4.into()))?;
-    let Some((lab, star, mut frr)) = found else { return Ok(false) };
+    let configure = |frr: &mut Instance, _: &Lab, star: &Star| prepend(frr, &star.router, first(star)?.v4.into());
+    let (lab, star, mut frr) = alone("frr-alone", Daemon::Frr, version, configure)?;
     let site = first(&star)?;
     ordinary_routes_pass(&lab, &star, 0, offer)?;
     ensure!(frr.running(), "{} has died of ordinary routes", name(Daemon::Frr, version));
@@ -282,8 +254,8 @@ fn brings_it_back(
     version: Option<Version>,
     configure: impl FnOnce(&Instance, &Star) -> Result<()>,
 ) -> Result<()> {
-    let found = alone("record-alone", daemon, version, |instance, _, star| configure(instance, star))?;
-    let (lab, star, mut instance) = found.context("a version that was there a moment ago")?;
+    let (lab, star, mut instance) =
+        alone("record-alone", daemon, version, |instance, _, star| configure(instance, star))?;
     let (status, said) = reproduce(&lab, &star.sites[2], account)?;
     let who = name(daemon, version);
     ensure!(status == 0 && said["outcome"] == "closed", "{who} alone does not die of the record: {status}, {said}");
@@ -295,26 +267,22 @@ fn brings_it_back(
 
 /// CVE-2023-47235, natively.
 fn unparsable_kills(version: Option<Version>) -> Result<bool> {
-    let died = frr_dies(version, &cve_2023_47235::OFFER, cve_2023_47235::UPDATE, cve_2023_47235::prepend)?;
-    if !died {
-        not_tested(Daemon::Frr, version, "it does not die of CVE-2023-47235 alone");
-    }
-    Ok(died)
+    has_bug("CVE-2023-47235", Daemon::Frr, version, || {
+        frr_dies(version, &cve_2023_47235::OFFER, cve_2023_47235::UPDATE, cve_2023_47235::prepend)
+    })
 }
 
 /// CVE-2023-46753, natively.
 fn pathless_kills(version: Option<Version>) -> Result<bool> {
-    let died = frr_dies(version, &["--graceful-restart"], cve_2023_46753::UPDATE, cve_2023_46753::prepend)?;
-    if !died {
-        not_tested(Daemon::Frr, version, "it does not die of CVE-2023-46753 alone");
-    }
-    Ok(died)
+    has_bug("CVE-2023-46753", Daemon::Frr, version, || {
+        frr_dies(version, &["--graceful-restart"], cve_2023_46753::UPDATE, cve_2023_46753::prepend)
+    })
 }
 
 /// No daemon sees what cannot be parsed, in either mode: virtd answers it.
 fn unparsable_ends_the_senders_session(inbound: &'static str) -> Result<()> {
-    let versions = vec![Some(Version::FRR_11), None, None];
-    let mut scene = Quiet::new("unparsable", &Options { inbound, versions, ..Options::default() }, |_| Ok(()))?;
+    let options = Options { inbound, versions: vec![Some(Version::FRR_11), None, None], ..Options::default() };
+    let mut scene = Quiet::new("unparsable", &options, |_| Ok(()))?;
     scene.prepend(cve_2023_47235::prepend)?;
     let arguments = [&cve_2023_47235::OFFER[..], &["--raw", cve_2023_47235::UPDATE]].concat();
     let mut sender = Replayer::dial(&scene.lab, &scene.star.sites[2], false, &arguments)?;
@@ -323,68 +291,59 @@ fn unparsable_ends_the_senders_session(inbound: &'static str) -> Result<()> {
     let codes = |n: &Value| (n["code"].as_u64(), n["subcode"].as_u64());
     let got: Vec<_> = outcome.summary["notifications_received"].as_array().into_iter().flatten().map(codes).collect();
     ensure!(got == [(Some(3), Some(10))], "the sender was answered {got:?}: {}", outcome.summary);
-    // A daemon that had seen it would be dead within a moment, as it is alone.
-    std::thread::sleep(Duration::from_secs(1));
+    // A daemon that had seen it would be dead by then, as it is alone.
+    scene.read_by_after_a_reset(&["frr"])?;
     scene.unmoved()
 }
 
 #[test]
 fn cve_2023_47235_kills_frr_alone_and_ends_the_senders_session_with_7_5_1() -> Result<()> {
-    for version in FRRS {
-        unparsable_kills(version)?;
+    let shown = FRRS.map(unparsable_kills).into_iter().collect::<Result<Vec<bool>>>()?;
+    if shown.contains(&false) {
+        return Ok(());
     }
     INBOUND.iter().try_for_each(|inbound| unparsable_ends_the_senders_session(inbound).context(*inbound))
 }
 
 /// FRR dies of the UPDATE without a path where it comes as it was sent, a majority lives on; FRR comes back and votes.
 fn pathless_is_survived(version: Option<Version>) -> Result<()> {
-    let (version, shown) = first_that(version, pathless_kills)?;
     // A second installed FRR would die as well.
-    let newer = Version::FRR_13.root()?.map(|_| Version::FRR_13);
     let options = Options {
-        daemons: vec![Daemon::Frr, Daemon::Bird, newer.map_or(Daemon::Bird, |newer| newer.daemon)],
-        versions: vec![version, None, newer],
+        daemons: vec![Daemon::Frr, Daemon::Bird, Daemon::Frr],
+        versions: vec![version, None, Some(Version::FRR_13)],
         inbound: "opaque",
         ..Options::default()
     };
+    if !options.there()? || !pathless_kills(version)? {
+        return Ok(());
+    }
     let mut scene = Quiet::new("pathless", &options, |_| Ok(()))?;
     let site = scene.star.sites[2].clone();
-    if shown {
-        scene.prepend(cve_2023_46753::prepend)?;
-    } else {
-        aloud("CVE-2023-46753 kills no FRR that can be had: a SIGSEGV is put in");
-        scene.router.instance("frr")?.signal(Signal::SIGSEGV)?;
-    }
+    scene.prepend(cve_2023_46753::prepend)?;
     let frr = scene.router.instance("frr")?;
     let (mut sender, died) = cve_2023_46753::send_until_dead(&scene.lab, &site, || !frr.running())?;
     ensure!(died, "{} alone dies of it, and behind virtd it did not", name(Daemon::Frr, version));
     frr.crash();
-    if shown {
-        let address = site.v4.to_string();
-        wait_until("the poison to be named", UP, || {
-            let found = scene.router.events("poison");
-            let named = found.iter().any(|e| e["instance"] == "frr" && e["session"] == address.as_str());
-            if named { Ok(()) } else { Err(format!("{found:?}")) }
-        })?;
-        let (account, hex) = scene.record("frr")?;
-        ensure!(hex == cve_2023_46753::UPDATE, "the record is not the UPDATE: {hex}");
-        brings_it_back(&account, Daemon::Frr, version, |frr, star| {
-            cve_2023_46753::prepend(frr, &star.router, star.sites[2].v4.into())
-        })?;
-    }
+    let address = site.v4.to_string();
+    wait_until("the poison to be named", UP, || {
+        let found = scene.router.events("poison");
+        let named = found.iter().any(|e| e["instance"] == "frr" && e["session"] == address.as_str());
+        if named { Ok(()) } else { Err(format!("{found:?}")) }
+    })?;
+    let (account, hex) = scene.record("frr")?;
+    ensure!(hex == cve_2023_46753::UPDATE, "the record is not the UPDATE: {hex}");
+    brings_it_back(&account, Daemon::Frr, version, |frr, star| {
+        cve_2023_46753::prepend(frr, &star.router, star.sites[2].v4.into())
+    })?;
     sender.wait_event("session-up", UP)?;
     sender.finish()?.check_quiet()?;
     scene.router.instance("frr")?.launch(&scene.lab)?;
-    if shown {
-        scene.prepend(cve_2023_46753::prepend)?;
-    }
+    scene.prepend(cve_2023_46753::prepend)?;
     scene.router.wait_voting(SETTLE)?;
     // The same octets again: they do not reach it as they came.
-    let mut again = cve_2023_46753::dial(&scene.lab, &site)?;
-    again.wait_event("feed-done", UP)?;
-    std::thread::sleep(Duration::from_secs(3));
+    let again = cve_2023_46753::dial_and(&scene.lab, &site, &format!("announce {AFTER}\n"))?;
+    scene.read_by(&["frr"], again)?;
     ensure!(scene.router.instance("frr")?.running(), "FRR was given the same octets again and died");
-    again.finish()?.check_quiet()?;
     scene.votes_on_everything("frr")?;
     scene.unmoved()
 }
@@ -392,13 +351,16 @@ fn pathless_is_survived(version: Option<Version>) -> Result<()> {
 /// Cleaned, nothing that could kill it reaches FRR 7.5.1.
 #[test]
 fn cve_2023_46753_reaches_nobody_with_rfc7606_and_frr_7_5_1() -> Result<()> {
-    let versions = vec![Some(Version::FRR_11), None, None];
-    let mut scene = Quiet::new("pathless-clean", &Options { versions, ..Options::default() }, |_| Ok(()))?;
+    let options = Options { versions: vec![Some(Version::FRR_11), None, None], ..Options::default() };
+    if !options.there()? {
+        return Ok(());
+    }
+    let mut scene = Quiet::new("pathless-clean", &options, |_| Ok(()))?;
     scene.prepend(cve_2023_46753::prepend)?;
-    let mut sender = cve_2023_46753::dial(&scene.lab, &scene.star.sites[2])?;
+    let after = format!("announce {AFTER}\n");
+    let sender = cve_2023_46753::dial_and(&scene.lab, &scene.star.sites[2], &after)?;
     wait_for("virtd to tell of the malformed UPDATE", UP, || !scene.router.events("malformed-update").is_empty())?;
-    std::thread::sleep(Duration::from_secs(3));
-    sender.finish()?.check_quiet()?;
+    scene.read_by(&["frr", "bird", "openbgpd"], sender)?;
     scene.unmoved()
 }
 
@@ -414,17 +376,13 @@ fn cve_2023_46753_with_opaque_frr_7_5_1_dies_and_a_majority_lives() -> Result<()
 
 /// Whether BIRD alone, natively, dies of the path, after it has passed ordinary routes on.
 fn long_path_kills(version: Option<Version>) -> Result<bool> {
-    let found =
-        alone("mask-alone", Daemon::Bird, version, |bird, _, star| as_path_mask::configure(bird, &star.router, true))?;
-    let Some((lab, star, mut bird)) = found else { return Ok(false) };
+    let configure = |bird: &mut Instance, _: &Lab, star: &Star| as_path_mask::configure(bird, &star.router, true);
+    let (lab, star, mut bird) = alone("mask-alone", Daemon::Bird, version, configure)?;
     ordinary_routes_pass(&lab, &star, 2, &[])?;
     let raw = long_path(&lab, &star)?;
     let _sender = Replayer::dial(&lab, &star.sites[2], false, &["--raw", &raw])?;
     let died = wait_for("BIRD to die of it", Duration::from_secs(20), || !bird.running()).is_ok();
     lab.passed();
-    if !died {
-        not_tested(Daemon::Bird, version, "it does not die of a long path alone");
-    }
     Ok(died)
 }
 
@@ -437,7 +395,7 @@ fn long_path(lab: &Lab, star: &Star) -> Result<String> {
 }
 
 /// An ordinary, valid UPDATE that segfaults BIRD: it is found by trial and withheld from BIRD alone.
-fn long_path_is_withheld(version: Option<Version>, inbound: &'static str, shown: bool) -> Result<()> {
+fn long_path_is_withheld(version: Option<Version>, inbound: &'static str) -> Result<()> {
     let options = Options {
         daemons: vec![Daemon::Frr, Daemon::Bird, Daemon::Frr],
         versions: vec![None, version, None],
@@ -446,7 +404,7 @@ fn long_path_is_withheld(version: Option<Version>, inbound: &'static str, shown:
     };
     let mut scene = Quiet::new("mask", &options, |router| {
         let ns = router.ns().clone();
-        as_path_mask::configure(router.instance("bird")?, &ns, shown)
+        as_path_mask::configure(router.instance("bird")?, &ns, true)
     })?;
     let raw = long_path(&scene.lab, &scene.star)?;
     let mut sender = Replayer::dial(&scene.lab, &scene.star.sites[2], false, &["--raw", &raw])?;
@@ -455,19 +413,12 @@ fn long_path_is_withheld(version: Option<Version>, inbound: &'static str, shown:
     let path = last["announced"][0]["route"]["as_path"].as_str().map_or(0, |path| path.split_whitespace().count());
     // The router's own AS comes before the 3,000.
     ensure!(path == 3_001 && last["announced"][0]["prefixes"][0] == PREFIX, "no long path outside: {last}");
-    if !shown {
-        scene.router.instance("bird")?.signal(Signal::SIGSEGV)?;
-    }
-    let deaths = revive_until_found(&mut scene, shown)?;
+    let deaths = revive_until_found(&mut scene)?;
     println!("BIRD died {deaths} times");
     ensure!(deaths <= 4, "BIRD died {deaths} times");
     scene.votes_on_everything("bird")?;
-    if shown {
-        let (account, _) = scene.record("bird")?;
-        brings_it_back(&account, Daemon::Bird, version, |bird, star| {
-            as_path_mask::configure(bird, &star.router, true)
-        })?;
-    }
+    let (account, _) = scene.record("bird")?;
+    brings_it_back(&account, Daemon::Bird, version, |bird, star| as_path_mask::configure(bird, &star.router, true))?;
     sender.finish()?.check_quiet()?;
     // The path came and went, and that is all.
     scene.wait_told(2)?;
@@ -476,7 +427,7 @@ fn long_path_is_withheld(version: Option<Version>, inbound: &'static str, shown:
 }
 
 /// Starts BIRD again each time it has died, until virtd has found of what, and it votes; returns how often it died.
-fn revive_until_found(scene: &mut Quiet, shown: bool) -> Result<u32> {
+fn revive_until_found(scene: &mut Quiet) -> Result<u32> {
     let (lab, router, mut deaths) = (&scene.lab, &mut scene.router, 0);
     wait_for("the poison to be found, and BIRD to vote", SETTLE, || {
         let Ok(bird) = router.instance("bird") else { return false };
@@ -487,7 +438,7 @@ fn revive_until_found(scene: &mut Quiet, shown: bool) -> Result<u32> {
         }
         let named = |e: &Value| e["instance"] == "bird" && e["prefix"] == PREFIX && e["session"] == "10.0.3.2";
         let found = router.events("poison").iter().any(named);
-        deaths > 0 && (found || !shown) && router.state_of("bird").is_ok_and(|state| state == "voting")
+        deaths > 0 && found && router.state_of("bird").is_ok_and(|state| state == "voting")
     })?;
     ensure!(router.instance("bird")?.running(), "BIRD has died again");
     Ok(deaths)
@@ -495,9 +446,9 @@ fn revive_until_found(scene: &mut Quiet, shown: bool) -> Result<u32> {
 
 #[test]
 fn the_path_that_runs_over_the_mask_of_bird_2_0_7_is_found_and_withheld() -> Result<()> {
-    let (version, shown) = first_that(Some(Version::BIRD_11), long_path_kills)?;
-    if !shown {
-        aloud("a long path kills no BIRD that can be had: a SIGSEGV is put in, without the mask");
+    let version = Some(Version::BIRD_11);
+    if !has_bug("the path mask", Daemon::Bird, version, || long_path_kills(version))? {
+        return Ok(());
     }
-    INBOUND.iter().try_for_each(|inbound| long_path_is_withheld(version, inbound, shown).context(*inbound))
+    INBOUND.iter().try_for_each(|inbound| long_path_is_withheld(version, inbound).context(*inbound))
 }

@@ -65,6 +65,7 @@ fn happen(ns: &Netns, n: u64) -> Result<()> {
     match n % 5 {
         0 => {
             ns.run("ip", &["link", "set", "n1", "down"])?;
+            // This is how long it is down.
             std::thread::sleep(Duration::from_millis(500));
             ns.run("ip", &["link", "set", "n1", "up"])?;
         }
@@ -118,6 +119,9 @@ fn the_kernel_ends_as_the_vote_says() -> Result<()> {
         fib: true,
         ..Options::default()
     };
+    if !options.there()? {
+        return Ok(());
+    }
     let mut router = Router::start(&lab, &star, &options)?;
     let (mut feeds, mut says) = (Vec::new(), Vec::new());
     for site in &star.sites {

@@ -117,7 +117,8 @@ fn wait(what: &str, watch: &mut Watch, mut good: impl FnMut(&Watch) -> bool) -> 
     })
 }
 
-/// It is not so, and does not become so.
+/// It is not so, and does not become so. A matter of time: these are daemons that overlook
+/// something, and whatever they do afterwards does not show that they will not come back to it.
 fn never(what: &str, watch: &mut Watch, mut bad: impl FnMut(&Watch) -> bool) -> Result<()> {
     let end = std::time::Instant::now() + LULL;
     while std::time::Instant::now() < end {

@@ -182,8 +182,7 @@ fn what_cannot_start_is_an_event_and_the_others_run() {
 
 #[test]
 fn a_user_is_taken_with_its_groups() {
-    if !nix::unistd::geteuid().is_root() {
-        eprintln!("not root: skipped");
+    if !crate::untested::needs_root(nix::unistd::geteuid().is_root()) {
         return;
     }
     let dir = tempfile::tempdir().unwrap();

@@ -125,8 +125,7 @@ fn nothing_in_its_own_folder_keeps_a_daemon_from_starting() {
 
 #[test]
 fn what_an_earlier_run_left_is_removed() {
-    if !nix::unistd::geteuid().is_root() {
-        eprintln!("not root: skipped");
+    if !crate::untested::needs_root(nix::unistd::geteuid().is_root()) {
         return;
     }
     let dir = tempfile::tempdir().unwrap();

@@ -16,3 +16,6 @@ pub mod recorder;
 pub mod serve;
 pub mod show;
 pub mod state;
+#[cfg(test)]
+#[path = "../../tests/src/untested.rs"]
+mod untested;

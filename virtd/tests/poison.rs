@@ -2,11 +2,13 @@
 
 mod sim;
 
+use bytes::Bytes;
 use serde_json::json;
-use sim::{Sim, config, peer_addr, prefix, update};
+use sim::{LOCAL, OUR_AS, Sim, config, peer_addr, prefix, update};
 use std::net::IpAddr;
 use virtd::config::{Inbound, Strategy};
 use virtd::core::io::{Input, InstanceId, ProcessNews};
+use wire::bgp::Notification;
 use wire::bgp::message::{Capability, Open};
 
 const SECOND: u64 = 1_000_000;
@@ -234,15 +236,21 @@ fn a_cease_poisons_nothing() {
     assert_eq!(sim.events_of("poison-suspected").len(), 0);
 }
 
-#[test]
-fn a_malformed_one_is_known_by_its_bytes_and_told_in_its_mended_form_from_then_on() {
-    let mut sim = running_with(Inbound::Opaque);
-    // Without AS_PATH and NEXT_HOP: treated as withdraw by RFC 7606.
+/// An UPDATE that announces BAD, and one that does so without AS_PATH and NEXT_HOP: that is treated
+/// as a withdraw (RFC 7606).
+fn good_and_malformed() -> (Bytes, Vec<u8>) {
     let IpAddr::V4(next_hop) = peer_addr(1).ip() else { unreachable!() };
     let good = update(&[prefix(BAD)], &[], &[64501], next_hop, None, 0);
     let mut bad = good[..19].to_vec();
     bad.extend([0, 0, 0, 4, 0x40, 1, 1, 0, 24, 203, 0, 113]);
     bad[17] = bad.len() as u8;
+    (good, bad)
+}
+
+#[test]
+fn a_malformed_one_is_known_by_its_bytes_and_told_in_its_mended_form_from_then_on() {
+    let mut sim = running_with(Inbound::Opaque);
+    let (good, bad) = good_and_malformed();
     for i in 0..3 {
         sim.instances[i].fault.dies_of_bytes = Some(vec![0xff; 99]);
     }
@@ -268,11 +276,7 @@ fn who_was_not_given_a_malformed_one_is_not_judged_on_its_prefixes() {
     sim.connect_peer(1);
     sim.connect_peer(2);
     sim.run(SECOND);
-    let IpAddr::V4(next_hop) = peer_addr(1).ip() else { unreachable!() };
-    let good = update(&[prefix(BAD)], &[], &[64501], next_hop, None, 0);
-    let mut bad = good[..19].to_vec();
-    bad.extend([0, 0, 0, 4, 0x40, 1, 1, 0, 24, 203, 0, 113]);
-    bad[17] = bad.len() as u8;
+    let (good, bad) = good_and_malformed();
     sim.instances[1].fault.dies_of_bytes = Some(bad[19..].to_vec());
     sim.peer_sends(1, &bad);
     nurse(&mut sim, 1, 60);
@@ -517,4 +521,66 @@ fn what_the_peer_takes_back_during_the_search_is_withdrawn_at_once() {
     sim.withdraw(1, &[BAD]);
     sim.run(SECOND / 10);
     assert!(!sim.table(2).contains_key(&prefix(BAD)));
+}
+
+/// What the three do about the malformed UPDATE, towards the peer that sent it or the other one.
+#[derive(Clone, Copy, Debug, PartialEq)]
+enum Deed {
+    /// The first answers it with a NOTIFICATION …
+    Refuses,
+    /// … and withdraws what it had from that peer.
+    Withdraws,
+    /// The second treats it as a withdraw.
+    TreatsAsWithdraw,
+    /// The third passes it on.
+    PassesOn,
+}
+
+/// All orders of these.
+fn orders(deeds: &[Deed]) -> Vec<Vec<Deed>> {
+    if deeds.is_empty() {
+        return vec![Vec::new()];
+    }
+    let rest = |first: &Deed| deeds.iter().copied().filter(|d| d != first).collect::<Vec<_>>();
+    let begun = |first: &Deed| orders(&rest(first)).into_iter().map(|o| [vec![*first], o].concat()).collect::<Vec<_>>();
+    deeds.iter().flat_map(begun).collect()
+}
+
+/// Two of three withdraw, and so does the router: whatever is said first, and however much later
+/// the rest.
+#[test]
+fn who_answers_a_malformed_one_with_a_notification_counts_until_all_is_said() {
+    let t = u64::from(config(3, Strategy::WaitForConsensus).vote.t_ms) * 1_000;
+    for order in orders(&[Deed::Refuses, Deed::Withdraws, Deed::TreatsAsWithdraw, Deed::PassesOn]) {
+        for pause in [1, t / 8, 2 * t] {
+            let mut sim = running_with(Inbound::Opaque);
+            let (good, bad) = good_and_malformed();
+            sim.peer_sends(1, &good);
+            sim.run(2 * t);
+            assert!(sim.table(2).contains_key(&prefix(BAD)));
+            // What they say is said below.
+            sim.instances.iter_mut().for_each(|i| i.fault.mute = true);
+            sim.instances[0].fault.hides.insert(prefix(BAD));
+            sim.peer_sends(1, &bad);
+            let withdraw = update(&[], &[prefix(BAD)], &[], LOCAL, None, 0);
+            let odd = update(&[prefix(BAD)], &[], &[OUR_AS, 64501, 64501], LOCAL, None, 0);
+            for deed in &order {
+                sim.run(pause);
+                match deed {
+                    Deed::Refuses => sim.leg_sends(0, 1, &Notification::new(3, 3).encode()),
+                    Deed::Withdraws => sim.leg_sends(0, 2, &withdraw),
+                    Deed::TreatsAsWithdraw => sim.leg_sends(1, 2, &withdraw),
+                    Deed::PassesOn => sim.leg_sends(2, 2, &odd),
+                }
+            }
+            sim.run(2 * t);
+            let what = format!("{order:?}, {pause} us apart");
+            // Longer ago than two seconds it is not laid to the UPDATE.
+            assert!(pause > t || sim.events_of("poison").len() == 1, "{what}");
+            assert!(!sim.table(2).contains_key(&prefix(BAD)), "{what}: {:?}", sim.peers[&2].history.last());
+            let accused = ["disagreement", "instance-faulty"].map(|kind| sim.events_of(kind).len());
+            // Who is as late as that may be, for being late.
+            assert!((pause > t || accused == [0, 0]) && sim.no_reset(), "{what}: {accused:?}");
+        }
+    }
 }

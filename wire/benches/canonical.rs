@@ -13,22 +13,15 @@ use std::path::PathBuf;
 use wire::bgp::canonical::{AttributeSet, CanonicalContext, Canonicaliser, Carried, agrees};
 use wire::bgp::frame::HEADER_LEN;
 use wire::bgp::update::Update;
-use wire::bgp::{Prefix, SessionKind, UpdateContext, encode, hygiene};
+use wire::bgp::{Prefix, UpdateContext, encode, hygiene};
 use wire::mrt;
 
-const CONTEXT: UpdateContext = UpdateContext {
-    as4: true,
-    kind: SessionKind::Ebgp,
-    extended_next_hop: false,
-    class_e: false,
-    max_message_len: 4096,
-};
 /// As many updates as the caches of a small machine do not hold.
 const GENERATED: usize = 50_000;
 
 fn canonical_context() -> CanonicalContext {
     CanonicalContext {
-        update: CONTEXT,
+        update: UpdateContext::EBGP,
         peer_as: 4_200_000_000,
         confederation: None,
         peer_router_id: Ipv4Addr::UNSPECIFIED,
@@ -91,7 +84,7 @@ fn generated() -> Vec<Bytes> {
             .filter_map(|_| Prefix::new(IpAddr::V4(rng.random::<u32>().into()), rng.random_range(16..25)))
             .collect();
         let mut out = BytesMut::new();
-        encode::announce(&route, &prefixes, &CONTEXT, &mut out);
+        encode::announce(&route, &prefixes, &UpdateContext::EBGP, &mut out);
         out.freeze().slice(HEADER_LEN..)
     };
     (0..GENERATED).map(|_| one()).collect()
@@ -145,7 +138,8 @@ fn benches(c: &mut Criterion) {
         b.iter(|| {
             let mut unchanged = 0u64;
             for (body, before) in input.bodies.iter().zip(&before) {
-                let (hygiene::Verdict::Pass, Ok(u)) = (hygiene::check(body, &CONTEXT), Update::parse(body)) else {
+                let (hygiene::Verdict::Pass, Ok(u)) = (hygiene::check(body, &UpdateContext::EBGP), Update::parse(body))
+                else {
                     continue;
                 };
                 for (carried, nlri) in announced(&u) {
@@ -167,7 +161,7 @@ fn benches(c: &mut Criterion) {
         b.iter(|| {
             for (prefixes, route) in &all {
                 out.clear();
-                black_box(encode::announce(route, prefixes, &CONTEXT, &mut out));
+                black_box(encode::announce(route, prefixes, &UpdateContext::EBGP, &mut out));
             }
         });
     });

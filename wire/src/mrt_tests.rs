@@ -2,13 +2,13 @@ use super::*;
 use crate::bgp::canonical::{AttributeSet, CanonicalContext, Canonicaliser, Carried};
 use crate::bgp::frame::HEADER_LEN as BGP_HEADER;
 use crate::bgp::update::{Nlri, Update, attr};
-use crate::bgp::{Family, SessionKind, UpdateContext};
+use crate::bgp::{Family, UpdateContext};
 use bytes::BytesMut;
 use std::collections::BTreeSet;
 use std::io::Write as _;
 
 fn context(as4: bool) -> UpdateContext {
-    UpdateContext { as4, kind: SessionKind::Ebgp, extended_next_hop: false, class_e: false, max_message_len: 4096 }
+    UpdateContext { as4, ..UpdateContext::EBGP }
 }
 
 fn data(name: &str) -> Option<Reader> {

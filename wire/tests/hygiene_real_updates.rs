@@ -1,5 +1,8 @@
 //! Hygiene over real UPDATEs: what routers really send passes, but for the few faults that are known to be there.
-//! Reads the MRT files of ../shared/data; where they are absent it says so and does nothing.
+//! Reads the MRT files of ../shared/data; where they are absent this is not tested.
+
+#[path = "../../tests/src/untested.rs"]
+mod untested;
 
 use flate2::read::GzDecoder;
 use std::collections::BTreeMap;
@@ -35,8 +38,7 @@ fn update(kind: u16, subtype: u16, record: &[u8]) -> Option<(UpdateContext, &[u8
         return None;
     }
     let kind = if peer_as == local_as { SessionKind::Ibgp } else { SessionKind::Ebgp };
-    let context =
-        UpdateContext { as4: as_len == 4, kind, extended_next_hop: false, class_e: false, max_message_len: 4096 };
+    let context = UpdateContext { as4: as_len == 4, kind, ..UpdateContext::EBGP };
     Some((context, message.get(19..)?))
 }
 
@@ -44,7 +46,7 @@ fn update(kind: u16, subtype: u16, record: &[u8]) -> Option<(UpdateContext, &[u8
 fn real_updates_pass() {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../shared/data/mrt");
     if !folder.is_dir() {
-        println!("skipped: no real MRT data in {}", folder.display());
+        untested::not_tested("real data", "there is no ../shared/data/mrt");
         return;
     }
     // (file, UPDATEs at least)

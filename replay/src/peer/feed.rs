@@ -130,7 +130,7 @@ impl AdjOut {
             out.extend_from_slice(&marker(RefreshKind::Begin));
         }
         let mut prefixes = self.store.prefixes_by_attributes(Some(family));
-        level::replay(&self.store, &self.interner, &mut prefixes, context, out);
+        level::replay(&self.store, &self.interner, &mut prefixes, context, false, out);
         if enhanced {
             out.extend_from_slice(&marker(RefreshKind::End));
         }

@@ -300,13 +300,6 @@ mod tests {
         let Some(Item::Announce { route, prefixes }) = route.expect("a command").pop() else {
             panic!("an announcement")
         };
-        let context = UpdateContext {
-            as4: true,
-            kind: SessionKind::Ebgp,
-            extended_next_hop: false,
-            class_e: false,
-            max_message_len: 4096,
-        };
         let rewrite = Rewrite {
             asn: 64500,
             local: Ipv4Addr::new(192, 0, 2, 1).into(),
@@ -319,8 +312,8 @@ mod tests {
         };
         let mut messages = [BytesMut::new(), BytesMut::new()];
         let block = rewrite.block(&route, &prefixes[0]).expect("a block");
-        encode::announce_stored(&block, &prefixes, &context, &mut messages[0]);
-        encode::withdraw(&["2001:db8::/32".parse().expect("a prefix")], &context, &mut messages[1]);
+        encode::announce_stored(&block, &prefixes, &UpdateContext::EBGP, &mut messages[0]);
+        encode::withdraw(&["2001:db8::/32".parse().expect("a prefix")], &UpdateContext::EBGP, &mut messages[1]);
         let mut out = Vec::new();
         for (message, n) in messages.iter().zip(0u8..) {
             let len = u32::try_from(20 + message.len()).expect("short");

@@ -253,6 +253,7 @@ fn left_by_one(t: &mut Trial<'_>) -> Result<()> {
     t.named(&name, &["session-differs"], "")?;
     let took = t.announce_probe()?;
     t.note(format!("learning went on within {:.1} s", took.as_secs_f32()));
+    // By then somebody would be accused, were it a fault.
     std::thread::sleep(THRESHOLD + T);
     t.withdraw_probe()?;
     t.check_masked()?;
@@ -274,6 +275,7 @@ fn link_flap(t: &mut Trial<'_>) -> Result<()> {
         }
     }
     t.forgive()?;
+    // By then somebody would be accused, were it a fault.
     std::thread::sleep(THRESHOLD + T);
     t.check_masked()?;
     t.recovered()?;
@@ -324,6 +326,7 @@ fn all_dead(t: &mut Trial<'_>) -> Result<()> {
     for name in &names {
         t.named(name, GONE, "")?;
     }
+    // This is how long nobody comes back.
     std::thread::sleep(ALL_DEAD);
     t.check_masked()?;
     t.scene.all_up()?;
@@ -443,6 +446,7 @@ fn flood(t: &mut Trial<'_>) -> Result<()> {
     let (before, memory) = (t.scene.router.status("candidates")?, t.scene.memory_mib());
     t.scene.slot(index)?.order("flood")?;
     let took = t.announce_probe()?;
+    // It lasts so long, and then for T.
     std::thread::sleep(FLOOD + T);
     t.withdraw_probe()?;
     let said = t.scene.router.status("candidates")?.saturating_sub(before);

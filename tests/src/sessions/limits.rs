@@ -69,10 +69,7 @@ pub(super) fn received(stage: Stage) -> Result<Told> {
     let since = scene.now_us();
     scene.feeder.say(&format!("announce {}", route(LIMIT)))?;
     let told = over(&mut scene, since, 1)?;
-    scene.nobody_accused_for_long(&[])?;
-    scene.bystanders_unmoved()?;
-    scene.passed();
-    Ok(told)
+    scene.ends_calmly(told)
 }
 
 /// One prefix of the first neighbour's is not taken from it.
@@ -109,10 +106,7 @@ pub(super) fn filtered(stage: Stage) -> Result<Told> {
     let told = over(&mut scene, since, 1)?;
     let end = scene.outside().ends.first().context("no end")?.at_us;
     ensure!(end >= since, "it ended before there was one too many");
-    scene.nobody_accused_for_long(&[])?;
-    scene.bystanders_unmoved()?;
-    scene.passed();
-    Ok(told)
+    scene.ends_calmly(told)
 }
 
 /// Each daemon's own action brings the session back after a while; it ends again, and again as one.

@@ -87,10 +87,7 @@ fn address_gone(name: &str, stage: Stage, setup: Setup) -> Result<Told> {
     let site = scene.site(1)?;
     site.ns.run("ip", &["address", "del", &format!("{}/24", site.v4), "dev", "r0"])?;
     let ms = scene.wait_withdrawn(since)?;
-    scene.nobody_accused_for_long(&[])?;
-    scene.bystanders_unmoved()?;
-    scene.passed();
-    Ok(Told::end(ms))
+    scene.ends_calmly(Told::end(ms))
 }
 
 /// The neighbour's BFD falls silent, while its BGP goes on: it can hear what it is told.
@@ -98,10 +95,7 @@ pub(super) fn bfd_silent(stage: Stage) -> Result<Told> {
     let mut scene = Scene::start("bfd-silent", stage, &Setup { tune: with_bfd, ..Setup::default() })?;
     let bfd = start_bfd(&mut scene)?;
     let told = silenced(&mut scene, &bfd)?;
-    scene.nobody_accused_for_long(&[])?;
-    scene.bystanders_unmoved()?;
-    scene.passed();
-    Ok(told)
+    scene.ends_calmly(told)
 }
 
 fn silenced(scene: &mut Scene, bfd: &Process) -> Result<Told> {
@@ -143,10 +137,7 @@ pub(super) fn bfd_key(stage: Stage) -> Result<Told> {
     let mut scene = Scene::start("bfd-key", stage, &Setup { tune: with_bfd, toml: with_key, ..Setup::default() })?;
     let bfd = start_bfd(&mut scene)?;
     let told = silenced(&mut scene, &bfd)?;
-    scene.nobody_accused_for_long(&[])?;
-    scene.bystanders_unmoved()?;
-    scene.passed();
-    Ok(told)
+    scene.ends_calmly(told)
 }
 
 /// One neighbour's link goes down, then another one withdraws its prefix.
@@ -162,10 +153,7 @@ pub(super) fn link_down_and_withdraw(stage: Stage) -> Result<Told> {
     if openbgpd {
         told = told.note(format!("by the hold time of {hold_s} s: OpenBGPD does not look at links"));
     }
-    scene.nobody_accused_for_long(&[])?;
-    scene.bystanders_unmoved()?;
-    scene.passed();
-    Ok(told)
+    scene.ends_calmly(told)
 }
 
 /// A link goes down, and OpenBGPD does not notice; then it comes up again.
@@ -179,10 +167,7 @@ pub(super) fn link_down(stage: Stage) -> Result<Told> {
     scene.link(1, true)?;
     scene.wait_ups(2, SETTLE)?;
     scene.wait_routes(5)?;
-    scene.nobody_accused_for_long(&[])?;
-    scene.bystanders_unmoved()?;
-    scene.passed();
-    Ok(Told::end(ms))
+    scene.ends_calmly(Told::end(ms))
 }
 
 /// A link that cannot make up its mind.
@@ -200,6 +185,7 @@ fn flap(stage: Stage, fib: bool) -> Result<Told> {
     let mut scene = Scene::start(name, stage, &Setup { fib, ..Setup::default() })?;
     for _ in 0..FLAPS {
         scene.link(1, false)?;
+        // How long it is down and up is what is tried.
         std::thread::sleep(DOWN);
         scene.link(1, true)?;
         std::thread::sleep(UP);

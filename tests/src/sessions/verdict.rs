@@ -1,6 +1,7 @@
 //! What has to hold at the end of a row: nobody accused, and nobody outside who noticed what they
 //! should not.
 
+use super::Told;
 use super::scene::{Scene, THRESHOLD};
 use anyhow::{Result, bail, ensure};
 use serde_json::Value;
@@ -78,5 +79,16 @@ impl Scene {
     pub fn bystanders_unmoved(&mut self) -> Result<()> {
         self.watcher.check_session()?;
         self.bird.check_quiet()
+    }
+
+    /// The end of a row: nobody is accused for long, and the other neighbours have noticed nothing.
+    ///
+    /// # Errors
+    /// Somebody was, or they have.
+    pub fn ends_calmly(mut self, told: Told) -> Result<Told> {
+        self.nobody_accused_for_long(&[])?;
+        self.bystanders_unmoved()?;
+        self.passed();
+        Ok(told)
     }
 }

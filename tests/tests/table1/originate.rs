@@ -5,6 +5,7 @@
 use super::*;
 use tests::operate::control;
 use tests::router::ASN;
+use tests::untested::not_tested;
 use tests::versions::Version;
 
 /// FRR of these versions.
@@ -75,7 +76,7 @@ fn quagga_370_for_real_a_default_route_is_lost_with_the_line() -> Result<()> {
     })
     .is_ok()
     {
-        tests::alone::aloud("NOT TESTED: this FRR loses no default route with default-originate");
+        not_tested("the default route that frr of trixie loses with default-originate", "it loses none");
         scene.lab.passed();
         return Ok(());
     }

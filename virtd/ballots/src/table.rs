@@ -73,6 +73,12 @@ impl<K, V: Copy + Default> Entry<K, V> {
         (now - first.max(last).min(now), now - last.min(now))
     }
 
+    /// It is steady, or as good as that (`rules`' cap).
+    pub fn rests(&self, rules: &Rules, now: Millis) -> bool {
+        let (first, last) = self.disturbed(now);
+        now >= rules.steady_at(first, last)
+    }
+
     /// It was disturbed `when`.
     pub(crate) fn disturb(&mut self, rules: &Rules, now: Millis, when: Millis) {
         // Ages count backwards from now; the voter's rule wants points in time.

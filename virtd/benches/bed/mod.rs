@@ -9,7 +9,7 @@ use virtd::config::{Config, Instance, Strategy};
 use virtd::core::Core;
 use virtd::core::io::{ConnId, Input, InstanceId, LegId, ListenerId, Output};
 use wire::bgp::message::{Capability, Open, keepalive};
-use wire::bgp::{Family, Prefix, SessionKind, UpdateContext, encode};
+use wire::bgp::{Family, Prefix, UpdateContext, encode};
 
 /// How many say the same.
 pub const INSTANCES: u8 = 3;
@@ -20,13 +20,6 @@ const CONN: ConnId = ConnId(1);
 const UPDATES: usize = 20_000;
 /// What a read takes from a socket at once.
 const READ: usize = 64 * 1024;
-const CONTEXT: UpdateContext = UpdateContext {
-    as4: true,
-    kind: SessionKind::Ebgp,
-    extended_next_hop: false,
-    class_e: false,
-    max_message_len: 4096,
-};
 
 /// A core with three instances and one peer, all sessions up.
 pub struct Bed {
@@ -154,7 +147,7 @@ pub fn table(version: u32) -> Table {
         let prefixes: Vec<Prefix> = (next..next + count).filter_map(prefix).collect();
         next += count;
         let mut message = BytesMut::new();
-        encode::announce(&route, &prefixes, &CONTEXT, &mut message);
+        encode::announce(&route, &prefixes, &UpdateContext::EBGP, &mut message);
         bodies.push(Bytes::copy_from_slice(&message[19..]));
         if read.len() + message.len() > READ {
             reads.push(read.split().freeze());

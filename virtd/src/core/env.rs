@@ -490,9 +490,9 @@ impl Env {
 
     /// The instances that abstain on `prefix` in this table (a session's index, or the FIB):
     /// because some peer that sent it has not been replayed to them (DESIGN decision 8) or cannot
-    /// tell them, or what it sent kills them.
-    pub fn abstainers(&self, prefix: &Prefix, table: u32) -> Members {
-        let mut out = self.poison.abstainers(prefix, table).union(self.exercised_on(prefix));
+    /// tell them, or what it sent kills them. `rests`: the key does.
+    pub fn abstainers(&self, prefix: &Prefix, table: u32, rests: bool) -> Members {
+        let mut out = self.poison.abstainers(prefix, table, rests).union(self.exercised_on(prefix));
         for (unlevel, store) in self.unlevel.iter().zip(&self.stores) {
             if !unlevel.is_empty() && store.find(prefix).is_some() {
                 out = out.union(*unlevel);

@@ -10,8 +10,9 @@
 //!                                        ▲                                └─▶ lives: they are innocent ──┬──▶ none left: released
 //!                                        └───────────────────────────────────────────────────────────────┘
 //! ```
-//! A malformed message (`inbound = "opaque"`) needs no trial: it is the poison, by its bytes, and a replay never had it. The others were given
-//! it and each made of it what it would; so this one abstains on its prefixes until the peer says something else about them.
+//! A malformed message (`inbound = "opaque"`) needs no trial: it is the poison, by its bytes, and a
+//! replay never had it. The others were given it and each made of it what it would; so this one
+//! abstains on its prefixes once they rest, until the peer says something else about them.
 //!
 //! What is told to it at last it is not judged on at once: see [`answers`].
 //!
@@ -286,9 +287,10 @@ impl Poison {
     }
 
     /// The instances that are not told what stands about `prefix`, or have not answered to it in
-    /// this table (a session's index, or the FIB), and therefore abstain on it there.
-    pub fn abstainers(&self, prefix: &Prefix, table: u32) -> Members {
-        let holds = |i: &u8| self.patients.get(usize::from(*i)).is_some_and(|p| p.abstains(prefix, table));
+    /// this table (a session's index, or the FIB), and therefore abstain on it there; where the key
+    /// `rests`, also those that were told another form of it than the others.
+    pub fn abstainers(&self, prefix: &Prefix, table: u32, rests: bool) -> Members {
+        let holds = |i: &u8| self.patients.get(usize::from(*i)).is_some_and(|p| p.abstains(prefix, table, rests));
         self.any.iter().filter(holds).collect()
     }
 
@@ -299,13 +301,13 @@ impl Poison {
             return false;
         }
         let Some(p) = self.patients.get_mut(i) else { return false };
-        let did = p.abstains(prefix, table);
+        let did = p.abstains(prefix, table, true);
         for h in p.held.get_mut(prefix).into_iter().flatten() {
             if matches!(h.why, Why::Told | Why::Answering(_)) && !h.answered.contains(&table) {
                 h.answered.push(table);
             }
         }
-        did && !p.abstains(prefix, table)
+        did && !p.abstains(prefix, table, true)
     }
 
     /// The prefixes on which somebody ceases to abstain because it can have answered by `now`.

@@ -84,17 +84,24 @@ fn whoever_refuses_octets_abstains_until_anything_else_is_said() {
     let mut s = suspect(&p, 7, &[]);
     (s.bytes, s.malformed) = (bad.clone(), true);
     assert!(matches!(p.look(0, false, 0, |_, _| vec![s.clone()]), Some(Step::Found { .. })));
-    assert!(p.abstainers(&prefix(7), 0).contains(0) && !p.withholds(0, 0, &prefix(7)), "it is told the mended form");
+    assert!(
+        p.abstainers(&prefix(7), 0, true).contains(0) && !p.withholds(0, 0, &prefix(7)),
+        "it is told the mended form"
+    );
+    assert!(p.abstainers(&prefix(7), 0, false).is_empty(), "what it says before the key rests counts");
     assert!(p.refuses(0, &bad) && !p.refuses(1, &bad));
     // A withdraw in so many words is something else, although the mended form was one too.
     assert!(p.changed(0, &prefix(7), &[], 0));
     assert!(p.is_idle());
     assert!(p.refused(0, &bad, &[prefix(7), prefix(8)]));
     assert!(!p.refused(0, &Bytes::from_static(b"another"), &[prefix(9)]));
-    assert_eq!([7, 8, 9].map(|n| p.abstainers(&prefix(n), 0).len()), [1, 1, 0]);
-    assert!(!p.changed(0, &prefix(8), b"good", 10) && p.abstainers(&prefix(8), 0).contains(0), "it has not answered");
+    assert_eq!([7, 8, 9].map(|n| p.abstainers(&prefix(n), 0, true).len()), [1, 1, 0]);
+    assert!(
+        !p.changed(0, &prefix(8), b"good", 10) && p.abstainers(&prefix(8), 0, true).contains(0),
+        "it has not answered"
+    );
     assert!(p.take_answered(9).is_empty());
-    assert_eq!((p.take_answered(10), p.abstainers(&prefix(8), 0).len()), (vec![prefix(8)], 0));
+    assert_eq!((p.take_answered(10), p.abstainers(&prefix(8), 0, true).len()), (vec![prefix(8)], 0));
     p.session_gone(0);
     assert!(p.is_idle() && p.refuses(0, &bad));
 }
@@ -114,12 +121,15 @@ fn a_malformed_one_ends_the_search_among_others_and_they_are_told() {
     list[3].malformed = true;
     let Some(Step::Found { found, innocent, .. }) = die(&mut p, &list[3..]) else { panic!("not found") };
     assert_eq!((found.len(), innocent.len()), (1, 4));
-    assert!(!p.withholds(0, 0, &prefix(2)) && p.abstainers(&prefix(2), 0).contains(0), "told, and not judged yet");
+    assert!(
+        !p.withholds(0, 0, &prefix(2)) && p.abstainers(&prefix(2), 0, true).contains(0),
+        "told, and not judged yet"
+    );
     assert_eq!(p.proceed(0, true, 0, 0), Some(Step::Release(Vec::new(), false)));
-    assert!(p.abstainers(&prefix(2), 0).contains(0), "it may not have answered");
+    assert!(p.abstainers(&prefix(2), 0, true).contains(0), "it may not have answered");
     assert_eq!(p.take_answered(0).len(), 4);
-    assert!(p.abstainers(&prefix(2), 0).is_empty());
-    assert!(p.abstainers(&prefix(3), 0).contains(0), "the malformed one's still stands");
+    assert!(p.abstainers(&prefix(2), 0, true).is_empty());
+    assert!(p.abstainers(&prefix(3), 0, true).contains(0), "the malformed one's still stands");
 }
 
 /// Octets and messages of a search, whatever its state.
@@ -206,7 +216,7 @@ const FIB: u32 = u32::MAX;
 #[test]
 fn what_is_told_at_last_is_not_judged_before_it_can_have_been_answered() {
     let mut p = withheld(7);
-    let abstains = |p: &Poison, table| p.abstainers(&prefix(7), table).contains(0);
+    let abstains = |p: &Poison, table| p.abstainers(&prefix(7), table, true).contains(0);
     assert!(!p.said(0, 1, &prefix(7)) && abstains(&p, 1), "what it says before it is told is no answer");
     assert!(!p.changed(0, &prefix(7), b"second", 100) && !p.withholds(0, 0, &prefix(7)), "it is told");
     assert!([0, 1, FIB].iter().all(|table| abstains(&p, *table)), "and still abstains, everywhere");
@@ -242,13 +252,13 @@ fn what_was_on_trial_and_what_is_forgiven_is_answered_first() {
     assert!(!p.said(0, 1, &prefix(7)), "on trial it abstains, whatever it says");
     assert!(p.proceed(0, true, 50, 50).is_none());
     assert!(matches!(p.proceed(0, true, 100, 50), Some(Step::Release(_, true))));
-    assert!(!p.abstainers(&prefix(7), 1).contains(0), "it has answered here");
-    assert!(p.abstainers(&prefix(7), 0).contains(0));
+    assert!(!p.abstainers(&prefix(7), 1, true).contains(0), "it has answered here");
+    assert!(p.abstainers(&prefix(7), 0, true).contains(0));
     assert_eq!((p.take_answered(149).len(), p.take_answered(150).len()), (0, 1));
     assert!(p.is_idle());
     let mut p = withheld(7);
     p.forgive(0, 30);
-    assert!(p.abstainers(&prefix(7), 0).contains(0) && !p.withholds(0, 0, &prefix(7)));
+    assert!(p.abstainers(&prefix(7), 0, true).contains(0) && !p.withholds(0, 0, &prefix(7)));
     p.take_answered(30);
     assert!(p.is_idle());
     // Another's place: nothing is left.
@@ -268,7 +278,7 @@ fn what_is_withheld_again_has_a_time_of_its_own() {
     p.ended(0, 0, 50, End::Closed);
     let s = suspect(&p, 7, b"second");
     p.look(0, false, 150, |_, _| vec![s.clone()]);
-    assert!(p.withholds(0, 0, &prefix(7)) && p.abstainers(&prefix(7), 1).contains(0));
+    assert!(p.withholds(0, 0, &prefix(7)) && p.abstainers(&prefix(7), 1, true).contains(0));
     assert!(p.take_answered(100).is_empty() && p.withholds(0, 0, &prefix(7)));
     p.changed(0, &prefix(7), b"third", 200);
     assert_eq!((p.take_answered(199).len(), p.take_answered(200).len()), (0, 1));

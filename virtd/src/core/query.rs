@@ -324,7 +324,7 @@ impl Core {
         let up = self.sessions[session].up.as_ref()?;
         let mut packed = bytes::BytesMut::new();
         let context = up.negotiated.context();
-        replay::level::replay(&self.env.stores[session], &self.env.blobs, &mut [*prefix], &context, &mut packed);
+        replay::level::replay(&self.env.stores[session], &self.env.blobs, &mut [*prefix], &context, false, &mut packed);
         let update = Update::parse(packed.get(wire::bgp::frame::HEADER_LEN..)?).ok()?;
         let carried = if update.nlri.is_empty() { Carried::MpReach } else { Carried::Classic };
         let context = CanonicalContext {

@@ -2,7 +2,7 @@
 //! what was asked for, and nothing panics. Then the same over a real update file, with bgpkit-parser as the judge.
 
 use super::*;
-use crate::bgp::{Family, Prefix, SessionKind, encode};
+use crate::bgp::{Family, Prefix, encode};
 use bytes::BytesMut;
 use proptest::collection::vec;
 use proptest::prelude::*;
@@ -11,13 +11,7 @@ const HEADER: usize = crate::bgp::frame::HEADER_LEN;
 
 fn context(as4: bool) -> CanonicalContext {
     CanonicalContext {
-        update: UpdateContext {
-            as4,
-            kind: SessionKind::Ebgp,
-            extended_next_hop: true,
-            class_e: false,
-            max_message_len: 4096,
-        },
+        update: UpdateContext { as4, extended_next_hop: true, ..UpdateContext::EBGP },
         peer_as: 65000,
         confederation: None,
         peer_router_id: Ipv4Addr::new(192, 0, 2, 9),

@@ -3,13 +3,7 @@ use crate::bgp::SessionKind;
 
 fn context(as4: bool) -> CanonicalContext {
     CanonicalContext {
-        update: UpdateContext {
-            as4,
-            kind: SessionKind::Ebgp,
-            extended_next_hop: false,
-            class_e: false,
-            max_message_len: 4096,
-        },
+        update: UpdateContext { as4, ..UpdateContext::EBGP },
         peer_as: 65000,
         confederation: None,
         peer_router_id: Ipv4Addr::new(192, 0, 2, 9),

@@ -1,10 +1,9 @@
 use super::*;
-use crate::bgp::SessionKind;
 use crate::bgp::canonical::{AttributeSet, CanonicalContext, Canonicaliser};
 use std::net::Ipv4Addr;
 
 pub(in crate::bgp) fn context(as4: bool) -> UpdateContext {
-    UpdateContext { as4, kind: SessionKind::Ebgp, extended_next_hop: false, class_e: false, max_message_len: 4096 }
+    UpdateContext { as4, ..UpdateContext::EBGP }
 }
 
 fn canonical_context(update: UpdateContext) -> CanonicalContext {

@@ -43,7 +43,7 @@ fn body(withdrawn: &str, attributes: &str, nlri: &str) -> Vec<u8> {
 }
 
 fn context(kind: SessionKind) -> UpdateContext {
-    UpdateContext { as4: true, kind, extended_next_hop: false, class_e: false, max_message_len: 4096 }
+    UpdateContext { kind, ..UpdateContext::EBGP }
 }
 
 fn codes(attributes: &[u8]) -> Vec<u8> {

@@ -209,6 +209,17 @@ pub struct UpdateContext {
     pub max_message_len: usize,
 }
 
+impl UpdateContext {
+    /// An eBGP session with 4-octet AS numbers and nothing else.
+    pub const EBGP: UpdateContext = UpdateContext {
+        as4: true,
+        kind: SessionKind::Ebgp,
+        extended_next_hop: false,
+        class_e: false,
+        max_message_len: super::frame::MAX_LEN,
+    };
+}
+
 /// A NOTIFICATION's content (RFC 4271 section 4.5); also what every wire error names as its remedy.
 #[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
 #[error("{}", crate::bgp::message::notification_name(*.code, *.subcode))]

@@ -197,15 +197,7 @@ impl Leg {
             return;
         }
         let mut out = BytesMut::new();
-        let kind = wire::bgp::SessionKind::Ebgp;
-        let context = UpdateContext {
-            as4: true,
-            kind,
-            extended_next_hop: false,
-            class_e: false,
-            max_message_len: frame::MAX_LEN,
-        };
-        encode::withdraw(&[*prefix], &context, &mut out);
+        encode::withdraw(&[*prefix], &UpdateContext::EBGP, &mut out);
         self.output.extend(out);
         self.told.remove(prefix);
     }

@@ -67,7 +67,8 @@ pub fn measure(arguments: &Arguments, figures: &mut Figures) -> Result<()> {
 fn available(kind: &Kind) -> Result<bool> {
     let Kind::Fib(list, _) = kind else { return Ok(true) };
     for version in list.iter().filter_map(|(_, version)| *version) {
-        if version.root()?.is_none() {
+        if let Err(why) = version.fetch()? {
+            eprintln!("not measured with {}: {why}", version.name());
             return Ok(false);
         }
     }

@@ -12,7 +12,7 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::path::Path;
 use std::time::Duration;
-use tests::lab::{real_data, wait_until};
+use tests::lab::{data_file, wait_until};
 
 /// 2019, 76 vantage points, played as one neighbour's.
 const TRACE: &str = "updates.20190101.0000.gz";
@@ -41,7 +41,10 @@ struct Rounds {
 
 /// Measures and judges: at the trace's speed and in a hurry, on one processor and on all.
 pub fn measure(arguments: &Arguments, figures: &mut Figures) -> Result<()> {
-    let Some(file) = real_data(TRACE) else { return Ok(()) };
+    let Some(file) = data_file(TRACE) else {
+        eprintln!("not measured: there is no {TRACE} in ../shared/data/mrt");
+        return Ok(());
+    };
     let raw = arguments.raw.join("fib-trace.jsonl");
     fs::write(&raw, "")?;
     let file = file.display().to_string();

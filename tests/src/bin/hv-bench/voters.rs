@@ -9,7 +9,7 @@ use serde_json::json;
 use std::fs;
 use std::time::{Duration, Instant};
 use tests::daemons::Daemon::{self, Bird, Frr, OpenBgpd};
-use tests::lab::{Lab, Site, real_data, wait_until};
+use tests::lab::{Lab, Site, data_file, wait_until};
 use tests::replayer::Replayer;
 use tests::router::{Options, Router};
 
@@ -127,7 +127,7 @@ fn play(
     more: &[&str],
     made_up: &[&str],
 ) -> Result<(Replayer, Phase)> {
-    let path = real_data(file).map(|f| f.display().to_string());
+    let path = data_file(file).map(|f| f.display().to_string());
     let options: Vec<&str> = match &path {
         Some(path) => ["--mrt", path.as_str(), "--replace-first-as"].iter().chain(more).copied().collect(),
         None => made_up.to_vec(),

@@ -244,7 +244,8 @@ impl Fib {
         }
         members = members.minus(e.stale);
         if !env.all_told() {
-            members = members.minus(env.abstainers(&e.key.prefix, dissent::FIB));
+            let rests = e.rests(&env.rules, env.now_ms());
+            members = members.minus(env.abstainers(&e.key.prefix, dissent::FIB, rests));
         }
         if env.has_blocks {
             members = members.minus(env.outside(&e.key.prefix));

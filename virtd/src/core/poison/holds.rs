@@ -22,7 +22,9 @@ pub(super) enum Why {
     Withheld,
     /// It has been told meanwhile, and may not have answered yet.
     Told,
-    /// It was told the mended form of what the others were given as it came.
+    /// It was told the mended form of what the others were given as it came. Until the key rests
+    /// its word counts all the same: what it says in those moments is its answer to what came, and
+    /// it depends on nobody's speed whether that answer is heard.
     Mended,
     /// It was told, and is judged on what it says; where it has not said anything yet, from then
     /// on.
@@ -68,9 +70,13 @@ impl Patient {
         self.held.get(prefix).is_some_and(|list| list.iter().any(|h| h.session == session && h.why == Why::Withheld))
     }
 
-    /// Whether the instance abstains on `prefix` in this table.
-    pub(super) fn abstains(&self, prefix: &Prefix, table: u32) -> bool {
-        let waits = |h: &Held| !matches!(h.why, Why::Answering(_)) || !h.answered.contains(&table);
+    /// Whether the instance abstains on `prefix` in this table, where the key `rests` or not.
+    pub(super) fn abstains(&self, prefix: &Prefix, table: u32, rests: bool) -> bool {
+        let waits = |h: &Held| match h.why {
+            Why::Withheld | Why::Told => true,
+            Why::Mended => rests,
+            Why::Answering(_) => !h.answered.contains(&table),
+        };
         self.held.get(prefix).is_some_and(|list| list.iter().any(waits))
     }
 

@@ -204,8 +204,7 @@ impl Session {
             if env.has_blocks {
                 prefixes.retain(|p| !env.is_outside(i, p));
             }
-            let replay = if terms.narrow { level::replay_as2 } else { level::replay };
-            replay(&env.stores[self.index], &env.blobs, prefixes, &context, packed);
+            level::replay(&env.stores[self.index], &env.blobs, prefixes, &context, terms.narrow, packed);
             leg.last_update = env.now;
             let bytes = packed.split().freeze();
             if !bytes.is_empty() {

@@ -4,6 +4,7 @@ use super::super::env::ById;
 use super::*;
 use replay::intern::BlobId;
 use voter::Agreement;
+use wire::bgp::Prefix;
 
 impl Session {
     /// Instance `i` is no more: it says nothing, and nothing is held against it.
@@ -29,7 +30,7 @@ impl Session {
         let sole = env.voters.len() == 1 && env.voters.contains(i as u8);
         let differs = |slot: &u32| {
             let Some(e) = self.table.entry(*slot) else { return false };
-            if !env.poison.is_idle() && env.poison.abstainers(&e.key, self.index as u32).contains(i as u8) {
+            if !env.poison.is_idle() && env.poison.abstainers(&e.key, self.index as u32, true).contains(i as u8) {
                 return false;
             }
             if env.is_outside(i, &e.key) {
@@ -52,6 +53,13 @@ impl Session {
             seat.differs_at = found.unwrap_or(0);
         }
         found.is_none()
+    }
+
+    /// Those that abstain on `prefix` towards this peer: see [`Env::abstainers`].
+    pub(super) fn abstainers(&self, prefix: &Prefix, env: &Env) -> Members {
+        let entry = || self.table.find(prefix).and_then(|slot| self.table.entry(slot));
+        let rests = env.poison.is_idle() || entry().is_none_or(|e| e.rests(&env.rules, env.now_ms()));
+        env.abstainers(prefix, self.index as u32, rests)
     }
 
     /// The session ends: nobody disagrees about it any more.

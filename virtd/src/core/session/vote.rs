@@ -40,8 +40,7 @@ impl Voting for Votes<'_> {
         let (session, env) = (&*self.session, &*self.env);
         let mut watched = env.observers.intersect(session.attached).minus(e.stale);
         if !watched.is_empty() {
-            watched =
-                watched.minus(env.abstainers(&e.key, session.index as u32)).minus(session.without_family(&e.key, env));
+            watched = watched.minus(session.abstainers(&e.key, env)).minus(session.without_family(&e.key, env));
         }
         if env.has_blocks {
             watched = watched.minus(env.outside(&e.key));
@@ -218,7 +217,7 @@ impl Session {
     pub fn electorate(&self, prefix: &Prefix, env: &Env) -> Members {
         let mut members = env.voters.intersect(self.attached);
         if !env.all_told() {
-            members = members.minus(env.abstainers(prefix, self.index as u32)).minus(self.without_family(prefix, env));
+            members = members.minus(self.abstainers(prefix, env)).minus(self.without_family(prefix, env));
         }
         if self.has_limits {
             members = members.minus(env.out_of_scope(self.peer.ip(), prefix));
@@ -269,7 +268,7 @@ impl Session {
 
     /// Why an instance's word on this session does not count now.
     pub fn abstention(&self, i: usize, prefix: &Prefix, env: &Env) -> &'static str {
-        if env.poison.abstainers(prefix, self.index as u32).contains(i as u8) {
+        if env.poison.abstainers(prefix, self.index as u32, true).contains(i as u8) {
             "abstains: what kills it is withheld from it"
         } else if env.exercised_on(prefix).contains(i as u8) {
             "abstains: it is being told of it once more"
@@ -281,7 +280,7 @@ impl Session {
             "abstains: its OPEN lacks the family"
         } else if env.unlevel.iter().any(|u| u.contains(i as u8)) {
             "abstains: not level"
-        } else if env.abstainers(prefix, self.index as u32).contains(i as u8) {
+        } else if env.abstainers(prefix, self.index as u32, true).contains(i as u8) {
             "abstains: its OPEN lacks what it takes to be told what a peer says"
         } else {
             "abstains: out of its limits"
