@@ -7,10 +7,11 @@ use std::time::Duration;
 use tests::daemons::Daemon;
 use tests::faults::watch::{Table, Watch};
 use tests::lab::{Lab, Star, wait_until};
-use tests::odd::{hex, octets, update};
+use tests::odd::{octets, update};
 use tests::operate::control;
 use tests::router::{Options, Router};
 use tests::versions::Version;
+use wire::bgp::hex;
 
 /// For everything that is waited for: the machine may have other things to do, and OpenBGPD takes its time after a reset.
 const SETTLE: Duration = Duration::from_secs(60);

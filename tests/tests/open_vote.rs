@@ -246,7 +246,7 @@ fn sent(name: &str, wrappers: [fn(String) -> String; 3], octets: impl Fn(&Star) 
     let monitor = Replayer::dial(&lab, &star.sites[1], false, &["--monitor", "--events-updates"])?;
     router.wait_joined(MONITOR, UP)?;
     let raw = lab.directory().join("update.hex");
-    fs::write(&raw, odd::hex(&octets(&star)))?;
+    fs::write(&raw, wire::bgp::hex(&octets(&star)))?;
     let feed = Replayer::dial(&lab, &star.sites[0], false, &["--raw", &raw.display().to_string()])?;
     Ok(Odd { lab, star, router, monitor, feed })
 }

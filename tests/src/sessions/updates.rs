@@ -5,11 +5,12 @@ use super::scene::{SETTLE, Scene, routes};
 use super::stage::{Made, Setup, Stage};
 use crate::daemons::Daemon;
 use crate::lab::wait_until;
-use crate::odd::{attributes, hex, update};
+use crate::odd::{attributes, update};
 use crate::published::cve_2023_46753;
 use anyhow::{Context, Result, ensure};
 use nix::sys::signal::{Signal, kill};
 use std::time::Duration;
+use wire::bgp::hex;
 
 /// PREFIX_SID with a TLV longer than the attribute: FRR answers with 3/1, BIRD and OpenBGPD pass it
 /// on (docs/BUGS.md).

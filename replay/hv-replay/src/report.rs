@@ -1,7 +1,7 @@
 //! What `hv-replay` says about a run: events as they happen (JSON lines) and a summary at the end.
 
-use super::learn::Counts;
-use super::session::Negotiated;
+use crate::learn::Counts;
+use crate::session::Negotiated;
 use anyhow::{Context, Result};
 use serde::Serialize;
 use serde_json::{Value, json};
@@ -10,8 +10,8 @@ use std::fs::File;
 use std::io::{self, BufWriter, Write};
 use std::path::Path;
 use std::time::{Duration, Instant, SystemTime};
-use wire::bgp::Notification;
 use wire::bgp::message::{Capability, Open};
+use wire::bgp::{Notification, hex};
 
 /// Ties the monotonic clock to the calendar, once, so that all stamps of a run are in order.
 #[derive(Clone, Copy, Debug)]
@@ -78,7 +78,7 @@ impl Events {
 
 /// A NOTIFICATION, as JSON.
 pub fn notification(at_us: u64, n: &Notification) -> Value {
-    json!({"ts_us": at_us, "code": n.code, "subcode": n.subcode, "name": n.to_string(), "data": super::learn::hex(&n.data)})
+    json!({"ts_us": at_us, "code": n.code, "subcode": n.subcode, "name": n.to_string(), "data": hex(&n.data)})
 }
 
 /// An OPEN, as JSON.
@@ -100,7 +100,7 @@ pub fn open(open: &Open) -> Value {
             json!({"add-path": list.iter().map(|(f, mode)| format!("{f} {mode}")).collect::<Vec<_>>()})
         }
         Capability::EnhancedRouteRefresh => json!("enhanced-route-refresh"),
-        Capability::Other { code, value } => json!({"other": code, "value": super::learn::hex(value)}),
+        Capability::Other { code, value } => json!({"other": code, "value": hex(value)}),
     };
     json!({
         "asn": open.asn, "hold_time_s": open.hold_time_s, "router_id": open.router_id,

@@ -1,8 +1,8 @@
 //! The small language of `--script`: one command a line, from a file or as it is typed.
 
-use super::feed::{Item, Source};
-use super::options::{duration, family, hex};
-use super::route::{Route, Segment, segment};
+use crate::feed::{Item, Source};
+use crate::options::{duration, family, hex};
+use crate::route::{Route, Segment, segment};
 use anyhow::{Context, Result, anyhow, bail};
 use bytes::Bytes;
 use std::collections::VecDeque;

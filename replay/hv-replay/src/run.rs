@@ -1,12 +1,12 @@
 //! `hv-replay` itself: one neighbour, until it is told to stop.
 
-use super::feed::Source;
-use super::generate::{Generator, Plan};
-use super::neighbour::{Feed, Neighbour};
-use super::options::{FeedOptions, RunOptions, SessionOptions};
-use super::report::{Clock, Events, create};
-use super::script::Script;
-use super::trace;
+use crate::feed::Source;
+use crate::generate::{Generator, Plan};
+use crate::neighbour::{Feed, Neighbour};
+use crate::options::{FeedOptions, RunOptions, SessionOptions};
+use crate::report::{Clock, Events, create};
+use crate::script::Script;
+use crate::trace;
 use anyhow::{Context, Result, bail};
 use indicatif::{ProgressBar, ProgressStyle};
 use mio::{Poll, Token, Waker};

@@ -1,12 +1,12 @@
 //! One neighbour: a link, a session, what it announces and what it learns.
 
-use super::feed::{AdjOut, Item, Source};
-use super::learn::{Learnt, Told};
-use super::link::Link;
-use super::options::{FeedOptions, SessionOptions, Speed};
-use super::report::{self, Clock, Events, Summary};
-use super::route::{PathRewrite, Rewrite};
-use super::session::{Negotiated, News, Session, SessionConfig};
+use crate::feed::{AdjOut, Item, Source};
+use crate::learn::{Learnt, Told};
+use crate::link::Link;
+use crate::options::{FeedOptions, SessionOptions, Speed};
+use crate::report::{self, Clock, Events, Summary};
+use crate::route::{PathRewrite, Rewrite};
+use crate::session::{Negotiated, News, Session, SessionConfig};
 use anyhow::Result;
 use bytes::Bytes;
 use mio::{Registry, Token};
@@ -16,7 +16,7 @@ use std::io::BufWriter;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::time::{Duration, Instant};
 use wire::bgp::message::RefreshKind;
-use wire::bgp::{Family, Notification, Prefix, UpdateContext, encode, frame};
+use wire::bgp::{Family, Notification, Prefix, UpdateContext, encode, frame, hex};
 use wire::mrt;
 
 /// With so many octets waiting for the kernel, no more are made.
@@ -323,7 +323,7 @@ impl Neighbour {
         match self.learnt.update(message, &context, own, now_ms) {
             Ok(told) => self.told(&told, message, at, events),
             Err(notification) => {
-                events.write(at, "malformed", json!({"reset": true, "message": super::learn::hex(message)}));
+                events.write(at, "malformed", json!({"reset": true, "message": hex(message)}));
                 self.session.fail(notification, "malformed UPDATE", &mut self.news);
                 self.digest(events);
             }
@@ -359,7 +359,7 @@ impl Neighbour {
             arrivals.extend(told.announced.iter().flat_map(|(prefixes, _)| prefixes).map(|p| (*p, at)));
         }
         if !told.findings.is_empty() {
-            let message = super::learn::hex(message);
+            let message = hex(message);
             events.write(at, "malformed", json!({"findings": told.findings, "reset": false, "message": message}));
         }
         if let Some(family) = told.end_of_rib {

@@ -1,8 +1,8 @@
 //! What a neighbour has told us: each UPDATE checked by RFC 7606, counted, and kept as canonical routes (our Adj-RIB-In).
 
-use crate::intern::{BlobId, Interner};
-use crate::store::Store;
 use bytes::Bytes;
+use replay::intern::{BlobId, Interner};
+use replay::store::Store;
 use serde::Serialize;
 use std::collections::{BTreeMap, HashSet};
 use std::io::{self, BufWriter, Write};
@@ -12,7 +12,7 @@ use wire::bgp::frame::HEADER_LEN;
 use wire::bgp::hygiene::{self, Verdict};
 use wire::bgp::message::{RefreshKind, RouteRefresh};
 use wire::bgp::update::Update;
-use wire::bgp::{Family, Notification, Prefix, UpdateContext};
+use wire::bgp::{Family, Notification, Prefix, UpdateContext, hex};
 
 /// What one UPDATE said, for whoever prints it.
 #[derive(Debug, Default)]
@@ -235,13 +235,4 @@ impl Learnt {
         out.write_all(b"\n}\n")?;
         out.flush()
     }
-}
-
-/// Octets in hexadecimal.
-pub fn hex(bytes: &[u8]) -> String {
-    use std::fmt::Write;
-    bytes.iter().fold(String::with_capacity(bytes.len() * 2), |mut s, b| {
-        let _ = write!(s, "{b:02x}");
-        s
-    })
 }

@@ -1,6 +1,6 @@
 //! The TCP connection of one neighbour: listening or dialling, reading into and writing out of a [`Session`]'s buffers.
 
-use super::session::{News, Session};
+use crate::session::{News, Session};
 use anyhow::{Context, Result, anyhow, bail};
 use bytes::{Buf, BytesMut};
 use mio::net::{TcpListener, TcpStream};

@@ -4,16 +4,16 @@
 //! Both ends live in this one thread, so that one clock stamps what leaves and what arrives, and
 //! nothing is to be synchronised. A stamp is taken right before the write and right after the read.
 
-use super::feed::{Item, Source};
-use super::fib::Fib;
-use super::generate::{Generator, Plan};
-use super::neighbour::{Feed, Neighbour};
-use super::options::{FeedOptions, SessionOptions, Speed, duration, speed};
-use super::passage;
-use super::report::{Clock, Events};
-use super::route::Route;
-use super::run::{Driver, FIRST_TOKEN, both_up, write_json};
-use super::trace;
+use crate::feed::{Item, Source};
+use crate::fib::Fib;
+use crate::generate::{Generator, Plan};
+use crate::neighbour::{Feed, Neighbour};
+use crate::options::{FeedOptions, SessionOptions, Speed, duration, speed};
+use crate::passage;
+use crate::report::{Clock, Events};
+use crate::route::Route;
+use crate::run::{Driver, FIRST_TOKEN, both_up, write_json};
+use crate::trace;
 use anyhow::{Context, Result, bail, ensure};
 use clap::{Args, FromArgMatches};
 use hashbrown::HashSet;

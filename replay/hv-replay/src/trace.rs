@@ -1,8 +1,8 @@
 //! Recorded input: what collectors wrote (MRT), and messages given as octets.
 
-use super::feed::{Item, Source};
-use super::options::hex;
-use super::route::Route;
+use crate::feed::{Item, Source};
+use crate::options::hex;
+use crate::route::Route;
 use anyhow::{Context, Result, anyhow};
 use bytes::Bytes;
 use std::collections::{HashMap, VecDeque};
@@ -278,9 +278,9 @@ pub fn raw(text: &str) -> Result<RawMessages> {
 
 #[cfg(test)]
 mod tests {
-    use super::super::route::{PathRewrite, Rewrite};
-    use super::super::script;
     use super::*;
+    use crate::route::{PathRewrite, Rewrite};
+    use crate::script;
     use bytes::BytesMut;
     use std::io::Write;
     use std::net::Ipv4Addr;

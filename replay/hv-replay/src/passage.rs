@@ -5,8 +5,8 @@
 //! of the given next hops; a change is a route that is new, that has another next hop, or that goes. An UPDATE's time lasts until
 //! the kernel has, for each prefix of it, what it says or what was said after it.
 
-use super::feed::{Item, Source};
-use super::fib::Change;
+use crate::feed::{Item, Source};
+use crate::fib::Change;
 use anyhow::{Result, ensure};
 use hashbrown::HashMap;
 use hdrhistogram::Histogram;
@@ -198,9 +198,9 @@ impl Passage {
 
 #[cfg(test)]
 mod tests {
-    use super::super::route::Route;
-    use super::super::script;
     use super::*;
+    use crate::route::Route;
+    use crate::script;
     use std::collections::VecDeque;
 
     struct Fixed(VecDeque<Item>);

@@ -1,8 +1,8 @@
 //! The command line of `hv-replay`.
 
-use super::link::Endpoint;
-use super::route::PathRewrite;
-use super::session::SessionConfig;
+use crate::link::Endpoint;
+use crate::route::PathRewrite;
+use crate::session::SessionConfig;
 use anyhow::{Context, Result, bail};
 use clap::Args;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};

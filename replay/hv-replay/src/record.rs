@@ -1,7 +1,7 @@
 //! Reading a record of virtd's (`TIME-KIND-INSTANCE.json`) for `--reproduce`: the OPEN that an instance was given on one session, and the
 //! messages after it.
 
-use super::options::hex;
+use crate::options::hex;
 use anyhow::{Context, Result, anyhow, bail};
 use bytes::{Bytes, BytesMut};
 use serde::Deserialize;
@@ -112,7 +112,6 @@ fn from_mrt(path: &Path, session: &Session) -> Result<Vec<Bytes>> {
 
 #[cfg(test)]
 mod tests {
-    use super::super::learn;
     use super::*;
     use serde_json::{Value, json};
     use wire::bgp::Family;
@@ -130,7 +129,7 @@ mod tests {
     fn record() -> Value {
         let session = |peer: &str, given: Value, n: u32| {
             json!({"peer": peer, "peer_as": 70_000, "local": "192.0.2.9", "local_as": 64500, "as4": true,
-                   "open": learn::hex(&sent().encode()), "messages_given": n, "given": given})
+                   "open": wire::bgp::hex(&sent().encode()), "messages_given": n, "given": given})
         };
         json!({"kind": "poison", "instance": "frr", "reproduce": {"peer": "192.0.2.1", "command": "hv-replay"},
                "sessions": [session("192.0.2.2", json!(["00", "00", "00"]), 3), session("192.0.2.1", json!(["0aff", "0b"]), 2)]})
@@ -186,7 +185,7 @@ mod tests {
             (with("/reproduce", Value::Null), None, "does not say"),
             (with("/sessions", json!([])), None, "no session"),
             (with("/sessions/1/open", json!("zz")), None, "hexadecimal"),
-            (with("/sessions/1/open", json!(learn::hex(&keepalive()))), None, "OPEN"),
+            (with("/sessions/1/open", json!(wire::bgp::hex(&keepalive()))), None, "OPEN"),
             (with("/sessions/1/given/0", json!("f")), None, "odd number"),
             (json!({"seq": 1}), None, "no record"),
         ] {

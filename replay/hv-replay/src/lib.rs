@@ -15,6 +15,7 @@
 //! Reading order: [`session`] (pure), [`link`], [`route`], [`feed`] and its sources [`generate`], [`trace`], [`script`],
 //! [`learn`], [`report`], [`neighbour`], [`run`] (one neighbour), [`record`] and [`reproduce`] (one
 //! that plays what virtd recorded), [`probe`] (two, measuring; or one and [`fib`], with a trace [`passage`]), [`diff`].
+#![forbid(unsafe_code)]
 
 pub mod diff;
 pub mod feed;

@@ -1,13 +1,13 @@
 //! `--reproduce`: plays to a daemon what an instance was given, and says whether it fails again.
 
-use super::feed::{Item, Source};
-use super::link::Endpoint;
-use super::neighbour::{Farewell, Feed, Neighbour};
-use super::options::{FeedOptions, ReproduceOptions, RunOptions, SessionOptions};
-use super::record::{self, Reproducer};
-use super::report::{Clock, Events, create};
-use super::run::{Driver, FIRST_TOKEN};
-use super::session::SessionConfig;
+use crate::feed::{Item, Source};
+use crate::link::Endpoint;
+use crate::neighbour::{Farewell, Feed, Neighbour};
+use crate::options::{FeedOptions, ReproduceOptions, RunOptions, SessionOptions};
+use crate::record::{self, Reproducer};
+use crate::report::{Clock, Events, create};
+use crate::run::{Driver, FIRST_TOKEN};
+use crate::session::SessionConfig;
 use anyhow::{Context, Result};
 use bytes::Bytes;
 use mio::Token;
@@ -16,7 +16,7 @@ use std::fs::File;
 use std::io::BufWriter;
 use std::path::Path;
 use std::time::{Duration, Instant};
-use wire::bgp::Notification;
+use wire::bgp::{Notification, hex};
 use wire::mrt;
 
 /// How long the session may take to come up: a daemon that has just been started, or has lost a session, lets some neighbours wait.
@@ -199,14 +199,14 @@ fn line(path: &Path, r: &Reproducer, end: &End, n: &Neighbour, at: Endpoint, aft
         "text": words(r, end, last_end, after),
         "code": end.notification().map(|n| n.code),
         "subcode": end.notification().map(|n| n.subcode),
-        "data": end.notification().map(|n| super::learn::hex(&n.data)),
+        "data": end.notification().map(|n| hex(&n.data)),
         "seconds_after_last": after.map(|d| d.as_secs_f64()),
         "daemon": daemon,
         "record": path.display().to_string(),
         "kind": r.kind,
         "instance": r.instance,
         "peer": r.peer,
-        "open": super::report::open(&r.open),
+        "open": crate::report::open(&r.open),
         "messages": r.messages.len(),
         "messages_left_out": r.left_out,
     })

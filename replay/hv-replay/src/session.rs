@@ -1,5 +1,5 @@
 //! One BGP session as a pure state machine: bytes and the time go in, bytes and [`News`] come out (RFC 4271 section 8,
-//! without the TCP part, which is [`super::link`]'s).
+//! without the TCP part, which is [`crate::link`]'s).
 
 use bytes::{Bytes, BytesMut};
 use std::net::Ipv4Addr;

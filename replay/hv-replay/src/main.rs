@@ -3,10 +3,10 @@
 
 use anyhow::{Context, Result, bail};
 use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
-use replay::peer::diff::{DiffOptions, diff};
-use replay::peer::options::{FeedOptions, ReproduceOptions, RunOptions, SessionOptions};
-use replay::peer::probe::{ProbeOptions, probe};
-use replay::peer::{reproduce, run, script};
+use hv_replay::diff::{DiffOptions, diff};
+use hv_replay::options::{FeedOptions, ReproduceOptions, RunOptions, SessionOptions};
+use hv_replay::probe::{ProbeOptions, probe};
+use hv_replay::{reproduce, run, script};
 use std::process::ExitCode;
 
 /// A BGP neighbour from the command line: plays MRT files, made-up tables or scripts to a router,

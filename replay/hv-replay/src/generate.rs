@@ -4,8 +4,8 @@
 //! measured in RIPE RIS and RouteViews data of 2019 and in the global table of 2026. Only orders of magnitude, not measurements,
 //! stand behind the shares of MED, large communities and ORIGIN.
 
-use super::feed::{Item, Source};
-use super::route::{Raw, Route, Segment, segment};
+use crate::feed::{Item, Source};
+use crate::route::{Raw, Route, Segment, segment};
 use anyhow::Result;
 use rand::rngs::SmallRng;
 use rand::{Rng, SeedableRng};

@@ -1,3 +1,4 @@
+use super::super::{Ends, Writer};
 use super::*;
 use crate::bgp::canonical::{AttributeSet, CanonicalContext, Canonicaliser, Carried};
 use crate::bgp::frame::HEADER_LEN as BGP_HEADER;

@@ -1,11 +1,11 @@
 //! What a neighbour announces: items from a [`Source`], made fit for the session, remembered, packed into UPDATEs.
 
-use super::route::{Rewrite, Route};
-use crate::intern::{BlobId, Interner};
-use crate::level;
-use crate::store::Store;
+use crate::route::{Rewrite, Route};
 use anyhow::Result;
 use bytes::{Bytes, BytesMut};
+use replay::intern::{BlobId, Interner};
+use replay::level;
+use replay::store::Store;
 use std::time::Duration;
 use wire::bgp::message::{RefreshKind, RouteRefresh};
 use wire::bgp::{Family, Prefix, UpdateContext, encode};

@@ -225,7 +225,7 @@ fn a_key_must_be_the_same_on_both_sides() {
 /// in the same table.
 #[test]
 fn a_real_trace_is_played_and_its_recording_says_the_same() {
-    let trace = &Path::new(env!("CARGO_MANIFEST_DIR")).join("../../shared/data/mrt/updates.20190101.0000.gz");
+    let trace = &Path::new(env!("CARGO_MANIFEST_DIR")).join("../../../shared/data/mrt/updates.20190101.0000.gz");
     if !trace.is_file() {
         eprintln!("SKIPPED: {} is not there", trace.display());
         return;
