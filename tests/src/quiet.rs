@@ -75,13 +75,9 @@ impl Quiet {
     }
 
     fn votes_on(&self, instance: &str, prefix: &str) -> Result<()> {
-        let answer = self.router.ctl(&["routes", prefix])?;
-        let sessions = answer["sessions"].as_array().into_iter().flatten();
-        let said =
-            sessions.filter(|s| s["peer"] == "10.0.2.2").flat_map(|s| s["said"].as_array().into_iter().flatten());
-        let own = said.clone().find(|s| s["instance"] == instance);
-        let votes = own.is_some_and(|s| s["counted"] == true && s["route"].is_object());
-        ensure!(votes, "it does not vote on {prefix}: {answer}");
+        let said = self.router.said(prefix, "10.0.2.2")?;
+        let votes = said.iter().any(|s| s.instance == instance && s.counted && s.route.is_some());
+        ensure!(votes, "it does not vote on {prefix}: {said:?}");
         Ok(())
     }
 

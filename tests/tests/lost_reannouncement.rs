@@ -126,11 +126,8 @@ impl Scene {
     fn told(&mut self, prefix: &str) -> Result<bool> {
         self.second.look()?;
         let Middle::Behind(router) = &self.middle else { return Ok(self.second.table.contains_key(prefix)) };
-        let answer = router.ctl(&["routes", prefix])?;
-        let second = self.second.site.v4.to_string();
-        let sessions = answer["sessions"].as_array().into_iter().flatten();
-        let said = sessions.filter(|s| s["peer"] == second.as_str()).flat_map(|s| s["said"].as_array()).flatten();
-        Ok(said.into_iter().any(|s| s["instance"] == "frr" && s["route"].is_object()))
+        let said = router.said(prefix, &self.second.site.v4.to_string())?;
+        Ok(said.iter().any(|s| s.instance == "frr" && s.route.is_some()))
     }
 
     /// Says something to the router and waits until FRR's own table has it.

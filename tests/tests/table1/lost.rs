@@ -2,7 +2,6 @@
 //! subsequent advertisement". Nothing has to be built for it: FRR 8.4.4 does that (docs/BUGS.md, "The lost re-announcement"). Three of it behind virtd.
 
 use super::*;
-use serde_json::Value;
 use std::time::Instant;
 use tests::operate::control;
 use tests::router::ASN;
@@ -48,12 +47,8 @@ impl Race {
 
     /// Who has told the second neighbour of a prefix, as virtd knows.
     fn told(&self, prefix: &str) -> Result<Vec<String>> {
-        let answer = self.scene.router()?.ctl(&["routes", prefix])?;
-        let second = self.second.site.v4.to_string();
-        let sessions = answer["sessions"].as_array().into_iter().flatten();
-        let said = sessions.filter(|s| s["peer"] == second.as_str()).flat_map(|s| s["said"].as_array()).flatten();
-        let said = said.filter(|s: &&Value| s["route"].is_object());
-        Ok(said.filter_map(|s| s["instance"].as_str().map(str::to_owned)).collect())
+        let said = self.scene.router()?.said(prefix, &self.second.site.v4.to_string())?;
+        Ok(said.into_iter().filter(|s| s.route.is_some()).map(|s| s.instance).collect())
     }
 
     fn wait_told(&self, prefix: &str, n: usize) -> Result<()> {

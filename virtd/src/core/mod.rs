@@ -62,6 +62,7 @@ use instance::Listener;
 use io::{ConnId, Input, LegId, Micros, Order, Output};
 use native::Native;
 use poison::{Poison, Report};
+pub use query::{Answer, Asker, Reply};
 use session::Session;
 use std::net::SocketAddr;
 

@@ -240,9 +240,10 @@ impl World {
 
     pub fn query(&mut self, request: &Value) -> Value {
         let mut out = Vec::new();
-        let answer = self.core.query(self.now, request, &mut out);
+        let request = serde_json::from_value(request.clone()).expect("a request");
+        let answer = self.core.query(self.now, &request, None, &mut out);
         self.carry_out(out);
-        answer
+        virtd::control::json(answer).expect("JSON")
     }
 
     pub fn fib(&mut self) -> Value {
