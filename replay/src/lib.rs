@@ -1,10 +1,9 @@
-//! The store of last received updates and its replay to a new instance, and the peer emulator `hv-replay`.
+//! The store of last received updates and its replay to a new instance.
 //!
 //! Reading order: [`intern`] (attribute blocks kept once), [`store`] (what one peer last said of each prefix),
-//! [`level`] (telling that to someone who missed it), [`peer`] (the emulator).
+//! [`level`] (telling that to someone who missed it).
 #![forbid(unsafe_code)]
 
 pub mod intern;
 pub mod level;
-pub mod peer;
 pub mod store;

@@ -285,12 +285,8 @@ impl Scene {
             Middle::Alone(frr) => return Ok(vec![frr.name.clone()]),
             Middle::Behind(router) => router,
         };
-        let answer = router.ctl(&["routes", prefix])?;
-        let peer = second.site.v4.to_string();
-        let of_session = |s: &&Value| s["peer"] == peer.as_str();
-        let said = answer["sessions"].as_array().into_iter().flatten().filter(of_session);
-        let said: Vec<&Value> = said.flat_map(|s| s["said"].as_array()).flatten().collect();
-        let has = |name: &str| said.iter().any(|s| s["instance"] == name && s["route"].is_object());
+        let said = router.said(prefix, &second.site.v4.to_string())?;
+        let has = |name: &str| said.iter().any(|s| s.instance == name && s.route.is_some());
         Ok(router.instances.iter().map(|i| i.name.clone()).filter(|name| !has(name)).collect())
     }
 

@@ -73,11 +73,10 @@ pub fn wait_routes(ns: &Netns, n: usize, timeout: Duration) -> Result<()> {
 /// It does not come to that.
 pub fn wait_state(router: &Router, name: &str, state: &str, timeout: Duration) -> Result<()> {
     wait_until(&format!("{name} to be {state} in the FIB"), timeout, || {
-        let answer = router.ctl(&["fib"]).map_err(|e| format!("{e:#}"))?;
-        let list = answer["instances"].as_array().cloned().unwrap_or_default();
-        match list.iter().find(|i| i["name"] == name).and_then(|i| i["state"].as_str()) {
-            Some(now) if now == state => Ok(()),
-            now => Err(format!("it is {now:?}: {answer}")),
+        let fib: virtd_api::Fib = router.ctl(&["fib"]).map_err(|e| format!("{e:#}"))?;
+        match fib.instances.iter().find(|i| i.name == name) {
+            Some(now) if now.state == state => Ok(()),
+            now => Err(format!("it is {now:?}: {fib:?}")),
         }
     })
 }

@@ -142,10 +142,8 @@ impl Kinds {
 
     /// The processes with the shim in them, the leader first; none while it is down.
     pub fn pids(&self, name: &str) -> Result<Vec<Pid>> {
-        let answer = self.router.ctl(&["instances"])?;
-        let list = answer["instances"].as_array().context("no instances")?;
-        let found = list.iter().find(|i| i["name"] == name).and_then(|i| i["pids"].as_array()).context("no pids")?;
-        Ok(found.iter().filter_map(|p| i32::try_from(p.as_i64()?).ok()).map(Pid::from_raw).collect())
+        let pids = self.router.known(name)?.pids;
+        Ok(pids.into_iter().filter_map(|p| i32::try_from(p).ok()).map(Pid::from_raw).collect())
     }
 
     /// The process that speaks BGP, or leads those that do. With a FIB, FRR's zebra has the shim too and comes first in the list.

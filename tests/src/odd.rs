@@ -2,7 +2,6 @@
 
 use crate::lab::Site;
 use anyhow::{Context, Result};
-use std::fmt::Write as _;
 
 /// Message type OPEN (RFC 4271 section 4.1).
 pub const OPEN: u8 = 1;
@@ -53,13 +52,4 @@ pub fn octets(text: &str) -> Result<Vec<u8>> {
         .collect();
     let digits = digits.filter(|d| d.len() % 2 == 0).with_context(|| format!("not hexadecimal: {text}"))?;
     Ok(digits.chunks_exact(2).map(|pair| pair.iter().fold(0, |n, d| n << 4 | d)).collect())
-}
-
-/// The reverse of [`octets`], for the `raw` command of hv-replay's script.
-pub fn hex(octets: &[u8]) -> String {
-    octets.iter().fold(String::new(), |mut text, octet| {
-        // Writing to a String cannot fail.
-        let _ = write!(text, "{octet:02x}");
-        text
-    })
 }

@@ -213,6 +213,6 @@ pub mod only_to_customer {
     pub fn update(site: &Site, attribute: &[u8]) -> String {
         let mut attributes = odd::attributes(site);
         attributes.extend_from_slice(attribute);
-        odd::hex(&odd::update(&attributes, &[24, 198, 51, 100]))
+        wire::bgp::hex(&odd::update(&attributes, &[24, 198, 51, 100]))
     }
 }

@@ -81,8 +81,7 @@ impl Quiet {
 
     fn votes_on(&self, instance: &str, prefix: &str) -> Result<()> {
         let said = self.router.said(prefix, SECOND)?;
-        let own = said.iter().find(|s| s["instance"] == instance);
-        let votes = own.is_some_and(|s| s["counted"] == true && s["route"].is_object());
+        let votes = said.iter().any(|s| s.instance == instance && s.counted && s.route.is_some());
         ensure!(votes, "it does not vote on {prefix}: {said:?}");
         Ok(())
     }

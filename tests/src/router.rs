@@ -4,12 +4,14 @@ use crate::daemons::{Attach, Daemon, Instance, PeerSpec, RouterSpec, Shim, Wrapp
 use crate::lab::{Lab, Netns, Process, Site, Star, built, run, wait_until};
 use crate::versions::Version;
 use anyhow::{Context, Result};
+use serde::de::DeserializeOwned;
 use serde_json::Value;
 use std::fmt::Write as _;
 use std::fs;
 use std::net::Ipv4Addr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
+use virtd_api::{Candidate, FibEntries, Instances, Routes, Session, Sessions, Status};
 
 /// The router's AS number in every scenario.
 pub const ASN: u32 = 65000;
@@ -200,7 +202,7 @@ impl Router {
         lab.watch_log(&folder.join("events.jsonl"));
         let router = Router { virtd, instances: Vec::new(), folder, ns: star.router.clone() };
         wait_until("virtd to answer virtctl", START_TIMEOUT, || {
-            router.ctl(&["status"]).map(|_| ()).map_err(|e| format!("{e:#}"))
+            router.status().map(|_| ()).map_err(|e| format!("{e:#}"))
         })?;
         Ok(router)
     }
@@ -212,7 +214,7 @@ impl Router {
         command.arg("--config").arg(self.folder.join("virtd.toml"));
         self.virtd = lab.spawn("virtd", &mut command)?;
         wait_until("virtd to answer virtctl again", START_TIMEOUT, || {
-            self.ctl(&["status"]).map(|_| ()).map_err(|e| format!("{e:#}"))
+            self.status().map(|_| ()).map_err(|e| format!("{e:#}"))
         })
     }
 
@@ -238,8 +240,8 @@ impl Router {
         self.virtctl(&[], command)
     }
 
-    /// What `virtctl --json` says.
-    pub fn ctl(&self, command: &[&str]) -> Result<Value> {
+    /// What `virtctl --json` says; what that is, the command decides ([`virtd_api`]).
+    pub fn ctl<T: DeserializeOwned>(&self, command: &[&str]) -> Result<T> {
         let text = self.virtctl(&["--json"], command)?;
         serde_json::from_str(&text).with_context(|| format!("reading virtctl's answer: {text}"))
     }
@@ -259,10 +261,32 @@ impl Router {
 
     /// What virtd says of an instance: `voting`, `catching-up`, `absent` …
     pub fn state_of(&self, name: &str) -> Result<String> {
-        let answer = self.ctl(&["instances"])?;
-        let list = answer["instances"].as_array().cloned().unwrap_or_default();
-        let found = list.iter().find(|i| i["name"] == name).and_then(|i| i["state"].as_str());
-        found.map(str::to_owned).with_context(|| format!("virtd does not know {name}: {answer}"))
+        Ok(self.known(name)?.state)
+    }
+
+    /// All that virtd says of an instance.
+    pub fn known(&self, name: &str) -> Result<virtd_api::Instance> {
+        let Instances { instances } = self.ctl(&["instances"])?;
+        let found = instances.iter().find(|i| i.name == name).cloned();
+        found.with_context(|| format!("virtd does not know {name}: {instances:?}"))
+    }
+
+    /// All that virtd says of the session with a peer.
+    pub fn session(&self, peer: &str) -> Result<Session> {
+        let Sessions { sessions } = self.ctl(&["sessions"])?;
+        let found = sessions.iter().find(|s| s.peer == peer).cloned();
+        found.with_context(|| format!("no session with {peer}: {sessions:?}"))
+    }
+
+    /// What each instance says of a prefix to a peer; nothing where nobody ever has.
+    pub fn said(&self, prefix: &str, peer: &str) -> Result<Vec<Candidate>> {
+        let Routes { sessions, .. } = self.ctl(&["routes", prefix])?;
+        Ok(sessions.into_iter().filter(|s| s.peer == peer).flat_map(|s| s.said).collect())
+    }
+
+    /// Whether all write the same routes, and the kernel takes them.
+    pub fn agree_on_fib(&self) -> Result<bool> {
+        Ok(self.ctl::<FibEntries>(&["fib", "--diff"])?.entries.is_empty())
     }
 
     /// Waits until an instance is in a state.
@@ -289,19 +313,10 @@ impl Router {
         })
     }
 
-    /// What each instance says of a prefix to a peer, as virtd knows it: `instance`, its `route`
-    /// (null: none), and whether that is `counted`.
-    pub fn said(&self, prefix: &str, peer: &str) -> Result<Vec<Value>> {
-        let answer = self.ctl(&["routes", prefix])?;
-        let sessions = answer["sessions"].as_array().into_iter().flatten();
-        let said = sessions.filter(|s| s["peer"] == peer).flat_map(|s| s["said"].as_array()).flatten();
-        Ok(said.cloned().collect())
-    }
-
     /// Who tells a peer of a route to a prefix.
     pub fn tellers(&self, prefix: &str, peer: &str) -> Result<Vec<String>> {
-        let said = self.said(prefix, peer)?.into_iter().filter(|s| s["route"].is_object());
-        Ok(said.filter_map(|s| s["instance"].as_str().map(str::to_owned)).collect())
+        let said = self.said(prefix, peer)?.into_iter().filter(|s| s.route.is_some());
+        Ok(said.map(|s| s.instance).collect())
     }
 
     /// Waits until all these tell a peer of a route: then they have read all that its sender said
@@ -314,42 +329,35 @@ impl Router {
         })
     }
 
-    /// A number of `virtctl status`.
-    pub fn status(&self, key: &str) -> Result<u64> {
-        let status = self.ctl(&["status"])?;
-        status[key].as_u64().with_context(|| format!("no number {key} in {status}"))
+    /// What `virtctl status` says.
+    pub fn status(&self) -> Result<Status> {
+        self.ctl(&["status"])
     }
 
     /// How many prefixes a peer was told.
     pub fn prefixes_out(&self, peer: &str) -> Result<u64> {
-        let answer = self.ctl(&["sessions"])?;
-        let list = answer["sessions"].as_array().cloned().unwrap_or_default();
-        let found = list.iter().find(|s| s["peer"] == peer).and_then(|s| s["prefixes_out"].as_u64());
-        found.with_context(|| format!("no established session with {peer}"))
+        self.session(peer)?.prefixes_out.with_context(|| format!("no established session with {peer}"))
     }
 
     /// Waits until the router has been quiet for a while: nothing comes, no peer is told anything, nobody changes their mind.
     /// Returns how many disagreements are left.
     pub fn wait_quiet(&self, quiet: Duration, timeout: Duration) -> Result<u64> {
-        let mut last = (Value::Null, std::time::Instant::now());
+        let mut last = (None, std::time::Instant::now());
         wait_until("the router to come to rest", timeout, || {
-            let status = self.ctl(&["status"]).map_err(|e| format!("{e:#}"))?;
-            let moving =
-                ["updates_out", "updates_in", "candidates", "disagreements_now"].map(|key| status[key].clone());
-            let moving = Value::from(moving.to_vec());
+            let status = self.status().map_err(|e| format!("{e:#}"))?;
+            let moving = Some(moving(&status));
             if moving != last.0 {
                 last = (moving, std::time::Instant::now());
             }
-            let left = status["disagreements_now"].as_u64().unwrap_or(u64::MAX);
-            if last.1.elapsed() >= quiet { Ok(left) } else { Err(status.to_string()) }
+            if last.1.elapsed() >= quiet { Ok(status.disagreements_now) } else { Err(format!("{status:?}")) }
         })
     }
 
     /// Waits until as many disagreements are left as there were before.
     pub fn wait_agreement(&self, before: u64, timeout: Duration) -> Result<()> {
-        wait_until("the disagreement to end", timeout, || match self.status("disagreements_now") {
-            Ok(now) if now == before => Ok(()),
-            Ok(now) => Err(format!("{now} disagreements, before {before}")),
+        wait_until("the disagreement to end", timeout, || match self.status() {
+            Ok(now) if now.disagreements_now == before => Ok(()),
+            Ok(now) => Err(format!("{} disagreements, before {before}", now.disagreements_now)),
             Err(e) => Err(format!("{e:#}")),
         })
     }
@@ -372,4 +380,9 @@ impl Router {
         let lines = text.get(..whole).unwrap_or_default().lines();
         lines.map(|line| serde_json::from_str(line).with_context(|| format!("reading {line}"))).collect()
     }
+}
+
+/// What stands still in a router at rest.
+pub fn moving(status: &Status) -> [u64; 4] {
+    [status.updates_out, status.updates_in, status.candidates, status.disagreements_now]
 }

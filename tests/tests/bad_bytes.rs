@@ -9,6 +9,7 @@ use tests::odd::{KEEPALIVE, NOTIFICATION, OPEN, UPDATE, attributes, message, oct
 use tests::operate::control;
 use tests::replayer::Replayer;
 use tests::router::{ASN, Options, Router};
+use virtd_api::Instances;
 
 const UP: Duration = Duration::from_secs(30);
 /// OpenBGPD waits for long before it takes up a session again that was reset.
@@ -153,12 +154,11 @@ impl Scene {
     }
 
     /// Waits until so many legs of all instances stand.
-    fn wait_legs(&self, legs: u64) -> Result<()> {
+    fn wait_legs(&self, legs: usize) -> Result<()> {
         wait_until(&format!("{legs} legs"), SETTLE, || {
-            let answer = self.router.ctl(&["instances"]).map_err(|e| format!("{e:#}"))?;
-            let list = answer["instances"].as_array().cloned().unwrap_or_default();
-            let up: u64 = list.iter().filter_map(|i| i["legs_up"].as_u64()).sum();
-            if up == legs { Ok(()) } else { Err(answer.to_string()) }
+            let Instances { instances } = self.router.ctl(&["instances"]).map_err(|e| format!("{e:#}"))?;
+            let up: usize = instances.iter().map(|i| i.legs_up).sum();
+            if up == legs { Ok(()) } else { Err(format!("{instances:?}")) }
         })
     }
 

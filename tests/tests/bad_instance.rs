@@ -163,7 +163,7 @@ fn converges(fake: bool) -> Result<Duration> {
     ensure!(outcome.routes()?.len() == 50_000, "{} routes instead of {ROUTES}", outcome.routes()?.len());
     scene.daemons_vote()?;
     let memory = scene.memory_kib();
-    println!("with the fake {fake}: {took:?}, {memory} KiB, {:?}", scene.router.ctl(&["status"])?);
+    println!("with the fake {fake}: {took:?}, {memory} KiB, {:?}", scene.router.status()?);
     ensure!(memory < MEMORY_KIB, "virtd has {memory} KiB");
     if let Some(mut bad) = bad {
         wait_for("the fake to have a leg", UP, || scene.router.events("leg-up").iter().any(|e| e["instance"] == NAME))?;

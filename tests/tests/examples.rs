@@ -14,6 +14,7 @@ use tests::neighbours::prefixes;
 use tests::replayer::Replayer;
 use tests::router::{Options, Router};
 use tests::versions::{Version, top};
+use virtd_api::Instances;
 
 const UP: Duration = Duration::from_secs(120);
 const ROUTES: u64 = 100;
@@ -141,9 +142,9 @@ fn start_example((name, versions, instances): (&str, &[Version], &[&str])) -> Re
     }
     instances.iter().try_for_each(|i| router.wait_state(i, "voting", UP))?;
     router.wait_quiet(Duration::from_secs(1), UP)?;
-    ensure!(router.status("voters")? == instances.len() as u64, "{}", router.ctl(&["status"])?);
+    ensure!(router.status()?.voters == instances.len(), "{:?}", router.status()?);
     check_versions(&router, instances, &numbers)?;
-    let dissent = router.status("disagreements_now")?;
+    let dissent = router.status()?.disagreements_now;
     ensure!(dissent == 0, "{dissent} disagreements: {:?}", router.events("disagreement"));
     for replayer in [&mut feed, &mut feed6, &mut monitor, &mut monitor6] {
         replayer.finish()?.check_quiet()?;
@@ -157,9 +158,8 @@ fn start_example((name, versions, instances): (&str, &[Version], &[&str])) -> Re
 /// Every instance says which version it is, and those of other releases are the ones that were fetched.
 fn check_versions(router: &Router, instances: &[&str], numbers: &[String]) -> Result<()> {
     wait_until("every instance to have said its version", UP, || {
-        let answer = router.ctl(&["instances"]).map_err(|e| format!("{e:#}"))?;
-        let list = answer["instances"].as_array().cloned().unwrap_or_default();
-        let said: Vec<&str> = list.iter().filter_map(|i| i["version"].as_str()).collect();
+        let answer: Instances = router.ctl(&["instances"]).map_err(|e| format!("{e:#}"))?;
+        let said: Vec<&str> = answer.instances.iter().filter_map(|i| i.version.as_deref()).collect();
         let all = said.len() == instances.len() && numbers.iter().all(|n| said.contains(&n.as_str()));
         if all { Ok(()) } else { Err(format!("{said:?}, with {numbers:?} among them")) }
     })?;

@@ -9,6 +9,7 @@ use tests::lab::{Lab, Site, real_data};
 use tests::replayer::Replayer;
 use tests::router::{Options, Router};
 use tests::versions::Version;
+use virtd_api::{Fib, Status};
 
 const UP: Duration = Duration::from_secs(60);
 /// For a table, or what comes of it.
@@ -156,10 +157,10 @@ fn three_code_bases_and_no_fault_no_verdict_and_nothing_unexplained() -> Result<
     let left = router.wait_quiet(QUIET, SETTLE)?;
     println!("{:.1} s: and have rested", start.elapsed().as_secs_f32());
     if size.fib {
-        let answer = router.ctl(&["fib"])?;
-        println!("the FIB: {answer}");
-        let (wanted, there) = (answer["routes"].as_u64(), fib::kernel(&star.router)?.len());
-        ensure!(wanted == Some(there as u64), "virtd has chosen {wanted:?} routes, and the kernel has {there}");
+        let answer: Fib = router.ctl(&["fib"])?;
+        println!("the FIB: {answer:?}");
+        let (wanted, there) = (answer.routes, fib::kernel(&star.router)?.len());
+        ensure!(wanted == there, "virtd has chosen {wanted} routes, and the kernel has {there}");
         for name in ["frr", "bird", "openbgpd"] {
             fib::wait_state(&router, name, "voting", UP)?;
         }
@@ -216,7 +217,7 @@ fn ten_neighbours_play_a_real_trace_and_nobody_is_accused() -> Result<()> {
         }
         feeds.iter_mut().try_for_each(|feed| feed.wait_event("feed-done", SETTLE))?;
         router.wait_quiet(QUIET, SETTLE)?;
-        let (votes, now) = (router.status("votes")?, router.status("disagreements_now")?);
+        let Status { votes, disagreements_now: now, .. } = router.status()?;
         println!("{:.0} s, round {rounds}: {votes} votes, {now} disagreements now", start.elapsed().as_secs_f32());
         let last = minutes == 0 || start.elapsed() >= Duration::from_secs(60 * minutes);
         if last {

@@ -11,6 +11,7 @@ use tests::replayer::Replayer;
 use tests::router::{ASN, Options, Router};
 use tests::untested::not_tested;
 use tests::versions::Version;
+use virtd_api::{Fib, FibEntries};
 
 const UP: Duration = Duration::from_secs(60);
 const SETTLE: Duration = Duration::from_secs(120);
@@ -88,12 +89,11 @@ fn one_fib_out_of_three_and_each_believes_that_it_is_its_own() -> Result<()> {
     for name in ["frr", "bird", "openbgpd"] {
         wait_state(&scene.router, name, "voting", SETTLE)?;
     }
-    let fib = scene.router.ctl(&["fib", "--diff"])?;
-    ensure!(fib["entries"].as_array().is_some_and(Vec::is_empty), "{fib}");
+    let fib: FibEntries = scene.router.ctl(&["fib", "--diff"])?;
+    ensure!(fib.entries.is_empty(), "{fib:?}");
     // BIRD writes route by route, and is not made to wait for each.
-    let counted = scene.router.ctl(&["fib"])?;
-    let count = |what: &str| counted[what].as_u64().unwrap_or_default();
-    ensure!(count("answered_ahead") > ROUTES as u64 / 2 && count("taken_back") == 0, "{counted}");
+    let counted: Fib = scene.router.ctl(&["fib"])?;
+    ensure!(counted.answered_ahead > ROUTES as u64 / 2 && counted.taken_back == 0, "{counted:?}");
 
     // Each dies and comes back; the kernel's routes stay where they are.
     for name in ["frr", "bird", "openbgpd"] {
@@ -157,14 +157,14 @@ fn nothing_is_lost_behind_a_lie_and_a_death() -> Result<()> {
     })?;
 
     lie(&mut scene, &prefix, &sites[1].v4.to_string())?;
-    let shown = |router: &Router| router.ctl(&["fib", &prefix]).unwrap_or_default();
+    let shown = |router: &Router| router.show(&["fib", &prefix]).unwrap_or_default();
     wait_until("BIRD to be named", SETTLE, || {
         let named = scene
             .router
             .events("fib-disagreement")
             .into_iter()
             .any(|e| e["instance"] == "bird" && e["prefix"] == prefix.as_str());
-        if named { Ok(()) } else { Err(shown(&scene.router).to_string()) }
+        if named { Ok(()) } else { Err(shown(&scene.router)) }
     })?;
     scene.all_to_the_feed()?;
     scene.router.instance("frr")?.crash();
@@ -219,9 +219,9 @@ fn the_kernel_ends_as_the_vote_says_whatever_is_done_to_it() -> Result<()> {
     let refused = wait_until("virtd to tell that the kernel refuses the routes", UP, || told("fib-refused"))?;
     let all = format!("refuses {ROUTES} of the chosen routes");
     ensure!(refused.contains(&all) && refused.contains("unreachable"), "{refused}");
-    let diff = scene.router.ctl(&["fib", "--diff"])?;
-    let listed = diff["entries"].as_array().into_iter().flatten().filter(|e| e["failed"].is_string()).count();
-    ensure!(listed == ROUTES, "{listed} refused routes are listed: {diff}");
+    let diff: FibEntries = scene.router.ctl(&["fib", "--diff"])?;
+    let listed = diff.entries.iter().filter(|e| e.failed.is_some()).count();
+    ensure!(listed == ROUTES, "{listed} refused routes are listed: {diff:?}");
     ns.run("ip", &[["route", "add"].as_slice(), &subnet].concat())?;
     rest("the routes to be taken again")?;
     wait_until("virtd to tell that they are", UP, || told("fib-accepted"))?;
@@ -241,8 +241,7 @@ fn the_kernel_ends_as_the_vote_says_whatever_is_done_to_it() -> Result<()> {
     ns.run("ip", &["address", "replace", "10.0.1.1/24", "dev", "n1"])?;
     rest("the routes to come back with the link")?;
     wait_until("everybody to agree again", SETTLE, || {
-        let diff = scene.router.ctl(&["fib", "--diff"]).unwrap_or_default();
-        let none = diff["entries"].as_array().is_some_and(Vec::is_empty);
+        let none = scene.router.agree_on_fib().is_ok_and(|agree| agree);
         if none { Ok(()) } else { Err(scene.router.show(&["fib"]).unwrap_or_default()) }
     })?;
 
@@ -269,9 +268,9 @@ fn routes_stay_when_virtd_ends_and_the_next_one_adopts_them() -> Result<()> {
     feed.wait_event("feed-done", UP)?;
     wait_state(&scene.router, "bird", "voting", SETTLE)?;
     wait_until("the old routes to be adopted", UP, || {
-        let kernel = scene.router.ctl(&["fib"]).unwrap_or_default()["kernel"].clone();
-        let adopted = kernel["adopted"].as_u64() == Some(ROUTES as u64) && kernel["written"].as_u64() == Some(0);
-        if adopted { Ok(()) } else { Err(kernel.to_string()) }
+        let fib: Fib = scene.router.ctl(&["fib"]).map_err(|e| format!("{e:#}"))?;
+        let adopted = fib.kernel.is_some_and(|k| k.adopted == ROUTES as u64 && k.written == 0);
+        if adopted { Ok(()) } else { Err(format!("{:?}", fib.kernel)) }
     })?;
     scene.lab.passed();
     Ok(())

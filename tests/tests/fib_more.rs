@@ -56,8 +56,7 @@ fn all_by(star: &Star, n: usize, gateways: &[String]) -> Result<(), String> {
 
 fn agree(router: &Router) -> Result<()> {
     wait_until("everybody to agree", SETTLE, || {
-        let diff = router.ctl(&["fib", "--diff"]).unwrap_or_default();
-        let none = diff["entries"].as_array().is_some_and(Vec::is_empty);
+        let none = router.agree_on_fib().is_ok_and(|agree| agree);
         if none { Ok(()) } else { Err(router.show(&["fib", "--diff"]).unwrap_or_default()) }
     })
 }

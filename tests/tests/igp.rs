@@ -9,6 +9,7 @@ use tests::igp::{ISIS, Igp, Routes, Speaker, alone, shortest, triangle};
 use tests::lab::{Lab, Star, wait_until};
 use tests::replayer::Replayer;
 use tests::router::{Options, Router};
+use virtd_api::FibEntries;
 
 const SETTLE: Duration = Duration::from_secs(120);
 const BGP_ROUTES: usize = 50;
@@ -53,8 +54,8 @@ impl Scene {
     fn settle(&self, expected: &Routes) -> Result<()> {
         self.holds(expected)?;
         wait_until("everybody to agree", SETTLE, || {
-            let diff = self.router.ctl(&["fib", "--diff"]).map_err(|e| format!("{e:#}"))?;
-            if diff["entries"].as_array().is_some_and(Vec::is_empty) { Ok(()) } else { Err(diff.to_string()) }
+            let diff: FibEntries = self.router.ctl(&["fib", "--diff"]).map_err(|e| format!("{e:#}"))?;
+            if diff.entries.is_empty() { Ok(()) } else { Err(format!("{diff:?}")) }
         })?;
         for instance in &self.instances {
             wait_state(&self.router, &instance.name, "voting", SETTLE)?;

@@ -1,22 +1,21 @@
 //! What `virtctl diversity` says of real daemons.
 
 use anyhow::{Context, Result, ensure};
-use serde_json::{Value, json};
 use std::time::Duration;
 use tests::daemons::{Daemon, Lie};
 use tests::lab::{Lab, real_data, wait_for};
 use tests::neighbours::{Kind, Neighbour, NeighbourSpec, prefixes};
 use tests::replayer::Replayer;
 use tests::router::{ASN, Options, Router};
+use virtd_api::{Diversity, Pair};
 
 const UP: Duration = Duration::from_secs(60);
 const SETTLE: Duration = Duration::from_secs(180);
 const QUIET: Duration = Duration::from_secs(4);
 
-fn pair(answer: &Value, a: &str, b: &str) -> Result<Value> {
-    let names = [json!([a, b]), json!([b, a])];
-    let found = answer["pairs"].as_array().and_then(|list| list.iter().find(|p| names.contains(&p["instances"])));
-    found.cloned().with_context(|| format!("no pair of {a} and {b} in {answer}"))
+fn pair<'a>(answer: &'a Diversity, a: &str, b: &str) -> Result<&'a Pair> {
+    let found = answer.pairs.iter().find(|p| p.instances == [a, b] || p.instances == [b, a]);
+    found.with_context(|| format!("no pair of {a} and {b} in {answer:?}"))
 }
 
 /// A real trace, three code bases, no fault: every vote is counted for every pair, and nobody is found to differ.
@@ -38,15 +37,15 @@ fn three_code_bases_agree_on_a_real_trace() -> Result<()> {
     let mut feed = Replayer::dial(&lab, &star.sites[0], false, &arguments)?;
     feed.wait_event("feed-done", SETTLE)?;
     router.wait_quiet(QUIET, SETTLE)?;
-    let answer = router.ctl(&["diversity"])?;
+    let answer: Diversity = router.ctl(&["diversity"])?;
     println!("{}", router.show(&["diversity", "--sessions"])?);
     let told = router.prefixes_out("10.0.2.2")?;
     for (a, b) in [("frr", "bird"), ("frr", "openbgpd"), ("bird", "openbgpd")] {
         let p = pair(&answer, a, b)?;
-        ensure!(p["compared"].as_u64() >= Some(told), "{told} routes are out, but: {p}");
-        ensure!(p["disagreed"] == 0 && p["verdicts"]["either"] == 0, "{p}: {:?}", router.events("disagreement"));
+        ensure!(p.compared >= told, "{told} routes are out, but: {p:?}");
+        ensure!(p.disagreed == 0 && p.verdicts.either == 0, "{p:?}: {:?}", router.events("disagreement"));
     }
-    ensure!(answer["least_independent"].is_null(), "{answer}");
+    ensure!(answer.least_independent.is_none(), "{answer:?}");
     feed.finish()?.check_quiet()?;
     monitor.finish()?.check_quiet()?;
     lab.passed();
@@ -70,23 +69,24 @@ fn the_same_program_twice_is_the_least_independent_pair() -> Result<()> {
     monitor.wait_event("update", UP)?;
     router.wait_voting(UP)?;
     router.wait_quiet(QUIET, SETTLE)?;
-    let before = router.ctl(&["diversity"])?;
-    ensure!(before["least_independent"].is_null(), "{before}");
+    let before: Diversity = router.ctl(&["diversity"])?;
+    ensure!(before.least_independent.is_none(), "{before:?}");
     let told = monitor.count("update");
     for name in ["bird", "bird2"] {
         router.instance(name)?.set_lie(Some(lie))?;
     }
     wait_for("both to be found wrong", SETTLE, || {
-        router.ctl(&["diversity"]).is_ok_and(|answer| answer["least_independent"] == json!(["bird", "bird2"]))
+        let answer = router.ctl::<Diversity>(&["diversity"]);
+        answer.is_ok_and(|answer| answer.least_independent.is_some_and(|names| names == ["bird", "bird2"]))
     })?;
-    let answer = router.ctl(&["diversity"])?;
+    let answer: Diversity = router.ctl(&["diversity"])?;
     println!("{}", router.show(&["diversity", "--sessions"])?);
     let twins = pair(&answer, "bird", "bird2")?;
-    let verdicts = &twins["verdicts"];
-    ensure!(verdicts["common"].as_u64() >= Some(1) && verdicts["alike"] == verdicts["common"], "{twins}");
+    let verdicts = &twins.verdicts;
+    ensure!(verdicts.common >= 1 && verdicts.alike == verdicts.common, "{twins:?}");
     let apart = pair(&answer, "frr", "bird")?;
-    ensure!(apart["verdicts"]["common"] == 0 && apart["verdicts"]["one_only"].as_u64() >= Some(1), "{apart}");
-    ensure!(apart["attributes"][0]["name"] == "COMMUNITIES", "{apart}");
+    ensure!(apart.verdicts.common == 0 && apart.verdicts.one_only >= 1, "{apart:?}");
+    ensure!(apart.attributes.first().is_some_and(|a| a.name == "COMMUNITIES"), "{apart:?}");
     ensure!(monitor.count("update") == told, "the monitor was told something: {:?}", monitor.events());
     monitor.finish()?.check_quiet()?;
     neighbour.check_quiet()?;

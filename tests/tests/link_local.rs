@@ -41,17 +41,14 @@ fn wait_said(router: &Router, star: &Star, path: &str) -> Result<()> {
     let peer = star.sites[1].v6.to_string();
     let expected = [("frr", true), ("bird", true), ("openbgpd", false)];
     wait_until("the three to say it, each in its way", SETTLE, || {
-        let routes = router.ctl(&["routes", &prefix(MANY - 1)]).map_err(|e| format!("{e:#}"))?;
-        let sessions = routes["sessions"].as_array().cloned().unwrap_or_default();
-        let said = sessions.iter().find(|s| s["peer"] == peer.as_str()).map(|s| s["said"].clone()).unwrap_or_default();
+        let said = router.said(&prefix(MANY - 1), &peer).map_err(|e| format!("{e:#}"))?;
         let says = |(name, link_local): &(&str, bool)| {
-            said.as_array().into_iter().flatten().filter(|s| s["instance"] == *name).any(|s| {
-                let route = &s["route"];
-                let its_path = route["as_path"].as_str().unwrap_or_default();
-                its_path.ends_with(path) && (route["link_local"] == LINK_LOCAL) == *link_local
+            said.iter().filter(|s| s.instance == *name).filter_map(|s| s.route.as_ref()).any(|route| {
+                let other = route.link_local.map(|address| address.to_string());
+                route.as_path.ends_with(path) && (other.as_deref() == Some(LINK_LOCAL)) == *link_local
             })
         };
-        if expected.iter().all(says) { Ok(()) } else { Err(routes.to_string()) }
+        if expected.iter().all(says) { Ok(()) } else { Err(format!("{said:?}")) }
     })
 }
 

@@ -2,8 +2,7 @@
 //! that is. OpenBGPD is the instance, since it looks at neither: the sessions stay until their hold
 //! time is over.
 
-use anyhow::{Context, Result, ensure};
-use serde_json::Value;
+use anyhow::{Result, ensure};
 use std::time::Duration;
 use tests::daemons::Daemon;
 use tests::lab::{Lab, wait_until};
@@ -12,16 +11,10 @@ use tests::router::{Options, Router};
 
 const UP: Duration = Duration::from_secs(60);
 
-fn session(router: &Router, peer: &str) -> Result<Value> {
-    let answer = router.ctl(&["sessions"])?;
-    let list = answer["sessions"].as_array().context("no sessions")?;
-    list.iter().find(|s| s["peer"] == peer).cloned().with_context(|| format!("no session with {peer}"))
-}
-
 fn wait_path(router: &Router, peer: &str, path: &str) -> Result<()> {
-    wait_until(&format!("the path to {peer} to be: {path}"), UP, || match session(router, peer) {
-        Ok(s) if s["path"] == path && s["state"] == "Established" => Ok(()),
-        Ok(s) => Err(format!("{}, {}", s["path"], s["state"])),
+    wait_until(&format!("the path to {peer} to be: {path}"), UP, || match router.session(peer) {
+        Ok(s) if s.path.as_deref() == Some(path) && s.state == "Established" => Ok(()),
+        Ok(s) => Err(format!("{:?}, {}", s.path, s.state)),
         Err(e) => Err(format!("{e:#}")),
     })
 }
@@ -39,12 +32,13 @@ fn each_session_loses_its_own_link_and_address() -> Result<()> {
     let ip = |words: &str| star.router.run("ip", &words.split(' ').collect::<Vec<_>>()).map(|_| ());
     for peer in ["10.0.1.2", "10.0.2.2"] {
         wait_path(&router, peer, "up")?;
-        let changed = &session(&router, peer)?["path_changed_us"];
-        ensure!(changed.is_null(), "what was there from the start has not changed: {changed}");
+        let changed = router.session(peer)?.path_changed_us;
+        ensure!(changed.is_none(), "what was there from the start has not changed: {changed:?}");
     }
     let untouched = |peer: &str| -> Result<()> {
-        let s = session(&router, peer)?;
-        ensure!(s["path"] == "up" && s["path_changed_us"].is_null(), "another one's link is none of its business: {s}");
+        let s = router.session(peer)?;
+        let untouched = s.path.as_deref() == Some("up") && s.path_changed_us.is_none();
+        ensure!(untouched, "another one's link is none of its business: {s:?}");
         Ok(())
     };
 
@@ -55,7 +49,7 @@ fn each_session_loses_its_own_link_and_address() -> Result<()> {
     ensure!(shown.contains("Established (the link n1 is down)"), "{shown}");
     ip("link set n1 up")?;
     wait_path(&router, "10.0.1.2", "up")?;
-    ensure!(!session(&router, "10.0.1.2")?["path_changed_us"].is_null(), "it has been down");
+    ensure!(router.session("10.0.1.2")?.path_changed_us.is_some(), "it has been down");
 
     star.sites[0].ns.run("ip", &["link", "set", "r0", "down"])?;
     wait_path(&router, "10.0.1.2", "the link n1 has no carrier")?;

@@ -72,7 +72,7 @@ fn a_peer_is_dialled_on_its_own_port_and_on_no_other() -> Result<()> {
     ensure!(log.contains(&told), "no line on BIRD's stderr:\n{log}");
     // The running daemons learn of the port with their next attempt.
     router.edit_toml(|text| in_peer(&text, second, &format!("port = {LATER_PORT}")))?;
-    router.ctl(&["reload"])?;
+    router.show(&["reload"])?;
     router.wait_joined(&second.v4.to_string(), UP)?;
     two.wait_event("session-up", UP)?;
     ensure!(connections(&router, at)? == 1, "more than virtd's own connection to {at}");
@@ -115,7 +115,7 @@ fn what_is_no_bgp_session_goes_past_where_the_port_is_listed() -> Result<()> {
     })?;
     ensure!(cache.accept().is_err(), "BIRD went past virtd");
     router.edit_toml(|text| text.replace("[router]\n", &format!("[router]\nnative_ports = [{CACHE_PORT}]\n")))?;
-    router.ctl(&["reload"])?;
+    router.show(&["reload"])?;
     wait_until("BIRD to reach its cache", UP, || cache.accept().map_err(|e| e.to_string()))?;
     ensure!(router.events("native-bgp").is_empty(), "an alarm about a port that is listed");
     peer.finish()?.check_quiet()?;

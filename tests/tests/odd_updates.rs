@@ -7,10 +7,12 @@ use std::time::Duration;
 use tests::daemons::Daemon;
 use tests::faults::watch::{Table, Watch};
 use tests::lab::{Lab, Star, wait_until};
-use tests::odd::{hex, octets, update};
+use tests::odd::{octets, update};
 use tests::operate::control;
 use tests::router::{Options, Router};
 use tests::versions::Version;
+use virtd_api::{Candidate, Instances};
+use wire::bgp::hex;
 
 /// For everything that is waited for: the machine may have other things to do, and OpenBGPD takes its time after a reset.
 const SETTLE: Duration = Duration::from_secs(60);
@@ -311,16 +313,13 @@ impl Scene {
     fn wait_calm(&self) -> Result<()> {
         let peers = self.star.sites.len();
         wait_until("all instances to vote on all sessions", SETTLE, || {
-            let answer = self.router.ctl(&["instances"]).map_err(|e| format!("{e:#}"))?;
-            let list = answer["instances"].as_array().cloned().unwrap_or_default();
-            let votes =
-                |i: &serde_json::Value| i["state"] == "voting" && i["legs_up"].as_u64() == u64::try_from(peers).ok();
-            if list.iter().all(votes) {
+            let Instances { instances } = self.router.ctl(&["instances"]).map_err(|e| format!("{e:#}"))?;
+            if instances.iter().all(|i| i.state == "voting" && i.legs_up == peers) {
                 return Ok(());
             }
             self.restart_openbgpds_sessions().map_err(|e| format!("{e:#}"))?;
             std::thread::sleep(QUIET);
-            Err(answer.to_string())
+            Err(format!("{instances:?}"))
         })?;
         self.router.wait_quiet(QUIET, SETTLE).map(|_| ())
     }
@@ -341,9 +340,7 @@ impl Scene {
         self.sender.say(&format!("announce {prefix}"))?;
         wait_until("all instances to have read the UPDATE", SETTLE, || {
             let said = self.said(&prefix).map_err(|e| format!("{e:#}"))?;
-            if said.len() == self.router.instances.len()
-                && said.iter().all(|s| s["route"].is_object() && s["counted"] == true)
-            {
+            if said.len() == self.router.instances.len() && said.iter().all(|s| s.route.is_some() && s.counted) {
                 return Ok(());
             }
             self.restart_openbgpds_sessions().map_err(|e| format!("{e:#}"))?;
@@ -354,7 +351,7 @@ impl Scene {
     }
 
     /// What each instance says of a prefix to the second neighbour.
-    fn said(&self, prefix: &str) -> Result<Vec<serde_json::Value>> {
+    fn said(&self, prefix: &str) -> Result<Vec<Candidate>> {
         self.router.said(prefix, &self.second.site.v4.to_string())
     }
 
@@ -409,13 +406,14 @@ impl Scene {
 
     /// What to say where the instances, given the UPDATE as it came, did not do what the table has; empty where they did. Which attribute
     /// they discarded is not looked at: what they say wrongly is mended before it counts.
-    fn unlike_alone(&self, case: &Case, expected: Outcome, lost: &str, said: &[serde_json::Value]) -> String {
+    fn unlike_alone(&self, case: &Case, expected: Outcome, lost: &str, said: &[Candidate]) -> String {
         if self.inbound != "opaque" || matches!(expected, Reset(..)) {
             return String::new();
         }
         let differs = |(name, alone): (&str, &str)| {
-            let route = said.iter().find(|s| s["instance"] == name).map(|s| s["route"].to_string()).unwrap_or_default();
-            let (odd, none) = (route.contains(ODD_COMMUNITY), route.is_empty() || route == "null");
+            let route = said.iter().find(|s| s.instance == name).and_then(|s| s.route.as_ref());
+            let (route, none) = (format!("{route:?}"), route.is_none());
+            let odd = route.contains(ODD_COMMUNITY);
             let answered = lost.contains(&format!("{name} answered"));
             let malformed = lost.contains(&format!("{name} sent a malformed UPDATE"));
             let as_listed = match alone.split_at(1) {
@@ -489,7 +487,7 @@ impl Scene {
         self.sender.say(&format!("announce {prefix} community {GOOD_COMMUNITY}"))?;
         self.wait_second("the good route", |table| table.contains_key(&prefix))?;
         self.wait_calm()?;
-        self.router.ctl(&["instance", "openbgpd", "drain"])?;
+        self.router.show(&["instance", "openbgpd", "drain"])?;
         let changes = self.second.changes.len();
         let odd = update(&octets(case.attributes)?, &[24, 198, 51, self.used]);
         self.sender.say(&format!("raw {}", hex(&odd)))?;
@@ -499,7 +497,7 @@ impl Scene {
         self.router.wait_quiet(QUIET, SETTLE)?;
         self.second.look()?;
         self.check_outcome(&prefix, Unchanged, changes)?;
-        self.router.ctl(&["instance", "openbgpd", "enable"])?;
+        self.router.show(&["instance", "openbgpd", "enable"])?;
         self.wait_second("OpenBGPD's vote to decide", |table| reached(table, &prefix, case.opaque))?;
         self.wait_calm()?;
         self.check_outcome(&prefix, case.opaque, changes)?;

@@ -144,7 +144,7 @@ fn a_lie_of_one_daemon_stays_inside() -> Result<()> {
     for name in ["frr", "bird", "openbgpd"] {
         router.instance(name)?.set_lie(Some(lie))?;
         tests::lab::wait_for("virtd to see the lie", SETTLE, || {
-            router.status("disagreements_now").is_ok_and(|n| n > 0)
+            router.status().is_ok_and(|s| s.disagreements_now > 0)
         })?;
         router.instance(name)?.set_lie(None)?;
         router.wait_agreement(0, SETTLE)?;

@@ -41,21 +41,8 @@ fn nobody_accused(router: &Router) -> Result<()> {
 
 /// The state of an instance's leg of a session.
 fn leg_state(router: &Router, peer: &str, name: &str) -> Result<String> {
-    let answer = router.ctl(&["sessions"])?;
-    let find = |list: &serde_json::Value, key: &str, value: &str| {
-        list.as_array().and_then(|list| list.iter().find(|x| x[key] == value).cloned())
-    };
-    let session = find(&answer["sessions"], "peer", peer).with_context(|| format!("no session with {peer}"))?;
-    let leg = find(&session["legs"], "instance", name).with_context(|| format!("no leg of {name}"))?;
-    Ok(leg["state"].as_str().unwrap_or_default().to_owned())
-}
-
-/// A number of what was negotiated with a peer.
-fn session_number(router: &Router, peer: &str, key: &str) -> Result<u64> {
-    let answer = router.ctl(&["sessions"])?;
-    let list = answer["sessions"].as_array().cloned().unwrap_or_default();
-    let session = list.iter().find(|s| s["peer"] == peer).with_context(|| format!("no session with {peer}"))?;
-    session[key].as_u64().with_context(|| format!("no {key} in {session}"))
+    let leg = router.session(peer)?.legs.into_iter().find(|leg| leg.instance == name);
+    Ok(leg.with_context(|| format!("no leg of {name}"))?.state)
 }
 
 fn wait_told(router: &Router, peer: &str, routes: u64) -> Result<()> {
@@ -107,7 +94,7 @@ fn one_announces_no_ipv4(daemon: Daemon) -> Result<()> {
     wait_told(&router, FEED, 1)?;
     router.wait_voting(SETTLE)?;
     without_ipv4(&mut router, daemon)?;
-    router.ctl(&["session", FEED, "reset"])?;
+    router.show(&["session", FEED, "reset"])?;
     feed.wait(UP)?;
     wait_told(&router, MONITOR, 0)?;
 
@@ -167,7 +154,7 @@ fn one_has_no_hold_time(wrappers: [fn(String) -> String; 3]) -> Result<()> {
     feed.wait_event("feed-done", UP)?;
     wait_told(&router, MONITOR, 50)?;
     for peer in [FEED, MONITOR] {
-        ensure!(session_number(&router, peer, "hold_time_s")? == 9, "{:?}", router.ctl(&["sessions"]));
+        ensure!(router.session(peer)?.hold_time_s == Some(9), "{:?}", router.session(peer));
     }
     nobody_accused(&router)?;
     let named = |e: &serde_json::Value| e["text"].as_str().unwrap_or_default().contains("proposes hold time 0 s");
@@ -216,7 +203,7 @@ fn a_session_with_a_hold_time_of_3_s_comes_up_with_one_of_three() -> Result<()> 
             neighbour.wait_event("session-up", UP).with_context(|| format!("{daemon:?} alone"))?;
         }
         for peer in [FEED, MONITOR] {
-            ensure!(session_number(&router, peer, "hold_time_s")? == 3, "{:?}", router.ctl(&["sessions"]));
+            ensure!(router.session(peer)?.hold_time_s == Some(3), "{:?}", router.session(peer));
         }
         feed.finish()?.check_quiet()?;
         monitor.finish()?.check_quiet()?;
@@ -246,7 +233,7 @@ fn sent(name: &str, wrappers: [fn(String) -> String; 3], octets: impl Fn(&Star) 
     let monitor = Replayer::dial(&lab, &star.sites[1], false, &["--monitor", "--events-updates"])?;
     router.wait_joined(MONITOR, UP)?;
     let raw = lab.directory().join("update.hex");
-    fs::write(&raw, odd::hex(&octets(&star)))?;
+    fs::write(&raw, wire::bgp::hex(&octets(&star)))?;
     let feed = Replayer::dial(&lab, &star.sites[0], false, &["--raw", &raw.display().to_string()])?;
     Ok(Odd { lab, star, router, monitor, feed })
 }

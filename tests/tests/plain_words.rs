@@ -223,8 +223,8 @@ fn a_full_event_log_stands_in_the_status() -> Result<()> {
     router.launch(&lab, &star, &options)?;
     let words = "/dev/full cannot be written: No space left on device";
     wait_for("the event log's failure", UP, || router.show(&["status"]).is_ok_and(|shown| shown.contains(words)))?;
-    let status = router.ctl(&["status"])?;
-    ensure!(status["event_log"]["lost"].as_u64().is_some_and(|n| n > 0), "{status}");
+    let status = router.status()?;
+    ensure!(status.event_log.as_ref().is_some_and(|log| log.lost > 0), "{status:?}");
     lab.passed();
     Ok(())
 }

@@ -128,8 +128,8 @@ fn what_is_told_at_last_is_not_withdrawn_before_it_is_answered() -> Result<()> {
     ensure!(gone.is_empty(), "withdrawn, and nobody has withdrawn it: {gone:?}");
     let last = format!("{} {}", 80_000 + TURNS - 1, 80_000 + TURNS - 1);
     wait_until("the last route outside", UP, || {
-        let routes = router.ctl(&["routes", WITHHELD]).map_err(|e| format!("{e:#}"))?;
-        if routes.to_string().contains(&last) { Ok(()) } else { Err(routes.to_string()) }
+        let routes = router.show(&["routes", WITHHELD]).map_err(|e| format!("{e:#}"))?;
+        if routes.contains(&last) { Ok(()) } else { Err(routes) }
     })?;
     let outcome = monitor.finish()?;
     outcome.check_quiet()?;

@@ -109,8 +109,8 @@ fn learned(lab: &mut Lab, strategy: &'static str, k: Option<u8>) -> Result<Outco
         None => text,
     })?;
     router.launch(lab, &star, &options)?;
-    let status = router.ctl(&["status"])?;
-    ensure!(status["strategy"] == strategy && (k.is_none() || status["k"] == serde_json::json!(k)), "{status}");
+    let status = router.status()?;
+    ensure!(status.strategy == strategy && (k.is_none() || status.k == k), "{status:?}");
     let mut monitor = Replayer::dial(lab, &star.sites[1], false, &["--monitor", "--until-routes", "2000"])?;
     let mut feed = Replayer::dial(lab, &star.sites[0], false, &["--generate", "2000"])?;
     feed.wait_event("feed-done", UP)?;

@@ -1,7 +1,7 @@
 //! An operator changes a running router: the policy of its daemons, and which daemons it is made of. What the neighbours are told of that is
 //! what has changed, once, and nothing else.
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Result, ensure};
 use nix::sys::signal::Signal;
 use serde_json::Value;
 use std::collections::BTreeMap;
@@ -15,6 +15,7 @@ use tests::neighbours::{Kind, Neighbour, NeighbourSpec};
 use tests::replayer::Replayer;
 use tests::router::{ASN, Options};
 use tests::versions::Version;
+use virtd_api::Instances;
 
 const UP: Duration = Duration::from_secs(120);
 const QUIET: Duration = Duration::from_secs(4);
@@ -110,7 +111,7 @@ fn a_change_of_policy_is_seen_once_and_who_was_forgotten_is_named() -> Result<()
     change_policy(&mut kinds, "frr", &neighbours)?;
     // Alone it changes nothing outside, however long it stays alone.
     wait_for("frr to be found to differ", UP, || {
-        kinds.router.status("disagreements_now").is_ok_and(|n| n > ROUTES as u64)
+        kinds.router.status().is_ok_and(|s| s.disagreements_now > ROUTES as u64)
     })?;
     ensure!(monitors.each_ref().map(|m| m.count("update")) == before, "the old policy has the majority");
     change_policy(&mut kinds, "bird", &neighbours)?;
@@ -140,7 +141,7 @@ fn a_change_of_policy_is_seen_once_and_who_was_forgotten_is_named() -> Result<()
     // What a service manager sends.
     kinds.router.edit_toml(|text| text.replace("t_ms = 3000", "t_ms = 4000"))?;
     kinds.router.virtd.signal(Signal::SIGHUP)?;
-    wait_for("SIGHUP to be followed", UP, || kinds.router.status("t_ms").is_ok_and(|t| t == 4000))?;
+    wait_for("SIGHUP to be followed", UP, || kinds.router.status().is_ok_and(|s| s.t_ms == 4000))?;
     for monitor in &mut monitors {
         monitor.finish()?.check_quiet()?;
     }
@@ -162,10 +163,8 @@ fn without(text: &str, names: &[&str]) -> String {
 
 /// The instances and their states, in order.
 fn states(kinds: &Kinds) -> Result<Vec<(String, String)>> {
-    let answer = kinds.router.ctl(&["instances"])?;
-    let word = |v: &Value, key: &str| v[key].as_str().unwrap_or_default().to_owned();
-    let list = answer["instances"].as_array().context("no list")?;
-    let mut all: Vec<_> = list.iter().map(|i| (word(i, "name"), word(i, "state"))).collect();
+    let Instances { instances } = kinds.router.ctl(&["instances"])?;
+    let mut all: Vec<_> = instances.into_iter().map(|i| (i.name, i.state)).collect();
     all.sort();
     Ok(all)
 }
@@ -254,7 +253,7 @@ fn come_and_go(name: &str, fib: bool) -> Result<()> {
     for (prefix, told) in &seen {
         ensure!(matches!(told.as_slice(), [Some(_)]), "{prefix}: {told:?}");
     }
-    ensure!(kinds.router.status("disagreements_now")? == 0, "{:?}", kinds.router.events("disagreement"));
+    ensure!(kinds.router.status()?.disagreements_now == 0, "{:?}", kinds.router.events("disagreement"));
     ensure!(kinds.router.events("instance-faulty").is_empty(), "{:?}", kinds.router.events("instance-faulty"));
     if fib {
         let there = star.router.run("ip", &["-o", "-4", "route", "show", "proto", "245"])?.lines().count() as u64;

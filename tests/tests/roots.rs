@@ -94,10 +94,7 @@ fn owner_in(root: &Path, user: &str) -> Result<String> {
 }
 
 fn pids(router: &Router, name: &str) -> Result<Vec<Pid>> {
-    let answer = router.ctl(&["instances"])?;
-    let list = answer["instances"].as_array().context("no instances")?;
-    let found = list.iter().find(|i| i["name"] == name).and_then(|i| i["pids"].as_array()).context("no pids")?;
-    Ok(found.iter().filter_map(|p| i32::try_from(p.as_i64()?).ok()).map(Pid::from_raw).collect())
+    Ok(router.known(name)?.pids.into_iter().filter_map(|p| i32::try_from(p).ok()).map(Pid::from_raw).collect())
 }
 
 /// Whether the instance's processes are the root's program, and see nothing else of this system: no other mounts but a few.

@@ -44,11 +44,9 @@ fn feed_script(lab: &Lab) -> Result<String> {
 
 /// What virtd says of an instance's leg towards the peer.
 fn leg(router: &Router, peer: &str, instance: &str) -> Result<String> {
-    let answer = router.ctl(&["sessions"])?;
-    let sessions = answer["sessions"].as_array().cloned().unwrap_or_default();
-    let legs = sessions.iter().find(|s| s["peer"] == peer).and_then(|s| s["legs"].as_array().cloned());
-    let found = legs.unwrap_or_default().into_iter().find(|l| l["instance"] == instance);
-    Ok(found.map_or_else(String::new, |l| format!("{} {}", l["state"], l["detail"])))
+    let legs = router.session(peer)?.legs;
+    let found = legs.into_iter().find(|l| l.instance == instance);
+    Ok(found.map_or_else(String::new, |l| format!("{:?} {:?}", l.state, l.detail)))
 }
 
 /// Resident memory of virtd at its largest, in KiB.

@@ -171,8 +171,7 @@ fn the_kernel_ends_as_the_vote_says() -> Result<()> {
         }
     })?;
     wait_until("everybody to agree", SETTLE, || {
-        let diff = router.ctl(&["fib", "--diff"]).unwrap_or_default();
-        if diff["entries"].as_array().is_some_and(Vec::is_empty) { Ok(()) } else { Err(differences(&router)) }
+        if router.agree_on_fib().is_ok_and(|agree| agree) { Ok(()) } else { Err(differences(&router)) }
     })?;
     for name in ["frr", "bird", "frr2"] {
         let instance = router.instance(name)?;

@@ -1,6 +1,6 @@
 //! A second BIRD waits to take the place of a voter that falls, cold (started when it is needed) and warm (running and fed all the time).
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Result, ensure};
 use nix::sys::signal::Signal;
 use serde_json::Value;
 use std::time::Duration;
@@ -16,11 +16,8 @@ const ROUTES: u64 = 200;
 
 /// What `virtctl instances` says of an instance: its role and its state.
 fn standing(kinds: &Kinds, name: &str) -> Result<(String, String)> {
-    let answer = kinds.router.ctl(&["instances"])?;
-    let found = answer["instances"].as_array().and_then(|list| list.iter().find(|i| i["name"] == name));
-    let found = found.with_context(|| format!("no {name} in {answer}"))?;
-    let word = |key: &str| found[key].as_str().unwrap_or_default().to_owned();
-    Ok((word("role"), word("state")))
+    let found = kinds.router.known(name)?;
+    Ok((found.role, found.state))
 }
 
 fn wait_standing(kinds: &Kinds, name: &str, role: &str, state: &str) -> Result<()> {
@@ -32,11 +29,9 @@ fn wait_standing(kinds: &Kinds, name: &str, role: &str, state: &str) -> Result<(
 
 /// Those whose word on a prefix counts towards a peer.
 fn counted(kinds: &Kinds, prefix: &str, peer: &str) -> Result<Vec<String>> {
-    let answer = kinds.router.ctl(&["routes", prefix])?;
-    let session = answer["sessions"].as_array().and_then(|list| list.iter().find(|s| s["peer"] == peer));
-    let said = session.and_then(|s| s["said"].as_array()).with_context(|| format!("nothing in {answer}"))?;
-    let names = said.iter().filter(|s| s["counted"] == true).filter_map(|s| s["instance"].as_str());
-    Ok(names.map(str::to_owned).collect())
+    let said = kinds.router.said(prefix, peer)?;
+    ensure!(!said.is_empty(), "nobody has said anything about {prefix} to {peer}");
+    Ok(said.into_iter().filter(|s| s.counted).map(|s| s.instance).collect())
 }
 
 /// FRR, BIRD and OpenBGPD vote. BIRD lies until the verdict: the standby votes in its place, and BIRD waits at the end of the line, cured. Then

@@ -56,7 +56,7 @@ fn all_versions_together_are_one_router() -> Result<()> {
     wait_for("all routes outside", SETTLE, || router.prefixes_out("10.0.2.2").is_ok_and(|n| n == ROUTES))?;
     router.wait_voting(SETTLE)?;
     router.wait_quiet(Duration::from_secs(4), SETTLE)?;
-    let dissent = router.status("disagreements_now")?;
+    let dissent = router.status()?.disagreements_now;
     ensure!(dissent == 0, "{dissent} disagreements: {:?}", router.events("disagreement"));
     let told = monitor.count("update");
     let names: Vec<String> = router.instances.iter().map(|i| i.name.clone()).collect();

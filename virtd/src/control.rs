@@ -1,19 +1,15 @@
 //! The control socket: what virtctl talks to. AF_UNIX stream, one JSON object a line in both directions.
 //!
-//! | request | answer |
-//! |---|---|
-//! | `{"command":"status"}`, `sessions`, `instances`, `{"command":"routes","prefix":"192.0.2.0/24"}` | one line, from the core |
-//! | `{"command":"reload"}`, with `"dry_run":true` only to see | one line, from the core, after the configuration file was read |
-//! | `{"command":"events","n":100,"kind":"session-up"}` | one line, `{"events":[…]}` |
-//! | the same with `"follow":true` | the events of the log and then each new one, a line each, until the client closes; at virtd's end `{"ended":"…"}` |
-//!
-//! An error is `{"error":"…"}`. Questions about the core travel to the driver's loop as [`ControlRequest`]s over a bounded channel and
-//! wake it; events come from the event log without the core's help. Each client has a thread; clients, lines and waits are bounded
-//! ([`clients`]). Every request says who asks (`by`, SO_PEERCRED). A socket for asking only refuses what changes something.
+//! [`virtd_api`] has the requests and the answers. Questions about the core travel to the driver's
+//! loop as [`ControlRequest`]s over a bounded channel and wake it; events come from the event log
+//! without the core's help. Each client has a thread; clients, lines and waits are bounded
+//! ([`clients`]). Every request goes with who asks (SO_PEERCRED). A socket for asking only refuses
+//! what changes something.
 
 mod clients;
 
 use crate::config::{Config, Instance, parse};
+use crate::core::{Answer, Asker, Reply};
 use crate::event;
 use crate::eventlog::EventLog;
 use crate::kernel::leftover::{self, Flushed};
@@ -25,7 +21,8 @@ pub use clients::{MAX_CLIENTS, MAX_FOLLOWERS, MAX_REQUEST};
 use crossbeam_channel::{Receiver, Sender, TrySendError};
 use nix::sys::socket::{AddressFamily, Backlog, MsgFlags, SockFlag, SockType, UnixAddr};
 use nix::unistd::{Gid, Group};
-use serde_json::{Value, json};
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
 use std::fs;
 use std::io::{self, Write};
 use std::os::fd::AsRawFd;
@@ -34,6 +31,7 @@ use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
+use virtd_api::{COMMANDS, Done, Followed, Refused, Request, Status};
 
 /// Requests waiting for the driver: one per client.
 const QUEUE: usize = MAX_CLIENTS;
@@ -51,12 +49,14 @@ const DEFAULT_EVENTS: u64 = 20;
 /// A question for the core. The driver takes it off the channel, asks, and sends the answer.
 #[derive(Debug)]
 pub struct ControlRequest {
-    /// `{"command": …}`.
-    pub request: Value,
+    /// What is asked.
+    pub request: Request,
+    /// Who asks; `None` for virtd itself.
+    pub by: Option<Asker>,
     /// The configuration to change to, where that is what is asked.
     pub config: Option<Box<Config>>,
     /// Takes one answer and never blocks: it has room for it.
-    pub reply: Sender<Value>,
+    pub reply: Sender<Reply>,
 }
 
 /// Where the control threads put requests for the driver.
@@ -112,54 +112,52 @@ impl ControlQueue {
     }
 
     /// Asks for what outlasts a restart, and writes it down before that is answered.
-    fn ask_and_keep(&self, request: Value) -> Value {
-        let Some(state) = &self.state else { return self.ask(request) };
+    fn ask_and_keep(&self, request: Request, by: Asker) -> Reply {
+        let Some(state) = &self.state else { return self.ask(request, by) };
         let path = state.lock().unwrap_or_else(PoisonError::into_inner);
-        let mut answered = self.ask(request);
-        let Some(shut) = answered.get("shut").and_then(Value::as_array) else { return answered };
-        let shut = shut.iter().filter_map(Value::as_str).map(str::to_owned).collect();
-        if let Err(e) = state::write(&path, &State::new(shut)) {
-            let text = format!(
-                "{}, but {} cannot be written ({e}): a restart of virtd will not know of it",
-                answered["done"].as_str().unwrap_or("done"),
-                path.display()
-            );
-            log::warn!("{text}");
-            answered["done"] = json!(text);
+        let mut answered = self.ask(request, by)?;
+        if let Answer::Done(Done { done, shut: Some(shut), .. }) = &mut answered
+            && let Err(e) = state::write(&path, &State::new(shut.iter().cloned().collect()))
+        {
+            let file = path.display();
+            *done = format!("{done}, but {file} cannot be written ({e}): a restart of virtd will not know of it");
+            log::warn!("{done}");
         }
-        answered
+        Ok(answered)
     }
 
-    /// Reads the configuration again, on the thread that asks, and has the core become what it says: `{"command": "reload"}`, or with
-    /// `"dry_run": true` say what it would do.
-    pub fn reload(&self, request: Value) -> Value {
-        let Some(reloader) = &self.reloader else { return error("there is no file to read again") };
-        match reloader.read() {
-            Ok(config) => self.send(request, Some(Box::new(config))),
-            Err(text) => error(&text),
-        }
+    /// Reads the configuration again, on the thread that asks, and has the core become what it
+    /// says, or with `dry_run` say what it would do.
+    ///
+    /// # Errors
+    /// There is something wrong with the file, the core does not want it, or does not answer.
+    pub fn reload(&self, dry_run: bool, by: Option<Asker>) -> Reply {
+        let reloader = self.reloader.as_ref().ok_or("there is no file to read again")?;
+        self.send(Request::Reload { dry_run }, by, Some(Box::new(reloader.read()?)))
     }
 
     /// Asks the core and waits for its answer.
-    fn ask(&self, request: Value) -> Value {
-        self.send(request, None)
+    fn ask(&self, request: Request, by: Asker) -> Reply {
+        self.send(request, Some(by), None)
     }
 
-    fn send(&self, request: Value, config: Option<Box<Config>>) -> Value {
+    fn send(&self, request: Request, by: Option<Asker>, config: Option<Box<Config>>) -> Reply {
         let (reply, answer) = crossbeam_channel::bounded(1);
-        match self.requests.try_send(ControlRequest { request, config, reply }) {
+        match self.requests.try_send(ControlRequest { request, by, config, reply }) {
             Ok(()) => {}
-            Err(TrySendError::Full(_)) => return error("virtd is busy: too many requests wait already"),
-            Err(TrySendError::Disconnected(_)) => return error("virtd is shutting down"),
+            Err(TrySendError::Full(_)) => return Err("virtd is busy: too many requests wait already".to_owned()),
+            Err(TrySendError::Disconnected(_)) => return Err("virtd is shutting down".to_owned()),
         }
         if let Some(Err(e)) = self.waker.as_ref().map(|w| w.wake()) {
-            return error(&format!("the driver cannot be woken: {e}"));
+            return Err(format!("the driver cannot be woken: {e}"));
         }
-        answer.recv_timeout(CORE_PATIENCE).unwrap_or_else(|e| match e {
-            crossbeam_channel::RecvTimeoutError::Timeout => {
-                error(&format!("no answer within {} s: virtd is too busy or stuck", CORE_PATIENCE.as_secs()))
-            }
-            crossbeam_channel::RecvTimeoutError::Disconnected => error("virtd is shutting down"),
+        answer.recv_timeout(CORE_PATIENCE).unwrap_or_else(|e| {
+            Err(match e {
+                crossbeam_channel::RecvTimeoutError::Timeout => {
+                    format!("no answer within {} s: virtd is too busy or stuck", CORE_PATIENCE.as_secs())
+                }
+                crossbeam_channel::RecvTimeoutError::Disconnected => "virtd is shutting down".to_owned(),
+            })
         })
     }
 }
@@ -275,7 +273,7 @@ fn accept_loop(listener: &UnixListener, service: &Arc<Service>) {
         let Some(seat) = clients.take(&connection) else {
             let stream = connection.stream();
             let _ = stream.set_write_timeout(Some(FOLLOW_CHECK));
-            let _ = answer(stream, &error(&format!("{MAX_CLIENTS} clients are connected already")));
+            let _ = refuse(stream, format!("{MAX_CLIENTS} clients are connected already"));
             continue;
         };
         let service = service.clone();
@@ -293,126 +291,110 @@ fn accept_loop(listener: &UnixListener, service: &Arc<Service>) {
 /// Serves one client until it goes, says something too long, or bores us.
 fn client(stream: &UnixStream, seat: &Seat, service: &Service) -> io::Result<()> {
     stream.set_write_timeout(Some(CLIENT_PATIENCE))?;
-    let user = User::of(stream);
+    let user = asker(stream);
     let mut requests = Requests::new(stream);
     loop {
         let line = match requests.next()? {
             Asked::Request(line) => line,
-            Asked::TooLong => return answer(stream, &error(&format!("a request has at most {MAX_REQUEST} octets"))),
+            Asked::TooLong => return refuse(stream, format!("a request has at most {MAX_REQUEST} octets")),
             Asked::Over => return Ok(()),
         };
         seat.is_answered();
-        let request: Value = match serde_json::from_slice(&line) {
-            Ok(request) => request,
-            Err(e) => {
-                answer(stream, &error(&format!("not a JSON request: {e}")))?;
-                seat.may_ask();
-                continue;
+        match request(&line) {
+            Err(text) => refuse(stream, text)?,
+            Ok(Request::Events { follow: on, n, kind }) => {
+                let (n, kind) = (n.unwrap_or(DEFAULT_EVENTS), kind.as_deref());
+                let n = usize::try_from(n).unwrap_or(usize::MAX);
+                if let Some(unknown) = kind.and_then(|kind| unknown_kind(kind, &service.log)) {
+                    refuse(stream, unknown)?;
+                } else if !on {
+                    answer_events(stream, n, kind, &service.log)?;
+                } else if seat.may_follow() {
+                    return follow(stream, n, kind, &service.log);
+                } else {
+                    return refuse(stream, format!("{MAX_FOLLOWERS} clients follow the events already"));
+                }
             }
-        };
-        if request.get("command").and_then(Value::as_str) == Some("events") {
-            if let Some(unknown) = unknown_kind(&request, &service.log) {
-                answer(stream, &error(&unknown))?;
-            } else if request.get("follow").and_then(Value::as_bool) != Some(true) {
-                answer_events(stream, &request, &service.log)?;
-            } else if seat.may_follow() {
-                return follow(stream, &request, &service.log);
-            } else {
-                return answer(stream, &error(&format!("{MAX_FOLLOWERS} clients follow the events already")));
-            }
-        } else {
-            answer(stream, &service.ask(request, &user))?;
+            Ok(request) => answer(stream, &json(service.ask(request, user.clone()))?)?,
         }
         seat.may_ask();
     }
 }
 
-/// Who asks, as the kernel says (SO_PEERCRED).
-struct User {
-    uid: Option<u32>,
-    name: String,
+/// What a line asks, or why it asks nothing.
+fn request(line: &[u8]) -> Result<Request, String> {
+    let request: Value = serde_json::from_slice(line).map_err(|e| format!("not a JSON request: {e}"))?;
+    let word = request.get("command").and_then(Value::as_str).ok_or("the request has no \"command\"")?;
+    if !COMMANDS.contains(&word) {
+        return Err(format!("unknown command {word:?}: expected one of {}", COMMANDS.join(", ")));
+    }
+    Request::deserialize(&request).map_err(|e| format!("command {word:?}: {e}"))
 }
 
-impl User {
-    fn of(stream: &UnixStream) -> User {
-        let uid =
-            nix::sys::socket::getsockopt(stream, nix::sys::socket::sockopt::PeerCredentials).ok().map(|c| c.uid());
-        let known = uid.and_then(|uid| nix::unistd::User::from_uid(uid.into()).ok().flatten());
-        User { uid, name: known.map_or_else(|| "nobody known".to_owned(), |u| u.name) }
-    }
-}
-
-/// Whether a request changes nothing.
-fn only_reads(request: &Value) -> bool {
-    let absent = |key: &str| request.get(key).is_none_or(Value::is_null);
-    match request.get("command").and_then(Value::as_str) {
-        Some("instances") => absent("exec"),
-        Some("session") => absent("action"),
-        Some("fib") => request.get("flush").and_then(Value::as_bool) != Some(true),
-        Some("instance" | "change" | "reload") => false,
-        _ => true,
-    }
+/// Who asks.
+fn asker(stream: &UnixStream) -> Asker {
+    let uid = nix::sys::socket::getsockopt(stream, nix::sys::socket::sockopt::PeerCredentials).ok().map(|c| c.uid());
+    let known = uid.and_then(|uid| nix::unistd::User::from_uid(uid.into()).ok().flatten());
+    Asker { uid, user: known.map_or_else(|| "nobody known".to_owned(), |u| u.name) }
 }
 
 impl Service {
-    fn ask(&self, mut request: Value, user: &User) -> Value {
-        let changes = !only_reads(&request);
+    fn ask(&self, request: Request, by: Asker) -> Reply {
+        let changes = !request.only_reads();
         if changes && self.read_only {
-            return error("this control socket is for asking only: changes go to control_socket");
+            return Err("this control socket is for asking only: changes go to control_socket".to_owned());
         }
-        if let Some(fields) = request.as_object_mut() {
-            // Whatever the client says of himself.
-            fields.insert("by".to_owned(), json!({ "uid": user.uid, "user": user.name }));
-        }
-        match request.get("command").and_then(Value::as_str) {
-            Some("reload") => self.queue.reload(request),
-            Some("fib") if changes => flush(self.queue.ask(request)),
-            Some("status") => {
-                let mut status = self.queue.ask(request);
-                if let (Some(state), Some(fields)) = (self.log.file(), status.as_object_mut()) {
-                    fields.insert("event_log".to_owned(), json!(state));
+        match request {
+            Request::Reload { dry_run } => self.queue.reload(dry_run, Some(by)),
+            Request::Session { .. } if changes => self.queue.ask_and_keep(request, by),
+            _ => match self.queue.ask(request, by)? {
+                Answer::Status(status) => {
+                    Ok(Answer::Status(Box::new(Status { event_log: self.log.file(), ..*status })))
                 }
-                status
-            }
-            Some("session") if changes => self.queue.ask_and_keep(request),
-            _ => self.queue.ask(request),
+                Answer::Flush { flush: protocol } => flush(protocol).map(Answer::Done),
+                answered => Ok(answered),
+            },
         }
     }
 }
 
 /// Does what the core allows: removing routes takes longer than its loop may.
-fn flush(allowed: Value) -> Value {
-    let Some(protocol) = allowed.get("flush").and_then(Value::as_u64).and_then(|n| u8::try_from(n).ok()) else {
-        return allowed;
-    };
-    match leftover::flush(protocol) {
-        Ok(Flushed { removed, left: 0 }) => {
-            let text = format!("{removed} routes of protocol {protocol} are removed");
-            log::info!("virtctl fib flush: {text}");
-            json!({ "done": text, "removed": removed })
+fn flush(protocol: u8) -> Result<Done, String> {
+    match leftover::flush(protocol).map_err(|e| format!("{e:#}"))? {
+        Flushed { removed, left: 0 } => {
+            let done = format!("{removed} routes of protocol {protocol} are removed");
+            log::info!("virtctl fib flush: {done}");
+            Ok(Done { done, removed: Some(removed), shut: None })
         }
-        Ok(Flushed { removed, left }) => error(&format!(
+        Flushed { removed, left } => Err(format!(
             "{removed} routes of protocol {protocol} are removed, {left} are still there: does another virtd write them?"
         )),
-        Err(e) => error(&format!("{e:#}")),
     }
 }
 
-fn answer(mut stream: &UnixStream, value: &Value) -> io::Result<()> {
-    let mut line = value.to_string();
-    line.push('\n');
-    stream.write_all(line.as_bytes())
+/// One line, its fields in the order of the alphabet, so that two answers can be compared as text.
+fn answer(mut stream: &UnixStream, answered: &impl Serialize) -> io::Result<()> {
+    stream.write_all(format!("{}\n", serde_json::to_value(answered)?).as_bytes())
 }
 
-fn wanted(request: &Value) -> (usize, Option<&str>) {
-    let n = request.get("n").and_then(Value::as_u64).unwrap_or(DEFAULT_EVENTS);
-    (usize::try_from(n).unwrap_or(usize::MAX), request.get("kind").and_then(Value::as_str))
+fn refuse(stream: &UnixStream, error: String) -> io::Result<()> {
+    answer(stream, &Refused { error })
+}
+
+/// What a client gets.
+///
+/// # Errors
+/// A path of the configuration is not UTF-8, which no path out of a file of TOML is.
+pub fn json(reply: Reply) -> serde_json::Result<Value> {
+    match reply {
+        Ok(answered) => serde_json::to_value(answered),
+        Err(error) => serde_json::to_value(Refused { error }),
+    }
 }
 
 /// A kind that is asked for and that there is not: an answer of no events would say that nothing of
 /// the kind has happened.
-fn unknown_kind(request: &Value, log: &EventLog) -> Option<String> {
-    let kind = request.get("kind").and_then(Value::as_str)?;
+fn unknown_kind(kind: &str, log: &EventLog) -> Option<String> {
     if event::kinds().any(|known| known == kind) || !log.last(1, Some(kind)).is_empty() {
         return None;
     }
@@ -427,15 +409,13 @@ fn unknown_kind(request: &Value, log: &EventLog) -> Option<String> {
     Some(format!("there is no kind of event {kind:?}{hint}; docs/OPERATIONS.md, Events, has all"))
 }
 
-fn answer_events(mut stream: &UnixStream, request: &Value, log: &EventLog) -> io::Result<()> {
-    let (n, kind) = wanted(request);
+fn answer_events(mut stream: &UnixStream, n: usize, kind: Option<&str>, log: &EventLog) -> io::Result<()> {
     let events: Vec<_> = log.last(n, kind).into_iter().map(|r| r.json).collect();
     stream.write_all(format!("{{\"events\":[{}]}}\n", events.join(",")).as_bytes())
 }
 
 /// The last events and then every new one, until the client closes or stops reading.
-fn follow(mut stream: &UnixStream, request: &Value, log: &EventLog) -> io::Result<()> {
-    let (n, kind) = wanted(request);
+fn follow(mut stream: &UnixStream, n: usize, kind: Option<&str>, log: &EventLog) -> io::Result<()> {
     let _follower = log.follower();
     // Taken before the past is read: what comes in between is sent with the new ones, not twice.
     let mut seq = log.last_seq();
@@ -447,7 +427,7 @@ fn follow(mut stream: &UnixStream, request: &Value, log: &EventLog) -> io::Resul
     loop {
         let batch = log.after(seq, FOLLOW_CHECK);
         if batch.missed > 0 {
-            answer(stream, &json!({ "missed": batch.missed }))?;
+            answer(stream, &Followed::Missed { missed: batch.missed })?;
         }
         let mut lines = String::new();
         for record in &batch.records {
@@ -459,7 +439,7 @@ fn follow(mut stream: &UnixStream, request: &Value, log: &EventLog) -> io::Resul
         }
         stream.write_all(lines.as_bytes())?;
         if batch.closed {
-            return answer(stream, &json!({ "ended": "virtd has ended" }));
+            return answer(stream, &Followed::Ended { ended: "virtd has ended".to_owned() });
         }
         if is_closed(stream) {
             return Ok(());
@@ -472,10 +452,6 @@ fn is_closed(stream: &UnixStream) -> bool {
     let mut octet = [0];
     let flags = MsgFlags::MSG_PEEK | MsgFlags::MSG_DONTWAIT;
     matches!(nix::sys::socket::recv(stream.as_raw_fd(), &mut octet, flags), Ok(0) | Err(nix::Error::ECONNRESET))
-}
-
-fn error(text: &str) -> Value {
-    json!({ "error": text })
 }
 
 #[cfg(test)]

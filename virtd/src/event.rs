@@ -1,6 +1,8 @@
 //! Events: what virtd tells the operator, in order, each with everything needed to understand it.
 
 use serde::Serialize;
+use virtd_api::Pair;
+pub use virtd_api::Said;
 use wire::bgp::Prefix;
 
 /// How much an operator should care.
@@ -15,18 +17,8 @@ pub enum Severity {
     Alarm,
 }
 
-/// What one instance said about a key when a verdict fell.
-#[derive(Clone, PartialEq, Eq, Debug, Serialize)]
-pub struct Said {
-    /// The instance's name.
-    pub instance: String,
-    /// Its route in words, `none`, or why it does not count (`abstains: not level`).
-    pub route: String,
-    /// Whether it counted.
-    pub counted: bool,
-}
-
-/// One event. `kind` is a stable kebab-case word that scripts can match; `text` is for people.
+/// One event, as [`virtd_api::Event`] is read. `kind` is a stable kebab-case word that scripts can
+/// match; `text` is for people.
 #[derive(Clone, PartialEq, Debug, Serialize)]
 pub struct Event {
     /// Microseconds since virtd started.
@@ -52,7 +44,7 @@ pub struct Event {
     pub said: Vec<Said>,
     /// How independent pairs of instances are, as `virtctl diversity` has it.
     #[serde(skip_serializing_if = "Vec::is_empty")]
-    pub pairs: Vec<serde_json::Value>,
+    pub pairs: Vec<Pair>,
     /// The user who asked for it, by number.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub uid: Option<u32>,

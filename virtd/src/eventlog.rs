@@ -85,20 +85,9 @@ struct Ring {
 struct Shared {
     ring: Mutex<Ring>,
     grown: Condvar,
-    file: Mutex<Option<FileState>>,
+    file: Mutex<Option<virtd_api::EventLog>>,
     /// Followers that have not been told everything yet.
     followers: AtomicUsize,
-}
-
-/// How the file of events fares.
-#[derive(Clone, PartialEq, Eq, Debug, Default, Serialize)]
-pub struct FileState {
-    /// Where it is.
-    pub file: PathBuf,
-    /// Why it cannot be written now.
-    pub failing: Option<String>,
-    /// Events that are not in it, since virtd's start.
-    pub lost: u64,
 }
 
 impl Shared {
@@ -145,7 +134,7 @@ impl EventLog {
     }
 
     /// How the file of events fares, if there is one.
-    pub fn file(&self) -> Option<FileState> {
+    pub fn file(&self) -> Option<virtd_api::EventLog> {
         self.shared.file.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
@@ -259,7 +248,7 @@ impl Writer {
     /// For whoever asks how the file fares.
     fn note_file(&self) {
         if let Some(sink) = &self.sink {
-            let state = FileState { file: sink.path.clone(), failing: sink.failing.clone(), lost: sink.lost };
+            let state = virtd_api::EventLog { file: sink.path.clone(), failing: sink.failing.clone(), lost: sink.lost };
             *self.shared.file.lock().unwrap_or_else(PoisonError::into_inner) = Some(state);
         }
     }

@@ -49,12 +49,12 @@ use crate::core::io::{FibChange, KernelNews};
 use anyhow::{Context, Result};
 use crossbeam_channel::{Receiver, SendTimeoutError, Sender};
 use paths::Peers;
-use serde::Serialize;
 use std::collections::BTreeSet;
 use std::net::IpAddr;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, Weak};
 use std::time::{Duration, Instant};
+use virtd_api::FibKernel;
 
 /// News that may wait for the loop. When there are more the thread waits, and the kernel's notifications in its socket.
 const MAX_NEWS: usize = 4096;
@@ -164,38 +164,11 @@ pub struct Counters {
     memory: AtomicU64,
 }
 
-/// [`Counters`] at one moment, for `virtctl fib`.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize)]
-pub struct Snapshot {
-    /// Routes written: new ones, replaced ones, repairs.
-    pub written: u64,
-    /// Routes removed, swept ones among them.
-    pub removed: u64,
-    /// Wanted routes that the kernel does not take, now.
-    pub failed: u64,
-    /// Routes that somebody else had removed or changed, put right.
-    pub repaired: u64,
-    /// Routes of an earlier virtd that were what the vote wanted.
-    pub adopted: u64,
-    /// Routes of an earlier virtd that no vote wanted.
-    pub swept: u64,
-    /// Sends to the kernel.
-    pub batches: u64,
-    /// Messages in them.
-    pub messages: u64,
-    /// Keys with a wanted or held route, now.
-    pub routes: u64,
-    /// Times the kernel's routes were read as a whole.
-    pub scans: u64,
-    /// Octets that the table of wanted and held routes takes, now.
-    pub memory: u64,
-}
-
 impl Counters {
     /// All of them; each is right on its own.
-    pub fn snapshot(&self) -> Snapshot {
+    pub fn snapshot(&self) -> FibKernel {
         let of = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
-        Snapshot {
+        FibKernel {
             written: of(&self.written),
             removed: of(&self.removed),
             failed: of(&self.failed),

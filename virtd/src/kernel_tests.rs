@@ -186,7 +186,7 @@ impl Bench {
         self.wait("news of a write that failed", |b| b.news.iter().rfind(of).is_some_and(failed));
     }
 
-    fn counters(&self) -> Snapshot {
+    fn counters(&self) -> FibKernel {
         self.line.counters.snapshot()
     }
 

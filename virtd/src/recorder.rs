@@ -18,7 +18,6 @@ use crate::eventlog::{EventSender, rfc3339};
 use anyhow::{Context, Result};
 use bytes::{Bytes, BytesMut};
 use crossbeam_channel::Receiver;
-use replay::peer::learn::hex;
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
 use std::fs;
@@ -26,6 +25,7 @@ use std::path::{Path, PathBuf};
 use std::thread::JoinHandle;
 use std::time::{Duration, SystemTime};
 use wire::bgp::frame::next_message;
+use wire::bgp::hex;
 use wire::mrt::{Ends, Writer};
 
 /// What our files end with; nothing else in the folder is ever touched.

@@ -3,6 +3,7 @@
 use crate::bypass;
 use crate::config::{Config, Fib, OpenMode};
 use crate::control::{self, ControlQueue, ControlRequest, ControlSocket, Reloader};
+use crate::core::Answer;
 use crate::core::io::{InstanceId, Order, ProcessNews, Record};
 use crate::event::{Event, Severity};
 use crate::eventlog::{self, EventSender};
@@ -290,10 +291,10 @@ fn end_instances(instances: &Mutex<Option<Instances>>) {
 
 /// SIGHUP: there is nobody to answer but the log.
 fn tell_reload(queue: &ControlQueue) {
-    let answer = queue.reload(serde_json::json!({ "command": "reload" }));
-    match answer["error"].as_str() {
-        Some(text) => log::error!("SIGHUP: {text}"),
-        None => show::reload(&answer).lines().for_each(|line| log::info!("SIGHUP: {line}")),
+    match queue.reload(false, None) {
+        Ok(Answer::Reloaded(done)) => show::reload(&done).lines().for_each(|line| log::info!("SIGHUP: {line}")),
+        Ok(_) => {}
+        Err(text) => log::error!("SIGHUP: {text}"),
     }
 }
 

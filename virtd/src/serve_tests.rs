@@ -5,6 +5,7 @@ use mio::{Events, Poll, Token, Waker};
 use std::io::{BufRead, BufReader, Write};
 use std::os::unix::net::UnixStream;
 use std::time::Duration;
+use virtd_api::{EventLog, Status};
 
 /// A loop without sockets that answers every request with its number and says what it sees of `stop`.
 struct Stub {
@@ -34,7 +35,9 @@ impl EventLoop for Stub {
             self.poll.poll(&mut events, Some(Duration::from_secs(30)))?;
             for request in control.try_iter() {
                 answered += 1;
-                let _ = request.reply.try_send(serde_json::json!({ "answer": answered }));
+                let _ = request
+                    .reply
+                    .try_send(Ok(Answer::Status(Box::new(Status { votes: answered, ..Status::default() }))));
             }
         }
         self.events.try_send(Event::new(1, "loop-down", Severity::Info, "the loop has ended"))?;
@@ -88,11 +91,10 @@ fn from_start_to_sigterm() {
         std::thread::sleep(Duration::from_millis(10));
     };
     for n in [1, 2] {
-        let status: serde_json::Value =
-            serde_json::from_str(&ask(&config.control_socket, "{\"command\":\"status\"}")).unwrap();
+        let status: Status = serde_json::from_str(&ask(&config.control_socket, "{\"command\":\"status\"}")).unwrap();
         // The core's answer, and how the file of events fares.
-        let log = serde_json::json!({ "file": config.event_log, "failing": null, "lost": 0 });
-        assert_eq!(status, serde_json::json!({ "answer": n, "event_log": log }));
+        let log = EventLog { file: config.event_log.clone().unwrap(), failing: None, lost: 0 };
+        assert_eq!((status.votes, status.event_log), (n, Some(log)));
     }
 
     nix::sys::signal::kill(nix::unistd::Pid::this(), nix::sys::signal::Signal::SIGTERM).unwrap();

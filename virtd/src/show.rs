@@ -1,144 +1,112 @@
-//! virtd's answers as a person reads them. Fields that virtctl does not know are left out, absent ones shown as `-`, so that
-//! either side may be the older one. What peers and daemons put into an answer cannot drive the terminal.
+//! virtd's answers as a person reads them. What is not known is shown as `-`. What peers and
+//! daemons put into an answer cannot drive the terminal.
 
-use serde_json::Value;
-use std::fmt::Write;
+use std::fmt::{Display, Write};
 use std::time::Duration;
+use virtd_api as api;
 
 /// `virtctl status`.
-pub fn status(v: &Value) -> String {
+pub fn status(v: &api::Status) -> String {
     let mut rows: Vec<(&str, String)> = Vec::new();
-    let router = &v["router"];
-    rows.push(("up for", micros(&v["uptime_us"])));
-    rows.push(("router", format!("AS {}, router id {}", text(&router["asn"]), text(&router["router_id"]))));
-    let mut strategy = text(&v["strategy"]);
-    if !v["k"].is_null() {
-        let _ = write!(strategy, ", k = {}", text(&v["k"]));
-    }
-    let t = v["t_ms"].as_u64().map_or_else(|| "-".into(), |ms| duration(Duration::from_millis(ms)));
-    rows.push(("strategy", format!("{strategy}, T = {t}")));
-    rows.push(("sessions", format!("{} up of {}", text(&v["sessions_up"]), text(&v["sessions"]))));
-    let attached = match &v["instances_attached"] {
-        Value::Null => String::new(),
-        n => format!("{} attached of ", text(n)),
+    rows.push(("up for", micros(v.uptime_us)));
+    rows.push(("router", format!("AS {}, router id {}", or_dash(v.router.asn), or_dash(v.router.router_id))));
+    let k = v.k.map(|k| format!(", k = {k}")).unwrap_or_default();
+    rows.push(("strategy", format!("{}{k}, T = {}", text(&v.strategy), duration(Duration::from_millis(v.t_ms)))));
+    rows.push(("sessions", format!("{} up of {}", v.sessions_up, v.sessions)));
+    let attached = v.instances_attached.map(|n| format!("{n} attached of ")).unwrap_or_default();
+    rows.push(("instances", format!("{attached}{}, {} vote", v.instances, v.voters)));
+    rows.push(("updates", format!("{} in, {} out", v.updates_in, v.updates_out)));
+    rows.push(("votes", v.votes.to_string()));
+    rows.push(("published", format!("{} routes", v.routes_published)));
+    let without = match v.without_quorum {
+        0 => String::new(),
+        n => format!(", {n} prefixes without a majority"),
     };
-    rows.push(("instances", format!("{attached}{}, {} vote", text(&v["instances"]), text(&v["voters"]))));
-    rows.push(("updates", format!("{} in, {} out", text(&v["updates_in"]), text(&v["updates_out"]))));
-    rows.push(("votes", text(&v["votes"])));
-    rows.push(("published", format!("{} routes", text(&v["routes_published"]))));
-    let without = v["without_quorum"].as_u64().filter(|n| *n > 0);
-    let without = without.map(|n| format!(", {n} prefixes without a majority")).unwrap_or_default();
-    rows.push(("disagreements", format!("{} now{without}", text(&v["disagreements_now"]))));
-    if v["majority_split"] == true {
+    rows.push(("disagreements", format!("{} now{without}", v.disagreements_now)));
+    if v.majority_split {
         let text = "the majority itself is in doubt: nobody is accused; compare the instances' configurations";
         rows.push(("verdicts", text.to_owned()));
     }
-    if let Some(why) = v["event_log"]["failing"].as_str() {
-        let lost = match v["event_log"]["lost"].as_u64() {
-            Some(n) => format!("; {n} events are not in it"),
-            None => String::new(),
-        };
-        rows.push(("event log", format!("{} cannot be written: {}{lost}", text(&v["event_log"]["file"]), clean(why))));
+    if let Some(api::EventLog { file, failing: Some(why), lost }) = &v.event_log {
+        let file = clean(&file.display().to_string());
+        rows.push(("event log", format!("{file} cannot be written: {}; {lost} events are not in it", clean(why))));
     }
-    if !v["change_us"].is_null() {
-        rows.push(("policy", format!("being changed for {}: no verdict ends an instance", micros(&v["change_us"]))));
+    if let Some(us) = v.change_us {
+        rows.push(("policy", format!("being changed for {}: no verdict ends an instance", micros(us))));
     }
-    let mut out = String::new();
-    for (name, value) in rows {
-        let _ = writeln!(out, "{name:<15}{value}");
-    }
-    out
+    lines(rows)
 }
 
 /// `virtctl sessions`.
-pub fn sessions(v: &Value) -> String {
+pub fn sessions(v: &api::Sessions) -> String {
     let mut table = Table::new(&["PEER", "AS", "STATE", "UP", "HOLD", "IN", "OUT", "FAMILIES", "LEGS"]);
-    let list = items(&v["sessions"]);
-    for s in list {
-        let legs: Vec<String> = items(&s["legs"])
-            .iter()
-            .map(|leg| {
-                let detail = leg["detail"].as_str().filter(|d| !d.is_empty());
-                let detail = detail.map(|d| format!(" ({})", clean(d))).unwrap_or_default();
-                format!("{} {}{detail}", text(&leg["instance"]), text(&leg["state"]))
-            })
-            .collect();
+    for s in &v.sessions {
+        let legs: Vec<String> =
+            s.legs.iter().map(|leg| format!("{} {}", text(&leg.instance), leg_state(leg))).collect();
+        let state = text(&s.state);
         table.row(vec![
-            text(&s["peer"]),
-            text(&s["asn"]),
-            match s["path"].as_str().filter(|path| *path != "up") {
-                _ if s["shut"] == true => format!("{} (shut down)", text(&s["state"])),
-                Some(cut) => format!("{} ({})", text(&s["state"]), clean(cut)),
-                None => text(&s["state"]),
+            text(&s.peer),
+            or_dash(s.asn),
+            match s.path.as_deref().filter(|path| *path != "up") {
+                _ if s.shut => format!("{state} (shut down)"),
+                Some(cut) => format!("{state} ({})", clean(cut)),
+                None => state,
             },
-            micros(&s["up_us"]),
-            text(&s["hold_time_s"]),
-            text(&s["prefixes_in"]),
-            text(&s["prefixes_out"]),
-            words(&s["families"], ","),
+            s.up_us.map_or_else(|| "-".into(), micros),
+            or_dash(s.hold_time_s),
+            or_dash(s.prefixes_in),
+            or_dash(s.prefixes_out),
+            words(s.families.as_deref().unwrap_or_default(), ","),
             if legs.is_empty() { "-".into() } else { legs.join(", ") },
         ]);
     }
-    table.finish(list.is_empty(), "no session: no peer has connected, and no instance has dialled one")
+    table.finish(v.sessions.is_empty(), "no session: no peer has connected, and no instance has dialled one")
+}
+
+fn leg_state(leg: &api::Leg) -> String {
+    let detail = if leg.detail.is_empty() { String::new() } else { format!(" ({})", clean(&leg.detail)) };
+    format!("{}{detail}", text(&leg.state))
 }
 
 /// `virtctl session PEER`.
-pub fn session(v: &Value) -> String {
-    let s = &v["session"];
-    let mut out = String::new();
-    let mut row = |name: &str, value: String| {
-        let _ = writeln!(out, "{name:<15}{value}");
-    };
-    row("peer", format!("{}, AS {}", text(&s["peer"]), text(&s["asn"])));
-    let up = match s["up_us"].is_null() {
-        true => String::new(),
-        false => format!(
-            " for {}, {}, hold time {} s",
-            micros(&s["up_us"]),
-            words(&s["families"], " and "),
-            text(&s["hold_time_s"])
-        ),
-    };
-    let shut = if s["shut"] == true { ", shut down by an operator" } else { "" };
-    row("state", format!("{}{up}{shut}", text(&s["state"])));
-    let ended = &s["ended"];
-    if !ended.is_null() {
-        let who = match items(&ended["left"]) {
-            [] => String::new(),
-            _ => format!(" by {}", words(&ended["left"], ", ")),
+pub fn session(v: &api::OneSession) -> String {
+    let s = &v.session;
+    let mut rows = vec![("peer", format!("{}, AS {}", text(&s.peer), or_dash(s.asn)))];
+    let up = s.up_us.map(|us| {
+        let families = words(s.families.as_deref().unwrap_or_default(), " and ");
+        format!(" for {}, {families}, hold time {} s", micros(us), or_dash(s.hold_time_s))
+    });
+    let shut = if s.shut { ", shut down by an operator" } else { "" };
+    rows.push(("state", format!("{}{}{shut}", text(&s.state), up.unwrap_or_default())));
+    if let Some(ended) = &s.ended {
+        let who = match ended.left.is_empty() {
+            true => String::new(),
+            false => format!(" by {}", words(&ended.left, ", ")),
         };
-        let now = if ended["returned"] == true { "; it has come back since" } else { "" };
-        row(
-            "last ended",
-            format!("{} ago{who}, with NOTIFICATION {}{now}", micros(&ended["us"]), text(&ended["said"])),
-        );
+        let now = if ended.returned { "; it has come back since" } else { "" };
+        let said = text(&ended.said);
+        rows.push(("last ended", format!("{} ago{who}, with NOTIFICATION {said}{now}", micros(ended.us))));
     }
     let mut table = Table::new(&["INSTANCE", "VOTE", "LEG", "MISSED", "SINCE", "GONE BECAUSE"]);
-    let legs = items(&s["legs"]);
-    for leg in legs {
-        let detail = leg["detail"].as_str().filter(|d| !d.is_empty()).map(|d| format!(" ({})", clean(d)));
-        let gone = &leg["gone"];
-        let (since, why) = match gone.is_null() {
-            true => ("-".to_owned(), "-".to_owned()),
-            false => (micros(&gone["us"]), format!("it {}: {}", text(&gone["what"]), text(&gone["how"]))),
+    for leg in &s.legs {
+        let (since, why) = match &leg.gone {
+            None => ("-".to_owned(), "-".to_owned()),
+            Some(gone) => (micros(gone.us), format!("it {}: {}", text(&gone.what), text(&gone.how))),
         };
         table.row(vec![
-            text(&leg["instance"]),
-            text(&leg["votes"]),
-            format!("{}{}", text(&leg["state"]), detail.unwrap_or_default()),
-            match leg["missed_us"].as_u64() {
-                None | Some(0) => "-".to_owned(),
-                _ => micros(&leg["missed_us"]),
-            },
+            text(&leg.instance),
+            if leg.votes { "yes" } else { "no" }.to_owned(),
+            leg_state(leg),
+            if leg.missed_us == 0 { "-".to_owned() } else { micros(leg.missed_us) },
             since,
             why,
         ]);
     }
-    out + &table.finish(legs.is_empty(), "no instance")
+    lines(rows) + &table.finish(s.legs.is_empty(), "no instance")
 }
 
 /// `virtctl instances`.
-pub fn instances(v: &Value) -> String {
+pub fn instances(v: &api::Instances) -> String {
     let mut table = Table::new(&[
         "INSTANCE",
         "VERSION",
@@ -152,104 +120,85 @@ pub fn instances(v: &Value) -> String {
         "PIDS",
         "LAST FAULT",
     ]);
-    let list = items(&v["instances"]);
-    for i in list {
+    for i in &v.instances {
+        let suspect = match i.suspect.is_empty() {
+            true => String::new(),
+            false => format!(", suspect: {}", words(&i.suspect, ", ")),
+        };
+        // As far as virtd knows either: it does of what it starts by its kind.
+        let version: Vec<String> = [&i.kind, &i.version].into_iter().flatten().cloned().collect();
         table.row(vec![
-            text(&i["name"]),
-            version(i),
-            format!("{}{}", text(&i["role"]), if i["pinned"] == true { ", pinned" } else { "" }),
-            match items(&i["suspect"]) {
-                [] => text(&i["state"]),
-                _ => format!("{}, suspect: {}", text(&i["state"]), words(&i["suspect"], ", ")),
-            },
-            format!("{}/{}", text(&i["legs_up"]), text(&i["legs"])),
-            text(&i["dissents_now"]),
-            text(&i["dissents_total"]),
-            i["cpu_percent"].as_f64().map_or_else(|| "-".into(), |percent| format!("{percent:.0}%")),
-            i["memory_kib"].as_u64().map_or_else(|| "-".into(), |kib| format!("{}M", kib / 1024)),
-            words(&i["pids"], " "),
-            text(&i["last_fault"]),
+            text(&i.name),
+            words(&version, " "),
+            format!("{}{}", text(&i.role), if i.pinned { ", pinned" } else { "" }),
+            format!("{}{suspect}", text(&i.state)),
+            format!("{}/{}", i.legs_up, i.legs),
+            i.dissents_now.to_string(),
+            i.dissents_total.to_string(),
+            or_dash(i.cpu_percent.map(|percent| format!("{percent:.0}%"))),
+            or_dash(i.memory_kib.map(|kib| format!("{}M", kib / 1024))),
+            words(&i.pids, " "),
+            or_dash(i.last_fault.as_deref()),
         ]);
     }
-    table.finish(list.is_empty(), "no instance")
+    table.finish(v.instances.is_empty(), "no instance")
 }
 
-/// Kind and version of an instance, as far as virtd knows either: it does of what it starts by its kind.
-fn version(instance: &Value) -> String {
-    let known = [&instance["kind"], &instance["version"]].into_iter().filter_map(Value::as_str).collect::<Vec<_>>();
-    if known.is_empty() { "-".into() } else { known.join(" ") }
-}
-
-/// `virtctl fib`: the whole, or entries.
-pub fn fib(v: &Value) -> String {
-    if !v["entries"].is_null() {
-        return fib_entries(v);
-    }
-    let mut out = String::new();
-    let mut row = |name: &str, value: String| {
-        let _ = writeln!(out, "{name:<15}{value}");
-    };
-    row("routes", format!("{} chosen, {} the kernel does not take", text(&v["routes"]), text(&v["failed"])));
-    let without = v["without_quorum"].as_u64().unwrap_or(0);
-    row("disagreements", format!("{without} entries without a majority"));
-    let ahead = format!("{} answered ahead, {} taken back", text(&v["answered_ahead"]), text(&v["taken_back"]));
-    row("requests", format!("{} taken, {} refused; {ahead}", text(&v["requests"]), text(&v["refused"])));
-    let kernel = &v["kernel"];
-    if !kernel.is_null() {
-        row(
-            "kernel",
-            format!(
-                "{} written, {} removed, {} repaired",
-                text(&kernel["written"]),
-                text(&kernel["removed"]),
-                text(&kernel["repaired"])
-            ),
-        );
+/// `virtctl fib`: the whole.
+pub fn fib(v: &api::Fib) -> String {
+    let ahead = format!("{} answered ahead, {} taken back", v.answered_ahead, v.taken_back);
+    let mut rows = vec![
+        ("routes", format!("{} chosen, {} the kernel does not take", v.routes, v.failed)),
+        ("disagreements", format!("{} entries without a majority", v.without_quorum)),
+        ("requests", format!("{} taken, {} refused; {ahead}", v.requests, v.refused)),
+    ];
+    if let Some(kernel) = &v.kernel {
+        let api::FibKernel { written, removed, repaired, .. } = kernel;
+        rows.push(("kernel", format!("{written} written, {removed} removed, {repaired} repaired")));
     }
     let mut table = Table::new(&["INSTANCE", "STATE", "ROUTES", "DISSENTS", "SOCKETS"]);
-    let list = items(&v["instances"]);
-    for i in list {
-        table.row(["name", "state", "routes", "dissents", "sockets"].iter().map(|k| text(&i[*k])).collect());
+    for i in &v.instances {
+        let numbers = [i.routes, i.dissents, i.sockets].map(|n| n.to_string());
+        table.row([text(&i.name), text(&i.state)].into_iter().chain(numbers).collect());
     }
-    out + &table.finish(list.is_empty(), "no instance")
+    lines(rows) + &table.finish(v.instances.is_empty(), "no instance")
 }
 
-fn fib_entries(v: &Value) -> String {
-    let (list, mut out) = (items(&v["entries"]), String::new());
-    if list.is_empty() {
+/// `virtctl fib PREFIX`, `all` and `--diff`.
+pub fn fib_entries(v: &api::FibEntries) -> String {
+    if v.entries.is_empty() {
         return "no such entry: nobody writes it, or nobody differs\n".into();
     }
-    for e in list {
-        let _ = writeln!(out, "{}: {}", text(&e["key"]), text(&e["route"]));
-        if let Some(why) = e["failed"].as_str() {
+    let mut out = String::new();
+    for e in &v.entries {
+        let _ = writeln!(out, "{}: {}", text(&e.key), text(&e.route));
+        if let Some(why) = &e.failed {
             let _ = writeln!(out, "    not in the kernel: {}", clean(why));
         }
-        let said = items(&e["said"]);
-        let width = said.iter().map(|x| text(&x["instance"]).chars().count()).max().unwrap_or(0);
-        for x in said {
-            let mark = match (x["counted"].as_bool(), x["route"] == e["route"]) {
-                (Some(false), _) => " ",
-                (_, true) => "+",
-                (_, false) => "!",
+        let width = e.said.iter().map(|x| text(&x.instance).chars().count()).max().unwrap_or(0);
+        for x in &e.said {
+            let mark = match (x.counted, x.route == e.route) {
+                (false, _) => " ",
+                (true, true) => "+",
+                (true, false) => "!",
             };
-            let _ = writeln!(out, "  {mark} {:<width$} {}", text(&x["instance"]), text(&x["route"]));
+            let _ = writeln!(out, "  {mark} {:<width$} {}", text(&x.instance), text(&x.route));
         }
     }
-    if v["more"] == true {
+    if v.more {
         out.push_str("... and more: ask for one prefix\n");
     }
     out
 }
 
 /// `virtctl diversity`.
-pub fn diversity(v: &Value) -> String {
-    let pairs = items(&v["pairs"]);
-    let mut out = pair_table(pairs).finish(pairs.is_empty(), "no two instances");
-    if let Some(reading) = v["reading"].as_str() {
-        let _ = writeln!(out, "\n{}", clean(reading));
+pub fn diversity(v: &api::Diversity) -> String {
+    let mut out = pair_table(&v.pairs).finish(v.pairs.is_empty(), "no two instances");
+    if !v.reading.is_empty() {
+        let _ = writeln!(out, "\n{}", clean(&v.reading));
     }
-    for s in items(&v["sessions"]) {
-        let _ = write!(out, "\n{}\n{}", text(&s["peer"]), pair_table(items(&s["pairs"])).finish(false, ""));
+    for s in v.sessions.iter().flatten() {
+        let _ = write!(out, "\n{}\n{}", text(&s.peer), pair_table(&s.pairs).finish(false, ""));
     }
     out
 }
@@ -257,26 +206,22 @@ pub fn diversity(v: &Value) -> String {
 /// Kinds of differences shown of a pair; `--json` has them all.
 const SHOWN_ATTRIBUTES: usize = 3;
 
-fn pair_table(pairs: &[Value]) -> Table {
+fn pair_table(pairs: &[api::Pair]) -> Table {
     let mut table =
         Table::new(&["PAIR", "COMPARED", "DISAGREED", "SHARE", "TOGETHER", "WRONG TOGETHER", "ALIKE", "DIFFERED IN"]);
-    let of = |part: &Value, whole: &Value| match whole.as_u64() {
-        Some(1..) => format!("{} of {}", text(part), text(whole)),
-        _ => "-".to_owned(),
-    };
+    let of = |part: u64, whole: u64| if whole == 0 { "-".to_owned() } else { format!("{part} of {whole}") };
     for p in pairs {
-        let attributes = items(&p["attributes"]).iter().take(SHOWN_ATTRIBUTES);
-        let attributes: Vec<_> = attributes.map(|a| format!("{} {}", text(&a["name"]), text(&a["votes"]))).collect();
-        let verdicts = &p["verdicts"];
+        let attributes = p.attributes.iter().take(SHOWN_ATTRIBUTES);
+        let attributes: Vec<String> = attributes.map(|a| format!("{} {}", a.name, a.votes)).collect();
         table.row(vec![
-            words(&p["instances"], ", "),
-            text(&p["compared"]),
-            text(&p["disagreed"]),
-            p["share"].as_f64().map_or_else(|| "-".into(), percent),
-            of(&p["together"], &p["contested"]),
-            of(&verdicts["common"], &verdicts["either"]),
-            of(&verdicts["alike"], &verdicts["common"]),
-            if attributes.is_empty() { "-".into() } else { attributes.join(", ") },
+            words(&p.instances, ", "),
+            p.compared.to_string(),
+            p.disagreed.to_string(),
+            or_dash(p.share.map(percent)),
+            of(p.together, p.contested),
+            of(p.verdicts.common, p.verdicts.either),
+            of(p.verdicts.alike, p.verdicts.common),
+            words(&attributes, ", "),
         ]);
     }
     table
@@ -293,156 +238,163 @@ fn percent(share: f64) -> String {
 }
 
 /// `virtctl reload`.
-pub fn reload(v: &Value) -> String {
-    let (done, later) = (items(&v["done"]), items(&v["later"]));
-    let dry = v["dry_run"] == true;
+pub fn reload(v: &api::Reloaded) -> String {
     let mut out = String::new();
-    match (done.is_empty(), dry) {
+    match (v.done.is_empty(), v.dry_run) {
         (true, _) => out.push_str("nothing to do\n"),
         (false, true) => out.push_str("would be done:\n"),
         (false, false) => {}
     }
-    for line in done {
-        let _ = writeln!(out, "{}{}", if dry { "  " } else { "" }, text(line));
+    for line in &v.done {
+        let _ = writeln!(out, "{}{}", if v.dry_run { "  " } else { "" }, text(line));
     }
-    if !later.is_empty() {
-        let _ = writeln!(out, "needs a restart of virtd, and is left as it was: {}", words(&v["later"], ", "));
+    if !v.later.is_empty() {
+        let _ = writeln!(out, "needs a restart of virtd, and is left as it was: {}", words(&v.later, ", "));
     }
     out
 }
 
 /// What a command has done.
-pub fn done(v: &Value) -> String {
-    format!("{}\n", text(&v["done"]))
+pub fn done(v: &api::Done) -> String {
+    format!("{}\n", text(&v.done))
 }
 
 /// `virtctl routes PREFIX`.
-pub fn routes(v: &Value) -> String {
-    if let (Some(asked), true) = (v["asked"].as_str(), v["prefix"].is_null()) {
-        return format!("{}\n  no prefix has it of which anybody has said anything\n", clean(asked));
-    }
-    let asked = v["asked"].as_str().map(|asked| format!(" (the longest that has {})", clean(asked)));
-    let mut out = format!("{}{}\n", text(&v["prefix"]), asked.unwrap_or_default());
-    let received = items(&v["received"]);
-    let told = items(&v["sessions"]);
-    if received.is_empty() && told.is_empty() {
+pub fn routes(v: &api::Routes) -> String {
+    let mut out = match (&v.prefix, &v.asked) {
+        (None, Some(asked)) => {
+            return format!("{}\n  no prefix has it of which anybody has said anything\n", clean(asked));
+        }
+        (prefix, None) => format!("{}\n", or_dash(prefix.as_deref())),
+        (prefix, Some(asked)) => {
+            format!("{} (the longest that has {})\n", or_dash(prefix.as_deref()), clean(asked))
+        }
+    };
+    if v.received.is_empty() && v.sessions.is_empty() {
         out.push_str("  nobody has said anything about it\n");
         return out;
     }
-    for r in received {
-        let _ = writeln!(out, "  from {}: {}", text(&r["peer"]), route(&r["route"]));
+    for r in &v.received {
+        let _ = writeln!(out, "  from {}: {}", text(&r.peer), route(r.route.as_ref()));
     }
-    for s in told {
-        let _ = writeln!(out, "  to {}: {}", text(&s["peer"]), route(&s["published"]));
-        if s["winner"] != s["published"] {
-            let _ = writeln!(out, "    the winner, not published yet: {}", route(&s["winner"]));
+    for s in &v.sessions {
+        let _ = writeln!(out, "  to {}: {}", text(&s.peer), route(s.published.as_ref()));
+        if s.winner != s.published {
+            let _ = writeln!(out, "    the winner, not published yet: {}", route(s.winner.as_ref()));
         }
-        if let Some(why) = s["why"].as_str().filter(|w| !w.is_empty()) {
-            let _ = writeln!(out, "    because {}", clean(why));
+        if !s.why.is_empty() {
+            let _ = writeln!(out, "    because {}", clean(&s.why));
         }
-        let said = items(&s["said"]);
-        let width = said.iter().map(|x| text(&x["instance"]).chars().count()).max().unwrap_or(0);
-        for x in said {
+        let width = s.said.iter().map(|x| text(&x.instance).chars().count()).max().unwrap_or(0);
+        for x in &s.said {
             // Equal in meaning is with the winner, in whatever form.
-            let agrees = x["agrees"].as_bool().unwrap_or_else(|| x["route"] == s["winner"]);
-            let mark = match (x["counted"].as_bool(), agrees) {
-                (Some(true), true) => '=',
-                (Some(true), false) => '!',
-                _ => ' ',
+            let mark = match (x.counted, x.agrees.unwrap_or_else(|| x.route == s.winner)) {
+                (true, true) => '=',
+                (true, false) => '!',
+                (false, _) => ' ',
             };
-            let note = x["note"].as_str().filter(|n| !n.is_empty());
-            let note = note.map(|n| format!("  [{}]", clean(n))).unwrap_or_default();
-            let _ = writeln!(out, "    {mark} {:<width$}  {}{note}", text(&x["instance"]), route(&x["route"]));
+            let note = if x.note.is_empty() { String::new() } else { format!("  [{}]", clean(&x.note)) };
+            let _ = writeln!(out, "    {mark} {:<width$}  {}{note}", text(&x.instance), route(x.route.as_ref()));
         }
     }
     out
 }
 
 /// `virtctl differs`.
-pub fn differs(v: &Value) -> String {
-    let list = items(&v["differs"]);
+pub fn differs(v: &api::Differs) -> String {
     let mut table = Table::new(&["PEER", "PREFIX", "INSTANCE", "DIFFERS IN"]);
-    for d in list {
-        let lost = if d["majority"] == false { " (no majority)" } else { "" };
-        for x in items(&d["instances"]) {
-            let note = if x["counted"] == false { " (not counted)" } else { lost };
-            let aspects = format!("{}{note}", words(&x["in"], ", "));
-            table.row(vec![text(&d["peer"]), text(&d["prefix"]), text(&x["instance"]), aspects]);
+    for d in &v.differs {
+        let lost = if d.majority { "" } else { " (no majority)" };
+        for x in &d.instances {
+            let note = if x.counted { lost } else { " (not counted)" };
+            let aspects = format!("{}{note}", words(&x.r#in, ", "));
+            table.row(vec![text(&d.peer), text(&d.prefix), text(&x.instance), aspects]);
         }
     }
-    let mut out = table.finish(list.is_empty(), "nobody has differed for T or longer");
-    if let Some(more) = v["more"].as_u64().filter(|n| *n > 0) {
-        let _ = writeln!(out, "... and {more} more");
+    let mut out = table.finish(v.differs.is_empty(), "nobody has differed for T or longer");
+    if v.more > 0 {
+        let _ = writeln!(out, "... and {} more", v.more);
     }
-    if v["all_were_looked_at"] == false {
-        let without = text(&v["without_majority"]);
+    if !v.all_were_looked_at {
+        let without = v.without_majority;
         let _ = writeln!(out, "... and others of the {without} prefixes without a majority: not all were looked at");
     }
     out
 }
 
 /// `virtctl events`.
-pub fn events(v: &Value) -> String {
-    let list = items(&v["events"]);
-    if list.is_empty() {
+pub fn events(v: &api::Events) -> String {
+    if v.events.is_empty() {
         return "no such event\n".into();
     }
-    list.iter().map(event).collect()
+    v.events.iter().map(event).collect()
+}
+
+/// A line for who follows the events.
+pub fn followed(v: &api::Followed) -> String {
+    match v {
+        api::Followed::Missed { missed } => format!("({missed} events came faster than they could be shown)\n"),
+        api::Followed::Ended { ended } => format!("{}\n", clean(ended)),
+        api::Followed::Event(e) => event(e),
+    }
 }
 
 /// One event, with what every instance said below it.
-pub fn event(v: &Value) -> String {
-    if let Some(missed) = v["missed"].as_u64() {
-        return format!("({missed} events came faster than they could be shown)\n");
-    }
-    let severity = match v["severity"].as_str() {
-        Some("alarm") => "ALARM",
-        Some("warning") => "warning",
+fn event(v: &api::Event) -> String {
+    let severity = match v.severity.as_str() {
+        "alarm" => "ALARM",
+        "warning" => "warning",
         _ => "info",
     };
-    let what = text(&v["text"]);
+    let what = text(&v.text);
     // Most texts speak of "this session".
-    let session = v["session"].as_str().map(clean).filter(|s| !what.contains(s.as_str()));
+    let session = v.session.as_deref().map(clean).filter(|s| !what.contains(s.as_str()));
     let session = session.map(|s| format!("{s}: ")).unwrap_or_default();
-    let mut out = format!("{} {severity:<7} {:<20} {session}{what}\n", text(&v["time"]), text(&v["kind"]));
-    for said in items(&v["said"]) {
-        let counted = if said["counted"].as_bool() == Some(false) { "  [not counted]" } else { "" };
-        let _ = writeln!(out, "    {:<12} {}{counted}", text(&said["instance"]), text(&said["route"]));
+    let mut out = format!("{} {severity:<7} {:<20} {session}{what}\n", text(&v.time), text(&v.kind));
+    for said in &v.said {
+        let counted = if said.counted { "" } else { "  [not counted]" };
+        let _ = writeln!(out, "    {:<12} {}{counted}", text(&said.instance), text(&said.route));
     }
     out
 }
 
-/// A route in one line; `null` is none.
-fn route(v: &Value) -> String {
-    let Value::Object(_) = v else { return if v.is_null() { "none".into() } else { text(v) } };
-    let mut out = format!("via {}", text(&v["next_hop"]));
-    if !v["link_local"].is_null() {
-        let _ = write!(out, " ({})", text(&v["link_local"]));
+/// A route in one line.
+fn route(route: Option<&api::Route>) -> String {
+    let Some(r) = route else { return "none".into() };
+    let mut out = format!("via {}", r.next_hop);
+    if let Some(link_local) = r.link_local {
+        let _ = write!(out, " ({link_local})");
     }
-    let path = text(&v["as_path"]);
-    let _ = write!(out, ", path {}", if path.is_empty() { "empty".into() } else { path });
-    let _ = write!(out, ", {}", text(&v["origin"]));
-    for (name, key) in [("MED", "med"), ("local preference", "local_pref")] {
-        if !v[key].is_null() {
-            let _ = write!(out, ", {name} {}", text(&v[key]));
+    let path = if r.as_path.is_empty() { "empty".into() } else { clean(&r.as_path) };
+    let _ = write!(out, ", path {path}, {}", text(&r.origin));
+    for (name, value) in [("MED", r.med), ("local preference", r.local_pref)] {
+        if let Some(value) = value {
+            let _ = write!(out, ", {name} {value}");
         }
     }
-    for (name, key) in [("communities", "communities"), ("large communities", "large_communities"), ("and", "other")] {
-        if !items(&v[key]).is_empty() {
-            let _ = write!(out, ", {name} {}", words(&v[key], " "));
+    for (name, list) in
+        [("communities", &r.communities), ("large communities", &r.large_communities), ("and", &r.other)]
+    {
+        if !list.is_empty() {
+            let _ = write!(out, ", {name} {}", words(list, " "));
         }
     }
     out
 }
 
-/// A plain value; absent is `-`.
-fn text(v: &Value) -> String {
-    match v {
-        Value::Null => "-".into(),
-        Value::String(s) => clean(s),
-        Value::Bool(b) => if *b { "yes" } else { "no" }.into(),
-        other => clean(&other.to_string()),
-    }
+/// Names and values, a line each.
+fn lines(rows: Vec<(&str, String)>) -> String {
+    rows.into_iter().map(|(name, value)| format!("{name:<15}{value}\n")).collect()
+}
+
+/// A word or a sentence; nothing is `-`.
+fn text(s: &str) -> String {
+    if s.is_empty() { "-".into() } else { clean(s) }
+}
+
+/// What may not be known.
+fn or_dash(value: Option<impl Display>) -> String {
+    value.map_or_else(|| "-".into(), |v| text(&v.to_string()))
 }
 
 /// Control characters cannot leave.
@@ -450,19 +402,12 @@ fn clean(s: &str) -> String {
     s.chars().map(|c| if c.is_control() { '\u{fffd}' } else { c }).collect()
 }
 
-fn items(v: &Value) -> &[Value] {
-    v.as_array().map_or(&[], Vec::as_slice)
+fn words(list: &[impl Display], between: &str) -> String {
+    text(&list.iter().map(ToString::to_string).collect::<Vec<_>>().join(between))
 }
 
-fn words(v: &Value, between: &str) -> String {
-    match items(v) {
-        [] => "-".into(),
-        list => list.iter().map(text).collect::<Vec<_>>().join(between),
-    }
-}
-
-fn micros(v: &Value) -> String {
-    v.as_u64().map_or_else(|| "-".into(), |us| duration(Duration::from_micros(us)))
+fn micros(us: u64) -> String {
+    duration(Duration::from_micros(us))
 }
 
 /// `850ms`, `9s`, `4m05s`, `3h20m`, `12d04h`.

@@ -1,5 +1,11 @@
 use super::*;
-use serde_json::json;
+use serde::de::DeserializeOwned;
+use serde_json::{Value, json};
+
+/// What virtctl reads.
+fn read<T: DeserializeOwned>(v: &Value) -> T {
+    serde_json::from_value(v.clone()).unwrap_or_else(|e| panic!("{e}: {v}"))
+}
 
 #[test]
 fn status_is_a_few_lines() {
@@ -10,7 +16,7 @@ fn status_is_a_few_lines() {
         "routes_published": 99, "a field of the future": {}
     });
     assert_eq!(
-        status(&v),
+        status(&read(&v)),
         "\
 up for         1h02m
 router         AS 65000, router id 192.0.2.255
@@ -29,12 +35,12 @@ disagreements  0 now
 fn what_the_operator_must_see_stands_in_the_status() {
     let v = json!({ "majority_split": true,
         "event_log": { "file": "/var/log/x", "failing": "No space left on device (os error 28)", "lost": 7 } });
-    let shown = status(&v);
+    let shown = status(&read(&v));
     assert!(shown.contains("\nverdicts       the majority itself is in doubt: nobody is accused"), "{shown}");
     let log = "\nevent log      /var/log/x cannot be written: No space left on device (os error 28); 7 events are not in it\n";
     assert!(shown.contains(log), "{shown}");
     let well = json!({ "majority_split": false, "event_log": { "file": "/var/log/x", "failing": null, "lost": 7 } });
-    assert!(!status(&well).contains("verdicts") && !status(&well).contains("event log"));
+    assert!(!status(&read(&well)).contains("verdicts") && !status(&read(&well)).contains("event log"));
 }
 
 #[test]
@@ -46,7 +52,7 @@ fn what_differs_is_a_table_with_the_rest_counted() {
         { "peer": "192.0.2.2", "prefix": "11.0.0.0/8", "majority": false, "instances": [
             { "instance": "frr", "in": ["MULTI_EXIT_DISC"], "counted": true } ] } ] });
     assert_eq!(
-        differs(&v),
+        differs(&read(&v)),
         "\
 PEER       PREFIX      INSTANCE  DIFFERS IN
 192.0.2.2  10.0.0.0/8  bird      NEXT_HOP, COMMUNITIES
@@ -67,14 +73,14 @@ fn sessions_are_a_table() {
         { "peer": "2001:db8::1", "state": "Idle", "path": "the link n\u{1b}1 is down" }
     ]});
     assert_eq!(
-        sessions(&v),
+        sessions(&read(&v)),
         "\
 PEER         AS     STATE                        UP     HOLD  IN  OUT  FAMILIES                   LEGS
 192.0.2.1    65001  Established                  1m05s  9     10  7    ipv4-unicast,ipv6-unicast  frr up, bird down (Cease)
 2001:db8::1  -      Idle (the link n\u{fffd}1 is down)  -      -     -   -    -                          -
 "
     );
-    assert!(sessions(&json!({ "sessions": [] })).starts_with("no session"));
+    assert!(sessions(&read(&json!({ "sessions": [] }))).starts_with("no session"));
 }
 
 #[test]
@@ -84,7 +90,7 @@ fn instances_are_a_table() {
           "dissents_now": 1, "dissents_total": 40, "last_fault": null, "pinned": true, "cpu_percent": 12.4, "memory_kib": 167_000 },
     ]});
     assert_eq!(
-        instances(&v),
+        instances(&read(&v)),
         "\
 INSTANCE  VERSION    ROLE           STATE   LEGS  DISSENTS  EVER  CPU  MEMORY  PIDS   LAST FAULT
 frr       frr 8.4.4  voter, pinned  voting  2/2   1         40    12%  163M    12 13  -
@@ -104,7 +110,7 @@ fn routes_say_who_says_what() {
             { "instance": "openbgpd", "route": bad, "counted": true, "note": "not with the majority" },
             { "instance": "watch", "route": null, "counted": false, "note": "observer" } ] }] });
     assert_eq!(
-        routes(&v),
+        routes(&read(&v)),
         "\
 198.51.100.0/24
   from 192.0.2.1: via 192.0.2.1, path 65001 65002, IGP, MED 0, communities 65001:1 65001:2
@@ -116,7 +122,7 @@ fn routes_say_who_says_what() {
 "
     );
     let nothing = json!({ "prefix": "10.0.0.0/8", "received": [], "sessions": [] });
-    assert_eq!(routes(&nothing), "10.0.0.0/8\n  nobody has said anything about it\n");
+    assert_eq!(routes(&read(&nothing)), "10.0.0.0/8\n  nobody has said anything about it\n");
 }
 
 #[test]
@@ -130,7 +136,7 @@ fn diversity_is_a_table_and_a_sentence() {
     let v = json!({ "pairs": [twins, calm], "reading": "least independent: \u{1b}frr and frr2",
         "sessions": [{ "peer": "192.0.2.1", "pairs": [calm] }] });
     assert_eq!(
-        diversity(&v),
+        diversity(&read(&v)),
         "\
 PAIR       COMPARED  DISAGREED  SHARE   TOGETHER  WRONG TOGETHER  ALIKE   DIFFERED IN
 frr, frr2  40000     3          <0.01%  17 of 20  8 of 9          7 of 8  AS_PATH 3, ORIGIN 2, route or none 1
@@ -143,8 +149,8 @@ PAIR       COMPARED  DISAGREED  SHARE  TOGETHER  WRONG TOGETHER  ALIKE  DIFFERED
 frr, bird  400       0          0%     -         -               -      -
 "
     );
-    assert_eq!(diversity(&json!({ "pairs": [] })), "no two instances\n");
-    assert!(diversity(&json!({ "pairs": [{}], "sessions": [{}] })).contains("-         -"));
+    assert_eq!(diversity(&read(&json!({ "pairs": [] }))), "no two instances\n");
+    assert!(diversity(&read(&json!({ "pairs": [{}], "sessions": [{}] }))).contains("-         -"));
     assert_eq!([0.0, 0.00005, 0.0042, 0.5, 1.0].map(percent), ["0%", "<0.01%", "0.42%", "50.0%", "100.0%"]);
 }
 
@@ -154,22 +160,22 @@ fn events_are_lines_and_cannot_drive_a_terminal() {
         "said": [{ "instance": "frr", "route": "none", "counted": false }] });
     let line =
         "2026-01-01T00:00:00.000Z ALARM   disagreement         a\u{fffd}[2Jb\n    frr          none  [not counted]\n";
-    assert_eq!(event(&v), line);
-    assert_eq!(events(&json!({ "events": [v] })), line);
-    let about = |text: &str| event(&json!({ "session": "192.0.2.1", "text": text }));
+    assert_eq!(followed(&read(&v)), line);
+    assert_eq!(events(&read(&json!({ "events": [v] }))), line);
+    let about = |text: &str| followed(&read(&json!({ "session": "192.0.2.1", "text": text })));
     assert!(about("frr joined").ends_with(" 192.0.2.1: frr joined\n"));
     assert!(about("192.0.2.1 is up").ends_with(" 192.0.2.1 is up\n"));
-    assert_eq!(event(&json!({ "missed": 3 })), "(3 events came faster than they could be shown)\n");
+    assert_eq!(followed(&read(&json!({ "missed": 3 }))), "(3 events came faster than they could be shown)\n");
 }
 
 #[test]
 fn nothing_at_all_is_shown_as_dashes() {
-    for shown in [status(&json!({})), sessions(&json!({ "sessions": [{}] })), instances(&json!({ "instances": [{}] }))]
-    {
+    let (s, i) = (json!({ "sessions": [{}] }), json!({ "instances": [{}] }));
+    for shown in [status(&read(&json!({}))), sessions(&read(&s)), instances(&read(&i))] {
         assert!(shown.contains('-'), "{shown}");
     }
-    routes(&json!({ "sessions": [{ "said": [{}] }], "received": [{}] }));
-    event(&json!(null));
+    routes(&read(&json!({ "sessions": [{ "said": [{}] }], "received": [{}] })));
+    followed(&read(&json!({})));
 }
 
 #[test]

@@ -132,7 +132,7 @@ fn two_of_five_that_lie_together_are_the_least_independent() {
     let told = sim.events_of("common-failure");
     assert_eq!(told.len(), 1);
     assert!(told[0].text.starts_with("i1 and i3 were wrong on the same prefix"), "{}", told[0].text);
-    assert_eq!(told[0].pairs[0]["instances"], json!(["i1", "i3"]));
+    assert_eq!(told[0].pairs[0].instances, ["i1", "i3"]);
     // Standing still, nothing more is counted or told.
     sim.run(60 * SECOND);
     assert_eq!(diversity(&mut sim)["pairs"], answer["pairs"]);
@@ -241,5 +241,5 @@ fn once_an_hour_the_figures_are_told_where_there_are_any() {
     assert_eq!(told.len(), 1, "nothing new in the second hour");
     assert!(told[0].text.starts_with("least independent: i1 and i3, wrong together in 5 of 5"), "{}", told[0].text);
     assert_eq!(told[0].pairs.len(), 10);
-    assert_eq!(told[0].pairs[0]["verdicts"]["common"], 5);
+    assert_eq!(told[0].pairs[0].verdicts.common, 5);
 }

@@ -2,6 +2,7 @@
 //! on the other, the real core and the real kernel's thread between them. Nothing that is malformed gets through, and nobody's silence costs
 //! more than its bounds.
 
+mod form;
 #[path = "driver/lab.rs"]
 #[allow(dead_code, reason = "the tests of the rest of the driver use the whole of it")]
 mod lab;
@@ -222,7 +223,9 @@ fn every_type_of_message_goes_the_way_that_is_documented() {
         }
         assert_eq!(destinations(&s.dump(RTM_GETROUTE, &[0; 12]), RTPROT_BIRD), [""; 0]);
         assert_eq!(system(), before);
-        assert_eq!(lab.query(serde_json::json!({ "command": "fib" }))["routes"], 0);
+        let fib = lab.query(serde_json::json!({ "command": "fib" }));
+        assert_eq!(fib["routes"], 0);
+        form::assert_form("fib_with_driver", &form::zeroes(fib));
     });
 }
 

@@ -6,9 +6,11 @@ mod sim;
 use sim::{LOCAL, Sim, config, open, prefix};
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV6};
 use virtd::config::{Peer, Strategy};
-use virtd::core::Core;
+use virtd::control;
 use virtd::core::io::{ConnId, Input, InstanceId, KernelNews, Link, ListenerId, Output};
+use virtd::core::{Asker, Core};
 use virtd::event::Event;
+use virtd_api::Request;
 
 /// The most sessions that virtd has at once.
 const PLACES: u32 = 4096;
@@ -16,7 +18,7 @@ const PLACES: u32 = 4096;
 const MS: u64 = 1000;
 
 fn status(sim: &mut Sim, key: &str) -> u64 {
-    sim.core.query(sim.now, &serde_json::json!({ "command": "status" }))[key].as_u64().unwrap()
+    sim.query(serde_json::json!({ "command": "status" }))[key].as_u64().unwrap()
 }
 
 /// Instances that close whatever is offered to them.
@@ -77,12 +79,12 @@ impl Deaf {
     }
 
     fn sessions(&mut self) -> u64 {
-        let answer = self.core.query(self.now, &serde_json::json!({ "command": "status" }));
-        answer["sessions"].as_u64().unwrap()
+        self.ask(serde_json::json!({ "command": "status" }))["sessions"].as_u64().unwrap()
     }
 
     fn ask(&mut self, request: serde_json::Value) -> serde_json::Value {
-        self.core.query(self.now, &request)
+        let request = serde_json::from_value(request).expect("a request");
+        control::json(self.core.query(self.now, &request, None)).expect("JSON")
     }
 }
 
@@ -161,7 +163,7 @@ fn who_gets_a_place_finds_nothing_of_who_had_it() {
     sim.run(3_000 * MS);
     let (path, _) = &sim.peers[&1].table[&prefix("198.51.100.0/24")];
     assert_eq!(path.last(), Some(&64503), "{path:?}");
-    let routes = sim.core.query(sim.now, &serde_json::json!({ "command": "routes", "prefix": "203.0.113.0/24" }));
+    let routes = sim.query(serde_json::json!({ "command": "routes", "prefix": "203.0.113.0/24" }));
     assert_eq!(routes["received"].as_array().map(Vec::len), Some(0), "{routes}");
     assert!(sim.events.iter().all(|e| !matches!(e.kind, "disagreement" | "instance-faulty" | "no-quorum")));
 }
@@ -233,10 +235,10 @@ fn the_failures_of_a_stranger_that_an_instance_knows_are_told_and_then_counted()
 
 #[test]
 fn what_was_shut_down_before_a_restart_stays_so_until_it_is_started() {
-    let by = serde_json::json!({ "uid": 1000, "user": "ops" });
+    let by = Asker { uid: Some(1000), user: "ops".to_owned() };
     let command = |sim: &mut Sim, peer: &str, action: &str| {
-        let request = serde_json::json!({ "command": "session", "peer": peer, "action": action, "by": by });
-        let answer = sim.core.query(sim.now, &request);
+        let request = Request::Session { peer: peer.to_owned(), action: Some(action.to_owned()) };
+        let answer = control::json(sim.core.query(sim.now, &request, Some(&by))).expect("JSON");
         let events =
             sim.core.take_outputs().into_iter().filter_map(|o| if let Output::Event(e) = o { Some(*e) } else { None });
         (answer, events.collect::<Vec<_>>())
@@ -254,7 +256,7 @@ fn what_was_shut_down_before_a_restart_stays_so_until_it_is_started() {
     let mut sim = Sim::new(&config(3, Strategy::WaitForConsensus));
     sim.core.shut_down(["192.0.2.1".to_owned(), "fe80::2%eth1".to_owned()]);
     let shut = |sim: &mut Sim| {
-        let list = sim.core.query(sim.now, &serde_json::json!({ "command": "sessions" }));
+        let list = sim.query(serde_json::json!({ "command": "sessions" }));
         list["sessions"].as_array().unwrap().iter().map(|s| s["shut"] == true).collect::<Vec<_>>()
     };
     assert_eq!(shut(&mut sim), [true], "it is seen before the peer is");

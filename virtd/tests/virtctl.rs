@@ -3,12 +3,20 @@
 #[path = "../../tests/src/untested.rs"]
 mod untested;
 
-use serde_json::json;
+use serde::de::DeserializeOwned;
+use serde_json::{Value, json};
 use std::path::Path;
 use std::process::{Command, Output};
 use virtd::control::{self, ControlSocket};
+use virtd::core::{Answer, Reply};
 use virtd::event::{Event, Severity};
 use virtd::eventlog;
+use virtd_api::{Done, Request};
+
+/// An answer that says no more than this.
+fn read<T: DeserializeOwned>(said: Value, answer: impl Fn(T) -> Answer) -> Reply {
+    Ok(answer(serde_json::from_value(said).unwrap()))
+}
 
 fn virtctl(socket: &Path, arguments: &[&str]) -> Output {
     Command::new(env!("CARGO_BIN_EXE_virtctl")).arg("--socket").arg(socket).args(arguments).output().unwrap()
@@ -39,27 +47,29 @@ fn every_command_prints_what_the_core_says() {
     let _guard = ControlSocket::bind(&path, 0o600, None).unwrap().serve(queue, log).unwrap();
     std::thread::spawn(move || {
         for r in requests {
-            let answer = match r.request["command"].as_str() {
-                Some("status") => json!({ "uptime_us": 1_000_000, "sessions": 2, "sessions_up": 1 }),
-                Some("sessions") => json!({ "sessions": [{ "peer": "192.0.2.1", "state": "Idle" }] }),
-                Some("instances") => json!({ "instances": [{ "name": "frr" }] }),
-                Some("routes") => json!({ "prefix": r.request["prefix"], "received": [], "sessions": [] }),
-                Some("differs") if r.request["instance"] == "frr" => {
-                    let who = json!([{ "instance": "frr", "in": ["COMMUNITIES"], "counted": true }]);
+            let answer = match r.request {
+                Request::Status => {
+                    read(json!({ "uptime_us": 1_000_000, "sessions": 2, "sessions_up": 1 }), Answer::Status)
+                }
+                Request::Sessions => {
+                    read(json!({ "sessions": [{ "peer": "192.0.2.1", "state": "Idle" }] }), Answer::Sessions)
+                }
+                Request::Instances { .. } => read(json!({ "instances": [{ "name": "frr" }] }), Answer::Instances),
+                Request::Routes { prefix } => read(json!({ "prefix": prefix }), Answer::Routes),
+                Request::Differs { instance: Some(instance), .. } => {
+                    let who = json!([{ "instance": instance, "in": ["COMMUNITIES"], "counted": true }]);
                     let row =
                         json!({ "peer": "192.0.2.2", "prefix": "10.0.0.0/8", "majority": true, "instances": who });
-                    json!({ "differs": [row], "more": 0, "all_were_looked_at": true })
+                    read(json!({ "differs": [row], "more": 0, "all_were_looked_at": true }), Answer::Differs)
                 }
-                Some("differs") => json!({ "differs": [], "more": 0, "all_were_looked_at": true }),
-                Some("diversity") => {
+                Request::Differs { .. } => read(json!({}), Answer::Differs),
+                Request::Diversity { sessions } => {
                     let pair = json!({ "instances": ["frr", "bird"], "compared": 4, "disagreed": 1, "share": 0.25 });
-                    let sessions = match r.request["sessions"] == true {
-                        true => json!([{ "peer": "192.0.2.1", "pairs": [pair] }]),
-                        false => json!(null),
-                    };
-                    json!({ "pairs": [pair], "reading": "all is well", "sessions": sessions })
+                    let sessions = sessions.then(|| json!([{ "peer": "192.0.2.1", "pairs": [pair] }]));
+                    let all = json!({ "pairs": [pair], "reading": "all is well", "sessions": sessions });
+                    read(all, Answer::Diversity)
                 }
-                _ => json!({ "error": "what?" }),
+                _ => Err("what?".to_owned()),
             };
             let _ = r.reply.try_send(answer);
         }
@@ -74,10 +84,10 @@ fn every_command_prints_what_the_core_says() {
         (&["differs", "frr"], "192.0.2.2  10.0.0.0/8  frr       COMMUNITIES\n"),
         (&["diversity"], "frr, bird  4         1          25.0%  -         -               -      -\n\nall is well\n"),
         (&["diversity", "--sessions"], "\n192.0.2.1\nPAIR "),
-        (&["diversity", "--json"], "\"sessions\":[{\"pairs\":[{\"compared\":4,"),
+        (&["diversity", "--json"], "\"sessions\":[{\"pairs\":[{\"attributes\":[],\"compared\":4,"),
         (&["events"], "session-up           session 2 is up\n"),
         (&["events", "-n", "1"], "session 2 is up\n"),
-        (&["--json", "status"], "{\"sessions\":2,\"sessions_up\":1,\"uptime_us\":1000000}\n"),
+        (&["--json", "status"], "\"sessions\":2,\"sessions_up\":1,"),
         (&["events", "--kind", "leg-up"], "no such event\n"),
     ];
     for (arguments, expected) in table {
@@ -100,11 +110,13 @@ fn every_order_of_an_operators_reaches_the_core_as_it_was_meant() {
     let _guard = ControlSocket::bind(&path, 0o600, None).unwrap().serve(queue, log).unwrap();
     std::thread::spawn(move || {
         for r in requests {
-            let word = |key: &str| r.request[key].as_str().unwrap_or("-").to_owned();
+            let request = serde_json::to_value(&r.request).unwrap();
+            let word = |key: &str| request[key].as_str().unwrap_or("-").to_owned();
             let answer = match word("action").as_str() {
-                "unpin" => json!({ "error": "there is no such instance" }),
+                "unpin" => Err("there is no such instance".to_owned()),
                 action => {
-                    json!({ "done": format!("{} {} {} {action}", word("command"), word("name"), word("peer")) })
+                    let done = format!("{} {} {} {action}", word("command"), word("name"), word("peer"));
+                    Ok(Answer::Done(Done { done, ..Done::default() }))
                 }
             };
             let _ = r.reply.try_send(answer);

@@ -443,13 +443,13 @@ fn flapping(t: &mut Trial<'_>) -> Result<()> {
 fn flood(t: &mut Trial<'_>) -> Result<()> {
     let index = bad(t)?;
     t.through_master = is_master_slave(t.scene);
-    let (before, memory) = (t.scene.router.status("candidates")?, t.scene.memory_mib());
+    let (before, memory) = (t.scene.router.status()?.candidates, t.scene.memory_mib());
     t.scene.slot(index)?.order("flood")?;
     let took = t.announce_probe()?;
     // It lasts so long, and then for T.
     std::thread::sleep(FLOOD + T);
     t.withdraw_probe()?;
-    let said = t.scene.router.status("candidates")?.saturating_sub(before);
+    let said = t.scene.router.status()?.candidates.saturating_sub(before);
     ensure!(said > 1000, "a flood of {said} routes is none");
     if t.scene.keeper == Keeper::Virtd {
         let name = name_of(t, index)?;

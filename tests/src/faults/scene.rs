@@ -253,7 +253,7 @@ impl Scene {
         let old = slot.pid()?;
         match keeper {
             // What the controller remembers of its past is forgotten with this.
-            Keeper::Virtd => self.router.ctl(&["instance", &slot.name, "restart"]).map(|_| ())?,
+            Keeper::Virtd => drop(self.router.show(&["instance", &slot.name, "restart"])?),
             Keeper::Scene => {
                 slot.crash()?;
                 slot.start(&self.lab)?;
@@ -302,7 +302,7 @@ impl Scene {
         }
         if let (Keeper::Virtd, "master-slave", Some(first)) = (self.keeper, self.strategy, self.slots.first()) {
             // A master that was found faulty is the last in line from then on.
-            self.router.ctl(&["instance", &first.name, "promote"])?;
+            self.router.show(&["instance", &first.name, "promote"])?;
         }
         self.wait_calm()
     }

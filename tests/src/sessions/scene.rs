@@ -14,6 +14,7 @@ use serde_json::Value;
 use std::fs;
 use std::path::PathBuf;
 use std::time::Duration;
+use virtd_api::Sessions;
 
 /// `fault_threshold_s` of every router here: a wrong accusation shows within a test's time.
 pub const THRESHOLD: Duration = Duration::from_secs(5);
@@ -264,7 +265,7 @@ impl Scene {
                 alone.stop();
                 alone.launch(&self.lab)
             }
-            Under::Virtd(kinds) => kinds.router.ctl(&["instance", name, "restart"]).map(drop),
+            Under::Virtd(kinds) => kinds.router.show(&["instance", name, "restart"]).map(drop),
         }
     }
 
@@ -359,12 +360,10 @@ impl Scene {
     /// virtctl's.
     pub fn legs(&self) -> Result<Vec<(String, String, String)>> {
         let Under::Virtd(kinds) = &self.under else { return Ok(Vec::new()) };
-        let answer = kinds.router.ctl(&["sessions"])?;
-        let word = |v: &Value| v.as_str().unwrap_or_default().to_owned();
-        let sessions = answer["sessions"].as_array().into_iter().flatten();
-        let legs = sessions.flat_map(|s| {
-            let legs = s["legs"].as_array().into_iter().flatten();
-            legs.map(|leg| (word(&s["peer"]), word(&leg["instance"]), word(&leg["detail"])))
+        let Sessions { sessions } = kinds.router.ctl(&["sessions"])?;
+        let legs = sessions.into_iter().flat_map(|s| {
+            let peer = s.peer;
+            s.legs.into_iter().map(move |leg| (peer.clone(), leg.instance, leg.detail))
         });
         Ok(legs.collect())
     }

@@ -5,11 +5,13 @@ use super::scene::{SETTLE, Scene, routes};
 use super::stage::{Made, Setup, Stage};
 use crate::daemons::Daemon;
 use crate::lab::wait_until;
-use crate::odd::{attributes, hex, update};
+use crate::odd::{attributes, update};
 use crate::published::cve_2023_46753;
 use anyhow::{Context, Result, ensure};
 use nix::sys::signal::{Signal, kill};
 use std::time::Duration;
+use virtd_api::Sessions;
+use wire::bgp::hex;
 
 /// PREFIX_SID with a TLV longer than the attribute: FRR answers with 3/1, BIRD and OpenBGPD pass it
 /// on (docs/BUGS.md).
@@ -113,9 +115,9 @@ fn ended(stage: Stage, signal: Signal) -> Result<Told> {
     // The signal comes while it is busy with what it was just told.
     scene.feeder.say(&format!("announce {}", routes(BEFORE..AFTER)))?;
     wait_until("the UPDATE to have come", SETTLE, || {
-        let status = scene.kinds().and_then(|kinds| kinds.router.ctl(&["sessions"])).map_err(|e| format!("{e:#}"))?;
-        let all = status["sessions"].as_array().into_iter().flatten();
-        let came = all.filter_map(|s| s["prefixes_in"].as_u64()).any(|n| n == u64::from(AFTER));
+        let all = scene.kinds().and_then(|kinds| kinds.router.ctl(&["sessions"]));
+        let Sessions { sessions } = all.map_err(|e| format!("{e:#}"))?;
+        let came = sessions.iter().any(|s| s.prefixes_in == Some(AFTER as usize));
         if came { Ok(()) } else { Err(String::new()) }
     })?;
     kill(leader, signal).with_context(|| format!("sending {signal} to {name}"))?;

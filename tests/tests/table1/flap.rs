@@ -3,6 +3,7 @@
 use super::*;
 use tests::fib::wait_routes;
 use tests::versions::Version;
+use virtd_api::FibEntries;
 
 const ROUTES: usize = 100;
 /// Between the resets of two: the one before has come back by then on an idle machine, and where it has not, the kernel's routes stay as they were.
@@ -39,13 +40,13 @@ fn each_daemon_takes_a_reset_for_a_flap_and_comes_back() -> Result<()> {
     wait_until("all to have been shown a reset, and to say the same again", SETTLE * 3, || {
         least = least.min(kernel(&ns).map_err(|e| format!("{e:#}"))?.len());
         let shown = router.events("link-reset").len();
-        let diff = router.ctl(&["fib", "--diff"]).map_err(|e| format!("{e:#}"))?;
-        let none = diff["entries"].as_array().is_some_and(Vec::is_empty);
+        let diff: FibEntries = router.ctl(&["fib", "--diff"]).map_err(|e| format!("{e:#}"))?;
+        let none = diff.entries.is_empty();
         let voting = ["frr", "bird", "bird2"].map(|n| router.state_of(n).unwrap_or_default());
         if shown == 3 && none && voting.iter().all(|s| s == "voting") {
             Ok(())
         } else {
-            Err(format!("{shown} resets, {voting:?}: {diff}"))
+            Err(format!("{shown} resets, {voting:?}: {diff:?}"))
         }
     })?;
     let ended = ["leg-closed", "leg-cease", "leg-notification"].map(|kind| router.events(kind)).concat();

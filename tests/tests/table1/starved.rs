@@ -4,6 +4,7 @@
 
 use super::*;
 use std::time::Instant;
+use virtd_api::Sessions;
 
 /// What the first neighbour announces at once.
 const ROUTES: usize = 30_000;
@@ -28,9 +29,9 @@ fn burst(scene: &Scene) -> Result<(Watch, Watch)> {
     wait("the session", &mut second, |w| w.ups == 1)?;
     if let Middle::Behind(router) = &scene.middle {
         wait_until("everybody to have a leg", SETTLE, || {
-            let answer = router.ctl(&["sessions"]).map_err(|e| format!("{e:#}"))?;
-            let text = answer.to_string();
-            if text.matches("\"Established\"").count() >= 4 { Ok(()) } else { Err(text) }
+            let Sessions { sessions } = router.ctl(&["sessions"]).map_err(|e| format!("{e:#}"))?;
+            let states = sessions.iter().flat_map(|s| s.legs.iter().map(|leg| &leg.state).chain([&s.state]));
+            if states.filter(|s| *s == "Established").count() >= 4 { Ok(()) } else { Err(format!("{sessions:?}")) }
         })?;
     }
     let start = Instant::now();
@@ -93,10 +94,10 @@ fn xorp_814_a_burst_that_comes_later_to_one_starves_nobody_outside() -> Result<(
     // Then it is this one's turn to serve nobody else, and the session goes on.
     let router = scene.router()?;
     wait_until("the one that is told later to have its own burst behind it", LONG, || {
-        let answer = router.ctl(&["instances"]).map_err(|e| format!("{e:#}"))?;
+        let answer = router.show(&["instances"]).map_err(|e| format!("{e:#}"))?;
         let losses = router.events("leg-fault").into_iter().filter(|e| e["instance"] == "bird2").count();
         let back = router.wait_voting(Duration::from_secs(1)).is_ok();
-        if losses > 0 && back { Ok(()) } else { Err(answer.to_string()) }
+        if losses > 0 && back { Ok(()) } else { Err(answer) }
     })?;
     second.check_session()?;
     ensure!(second.table.len() == ROUTES, "{} routes are left", second.table.len());

@@ -1,7 +1,7 @@
 //! virtctl: asks a running virtd over its control socket and prints tables, or the JSON as it came.
 
 use clap::{Parser, Subcommand, ValueEnum};
-use serde_json::{Value, json};
+use serde::de::DeserializeOwned;
 use std::io::{self, BufRead, BufReader, ErrorKind, Write};
 use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::os::unix::net::UnixStream;
@@ -12,6 +12,7 @@ use std::time::Duration;
 use virtd::config::{DEFAULT_CONTROL_SOCKET, Kind};
 use virtd::kinds::{self, root::Entry};
 use virtd::show;
+use virtd_api::{Exec, Followed, Instance, Instances, Refused, Request};
 use wire::bgp::Prefix;
 
 /// virtd answers within ten seconds or says that it cannot.
@@ -55,7 +56,7 @@ struct Arguments {
 /// Octets of what a daemon is told that virtd hears: it is for an event, and a whole configuration would not fit a request.
 const MAX_TOLD: usize = 500;
 
-#[derive(Subcommand)]
+#[derive(Clone, Subcommand)]
 enum Command {
     /// The router in a few lines
     Status,
@@ -206,32 +207,24 @@ fn shortened(words: &[String]) -> Vec<String> {
 }
 
 impl Command {
-    fn request(&self) -> Value {
-        match self {
-            Command::Status => json!({ "command": "status" }),
-            Command::Sessions => json!({ "command": "sessions" }),
-            Command::Instances => json!({ "command": "instances" }),
-            Command::Exec { name, words } => {
-                json!({ "command": "instances", "exec": { "name": name, "words": shortened(words) } })
-            }
-            Command::Routes { prefix } => json!({ "command": "routes", "prefix": prefix }),
-            Command::Differs { instance, n } => json!({ "command": "differs", "instance": instance, "n": n }),
+    fn request(&self) -> Request {
+        match self.clone() {
+            Command::Status => Request::Status,
+            Command::Sessions => Request::Sessions,
+            Command::Instances => Request::Instances { exec: None },
+            Command::Exec { name, words } => Request::Instances { exec: Some(Exec { name, words: shortened(&words) }) },
+            Command::Routes { prefix } => Request::Routes { prefix },
+            Command::Differs { instance, n } => Request::Differs { instance, n: Some(n) },
             Command::Fib { prefix: Some(word), protocol, .. } if word == "flush" => {
-                json!({ "command": "fib", "flush": true, "protocol": protocol })
+                Request::Fib { prefix: None, diff: false, flush: true, protocol: protocol.map(u64::from) }
             }
-            Command::Fib { prefix, diff, .. } => json!({ "command": "fib", "prefix": prefix, "diff": diff }),
-            Command::Diversity { sessions } => json!({ "command": "diversity", "sessions": sessions }),
-            Command::Instance { name, action } => {
-                json!({ "command": "instance", "name": name, "action": word(*action) })
-            }
-            Command::Session { peer, action } => {
-                json!({ "command": "session", "peer": peer, "action": action.map(word) })
-            }
-            Command::Change { action } => json!({ "command": "change", "action": word(*action) }),
-            Command::Reload { dry_run } => json!({ "command": "reload", "dry_run": dry_run }),
-            Command::Events { follow, n, kind } => {
-                json!({ "command": "events", "follow": follow, "n": n, "kind": kind })
-            }
+            Command::Fib { prefix, diff, .. } => Request::Fib { prefix, diff, flush: false, protocol: None },
+            Command::Diversity { sessions } => Request::Diversity { sessions },
+            Command::Instance { name, action } => Request::Instance { name, action: word(action) },
+            Command::Session { peer, action } => Request::Session { peer, action: action.map(word) },
+            Command::Change { action } => Request::Change { action: word(action) },
+            Command::Reload { dry_run } => Request::Reload { dry_run },
+            Command::Events { follow, n, kind } => Request::Events { follow, n: Some(n), kind },
         }
     }
 
@@ -239,23 +232,29 @@ impl Command {
         matches!(self, Command::Events { follow: true, .. })
     }
 
-    fn print(&self, answer: &Value) -> String {
+    /// An answer as a person reads it.
+    fn show(&self, line: &str) -> serde_json::Result<String> {
         match self {
-            Command::Status => show::status(answer),
-            Command::Sessions => show::sessions(answer),
-            Command::Session { action: None, .. } => show::session(answer),
-            Command::Instances | Command::Exec { .. } => show::instances(answer),
-            Command::Routes { .. } => show::routes(answer),
-            Command::Differs { .. } => show::differs(answer),
-            Command::Fib { prefix: Some(word), .. } if word == "flush" => show::done(answer),
-            Command::Fib { .. } => show::fib(answer),
-            Command::Diversity { .. } => show::diversity(answer),
-            Command::Instance { .. } | Command::Session { .. } | Command::Change { .. } => show::done(answer),
-            Command::Reload { .. } => show::reload(answer),
-            Command::Events { follow: true, .. } => show::event(answer),
-            Command::Events { .. } => show::events(answer),
+            Command::Status => shown(line, show::status),
+            Command::Sessions => shown(line, show::sessions),
+            Command::Session { action: None, .. } => shown(line, show::session),
+            Command::Instances | Command::Exec { .. } => shown(line, show::instances),
+            Command::Routes { .. } => shown(line, show::routes),
+            Command::Differs { .. } => shown(line, show::differs),
+            Command::Fib { prefix: Some(word), .. } if word == "flush" => shown(line, show::done),
+            Command::Fib { prefix: None, diff: false, .. } => shown(line, show::fib),
+            Command::Fib { .. } => shown(line, show::fib_entries),
+            Command::Diversity { .. } => shown(line, show::diversity),
+            Command::Instance { .. } | Command::Session { .. } | Command::Change { .. } => shown(line, show::done),
+            Command::Reload { .. } => shown(line, show::reload),
+            Command::Events { follow: true, .. } => shown(line, show::followed),
+            Command::Events { .. } => shown(line, show::events),
         }
     }
+}
+
+fn shown<T: DeserializeOwned>(line: &str, show: impl Fn(&T) -> String) -> serde_json::Result<String> {
+    Ok(show(&serde_json::from_str(line)?))
 }
 
 fn main() -> ExitCode {
@@ -303,7 +302,8 @@ fn run(arguments: &Arguments) -> Result<(), Failure> {
     };
     let patience = (!arguments.command.follows()).then_some(PATIENCE);
     stream.set_read_timeout(patience).map_err(lost)?;
-    writeln!(stream, "{}", arguments.command.request()).map_err(lost)?;
+    let request = serde_json::to_string(&arguments.command.request()).map_err(|e| text(e.to_string()))?;
+    writeln!(stream, "{request}").map_err(lost)?;
 
     for line in BufReader::new(stream).lines() {
         let line = line.map_err(|e| match arguments.command.follows() {
@@ -324,35 +324,35 @@ fn run(arguments: &Arguments) -> Result<(), Failure> {
 }
 
 fn print_answer(arguments: &Arguments, line: &str) -> Result<(), Failure> {
-    let answer: Value = serde_json::from_str(line)
-        .map_err(|e| Failure::Text(format!("what answers on {} is no virtd: {e}", arguments.socket.display())))?;
-    if let Some(error) = answer.get("error").and_then(Value::as_str) {
-        return Err(Failure::Text(error.to_owned()));
+    let strange = |e| Failure::Text(format!("what answers on {} is no virtd: {e}", arguments.socket.display()));
+    if let Ok(Refused { error }) = serde_json::from_str(line) {
+        return Err(Failure::Text(error));
     }
-    if let (true, Some(ended)) = (arguments.command.follows(), answer.get("ended").and_then(Value::as_str)) {
+    if let (true, Ok(Followed::Ended { ended })) = (arguments.command.follows(), serde_json::from_str(line)) {
         return Err(Failure::Ended(format!("{ended}; its events are not followed any more")));
     }
     if let Command::Exec { name, words } = &arguments.command {
-        return Err(Failure::Text(exec(&answer, name, words)));
+        let Instances { instances } = serde_json::from_str(line).map_err(strange)?;
+        return Err(Failure::Text(exec(instances, name, words)));
     }
-    let shown = if arguments.json { format!("{line}\n") } else { arguments.command.print(&answer) };
+    let shown = match arguments.json {
+        true => serde_json::from_str(line).map(|serde::de::IgnoredAny| format!("{line}\n")),
+        false => arguments.command.show(line),
+    };
     let mut out = io::stdout().lock();
-    out.write_all(shown.as_bytes()).and_then(|()| out.flush()).map_err(|e| match e.kind() {
+    out.write_all(shown.map_err(strange)?.as_bytes()).and_then(|()| out.flush()).map_err(|e| match e.kind() {
         ErrorKind::BrokenPipe => Failure::Pipe,
         _ => Failure::Text(format!("cannot write: {e}")),
     })
 }
 
 /// Becomes the control program of an instance. Returns why that could not be.
-fn exec(answer: &Value, name: &str, words: &[String]) -> String {
-    let list = answer.get("instances").and_then(Value::as_array).map_or(&[][..], Vec::as_slice);
-    let Some(instance) = list.iter().find(|i| i.get("name").and_then(Value::as_str) == Some(name)) else {
-        let names: Vec<&str> = list.iter().filter_map(|i| i.get("name")?.as_str()).collect();
+fn exec(instances: Vec<Instance>, name: &str, words: &[String]) -> String {
+    let Some(instance) = instances.iter().find(|i| i.name == name) else {
+        let names: Vec<&str> = instances.iter().map(|i| i.name.as_str()).collect();
         return format!("there is no instance {name:?}: there are {}", names.join(", "));
     };
-    let control = instance.get("control").and_then(Value::as_array);
-    let control = control.map(|c| c.iter().filter_map(Value::as_str).map(str::to_owned).collect::<Vec<_>>());
-    let Some(control) = control else {
+    let Some(control) = instance.control.clone() else {
         return format!("{name} has no `kind` in virtd's configuration, so where it listens is not known");
     };
     let line = kinds::control_line(control, words);
@@ -369,15 +369,14 @@ fn exec(answer: &Value, name: &str, words: &[String]) -> String {
 }
 
 /// A daemon that runs in another root has its own control program there, which reaches it by the folder of its sockets.
-fn enter_root(instance: &Value) -> Result<(), String> {
-    let path = |key: &str| instance.get(key).and_then(Value::as_str).map(PathBuf::from);
-    let (Some(root), Some(folder)) = (path("root"), path("folder")) else { return Ok(()) };
+fn enter_root(instance: &Instance) -> Result<(), String> {
+    let (Some(root), Some(folder)) = (&instance.root, &instance.folder) else { return Ok(()) };
     if !nix::unistd::geteuid().is_root() {
         return Err("only root may; use sudo".to_owned());
     }
-    let kind = instance.get("kind").and_then(Value::as_str).and_then(Kind::of).ok_or("its kind is not known")?;
-    let needs = kinds::control_needs(kind, &folder);
-    let entry = Entry::new(&root, &needs, &[]).map_err(|e| e.to_string())?;
+    let kind = instance.kind.as_deref().and_then(Kind::of).ok_or("its kind is not known")?;
+    let needs = kinds::control_needs(kind, folder);
+    let entry = Entry::new(root, &needs, &[]).map_err(|e| e.to_string())?;
     entry.perform().map_err(|failed| entry.describe(failed))
 }
 

@@ -8,8 +8,8 @@ use super::dissent::FIB;
 use super::independence;
 use super::session::Session;
 use super::{Core, env};
-use serde_json::{Value, json};
 use std::collections::BTreeMap;
+use virtd_api::{Difference, Differing, Differs};
 use voter::Agreement;
 use wire::bgp::Prefix;
 
@@ -25,18 +25,17 @@ const MAX_WALKED: u32 = 1 << 18;
 type Keys = BTreeMap<(u32, Prefix), u32>;
 
 impl Core {
-    /// `{"command": "differs", "instance": "frr", "n": 50}`.
-    pub(super) fn differs_answer(&self, request: &Value) -> Value {
+    /// Of instance `name` only, or of all; `n` rows.
+    pub(super) fn differs_answer(&self, name: Option<&str>, n: Option<u64>) -> Result<Differs, String> {
         let env = &self.env;
-        let name = request.get("instance").and_then(Value::as_str);
         let only = name.map(|name| env.taken().find(|i| env.name(*i) == name));
         if only == Some(None) {
             let names: Vec<&str> = env.taken().map(|i| env.name(i)).collect();
             let name = name.unwrap_or_default();
-            return json!({ "error": format!("there is no instance {name:?}: there are {}", names.join(", ")) });
+            return Err(format!("there is no instance {name:?}: there are {}", names.join(", ")));
         }
         let only = only.flatten();
-        let n = request.get("n").and_then(Value::as_u64).and_then(|n| usize::try_from(n).ok()).unwrap_or(ROWS);
+        let n = n.and_then(|n| usize::try_from(n).ok()).unwrap_or(ROWS);
         let (mut keys, mut unnamed) = (Keys::new(), 0u64);
         for i in env.taken().filter(|i| only.is_none_or(|o| o == *i)) {
             let Some(state) = env.instances.get(i) else { continue };
@@ -45,13 +44,15 @@ impl Core {
             unnamed += u64::from(state.account.undated());
         }
         let walked_all = self.without_majority(&mut keys);
-        let rows: Vec<Value> = keys.iter().filter_map(|(key, slot)| self.difference(key, *slot, only)).collect();
-        let shown = rows.len().min(n.min(MAX_ROWS));
-        json!({
-            "differs": rows.get(..shown).unwrap_or_default(),
-            "more": (rows.len() - shown) as u64 + unnamed,
-            "all_were_looked_at": walked_all,
-            "without_majority": env.without_quorum,
+        let mut rows: Vec<Difference> =
+            keys.iter().filter_map(|(key, slot)| self.difference(key, *slot, only)).collect();
+        let found = rows.len();
+        rows.truncate(n.min(MAX_ROWS));
+        Ok(Differs {
+            more: (found - rows.len()) as u64 + unnamed,
+            differs: rows,
+            all_were_looked_at: walked_all,
+            without_majority: env.without_quorum.into(),
         })
     }
 
@@ -76,21 +77,21 @@ impl Core {
         true
     }
 
-    fn difference(&self, (index, prefix): &(u32, Prefix), slot: u32, only: Option<usize>) -> Option<Value> {
+    fn difference(&self, (index, prefix): &(u32, Prefix), slot: u32, only: Option<usize>) -> Option<Difference> {
         let session = self.sessions.get(*index as usize)?;
         let instances = session.who_differs(prefix, slot, &self.env);
-        let wanted = only.is_none_or(|i| instances.iter().any(|x| x["instance"] == self.env.name(i)));
+        let wanted = only.is_none_or(|i| instances.iter().any(|x| x.instance == self.env.name(i)));
         let e = session.table.entry(slot).filter(|e| e.key == *prefix && wanted && !instances.is_empty())?;
         let majority = !e.is_lost();
         let peer = session.peer.ip().to_string();
-        Some(json!({ "peer": peer, "prefix": prefix, "majority": majority, "instances": instances }))
+        Some(Difference { peer, prefix: prefix.to_string(), majority, instances })
     }
 }
 
 impl Session {
     /// Who says something else than what was chosen, and in what; of a key that has a majority
     /// those that are marked for it.
-    fn who_differs(&self, prefix: &Prefix, slot: u32, env: &env::Env) -> Vec<Value> {
+    fn who_differs(&self, prefix: &Prefix, slot: u32, env: &env::Env) -> Vec<Differing> {
         let Some(e) = self.table.entry(slot).filter(|e| e.key == *prefix) else { return Vec::new() };
         let electorate = self.electorate(prefix, env).minus(e.stale);
         let among = if e.is_lost() { electorate.union(e.dissent) } else { e.dissent };
@@ -99,8 +100,8 @@ impl Session {
         let differing = among.iter().filter(|i| !env::ById(&env.routes).agrees(word(*i), e.winner));
         let told = differing.map(|i| {
             let mut aspects = Vec::new();
-            independence::differences(word(i), e.winner, &env.routes, |aspect| aspects.push(aspect.name()));
-            json!({ "instance": env.name(usize::from(i)), "in": aspects, "counted": electorate.contains(i) })
+            independence::differences(word(i), e.winner, &env.routes, |aspect| aspects.push(aspect.name().to_owned()));
+            Differing { instance: env.name(usize::from(i)).to_owned(), r#in: aspects, counted: electorate.contains(i) }
         });
         told.collect()
     }

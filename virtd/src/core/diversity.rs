@@ -5,7 +5,7 @@ use super::Core;
 use super::independence::{Independence, Pair, could_be_marked_together};
 use super::io::Micros;
 use crate::event::{Event, Severity};
-use serde_json::{Value, json};
+use virtd_api as api;
 
 /// How often the figures are told without being asked for.
 const EVERY_US: Micros = 3_600_000_000;
@@ -58,29 +58,26 @@ impl Core {
         all
     }
 
-    /// `{"command": "diversity"}`; with `"sessions": true` session by session, too.
-    pub(super) fn diversity_answer(&self, request: &Value) -> Value {
+    /// Where asked for session by session, too.
+    pub(super) fn diversity_answer(&self, by_session: bool) -> api::Diversity {
         let n = self.env.instances.len();
         let mut ranked = ranked(&self.independence(), n);
         ranked.retain(|((a, b), _)| !self.is_vacant_pair(*a, *b));
         let (least, reading) = self.reading(&ranked);
-        let mut answer = json!({
-            "since_us": self.env.now,
-            "voters": self.env.voters.len(),
-            "observers": self.env.observers.len(),
-            "least_independent": least.map(|pair| self.pair_names(pair)),
-            "reading": reading,
-            "pairs": self.pair_list(&ranked),
+        let sessions = self.sessions.iter().filter(|s| !s.independence.is_empty()).map(|s| {
+            let mut pairs = self::ranked(&s.independence, n);
+            pairs.retain(|((a, b), p)| p.compared > 0 && !self.is_vacant_pair(*a, *b));
+            api::SessionPairs { peer: self.env.peer_name(&s.peer), pairs: self.pair_list(&pairs) }
         });
-        if request.get("sessions").and_then(Value::as_bool) == Some(true) {
-            let sessions = self.sessions.iter().filter(|s| !s.independence.is_empty()).map(|s| {
-                let mut pairs = self::ranked(&s.independence, n);
-                pairs.retain(|((a, b), p)| p.compared > 0 && !self.is_vacant_pair(*a, *b));
-                json!({ "peer": self.env.peer_name(&s.peer), "pairs": self.pair_list(&pairs) })
-            });
-            answer["sessions"] = sessions.collect();
+        api::Diversity {
+            since_us: self.env.now,
+            voters: self.env.voters.len(),
+            observers: self.env.observers.len(),
+            least_independent: least.map(|pair| self.pair_names(pair).map(str::to_owned)),
+            reading,
+            pairs: self.pair_list(&ranked),
+            sessions: by_session.then(|| sessions.collect()),
         }
-        answer
     }
 
     fn is_vacant_pair(&self, a: u8, b: u8) -> bool {
@@ -91,29 +88,30 @@ impl Core {
         [self.env.name(usize::from(a)), self.env.name(usize::from(b))]
     }
 
-    fn pair_list(&self, pairs: &[((u8, u8), Pair)]) -> Vec<Value> {
+    fn pair_list(&self, pairs: &[((u8, u8), Pair)]) -> Vec<api::Pair> {
         let share = |part: u64, whole: u64| (whole > 0).then(|| part as f64 / whole as f64);
         let describe = |(names, p): &((u8, u8), Pair)| {
             let mut aspects: Vec<_> = p.aspects.clone();
             aspects.sort_by_key(|(_, votes)| std::cmp::Reverse(*votes));
-            let aspects: Vec<Value> =
-                aspects.into_iter().map(|(a, votes)| json!({ "name": a.name(), "votes": votes })).collect();
-            json!({
-                "instances": self.pair_names(*names),
-                "compared": p.compared,
-                "disagreed": p.disagreed,
-                "share": share(p.disagreed, p.compared),
-                "contested": p.contested,
-                "together": p.together(),
-                "verdicts": {
-                    "either": p.either(),
-                    "common": p.common,
-                    "alike": p.alike,
-                    "one_only": p.single,
-                    "common_share": share(p.common, p.either()),
+            api::Pair {
+                instances: self.pair_names(*names).map(str::to_owned),
+                compared: p.compared,
+                disagreed: p.disagreed,
+                share: share(p.disagreed, p.compared),
+                contested: p.contested,
+                together: p.together(),
+                verdicts: api::Verdicts {
+                    either: p.either(),
+                    common: p.common,
+                    alike: p.alike,
+                    one_only: p.single,
+                    common_share: share(p.common, p.either()),
                 },
-                "attributes": aspects,
-            })
+                attributes: aspects
+                    .into_iter()
+                    .map(|(a, votes)| api::Aspect { name: a.name().to_owned(), votes })
+                    .collect(),
+            }
         };
         pairs.iter().map(describe).collect()
     }

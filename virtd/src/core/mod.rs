@@ -62,6 +62,7 @@ use instance::Listener;
 use io::{ConnId, Input, LegId, Micros, Order, Output};
 use native::Native;
 use poison::{Poison, Report};
+pub use query::{Answer, Asker, Reply};
 use replay::intern::BlobId;
 use session::Session;
 use std::net::SocketAddr;
@@ -142,12 +143,6 @@ impl Core {
             told_diversity: false,
             fib: Fib::new(config),
         }
-    }
-
-    /// Answers a request of virtctl's: `{"command": "status" | "sessions" | ...}`, listed in
-    /// docs/OPERATIONS.md; errors come as `{"error": "..."}`.
-    pub fn query(&mut self, now: Micros, request: &serde_json::Value) -> serde_json::Value {
-        self.answer(now, request)
     }
 
     fn has_no_outputs(&self) -> bool {

@@ -1,105 +1,148 @@
-//! virtctl's questions and their answers, as JSON. The shapes are listed in docs/OPERATIONS.md.
+//! virtctl's questions and their answers.
 
 use super::Core;
 use super::controller::Duty;
+use super::io::{Micros, Output};
 use super::session::LegState;
-use crate::config::{Fib, Kind};
+use crate::config::Fib;
 use crate::event::{Event, Severity};
 use crate::kinds;
 use replay::intern::BlobId;
-use serde_json::{Value, json};
+use serde::Serialize;
+use virtd_api as api;
+use virtd_api::{Done, Request};
 use voter::Agreement;
 use wire::bgp::Prefix;
 use wire::bgp::canonical::{self, CanonicalContext, Canonicaliser, Carried};
 use wire::bgp::update::Update;
 
+/// What the core answers; serialised it is the line that the client gets.
+#[derive(Debug, Serialize)]
+#[serde(untagged)]
+pub enum Answer {
+    /// `status`.
+    Status(Box<api::Status>),
+    /// `sessions`.
+    Sessions(api::Sessions),
+    /// `sessions` of a router with `open = "native"`.
+    NativeSessions(api::NativeSessions),
+    /// `session`.
+    Session(Box<api::OneSession>),
+    /// `instances`.
+    Instances(api::Instances),
+    /// `routes`.
+    Routes(api::Routes),
+    /// `differs`.
+    Differs(api::Differs),
+    /// `fib`.
+    Fib(Box<api::Fib>),
+    /// `fib` with a prefix, or what differs.
+    FibEntries(api::FibEntries),
+    /// `fib` with `flush`: it may be done, by who asks, since it takes longer than the loop may.
+    Flush {
+        /// The protocol number of the routes that are to go.
+        flush: u8,
+    },
+    /// `diversity`.
+    Diversity(api::Diversity),
+    /// An action.
+    Done(Done),
+    /// `reload`.
+    Reloaded(api::Reloaded),
+}
+
+/// An answer, or why there is none.
+pub type Reply = Result<Answer, String>;
+
+/// Who asks, as the kernel says (SO_PEERCRED).
+#[derive(Clone, Debug)]
+pub struct Asker {
+    /// His number; `None` where the kernel does not say.
+    pub uid: Option<u32>,
+    /// His name.
+    pub user: String,
+}
+
 impl Core {
-    /// Answers `{"command": "status" | "sessions" | "instances" | "routes" | "differs" |
-    /// "diversity", ...}`; errors come as `{"error": "..."}`.
-    pub(super) fn answer(&mut self, now: super::io::Micros, request: &Value) -> Value {
+    /// Answers a request. What an operator does is signed by whoever asks, where somebody does.
+    pub fn query(&mut self, now: Micros, request: &Request, by: Option<&Asker>) -> Reply {
         self.settle();
         self.env.now = self.env.now.max(now);
         let from = self.env.out.len();
-        match request.get("command").and_then(Value::as_str) {
-            Some("status") => self.status(),
-            Some("sessions") => json!({ "sessions": self.session_list() }),
-            Some("instances") => {
-                self.note_exec(request);
-                sign(request, self.env.out.get_mut(from..).unwrap_or_default());
-                json!({ "instances": self.instance_list() })
-            }
-            Some("diversity") => self.diversity_answer(request),
-            Some("differs") => self.differs_answer(request),
-            Some("routes") => self.routes_answer(request.get("prefix").and_then(Value::as_str).unwrap_or("")),
-            Some("fib") if request.get("flush").and_then(Value::as_bool) == Some(true) => self.fib_flush(request),
-            Some("fib") => self.fib_answer(request),
-            Some("session") if request.get("action").is_none_or(Value::is_null) => self.session_answer(request),
-            Some("instance" | "session" | "change") => {
-                let mut answer = self.controller.command(request, &mut self.env, &mut self.sessions);
-                if request["command"] == "session" && answer["error"].is_null() {
-                    // To be written down by who asks.
-                    answer["shut"] = json!(self.env.shut);
+        Ok(match request {
+            Request::Status => Answer::Status(Box::new(self.status())),
+            Request::Sessions => self.session_list(),
+            Request::Instances { exec } => {
+                if let Some(exec) = exec {
+                    self.note_exec(exec);
+                    sign(by, self.env.out.get_mut(from..).unwrap_or_default());
                 }
-                sign(request, self.env.out.get_mut(from..).unwrap_or_default());
+                Answer::Instances(api::Instances { instances: self.instance_list() })
+            }
+            Request::Diversity { sessions } => Answer::Diversity(self.diversity_answer(*sessions)),
+            Request::Differs { instance, n } => Answer::Differs(self.differs_answer(instance.as_deref(), *n)?),
+            Request::Routes { prefix } => Answer::Routes(self.routes_answer(prefix)?),
+            Request::Fib { flush: true, protocol, .. } => self.fib_flush(*protocol)?,
+            Request::Fib { prefix, diff, .. } => self.fib_answer(prefix.as_deref(), *diff)?,
+            Request::Session { peer, action: None } => self.session_answer(peer)?,
+            Request::Instance { .. } | Request::Session { .. } | Request::Change { .. } => {
+                let done = self.controller.command(request, &mut self.env, &mut self.sessions);
+                sign(by, self.env.out.get_mut(from..).unwrap_or_default());
                 self.learn_ids(from);
-                answer
+                // To be written down by who asks.
+                let shut = matches!(request, Request::Session { .. }).then(|| self.env.shut.iter().cloned().collect());
+                Answer::Done(Done { done: done?, shut, removed: None })
             }
-            Some(other) => {
-                json!({ "error": format!("unknown command {other:?}: expected status, sessions, instances, routes, differs, fib, diversity, events, instance, session or change") })
-            }
-            None => json!({ "error": "the request has no \"command\"" }),
-        }
+            Request::Reload { .. } | Request::Events { .. } => return Err("that is not for the core".to_owned()),
+        })
     }
 
-    /// Whether an operator may have the routes removed that an earlier virtd left, which the thread
-    /// that asks then does: `{"flush": 245}`.
-    fn fib_flush(&mut self, request: &Value) -> Value {
+    /// Whether an operator may have the routes removed that an earlier virtd left.
+    fn fib_flush(&mut self, protocol: Option<u64>) -> Reply {
         if self.fib.is_some() {
-            return json!({ "error": "the FIB is voted on: what no vote confirms is removed by itself (sweep_s)" });
+            return Err("the FIB is voted on: what no vote confirms is removed by itself (sweep_s)".to_owned());
         }
-        let number = request.get("protocol").and_then(Value::as_u64).unwrap_or(Fib::default().protocol.into());
-        let Some(protocol) = u8::try_from(number).ok().filter(|n| *n >= Fib::PROTOCOLS_FROM) else {
-            return json!({ "error": format!("protocol {number}: virtd's is one of {} to 255", Fib::PROTOCOLS_FROM) });
+        let number = protocol.unwrap_or(Fib::default().protocol.into());
+        let Some(flush) = u8::try_from(number).ok().filter(|n| *n >= Fib::PROTOCOLS_FROM) else {
+            return Err(format!("protocol {number}: virtd's is one of {} to 255", Fib::PROTOCOLS_FROM));
         };
-        if let Some(name) = crate::config::rt_protocol(protocol) {
-            return json!({ "error": format!("protocol {protocol} is {name}'s, not virtd's") });
+        if let Some(name) = crate::config::rt_protocol(flush) {
+            return Err(format!("protocol {flush} is {name}'s, not virtd's"));
         }
-        let text = format!("an operator has the routes of protocol {protocol} removed that an earlier virtd has left");
+        let text = format!("an operator has the routes of protocol {flush} removed that an earlier virtd has left");
         self.env.out.push(Event::new(self.env.now, "operator", Severity::Info, text).into());
-        json!({ "flush": protocol })
+        Ok(Answer::Flush { flush })
     }
 
     /// virtctl is about to run the control program of an instance.
-    fn note_exec(&mut self, request: &Value) {
-        let exec = &request["exec"];
-        let (Some(name), Some(words)) = (exec["name"].as_str(), exec["words"].as_array()) else { return };
-        let words: Vec<&str> = words.iter().filter_map(Value::as_str).collect();
-        let text = match words.is_empty() {
+    fn note_exec(&mut self, exec: &api::Exec) {
+        let name = &exec.name;
+        let text = match exec.words.is_empty() {
             true => format!("the control program of {name} is started"),
-            false => format!("{name} is told {:?}", words.join(" ")),
+            false => format!("{name} is told {:?}", exec.words.join(" ")),
         };
         self.env.out.push(Event::new(self.env.now, "operator", Severity::Info, text).with_instance(name).into());
     }
 
-    /// The whole, the entries of one prefix (`"prefix"`), or those on which not everybody agrees (`"diff": true`).
-    fn fib_answer(&self, request: &Value) -> Value {
+    /// The whole, the entries of one prefix, or those on which not everybody agrees.
+    fn fib_answer(&self, prefix: Option<&str>, diff: bool) -> Reply {
         let Some(fib) = &self.fib else {
-            return json!({ "error": "no FIB is voted on: add a [fib] section to the configuration" });
+            return Err("no FIB is voted on: add a [fib] section to the configuration".to_owned());
         };
-        if request.get("diff").and_then(Value::as_bool) == Some(true) {
-            return fib.entries(&self.env, |_| true, true);
+        if diff {
+            return Ok(Answer::FibEntries(fib.entries(&self.env, |_| true, true)));
         }
-        match request.get("prefix").and_then(Value::as_str) {
-            None => fib.status(&self.env),
-            Some("all") => fib.entries(&self.env, |_| true, false),
-            Some(text) => match text.parse::<Prefix>() {
-                Ok(prefix) => fib.entries(&self.env, |key| key.prefix == prefix, false),
-                Err(e) => json!({ "error": e }),
-            },
-        }
+        Ok(match prefix {
+            None => Answer::Fib(Box::new(fib.status(&self.env))),
+            Some("all") => Answer::FibEntries(fib.entries(&self.env, |_| true, false)),
+            Some(text) => {
+                let prefix: Prefix = text.parse()?;
+                Answer::FibEntries(fib.entries(&self.env, |key| key.prefix == prefix, false))
+            }
+        })
     }
 
-    fn status(&self) -> Value {
+    fn status(&self) -> api::Status {
         let env = &self.env;
         let c = &env.counters;
         let profile = self.sessions.iter().find_map(|s| s.profile());
@@ -109,113 +152,118 @@ impl Core {
             voter::Strategy::WaitForConsensus { k } | voter::Strategy::FirstK { k } => Some(k),
             _ => None,
         };
-        json!({
-            "uptime_us": env.now,
-            "open": if native.is_some() { "native" } else { "voted" },
-            "router": {
-                "asn": profile.map(|p| p.asn).or(env.config.asn),
-                "router_id": profile.map(|p| p.router_id).or(env.config.router_id),
+        api::Status {
+            uptime_us: env.now,
+            open: if native.is_some() { "native" } else { "voted" }.to_owned(),
+            router: api::Router {
+                asn: profile.map(|p| p.asn).or(env.config.asn),
+                router_id: profile.map(|p| p.router_id).or(env.config.router_id),
             },
-            "strategy": env.config.vote.strategy.name(),
-            "k": k,
-            "t_ms": env.rules.steady_ms,
-            "voters": env.voters.len(),
-            "instances": env.taken().count(),
-            "instances_attached": env.instances.iter().filter(|i| i.attached).count(),
-            "strangers_failed": env.failures.total,
-            "sessions": self.taken_sessions().count().max(native.map_or(0, |n| n.peers().count())),
-            "sessions_up": native.map_or(up, |n| n.peers().count()),
-            "votes": c.votes,
-            "candidates": c.candidates,
-            "updates_in": c.updates_in,
-            "updates_out": self.sessions.iter().filter_map(|s| s.up.as_ref()).map(|u| u.updates_out).sum::<u64>(),
-            "routes_published": self.sessions.iter().filter_map(|s| s.up.as_ref()).map(|u| u.prefixes_out).sum::<u64>(),
-            "prefixes_told": c.published,
-            "disagreements_now": env.instances.iter().map(|i| u64::from(i.account.keys())).sum::<u64>(),
-            "without_quorum": env.without_quorum,
-            "majority_split": self.controller.is_split(),
-            "change_us": self.controller.change_since().map(|since| env.now - since),
-            "disagreements_total": c.dissents,
-            "malformed_updates": c.mended,
-            "interned_routes": env.routes.len(),
-            "memory": {
-                "received_bytes": env.stores.iter().map(replay::store::Store::memory_bytes).sum::<usize>(),
-                "tables_bytes": self.sessions.iter().map(|s| s.memory_bytes().0).sum::<usize>(),
-                "attributes_bytes": env.routes.memory_bytes() + env.blobs.memory_bytes(),
-                "waiting_bytes": self.sessions.iter().map(|s| s.memory_bytes().1).sum::<usize>(),
-                "figures_bytes": self.sessions.iter().map(|s| s.independence.memory_bytes()).sum::<usize>(),
-                "verdicts_bytes": env.rechecks.memory_bytes(),
+            strategy: env.config.vote.strategy.name().to_owned(),
+            k,
+            t_ms: env.rules.steady_ms,
+            voters: env.voters.len(),
+            instances: env.taken().count(),
+            instances_attached: Some(env.instances.iter().filter(|i| i.attached).count()),
+            strangers_failed: env.failures.total,
+            sessions: self.taken_sessions().count().max(native.map_or(0, |n| n.peers().count())),
+            sessions_up: native.map_or(up, |n| n.peers().count()),
+            votes: c.votes,
+            candidates: c.candidates,
+            updates_in: c.updates_in,
+            updates_out: self.sessions.iter().filter_map(|s| s.up.as_ref()).map(|u| u.updates_out).sum::<u64>(),
+            routes_published: self.sessions.iter().filter_map(|s| s.up.as_ref()).map(|u| u.prefixes_out).sum::<u64>(),
+            prefixes_told: c.published,
+            disagreements_now: env.instances.iter().map(|i| u64::from(i.account.keys())).sum::<u64>(),
+            without_quorum: env.without_quorum.into(),
+            majority_split: self.controller.is_split(),
+            change_us: self.controller.change_since().map(|since| env.now - since),
+            disagreements_total: c.dissents,
+            malformed_updates: c.mended,
+            interned_routes: env.routes.len(),
+            memory: api::Memory {
+                received_bytes: env.stores.iter().map(replay::store::Store::memory_bytes).sum::<usize>(),
+                tables_bytes: self.sessions.iter().map(|s| s.memory_bytes().0).sum::<usize>(),
+                attributes_bytes: env.routes.memory_bytes() + env.blobs.memory_bytes(),
+                waiting_bytes: self.sessions.iter().map(|s| s.memory_bytes().1).sum::<usize>(),
+                figures_bytes: self.sessions.iter().map(|s| s.independence.memory_bytes()).sum::<usize>(),
+                verdicts_bytes: env.rechecks.memory_bytes(),
             },
-        })
+            event_log: None,
+        }
     }
 
-    fn session_list(&self) -> Vec<Value> {
+    fn session_list(&self) -> Answer {
         if let Some(native) = &self.native {
-            let name = |p| self.env.peer_name(p);
-            return native.peers().map(|p| json!({ "peer": name(p), "state": "native" })).collect();
+            let session = |p| api::NativeSession { peer: self.env.peer_name(p), state: "native".to_owned() };
+            return Answer::NativeSessions(api::NativeSessions { sessions: native.peers().map(session).collect() });
         }
-        self.taken_sessions().map(|(index, _)| self.session(index)).collect()
+        let sessions = self.taken_sessions().filter_map(|(index, _)| self.session(index)).collect();
+        Answer::Sessions(api::Sessions { sessions })
     }
 
     /// One session: who has it, who has left it, since when and with which words.
-    fn session_answer(&self, request: &Value) -> Value {
-        let peer = request.get("peer").and_then(Value::as_str).unwrap_or_default();
+    fn session_answer(&self, peer: &str) -> Reply {
         if self.native.is_some() {
-            return json!({ "error": "with open = \"native\" a session is the instance's own: ask that" });
+            return Err("with open = \"native\" a session is the instance's own: ask that".to_owned());
         }
-        match self.session_named(peer) {
-            Ok(index) => json!({ "session": self.session(index) }),
-            Err(text) => json!({ "error": text }),
-        }
+        let index = self.session_named(peer)?;
+        let session = self.session(index).unwrap_or_default();
+        Ok(Answer::Session(Box::new(api::OneSession { session })))
     }
 
-    fn session(&self, index: usize) -> Value {
-        let Some(s) = self.sessions.get(index) else { return Value::Null };
+    fn session(&self, index: usize) -> Option<api::Session> {
+        let s = self.sessions.get(index)?;
         let now = self.env.now;
-        let legs: Vec<Value> = self.env.taken().map(|i| self.leg(s, i)).collect();
         let up = s.up.as_ref();
         let local = s.exts.first().and_then(|e| e.local).map(|l| l.ip());
-        let ended = s
-            .ended
-            .as_ref()
-            .map(|e| json!({ "us": now - e.at, "said": e.said.to_string(), "left": e.left, "returned": e.returned }));
-        json!({
-            "peer": self.env.peer_name(&s.peer),
-            "shut": s.is_shut(),
-            "local": local.map(|l| l.to_string()),
-            "state": s.state_name(),
-            "path": self.env.links.cut(s.peer, local).unwrap_or_else(|| "up".to_owned()),
-            "path_changed_us": self.env.links.changed(s.peer, local).map(|at| now.saturating_sub(at)),
-            "up_us": up.map(|u| now - u.since),
-            "asn": up.map(|u| u.negotiated.peer_as),
-            "router_id": up.map(|u| u.negotiated.peer_router_id),
-            "hold_time_s": up.map(|u| u.negotiated.hold_time_s),
-            "families": up.map(|u| u.negotiated.shared.families.iter().map(|f| f.to_string()).collect::<Vec<_>>()),
-            "prefixes_in": self.env.stores.get(index).map_or(0, |store| store.len()),
-            "prefixes_out": up.map(|u| u.prefixes_out),
-            "updates_in": up.map(|u| u.updates_in),
-            "updates_out": up.map(|u| u.updates_out),
-            "resets": s.resets,
-            "ended": ended,
-            "legs": legs,
+        let ended = s.ended.as_ref().map(|e| api::Ended {
+            us: now - e.at,
+            said: e.said.to_string(),
+            left: e.left.clone(),
+            returned: e.returned,
+        });
+        Some(api::Session {
+            peer: self.env.peer_name(&s.peer),
+            shut: s.is_shut(),
+            local,
+            state: s.state_name().to_owned(),
+            path: Some(self.env.links.cut(s.peer, local).unwrap_or_else(|| "up".to_owned())),
+            path_changed_us: self.env.links.changed(s.peer, local).map(|at| now.saturating_sub(at)),
+            up_us: up.map(|u| now - u.since),
+            asn: up.map(|u| u.negotiated.peer_as),
+            router_id: up.map(|u| u.negotiated.peer_router_id),
+            hold_time_s: up.map(|u| u.negotiated.hold_time_s),
+            families: up.map(|u| u.negotiated.shared.families.iter().map(|f| f.to_string()).collect()),
+            prefixes_in: Some(self.env.stores.get(index).map_or(0, |store| store.len())),
+            prefixes_out: up.map(|u| u.prefixes_out),
+            updates_in: up.map(|u| u.updates_in),
+            updates_out: up.map(|u| u.updates_out),
+            resets: s.resets,
+            ended,
+            legs: self.env.taken().map(|i| self.leg(s, i)).collect(),
         })
     }
 
     /// An instance's leg, or how the one ended that it had.
-    fn leg(&self, s: &super::session::Session, i: usize) -> Value {
+    fn leg(&self, s: &super::session::Session, i: usize) -> api::Leg {
         let (state, detail) = s.leg_words(i);
-        let gone = s.departure(i).map(|d| json!({ "what": d.name(), "how": d.how(), "us": self.env.now - d.at }));
-        json!({
-            "instance": self.env.name(i),
-            "state": state,
-            "detail": detail,
-            "votes": self.env.voters.contains(i as u8),
-            "gone": gone,
-            "missed_us": s.missed_us(i),
-        })
+        let gone = |d: &super::session::Departure| api::Gone {
+            what: d.name().to_owned(),
+            how: d.how(),
+            us: self.env.now - d.at,
+        };
+        api::Leg {
+            instance: self.env.name(i).to_owned(),
+            state: state.to_owned(),
+            detail: detail.to_owned(),
+            votes: self.env.voters.contains(i as u8),
+            gone: s.departure(i).map(gone),
+            missed_us: s.missed_us(i),
+        }
     }
 
-    fn instance_list(&self) -> Vec<Value> {
+    fn instance_list(&self) -> Vec<api::Instance> {
         let env = &self.env;
         env.instances
             .iter()
@@ -238,30 +286,34 @@ impl Core {
                     (_, _, _, true) => "voting",
                     (_, _, _, false) => "catching-up",
                 };
-                json!({
-                    "name": instance.name,
-                    "role": duty.name(),
-                    "pinned": pinned,
-                    "kind": env.config.instances.get(i).and_then(|c| c.kind).map(Kind::name),
-                    "version": self.controller.version(i),
-                    "cpu_percent": usage.map(|(permille, _)| f64::from(permille) / 10.0),
-                    "memory_kib": usage.map(|(_, kib)| kib),
-                    "restarts": restarts,
-                    "withheld": env.poison.withheld(i),
-                    "attached": instance.attached,
-                    "pids": instance.pids,
-                    "state": state,
-                    "suspect": self.controller.suspect(i),
-                    "legs_up": up,
-                    "legs": self.sessions.iter().filter(|s| s.up.is_some()).count(),
-                    "dissents_now": instance.account.keys(),
-                    "dissents_total": instance.dissents_total,
-                    "last_fault": instance.last_fault,
-                    "last_death": instance.last_death.map(|(_, death)| death.name()),
-                    "control": self.control_words(i),
-                    "root": env.config.instances.get(i).and_then(|c| c.root.as_deref()),
-                    "folder": env.config.instances.get(i).and_then(|c| c.kind.map(|_| kinds::folder(&env.config, c.label()))),
-                })
+                api::Instance {
+                    name: instance.name.clone(),
+                    role: duty.name().to_owned(),
+                    pinned,
+                    kind: env.config.instances.get(i).and_then(|c| c.kind).map(|k| k.name().to_owned()),
+                    version: self.controller.version(i).map(str::to_owned),
+                    cpu_percent: usage.map(|(permille, _)| f64::from(permille) / 10.0),
+                    memory_kib: usage.map(|(_, kib)| kib),
+                    restarts,
+                    withheld: env.poison.withheld(i),
+                    attached: instance.attached,
+                    pids: instance.pids.clone(),
+                    state: state.to_owned(),
+                    suspect: self.controller.suspect(i).into_iter().map(str::to_owned).collect(),
+                    legs_up: up,
+                    legs: self.sessions.iter().filter(|s| s.up.is_some()).count(),
+                    dissents_now: instance.account.keys().into(),
+                    dissents_total: instance.dissents_total,
+                    last_fault: instance.last_fault.clone(),
+                    last_death: instance.last_death.map(|(_, death)| death.name().to_owned()),
+                    control: self.control_words(i),
+                    root: env.config.instances.get(i).and_then(|c| c.root.clone()),
+                    folder: env
+                        .config
+                        .instances
+                        .get(i)
+                        .and_then(|c| c.kind.map(|_| kinds::folder(&env.config, c.label()))),
+                }
             })
             .collect()
     }
@@ -275,23 +327,15 @@ impl Core {
 
     /// A prefix is meant exactly; of an address it is the longest prefix that has it, of those
     /// about which anybody says anything.
-    fn routes_answer(&self, asked: &str) -> Value {
-        let prefix = match asked.parse::<Prefix>() {
-            Err(e) => return json!({ "error": e }),
-            Ok(prefix) => prefix,
-        };
+    fn routes_answer(&self, asked: &str) -> Result<api::Routes, String> {
+        let prefix: Prefix = asked.parse()?;
         if asked.contains('/') {
-            return self.routes(&prefix);
+            return Ok(self.routes(&prefix));
         }
         let shorter = (0..=prefix.len()).rev().filter_map(|len| Prefix::new(prefix.addr(), len));
-        match shorter.into_iter().find(|p| self.is_known(p)) {
-            Some(longest) => {
-                let mut answer = self.routes(&longest);
-                answer["asked"] = json!(asked);
-                answer
-            }
-            None => json!({ "prefix": null, "asked": asked, "received": [], "sessions": [] }),
-        }
+        let longest = shorter.into_iter().find(|p| self.is_known(p));
+        let routes = longest.map_or_else(api::Routes::default, |longest| self.routes(&longest));
+        Ok(api::Routes { asked: Some(asked.to_owned()), ..routes })
     }
 
     /// Whether a peer has sent this very prefix, an instance says something about it, or a peer has
@@ -305,21 +349,21 @@ impl Core {
         self.env.stores.iter().any(|store| store.find(prefix).is_some()) || self.sessions.iter().any(says)
     }
 
-    fn routes(&self, prefix: &Prefix) -> Value {
-        let received: Vec<Value> = self
-            .sessions
-            .iter()
-            .enumerate()
-            .filter_map(|(index, s)| {
-                Some(json!({ "peer": self.env.peer_name(&s.peer), "route": self.stored(index, prefix)? }))
-            })
-            .collect();
-        let sessions: Vec<Value> = self.sessions.iter().filter_map(|s| s.routes(prefix, &self.env)).collect();
-        json!({ "prefix": prefix, "received": received, "sessions": sessions })
+    fn routes(&self, prefix: &Prefix) -> api::Routes {
+        let received = |(index, s): (usize, &super::session::Session)| {
+            let route = Some(self.stored(index, prefix)?);
+            Some(api::Received { peer: self.env.peer_name(&s.peer), route })
+        };
+        api::Routes {
+            prefix: Some(prefix.to_string()),
+            asked: None,
+            received: self.sessions.iter().enumerate().filter_map(received).collect(),
+            sessions: self.sessions.iter().filter_map(|s| s.routes(prefix, &self.env)).collect(),
+        }
     }
 
     /// What a peer sent, described through the UPDATE that a replay would send.
-    fn stored(&self, session: usize, prefix: &Prefix) -> Option<Value> {
+    fn stored(&self, session: usize, prefix: &Prefix) -> Option<api::Route> {
         self.env.stores[session].find(prefix)?;
         let up = self.sessions[session].up.as_ref()?;
         let mut packed = bytes::BytesMut::new();
@@ -337,23 +381,35 @@ impl Core {
         };
         let mut canonicaliser = Canonicaliser::default();
         let route = canonicaliser.route(&update, carried, &context)?;
-        serde_json::to_value(canonical::describe(route, context.update.as4)).ok()
+        Some(words(route, context.update.as4))
+    }
+}
+
+/// A canonical route in words.
+fn words(canonical: &[u8], as4: bool) -> api::Route {
+    let route = canonical::describe(canonical, as4);
+    api::Route {
+        next_hop: route.next_hop,
+        link_local: route.link_local,
+        origin: route.origin,
+        as_path: route.as_path,
+        med: route.med,
+        local_pref: route.local_pref,
+        communities: route.communities,
+        large_communities: route.large_communities,
+        other: route.other,
     }
 }
 
 /// Says in the events about what an operator does who that is.
-pub fn sign(request: &Value, events: &mut [super::io::Output]) {
-    let by = &request["by"];
-    let uid = by["uid"].as_u64().and_then(|uid| u32::try_from(uid).ok());
-    let who = match (by["user"].as_str(), uid) {
-        (Some(user), Some(uid)) => format!(" (by {user}, user id {uid})"),
-        _ => return,
-    };
+pub fn sign(by: Option<&Asker>, events: &mut [Output]) {
+    let Some(Asker { uid: Some(uid), user }) = by else { return };
+    let who = format!(" (by {user}, user id {uid})");
     for o in events {
-        if let super::io::Output::Event(event) = o
+        if let Output::Event(event) = o
             && event.kind == "operator"
         {
-            event.uid = uid;
+            event.uid = Some(*uid);
             event.text.push_str(&who);
         }
     }
@@ -387,16 +443,13 @@ impl super::session::Session {
     }
 
     /// What everybody says about one prefix on this session; `None` where nobody ever said anything.
-    fn routes(&self, prefix: &Prefix, env: &super::env::Env) -> Option<Value> {
+    fn routes(&self, prefix: &Prefix, env: &super::env::Env) -> Option<api::Told> {
         let slot = self.table.find(prefix)?;
         let e = self.table.entry(slot)?;
-        let text = |id: BlobId| match id {
-            BlobId::NONE => Value::Null,
-            id => serde_json::to_value(canonical::describe(env.routes.bytes(id), self.is_as4())).unwrap_or(Value::Null),
-        };
+        let text = |id: BlobId| (id != BlobId::NONE).then(|| words(env.routes.bytes(id), self.is_as4()));
         let candidates = self.table.candidates(slot);
         let electorate = self.electorate(prefix, env).minus(e.stale);
-        let said: Vec<Value> = candidates
+        let said = candidates
             .iter()
             .enumerate()
             .filter(|(i, _)| !env.is_vacant(*i))
@@ -408,7 +461,13 @@ impl super::session::Session {
                     (false, _) => self.abstention(i, prefix, env),
                 };
                 let agrees = super::env::ById(&env.routes).agrees(*id, e.winner);
-                json!({ "instance": env.name(i), "route": text(*id), "counted": counted, "agrees": agrees, "note": note })
+                api::Candidate {
+                    instance: env.name(i).to_owned(),
+                    route: text(*id),
+                    counted,
+                    agrees: Some(agrees),
+                    note: note.to_owned(),
+                }
             })
             .collect();
         let count = |with: &dyn Fn(BlobId) -> bool| {
@@ -428,12 +487,12 @@ impl super::session::Session {
             let (of, strategy) = (electorate.len(), env.config.vote.strategy.name());
             format!("{agree} of {of} agree with the winner{letter} ({strategy}{restless})")
         };
-        Some(json!({
-            "peer": env.peer_name(&self.peer),
-            "published": text(e.published),
-            "winner": text(e.winner),
-            "why": why,
-            "said": said,
-        }))
+        Some(api::Told {
+            peer: env.peer_name(&self.peer),
+            published: text(e.published),
+            winner: text(e.winner),
+            why,
+            said,
+        })
     }
 }

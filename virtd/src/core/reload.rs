@@ -9,24 +9,23 @@ mod plan_tests;
 
 use super::Core;
 use super::io::Micros;
+use super::query::Asker;
 use crate::config::{Config, Instance, MAX_INSTANCES};
 use crate::event::{Event, Severity};
 use plan::{Plan, Present, Step};
-use serde_json::{Value, json};
 use std::net::IpAddr;
+use virtd_api::Reloaded;
 
 impl Core {
-    /// Makes the running router what `new` says, as far as that can be done with sessions up; with
-    /// `dry_run` only says what it would do. Answers `{"done": [...], "later": [...]}`, the second
-    /// being what a restart of virtd is needed for, or `{"error": ...}`.
-    pub fn reload(&mut self, now: Micros, new: Config, dry_run: bool) -> Value {
+    /// Makes the running router what `new` says, as far as that can be done with sessions up; with `dry_run` only says what it would do.
+    ///
+    /// # Errors
+    /// It cannot be that, and nothing has changed.
+    pub fn reload(&mut self, now: Micros, new: Config, dry_run: bool) -> Result<Reloaded, String> {
         self.settle();
         self.env.now = self.env.now.max(now);
         let from = self.env.out.len();
-        let plan = match self.plan(&new) {
-            Ok(plan) => plan,
-            Err(text) => return json!({ "error": format!("{text}; nothing has changed") }),
-        };
+        let plan = self.plan(&new).map_err(|text| format!("{text}; nothing has changed"))?;
         let words: Vec<String> =
             plan.settings.iter().cloned().chain(plan.steps.iter().map(|s| s.words(|i| self.env.name(i)))).collect();
         if !dry_run {
@@ -38,19 +37,18 @@ impl Core {
             self.take_over(new);
             self.learn_ids(from);
         }
-        json!({ "done": words, "later": plan.later, "dry_run": dry_run })
+        Ok(Reloaded { done: words, later: plan.later, dry_run })
     }
 
-    /// Somebody asks for that.
-    pub fn note_reload(&mut self, now: Micros, request: &Value) {
-        let out = &mut self.env.out;
-        let from = out.len();
-        let text = match request["by"].is_object() {
-            true => "the configuration is read again",
-            false => "the configuration is read again (by SIGHUP)",
+    /// Somebody asks for that, or a signal does.
+    pub fn note_reload(&mut self, now: Micros, by: Option<&Asker>) {
+        let from = self.env.out.len();
+        let text = match by {
+            Some(_) => "the configuration is read again",
+            None => "the configuration is read again (by SIGHUP)",
         };
-        out.push(Event::new(now, "operator", Severity::Info, text).into());
-        super::query::sign(request, out.get_mut(from..).unwrap_or_default());
+        self.env.out.push(Event::new(now, "operator", Severity::Info, text).into());
+        super::query::sign(by, self.env.out.get_mut(from..).unwrap_or_default());
     }
 
     fn plan(&self, new: &Config) -> Result<Plan, String> {

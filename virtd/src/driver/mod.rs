@@ -23,9 +23,9 @@ mod traffic;
 
 use crate::config::Config;
 use crate::control::ControlRequest;
-use crate::core::Core;
 use crate::core::io::{ConnId, Input, InstanceId, LegId, ListenerId, Micros, NetlinkId, Output};
 use crate::core::turn::{self, Deferred};
+use crate::core::{Answer, Core};
 use crate::event::{Event, Severity};
 use crate::foreign::{self, Foreign};
 use crate::serve::{EventLoop, Lines, Report};
@@ -45,6 +45,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 use stream::{Io, Stream};
 pub(crate) use sys::{attach_filter, cookie, netns_cookie, set_nice, set_option, widen_to as widen};
+use virtd_api::Request;
 use wire::shim::Reply;
 
 /// TCP connections with peers at once: two for each session the core can have (RFC 4271 section 6.8, collision).
@@ -442,26 +443,26 @@ impl Driver {
             Source::Waker => {
                 foreign::close_spent();
                 for mut request in control.try_iter() {
-                    if let Some(config) = request.config.take() {
-                        let dry_run = request.request["dry_run"] == true;
+                    if let (Some(config), Request::Reload { dry_run }) = (request.config.take(), &request.request) {
+                        let dry_run = *dry_run;
                         let (peers, native_ports) = (config.peers.clone(), config.native_ports.clone());
                         if !dry_run {
-                            self.broker.note_reload(self.now, &request.request);
+                            self.broker.note_reload(self.now, request.by.as_ref());
                         }
                         let answer = self.broker.reload(self.now, *config, dry_run);
-                        if !dry_run && answer["error"].is_null() {
+                        if !dry_run && answer.is_ok() {
                             self.lines.kernel.watch_peers(peers.iter().map(|p| p.address).collect());
                             self.reload_passages(peers, native_ports);
                         }
-                        let _ = request.reply.try_send(answer);
+                        let _ = request.reply.try_send(answer.map(Answer::Reloaded));
                         continue;
                     }
-                    let mut answer = self.broker.query(self.now, &request.request);
-                    if request.request["command"] == "fib" && answer["routes"].is_number() {
+                    let ControlRequest { request: asked, by, .. } = &request;
+                    let mut answer = self.broker.query(self.now, asked, by.as_ref());
+                    if let Ok(Answer::Fib(fib)) = &mut answer {
                         let kernel = self.lines.kernel.counters.snapshot();
-                        answer["memory_bytes"] =
-                            serde_json::json!(answer["memory_bytes"].as_u64().unwrap_or(0) + kernel.memory);
-                        answer["kernel"] = serde_json::json!(kernel);
+                        fib.memory_bytes += kernel.memory;
+                        fib.kernel = Some(kernel);
                     }
                     let _ = request.reply.try_send(answer);
                 }

@@ -17,7 +17,7 @@ use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 use virtd::config::{Config, Instance, OpenMode};
-use virtd::control::ControlRequest;
+use virtd::control::{self, ControlRequest};
 use virtd::core::Core;
 use virtd::driver::Driver;
 use virtd::event::Event;
@@ -137,9 +137,11 @@ impl Lab {
     /// Returns once the loop has ended the turn it was in, and let go of every fd it had to do with in it.
     pub fn settle(&self) {
         let (reply, answer) = bounded(1);
-        self.control.send(ControlRequest { request: serde_json::json!({}), config: None, reply }).unwrap();
+        self.control
+            .send(ControlRequest { request: virtd_api::Request::Status, by: None, config: None, reply })
+            .unwrap();
         self.waker.wake().unwrap();
-        answer.recv_timeout(PATIENCE).unwrap();
+        let _status = answer.recv_timeout(PATIENCE).unwrap();
     }
 
     /// How many events of this kind have come since.
@@ -162,9 +164,10 @@ impl Lab {
     #[allow(dead_code, reason = "only the tests of the FIB ask")]
     pub fn query(&self, request: serde_json::Value) -> serde_json::Value {
         let (reply, answer) = bounded(1);
-        self.control.send(ControlRequest { request, config: None, reply }).unwrap();
+        let request = serde_json::from_value(request).unwrap();
+        self.control.send(ControlRequest { request, by: None, config: None, reply }).unwrap();
         self.waker.wake().unwrap();
-        answer.recv_timeout(PATIENCE).unwrap()
+        control::json(answer.recv_timeout(PATIENCE).unwrap()).unwrap()
     }
 }
 

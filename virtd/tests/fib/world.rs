@@ -239,10 +239,11 @@ impl World {
     }
 
     pub fn query(&mut self, request: &Value) -> Value {
-        let answer = self.core.query(self.now, request);
+        let request = serde_json::from_value(request.clone()).expect("a request");
+        let answer = self.core.query(self.now, &request, None);
         let out = self.core.take_outputs();
         self.carry_out(out);
-        answer
+        virtd::control::json(answer).expect("JSON")
     }
 
     pub fn fib(&mut self) -> Value {

@@ -15,9 +15,10 @@ use bytes::{Bytes, BytesMut};
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use virtd::config::{Config, Instance, Strategy};
-use virtd::core::Core;
+use virtd::control;
 use virtd::core::io::{ConnId, FibChange, Input, InstanceId, LegId, ListenerId, Order, Output, Record, Seat};
 use virtd::core::turn::{self, Deferred, World};
+use virtd::core::{Answer, Core};
 use virtd::event::Event;
 use wire::bgp::frame::{HEADER_LEN, Message, MessageType, next_message};
 use wire::bgp::message::{Capability, Open, keepalive};
@@ -506,16 +507,17 @@ impl Sim {
 
     /// Asks as virtctl does.
     pub fn query(&mut self, request: serde_json::Value) -> serde_json::Value {
-        let answer = self.core.query(self.now, &request);
+        let request = serde_json::from_value(request).expect("a request");
+        let answer = self.core.query(self.now, &request, None);
         self.input(Input::Tick);
-        answer
+        control::json(answer).expect("JSON")
     }
 
     /// Reads the configuration again, as virtctl reload does.
     pub fn reload(&mut self, config: &Config) -> serde_json::Value {
         let answer = self.core.reload(self.now, config.clone(), false);
         self.input(Input::Tick);
-        answer
+        control::json(answer.map(Answer::Reloaded)).expect("JSON")
     }
 
     pub fn table(&self, n: u8) -> BTreeMap<Prefix, (Vec<u32>, Option<u32>)> {

@@ -1,7 +1,7 @@
 //! The small types that every other module of [`crate::bgp`] speaks in.
 
 use std::cmp::Ordering;
-use std::fmt;
+use std::fmt::{self, Write as _};
 use std::hash::{Hash, Hasher};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::str::FromStr;
@@ -242,6 +242,14 @@ impl Notification {
     pub fn with_data(code: u8, subcode: u8, data: &[u8]) -> Notification {
         Notification { code, subcode, data: data.to_vec() }
     }
+}
+
+/// Octets in hexadecimal.
+pub fn hex(octets: &[u8]) -> String {
+    octets.iter().fold(String::with_capacity(2 * octets.len()), |mut text, octet| {
+        let _ = write!(text, "{octet:02x}");
+        text
+    })
 }
 
 #[cfg(test)]

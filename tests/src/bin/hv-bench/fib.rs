@@ -16,6 +16,7 @@ use tests::fib::wait_state;
 use tests::lab::wait_until;
 use tests::replayer::Replayer;
 use tests::versions::Version;
+use virtd_api::Fib;
 
 /// What may be added to one UPDATE.
 pub const ADDED_US: f64 = 100.0;
@@ -104,7 +105,7 @@ fn series(arguments: &Arguments, where_: &str, raw: &Path) -> Result<Vec<Series>
             let options = ["--count", &count, "--rate", &rate, "--warmup", warmup];
             // The neighbour is no part of the router: where it would wander from one processor to the other, all would follow it.
             let result = on_one_processor(|| place.probe_fib_at_once(&arguments.raw, &options))?;
-            let state = place.router().map(|router| router.ctl(&["fib"])).transpose()?;
+            let state = place.router().map(|router| router.ctl::<Fib>(&["fib"])).transpose()?;
             crate::keep(
                 raw,
                 &json!({ "on": where_, "round": round, "place": place.name, "result": result, "fib": state }),
@@ -203,7 +204,7 @@ impl Runs {
             self.rss.push(memory.now - empty.now);
             self.stated.push(stated);
             result["memory"] = json!({ "empty_rss_kib": empty.now, "rss_kib": memory.now, "peak_kib": memory.peak, "virtctl_bytes": stated });
-            result["fib"] = if writes { router.ctl(&["fib"])? } else { Value::Null };
+            result["fib"] = json!(writes.then(|| router.ctl::<Fib>(&["fib"])).transpose()?);
             drop(feed);
         }
         place.done();
@@ -219,9 +220,9 @@ fn loaded(place: &Place, n: u32, writes: bool) -> Result<(Replayer, f64)> {
     let mut stated = 0.0;
     if writes {
         wait_until("the FIB to be whole", PATIENCE, || {
-            let fib = router.ctl(&["fib"]).map_err(|e| format!("{e:#}"))?;
-            stated = fib["memory_bytes"].as_f64().unwrap_or(0.0);
-            if fib["routes"].as_u64() == Some(u64::from(n)) { Ok(()) } else { Err(fib.to_string()) }
+            let fib: Fib = router.ctl(&["fib"]).map_err(|e| format!("{e:#}"))?;
+            stated = fib.memory_bytes as f64;
+            if fib.routes == n as usize { Ok(()) } else { Err(format!("{fib:?}")) }
         })?;
     }
     router.wait_quiet(Duration::from_secs(2), PATIENCE)?;

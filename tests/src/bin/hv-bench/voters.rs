@@ -11,6 +11,7 @@ use std::time::{Duration, Instant};
 use tests::daemons::Daemon::{self, Bird, Frr, OpenBgpd};
 use tests::lab::{Lab, Site, data_file, wait_until};
 use tests::replayer::Replayer;
+use tests::router::moving;
 use tests::router::{Options, Router};
 
 const UP: Duration = Duration::from_secs(60);
@@ -144,16 +145,15 @@ fn play(
 
 /// Waits until nothing has moved for [`QUIET`]; how long after `start` the last thing did. Asked twice a second: virtctl's questions are work, too.
 fn rest(router: &Router, start: Instant) -> Result<f64> {
-    let mut last = (serde_json::Value::Null, Instant::now());
+    let mut last = (None, Instant::now());
     wait_until("the router to come to rest", PATIENCE, || {
         std::thread::sleep(Duration::from_millis(500));
-        let status = router.ctl(&["status"]).map_err(|e| format!("{e:#}"))?;
-        let moving = ["updates_out", "updates_in", "candidates", "disagreements_now"].map(|key| status[key].clone());
-        let moving = serde_json::Value::from(moving.to_vec());
+        let status = router.status().map_err(|e| format!("{e:#}"))?;
+        let moving = Some(moving(&status));
         if moving != last.0 {
             last = (moving, Instant::now());
         }
-        if last.1.elapsed() >= QUIET { Ok(()) } else { Err(status.to_string()) }
+        if last.1.elapsed() >= QUIET { Ok(()) } else { Err(format!("{status:?}")) }
     })
     .context("after a table or a trace")?;
     Ok(last.1.duration_since(start).as_secs_f64())

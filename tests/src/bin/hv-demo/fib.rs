@@ -14,6 +14,7 @@ use tests::lab::{FIRST_ASN, Netns, Star, wait_until};
 use tests::probe::Probe;
 use tests::published::installed;
 use tests::versions::Version;
+use virtd_api::FibEntries;
 use wire::bgp::Prefix;
 
 /// Lines of the kernel's table that are shown.
@@ -72,9 +73,9 @@ pub struct FibOutcome {
     /// Instances that vote on the FIB.
     pub voters: usize,
     /// What virtd says that the kernel should have.
-    chosen: u64,
+    chosen: usize,
     /// What it does not take.
-    failed: u64,
+    failed: usize,
     kernel: BTreeMap<String, Vec<Hop>>,
 }
 
@@ -88,7 +89,7 @@ impl FibOutcome {
     /// everything, where each goes.
     pub fn wrong(&self, told: &Map<String, Value>) -> Vec<String> {
         let mut wrong = Vec::new();
-        if self.chosen != self.kernel.len() as u64 || self.failed > 0 {
+        if self.chosen != self.kernel.len() || self.failed > 0 {
             let (chosen, failed) = (self.chosen, self.failed);
             wrong
                 .push(format!("{} routes in the kernel, {chosen} chosen, {failed} not taken by it", self.kernel.len()));
@@ -198,12 +199,12 @@ pub fn lie_and_death(demo: &Demo, fib: &Fib, star: &Star, kinds: &mut Kinds) -> 
 /// Waits until all who count say the same of a prefix.
 fn agreed(kinds: &Kinds, prefix: &str) -> Result<()> {
     wait_until("everybody to write the same route", SETTLE, || {
-        let answer = kinds.router.ctl(&["fib", prefix]).map_err(|e| format!("{e:#}"))?;
-        let entry = &answer["entries"][0];
-        let said = entry["said"].as_array().cloned().unwrap_or_default();
-        let mut counted = said.iter().filter(|s| s["counted"] == true).peekable();
-        let same = counted.peek().is_some() && counted.all(|s| s["route"] == entry["route"]);
-        if same { Ok(()) } else { Err(answer.to_string()) }
+        let answer: FibEntries = kinds.router.ctl(&["fib", prefix]).map_err(|e| format!("{e:#}"))?;
+        let same = answer.entries.first().is_some_and(|entry| {
+            let mut counted = entry.said.iter().filter(|s| s.counted).peekable();
+            counted.peek().is_some() && counted.all(|s| s.route == entry.route)
+        });
+        if same { Ok(()) } else { Err(format!("{answer:?}")) }
     })
 }
 
@@ -214,9 +215,8 @@ impl Fib {
             wait_state(&kinds.router, name, "voting", SETTLE)?;
         }
         self.some_answers()?;
-        let (kernel, status) = (kernel(&star.router)?, kinds.router.ctl(&["fib"])?);
-        let number = |key: &str| status[key].as_u64().with_context(|| format!("no number {key} in {status}"));
-        let (chosen, failed) = (number("routes")?, number("failed")?);
+        let kernel = kernel(&star.router)?;
+        let virtd_api::Fib { routes: chosen, failed, .. } = kinds.router.ctl(&["fib"])?;
         let (datagrams, lost) = self.probe.finish()?;
         Ok(FibOutcome { datagrams, lost, voters: self.voters.len(), chosen, failed, kernel })
     }

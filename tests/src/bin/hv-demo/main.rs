@@ -172,7 +172,7 @@ impl Demo {
 
         self.say("What did the neighbours notice?");
         let told = neighbours.told() - calm;
-        let (votes, instances) = (kinds.router.status("votes")?, kinds.count());
+        let (votes, instances) = (kinds.router.status()?.votes, kinds.count());
         let forwarded = stream.map(|stream| stream.finish(&star, &kinds)).transpose()?;
         let deaths = ["frr", "bird", "openbgpd"].map(|name| kinds.exits(name).len()).iter().sum();
         let outcomes = neighbours.finish()?;
@@ -224,7 +224,7 @@ impl Demo {
     fn lie(&self, kinds: &mut Kinds, prefix: Prefix, before: u64) -> Result<()> {
         self.say(&format!("BIRD starts to lie: it adds the community 65000:666 to {prefix}"));
         kinds.bird_lie("bird", Some(Lie { prefix, community: (65000, 666) }))?;
-        let seen = || kinds.router.status("disagreements_now").is_ok_and(|n| n > before);
+        let seen = || kinds.router.status().is_ok_and(|s| s.disagreements_now > before);
         wait_for("virtd to see the lie", SEEN, seen)?;
         std::thread::sleep(FAULT);
         self.show(&kinds.router, &["routes", &prefix.to_string()])?;

@@ -7,30 +7,19 @@ use crate::core::io::Order;
 use crate::core::session::Session;
 use crate::core::strangers::named;
 use crate::event::{Event, Severity};
-use serde_json::{Value, json};
+use virtd_api::Request;
 
 const INSTANCE_ACTIONS: &str = "restart, drain, disable, enable, promote, pin or unpin";
 const SESSION_ACTIONS: &str = "reset, shutdown or start";
 
-fn word<'v>(request: &'v Value, key: &str) -> &'v str {
-    request.get(key).and_then(Value::as_str).unwrap_or_default()
-}
-
-fn error(text: String) -> Value {
-    json!({ "error": text })
-}
-
 impl Controller {
-    /// Answers `{"command": "instance" | "session" | "change", …}` and does it.
-    pub fn command(&mut self, request: &Value, env: &mut Env, sessions: &mut [Session]) -> Value {
-        let done = match word(request, "command") {
-            "instance" => self.instance(word(request, "name"), word(request, "action"), env),
-            "session" => session(word(request, "peer"), word(request, "action"), env, sessions),
-            _ => self.change(word(request, "action"), env),
-        };
-        match done {
-            Ok(text) => json!({ "done": text }),
-            Err(text) => error(text),
+    /// Does what an operator orders, and says what that was.
+    pub fn command(&mut self, request: &Request, env: &mut Env, sessions: &mut [Session]) -> Result<String, String> {
+        match request {
+            Request::Instance { name, action } => self.instance(name, action, env),
+            Request::Session { peer, action: Some(action) } => session(peer, action, env, sessions),
+            Request::Change { action } => self.change(action, env),
+            _ => Err("that is no order".to_owned()),
         }
     }
 

@@ -3,7 +3,7 @@
 use super::super::env::Env;
 use super::Fib;
 use replay::intern::BlobId;
-use serde_json::{Value, json};
+use virtd_api as api;
 use wire::netlink::fib::FibKey;
 
 /// Entries of one answer at most.
@@ -11,44 +11,43 @@ const MAX_ENTRIES: usize = 10_000;
 
 impl Fib {
     /// The state of the whole.
-    pub fn status(&self, env: &Env) -> Value {
+    pub fn status(&self, env: &Env) -> api::Fib {
         let c = &self.counters;
         let entries = || self.table.iter().map(|(_, e)| e);
-        let members: Vec<Value> = self
+        let instances = self
             .members
             .iter()
             .enumerate()
             .filter(|(i, _)| !env.is_vacant(*i))
-            .map(|(i, m)| {
-                json!({
-                    "name": env.name(i),
-                    "state": m.state(),
-                    "routes": m.kernel.routes(),
-                    "sockets": m.sockets,
-                    "dissents": entries().filter(|e| e.dissent.contains(i as u8)).count(),
-                })
+            .map(|(i, m)| api::FibInstance {
+                name: env.name(i).to_owned(),
+                state: m.state().to_owned(),
+                routes: m.kernel.routes(),
+                sockets: m.sockets,
+                dissents: entries().filter(|e| e.dissent.contains(i as u8)).count(),
             })
             .collect();
-        json!({
-            "routes": self.table.chosen(),
-            "keys": self.table.keys(),
-            "distinct_routes": self.routes.len(),
-            "without_quorum": entries().filter(|e| e.is_lost()).count(),
-            "failed": self.failed.len(),
-            "instances": members,
-            "requests": c.requests,
-            "refused": c.refused,
-            "answered_ahead": c.answered_ahead,
-            "taken_back": c.taken_back,
-            "votes": c.votes,
-            "published": c.published,
-            "dissents_total": c.dissents,
-            "memory_bytes": self.memory_bytes(),
-        })
+        api::Fib {
+            routes: self.table.chosen(),
+            keys: self.table.keys(),
+            distinct_routes: self.routes.len(),
+            without_quorum: entries().filter(|e| e.is_lost()).count() as u64,
+            failed: self.failed.len(),
+            instances,
+            requests: c.requests,
+            refused: c.refused,
+            answered_ahead: c.answered_ahead,
+            taken_back: c.taken_back,
+            votes: c.votes,
+            published: c.published,
+            dissents_total: c.dissents,
+            memory_bytes: self.memory_bytes() as u64,
+            kernel: None,
+        }
     }
 
     /// The keys that `wanted` lets through, with what each instance says, in order; and whether there were more.
-    pub fn entries(&self, env: &Env, wanted: impl Fn(&FibKey) -> bool, only_differing: bool) -> Value {
+    pub fn entries(&self, env: &Env, wanted: impl Fn(&FibKey) -> bool, only_differing: bool) -> api::FibEntries {
         let mut slots: Vec<(FibKey, u32)> = self
             .table
             .iter()
@@ -57,8 +56,8 @@ impl Fib {
             .collect();
         slots.sort_unstable();
         let more = slots.len() > MAX_ENTRIES;
-        let list: Vec<Value> = slots.iter().take(MAX_ENTRIES).map(|(key, slot)| self.entry(key, *slot, env)).collect();
-        json!({ "entries": list, "more": more })
+        let entries = slots.iter().take(MAX_ENTRIES).filter_map(|(key, slot)| self.entry(key, *slot, env)).collect();
+        api::FibEntries { entries, more }
     }
 
     /// Whether anybody says something else than what won, or nothing where that is a vote; or the kernel does not take it.
@@ -74,14 +73,10 @@ impl Fib {
         e.winner != e.published || self.failed.contains_key(&e.key) || candidates.iter().enumerate().any(apart)
     }
 
-    fn entry(&self, key: &FibKey, slot: u32, env: &Env) -> Value {
-        let Some(e) = self.table.entry(slot) else { return Value::Null };
-        let said: Vec<Value> = self
-            .said(slot, self.electorate(slot, env).0, env)
-            .into_iter()
-            .map(|s| json!({ "instance": s.instance, "route": s.route, "counted": s.counted }))
-            .collect();
+    fn entry(&self, key: &FibKey, slot: u32, env: &Env) -> Option<api::FibEntry> {
+        let e = self.table.entry(slot)?;
+        let said = self.said(slot, self.electorate(slot, env).0, env);
         let failed = self.failed.get(key).map(|errno| std::io::Error::from_raw_os_error(*errno).to_string());
-        json!({ "key": key.to_string(), "route": self.words(e.winner), "failed": failed, "said": said })
+        Some(api::FibEntry { key: key.to_string(), route: self.words(e.winner), failed, said })
     }
 }

@@ -10,7 +10,7 @@ use crate::core::session::Session;
 use crate::event::{Event, Severity};
 use serde_json::{Value, json};
 use voter::Members;
-use wire::bgp::{Notification, Prefix};
+use wire::bgp::{Notification, Prefix, hex};
 
 /// Messages before the culprit that go into the record.
 const KEPT_BEFORE: usize = 16;
@@ -184,8 +184,4 @@ fn record(i: usize, found: &[Suspect], before: &[Suspect], env: &Env, sessions: 
         messages: before.chain(found).filter_map(message).collect(),
         account: json!({ "instance": instance, "culprits": culprits, "malformed": found.iter().any(|s| s.malformed) }),
     }
-}
-
-fn hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|b| format!("{b:02x}")).collect()
 }

@@ -1,6 +1,7 @@
 //! Canonical routes in words.
 
 use super::{Parts, segment, segments};
+use crate::bgp::hex;
 use crate::bgp::update::attr;
 use std::fmt::{self, Write as _};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
@@ -94,13 +95,6 @@ impl RouteText {
         }
         true
     }
-}
-
-fn hex(bytes: &[u8]) -> String {
-    bytes.iter().fold(String::with_capacity(2 * bytes.len()), |mut s, b| {
-        let _ = write!(s, "{b:02x}");
-        s
-    })
 }
 
 fn named(name: &str, value: &[u8]) -> String {
