@@ -321,7 +321,7 @@ fn client(stream: &UnixStream, seat: &Seat, service: &Service) -> io::Result<()>
     }
 }
 
-/// What a line asks, or why it asks nothing.
+/// What a line asks, or why it asks nothing: read as a value first, so that this can be said.
 fn request(line: &[u8]) -> Result<Request, String> {
     let request: Value = serde_json::from_slice(line).map_err(|e| format!("not a JSON request: {e}"))?;
     let word = request.get("command").and_then(Value::as_str).ok_or("the request has no \"command\"")?;
@@ -372,7 +372,8 @@ fn flush(protocol: u8) -> Result<Done, String> {
     }
 }
 
-/// One line, its fields in the order of the alphabet, so that two answers can be compared as text.
+/// One line; by way of a value its fields come in the order of the alphabet, and two answers can be
+/// compared as text.
 fn answer(mut stream: &UnixStream, answered: &impl Serialize) -> io::Result<()> {
     stream.write_all(format!("{}\n", serde_json::to_value(answered)?).as_bytes())
 }

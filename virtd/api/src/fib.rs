@@ -46,7 +46,7 @@ pub struct Fib {
 pub struct FibInstance {
     /// The instance.
     pub name: String,
-    /// `voting`, `catching up`, `absent`, `silent`, or why else it does not vote.
+    /// `voting`, `catching up`, `absent`, `silent` (it has written nothing yet), `writes no FIB`.
     pub state: String,
     /// Routes in its virtual kernel, now.
     pub routes: usize,

@@ -204,7 +204,7 @@ pub struct Ended {
 pub struct Leg {
     /// The instance.
     pub instance: String,
-    /// RFC 4271's name for where the leg stands; `none` without one.
+    /// `Connect`, `OpenWait`, `OpenReceived`, `OpenConfirm`, `Established`; `none` without a leg.
     pub state: String,
     /// More on that: `level`, say; may be empty.
     pub detail: String,
