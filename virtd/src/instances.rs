@@ -21,7 +21,7 @@ mod usage;
 mod version;
 
 use crate::config::{Config, Instance, Standby};
-use crate::core::io::{InstanceId, Order, ProcessNews};
+use crate::core::io::{Death, InstanceId, Order, ProcessNews};
 use crate::event::Severity;
 use crate::eventlog::EventSender;
 use crate::kinds::{self, Program};
@@ -395,6 +395,7 @@ fn start_one(
                     let short = || memory.lock().unwrap_or_else(PoisonError::into_inner).was_short();
                     let death = death::of(status, short);
                     reporter.news(InstanceId(i as u8), ProcessNews::Died { death });
+                    death
                 });
                 // The keeper first: an order that the news brings about must find the place free.
                 let _ = ended.send(i);
@@ -443,15 +444,14 @@ fn wait(
     members: &Group,
     told: &Told,
     reporter: &Reporter,
-    died: impl FnOnce(Option<&WaitStatus>),
+    died: impl FnOnce(Option<&WaitStatus>) -> Death,
 ) -> ProcessNews {
     let group = members.leader;
     let ended = members.first_end();
     let asked = told.end.load(Ordering::Acquire);
-    if !asked {
-        // A signal that virtd itself has sent says nothing of who wanted it.
-        died(ended.as_ref().ok().filter(|_| !told.broken.load(Ordering::Acquire)));
-    }
+    // A signal that virtd itself has sent says nothing of who wanted it.
+    let known = ended.as_ref().ok().filter(|_| !told.broken.load(Ordering::Acquire));
+    let death = (!asked).then(|| died(known));
     let what = match &ended {
         Ok(status) => members.title(name, status.pid()),
         Err(_) => format!("{name} (process {group})"),
@@ -460,7 +460,8 @@ fn wait(
         Ok(WaitStatus::Exited(_, 0)) => "has exited with status 0; it must stay in the foreground".to_owned(),
         Ok(WaitStatus::Exited(_, status)) => format!("has exited with status {status}"),
         Ok(WaitStatus::Signaled(_, signal, core)) => {
-            format!("was ended by {signal}{}", if core { core_dump() } else { String::new() })
+            let short = if death == Some(Death::OutOfMemory) { ", since memory was short" } else { "" };
+            format!("was ended by {signal}{short}{}", if core { core_dump() } else { String::new() })
         }
         other => format!("is gone ({other:?})"),
     };
