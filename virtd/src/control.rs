@@ -116,9 +116,9 @@ impl ControlQueue {
         let Some(state) = &self.state else { return self.ask(request) };
         let path = state.lock().unwrap_or_else(PoisonError::into_inner);
         let mut answered = self.ask(request);
-        let Some(shut) = answered.get("shut").and_then(Value::as_array) else { return answered };
-        let shut = shut.iter().filter_map(Value::as_str).map(str::to_owned).collect();
-        if let Err(e) = state::write(&path, &State::new(shut)) {
+        let kept = answered.as_object_mut().and_then(|fields| fields.remove("kept"));
+        let Some(kept) = kept.and_then(|kept| serde_json::from_value::<State>(kept).ok()) else { return answered };
+        if let Err(e) = state::write(&path, &kept) {
             let text = format!(
                 "{}, but {} cannot be written ({e}): a restart of virtd will not know of it",
                 answered["done"].as_str().unwrap_or("done"),
@@ -374,7 +374,7 @@ impl Service {
                 }
                 status
             }
-            Some("session") if changes => self.queue.ask_and_keep(request),
+            Some("session" | "instance") if changes => self.queue.ask_and_keep(request),
             _ => self.queue.ask(request),
         }
     }

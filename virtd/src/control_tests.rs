@@ -211,13 +211,21 @@ fn a_socket_for_asking_changes_nothing() {
 }
 
 #[test]
-fn what_is_shut_down_is_on_the_disk_before_it_is_answered() {
+fn what_an_operator_decides_is_on_the_disk_before_it_is_answered() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("state.json");
-    let f = Fixture::with_state(Some(path.clone()), |_| json!({ "done": "it is", "shut": ["192.0.2.1"] }));
+    let f = Fixture::with_state(Some(path.clone()), |request| {
+        let mut kept = State::new(["192.0.2.1".to_owned()].into());
+        if request["command"] == "instance" {
+            kept.disabled.insert("a".to_owned());
+        }
+        json!({ "done": "it is", "kept": kept })
+    });
     let shut = "{\"command\":\"session\",\"peer\":\"192.0.2.1\",\"action\":\"shutdown\"}\n";
-    assert_eq!(f.ask(shut)["done"], "it is");
+    assert_eq!(f.ask(shut), json!({ "done": "it is" }));
     assert_eq!(state::read(&path).unwrap().shut, ["192.0.2.1".to_owned()].into());
+    f.ask("{\"command\":\"instance\",\"name\":\"a\",\"action\":\"disable\"}\n");
+    assert_eq!(state::read(&path).unwrap().disabled, ["a".to_owned()].into());
     fs::remove_file(&path).unwrap();
     fs::create_dir(&path).unwrap();
     let told = f.ask(shut)["done"].as_str().unwrap().to_owned();

@@ -106,27 +106,47 @@ impl Drop for Instances {
 /// Whom the supervisor starts, by place. The core's loop changes it when a reload does; what is read is copied at once, so that neither
 /// ever waits for the other for long.
 #[derive(Clone, Default, Debug)]
-pub struct Roster(Arc<Mutex<Vec<Option<Instance>>>>);
+pub struct Roster(Arc<Mutex<Vec<Seat>>>);
+
+#[derive(Clone, Default, Debug)]
+struct Seat {
+    /// Whose it is.
+    instance: Option<Instance>,
+    /// Nobody starts it but an order.
+    rests: bool,
+}
 
 impl Roster {
     /// As configured.
     pub fn new(config: &Config) -> Roster {
-        Roster(Arc::new(Mutex::new(config.instances.iter().cloned().map(Some).collect())))
+        let seat = |i: &Instance| Seat { instance: Some(i.clone()), rests: i.standby == Some(Standby::Cold) };
+        Roster(Arc::new(Mutex::new(config.instances.iter().map(seat).collect())))
     }
 
     /// The place at `i` is this instance's, or nobody's.
     pub fn set(&self, i: usize, instance: Option<Instance>) {
         let mut list = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let places = list.len().max(i + 1);
-        list.resize(places, None);
+        list.resize(places, Seat::default());
         if let Some(place) = list.get_mut(i) {
-            *place = instance;
+            place.instance = instance;
         }
+    }
+
+    /// The instance at `i` is not started with the others.
+    pub fn rest(&self, i: usize) {
+        if let Some(place) = self.0.lock().unwrap_or_else(PoisonError::into_inner).get_mut(i) {
+            place.rests = true;
+        }
+    }
+
+    fn rests(&self, i: usize) -> bool {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).get(i).is_none_or(|place| place.rests)
     }
 
     /// Whose place it is.
     fn at(&self, i: usize) -> Option<Instance> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).get(i).cloned().flatten()
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).get(i)?.instance.clone()
     }
 
     fn places(&self) -> usize {
@@ -171,7 +191,7 @@ impl Keeper {
         Keeper { roster, preload, reporter, waiters, ended, endings, usage, memory, asking }
     }
 
-    /// Starts everybody but cold standbys, then obeys until the other end of `stopped` is dropped.
+    /// Starts everybody but cold standbys and whom an operator has disabled, then obeys until the other end of `stopped` is dropped.
     fn keep(
         mut self,
         orders: &Receiver<(InstanceId, Order)>,
@@ -179,7 +199,7 @@ impl Keeper {
         stopped: &Receiver<()>,
     ) {
         for i in 0..self.roster.places() {
-            if self.roster.at(i).is_some_and(|instance| instance.standby != Some(Standby::Cold)) {
+            if !self.roster.rests(i) {
                 self.start(i);
             }
         }

@@ -9,6 +9,7 @@ use virtd::config::{Peer, Strategy};
 use virtd::core::Core;
 use virtd::core::io::{ConnId, Input, InstanceId, KernelNews, Link, ListenerId, Output};
 use virtd::event::Event;
+use virtd::state::State;
 
 /// The most sessions that virtd has at once.
 const PLACES: u32 = 4096;
@@ -250,14 +251,14 @@ fn what_was_shut_down_before_a_restart_stays_so_until_it_is_started() {
     sim.connect_peer(1);
     sim.run(2_000 * MS);
     let (answer, events) = command(&mut sim, "192.0.2.1", "shutdown");
-    assert_eq!(answer["shut"], serde_json::json!(["192.0.2.1"]));
+    assert_eq!(answer["kept"]["shut"], serde_json::json!(["192.0.2.1"]));
     let event = events.iter().find(|e| e.kind == "operator").expect("an event");
     assert_eq!(event.uid, Some(1000));
     assert!(event.text.ends_with("(by ops, user id 1000)"), "{}", event.text);
 
     // virtd again.
     let mut sim = Sim::new(&config(3, Strategy::WaitForConsensus));
-    sim.core.shut_down(["192.0.2.1".to_owned(), "fe80::2%eth1".to_owned()]);
+    sim.core.restore(&State::new(["192.0.2.1", "fe80::2%eth1"].map(str::to_owned).into()));
     let shut = |sim: &mut Sim| {
         let list = sim.core.query(sim.now, &serde_json::json!({ "command": "sessions" }), &mut Vec::new());
         list["sessions"].as_array().unwrap().iter().map(|s| s["shut"] == true).collect::<Vec<_>>()
@@ -272,7 +273,7 @@ fn what_was_shut_down_before_a_restart_stays_so_until_it_is_started() {
     sim.run(2_000 * MS);
     assert!(!sim.peers[&1].established);
     assert!(command(&mut sim, "fe80::2%eth1", "start").0["done"].is_string(), "though it is not known yet");
-    assert_eq!(command(&mut sim, "192.0.2.1", "start").0["shut"], serde_json::json!([]));
+    assert_eq!(command(&mut sim, "192.0.2.1", "start").0["kept"]["shut"], serde_json::json!([]));
     sim.connect_peer(1);
     sim.run(2_000 * MS);
     assert!(sim.peers[&1].established);
@@ -281,7 +282,7 @@ fn what_was_shut_down_before_a_restart_stays_so_until_it_is_started() {
 #[test]
 fn a_link_local_peer_that_is_shut_down_is_known_once_its_interface_is() {
     let mut deaf = Deaf::new(|_| ());
-    deaf.core.shut_down(["fe80::2%eth1".to_owned()]);
+    deaf.core.restore(&State::new(["fe80::2%eth1".to_owned()].into()));
     // Before virtd has read the links.
     let early = deaf.connect(link_local(7));
     deaf.input(link(7, "eth1"));

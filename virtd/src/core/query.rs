@@ -6,6 +6,7 @@ use super::session::LegState;
 use crate::config::{Fib, Kind};
 use crate::event::{Event, Severity};
 use crate::kinds;
+use crate::state::State;
 use replay::intern::BlobId;
 use serde_json::{Value, json};
 use voter::Agreement;
@@ -36,9 +37,9 @@ impl Core {
             Some("session") if request.get("action").is_none_or(Value::is_null) => self.session_answer(request),
             Some("instance" | "session" | "change") => {
                 let mut answer = self.controller.command(request, &mut self.env, &mut self.sessions, out);
-                if request["command"] == "session" && answer["error"].is_null() {
+                if request["command"] != "change" && answer["error"].is_null() {
                     // To be written down by who asks.
-                    answer["shut"] = json!(self.env.shut);
+                    answer["kept"] = json!(self.kept());
                 }
                 sign(request, out.get_mut(from..).unwrap_or_default());
                 self.learn_ids(from, out);
@@ -49,6 +50,20 @@ impl Core {
             }
             None => json!({ "error": "the request has no \"command\"" }),
         }
+    }
+
+    /// What an operator has decided and the next virtd is to know.
+    fn kept(&self) -> State {
+        let mut kept = State::new(self.env.shut.clone());
+        self.controller.keep(&self.env, &mut kept);
+        kept
+    }
+
+    /// What an operator has decided before virtd was started. Gives the instances that he has
+    /// disabled, by place: they are not to be started.
+    pub fn restore(&mut self, kept: &State) -> Vec<usize> {
+        self.shut_down(kept.shut.iter().cloned());
+        self.controller.restore(kept, &mut self.env)
     }
 
     /// Whether an operator may have the routes removed that an earlier virtd left, which the thread
