@@ -144,7 +144,11 @@ fn connect() -> Result<i32, Errno> {
         }
         e
     };
-    let opened = sys::connect_path(path());
+    let opened = match sys::connect_path(path()) {
+        // In another root there is no such path. Abstract names have no root.
+        Err(libc::ENOENT) => sys::connect_abstract(path()),
+        opened => opened,
+    };
     ABSENT.store(matches!(opened, Err(libc::ENOENT | libc::ECONNREFUSED)), Ordering::Relaxed);
     let fd = sys::move_high(opened.map_err(lost)?);
     let netns_cookie = sys::netns_cookie();

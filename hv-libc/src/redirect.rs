@@ -72,9 +72,39 @@ pub fn ours(fd: c_int) -> Option<Entry> {
         Some(e) if e.kind == Kind::Foreign => None,
         Some(e) => Some(e),
         // What virtd holds the other end of is connected and has no name at either end.
-        None if sys::is_unnamed_pair(fd) => learn(cookie),
+        None if sys::is_unnamed_pair(fd) => take_letter(fd, cookie).or_else(|| learn(cookie)),
         None => None,
     }
+}
+
+/// Says in a new listening socket what it stands for: another process may get it, and must then
+/// know all that a virtd that comes later has to be told. [`take_letter`] takes it out; it is there
+/// until listen, so that no poll sees it.
+fn put_letter(broker: c_int, entry: &Entry, local: SocketAddr) {
+    let mut buf = [0u8; MAX_MESSAGE];
+    let letter = Request::Bind { socket: entry.cookie, local, v6_only: entry.v6_only, options: entry.options() };
+    if let Ok(n) = letter.encode(&mut buf) {
+        // Who then has no letter asks virtd.
+        let _ = sys::send(broker, buf.get(..n).unwrap_or_default());
+    }
+}
+
+/// What [`put_letter`] has said. Whatever else may wait in a socket of the daemon's own stays there.
+fn take_letter(fd: c_int, cookie: u64) -> Option<Entry> {
+    if sys::int_option(fd, libc::SOL_SOCKET, libc::SO_TYPE)? != libc::SOCK_SEQPACKET {
+        return None;
+    }
+    let mut buf = [0u8; MAX_MESSAGE];
+    let n = sys::receive(fd, &mut buf, libc::MSG_PEEK).ok()?;
+    let Ok(Request::Bind { socket, local, v6_only, options }) = Request::decode(buf.get(..n)?) else { return None };
+    if socket != cookie {
+        return None;
+    }
+    let mut entry = Entry::new(cookie, Kind::Listener, Some(local), None);
+    (entry.v6_only, entry.whole) = (v6_only, options.iter().all(|o| entry.record(&o)));
+    let _ = sys::receive(fd, &mut [0], 0);
+    table::put(&entry);
+    Some(entry)
 }
 
 /// Asks virtd about a Unix socket that came from another process, or fell out of the table.
@@ -144,7 +174,7 @@ fn take_listener(fd: c_int, local: SocketAddr) -> Result<(), Errno> {
         entry.inherit(&e);
     }
     match place_listener(fd, &mut entry, local, None) {
-        Err(libc::ENETDOWN) if channel::is_absent() => place_deserted(fd, &mut entry),
+        Err(libc::ENETDOWN) if channel::is_absent() => place_deserted(fd, &mut entry, local),
         placed => placed,
     }
 }
@@ -155,6 +185,9 @@ fn place_listener(fd: c_int, entry: &mut Entry, local: SocketAddr, backlog: Opti
     let socket = sys::cookie(daemon);
     entry.cookie = socket;
     options::inherit_natively(daemon, entry);
+    if backlog.is_none() {
+        put_letter(broker, entry, local);
+    }
     let bind = Request::Bind { socket, local, v6_only: entry.v6_only, options: entry.options() };
     let mut asked = ask(&bind, Some(broker), false);
     sys::close(broker);
@@ -167,10 +200,11 @@ fn place_listener(fd: c_int, entry: &mut Entry, local: SocketAddr, backlog: Opti
 /// There is no virtd yet: a socket whose other end is closed takes the place of `fd`, as one does
 /// whose virtd is gone, and [`revive`] tells the first that comes. No daemon tries again to bind:
 /// FRR ends itself, BIRD and OpenBGPD go on without a listening socket.
-fn place_deserted(fd: c_int, entry: &mut Entry) -> Result<(), Errno> {
+fn place_deserted(fd: c_int, entry: &mut Entry, local: SocketAddr) -> Result<(), Errno> {
     let (daemon, broker) = sys::pair(libc::SOCK_SEQPACKET)?;
-    sys::close(broker);
     entry.cookie = sys::cookie(daemon);
+    put_letter(broker, entry, local);
+    sys::close(broker);
     options::inherit_natively(daemon, entry);
     finish_swap(fd, daemon, entry, Ok(()))
 }
@@ -188,8 +222,8 @@ fn revive(fd: c_int, e: &Entry) -> Result<(), Errno> {
     let (Some(local), true) = (e.local, e.whole) else {
         if !COMPLAINED.swap(true, Ordering::Relaxed) {
             sys::complain(&[
-                "virtd is gone, and another cannot be told all about a listening socket that came from another process ",
-                "or has many TCP-MD5 keys: restart this daemon when virtd is back",
+                "virtd is gone, and another cannot be told all about a listening socket that another process has listened on ",
+                "or that has many TCP-MD5 keys: restart this daemon when virtd is back",
             ]);
         }
         return Err(libc::ECONNABORTED);
@@ -218,6 +252,8 @@ fn finish_swap(fd: c_int, daemon: c_int, entry: &Entry, asked: Result<(), Errno>
 pub fn listen(fd: c_int, backlog: c_int) -> Outcome {
     match ours(fd) {
         Some(mut e) if e.kind == Kind::Listener => {
+            // Of what was bound here nothing new stands in it.
+            let _ = take_letter(fd, e.cookie);
             (e.listens, e.backlog) = (true, backlog);
             if let (true, true, Some(local)) = (e.whole, is_deserted(fd), e.local) {
                 let before = e;

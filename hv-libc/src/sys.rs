@@ -277,6 +277,30 @@ pub fn send_with_fds(fd: c_int, bytes: &[u8], fds: &[c_int]) -> Result<(), Errno
     }
 }
 
+/// Sends one message without fds; never waits.
+///
+/// # Errors
+/// The socket's.
+pub fn send(fd: c_int, bytes: &[u8]) -> Result<(), Errno> {
+    let flags = libc::MSG_NOSIGNAL | libc::MSG_DONTWAIT;
+    let (none, len): (*const c_void, usize) = (std::ptr::null(), bytes.len());
+    // SAFETY: `bytes` is valid for its length; there is no address.
+    check(unsafe { libc::syscall(libc::SYS_sendto, fd, bytes.as_ptr(), len, flags, none, 0) }).map(|_| ())
+}
+
+/// The next message, or its beginning; never waits. With MSG_PEEK in `flags` it stays. Fds that
+/// came with it do not come here.
+///
+/// # Errors
+/// The socket's.
+pub fn receive(fd: c_int, bytes: &mut [u8], flags: c_int) -> Result<usize, Errno> {
+    let (none, flags): (*const c_void, c_int) = (std::ptr::null(), flags | libc::MSG_DONTWAIT);
+    // SAFETY: `bytes` is valid for its length; no address is asked for.
+    let n =
+        check(unsafe { libc::syscall(libc::SYS_recvfrom, fd, bytes.as_mut_ptr(), bytes.len(), flags, none, none) })?;
+    Ok(n as usize)
+}
+
 /// An empty msghdr.
 pub fn message() -> libc::msghdr {
     // SAFETY: msghdr is plain data; zero is a valid value for each field.
@@ -335,12 +359,32 @@ pub fn connect_path(path: &[u8]) -> Result<c_int, Errno> {
     connect_unix(path, libc::SOCK_SEQPACKET)
 }
 
-/// A connection of type `kind` to the Unix socket at `path`.
+/// A SEQPACKET connection to the abstract socket (unix(7)) of that name, if root's process has it:
+/// anybody may take a name.
+///
+/// # Errors
+/// ECONNREFUSED where nobody has it, or somebody else.
+pub fn connect_abstract(name: &[u8]) -> Result<c_int, Errno> {
+    let mut whole = [0u8; 108];
+    let Some(room) = whole.get_mut(1..=name.len()) else { return Err(libc::ENAMETOOLONG) };
+    room.copy_from_slice(name);
+    let fd = connect_unix(whole.get(..=name.len()).unwrap_or_default(), libc::SOCK_SEQPACKET)?;
+    let mut peer = libc::ucred { pid: 0, uid: u32::MAX, gid: u32::MAX };
+    if option(fd, libc::SOL_SOCKET, libc::SO_PEERCRED, &mut peer).is_some() && peer.uid == 0 {
+        return Ok(fd);
+    }
+    close(fd);
+    Err(libc::ECONNREFUSED)
+}
+
+/// A connection of type `kind` to the Unix socket at `path`, or, where that begins with a NUL, to
+/// the abstract one.
 fn connect_unix(path: &[u8], kind: c_int) -> Result<c_int, Errno> {
     // SAFETY: sockaddr_un is plain data.
     let mut sun: libc::sockaddr_un = unsafe { mem::zeroed() };
     sun.sun_family = libc::AF_UNIX as _;
-    if path.is_empty() || path.len() >= sun.sun_path.len() {
+    let is_abstract = path.first() == Some(&0);
+    if path.is_empty() || path.len() >= sun.sun_path.len() + usize::from(is_abstract) {
         return Err(libc::ENAMETOOLONG);
     }
     for (to, from) in sun.sun_path.iter_mut().zip(path) {
@@ -348,8 +392,10 @@ fn connect_unix(path: &[u8], kind: c_int) -> Result<c_int, Errno> {
     }
     // SAFETY: no memory is passed.
     let fd = check(unsafe { libc::syscall(libc::SYS_socket, libc::AF_UNIX, kind | libc::SOCK_CLOEXEC, 0) })?;
-    let len = mem::size_of::<libc::sockaddr_un>();
-    // SAFETY: `sun` is a whole sockaddr_un.
+    // An abstract name has the length that is said here.
+    let begin = mem::offset_of!(libc::sockaddr_un, sun_path);
+    let len = if is_abstract { begin + path.len() } else { mem::size_of::<libc::sockaddr_un>() };
+    // SAFETY: `sun` is a whole sockaddr_un, and `len` no more than that.
     match check(unsafe { libc::syscall(libc::SYS_connect, fd, &raw const sun, len) }) {
         Ok(_) => Ok(fd),
         Err(e) => {

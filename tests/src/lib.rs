@@ -23,6 +23,7 @@ pub mod parallel;
 pub mod probe;
 pub mod published;
 pub mod quiet;
+pub mod raw;
 pub mod replayer;
 pub mod router;
 pub mod sessions;

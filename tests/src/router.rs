@@ -52,7 +52,7 @@ pub struct Options {
     pub fib: bool,
     /// What one instance, by its name, is told otherwise than the others, or all are told besides.
     pub tune: fn(&str, &mut RouterSpec),
-    /// Another build of virtd than the one beside this program.
+    /// Another build of virtd than the one beside this program, with the shim that lies beside it.
     pub virtd: Option<PathBuf>,
 }
 
@@ -162,6 +162,8 @@ pub struct Router {
     pub instances: Vec<Instance>,
     folder: PathBuf,
     ns: Netns,
+    /// `libhvlibc.so`, which must be of virtd's build.
+    library: PathBuf,
 }
 
 impl Router {
@@ -196,11 +198,14 @@ impl Router {
         let config = folder.join("virtd.toml");
         let text = edit(options.virtd_toml(&folder, &options.spec(&star.sites)));
         fs::write(&config, text).context("writing virtd.toml")?;
-        let mut command = star.router.command(options.virtd.clone().map_or_else(|| built("virtd"), Ok)?);
+        let program = options.virtd.clone().map_or_else(|| built("virtd"), Ok)?;
+        let beside = program.with_file_name("libhvlibc.so");
+        let library = if beside.is_file() { beside } else { built("libhvlibc.so")? };
+        let mut command = star.router.command(program);
         command.arg("--config").arg(&config);
         let virtd = lab.spawn("virtd", &mut command)?;
         lab.watch_log(&folder.join("events.jsonl"));
-        let router = Router { virtd, instances: Vec::new(), folder, ns: star.router.clone() };
+        let router = Router { virtd, instances: Vec::new(), folder, ns: star.router.clone(), library };
         wait_until("virtd to answer virtctl", START_TIMEOUT, || {
             router.status().map(|_| ()).map_err(|e| format!("{e:#}"))
         })?;
@@ -220,7 +225,7 @@ impl Router {
 
     /// What a daemon needs to become an instance.
     pub fn shim(&self) -> Result<Shim> {
-        Ok(Shim { library: built("libhvlibc.so")?, socket: self.folder.join("hv.sock") })
+        Ok(Shim { library: self.library.clone(), socket: self.folder.join("hv.sock") })
     }
 
     /// The namespace it runs in.

@@ -212,6 +212,41 @@ fn frr_that_was_there_before_virtd_is_served_when_it_comes() -> Result<()> {
     Ok(())
 }
 
+/// OpenBGPD waits for virtd as well: its session engine, which gets the listening socket from its
+/// parent, is in another root by then, where virtd's path does not exist.
+#[test]
+fn openbgpd_that_was_there_before_virtd_is_served_when_it_comes() -> Result<()> {
+    for passive in [true, false] {
+        let mut lab = Lab::new("early-openbgpd")?;
+        let star = lab.star(1)?;
+        let options = Options { daemons: vec![Daemon::OpenBgpd], passive, ..dialling() };
+        let spec = options.spec_of("openbgpd", &star.sites);
+        let openbgpd = Instance::start(&lab, &star.router, Daemon::OpenBgpd, "openbgpd", &spec, &early(&lab)?)?;
+        check_line(&lab, "openbgpd")?;
+        let native = star.router.run("ss", &["-Htnl", "sport", "=", ":179"])?;
+        ensure!(native.is_empty(), "somebody listens without virtd: {native}");
+        let named = "name = \"openbgpd\"\n";
+        let with_user = |text: String| text.replace(named, &format!("{named}user = \"_openbgpd\"\n"));
+        let mut router = Router::with_toml(&lab, &star, &options, with_user)?;
+        router.instances.push(openbgpd);
+        let arguments = ["--generate", "3"];
+        let mut peer = if passive {
+            Replayer::dial(&lab, &star.sites[0], false, &arguments)?
+        } else {
+            Replayer::listen(&lab, &star.sites[0], false, &arguments)?
+        };
+        peer.wait_event("session-up", UP)?;
+        router.wait_joined(&star.sites[0].v4.to_string(), UP)?;
+        router.wait_voting(UP)?;
+        peer.finish()?.check_quiet()?;
+        // It says so a few times a second, and does not spin.
+        let log = fs::read_to_string(lab.directory().join("openbgpd.log"))?;
+        ensure!(!log.contains("accept: Invalid argument"), "{log}");
+        lab.passed();
+    }
+    Ok(())
+}
+
 /// BIRD cannot be without a route socket, and nobody knows yet whether virtd votes on those: it
 /// ends, never native, and its service manager starts it again.
 #[test]

@@ -90,6 +90,42 @@ fn a_partial_bit_on_a_well_known_attribute_costs_no_leg() -> Result<()> {
     Ok(())
 }
 
+#[test]
+fn an_empty_pmsi_tunnel_is_a_withdrawal_and_costs_no_leg() -> Result<()> {
+    let mut lab = Lab::new("pmsi")?;
+    let star = lab.star(3)?;
+    let router = Router::start(&lab, &star, &Options::default())?;
+    let script = lab.directory().join("script");
+    // The attribute comes when the third neighbour's route is heard of.
+    let text = "announce 198.51.100.0/24,203.0.113.0/24\neor ipv4\nwait-routes 1\n\
+                announce 203.0.113.0/24 attribute 0xc0 22\nannounce 192.0.2.0/24\n";
+    std::fs::write(&script, text)?;
+    let mut monitor = Replayer::dial(&lab, &star.sites[1], false, &["--monitor"])?;
+    monitor.wait_event("session-up", UP)?;
+    let mut feed = Replayer::dial(&lab, &star.sites[0], false, &["--script", &script.display().to_string()])?;
+    for instance in &router.instances {
+        wait_has(instance, &star.router, &["198.51.100.0", "203.0.113.0"], &[])?;
+    }
+    let mut third = Replayer::dial(&lab, &star.sites[2], false, &["--generate", "1"])?;
+    for instance in &router.instances {
+        wait_has(instance, &star.router, &["198.51.100.0", "192.0.2.0"], &["203.0.113.0"])?;
+    }
+    router.wait_quiet(QUIET, SETTLE)?;
+    let outcome = monitor.finish()?;
+    outcome.check_quiet()?;
+    let learned = outcome.routes()?;
+    ensure!(!learned.contains_key("203.0.113.0/24") && learned.len() == 3, "{:?}", learned.keys());
+    let told = router.events("malformed-update");
+    ensure!(told.len() == 1 && told[0]["text"].to_string().contains("PMSI_TUNNEL"), "{told:?}");
+    for kind in ["leg-notification", "leg-fault", "leg-closed"] {
+        ensure!(router.events(kind).is_empty(), "a leg was lost: {:?}", router.events(kind));
+    }
+    feed.finish()?.check_quiet()?;
+    third.finish()?.check_quiet()?;
+    lab.passed();
+    Ok(())
+}
+
 /// FRR speaks RFC 9072's form to each of its neighbours, and reads no other from them.
 fn extended(text: String) -> String {
     let lines = text.lines().map(|line| match line.strip_suffix(" timers connect 1") {
@@ -308,4 +344,62 @@ fn the_port_is_open_only_while_an_instance_listens() -> Result<()> {
     feed.finish()?.check_quiet()?;
     lab.passed();
     Ok(())
+}
+
+/// FRR says routes to neighbours that are in their path already, and takes such of its own.
+fn own_as_goes_both_ways(text: String) -> String {
+    let lines = text.lines().filter(|line| !line.ends_with(" sender-as-path-loop-detection"));
+    let lines = lines.map(|line| match line.strip_suffix(" activate") {
+        Some(neighbour) => format!("{line}\n{neighbour} allowas-in\n"),
+        None => format!("{line}\n"),
+    });
+    lines.collect()
+}
+
+/// Two neighbours that take routes with their own AS in the path, and a route with both in it.
+/// `takes` says whether it reaches the first, and whether the second.
+fn own_as(name: &str, edit: impl FnOnce(String) -> String, takes: [bool; 2]) -> Result<()> {
+    let mut lab = Lab::new(name)?;
+    let star = lab.star(3)?;
+    let wrappers = vec![with_configuration(own_as_goes_both_ways); Daemon::ALL.len()];
+    let options = Options { wrappers, ..Options::default() };
+    let mut router = Router::with_toml(&lab, &star, &options, edit)?;
+    router.launch(&lab, &star, &options)?;
+    let neighbour =
+        |site: &Site, network| native(&lab, site, Daemon::Frr, (site.asn, 65000), network, own_as_goes_both_ways);
+    let neighbours = [neighbour(&star.sites[0], "203.0.113.0/24")?, neighbour(&star.sites[1], "198.51.100.0/24")?];
+    neighbours.iter().try_for_each(|n| n.wait_established(UP))?;
+    let script = lab.directory().join("script");
+    std::fs::write(&script, "announce 192.0.2.0/24 as-path 65001 65002\nannounce 198.18.0.0/24\neor ipv4\n")?;
+    let mut feed = Replayer::dial(&lab, &star.sites[2], false, &["--script", &script.display().to_string()])?;
+    for instance in &router.instances {
+        wait_has(instance, &star.router, &["192.0.2.0", "198.18.0.0"], &[])?;
+    }
+    for ((neighbour, site), takes) in neighbours.iter().zip(&star.sites).zip(takes) {
+        let has: &[&str] = if takes { &["198.18.0.0", "192.0.2.0"] } else { &["198.18.0.0"] };
+        wait_has(neighbour, &site.ns, has, &[]).with_context(|| format!("at {}", site.v4))?;
+    }
+    router.wait_quiet(QUIET, SETTLE)?;
+    for ((neighbour, site), takes) in neighbours.iter().zip(&star.sites).zip(takes) {
+        let table = routes(neighbour, &site.ns, false)?;
+        ensure!(table.contains("192.0.2.0") == takes, "at {}: {table}", site.v4);
+    }
+    feed.finish()?.check_quiet()?;
+    lab.passed();
+    Ok(())
+}
+
+#[test]
+fn a_peer_that_takes_its_own_as_is_told_such_routes_and_another_is_not() -> Result<()> {
+    let first = |text: String| text.replacen("asn = 65001\n", "asn = 65001\nallow_own_as = true\n", 1);
+    own_as("own-as", first, [true, false])
+}
+
+#[test]
+fn strangers_that_take_their_own_as_are_told_such_routes() -> Result<()> {
+    let everybody = |text: String| {
+        let before = text.split("[[peer]]").next().unwrap_or_default();
+        before.replacen("[router]\n", "[router]\naccept_any = true\nallow_own_as = true\n", 1)
+    };
+    own_as("own-as-strangers", everybody, [true, true])
 }

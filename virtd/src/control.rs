@@ -14,7 +14,7 @@ use crate::event;
 use crate::eventlog::EventLog;
 use crate::kernel::leftover::{self, Flushed};
 use crate::serve;
-use crate::state::{self, State};
+use crate::state;
 use anyhow::{Context, bail};
 use clients::{Asked, Clients, Connection, Requests, Seat};
 pub use clients::{MAX_CLIENTS, MAX_FOLLOWERS, MAX_REQUEST};
@@ -116,8 +116,8 @@ impl ControlQueue {
         let Some(state) = &self.state else { return self.ask(request, by) };
         let path = state.lock().unwrap_or_else(PoisonError::into_inner);
         let mut answered = self.ask(request, by)?;
-        if let Answer::Done(Done { done, shut: Some(shut), .. }) = &mut answered
-            && let Err(e) = state::write(&path, &State::new(shut.iter().cloned().collect()))
+        if let Answer::Decided { done: Done { done, .. }, kept } = &mut answered
+            && let Err(e) = state::write(&path, kept)
         {
             let file = path.display();
             *done = format!("{done}, but {file} cannot be written ({e}): a restart of virtd will not know of it");
@@ -346,7 +346,7 @@ impl Service {
         }
         match request {
             Request::Reload { dry_run } => self.queue.reload(dry_run, Some(by)),
-            Request::Session { .. } if changes => self.queue.ask_and_keep(request, by),
+            Request::Session { .. } | Request::Instance { .. } if changes => self.queue.ask_and_keep(request, by),
             _ => match self.queue.ask(request, by)? {
                 Answer::Status(status) => {
                     Ok(Answer::Status(Box::new(Status { event_log: self.log.file(), ..*status })))

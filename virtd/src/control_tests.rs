@@ -238,15 +238,22 @@ fn a_socket_for_asking_changes_nothing() {
 }
 
 #[test]
-fn what_is_shut_down_is_on_the_disk_before_it_is_answered() {
+fn what_an_operator_decides_is_on_the_disk_before_it_is_answered() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("state.json");
-    let f = Fixture::with_state(Some(path.clone()), |_| {
-        Ok(Answer::Done(Done { done: "it is".into(), shut: Some(vec!["192.0.2.1".into()]), removed: None }))
+    let f = Fixture::with_state(Some(path.clone()), |request| {
+        let mut kept = state::State::new(["192.0.2.1".to_owned()].into());
+        if matches!(request.request, Request::Instance { .. }) {
+            kept.disabled.insert("a".to_owned());
+        }
+        let done = Done { done: "it is".into(), ..Done::default() };
+        Ok(Answer::Decided { done, kept: Box::new(kept) })
     });
     let shut = "{\"command\":\"session\",\"peer\":\"192.0.2.1\",\"action\":\"shutdown\"}\n";
-    assert_eq!(f.ask(shut)["done"], "it is");
+    assert_eq!(f.ask(shut), json!({ "done": "it is" }));
     assert_eq!(state::read(&path).unwrap().shut, ["192.0.2.1".to_owned()].into());
+    f.ask("{\"command\":\"instance\",\"name\":\"a\",\"action\":\"disable\"}\n");
+    assert_eq!(state::read(&path).unwrap().disabled, ["a".to_owned()].into());
     fs::remove_file(&path).unwrap();
     fs::create_dir(&path).unwrap();
     let told = f.ask(shut)["done"].as_str().unwrap().to_owned();

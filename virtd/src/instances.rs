@@ -21,7 +21,7 @@ mod usage;
 mod version;
 
 use crate::config::{Config, Instance, Standby};
-use crate::core::io::{InstanceId, Order, ProcessNews};
+use crate::core::io::{Death, InstanceId, Order, ProcessNews};
 use crate::event::Severity;
 use crate::eventlog::EventSender;
 use crate::kinds::{self, Program};
@@ -106,27 +106,47 @@ impl Drop for Instances {
 /// Whom the supervisor starts, by place. The core's loop changes it when a reload does; what is read is copied at once, so that neither
 /// ever waits for the other for long.
 #[derive(Clone, Default, Debug)]
-pub struct Roster(Arc<Mutex<Vec<Option<Instance>>>>);
+pub struct Roster(Arc<Mutex<Vec<Seat>>>);
+
+#[derive(Clone, Default, Debug)]
+struct Seat {
+    /// Whose it is.
+    instance: Option<Instance>,
+    /// Nobody starts it but an order.
+    rests: bool,
+}
 
 impl Roster {
     /// As configured.
     pub fn new(config: &Config) -> Roster {
-        Roster(Arc::new(Mutex::new(config.instances.iter().cloned().map(Some).collect())))
+        let seat = |i: &Instance| Seat { instance: Some(i.clone()), rests: i.standby == Some(Standby::Cold) };
+        Roster(Arc::new(Mutex::new(config.instances.iter().map(seat).collect())))
     }
 
     /// The place at `i` is this instance's, or nobody's.
     pub fn set(&self, i: usize, instance: Option<Instance>) {
         let mut list = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let places = list.len().max(i + 1);
-        list.resize(places, None);
+        list.resize(places, Seat::default());
         if let Some(place) = list.get_mut(i) {
-            *place = instance;
+            place.instance = instance;
         }
+    }
+
+    /// The instance at `i` is not started with the others.
+    pub fn rest(&self, i: usize) {
+        if let Some(place) = self.0.lock().unwrap_or_else(PoisonError::into_inner).get_mut(i) {
+            place.rests = true;
+        }
+    }
+
+    fn rests(&self, i: usize) -> bool {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).get(i).is_none_or(|place| place.rests)
     }
 
     /// Whose place it is.
     fn at(&self, i: usize) -> Option<Instance> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).get(i).cloned().flatten()
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).get(i)?.instance.clone()
     }
 
     fn places(&self) -> usize {
@@ -171,7 +191,7 @@ impl Keeper {
         Keeper { roster, preload, reporter, waiters, ended, endings, usage, memory, asking }
     }
 
-    /// Starts everybody but cold standbys, then obeys until the other end of `stopped` is dropped.
+    /// Starts everybody but cold standbys and whom an operator has disabled, then obeys until the other end of `stopped` is dropped.
     fn keep(
         mut self,
         orders: &Receiver<(InstanceId, Order)>,
@@ -179,7 +199,7 @@ impl Keeper {
         stopped: &Receiver<()>,
     ) {
         for i in 0..self.roster.places() {
-            if self.roster.at(i).is_some_and(|instance| instance.standby != Some(Standby::Cold)) {
+            if !self.roster.rests(i) {
                 self.start(i);
             }
         }
@@ -395,6 +415,7 @@ fn start_one(
                     let short = || memory.lock().unwrap_or_else(PoisonError::into_inner).was_short();
                     let death = death::of(status, short);
                     reporter.news(InstanceId(i as u8), ProcessNews::Died { death });
+                    death
                 });
                 // The keeper first: an order that the news brings about must find the place free.
                 let _ = ended.send(i);
@@ -443,15 +464,14 @@ fn wait(
     members: &Group,
     told: &Told,
     reporter: &Reporter,
-    died: impl FnOnce(Option<&WaitStatus>),
+    died: impl FnOnce(Option<&WaitStatus>) -> Death,
 ) -> ProcessNews {
     let group = members.leader;
     let ended = members.first_end();
     let asked = told.end.load(Ordering::Acquire);
-    if !asked {
-        // A signal that virtd itself has sent says nothing of who wanted it.
-        died(ended.as_ref().ok().filter(|_| !told.broken.load(Ordering::Acquire)));
-    }
+    // A signal that virtd itself has sent says nothing of who wanted it.
+    let known = ended.as_ref().ok().filter(|_| !told.broken.load(Ordering::Acquire));
+    let death = (!asked).then(|| died(known));
     let what = match &ended {
         Ok(status) => members.title(name, status.pid()),
         Err(_) => format!("{name} (process {group})"),
@@ -460,7 +480,8 @@ fn wait(
         Ok(WaitStatus::Exited(_, 0)) => "has exited with status 0; it must stay in the foreground".to_owned(),
         Ok(WaitStatus::Exited(_, status)) => format!("has exited with status {status}"),
         Ok(WaitStatus::Signaled(_, signal, core)) => {
-            format!("was ended by {signal}{}", if core { core_dump() } else { String::new() })
+            let short = if death == Some(Death::OutOfMemory) { ", since memory was short" } else { "" };
+            format!("was ended by {signal}{short}{}", if core { core_dump() } else { String::new() })
         }
         other => format!("is gone ({other:?})"),
     };

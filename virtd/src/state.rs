@@ -1,5 +1,5 @@
 //! What an operator has decided and a restart of virtd must not undo: the sessions that are shut
-//! down. A small file of JSON, which is written beside and renamed, so that it is the old one or
+//! down, the instances that are drained, disabled or pinned. A small file of JSON, which is written beside and renamed, so that it is the old one or
 //! the new one at any time.
 
 use serde::{Deserialize, Serialize};
@@ -20,12 +20,21 @@ pub struct State {
     version: u32,
     /// Peers whose session an operator has shut down, as virtctl names them.
     pub shut: BTreeSet<String>,
+    /// Instances that an operator has drained, by name.
+    #[serde(default)]
+    pub drained: BTreeSet<String>,
+    /// Those that he has disabled.
+    #[serde(default)]
+    pub disabled: BTreeSet<String>,
+    /// Those that he has pinned.
+    #[serde(default)]
+    pub pinned: BTreeSet<String>,
 }
 
 impl State {
-    /// These are shut down.
+    /// These sessions are shut down, and no instance is anything but what the configuration says.
     pub fn new(shut: BTreeSet<String>) -> State {
-        State { version: VERSION, shut }
+        State { version: VERSION, shut, ..State::default() }
     }
 }
 
@@ -105,7 +114,19 @@ mod tests {
             write(&path, &shut(peers)).unwrap();
             assert_eq!(read(&path), Ok(shut(peers)));
         }
+        let named = |name: &str| BTreeSet::from([name.to_owned()]);
+        let state = State { drained: named("a"), disabled: named("b"), pinned: named("c"), ..shut(&["192.0.2.1"]) };
+        write(&path, &state).unwrap();
+        assert_eq!(read(&path), Ok(state));
         assert_eq!(fs::read_dir(path.parent().unwrap()).unwrap().count(), 1, "nothing is left beside it");
+    }
+
+    #[test]
+    fn a_file_that_knows_of_no_instances_is_read() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("state.json");
+        fs::write(&path, b"{\"version\":1,\"shut\":[\"192.0.2.1\"]}").unwrap();
+        assert_eq!(read(&path), Ok(shut(&["192.0.2.1"])));
     }
 
     #[test]

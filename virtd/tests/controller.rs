@@ -6,7 +6,9 @@ use serde_json::json;
 use sim::supervised::{MANY, SECOND, lie, news, obey, prefixes, running, said, supervise, supervised, without_standby};
 use sim::{Sim, prefix, update};
 use virtd::config::{Standby, Strategy};
-use virtd::core::io::{Death, Order, ProcessNews};
+use virtd::core::Answer;
+use virtd::core::io::{Death, Input, Order, ProcessNews};
+use virtd_api::Request;
 
 #[test]
 fn wrong_on_many_prefixes_for_the_threshold_is_killed_and_comes_back() {
@@ -350,6 +352,42 @@ fn an_operators_hand() {
     // The last that votes stays.
     let mut sim = running(&supervised(1, Strategy::WaitForConsensus));
     assert!(act(&mut sim, "i0", "drain")["error"].is_string());
+}
+
+#[test]
+fn what_an_operator_has_decided_about_instances_outlasts_virtd() {
+    let act = |sim: &mut Sim, name: &str, action: &str| {
+        let request = Request::Instance { name: name.to_owned(), action: action.to_owned() };
+        let answer = sim.core.query(sim.now, &request, None);
+        sim.input(Input::Tick);
+        let Ok(Answer::Decided { kept, .. }) = answer else { panic!("{name} {action}: {answer:?}") };
+        *kept
+    };
+    let mut sim = running(&supervised(4, Strategy::WaitForConsensus));
+    act(&mut sim, "i0", "disable");
+    act(&mut sim, "i1", "drain");
+    act(&mut sim, "i2", "pin");
+    act(&mut sim, "i3", "pin");
+    let kept = act(&mut sim, "i3", "unpin");
+
+    let mut sim = running(&supervised(4, Strategy::WaitForConsensus));
+    assert_eq!(sim.core.restore(&kept), [0], "and no other is to rest");
+    let roles = |sim: &mut Sim| {
+        let list = sim.query(json!({"command": "instances"}))["instances"].as_array().unwrap().clone();
+        list.iter().map(|i| (i["role"].as_str().unwrap().to_owned(), i["pinned"] == true)).collect::<Vec<_>>()
+    };
+    let role = |role: &str, pinned: bool| (role.to_owned(), pinned);
+    let before = [role("disabled", false), role("drained", false), role("voter", true), role("voter", false)];
+    assert_eq!(roles(&mut sim), before);
+    assert_eq!(obey(&mut sim), [], "nobody starts what was disabled");
+    act(&mut sim, "i1", "enable");
+    let kept = act(&mut sim, "i0", "enable");
+    assert_eq!(obey(&mut sim), [(0, Order::Start)]);
+    assert_eq!((kept.disabled.len(), kept.drained.len(), kept.pinned.len()), (0, 0, 1));
+    // Of an instance that is no more nothing is kept.
+    let mut sim = running(&supervised(2, Strategy::WaitForConsensus));
+    assert_eq!(sim.core.restore(&kept), [0; 0]);
+    assert_eq!(act(&mut sim, "i0", "pin").pinned, ["i0".to_owned()].into());
 }
 
 #[test]

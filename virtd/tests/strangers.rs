@@ -10,6 +10,7 @@ use virtd::control;
 use virtd::core::io::{ConnId, Input, InstanceId, KernelNews, Link, ListenerId, Output};
 use virtd::core::{Asker, Core};
 use virtd::event::Event;
+use virtd::state::State;
 use virtd_api::Request;
 
 /// The most sessions that virtd has at once.
@@ -254,7 +255,7 @@ fn what_was_shut_down_before_a_restart_stays_so_until_it_is_started() {
 
     // virtd again.
     let mut sim = Sim::new(&config(3, Strategy::WaitForConsensus));
-    sim.core.shut_down(["192.0.2.1".to_owned(), "fe80::2%eth1".to_owned()]);
+    sim.core.restore(&State::new(["192.0.2.1", "fe80::2%eth1"].map(str::to_owned).into()));
     let shut = |sim: &mut Sim| {
         let list = sim.query(serde_json::json!({ "command": "sessions" }));
         list["sessions"].as_array().unwrap().iter().map(|s| s["shut"] == true).collect::<Vec<_>>()
@@ -278,7 +279,7 @@ fn what_was_shut_down_before_a_restart_stays_so_until_it_is_started() {
 #[test]
 fn a_link_local_peer_that_is_shut_down_is_known_once_its_interface_is() {
     let mut deaf = Deaf::new(|_| ());
-    deaf.core.shut_down(["fe80::2%eth1".to_owned()]);
+    deaf.core.restore(&State::new(["fe80::2%eth1".to_owned()].into()));
     // Before virtd has read the links.
     let early = deaf.connect(link_local(7));
     deaf.input(link(7, "eth1"));

@@ -66,9 +66,10 @@ fn run(config: &Config, arguments: &Arguments) -> anyhow::Result<()> {
     let open = |config: &Config, lines: Lines| {
         let mut core = Core::new(config, 0);
         match state::read(&config.state) {
-            Ok(state) => core.shut_down(state.shut),
+            Ok(state) => core.restore(&state).into_iter().for_each(|i| lines.roster.rest(i)),
             Err(text) => {
-                let text = format!("{text}: sessions that were shut down before come back");
+                let text =
+                    format!("{text}: what an operator has shut down, drained, disabled or pinned is not so any more");
                 // There is room for the first.
                 let _ = lines.events.try_send(Event::new(0, "state-unreadable", Severity::Warning, text));
             }

@@ -7,6 +7,7 @@ use super::session::LegState;
 use crate::config::Fib;
 use crate::event::{Event, Severity};
 use crate::kinds;
+use crate::state::State;
 use replay::intern::BlobId;
 use serde::Serialize;
 use virtd_api as api;
@@ -47,6 +48,15 @@ pub enum Answer {
     Diversity(api::Diversity),
     /// An action.
     Done(Done),
+    /// An action of which the next virtd is to know.
+    Decided {
+        /// What was done.
+        #[serde(flatten)]
+        done: Done,
+        /// To be written down by who asks; the client is not told.
+        #[serde(skip)]
+        kept: Box<State>,
+    },
     /// `reload`.
     Reloaded(api::Reloaded),
 }
@@ -89,12 +99,33 @@ impl Core {
                 let done = self.controller.command(request, &mut self.env, &mut self.sessions);
                 sign(by, self.env.out.get_mut(from..).unwrap_or_default());
                 self.learn_ids(from);
-                // To be written down by who asks.
-                let shut = matches!(request, Request::Session { .. }).then(|| self.env.shut.iter().cloned().collect());
-                Answer::Done(Done { done: done?, shut, removed: None })
+                let done = Done { done: done?, ..Done::default() };
+                match request {
+                    Request::Change { .. } => Answer::Done(done),
+                    _ => self.decided(done, matches!(request, Request::Session { .. })),
+                }
             }
             Request::Reload { .. } | Request::Events { .. } => return Err("that is not for the core".to_owned()),
         })
+    }
+
+    fn decided(&self, done: Done, about_a_session: bool) -> Answer {
+        let shut = about_a_session.then(|| self.env.shut.iter().cloned().collect());
+        Answer::Decided { done: Done { shut, ..done }, kept: Box::new(self.kept()) }
+    }
+
+    /// What an operator has decided and the next virtd is to know.
+    fn kept(&self) -> State {
+        let mut kept = State::new(self.env.shut.clone());
+        self.controller.keep(&self.env, &mut kept);
+        kept
+    }
+
+    /// What an operator has decided before virtd was started. Gives the instances that he has
+    /// disabled, by place: they are not to be started.
+    pub fn restore(&mut self, kept: &State) -> Vec<usize> {
+        self.shut_down(kept.shut.iter().cloned());
+        self.controller.restore(kept, &mut self.env)
     }
 
     /// Whether an operator may have the routes removed that an earlier virtd left.

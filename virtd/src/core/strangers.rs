@@ -249,7 +249,7 @@ impl Core {
     }
 
     /// What was shut down before virtd was started.
-    pub fn shut_down(&mut self, peers: impl IntoIterator<Item = String>) {
+    pub(super) fn shut_down(&mut self, peers: impl IntoIterator<Item = String>) {
         for name in peers {
             let address = name.parse::<IpAddr>().ok();
             self.env.shut.insert(name);

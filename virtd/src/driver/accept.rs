@@ -12,7 +12,7 @@ impl Driver {
     pub(super) fn accept_late(&mut self) {
         if self.accept_again.is_some_and(|at| at <= self.now) {
             self.accept_again = None;
-            self.again.push(self.shims_token);
+            self.again.extend(self.shims.iter().map(|(_, token)| *token));
             self.again.extend(self.listeners.iter().filter_map(|p| p.token));
         }
         if self.listen_again.is_some_and(|at| at <= self.now) {

@@ -71,7 +71,8 @@ const BUSY_US: Micros = 300_000;
 #[derive(Clone, Copy, Debug)]
 enum Source {
     Waker,
-    Shims,
+    /// One of those where shims come.
+    Shims(usize),
     Listener(usize),
     Peer(ConnId),
     Leg(LegId),
@@ -194,8 +195,8 @@ pub struct Driver {
     listeners: Vec<listen::Place>,
     /// When to try again to listen where that has failed.
     listen_again: Option<Micros>,
-    shims: OwnedFd,
-    shims_token: Token,
+    /// Where shims come: by path, and by name where that can be had.
+    shims: Vec<(OwnedFd, Token)>,
     peers: HashMap<ConnId, Peer>,
     legs: HashMap<LegId, Leg>,
     listening: HashMap<ListenerId, Listening>,
@@ -262,7 +263,7 @@ impl Driver {
             std::fs::create_dir_all(dir).with_context(|| format!("cannot make {}", dir.display()))?;
         }
         let path = config.shim_socket.display().to_string();
-        let shims =
+        let by_path =
             shim::listen_on(&config.shim_socket).with_context(|| format!("cannot open the shim's socket {path}"))?;
         let group = config.shim_group.as_deref().map(|g| crate::control::group_id("shim_group", g)).transpose()?;
         shim::open_to(&config.shim_socket, group).with_context(|| format!("cannot set group and mode of {path}"))?;
@@ -282,8 +283,7 @@ impl Driver {
             next_id: 1,
             listeners,
             listen_again: None,
-            shims,
-            shims_token: Token(0),
+            shims: Vec::new(),
             peers: HashMap::new(),
             legs: HashMap::new(),
             listening: HashMap::new(),
@@ -314,7 +314,17 @@ impl Driver {
             lost_events: 0,
         };
         driver.sources.insert(Token(0), Source::Waker);
-        driver.shims_token = driver.register(driver.shims.as_raw_fd(), Source::Shims, false)?;
+        let by_name = shim::listen_by_name(&driver.config.shim_socket);
+        if let Err(e) = &by_name {
+            let text = format!(
+                "the shim's socket has no name besides its path ({e}): a daemon that has changed its root, as OpenBGPD does, cannot come back to virtd"
+            );
+            driver.warn("shim-refused", text);
+        }
+        for fd in [Some(by_path), by_name.ok()].into_iter().flatten() {
+            let token = driver.register(fd.as_raw_fd(), Source::Shims(driver.shims.len()), false)?;
+            driver.shims.push((fd, token));
+        }
         driver.share_socket();
         Ok(driver)
     }
@@ -474,7 +484,7 @@ impl Driver {
                     self.broker.handle(self.now, Input::Kernel(news));
                 }
             }
-            Source::Shims => self.accept_channels(),
+            Source::Shims(i) => self.accept_channels(i),
             Source::Listener(i) => self.accept_peers(i),
             Source::Channel(id) => self.channel_readable(id),
             Source::Listening(id) => self.listening_event(id),

@@ -16,9 +16,11 @@ const MAX_CHANNELS: usize = 1024;
 const MAX_FILLER: u32 = 64 << 20;
 
 impl Driver {
-    pub(super) fn accept_channels(&mut self) {
+    /// `i` is which of the shims' sockets.
+    pub(super) fn accept_channels(&mut self, i: usize) {
         for _ in 0..ACCEPT_BUDGET {
-            match shim::accept(&self.shims) {
+            let Some((socket, _)) = self.shims.get(i) else { return };
+            match shim::accept(socket) {
                 Ok((fd, uid)) => {
                     self.accept_failing = false;
                     self.add_channel(fd, uid);
@@ -28,7 +30,7 @@ impl Driver {
                 Err(e) => return self.accept_failed("a shim's channel", &e),
             }
         }
-        self.again.push(self.shims_token);
+        self.again.extend(self.shims.get(i).map(|(_, token)| *token));
     }
 
     /// Who may be no instance is told so over the channel itself, for its stderr. Nothing is received from it: it may have sent files.

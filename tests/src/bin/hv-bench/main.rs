@@ -52,7 +52,8 @@ struct Arguments {
     /// Only these places where UPDATEs go into the kernel, beside BIRD alone
     #[arg(long, value_delimiter = ',', value_parser = fib::LATENCY.map(|(name, _)| name))]
     fib_places: Vec<String>,
-    /// Another build of virtd, of which UPDATEs go into the kernel beside this one's, in the same rounds, in front of one, three and five BIRDs
+    /// Another build of virtd, with its libhvlibc.so beside it, of which UPDATEs go into the kernel beside this one's, in the same
+    /// rounds, in front of one, three and five BIRDs and of three kinds
     #[arg(long, value_name = "FILE")]
     other_virtd: Option<PathBuf>,
     /// Keep the processors from sleeping meanwhile (/dev/cpu_dma_latency): what it takes to wake them is in no figure then

@@ -7,6 +7,7 @@ use crate::core::io::Order;
 use crate::core::session::Session;
 use crate::core::strangers::named;
 use crate::event::{Event, Severity};
+use crate::state::State;
 use virtd_api::Request;
 
 const INSTANCE_ACTIONS: &str = "restart, drain, disable, enable, promote, pin or unpin";
@@ -21,6 +22,40 @@ impl Controller {
             Request::Change { action } => self.change(action, env),
             _ => Err("that is no order".to_owned()),
         }
+    }
+
+    /// What an operator has decided about instances, and has not taken back.
+    pub fn keep(&self, env: &Env, kept: &mut State) {
+        for i in env.taken() {
+            let Some(c) = self.list.get(i) else { continue };
+            let duty = match c.duty {
+                Duty::Drained => Some(&mut kept.drained),
+                Duty::Disabled => Some(&mut kept.disabled),
+                _ => None,
+            };
+            duty.into_iter().chain(c.pinned.then_some(&mut kept.pinned)).for_each(|names| {
+                names.insert(env.name(i).to_owned());
+            });
+        }
+    }
+
+    /// What an operator has decided before virtd was started. Gives who is not to be started.
+    pub fn restore(&mut self, kept: &State, env: &mut Env) -> Vec<usize> {
+        let mut rest = Vec::new();
+        for i in env.taken().collect::<Vec<_>>() {
+            let is_in = |names: &std::collections::BTreeSet<String>| names.contains(env.name(i));
+            let (drained, disabled, pinned) = (is_in(&kept.drained), is_in(&kept.disabled), is_in(&kept.pinned));
+            if disabled || drained {
+                self.set_duty(i, if disabled { Duty::Disabled } else { Duty::Drained }, env);
+            }
+            let Some(c) = self.list.get_mut(i) else { continue };
+            c.pinned = pinned;
+            if disabled && c.process == Process::Running {
+                c.process = Process::Down(None);
+                rest.push(i);
+            }
+        }
+        rest
     }
 
     fn instance(&mut self, name: &str, action: &str, env: &mut Env) -> Result<String, String> {
