@@ -74,7 +74,7 @@ calm: packages ## Real tables and traces through three code bases, then an hour 
 	HV_CALM_SPEED=$(or $(SPEED),8) HV_CALM_PREFIXES=$(or $(PREFIXES),1000000) HV_CALM_ROUNDS=$(or $(ROUNDS),2) HV_CALM_T_MS=$(or $(T_MS),120000) HV_CALM_FIB=$(or $(FIB),0) \
 		HV_CALM_MINUTES=$(or $(MINUTES),60) cargo test --release -p tests --test false_alarms -- --nocapture --test-threads 1
 
-topotests: packages build ## FRR's own tests of BGP, each router's bgpd bare and behind a virtd of its own; an hour (JOBS=3, FOLDER="bgp_gshut ...", MODE=bare,native,voted)
+topotests: packages build ## FRR's own tests of BGP, each router's bgpd bare and behind a virtd of its own; two hours (JOBS=3, FOLDER="bgp_gshut ...", MODE=bare,native,voted)
 	.ci/install topotests
 	[ -d target/topotests/suite ] || tools/topotests fetch
 	$(AS_ROOT) tools/topotests run --again --jobs $(or $(JOBS),3) $(if $(MODE),--mode $(MODE)) $(FOLDER)
