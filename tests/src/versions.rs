@@ -5,10 +5,12 @@
 use crate::daemons::Daemon;
 use crate::lab::Netns;
 use anyhow::{Context, Result};
+use std::collections::BTreeMap;
 use std::env::temp_dir;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
+use std::sync::{Mutex, PoisonError};
 
 /// A daemon as a Debian suite ships it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -81,9 +83,18 @@ impl Version {
     /// `.ci/versions` itself cannot be run.
     pub fn fetch(self) -> Result<Result<Root, String>> {
         let name = self.name();
-        if let Err(why) = bring(&name)? {
-            return Ok(Err(why));
+        // Who waits for a mirror that does not answer waits once.
+        static MISSING: Mutex<BTreeMap<String, String>> = Mutex::new(BTreeMap::new());
+        let mut missing = MISSING.lock().unwrap_or_else(PoisonError::into_inner);
+        if !missing.contains_key(&name)
+            && let Err(why) = bring(&name)?
+        {
+            missing.insert(name.clone(), why);
         }
+        if let Some(why) = missing.get(&name) {
+            return Ok(Err(why.clone()));
+        }
+        drop(missing);
         let path = top().join(&name);
         let said = fs::read_to_string(path.join(".complete")).context("what .ci/versions has unpacked")?;
         let version = said.lines().find_map(|l| l.strip_prefix("version ")).context("no version there")?;
@@ -147,5 +158,7 @@ fn bring(what: &str) -> Result<Result<(), String>> {
     if out.status.success() {
         return Ok(Ok(()));
     }
-    Ok(Err(format!("{}: {}", out.status, String::from_utf8_lossy(&out.stderr).trim())))
+    // Its last line is about this one.
+    let said = String::from_utf8_lossy(&out.stderr);
+    Ok(Err(said.lines().last().map_or_else(|| out.status.to_string(), str::to_owned)))
 }

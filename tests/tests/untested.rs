@@ -65,3 +65,16 @@ fn what_is_not_allowed_to_be_missing_fails() -> Result<()> {
     ensure!(list(&found, Some(&folder.path().join("none")))?.status.code() == Some(1), "no list allows nothing");
     Ok(())
 }
+
+#[test]
+fn what_may_be_missing_are_tests_that_there_are() -> Result<()> {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let allowed = fs::read_to_string(folder.join("../.ci/not-tested.allowed"))?;
+    for line in allowed.lines().filter(|line| !line.is_empty() && !line.starts_with('#')) {
+        let (name, _) = line.split_once(": ").with_context(|| format!("no NAME: WHAT: {line}"))?;
+        let (program, test) = name.split_once("::").with_context(|| format!("no PROGRAM::TEST: {line}"))?;
+        let source = fs::read_to_string(folder.join(format!("tests/{program}.rs"))).context(line.to_owned())?;
+        ensure!(source.contains(&format!("#[test]\nfn {test}()")), "there is no such test: {line}");
+    }
+    Ok(())
+}
