@@ -179,6 +179,7 @@ impl<K: Copy + Eq + Hash, V: Copy + Eq + Default> Ballots<K, V> {
 
     /// A slot for a key that has none.
     pub fn add(&mut self, key: K, now_ms: u64) -> u32 {
+        debug_assert!(self.find(&key).is_none(), "a key has one slot");
         let entry = Entry {
             key,
             flags: 0,
