@@ -81,8 +81,8 @@ pub trait Voting {
     fn input_age(&self, key: &Self::Key) -> Option<Millis>;
     /// The table holds one reference more to `new`, and one less to `old`.
     fn hold(&mut self, new: Self::Value, old: Self::Value);
-    /// The outcome is final ([`Outcome::recheck_at`] is `None`), and the winner stands; what follows
-    /// for the marks may still be changed.
+    /// The outcome is final ([`Outcome::recheck_at`] is `None`), and the winner stands; what
+    /// follows for the marks may still be changed.
     fn temper(&mut self, _slot: u32, _terms: &Terms, _outcome: &mut Outcome<Self::Value>) {}
     /// The marks on a key have changed.
     fn marked(&mut self, slot: u32, marks: &Marks);
