@@ -185,6 +185,7 @@ impl<K: Copy + Eq + Hash, V: Copy + Eq + Default> Ballots<K, V> {
 
     /// A slot for a key that has none.
     pub fn add(&mut self, key: K, now_ms: u64) -> u32 {
+        debug_assert!(self.find(&key).is_none(), "a key has one slot");
         let entry = Entry {
             key,
             flags: 0,
@@ -259,8 +260,8 @@ impl<K: Copy + Eq + Hash, V: Copy + Eq + Default> Ballots<K, V> {
         }
     }
 
-    /// What instance `i` says now counts as stale until it is said again; where it says nothing, too,
-    /// if `silent`.
+    /// What instance `i` says now counts as stale until it is said again; if `silent`, that it says
+    /// nothing, too.
     pub fn mark_stale(&mut self, i: usize, silent: bool) {
         for slot in 0..self.slots() {
             let speaks = self.candidates(slot).get(i).is_some_and(|said| *said != V::default());

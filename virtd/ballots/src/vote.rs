@@ -81,7 +81,8 @@ pub trait Voting {
     fn input_age(&self, key: &Self::Key) -> Option<Millis>;
     /// The table holds one reference more to `new`, and one less to `old`.
     fn hold(&mut self, new: Self::Value, old: Self::Value);
-    /// The winner stands; what follows for the marks may still be changed.
+    /// The outcome is final ([`Outcome::recheck_at`] is `None`), and the winner stands; what
+    /// follows for the marks may still be changed.
     fn temper(&mut self, _slot: u32, _terms: &Terms, _outcome: &mut Outcome<Self::Value>) {}
     /// The marks on a key have changed.
     fn marked(&mut self, slot: u32, marks: &Marks);
@@ -115,8 +116,8 @@ pub fn say<T: Voting>(at: &mut T, slot: u32, i: usize, value: T::Value, anew: bo
 
 /// Holds the vote on one key and takes note of what follows.
 pub fn vote<T: Voting>(at: &mut T, slot: u32) {
-    note_input(at, slot);
-    let Law { now, rules, master_line } = at.law();
+    let Law { now, rules, .. } = at.law();
+    note_input(at, slot, now, &rules);
     let Some(e) = at.ballots().entry(slot) else { return };
     let terms = at.terms(slot, e);
     let rules = Rules { min_voters: terms.min_voters, ..rules };
@@ -124,7 +125,7 @@ pub fn vote<T: Voting>(at: &mut T, slot: u32) {
     let ballot = Ballot {
         candidates: at.ballots().candidates(slot),
         electorate: terms.electorate,
-        master_line,
+        master_line: at.law().master_line,
         winner: e.winner,
         overruled: e.overruled(),
         restless: e.is_restless(),
@@ -134,7 +135,9 @@ pub fn vote<T: Voting>(at: &mut T, slot: u32) {
     let (was, was_lost) = (e.dissent, e.is_lost());
     let mut outcome = voter::decide(&rules, &ballot, terms.watched, &at.agreement(), now);
     settle(at, slot, &outcome);
-    at.temper(slot, &terms, &mut outcome);
+    if outcome.recheck_at.is_none() {
+        at.temper(slot, &terms, &mut outcome);
+    }
     let (table, rechecks) = at.parts();
     if !outcome.steady && (was_lost || !was.is_empty()) {
         // Who is not with a majority in between stays marked until a verdict on the steady state.
@@ -154,7 +157,7 @@ pub fn vote<T: Voting>(at: &mut T, slot: u32) {
         let age = e.age(now);
         at.marked(slot, &Marks { was, dissent, was_lost, lost, terms, age });
     }
-    rest(at, slot);
+    rest(at, slot, now, &rules);
 }
 
 /// The time of a key has come ([`Rechecks::due`]).
@@ -166,7 +169,10 @@ pub fn recheck<T: Voting>(at: &mut T, slot: u32) {
     // is marked.
     let (winner, calm) = (e.winner, !e.is_lost() && e.overruled().is_none() && e.dissent.is_empty());
     match calm && table.candidates(slot).iter().all(|said| *said == winner) {
-        true => rest(at, slot),
+        true => {
+            let Law { now, rules, .. } = at.law();
+            rest(at, slot, now, &rules);
+        }
         false => vote(at, slot),
     }
 }
@@ -180,18 +186,19 @@ pub fn walk<T: Voting>(at: &mut T, most: u32) {
 
 /// Input disturbs a key as a changed candidate does; it matters only where the key would otherwise
 /// count as steady.
-fn note_input<T: Voting>(at: &mut T, slot: u32) {
-    let Law { now, rules, .. } = at.law();
+#[inline]
+fn note_input<T: Voting>(at: &mut T, slot: u32, now: Millis, rules: &Rules) {
     // Asking for the input is dear: only where the answer can matter.
     let Some(e) = at.ballots().entry(slot).filter(|e| e.age(now) >= rules.steady_ms) else { return };
     let Some(age) = at.input_age(&e.key).filter(|age| *age < rules.steady_ms) else { return };
     if let Some(e) = at.parts().0.entry_mut(slot) {
         e.turns = 0; // it has rested
-        e.disturb(&rules, now, now.saturating_sub(age));
+        e.disturb(rules, now, now.saturating_sub(age));
     }
 }
 
 /// Carries an outcome into the table: the winner, what stands overruled, the recheck.
+#[inline]
 fn settle<T: Voting>(at: &mut T, slot: u32, outcome: &Outcome<T::Value>) {
     let (table, rechecks) = at.parts();
     if let Some(when) = outcome.recheck_at {
@@ -217,8 +224,8 @@ fn settle<T: Voting>(at: &mut T, slot: u32, outcome: &Outcome<T::Value>) {
 /// The key is left alone. One on which the master's words are counted is kept until it has rested,
 /// even where nobody says anything about it just now: else whoever withdraws what it announces
 /// would begin anew each time.
-fn rest<T: Voting>(at: &mut T, slot: u32) {
-    let Law { now, rules, .. } = at.law();
+#[inline]
+fn rest<T: Voting>(at: &mut T, slot: u32, now: Millis, rules: &Rules) {
     let (table, rechecks) = at.parts();
     if let Some(e) = table.entry(slot).filter(|e| e.turns > 1 && e.age(now) < rules.steady_ms) {
         table.recheck_at(slot, now + rules.steady_ms - e.age(now), rechecks);

@@ -36,6 +36,7 @@ impl Voting for Votes<'_> {
         self.env.law()
     }
 
+    #[inline]
     fn terms(&self, _slot: u32, e: &Entry<Prefix, BlobId>) -> Terms {
         let (session, env) = (&*self.session, &*self.env);
         let mut watched = env.observers.intersect(session.attached).minus(e.stale);
@@ -67,6 +68,7 @@ impl Voting for Votes<'_> {
     }
 
     /// Nobody is accused because somebody is late: sending a first table, or told late.
+    #[inline]
     fn temper(&mut self, slot: u32, terms: &Terms, outcome: &mut Outcome<BlobId>) {
         let (session, env) = (&mut *self.session, &mut *self.env);
         let Some((was, was_lost)) = session.table.entry(slot).map(|e| (e.dissent, e.is_lost())) else { return };
@@ -82,7 +84,7 @@ impl Voting for Votes<'_> {
             (false, true) => outcome.dissent.intersect(was),
             (false, false) => outcome.dissent,
         };
-        if outcome.recheck_at.is_none() && !warming && !held_back && !terms.electorate.is_empty() {
+        if !warming && !held_back && !terms.electorate.is_empty() {
             session.count(slot, compared, outcome.dissent, was, outcome.lost_quorum && !was_lost, env);
         }
     }
