@@ -2,9 +2,6 @@
 
 mod broker;
 mod netlink;
-#[path = "../../tests/src/untested.rs"]
-mod untested;
-
 use broker::Broker;
 use std::io::{Read, Write};
 use std::net::{Ipv4Addr, Ipv6Addr, TcpListener};

@@ -27,5 +27,5 @@ pub mod raw;
 pub mod replayer;
 pub mod router;
 pub mod sessions;
-pub mod untested;
+pub use untested;
 pub mod versions;

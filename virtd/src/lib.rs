@@ -1,21 +1,13 @@
-//! The broker: a pure core ([`core`]) and a thin mio driver.
+//! virtd and virtctl: the loop ([`driver`]) between peers, instances and the core ([`broker`]), and all
+//! that is put together around it.
 
-pub mod bypass;
-pub mod config;
 pub mod control;
-pub mod core;
 pub mod driver;
-pub mod event;
-pub mod eventlog;
-pub mod files;
-mod foreign;
-pub mod instances;
-pub mod kernel;
-pub mod kinds;
 pub mod recorder;
 pub mod serve;
 pub mod show;
 pub mod state;
-#[cfg(test)]
-#[path = "../../tests/src/untested.rs"]
-mod untested;
+
+pub use broker::{self as core, event};
+pub use virtd_config as config;
+pub use virtd_linux::{bypass, eventlog, files, foreign, instances, kernel, kinds};

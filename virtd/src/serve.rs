@@ -4,11 +4,11 @@ use crate::bypass;
 use crate::config::{Config, Fib, OpenMode};
 use crate::control::{self, ControlQueue, ControlRequest, ControlSocket, Reloader};
 use crate::core::Answer;
-use crate::core::io::{InstanceId, Order, ProcessNews, Record};
+use crate::core::io::{InstanceId, Order, Record};
 use crate::event::{Event, Severity};
 use crate::eventlog::{self, EventSender};
 use crate::files;
-use crate::instances::{CoreLine, Instances, Roster, preflight, syntax};
+use crate::instances::{CoreLine, Instances, Report, Roster, preflight, syntax};
 use crate::kernel::{self, KernelLine, features, leftover};
 use crate::recorder;
 use crate::show;
@@ -31,15 +31,6 @@ const MAX_WAITING: usize = 256;
 const LAST_WORDS: Duration = Duration::from_millis(500);
 /// Records that may wait for the disk.
 const MAX_RECORDS: usize = 16;
-
-/// What the supervisor says about an instance.
-#[derive(Debug)]
-pub struct Report {
-    /// Which.
-    pub instance: InstanceId,
-    /// What happened.
-    pub news: ProcessNews,
-}
 
 /// The loop's lines to the other threads. It never waits on any of them.
 #[derive(Debug)]

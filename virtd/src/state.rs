@@ -1,42 +1,14 @@
-//! What an operator has decided and a restart of virtd must not undo: the sessions that are shut
-//! down, the instances that are drained, disabled or pinned. A small file of JSON, which is written beside and renamed, so that it is the old one or
-//! the new one at any time.
+//! The file of what a restart of virtd must not undo ([`State`]): JSON, written beside and renamed, so
+//! that it is the old one or the new one at any time.
 
-use serde::{Deserialize, Serialize};
-use std::collections::BTreeSet;
+pub use broker::state::State;
 use std::fs;
 use std::io::{self, Write};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
-/// The form of the file.
-const VERSION: u32 = 1;
 /// A file that is longer is none of ours.
 const MAX_OCTETS: u64 = 1 << 20;
-
-/// What the file says.
-#[derive(Clone, PartialEq, Eq, Default, Debug, Serialize, Deserialize)]
-pub struct State {
-    version: u32,
-    /// Peers whose session an operator has shut down, as virtctl names them.
-    pub shut: BTreeSet<String>,
-    /// Instances that an operator has drained, by name.
-    #[serde(default)]
-    pub drained: BTreeSet<String>,
-    /// Those that he has disabled.
-    #[serde(default)]
-    pub disabled: BTreeSet<String>,
-    /// Those that he has pinned.
-    #[serde(default)]
-    pub pinned: BTreeSet<String>,
-}
-
-impl State {
-    /// These sessions are shut down, and no instance is anything but what the configuration says.
-    pub fn new(shut: BTreeSet<String>) -> State {
-        State { version: VERSION, shut, ..State::default() }
-    }
-}
 
 /// Reads the file; one that does not exist says nothing.
 ///
@@ -56,7 +28,7 @@ pub fn read(path: &Path) -> Result<State, String> {
         }
         let text = fs::read(path).map_err(|e| e.to_string())?;
         let state: State = serde_json::from_slice(&text).map_err(|e| e.to_string())?;
-        if state.version == VERSION { Ok(state) } else { Err(format!("it is of version {}", state.version)) }
+        state.check()
     };
     understood().map_err(|why| {
         let aside = beside(path, "unreadable");
@@ -100,6 +72,7 @@ fn beside(path: &Path, what: &str) -> PathBuf {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::collections::BTreeSet;
 
     fn shut(peers: &[&str]) -> State {
         State::new(peers.iter().map(|&p| p.to_owned()).collect())
@@ -115,7 +88,8 @@ mod tests {
             assert_eq!(read(&path), Ok(shut(peers)));
         }
         let named = |name: &str| BTreeSet::from([name.to_owned()]);
-        let state = State { drained: named("a"), disabled: named("b"), pinned: named("c"), ..shut(&["192.0.2.1"]) };
+        let mut state = shut(&["192.0.2.1"]);
+        (state.drained, state.disabled, state.pinned) = (named("a"), named("b"), named("c"));
         write(&path, &state).unwrap();
         assert_eq!(read(&path), Ok(state));
         assert_eq!(fs::read_dir(path.parent().unwrap()).unwrap().count(), 1, "nothing is left beside it");

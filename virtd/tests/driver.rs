@@ -3,9 +3,6 @@
 
 #[path = "driver/lab.rs"]
 mod lab;
-#[path = "../../tests/src/untested.rs"]
-mod untested;
-
 use lab::{Answer, Lab, Shim, key, option_bytes, pair, plain_connect, reads, socket, with_key};
 use nix::sys::socket::SockType;
 use std::io::{ErrorKind, Read, Write};
@@ -78,7 +75,7 @@ fn a_process_that_ends_is_no_part_of_its_instance_any_more() {
 
 #[test]
 fn another_user_may_be_only_the_instance_that_names_it() {
-    if !crate::untested::needs_root(nix::unistd::Uid::effective().is_root()) {
+    if !untested::needs_root(nix::unistd::Uid::effective().is_root()) {
         return;
     }
     let nobody = nix::unistd::User::from_name("nobody").unwrap().unwrap().uid.as_raw();

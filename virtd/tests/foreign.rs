@@ -4,9 +4,6 @@
 #[path = "driver/lab.rs"]
 #[allow(dead_code, reason = "these tests use a part of it")]
 mod lab;
-#[path = "../../tests/src/untested.rs"]
-mod untested;
-
 use lab::{Answer, Lab, Shim, pair, plain_connect, reads, stream};
 use nix::sys::socket::{ControlMessage, MsgFlags, SockType, sendmsg};
 use socket2::{Domain, SockRef, Socket, Type};

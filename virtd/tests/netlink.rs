@@ -8,9 +8,6 @@ mod form;
 mod lab;
 #[path = "driver/route_socket.rs"]
 mod route_socket;
-#[path = "../../tests/src/untested.rs"]
-mod untested;
-
 use lab::Answer;
 use nix::sys::socket::{MsgFlags, send};
 use rand::rngs::SmallRng;

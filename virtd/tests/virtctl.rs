@@ -1,8 +1,5 @@
 //! The virtctl binary against a control socket whose core is a stub.
 
-#[path = "../../tests/src/untested.rs"]
-mod untested;
-
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 use std::path::Path;

@@ -150,7 +150,7 @@ fn both_ways(habits: Habits, start: Start) {
 fn present(program: &str) -> bool {
     let there = Path::new(program).exists();
     if !there {
-        crate::untested::not_tested(program, "it is not installed");
+        untested::not_tested(program, "it is not installed");
     }
     there
 }

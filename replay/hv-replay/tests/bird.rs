@@ -41,7 +41,7 @@ impl Bird {
         let id = std::process::id();
         let (router, neighbours) = (format!("hvrp{id}r"), format!("hvrp{id}n"));
         if !Path::new("/usr/sbin/bird").exists() || !ip(&format!("netns add {router}")) {
-            common::untested::not_tested("hv-replay beside BIRD", "there is no BIRD, or no right to make namespaces");
+            untested::not_tested("hv-replay beside BIRD", "there is no BIRD, or no right to make namespaces");
             return None;
         }
         let mut bird = Bird { router, neighbours, bird: None, dir: tempfile::tempdir().expect("a directory") };

@@ -227,7 +227,7 @@ fn a_key_must_be_the_same_on_both_sides() {
 fn a_real_trace_is_played_and_its_recording_says_the_same() {
     let trace = &Path::new(env!("CARGO_MANIFEST_DIR")).join("../../../shared/data/mrt/updates.20190101.0000.gz");
     if !trace.is_file() {
-        common::untested::not_tested("real data, updates.20190101.0000.gz", "it is not in ../shared/data/mrt");
+        untested::not_tested("real data, updates.20190101.0000.gz", "it is not in ../shared/data/mrt");
         return;
     }
     let dir = dir();

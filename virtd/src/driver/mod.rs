@@ -18,7 +18,6 @@ mod requests;
 mod settings;
 mod shim;
 mod stream;
-pub(crate) mod sys;
 mod traffic;
 
 use crate::config::Config;
@@ -28,7 +27,8 @@ use crate::core::turn::{self, Deferred};
 use crate::core::{Answer, Core};
 use crate::event::{Event, Severity};
 use crate::foreign::{self, Foreign};
-use crate::serve::{EventLoop, Lines, Report};
+use crate::instances::Report;
+use crate::serve::{EventLoop, Lines};
 use anyhow::{Context, Result};
 use bytes::Bytes;
 use crossbeam_channel::{Receiver, TrySendError};
@@ -44,8 +44,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 use stream::{Io, Stream};
-pub(crate) use sys::{attach_filter, cookie, netns_cookie, set_nice, set_option, widen_to as widen};
 use virtd_api::Request;
+use virtd_linux::sys;
 use wire::shim::Reply;
 
 /// TCP connections with peers at once: two for each session the core can have (RFC 4271 section 6.8, collision).

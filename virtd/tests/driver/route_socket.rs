@@ -15,7 +15,7 @@ use wire::shim::Request;
 
 /// Runs a test in a network namespace of its own, with one interface, n2 (10.0.2.1, fd00:2::1).
 pub fn in_namespace(test: impl FnOnce() + Send + 'static) {
-    if !crate::untested::needs_root(nix::unistd::Uid::effective().is_root()) {
+    if !untested::needs_root(nix::unistd::Uid::effective().is_root()) {
         return;
     }
     let thread = std::thread::spawn(move || {

@@ -1,9 +1,6 @@
 //! `hv-replay` as a child process: its events are read as they come, its commands typed.
 #![allow(dead_code)] // each test uses its part
 
-#[path = "../../../../tests/src/untested.rs"]
-pub mod untested;
-
 use serde_json::Value;
 use std::io::{BufRead, BufReader, Write};
 use std::path::Path;

@@ -1,0 +1,572 @@
+//! The broker's decisions, without I/O: [`turn::turn`] is its door, [`Core::handle`] takes what comes.
+//!
+//! | file | holds |
+//! |---|---|
+//! | [`turn`] | the order of a turn: read, pass on, decide, and what is put off |
+//! | [`io`] | what goes in and comes out |
+//! | `env` | what all sessions share: instances, interned routes, stores, whose vote counts |
+//! | `session` | one peer: its TCP connections, the legs, what the votes go by |
+//! | `open` | OPEN negotiation |
+//! | [`fib`] | virtual kernels, and the votes on what goes to the real one |
+//! | `controller` | who may vote; verdicts on instances, restarts, standbys |
+//! | `flight` | the last messages of every leg, for a verdict's record |
+//! | `lacks` | what instances are not told because their OPEN lacks something, on which they abstain |
+//! | `links` | the links, addresses and routes that carry the sessions |
+//! | `exercise` | withdraws a route from one instance alone, and gives it back |
+//! | [`mux`] | holds back what an instance is given, so that the instances differ in time |
+//! | `dissent` | since when an instance has not been with the majority, key by key |
+//! | `poison` | the UPDATE that kills an instance: suspects, trials, what is withheld |
+//! | `independence`, `diversity` | how often two instances disagree, and are wrong together; what is told of it |
+//! | `native` | one instance, bytes verbatim (`open = "native"`) |
+//! | `strangers` | who may have a session, and when its place is given back |
+//! | `reload` | the set of instances and the settings change while sessions are up |
+//! | `query` | virtctl's answers |
+//!
+//! Nothing here reads a clock or an fd; the same inputs give the same outputs.
+#![forbid(unsafe_code)]
+
+mod instance;
+pub mod io;
+
+mod controller;
+mod differs;
+mod dissent;
+mod diversity;
+mod env;
+pub mod event;
+mod exercise;
+pub mod fib;
+mod flight;
+mod independence;
+mod lacks;
+mod leaving;
+mod links;
+pub mod mux;
+mod native;
+mod open;
+mod poison;
+mod query;
+mod reload;
+mod session;
+pub mod state;
+mod strangers;
+pub mod turn;
+
+pub use virtd_config as config;
+
+use crate::config::{Config, OpenMode};
+use crate::event::{Event, Severity};
+use controller::Controller;
+use diversity::Diversity;
+use env::Env;
+use exercise::Exercises;
+use fib::Fib;
+use hashbrown::HashMap;
+use instance::Listener;
+use io::{ConnId, Input, LegId, Micros, Order, Output};
+use native::Native;
+use poison::{Poison, Report};
+pub use query::{Answer, Asker, Reply};
+use replay::intern::BlobId;
+use session::Session;
+use std::net::SocketAddr;
+use wire::bgp::Prefix;
+
+/// Sessions at most; an address more is refused by name. Each costs a table of its own.
+const MAX_SESSIONS: usize = 4096;
+/// A suspect is on trial for at least this long.
+const MIN_TRIAL_US: Micros = 2_000_000;
+/// Prefixes voted on at once, on every session, because an instance is judged on them again; where
+/// there are more, all keys are, in turns.
+const ANSWERED_AT_ONCE: usize = 64;
+/// Keys whose time has come that are looked at in one turn.
+const RECHECK_BATCH: usize = 8192;
+/// Keys of a table voted on anew in one turn after an electorate changed; a walk over a full table
+/// never holds up live updates.
+const WALK_BATCH: u32 = 4096;
+/// Keys of a table told in one turn: to its peer, or to the kernel's thread.
+const FLUSH_BATCH: usize = 8192;
+
+/// What the instances say, to one peer or in the FIB (crate `ballots`): values are ids of canonical
+/// routes.
+type Table<K = Prefix> = ballots::Ballots<K, BlobId>;
+
+/// The broker. See the module's comment.
+pub struct Core {
+    env: Env,
+    controller: Controller,
+    exercises: Exercises,
+    native: Option<Native>,
+    sessions: Vec<Session>,
+    by_peer: HashMap<SocketAddr, usize>,
+    conns: HashMap<ConnId, usize>,
+    legs: HashMap<LegId, usize>,
+    next_tick: Micros,
+    diversity: Diversity,
+    /// Findings that wait for the supervisor's word.
+    reports: Vec<Report>,
+    told_strangers: HashMap<SocketAddr, ()>,
+    /// Places of sessions that nobody has.
+    vacant_sessions: Vec<usize>,
+    /// Where the next search for a place begins.
+    evict_from: usize,
+    /// The figures of sessions that are no more.
+    gone_independence: independence::Independence,
+    /// The operator knows how the instances are made to differ.
+    told_diversity: bool,
+    fib: Option<Fib>,
+}
+
+/// A peer's address as a key: the port does not matter.
+fn key(addr: SocketAddr) -> SocketAddr {
+    let mut addr = addr;
+    addr.set_port(0);
+    addr
+}
+
+impl Core {
+    /// A broker to which nothing has happened yet.
+    pub fn new(config: &Config, now: Micros) -> Core {
+        let native = (config.open == OpenMode::Native).then(Native::default);
+        Core {
+            env: Env::new(config.clone(), now),
+            controller: Controller::new(config),
+            exercises: Exercises::new(config, now),
+            native,
+            sessions: Vec::new(),
+            by_peer: HashMap::new(),
+            conns: HashMap::new(),
+            legs: HashMap::new(),
+            next_tick: now + session::TICK_US,
+            diversity: Diversity::new(now),
+            reports: Vec::new(),
+            told_strangers: HashMap::new(),
+            vacant_sessions: Vec::new(),
+            evict_from: 0,
+            gone_independence: independence::Independence::default(),
+            told_diversity: false,
+            fib: Fib::new(config),
+        }
+    }
+
+    fn has_no_outputs(&self) -> bool {
+        self.env.out.is_empty()
+    }
+
+    /// What is to be done, in order; what has been decided for the kernel so far is among it.
+    pub fn take_outputs(&mut self) -> Vec<Output> {
+        if let Some(fib) = &mut self.fib {
+            fib.publish(&mut self.env);
+        }
+        std::mem::take(&mut self.env.out)
+    }
+
+    /// All that was taken is done: its memory serves again.
+    fn keep_outputs(&mut self, mut done: Vec<Output>) {
+        done.append(&mut self.env.out);
+        self.env.out = done;
+    }
+
+    /// Takes one input; what is to be done is among the outputs ([`turn`]).
+    pub fn handle(&mut self, now: Micros, input: Input<'_>) {
+        self.env.now = self.env.now.max(now);
+        // A route that an instance asks for hangs on nothing in the stores, and a leg that has been told what came hears nothing from them.
+        if !matches!(input, Input::NetlinkRequest { .. } | Input::LegDrained { .. }) {
+            self.settle();
+        }
+        let from = self.env.out.len();
+        match input {
+            Input::Stop => self.stop(),
+            Input::InstanceAttached { .. }
+            | Input::ChannelClosed { .. }
+            | Input::InstanceDetached { .. }
+            | Input::Listening { .. }
+            | Input::ListenerClosed { .. } => {
+                self.instance_input(input);
+            }
+            Input::Process { instance, news } => {
+                self.controller.process(usize::from(instance.0), news, &mut self.env, &self.sessions);
+            }
+            Input::NetlinkOpened { .. }
+            | Input::NetlinkClosed { .. }
+            | Input::NetlinkRequest { .. }
+            | Input::NetlinkDump { .. }
+            | Input::NetlinkStirred
+            | Input::Kernel(_) => {
+                if let Input::Kernel(news) = &input {
+                    self.env.links.take(news, self.env.now);
+                }
+                if let Some(fib) = &mut self.fib {
+                    fib.handle(input, &mut self.env);
+                }
+            }
+            Input::Tick if self.native.is_some() => self.controller.tick(&mut self.env, &mut self.sessions),
+            input if self.native.is_some() => {
+                if let Some(native) = &mut self.native {
+                    native.handle(&mut self.env, input);
+                }
+            }
+            input => self.session_input(input),
+        }
+        self.learn_ids(from);
+    }
+
+    /// Whether an UPDATE has been passed on that is not in its store yet: one that came alone and
+    /// that every instance hears as it is. Instances take longer over it than the store does, but on
+    /// one processor they begin at once, and the store would be in their way.
+    pub fn owes(&self) -> bool {
+        self.env.owed.is_some()
+    }
+
+    /// Takes it there. Whatever looks into a store does so first.
+    pub fn settle(&mut self) {
+        if let Some((session, message)) = self.env.owed.take()
+            && let Some(s) = self.sessions.get_mut(session)
+        {
+            s.remember(&message, &mut self.env);
+        }
+    }
+
+    /// Outputs name connections and legs that the sessions made: later inputs find their session by them.
+    fn learn_ids(&mut self, from: usize) {
+        let out = std::mem::take(&mut self.env.out);
+        for o in out.iter().skip(from) {
+            // Most only carry something, and the rest need not be in the cache for them.
+            if !matches!(
+                o,
+                Output::SendPeer { .. }
+                    | Output::SendLeg { .. }
+                    | Output::SendLegLater { .. }
+                    | Output::NetlinkNotify { .. }
+                    | Output::Fib(_)
+                    | Output::Event(_)
+            ) {
+                self.learn(o);
+            }
+        }
+        self.env.out = out;
+    }
+
+    #[cold]
+    fn learn(&mut self, o: &Output) {
+        if let (Output::Order { instance, order: Order::Stop | Order::Kill }, Some(fib)) = (o, &mut self.fib) {
+            fib.leaving(usize::from(instance.0));
+        }
+        if let Output::Order { instance, order: Order::Stop | Order::Kill } = o {
+            self.env.touch(usize::from(instance.0));
+        }
+        if self.native.is_some() {
+            return;
+        }
+        match o {
+            Output::Dial { conn, peer, .. } => {
+                if let Some(&s) = self.by_peer.get(&key(*peer)) {
+                    self.conns.insert(*conn, s);
+                }
+            }
+            Output::OfferLeg { leg, peer, .. } => {
+                if let Some(&s) = self.by_peer.get(&key(*peer)) {
+                    self.legs.insert(*leg, s);
+                }
+            }
+            Output::ClosePeer { conn, .. } => {
+                self.conns.remove(conn);
+            }
+            Output::CloseLeg { leg } | Output::LegRefused { leg, .. } => {
+                self.legs.remove(leg);
+            }
+            _ => {}
+        }
+    }
+
+    fn instance_input(&mut self, input: Input<'_>) {
+        let now = self.env.now;
+        match input {
+            Input::InstanceAttached { instance, pid } => {
+                // What its former processes did is judged before it is told anything.
+                self.sessions.iter_mut().for_each(|s| s.weigh(usize::from(instance.0), true, &mut self.env));
+                self.look_for_poison();
+                let Some(s) = self.env.instances.get_mut(usize::from(instance.0)) else { return };
+                s.pids.push(pid);
+                if !s.attached {
+                    s.attached = true;
+                    let name = s.name.clone();
+                    let text = format!("{name} attached (process {pid})");
+                    self.env
+                        .out
+                        .push(Event::new(now, "instance-attached", Severity::Info, text).with_instance(&name).into());
+                }
+            }
+            Input::ChannelClosed { instance, pid } => {
+                let Some(s) = self.env.instances.get_mut(usize::from(instance.0)) else { return };
+                s.last_channel_closed = Some(now);
+                // One that became another program stands there twice until now.
+                if let Some(at) = s.pids.iter().position(|p| *p == pid) {
+                    s.pids.remove(at);
+                }
+            }
+            Input::InstanceDetached { instance } => {
+                let Some(s) = self.env.instances.get_mut(usize::from(instance.0)) else { return };
+                (s.attached, s.pids, s.last_channel_closed) = (false, Vec::new(), Some(now));
+                let name = s.name.clone();
+                let text = format!("{name} is gone: all its processes ended");
+                self.env
+                    .out
+                    .push(Event::new(now, "instance-gone", Severity::Warning, text).with_instance(&name).into());
+            }
+            Input::Listening { instance, listener, local, v6_only } => {
+                self.env.listeners.insert(listener, Listener { instance, local, v6_only });
+                session::allow_offers(&mut self.sessions, usize::from(instance.0), &mut self.env);
+            }
+            Input::ListenerClosed { listener } => {
+                if let Some(l) = self.env.listeners.remove(&listener)
+                    && let Some(s) = self.env.instances.get_mut(usize::from(l.instance.0))
+                {
+                    s.listener_closed = Some(now);
+                }
+            }
+            _ => {}
+        }
+    }
+
+    fn session_input(&mut self, input: Input<'_>) {
+        let env_now = self.env.now;
+        match input {
+            Input::PeerAccepted { conn, peer, local } => match self.session_for(peer) {
+                Some(s) => {
+                    self.conns.insert(conn, s);
+                    self.sessions[s].accepted(conn, peer, local, &mut self.env);
+                }
+                None => self.env.out.push(Output::ClosePeer { conn, abort: true }),
+            },
+            Input::LegDialed { leg, instance, peer, local } => match self.session_for(peer) {
+                Some(s) => {
+                    self.legs.insert(leg, s);
+                    self.sessions[s].leg_dialled(leg, usize::from(instance.0), local, &mut self.env);
+                }
+                None => self.env.out.push(Output::LegRefused { leg, errno: libc::ECONNREFUSED }),
+            },
+            Input::PeerConnected { conn, local, .. } => self.on_conn(conn, |s, env| s.connected(conn, local, env)),
+            Input::PeerDialFailed { conn, errno } => {
+                self.on_conn(conn, |s, env| s.dial_failed(conn, errno, env));
+                self.conns.remove(&conn);
+            }
+            Input::PeerBytes { conn, buf } => self.on_conn(conn, |s, env| s.peer_bytes(conn, buf, env)),
+            Input::PeerClosed { conn, errno } => {
+                self.on_conn(conn, |s, env| s.peer_closed(conn, errno, env));
+                self.conns.remove(&conn);
+            }
+            Input::PeerDrained { conn, queued, taken } => {
+                self.on_conn(conn, |s, env| s.peer_drained(conn, queued, taken, env.now));
+            }
+            Input::LegBytes { leg, buf } => self.on_leg(leg, |s, env| s.leg_bytes(leg, buf, env)),
+            Input::LegClosed { leg } => {
+                self.on_leg(leg, |s, env| s.leg_closed(leg, env));
+                self.legs.remove(&leg);
+            }
+            Input::LegDrained { leg, queued } => self.on_leg(leg, |s, env| s.leg_drained(leg, queued, env)),
+            Input::Tick if env_now >= self.next_tick => {
+                self.next_tick = env_now + session::TICK_US;
+                self.env.links.forget(env_now);
+                for s in &mut self.sessions {
+                    s.tick(&mut self.env);
+                }
+                self.look_for_poison();
+                self.judge_answers();
+                self.tell_findings();
+                self.admit_concurring();
+                self.exercises.tick(&mut self.sessions, &mut self.env);
+                self.controller.tick(&mut self.env, &mut self.sessions);
+                self.pass_on();
+                self.see_to_strangers();
+                self.env.prune_recent_sometimes();
+                self.tell_diversity();
+            }
+            Input::KeepAlive { at } => {
+                let Core { sessions, env, .. } = self;
+                sessions.iter_mut().for_each(|s| s.keep_alive(at, env));
+            }
+            _ => {}
+        }
+    }
+
+    /// Logs, once, what makes the instances differ, with the seeds that do it again.
+    fn tell_differences(&mut self) {
+        if std::mem::replace(&mut self.told_diversity, true) {
+            return;
+        }
+        for i in &self.env.config.instances {
+            let environment = (i.environment != Default::default()).then(|| i.environment.to_string());
+            let words = i.diversity.as_ref().map(ToString::to_string).into_iter().chain(environment);
+            let words = words.collect::<Vec<_>>().join("; ");
+            if words.is_empty() {
+                continue;
+            }
+            let event = Event::new(self.env.now, "instance-differs", Severity::Info, format!("{}: {words}", i.name));
+            self.env.out.push(event.with_instance(&i.name).into());
+        }
+    }
+
+    /// Follows up what may have died of an UPDATE (DESIGN decision 9).
+    fn look_for_poison(&mut self) {
+        let quiet = self.env.t_us().max(MIN_TRIAL_US);
+        for i in 0..self.env.instances.len() {
+            let (env, sessions, controller) = (&mut self.env, &mut self.sessions, &self.controller);
+            // Out of the environment for as long as it asks the sessions, which need the rest of it.
+            let mut poison = std::mem::replace(&mut env.poison, Poison::new(0, 0));
+            let excused = controller.was_asked_to_end(i, env.now);
+            let hasher = poison.hasher();
+            let step = poison.look(i, excused, env.now + quiet, |s, bytes| {
+                sessions.get(s).map_or_else(Vec::new, |session| session.suspects(i, bytes, &hasher, env))
+            });
+            let level = sessions.iter().any(|s| s.stands(i)) && !env.unlevel.iter().any(|u| u.contains(i as u8));
+            let step = step.or_else(|| poison.proceed(i, level, env.now, quiet));
+            env.poison = poison;
+            let Some(step) = step else { continue };
+            env.walk = true;
+            if let poison::Step::Found { found, .. } = &step {
+                for suspect in found {
+                    env.excused.push((i, suspect.session));
+                    if let Some(s) = sessions.get_mut(suspect.session) {
+                        s.is_explained(i);
+                    }
+                }
+            }
+            let told = self::poison::tell(i, &step, env, sessions);
+            self.reports.extend(told.report);
+            for (session, keys) in told.again {
+                if let Some(s) = sessions.get_mut(session) {
+                    s.tell_again(i, keys, env);
+                }
+            }
+        }
+    }
+
+    /// Has the prefixes voted on on which an instance is judged again: it was told of them, and has
+    /// had the time to answer.
+    fn judge_answers(&mut self) {
+        let prefixes = self.env.poison.take_answered(self.env.now);
+        if prefixes.len() > ANSWERED_AT_ONCE {
+            self.env.walk = true;
+            return;
+        }
+        for prefix in &prefixes {
+            self.sessions.iter_mut().for_each(|s| s.vote_on(prefix, &mut self.env));
+        }
+        if let Some(fib) = self.fib.as_mut().filter(|_| !prefixes.is_empty()) {
+            fib.table.start_walk();
+        }
+    }
+
+    /// Tells what was found where nothing more is to be learnt about it.
+    fn tell_findings(&mut self) {
+        for report in std::mem::take(&mut self.reports) {
+            self.reports.extend(report.tell(&mut self.env, &self.controller));
+        }
+    }
+
+    /// Admits instances that have caught up and say what was chosen, everywhere they take part (the rule of quiet, in
+    /// `session/legs.rs`, is for those that do not).
+    fn admit_concurring(&mut self) {
+        for i in 0..self.env.instances.len() {
+            let waits = |s: &Session| s.waits_for_admission(i);
+            if !self.sessions.iter().any(waits) {
+                continue;
+            }
+            let env = &self.env;
+            if self.sessions.iter_mut().filter(|s| s.stands(i)).all(|s| s.concurs(i, env)) {
+                for s in self.sessions.iter_mut().filter(|s| s.waits_for_admission(i)) {
+                    s.admit(i, &mut self.env);
+                }
+            }
+        }
+    }
+
+    fn on_conn(&mut self, conn: ConnId, f: impl FnOnce(&mut Session, &mut Env)) {
+        if let Some(s) = self.conns.get(&conn).and_then(|&s| self.sessions.get_mut(s)) {
+            f(s, &mut self.env);
+        }
+    }
+
+    fn on_leg(&mut self, leg: LegId, f: impl FnOnce(&mut Session, &mut Env)) {
+        if let Some(s) = self.legs.get(&leg).and_then(|&s| self.sessions.get_mut(s)) {
+            f(s, &mut self.env);
+        }
+    }
+
+    /// Decides what is due: votes whose time has come, then what the peers are told.
+    pub fn decide(&mut self, now: Micros) {
+        self.env.now = self.env.now.max(now);
+        let walk = std::mem::take(&mut self.env.walk);
+        // Before the peers are told: what they send must find its way.
+        if let Some(fib) = &mut self.fib {
+            if walk {
+                fib.table.start_walk();
+            }
+            let from = self.env.out.len();
+            fib.look(&mut self.env);
+            // The one that is shown it ends its sessions as if it were so.
+            let reset = |o: &Output| if let Output::LinkReset { instance, .. } = o { Some(*instance) } else { None };
+            let resets: Vec<_> = self.env.out.iter().skip(from).filter_map(reset).collect();
+            resets.into_iter().for_each(|instance| self.env.touch(usize::from(instance.0)));
+            fib.flush(&mut self.env);
+        }
+        if self.native.is_some() {
+            return;
+        }
+        let from = self.env.out.len();
+        self.tell_differences();
+        for _ in 0..RECHECK_BATCH {
+            let Some((session, slot)) = self.env.rechecks.due(self.env.now_ms()) else { break };
+            if let Some(s) = self.sessions.get_mut(session as usize) {
+                ballots::recheck(&mut s.votes(&mut self.env), slot);
+            }
+        }
+        while let Some((session, i)) = self.env.due_wake() {
+            if let Some(s) = self.sessions.get_mut(session) {
+                s.wake(i, &mut self.env);
+            }
+        }
+        for prefix in std::mem::take(&mut self.env.judge) {
+            self.sessions.iter_mut().for_each(|s| s.judge_soon(&prefix, &mut self.env));
+        }
+        if walk {
+            self.sessions.iter_mut().for_each(|s| s.table.start_walk());
+        }
+        for s in &mut self.sessions {
+            s.flush(&mut self.env);
+        }
+        self.learn_ids(from);
+    }
+
+    /// virtd ends: every peer and every instance is told.
+    fn stop(&mut self) {
+        for report in self.reports.drain(..) {
+            report.tell_now(&mut self.env, &self.controller);
+        }
+        for s in &mut self.sessions {
+            s.stop(&mut self.env);
+        }
+    }
+
+    /// When [`Input::Tick`] and a flush are wanted, whatever else happens.
+    pub fn deadline(&self) -> Option<Micros> {
+        let fib = self.fib.as_ref().and_then(|fib| fib.deadline(self.env.now));
+        let rest = self.session_deadline();
+        fib.into_iter().chain(rest).min()
+    }
+
+    fn session_deadline(&self) -> Option<Micros> {
+        if self.sessions.is_empty() {
+            // Instances without BGP are judged by what they write to the FIB alone.
+            let judged = self.env.instances.iter().any(|i| i.account.keys() > 0).then_some(self.next_tick);
+            let passing = self.controller.passing_deadline(self.next_tick);
+            return self.controller.deadline().into_iter().chain(judged).chain(passing).min();
+        }
+        if self.env.walk || self.sessions.iter().any(Session::has_work) {
+            return Some(self.env.now);
+        }
+        let recheck = self.env.rechecks.next().map(|at| at * 1000);
+        [recheck, self.env.next_wake()].into_iter().flatten().chain([self.next_tick]).min()
+    }
+}

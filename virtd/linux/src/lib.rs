@@ -1,0 +1,23 @@
+//! What virtd has of Linux besides its loop: system calls, the kernel's routes, the instances'
+//! processes, the disk. Each of its threads is told what to do over a channel, and tells what happens
+//! over another; none takes a decision about routes.
+//!
+//! | module | is |
+//! |---|---|
+//! | [`sys`] | system calls that no crate has |
+//! | [`kernel`] | the kernel's routes, links and addresses: reads, writes, watches |
+//! | [`kinds`] | how each kind of daemon is started and asked |
+//! | [`instances`] | starts the instances' processes and tells of their end |
+//! | [`bypass`] | looks for what goes past virtd |
+//! | [`foreign`] | files that others have passed |
+//! | [`files`] | the limit of open files |
+//! | [`eventlog`] | the log of events |
+
+pub mod bypass;
+pub mod eventlog;
+pub mod files;
+pub mod foreign;
+pub mod instances;
+pub mod kernel;
+pub mod kinds;
+pub mod sys;
