@@ -9,7 +9,7 @@ use serde_json::json;
 use sim::{LOCAL, OUR_AS, Sim, T_MS, prefix, update};
 use std::collections::BTreeMap;
 use virtd::config::{Config, Fib, Strategy};
-use virtd::core::io::{Input, InstanceId, KernelNews, Link, NetlinkId};
+use virtd::core::io::{Change, Input, InstanceId, KernelNews, Link, NetlinkId};
 use wire::netlink::RouteMessage;
 use wire::netlink::consts::{NLM_F_REQUEST, RT_SCOPE_NOWHERE, RTM_DELROUTE, RTM_NEWROUTE};
 use wire::netlink::message::Writer;
@@ -46,8 +46,13 @@ impl Lab {
         let mut sim = Sim::new(&config);
         let (index, length) = (2, 24);
         let address = "10.0.2.1".parse().expect("an address");
-        sim.input(Input::Kernel(KernelNews::Link(Link { index, name: "n2".to_owned(), up: true, running: true })));
-        sim.input(Input::Kernel(KernelNews::Address { index, address, length }));
+        sim.input(Input::Kernel(KernelNews::Change(Change::Link(Link {
+            index,
+            name: "n2".to_owned(),
+            up: true,
+            running: true,
+        }))));
+        sim.input(Input::Kernel(KernelNews::Change(Change::Address { index, address, length })));
         [TOLD, SENDER].into_iter().for_each(|n| sim.connect_peer(n));
         let mut lab = Lab { sim, config, inputs: 0 };
         for i in 0..3 {

@@ -7,7 +7,7 @@ mod links;
 mod world;
 
 use virtd::config::{FibScope, Strategy};
-use virtd::core::io::{Input, KernelNews, Order, OtherRoute, Place, ProcessNews};
+use virtd::core::io::{Change, Input, KernelNews, Order, OtherRoute, Place, ProcessNews};
 use wire::netlink::RouteMessage;
 use wire::netlink::consts::*;
 use wire::netlink::fib::FibKey;
@@ -431,8 +431,13 @@ fn what_an_instance_withdraws_while_it_is_ended_does_not_count() {
 #[test]
 fn a_link_that_goes_takes_the_routes_of_all_in_one_step() {
     for news in [
-        KernelNews::LinkGone { index: 2 },
-        KernelNews::Link(virtd::core::io::Link { index: 2, name: "n2".into(), up: false, running: false }),
+        KernelNews::Change(Change::LinkGone { index: 2 }),
+        KernelNews::Change(Change::Link(virtd::core::io::Link {
+            index: 2,
+            name: "n2".into(),
+            up: false,
+            running: false,
+        })),
     ] {
         let mut w = three(Strategy::WaitForConsensus);
         level(&mut w, 3, &[P]);

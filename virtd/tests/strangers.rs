@@ -7,7 +7,7 @@ use sim::{LOCAL, Sim, config, open, prefix};
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV6};
 use virtd::config::{Peer, Strategy};
 use virtd::control;
-use virtd::core::io::{ConnId, Input, InstanceId, KernelNews, Link, ListenerId, Output};
+use virtd::core::io::{Change, ConnId, Input, InstanceId, KernelNews, Link, ListenerId, Output};
 use virtd::core::{Asker, Core};
 use virtd::event::Event;
 use virtd::state::State;
@@ -174,7 +174,7 @@ fn link_local(zone: u32) -> SocketAddr {
 }
 
 fn link(index: u32, name: &str) -> Input<'static> {
-    Input::Kernel(KernelNews::Link(Link { index, name: name.into(), up: true, running: true }))
+    Input::Kernel(KernelNews::Change(Change::Link(Link { index, name: name.into(), up: true, running: true })))
 }
 
 #[test]
@@ -199,7 +199,7 @@ fn a_link_local_peer_has_its_zone_and_loses_its_place_with_its_interface() {
     assert!(of(&mut deaf, "fe80::2")["error"].as_str().unwrap().contains("fe80::2%eth1 or fe80::2%eth2"));
 
     // The interface is made anew: another number, the same name.
-    deaf.input(Input::Kernel(KernelNews::LinkGone { index: 7 }));
+    deaf.input(Input::Kernel(KernelNews::Change(Change::LinkGone { index: 7 })));
     deaf.input(link(9, "eth1"));
     deaf.input(Input::PeerClosed { conn: first, errno: 0 });
     deaf.connect(link_local(9));

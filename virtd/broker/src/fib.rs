@@ -8,23 +8,15 @@
 //! | file | holds |
 //! |---|---|
 //! | `ahead` | requests that have their answer already |
-//! | [`gate`] | which message goes to the virtual kernel, which to the real one |
-//! | `vkernel` | one instance's own routes and nexthop objects, as Linux would treat them |
-//! | `system` | the real links and addresses, which all virtual kernels share |
-//! | `others` | the real kernel's other routes, over which gateways can be reached |
 //! | `members` | whose vote counts, and from when on |
 //! | `vote` | the votes |
 //! | `query` | virtctl's answers |
 //! | `reset` | a change of addresses shown as a reset of the link (`link_reset_ms`) |
 
 mod ahead;
-pub mod gate;
 mod members;
-mod others;
 mod query;
 mod reset;
-mod system;
-mod vkernel;
 mod vote;
 
 use super::env::Env;
@@ -35,11 +27,10 @@ use ballots::Rechecks;
 use bytes::Bytes;
 use hashbrown::HashMap;
 use members::Member;
-pub use others::{MAX_OTHERS, other_routes};
 use replay::intern::{BlobId, Interner};
 use std::collections::BTreeMap;
-use system::System;
 use vkernel::Effects;
+use vkernel::system::System;
 use wire::netlink::consts::NLM_F_ACK;
 use wire::netlink::fib::FibKey;
 use wire::netlink::message::{ACK_LEN, AckOptions, write_ack};
@@ -206,7 +197,6 @@ impl Fib {
         }
     }
 
-    #[allow(clippy::too_many_arguments)]
     fn request(
         &mut self,
         socket: NetlinkId,
@@ -270,7 +260,7 @@ impl Fib {
             KernelNews::Written { key, .. } => drop(self.failed.remove(&key)),
             KernelNews::Event(event) => env.out.push(event.into()),
             KernelNews::LinksRead | KernelNews::Path { .. } => {}
-            change => {
+            KernelNews::Change(change) => {
                 // What Linux takes out of its tables by itself, it takes out of everybody's.
                 let mut effects = std::mem::take(&mut self.effects);
                 let was = self.system.clone_link(&change);

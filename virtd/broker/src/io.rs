@@ -6,10 +6,10 @@ mod kernel;
 use crate::config;
 use crate::event::Event;
 use bytes::{Bytes, BytesMut};
-pub use kernel::{FibChange, KernelNews, Link, Note, NoteBody, OtherRoute, Place};
+pub use kernel::{FibChange, KernelNews};
 use std::net::{IpAddr, SocketAddr};
+pub use vkernel::io::{Change, DumpCursor, Link, Note, NoteBody, OtherRoute, Place};
 use voter::Members;
-use wire::netlink::fib::FibKey;
 
 /// Microseconds on a monotonic clock that starts at 0 with virtd.
 pub type Micros = u64;
@@ -41,19 +41,6 @@ pub struct NetlinkStyle {
     pub capped: bool,
     /// NETLINK_EXT_ACK.
     pub extended: bool,
-}
-
-/// How far the instance's own part of a dump has come. What is made or removed meanwhile may be in it or not, what stays is in it once.
-#[derive(Clone, PartialEq, Eq, Default, Debug)]
-pub struct DumpCursor {
-    /// The key to go on with; `None`: the first.
-    pub key: Option<FibKey>,
-    /// The nexthop object to go on with.
-    pub id: u32,
-    /// The state of the objects when the dump began: Linux tells whether they have changed since (NLM_F_DUMP_INTR), which it does not of routes.
-    pub objects: Option<u64>,
-    /// Nothing is left.
-    pub finished: bool,
 }
 
 /// Something happened.

@@ -13,7 +13,7 @@
 //!
 //! What is told before [`KernelNews::LinksRead`] was there before, and is no change.
 
-use super::io::{KernelNews, Link, Micros};
+use super::io::{Change, KernelNews, Link, Micros};
 use std::collections::{BTreeMap, VecDeque};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use wire::bgp::Prefix;
@@ -128,21 +128,22 @@ impl Links {
     /// The kernel says something.
     pub fn take(&mut self, news: &KernelNews, now: Micros) {
         match news {
-            KernelNews::Link(link) => self.link(link, now),
-            KernelNews::LinkGone { index } => self.link_gone(*index, now),
-            KernelNews::Address { index, address, length } => self.address(*index, *address, *length, true, now),
-            KernelNews::AddressGone { index, address, length } => self.address(*index, *address, *length, false, now),
+            KernelNews::Change(change) => self.follow(change, now),
             KernelNews::LinksRead => self.read = true,
-            KernelNews::Path { peer } => {
-                self.paths.insert(*peer, now);
-            }
-            KernelNews::Route { .. }
-            | KernelNews::RouteGone { .. }
-            | KernelNews::Routes(_)
-            | KernelNews::Written { .. }
-            | KernelNews::Event(_) => {}
+            KernelNews::Path { peer } => drop(self.paths.insert(*peer, now)),
+            KernelNews::Written { .. } | KernelNews::Event(_) => {}
         }
         self.forget(now);
+    }
+
+    fn follow(&mut self, change: &Change, now: Micros) {
+        match change {
+            Change::Link(link) => self.link(link, now),
+            Change::LinkGone { index } => self.link_gone(*index, now),
+            Change::Address { index, address, length } => self.address(*index, *address, *length, true, now),
+            Change::AddressGone { index, address, length } => self.address(*index, *address, *length, false, now),
+            Change::Route { .. } | Change::RouteGone { .. } | Change::Routes(_) => {}
+        }
     }
 
     fn link(&mut self, link: &Link, now: Micros) {

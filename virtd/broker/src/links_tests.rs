@@ -8,6 +8,7 @@
 //! `-` is an unknown local address, `fe80::2%2` an address on link 2. `read`: all that was there before has been told.
 
 use super::*;
+use crate::io::Change;
 use std::net::{Ipv6Addr, SocketAddrV6};
 
 /// Two links to neighbours, with IPv4 and IPv6, and the loopback interface.
@@ -33,12 +34,19 @@ fn news(words: &[&str]) -> Option<KernelNews> {
     };
     let index = |text: &str| text.parse::<u32>().expect(text);
     Some(match *words {
-        ["link", i, name, state] => {
-            KernelNews::Link(Link { index: index(i), name: name.into(), up: state != "down", running: state == "up" })
+        ["link", i, name, state] => KernelNews::Change(Change::Link(Link {
+            index: index(i),
+            name: name.into(),
+            up: state != "down",
+            running: state == "up",
+        })),
+        ["gone", i] => KernelNews::Change(Change::LinkGone { index: index(i) }),
+        ["addr", i, of] => {
+            KernelNews::Change(Change::Address { index: index(i), address: subnet(of).0, length: subnet(of).1 })
         }
-        ["gone", i] => KernelNews::LinkGone { index: index(i) },
-        ["addr", i, of] => KernelNews::Address { index: index(i), address: subnet(of).0, length: subnet(of).1 },
-        ["noaddr", i, of] => KernelNews::AddressGone { index: index(i), address: subnet(of).0, length: subnet(of).1 },
+        ["noaddr", i, of] => {
+            KernelNews::Change(Change::AddressGone { index: index(i), address: subnet(of).0, length: subnet(of).1 })
+        }
         ["path", peer] => KernelNews::Path { peer: peer.parse().expect(peer) },
         ["read"] => KernelNews::LinksRead,
         _ => return None,
@@ -305,10 +313,13 @@ fn what_has_been_gone_for_long_is_forgotten() {
     let count = u32::try_from(MAX_GONE).unwrap() * 2;
     for index in 2..count {
         let link = Link { index, name: format!("ppp{index}"), up: true, running: true };
-        links.take(&KernelNews::Link(link), 0);
+        links.take(&KernelNews::Change(Change::Link(link)), 0);
         let [.., a, b] = index.to_be_bytes();
-        links.take(&KernelNews::Address { index, address: Ipv4Addr::new(10, a, b, 1).into(), length: 24 }, 0);
-        links.take(&KernelNews::LinkGone { index }, 1);
+        links.take(
+            &KernelNews::Change(Change::Address { index, address: Ipv4Addr::new(10, a, b, 1).into(), length: 24 }),
+            0,
+        );
+        links.take(&KernelNews::Change(Change::LinkGone { index }), 1);
     }
     assert!(links.gone.len() <= MAX_GONE, "{}", links.gone.len());
     assert!(links.links.len() + links.addresses.len() <= MAX_GONE, "{} links", links.links.len());

@@ -1,5 +1,5 @@
 //! The netlink sockets of the instances: a SEQPACKET pair stands in for each, and a real socket of virtd's behind it asks the kernel
-//! what is to be asked there. What becomes of which message says [`crate::core::fib::gate`].
+//! what is to be asked there. What becomes of which message says [`vkernel::gate`].
 //!
 //! ```text
 //! daemon ─▶ pair ─▶ gate ─┬─▶ virtual kernel (the broker) ─▶ answers ─┐
@@ -12,7 +12,6 @@ mod endpoint;
 
 use super::requests::refuse;
 use super::*;
-use crate::core::fib::gate::{self, Way};
 use crate::core::io::{DumpCursor, NetlinkId, NetlinkStyle, Note};
 use bytes::{Bytes, BytesMut};
 pub(super) use endpoint::Endpoint;
@@ -21,6 +20,7 @@ use nix::sys::socket::{
     AddressFamily, MsgFlags, NetlinkAddr, SockFlag, SockProtocol, SockType, bind, getsockname, recv, send, socket,
 };
 use socket2::SockFilter;
+use vkernel::gate::{self, Way};
 use wire::netlink::consts::{
     NETLINK_ADD_MEMBERSHIP, NETLINK_CAP_ACK, NETLINK_DROP_MEMBERSHIP, NETLINK_EXT_ACK, NLM_F_ACK, NLM_F_MULTI,
     NLMSG_DONE, NLMSG_ERROR, RTM_DELROUTE, RTM_NEWADDR, RTM_NEWLINK, RTM_NEWROUTE,

@@ -15,6 +15,15 @@ const MAX_CHANNELS: usize = 1024;
 /// Most octets of filler: more than any send buffer holds, yet read away in one go.
 const MAX_FILLER: u32 = 64 << 20;
 
+/// What is known of a leg when its instance connects.
+struct Dialled {
+    /// SO_COOKIE of the daemon's end.
+    cookie: u64,
+    /// Octets of filler that keep it from being writable.
+    filler: usize,
+    wanted: options::Wanted,
+}
+
 impl Driver {
     /// `i` is which of the shims' sockets.
     pub(super) fn accept_channels(&mut self, i: usize) {
@@ -134,7 +143,8 @@ impl Driver {
                 if let Err(errno) = self.connect_allowed(instance, *socket, *filler_len) {
                     return refuse(&to, errno, "");
                 }
-                self.connect(to, end, instance, *socket, (*local, *remote), *filler_len, wanted);
+                let leg = Dialled { cookie: *socket, filler: *filler_len as usize, wanted };
+                self.connect(to, end, instance, (*local, *remote), leg);
             }
             (Request::SetOption { socket, option }, _) => self.set_option(&to, instance, *socket, option),
             (Request::GetOption { socket, level, name, max_len }, _) => {
@@ -322,21 +332,18 @@ impl Driver {
         }
     }
 
-    #[allow(clippy::too_many_arguments)]
     fn connect(
         &mut self,
         to: Foreign,
         end: Foreign,
         instance: InstanceId,
-        cookie: u64,
         (local, remote): (SocketAddr, SocketAddr),
-        filler_len: u32,
-        wanted: options::Wanted,
+        Dialled { cookie, filler, wanted }: Dialled,
     ) {
         let id = LegId(self.fresh_id());
         sys::widen(&end);
         let added = self.add_leg(id, end, |stream, token| Leg {
-            connecting: Some(filler_len as usize),
+            connecting: Some(filler),
             wanted,
             ..Leg::new(stream, token, instance, cookie)
         });
@@ -345,7 +352,7 @@ impl Driver {
         }
         // Without filler the daemon waits for the answer.
         match self.legs.get_mut(&id) {
-            Some(leg) if filler_len == 0 => leg.waiting = Some(to),
+            Some(leg) if filler == 0 => leg.waiting = Some(to),
             _ => refuse(&to, libc::EINPROGRESS, ""),
         }
         let local = (!local.ip().is_unspecified()).then_some(local);

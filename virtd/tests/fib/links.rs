@@ -1,6 +1,7 @@
 //! Links, addresses and the system's own routes, as each instance sees them.
 
 use super::*;
+use virtd::core::io::Change;
 
 /// An instance for which a change of addresses is a reset of the link as well (`link_reset_ms`), the second of three.
 fn with_resets(least: u32, greatest: u32) -> World {
@@ -13,8 +14,8 @@ fn with_resets(least: u32, greatest: u32) -> World {
 fn address(w: &mut World, index: u32, address: &str, there: bool) {
     let (address, length) = (address.parse().unwrap(), 24);
     w.news(match there {
-        true => KernelNews::Address { index, address, length },
-        false => KernelNews::AddressGone { index, address, length },
+        true => KernelNews::Change(Change::Address { index, address, length }),
+        false => KernelNews::Change(Change::AddressGone { index, address, length }),
     });
 }
 
@@ -51,7 +52,7 @@ fn a_reset_leaves_the_routes_of_the_links_subnet_to_everybody() {
     let hops = vec![(2, false)];
     let subnet =
         OtherRoute { protocol: RTPROT_KERNEL, kind: RTN_UNICAST, scope: RT_SCOPE_LINK, metric: 0, object: false, hops };
-    w.news(KernelNews::Routes(Some(vec![(key, subnet)])));
+    w.news(KernelNews::Change(Change::Routes(Some(vec![(key, subnet)]))));
     level(&mut w, 3, &[P]);
     address(&mut w, 2, "10.9.0.1", true);
     w.run(5 * T);
@@ -93,7 +94,7 @@ fn a_gateway_must_be_reachable_unless_something_new_has_come() {
     let errno =
         |w: &mut World| w.send(0, RTM_NEWROUTE, NLM_F_CREATE | NLM_F_REPLACE, &gateway(3).to_payload().unwrap());
     assert_eq!(errno(&mut w), 0, "the kernel's routes have not been read yet");
-    w.news(KernelNews::Routes(Some(Vec::new())));
+    w.news(KernelNews::Change(Change::Routes(Some(Vec::new()))));
     assert_eq!(errno(&mut w), libc::ENETUNREACH);
     w.input(Input::NetlinkStirred);
     assert_eq!(errno(&mut w), 0);
@@ -102,11 +103,11 @@ fn a_gateway_must_be_reachable_unless_something_new_has_come() {
     let key = FibKey { table: RT_TABLE_MAIN, prefix: "172.16.0.0/24".parse().unwrap(), tos: 0 };
     let hops = vec![(3, false)];
     let route = OtherRoute { protocol: 4, kind: RTN_UNICAST, scope: 253, metric: 0, object: false, hops };
-    w.news(KernelNews::Route { key, route: route.clone(), place: Place::First });
+    w.news(KernelNews::Change(Change::Route { key, route: route.clone(), place: Place::First }));
     assert_eq!(errno(&mut w), 0);
-    w.news(KernelNews::RouteGone { key, route });
+    w.news(KernelNews::Change(Change::RouteGone { key, route }));
     assert_eq!(errno(&mut w), libc::ENETUNREACH);
     // More than are kept: believed again.
-    w.news(KernelNews::Routes(None));
+    w.news(KernelNews::Change(Change::Routes(None)));
     assert_eq!(errno(&mut w), 0);
 }

@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 use virtd::config::{Config, Instance, Strategy};
 use virtd::core::Core;
 use virtd::core::io::{
-    FibChange, Input, InstanceId, KernelNews, Link, NetlinkId, NetlinkStyle, Order, Output, ProcessNews,
+    Change, FibChange, Input, InstanceId, KernelNews, Link, NetlinkId, NetlinkStyle, Order, Output, ProcessNews,
 };
 use virtd::event::Event;
 use wire::bgp::Prefix;
@@ -93,7 +93,7 @@ impl World {
     }
 
     pub fn link(&mut self, index: u32, up: bool, running: bool) {
-        self.news(KernelNews::Link(Link { index, name: format!("n{index}"), up, running }));
+        self.news(KernelNews::Change(Change::Link(Link { index, name: format!("n{index}"), up, running })));
     }
 
     pub fn address(&mut self, index: u32) {
@@ -101,7 +101,7 @@ impl World {
         for (address, length) in [(format!("10.0.{n}.1"), 24), (format!("fd00:{n}::1"), 64), ("fe80::1".to_owned(), 64)]
         {
             let address = address.parse().expect("an address");
-            self.news(KernelNews::Address { index, address, length });
+            self.news(KernelNews::Change(Change::Address { index, address, length }));
         }
     }
 

@@ -2,7 +2,7 @@
 //! it tells anybody, and the kernel holds what the vote hands to it.
 
 use super::*;
-use virtd::core::io::{FibChange, KernelNews, Link, NetlinkId, NetlinkStyle};
+use virtd::core::io::{Change, FibChange, KernelNews, Link, NetlinkId, NetlinkStyle};
 use wire::netlink::consts::*;
 use wire::netlink::fib::FibRoute;
 use wire::netlink::message::Writer;
@@ -20,8 +20,12 @@ impl Sim {
         let mut sim = Sim::new(&config);
         sim.fib = true;
         let link = Link { index: LINK, name: "eth0".to_owned(), up: true, running: true };
-        sim.input(Input::Kernel(KernelNews::Link(link)));
-        sim.input(Input::Kernel(KernelNews::Address { index: LINK, address: LOCAL.into(), length: 24 }));
+        sim.input(Input::Kernel(KernelNews::Change(Change::Link(link))));
+        sim.input(Input::Kernel(KernelNews::Change(Change::Address {
+            index: LINK,
+            address: LOCAL.into(),
+            length: 24,
+        })));
         (0..config.instances.len()).for_each(|i| sim.open_netlink(i));
         sim
     }

@@ -7,8 +7,8 @@
 use super::super::env::Env;
 use super::super::io::{Micros, NoteBody};
 use super::Fib;
-use super::vkernel::{Effects, Refusal};
 use crate::event::Severity;
+use vkernel::{Effects, Refusal};
 use wire::netlink::Frame;
 use wire::netlink::consts::*;
 

@@ -8,11 +8,11 @@ use super::super::dissent;
 use super::super::env::Env;
 use super::super::io::{Micros, NetlinkId};
 use super::reset::Resets;
-use super::vkernel::VirtualKernel;
 use super::{Fib, LOOK_US};
 use crate::config::{FibScope, Instance};
 use crate::event::Severity;
 use replay::intern::BlobId;
+use vkernel::VirtualKernel;
 use voter::Members;
 
 /// One instance, as the FIB sees it.

@@ -3,12 +3,12 @@
 //! overlooks about addresses it so does not overlook, and what it does wrong with a flap it does alone.
 
 use super::super::env::Env;
-use super::super::io::{InstanceId, KernelNews, Link, Micros, Output};
+use super::super::io::{Change, InstanceId, Link, Micros, Output};
 use super::super::mux::Random;
 use super::Fib;
-use super::system::LOOPBACK;
 use crate::config::Instance;
 use crate::event::{Event, Severity};
+use vkernel::system::LOOPBACK;
 
 /// How much later one instance is shown resets, and those that are to come: when, which link.
 #[derive(Debug)]
@@ -58,8 +58,8 @@ impl Resets {
 
 impl Fib {
     /// An address has come or gone: who is to be shown a reset will be.
-    pub(super) fn note_address(&mut self, news: &KernelNews, env: &Env) {
-        let (KernelNews::Address { index, .. } | KernelNews::AddressGone { index, .. }) = news else { return };
+    pub(super) fn note_address(&mut self, change: &Change, env: &Env) {
+        let (Change::Address { index, .. } | Change::AddressGone { index, .. }) = change else { return };
         if *index == LOOPBACK {
             return;
         }
@@ -94,7 +94,7 @@ impl Fib {
         let name = link.name.clone();
         // Linux takes the routes over a link that goes down out of its tables and says nothing of most: so does the instance's kernel.
         let shown = Link { up: false, running: false, ..link.clone() };
-        let down = KernelNews::Link(shown.clone());
+        let down = Change::Link(shown.clone());
         let mut effects = std::mem::take(&mut self.effects);
         self.system.pretend(shown);
         m.kernel.system_changed(&down, Some(&link), &self.system, &mut effects);

@@ -167,32 +167,20 @@ impl Session {
         for prefix in update.withdrawn.chain(update.mp_withdrawn().into_iter().flatten()).filter(carried) {
             self.candidate(i, prefix, BlobId::NONE, env);
         }
+        let mut announced = |carried_in, prefixes: &mut dyn Iterator<Item = Prefix>| {
+            let route = match env.canonicaliser.route(&update, carried_in, &context) {
+                Some(bytes) => env.routes.intern(bytes),
+                None => BlobId::NONE,
+            };
+            prefixes.for_each(|prefix| self.candidate(i, prefix, route, env));
+            env.routes.release(route);
+        };
         if !update.nlri.is_empty() {
-            self.announced(i, &update, Carried::Classic, update.nlri.filter(carried), &context, env);
+            announced(Carried::Classic, &mut update.nlri.filter(carried));
         }
         if let Some(nlri) = update.mp_announced() {
-            self.announced(i, &update, Carried::MpReach, nlri.filter(carried), &context, env);
+            announced(Carried::MpReach, &mut nlri.filter(carried));
         }
-    }
-
-    #[allow(clippy::too_many_arguments)]
-    fn announced(
-        &mut self,
-        i: usize,
-        update: &Update<'_>,
-        carried: Carried,
-        prefixes: impl Iterator<Item = Prefix>,
-        context: &CanonicalContext,
-        env: &mut Env,
-    ) {
-        let route = match env.canonicaliser.route(update, carried, context) {
-            Some(bytes) => env.routes.intern(bytes),
-            None => BlobId::NONE,
-        };
-        for prefix in prefixes {
-            self.candidate(i, prefix, route, env);
-        }
-        env.routes.release(route);
     }
 
     /// Instance `i` now says `route` about `prefix`.

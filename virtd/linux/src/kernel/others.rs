@@ -4,10 +4,10 @@
 //! under way is told once more behind it: to tell a thing twice is no harm.
 
 use super::thread::Worker;
-use broker::fib::{MAX_OTHERS, other_routes};
-use broker::io::{KernelNews, OtherRoute};
+use broker::io::{Change, KernelNews, OtherRoute};
 use foldhash::fast::FixedState;
 use std::hash::BuildHasher;
+use vkernel::{MAX_OTHERS, other_routes};
 use wire::netlink::RouteMessage;
 use wire::netlink::consts::AF_INET;
 use wire::netlink::fib::FibKey;
@@ -64,8 +64,8 @@ impl Worker {
             // The first hop replaces, the others join it.
             let place = place.take().unwrap_or(broker::io::Place::Last);
             let news = match made {
-                true => KernelNews::Route { key, route, place },
-                false => KernelNews::RouteGone { key, route },
+                true => KernelNews::Change(Change::Route { key, route, place }),
+                false => KernelNews::Change(Change::RouteGone { key, route }),
             };
             self.gathered.told = None;
             if self.scan.is_some() {
@@ -91,7 +91,7 @@ impl Worker {
             return;
         }
         let all = Some(all).filter(|_| !self.gathered.too_many);
-        self.tell(KernelNews::Routes(all));
+        self.tell(KernelNews::Change(Change::Routes(all)));
         self.gathered.told = Some(hash).filter(|_| late.is_empty());
         late.into_iter().for_each(|news| self.tell(news));
     }

@@ -3,7 +3,7 @@
 
 use super::socket::{Received, RouteSocket};
 use anyhow::{Result, bail};
-use broker::io::{KernelNews, Link};
+use broker::io::{Change, KernelNews, Link};
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::net::IpAddr;
@@ -26,14 +26,6 @@ pub struct View {
     addresses: BTreeSet<Address>,
 }
 
-/// A link or an address is there, or no more.
-enum Change {
-    Link(Link),
-    LinkGone(u32),
-    Address(Address),
-    AddressGone(Address),
-}
-
 fn change(frame: &Frame<'_>) -> Option<Change> {
     match frame.header.kind {
         RTM_NEWLINK | RTM_DELLINK => {
@@ -43,15 +35,18 @@ fn change(frame: &Frame<'_>) -> Option<Change> {
                 return None;
             }
             if frame.header.kind == RTM_DELLINK {
-                return Some(Change::LinkGone(link.index));
+                return Some(Change::LinkGone { index: link.index });
             }
             let (up, running) = (link.is_up(), link.is_running());
             Some(Change::Link(Link { index: link.index, name: link.name.unwrap_or_default(), up, running }))
         }
         RTM_NEWADDR | RTM_DELADDR => {
             let addr = AddrMessage::parse(frame.payload).ok()?;
-            let address = (addr.index, addr.own()?, addr.prefix_len);
-            Some(if frame.header.kind == RTM_NEWADDR { Change::Address(address) } else { Change::AddressGone(address) })
+            let (index, address, length) = (addr.index, addr.own()?, addr.prefix_len);
+            Some(match frame.header.kind {
+                RTM_NEWADDR => Change::Address { index, address, length },
+                _ => Change::AddressGone { index, address, length },
+            })
         }
         _ => None,
     }
@@ -65,19 +60,14 @@ impl View {
     }
 
     fn apply(&mut self, change: Change) -> Option<KernelNews> {
-        match change {
-            Change::Link(link) => {
-                let old = self.links.insert(link.index, link.clone());
-                (old.as_ref() != Some(&link)).then_some(KernelNews::Link(link))
-            }
-            Change::LinkGone(index) => self.links.remove(&index).map(|_| KernelNews::LinkGone { index }),
-            Change::Address(a @ (index, address, length)) => {
-                self.addresses.insert(a).then_some(KernelNews::Address { index, address, length })
-            }
-            Change::AddressGone(a @ (index, address, length)) => {
-                self.addresses.remove(&a).then_some(KernelNews::AddressGone { index, address, length })
-            }
-        }
+        let is_new = match &change {
+            Change::Link(link) => self.links.insert(link.index, link.clone()).as_ref() != Some(link),
+            Change::LinkGone { index } => self.links.remove(index).is_some(),
+            Change::Address { index, address, length } => self.addresses.insert((*index, *address, *length)),
+            Change::AddressGone { index, address, length } => self.addresses.remove(&(*index, *address, *length)),
+            Change::Route { .. } | Change::RouteGone { .. } | Change::Routes(_) => false,
+        };
+        is_new.then_some(KernelNews::Change(change))
     }
 
     /// Reads all links and addresses from the kernel; what differs from what was known is appended
@@ -96,21 +86,15 @@ impl View {
                 }
             }
             for change in changes {
-                match &change {
-                    Change::Link(link) => {
-                        fresh.links.insert(link.index, link.clone());
-                    }
-                    Change::Address(address) => {
-                        fresh.addresses.insert(*address);
-                    }
-                    _ => {}
-                }
+                let _known = fresh.apply(change.clone());
                 news.extend(self.apply(change));
             }
         }
         let addresses: Vec<Address> = self.addresses.difference(&fresh.addresses).copied().collect();
         let links: Vec<u32> = self.links.keys().filter(|i| !fresh.links.contains_key(*i)).copied().collect();
-        let gone = addresses.into_iter().map(Change::AddressGone).chain(links.into_iter().map(Change::LinkGone));
+        let address_gone = |(index, address, length)| Change::AddressGone { index, address, length };
+        let link_gone = |index| Change::LinkGone { index };
+        let gone = addresses.into_iter().map(address_gone).chain(links.into_iter().map(link_gone));
         for change in gone {
             news.extend(self.apply(change));
         }

@@ -1,6 +1,7 @@
 //! What others do to the kernel, and what earlier and later virtds find there.
 
 use super::*;
+use broker::io::Change;
 use broker::io::Link;
 
 #[test]
@@ -76,9 +77,9 @@ fn links_and_addresses_that_go_and_come() {
         let mut b = Bench::start(&calm());
         let a0 = index_of("a0");
         let up = Link { index: a0, name: "a0".into(), up: true, running: true };
-        b.wait("the link", |b| b.news.contains(&KernelNews::Link(up.clone())));
+        b.wait("the link", |b| b.news.contains(&KernelNews::Change(Change::Link(up.clone()))));
         let address = "10.0.0.1".parse::<IpAddr>().expect("an address");
-        let here = KernelNews::Address { index: a0, address, length: 24 };
+        let here = KernelNews::Change(Change::Address { index: a0, address, length: 24 });
         b.wait("its address", |b| b.news.contains(&here));
         b.write("60.0.0.0/8", via("10.0.0.2", "a0"));
         b.write("2001:db8:6::/48", via("fd00:a::2", "a0"));
@@ -96,13 +97,13 @@ fn links_and_addresses_that_go_and_come() {
         assert_eq!(ours().len(), 3);
         ip("addr del 10.0.0.1/24 dev a0");
         b.wait_for_failure("60.0.0.0/8");
-        let gone = KernelNews::AddressGone { index: a0, address, length: 24 };
+        let gone = KernelNews::Change(Change::AddressGone { index: a0, address, length: 24 });
         assert!(b.news.contains(&gone));
         ip("addr add 10.0.0.1/24 dev a0");
         b.wait_for_errno("60.0.0.0/8", None);
         assert_eq!((ours().len(), b.counters().failed), (3, 0));
         ip("link del b0");
-        let b0_gone = |n: &KernelNews| matches!(n, KernelNews::LinkGone { .. });
+        let b0_gone = |n: &KernelNews| matches!(n, KernelNews::Change(Change::LinkGone { .. }));
         b.wait("b0 is gone", |b| b.news.iter().any(b0_gone));
         b.wait_for_failure("61.0.0.0/8");
     });
@@ -233,9 +234,12 @@ fn lost_notifications_are_made_good() {
         b.wait_for_routes("both again", 2);
         let address: IpAddr = "10.0.1.1".parse().expect("an address");
         b.wait("what went unseen", |b| {
-            b.news.iter().any(|n| matches!(n, KernelNews::AddressGone { address: a, .. } if *a == address))
+            b.news
+                .iter()
+                .any(|n| matches!(n, KernelNews::Change(Change::AddressGone { address: a, .. }) if *a == address))
         });
-        let told = b.news.iter().filter(|n| matches!(n, KernelNews::Address { length: 32, .. })).count();
+        let told =
+            b.news.iter().filter(|n| matches!(n, KernelNews::Change(Change::Address { length: 32, .. }))).count();
         assert_eq!(told, MAX_NEWS + 100);
     });
 }
@@ -256,30 +260,31 @@ fn routes_of_others_are_told_of() {
         };
         let whole = |b: &Bench, prefix: &str| {
             let all = b.news.iter().rev().find_map(|n| match n {
-                KernelNews::Routes(all) => all.as_ref(),
+                KernelNews::Change(Change::Routes(all)) => all.as_ref(),
                 _ => None,
             });
             all.is_some_and(|all| all.iter().any(|(k, _)| *k == key(prefix)))
         };
         b.wait("the subnets", |b| whole(b, "10.0.0.0/24"));
         ip("route add 60.0.0.0/8 dev a0 proto static metric 5");
-        let made = KernelNews::Route { key: key("60.0.0.0/8"), route: link(5, 4), place: Place::First };
+        let made = KernelNews::Change(Change::Route { key: key("60.0.0.0/8"), route: link(5, 4), place: Place::First });
         b.wait("a route of link scope", |b| b.news.contains(&made));
         // One over a gateway leads to no gateway in IPv4; in IPv6 it stands in the way of one.
         ip("route add 61.0.0.0/8 via 10.0.0.2 proto static");
         ip("-6 route add 2001:db8:6::/48 proto static nexthop via fd00:a::2 dev a0 nexthop via fd00:b::2 dev b0");
         let of = |b: &Bench, prefix: &str| {
-            let it = |n: &&KernelNews| matches!(n, KernelNews::Route { key: k, .. } if *k == key(prefix));
+            let it =
+                |n: &&KernelNews| matches!(n, KernelNews::Change(Change::Route { key: k, .. }) if *k == key(prefix));
             b.news.iter().filter(it).count()
         };
         b.wait("both hops", |b| of(b, "2001:db8:6::/48") == 2);
         assert_eq!(of(&b, "61.0.0.0/8"), 0);
         ip("route del 60.0.0.0/8 dev a0 proto static metric 5");
-        let gone = KernelNews::RouteGone { key: key("60.0.0.0/8"), route: link(5, 4) };
+        let gone = KernelNews::Change(Change::RouteGone { key: key("60.0.0.0/8"), route: link(5, 4) });
         b.wait("it goes", |b| b.news.contains(&gone));
         // The whole is told again after that, and not told where nothing has changed since.
         b.wait("all in one", |b| whole(b, "2001:db8:6::/48") && !whole(b, "60.0.0.0/8"));
-        let count = |b: &Bench| b.news.iter().filter(|n| matches!(n, KernelNews::Routes(_))).count();
+        let count = |b: &Bench| b.news.iter().filter(|n| matches!(n, KernelNews::Change(Change::Routes(_)))).count();
         let (before, scans) = (count(&b), b.counters().scans);
         b.wait("two scans more", |b| b.counters().scans >= scans + 2);
         assert_eq!(count(&b), before);

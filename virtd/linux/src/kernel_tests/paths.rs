@@ -3,6 +3,7 @@
 use super::super::socket::{ANSWER_QUEUE, RouteSocket};
 use super::super::view::View;
 use super::*;
+use broker::io::Change;
 
 const FAR: &str = "192.0.2.9";
 const FAR_V6: &str = "2001:db8::9";
@@ -74,7 +75,7 @@ fn the_route_in_use_is_what_counts(mut b: Bench) {
     ip("addr del 10.0.0.1/24 dev a0");
     b.wait("the address", |b| {
         let gone =
-            |n: &KernelNews| matches!(n, KernelNews::AddressGone { address, .. } if address.to_string() == "10.0.0.1");
+            |n: &KernelNews| matches!(n, KernelNews::Change(Change::AddressGone { address, .. }) if address.to_string() == "10.0.0.1");
         b.news.iter().any(gone)
     });
     ip("addr add 10.0.3.1/24 dev a0");
@@ -118,7 +119,9 @@ fn a_route_of_virtds_own_is_no_change() {
         ip("route replace 192.0.2.0/24 via 10.0.0.10 metric 99");
         let index = index_of("b0");
         ip("link set b0 down");
-        b.wait("the link", |b| b.news.iter().any(|n| matches!(n, KernelNews::Link(l) if l.index == index && !l.up)));
+        b.wait("the link", |b| {
+            b.news.iter().any(|n| matches!(n, KernelNews::Change(Change::Link(l)) if l.index == index && !l.up))
+        });
         assert!(b.paths(FAR) <= before + 2, "{:#?}", b.news);
         b.stop();
     });
@@ -132,7 +135,7 @@ fn what_went_unseen_is_told_when_all_is_read_again() {
         view.read(&mut dumper, &mut news).expect("it can be read");
         let (a0, b0) = (index_of("a0"), index_of("b0"));
         assert!(
-            news.iter().any(|n| matches!(n, KernelNews::Link(l) if l.index == a0 && l.up && l.running)),
+            news.iter().any(|n| matches!(n, KernelNews::Change(Change::Link(l)) if l.index == a0 && l.up && l.running)),
             "{news:?}"
         );
         news.clear();
@@ -143,17 +146,18 @@ fn what_went_unseen_is_told_when_all_is_read_again() {
         ip("addr add 10.0.5.1/24 dev a0");
         view.read(&mut dumper, &mut news).expect("it can be read");
         let v4 = |n: &&KernelNews| match n {
-            KernelNews::Address { address, .. } | KernelNews::AddressGone { address, .. } => address.is_ipv4(),
-            KernelNews::LinkGone { index } => *index == b0,
+            KernelNews::Change(Change::Address { address, .. })
+            | KernelNews::Change(Change::AddressGone { address, .. }) => address.is_ipv4(),
+            KernelNews::Change(Change::LinkGone { index }) => *index == b0,
             _ => false,
         };
         let address = |text: &str| text.parse::<IpAddr>().expect("an address");
-        let gone = |index, text| KernelNews::AddressGone { index, address: address(text), length: 24 };
+        let gone = |index, text| KernelNews::Change(Change::AddressGone { index, address: address(text), length: 24 });
         let told: Vec<KernelNews> = news.iter().filter(v4).cloned().collect();
-        let new = KernelNews::Address { index: a0, address: address("10.0.5.1"), length: 24 };
+        let new = KernelNews::Change(Change::Address { index: a0, address: address("10.0.5.1"), length: 24 });
         let both = [gone(a0, "10.0.0.1"), gone(b0, "10.0.1.1")];
         assert_eq!(told.len(), 4, "{news:?}");
         assert!(told[0] == new && both.iter().all(|n| told.contains(n)), "{told:?}");
-        assert_eq!(told[3], KernelNews::LinkGone { index: b0 }, "after its addresses");
+        assert_eq!(told[3], KernelNews::Change(Change::LinkGone { index: b0 }), "after its addresses");
     });
 }

@@ -33,11 +33,11 @@ mod show;
 mod v4;
 mod v6;
 
-#[cfg(test)]
-use super::super::io::DumpCursor;
-use super::super::io::NoteBody;
 use super::others::Lengths;
 use super::system::System;
+#[cfg(test)]
+use crate::io::DumpCursor;
+use crate::io::NoteBody;
 use info::{Info, Infos, List};
 use std::borrow::Cow;
 use std::collections::btree_map::Entry;
@@ -297,9 +297,9 @@ impl VirtualKernel {
 }
 
 #[cfg(test)]
-#[path = "vkernel_tests.rs"]
+#[path = "kernel_tests.rs"]
 mod tests;
 
 #[cfg(test)]
-#[path = "vkernel_differential_tests.rs"]
+#[path = "kernel_differential_tests.rs"]
 mod differential_tests;

@@ -1,9 +1,9 @@
 //! Dumps and notifications: own routes and objects as Linux shows its own (fib_dump_info, rt6_fill_node, nh_fill_node).
 
-use super::super::super::io::DumpCursor;
 use super::super::system::System;
 use super::VirtualKernel;
 use super::info::{Hop, Info};
+use crate::io::DumpCursor;
 use bytes::Bytes;
 use std::ops::Bound;
 use wire::netlink::consts::*;

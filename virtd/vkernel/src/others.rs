@@ -1,6 +1,6 @@
 //! The real kernel's routes that are neither virtd's nor an instance's, as far as gateways are looked up by them.
 
-use super::super::io::{OtherRoute, Place};
+use crate::io::{OtherRoute, Place};
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 use wire::netlink::RouteMessage;
@@ -44,7 +44,7 @@ pub fn other_routes(m: &RouteMessage, flags: u16) -> Option<(FibKey, Vec<OtherRo
 
 /// How many keys there are of each prefix length, so that a longest match asks for no more.
 #[derive(Debug)]
-pub(super) struct Lengths {
+pub(crate) struct Lengths {
     v4: [u32; 33],
     v6: [u32; 129],
 }
@@ -56,7 +56,7 @@ impl Default for Lengths {
 }
 
 impl Lengths {
-    pub(super) fn count(&mut self, key: &FibKey, by: i32) {
+    pub(crate) fn count(&mut self, key: &FibKey, by: i32) {
         let v6 = key.prefix.addr().is_ipv6();
         let lengths: &mut [u32] = if v6 { &mut self.v6 } else { &mut self.v4 };
         if let Some(count) = lengths.get_mut(usize::from(key.prefix.len())) {
@@ -65,7 +65,7 @@ impl Lengths {
     }
 
     /// The lengths that either has keys of which may cover the address, longest first.
-    pub(super) fn either<'a>(&'a self, other: &'a Lengths, address: IpAddr) -> impl Iterator<Item = u8> + 'a {
+    pub(crate) fn either<'a>(&'a self, other: &'a Lengths, address: IpAddr) -> impl Iterator<Item = u8> + 'a {
         let (mine, theirs): (&[u32], &[u32]) =
             if address.is_ipv4() { (&self.v4, &other.v4) } else { (&self.v6, &other.v6) };
         let counts = mine.iter().zip(theirs).enumerate().rev();
@@ -75,7 +75,7 @@ impl Lengths {
 
 /// See the module's comment.
 #[derive(Default, Debug)]
-pub(super) struct Others {
+pub(crate) struct Others {
     routes: BTreeMap<FibKey, Vec<OtherRoute>>,
     lengths: Lengths,
     count: usize,
@@ -84,21 +84,21 @@ pub(super) struct Others {
 }
 
 impl Others {
-    pub(super) fn is_complete(&self) -> bool {
+    pub(crate) fn is_complete(&self) -> bool {
         self.complete
     }
 
-    pub(super) fn lengths(&self) -> &Lengths {
+    pub(crate) fn lengths(&self) -> &Lengths {
         &self.lengths
     }
 
     /// Those of one key, lowest metric first.
-    pub(super) fn at(&self, key: &FibKey) -> &[OtherRoute] {
+    pub(crate) fn at(&self, key: &FibKey) -> &[OtherRoute] {
         self.routes.get(key).map(Vec::as_slice).unwrap_or_default()
     }
 
     /// Puts these in the place of all.
-    pub(super) fn set(&mut self, routes: Option<&[(FibKey, OtherRoute)]>) {
+    pub(crate) fn set(&mut self, routes: Option<&[(FibKey, OtherRoute)]>) {
         *self = Others { complete: routes.is_some(), ..Others::default() };
         for (key, route) in routes.unwrap_or_default() {
             self.add(*key, route.clone(), Place::Last);
@@ -106,12 +106,12 @@ impl Others {
     }
 
     /// Puts these in the place of all, which are known to be not all that there are.
-    pub(super) fn guess(&mut self, routes: &[(FibKey, OtherRoute)]) {
+    pub(crate) fn guess(&mut self, routes: &[(FibKey, OtherRoute)]) {
         self.set(Some(routes));
         self.complete = false;
     }
 
-    pub(super) fn add(&mut self, key: FibKey, route: OtherRoute, place: Place) {
+    pub(crate) fn add(&mut self, key: FibKey, route: OtherRoute, place: Place) {
         let list = self.routes.entry(key).or_default();
         let before = list.len();
         if place == Place::Instead {
@@ -137,7 +137,7 @@ impl Others {
         }
     }
 
-    pub(super) fn remove(&mut self, key: &FibKey, route: &OtherRoute) {
+    pub(crate) fn remove(&mut self, key: &FibKey, route: &OtherRoute) {
         let Some(list) = self.routes.get_mut(key) else { return };
         let before = list.len();
         list.retain(|old| old != route);
@@ -149,7 +149,7 @@ impl Others {
     }
 
     /// A link has gone, is down, or has lost its last IPv4 address: what Linux removes then, in IPv4 without a word.
-    pub(super) fn drop_dead(&mut self, index: u32, v6: bool, dead: impl Fn(u32) -> bool) {
+    pub(crate) fn drop_dead(&mut self, index: u32, v6: bool, dead: impl Fn(u32) -> bool) {
         let doomed = |key: &FibKey, route: &OtherRoute| {
             let uses = route.hops.iter().any(|hop| hop.0 == index);
             let family = v6 || key.prefix.addr().is_ipv4();

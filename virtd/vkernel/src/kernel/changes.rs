@@ -11,19 +11,19 @@
 //!
 //! Routes go with the object that they use, IPv6 ones notified. Objects go silently.
 
-use super::super::super::io::{KernelNews, Link};
 use super::super::system::{Nature, System};
 use super::info::Info;
 use super::{Effects, VirtualKernel};
+use crate::io::{Change, Link};
 use std::net::IpAddr;
 use wire::netlink::consts::{RT_SCOPE_HOST, RT_TABLE_MAIN};
 use wire::netlink::fib::FibKey;
 
 impl VirtualKernel {
     /// Follows a change of the system. `was`: the link before it; `system` is after it.
-    pub fn system_changed(&mut self, news: &KernelNews, was: Option<&Link>, system: &System, effects: &mut Effects) {
+    pub fn system_changed(&mut self, news: &Change, was: Option<&Link>, system: &System, effects: &mut Effects) {
         match news {
-            KernelNews::Link(link) => {
+            Change::Link(link) => {
                 let went_down = was.is_some_and(|was| was.up) && !link.up;
                 let lost_carrier = was.is_some_and(|was| was.running) && !link.running;
                 if went_down {
@@ -33,21 +33,14 @@ impl VirtualKernel {
                     self.flush_nexthops(link.index, system, effects);
                 }
             }
-            KernelNews::LinkGone { index } => {
+            Change::LinkGone { index } => {
                 let index = *index;
                 self.flush_nexthops(index, system, effects);
                 self.drop_routes(|info| info.uses(index), system, effects);
             }
-            KernelNews::AddressGone { index, address, .. } => self.address_gone(*index, *address, system, effects),
+            Change::AddressGone { index, address, .. } => self.address_gone(*index, *address, system, effects),
             // Nothing of an instance's own goes with these.
-            KernelNews::Address { .. }
-            | KernelNews::Route { .. }
-            | KernelNews::RouteGone { .. }
-            | KernelNews::Routes(_)
-            | KernelNews::LinksRead
-            | KernelNews::Path { .. }
-            | KernelNews::Written { .. }
-            | KernelNews::Event(_) => {}
+            Change::Address { .. } | Change::Route { .. } | Change::RouteGone { .. } | Change::Routes(_) => {}
         }
     }
 

@@ -2,8 +2,8 @@
 //! compared, and what both show afterwards. Needs root.
 
 use super::*;
-use crate::fib::other_routes;
-use crate::io::{KernelNews, Link};
+use crate::io::{Change, Link};
+use crate::other_routes;
 use nix::sched::{CloneFlags, unshare};
 use nix::sys::socket::{
     AddressFamily, MsgFlags, NetlinkAddr, SockFlag, SockProtocol, SockType, bind, recv, send, socket,
@@ -93,7 +93,7 @@ impl Pair {
         pair
     }
 
-    fn news(&mut self, news: KernelNews) {
+    fn news(&mut self, news: Change) {
         let was = self.system.clone_link(&news);
         self.system.apply(&news);
         self.effects = Effects::default();
@@ -113,11 +113,11 @@ impl Pair {
                 }
             }
         }
-        self.system.apply(&KernelNews::Routes(Some(all)));
+        self.system.apply(&Change::Routes(Some(all)));
     }
 
     fn link(&mut self, index: u32, name: &str, up: bool, running: bool) {
-        self.news(KernelNews::Link(Link { index, name: name.to_owned(), up, running }));
+        self.news(Change::Link(Link { index, name: name.to_owned(), up, running }));
     }
 
     fn address(&mut self, index: u32, text: &str, length: u8, add: bool) {
@@ -126,8 +126,8 @@ impl Pair {
         let verb = if add { "add" } else { "del" };
         ip(&format!("addr {verb} {text}/{length} dev {}{nodad}", name(index)));
         self.news(match add {
-            true => KernelNews::Address { index, address, length },
-            false => KernelNews::AddressGone { index, address, length },
+            true => Change::Address { index, address, length },
+            false => Change::AddressGone { index, address, length },
         });
     }
 
@@ -141,7 +141,7 @@ impl Pair {
                     true => self.address(i, text, length, true),
                     // These the kernel takes by itself.
                     false => {
-                        self.news(KernelNews::AddressGone { index, address: text.parse().unwrap(), length });
+                        self.news(Change::AddressGone { index, address: text.parse().unwrap(), length });
                     }
                 }
             }
@@ -561,5 +561,5 @@ fn random_requests_end_as_in_the_kernel() {
     }
 }
 
-#[path = "vkernel_rules_tests.rs"]
+#[path = "kernel_rules_tests.rs"]
 mod rules;

@@ -1,7 +1,7 @@
 //! The real kernel's links and addresses, as its thread reports them: what all virtual kernels share.
 
-use super::super::io::{KernelNews, Link, OtherRoute};
 use super::others::Others;
+use crate::io::{Change, Link, OtherRoute};
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 use wire::bgp::Prefix;
@@ -9,7 +9,7 @@ use wire::netlink::consts::{RT_SCOPE_LINK, RT_SCOPE_UNIVERSE, RT_TABLE_MAIN, RTN
 use wire::netlink::fib::{FibKey, FibRoute};
 
 /// The loopback interface's index in every network namespace.
-pub(super) const LOOPBACK: u32 = 1;
+pub const LOOPBACK: u32 = 1;
 /// IPv4 prefixes this long have no broadcast address (RFC 3021).
 const POINT_TO_POINT: u8 = 31;
 
@@ -26,7 +26,7 @@ struct Address {
 
 /// What an IPv4 address is to the kernel's local table.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(super) enum Nature {
+pub(crate) enum Nature {
     /// Of this host, on the link with this index.
     Local(u32),
     /// A subnet's broadcast address, on the link with this index.
@@ -51,38 +51,35 @@ pub struct System {
 
 impl System {
     /// Follows the kernel.
-    pub fn apply(&mut self, news: &KernelNews) {
+    pub fn apply(&mut self, news: &Change) {
         match news {
-            KernelNews::Link(link) => {
+            Change::Link(link) => {
                 let was = self.links.insert(link.index, link.clone());
                 if was.is_some_and(|was| was.up) && !link.up {
                     self.drop_others(link.index, false, None);
                 }
             }
-            KernelNews::LinkGone { index } => {
+            Change::LinkGone { index } => {
                 self.links.remove(index);
                 self.addresses.retain(|a| a.index != *index);
                 self.drop_others(*index, true, None);
             }
-            KernelNews::Address { index, address, length } => {
+            Change::Address { index, address, length } => {
                 let new = Address { index: *index, address: *address, length: *length };
                 if !self.addresses.contains(&new) {
                     self.addresses.push(new);
                 }
             }
-            KernelNews::AddressGone { index, address, length } => {
+            Change::AddressGone { index, address, length } => {
                 let old = Address { index: *index, address: *address, length: *length };
                 self.addresses.retain(|a| *a != old);
                 if address.is_ipv4() && !self.has_ipv4(*index) {
                     self.drop_others(*index, false, Some(*index));
                 }
             }
-            KernelNews::Route { key, route, place } => self.others.add(*key, route.clone(), *place),
-            KernelNews::RouteGone { key, route } => self.others.remove(key, route),
-            KernelNews::Routes(all) => self.others.set(all.as_deref()),
-            KernelNews::LinksRead | KernelNews::Path { .. } | KernelNews::Written { .. } | KernelNews::Event(_) => {
-                return;
-            }
+            Change::Route { key, route, place } => self.others.add(*key, route.clone(), *place),
+            Change::RouteGone { key, route } => self.others.remove(key, route),
+            Change::Routes(all) => self.others.set(all.as_deref()),
         }
         self.changes += 1;
         if !self.others.is_complete() {
@@ -91,7 +88,7 @@ impl System {
     }
 
     /// Shows a link as it is not, or as it is again. Nothing follows from that: all instances share what is known of it.
-    pub(super) fn pretend(&mut self, link: Link) {
+    pub fn pretend(&mut self, link: Link) {
         self.changes += 1;
         self.links.insert(link.index, link);
     }
@@ -118,9 +115,9 @@ impl System {
     }
 
     /// The link, as it was, that this news is about.
-    pub fn clone_link(&self, news: &KernelNews) -> Option<Link> {
+    pub fn clone_link(&self, news: &Change) -> Option<Link> {
         match news {
-            KernelNews::Link(Link { index, .. }) | KernelNews::LinkGone { index } => self.links.get(index).cloned(),
+            Change::Link(Link { index, .. }) | Change::LinkGone { index } => self.links.get(index).cloned(),
             _ => None,
         }
     }
@@ -142,34 +139,35 @@ impl System {
         if out.is_empty() && route.kind == RTN_UNICAST { "unicast".to_owned() } else { out }
     }
 
-    pub(super) fn link(&self, index: u32) -> Option<&Link> {
+    /// A link, by its index.
+    pub fn link(&self, index: u32) -> Option<&Link> {
         self.links.get(&index)
     }
 
     /// Whether it is there and the operator wants it up.
-    pub(super) fn is_up(&self, index: u32) -> bool {
+    pub(crate) fn is_up(&self, index: u32) -> bool {
         self.links.get(&index).is_some_and(|link| link.up)
     }
 
     /// Routes that are neither virtd's nor an instance's.
-    pub(super) fn others(&self) -> &Others {
+    pub(crate) fn others(&self) -> &Others {
         &self.others
     }
 
     /// Whether all routes that lead to gateways are known. Where they are not, a gateway with an interface is taken as it comes: daemons
     /// send one only where they believe it to be there, and the real kernel has the last word on what wins.
-    pub(super) fn is_certain(&self) -> bool {
+    pub(crate) fn is_certain(&self) -> bool {
         self.others.is_complete() && !self.doubted
     }
 
     /// See [`System::is_certain`].
-    pub(super) fn doubt(&mut self, doubted: bool) {
+    pub fn doubt(&mut self, doubted: bool) {
         self.changes += u64::from(doubted != self.doubted);
         self.doubted = doubted;
     }
 
     /// How often links, addresses, others' routes or what is known of them have changed: what was found out before may not hold then.
-    pub(super) fn changes(&self) -> u64 {
+    pub(crate) fn changes(&self) -> u64 {
         self.changes
     }
 
@@ -180,19 +178,19 @@ impl System {
     }
 
     /// Whether this host has the address, on any link or on that one.
-    pub(super) fn has_address(&self, address: IpAddr, on: Option<u32>) -> bool {
+    pub(crate) fn has_address(&self, address: IpAddr, on: Option<u32>) -> bool {
         let loopback = address == IpAddr::V6(std::net::Ipv6Addr::LOCALHOST);
         let here = |a: &Address| a.address == address && on.is_none_or(|index| index == a.index);
         loopback && on.is_none_or(|index| index == LOOPBACK) || self.addresses.iter().any(here)
     }
 
     /// Whether a link has any IPv4 address.
-    pub(super) fn has_ipv4(&self, index: u32) -> bool {
+    pub(crate) fn has_ipv4(&self, index: u32) -> bool {
         self.addresses.iter().any(|a| a.index == index && a.address.is_ipv4())
     }
 
     /// What an IPv4 address is to this host, on any link or on that one.
-    pub(super) fn nature(&self, address: IpAddr, on: Option<u32>) -> Nature {
+    pub(crate) fn nature(&self, address: IpAddr, on: Option<u32>) -> Nature {
         let IpAddr::V4(v4) = address else { return Nature::Other };
         let wanted = |index: u32| on.is_none_or(|on| on == index);
         if v4.is_loopback() && wanted(LOOPBACK) {

@@ -1,8 +1,8 @@
 //! What the comparison with the kernel (`vkernel_differential_tests.rs`) does not show, and runs without root.
 
-use super::super::others::other_routes;
 use super::*;
-use crate::io::{KernelNews, Link};
+use crate::io::{Change, Link};
+use crate::other_routes;
 use proptest::prelude::*;
 use std::net::IpAddr;
 use wire::netlink::nexthop::GroupEntry;
@@ -16,8 +16,8 @@ fn ip(text: &str) -> IpAddr {
     text.parse().unwrap()
 }
 
-fn link(index: u32, name: &str, up: bool) -> KernelNews {
-    KernelNews::Link(Link { index, name: name.to_owned(), up, running: up })
+fn link(index: u32, name: &str, up: bool) -> Change {
+    Change::Link(Link { index, name: name.to_owned(), up, running: up })
 }
 
 fn system() -> System {
@@ -26,8 +26,8 @@ fn system() -> System {
         [(ETH0, "eth0", "10.0.0.1", "2001:db8::1"), (ETH1, "eth1", "10.0.1.1", "2001:db8:1::1")]
     {
         system.apply(&link(index, name, true));
-        system.apply(&KernelNews::Address { index, address: ip(v4), length: 24 });
-        system.apply(&KernelNews::Address { index, address: ip(v6), length: 64 });
+        system.apply(&Change::Address { index, address: ip(v4), length: 24 });
+        system.apply(&Change::Address { index, address: ip(v6), length: 64 });
     }
     system
 }
@@ -138,12 +138,12 @@ fn the_way_to_a_gateway_is_looked_up_again_where_it_may_have_changed() {
     // Somebody else's route, and a link. (Where not all routes of the kernel are known, those of the subnets are guessed.)
     let subnets = [direct("10.0.0.0", 24, ETH0), direct("10.0.1.0", 24, ETH1)];
     let subnets = subnets.iter().map(|m| other_routes(m, 0).unwrap()).map(|(key, routes, _)| (key, routes[0].clone()));
-    s.apply(&KernelNews::Routes(Some(subnets.collect())));
+    s.apply(&Change::Routes(Some(subnets.collect())));
     let (key, other, place) = other_routes(&direct("10.0.1.2", 32, ETH0), 0).unwrap();
     assert_eq!(way(&mut k, &s, "10.0.1.2"), eth1);
-    s.apply(&KernelNews::Route { key, route: other[0].clone(), place });
+    s.apply(&Change::Route { key, route: other[0].clone(), place });
     assert_eq!(way(&mut k, &s, "10.0.1.2"), eth0);
-    s.apply(&KernelNews::RouteGone { key, route: other[0].clone() });
+    s.apply(&Change::RouteGone { key, route: other[0].clone() });
     assert_eq!(way(&mut k, &s, "10.0.1.2"), eth1);
     s.apply(&link(ETH1, "eth1", false));
     assert_ne!(way(&mut k, &s, "10.0.1.2").0, 0);
