@@ -1,4 +1,5 @@
-//! sockaddr_in and sockaddr_in6 to [`SocketAddr`] and back, sockaddr_nl likewise, with the kernel's rules on lengths.
+//! sockaddr_in and sockaddr_in6 to [`SocketAddr`] and back, sockaddr_nl likewise, with the kernel's
+//! rules on lengths.
 
 use libc::{sockaddr, sockaddr_in, sockaddr_in6, sockaddr_nl, sockaddr_storage, socklen_t};
 use std::mem;
@@ -74,13 +75,15 @@ pub fn to_storage(address: &SocketAddr) -> (sockaddr_storage, socklen_t) {
 /// Writes an address the way the kernel does: cut to the caller's room, the true length stored.
 ///
 /// # Safety
-/// `addr` is null, or valid for writes of `*len` octets with `len` valid for reads and writes: accept's and getsockname's contract.
+/// `addr` is null, or valid for writes of `*len` octets with `len` valid for reads and writes:
+/// accept's and getsockname's contract.
 pub unsafe fn write(address: &SocketAddr, addr: *mut sockaddr, len: *mut socklen_t) {
     if addr.is_null() || len.is_null() {
         return;
     }
     let (from, full) = to_storage(address);
-    // SAFETY: the caller's promise; at most the caller's room is written, at most `full` octets are read.
+    // SAFETY: the caller's promise; at most the caller's room is written, at most `full` octets are
+    // read.
     unsafe {
         let room = (*len).min(full) as usize;
         std::ptr::copy_nonoverlapping((&raw const from).cast::<u8>(), addr.cast::<u8>(), room);

@@ -1,4 +1,5 @@
-//! The control channel to virtd: opened in the constructor, found again by its path when it was lost.
+//! The control channel to virtd: opened in the constructor, found again by its path when it was
+//! lost.
 
 use crate::sys::{self, Errno};
 use std::cell::UnsafeCell;
@@ -9,10 +10,12 @@ use wire::shim::{Reply, Request, MAX_MESSAGE, MAX_NAME, PROTOCOL_VERSION};
 const ANSWER_MS: i32 = 10_000;
 
 static FD: AtomicI32 = AtomicI32::new(-1);
-/// SO_COOKIE of the channel: a daemon that closes all its fds may have given the number to something else.
+/// SO_COOKIE of the channel: a daemon that closes all its fds may have given the number to
+/// something else.
 static COOKIE: AtomicU64 = AtomicU64::new(0);
 static PORT: AtomicU16 = AtomicU16::new(179);
-/// SO_NETNS_COOKIE of the network namespace that virtd has accepted as its own; 0 as long as it has not.
+/// SO_NETNS_COOKIE of the network namespace that virtd has accepted as its own; 0 as long as it has
+/// not.
 static NETNS: AtomicU64 = AtomicU64::new(0);
 /// What Welcome said of route sockets: one of the three below.
 static NETLINK: AtomicU8 = AtomicU8::new(NEVER_ASKED);
@@ -39,7 +42,8 @@ static NAMES: Names = Names { path: UnsafeCell::new(([0; 108], 0)), instance: Un
 
 /// Copies an environment variable; false where it is missing or too long.
 fn copy_variable(name: &std::ffi::CStr, into: &mut [u8], len: &mut usize) -> bool {
-    // SAFETY: the constructor runs alone; getenv gives null or a string that lives as long as the environment.
+    // SAFETY: the constructor runs alone; getenv gives null or a string that lives as long as the
+    // environment.
     let value = unsafe {
         let p = libc::getenv(name.as_ptr());
         if p.is_null() {
@@ -86,7 +90,8 @@ pub fn is_absent() -> bool {
     ABSENT.load(Ordering::Relaxed)
 }
 
-/// Whether NETLINK_ROUTE sockets are redirected: what virtd last said. Asked now where it never could be.
+/// Whether NETLINK_ROUTE sockets are redirected: what virtd last said. Asked now where it never
+/// could be.
 ///
 /// # Errors
 /// ENETDOWN where virtd has never been reached and is not now.
@@ -102,7 +107,8 @@ pub fn answers_ahead() -> bool {
     ANSWERS_AHEAD.load(Ordering::Relaxed)
 }
 
-/// SO_NETNS_COOKIE of virtd's network namespace; until virtd has been reached, that of the calling thread.
+/// SO_NETNS_COOKIE of virtd's network namespace; until virtd has been reached, that of the calling
+/// thread.
 pub fn netns_cookie() -> u64 {
     match NETNS.load(Ordering::Relaxed) {
         0 => sys::netns_cookie(),
@@ -162,7 +168,8 @@ fn connect() -> Result<i32, Errno> {
             ANSWERS_AHEAD.store(answer_ahead, Ordering::Relaxed);
             NETNS.store(netns_cookie, Ordering::Relaxed);
             COOKIE.store(sys::cookie(fd), Ordering::Relaxed);
-            // Another thread may have been here at the same time: its channel is as good, and closed with the process.
+            // Another thread may have been here at the same time: its channel is as good, and
+            // closed with the process.
             FD.store(fd, Ordering::Release);
             COMPLAINED.store(false, Ordering::Relaxed);
             Ok(fd)
@@ -186,7 +193,8 @@ fn connect() -> Result<i32, Errno> {
     }
 }
 
-/// Whom virtd does not know by its user it tells so over the channel itself, and receives nothing from it. True where it has.
+/// Whom virtd does not know by its user it tells so over the channel itself, and receives nothing
+/// from it. True where it has.
 fn refusal(fd: i32, buf: &mut [u8; MAX_MESSAGE]) -> bool {
     // That the other end is closed with our request unread is told first (ECONNRESET), and once.
     let received = sys::receive_with_fd(fd, buf, libc::MSG_DONTWAIT);
@@ -198,8 +206,8 @@ fn refusal(fd: i32, buf: &mut [u8; MAX_MESSAGE]) -> bool {
     true
 }
 
-/// One request over one channel; the answer comes over a socket of its own, so that parent and child never take each other's.
-/// Gives the answer's length in `buf`.
+/// One request over one channel; the answer comes over a socket of its own, so that parent and
+/// child never take each other's. Gives the answer's length in `buf`.
 fn exchange(
     fd: i32,
     request: &Request<'_>,
@@ -230,10 +238,12 @@ fn decode(buf: &[u8; MAX_MESSAGE], n: usize) -> Result<Reply<'_>, Errno> {
     Reply::decode(buf.get(..n).unwrap_or_default()).map_err(|_| libc::EPROTO)
 }
 
-/// Asks virtd. `end` is passed along (the broker's end of a new pair); the caller closes its copy. `forever`: a blocking connect.
+/// Asks virtd. `end` is passed along (the broker's end of a new pair); the caller closes its copy.
+/// `forever`: a blocking connect.
 ///
 /// # Errors
-/// ENETDOWN where virtd cannot be reached: never silently native. ETIMEDOUT where it does not answer.
+/// ENETDOWN where virtd cannot be reached: never silently native. ETIMEDOUT where it does not
+/// answer.
 pub fn ask<'b>(
     request: &Request<'_>,
     end: Option<i32>,
@@ -249,7 +259,8 @@ pub fn ask<'b>(
             Err(e @ (libc::ETIMEDOUT | libc::EMFILE | libc::ENFILE | libc::ENOMEM | libc::EINVAL)) => return Err(e),
             // The channel is gone: virtd was restarted, or the daemon closed all its fds.
             Err(_) => {
-                // One of several threads that see this closes the number; by then another may have opened the next channel.
+                // One of several threads that see this closes the number; by then another may have
+                // opened the next channel.
                 if FD.compare_exchange(fd, -1, Ordering::AcqRel, Ordering::Relaxed).is_ok() {
                     sys::close(fd);
                 }

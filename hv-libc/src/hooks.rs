@@ -1,7 +1,8 @@
-//! The one table of hooked symbols, on redhook. Each hook asks [`crate::redirect`] and sets errno once, here.
+//! The one table of hooked symbols, on redhook. Each hook asks [`crate::redirect`] and sets errno
+//! once, here.
 //!
-//! redhook's macro writes unsafe code without comments and resolves each real function on its first use; `resolve` uses
-//! each once in the constructor, because dlsym may lock and allocate.
+//! redhook's macro writes unsafe code without comments and resolves each real function on its first
+//! use; `resolve` uses each once in the constructor, because dlsym may lock and allocate.
 #![allow(
     clippy::undocumented_unsafe_blocks,
     clippy::missing_safety_doc,
@@ -17,7 +18,8 @@ use crate::{addr, options, sys};
 use libc::{c_int, c_uint, c_void, mmsghdr, msghdr, size_t, sockaddr, socklen_t, ssize_t, timespec};
 use redhook::{hook, real};
 
-/// Turns an outcome into a return value and errno; errno is left alone by what succeeds, whatever was called on the way.
+/// Turns an outcome into a return value and errno; errno is left alone by what succeeds, whatever
+/// was called on the way.
 fn edge(saved: c_int, outcome: Outcome, native: impl FnOnce() -> c_int) -> c_int {
     match outcome {
         Outcome::Native => {
@@ -141,7 +143,8 @@ hook! {
     }
 }
 
-// On the data path of every fd, a leg's too: what was never a route socket costs one load and a branch.
+// On the data path of every fd, a leg's too: what was never a route socket costs one load and a
+// branch.
 
 hook! {
     unsafe fn send(fd: c_int, bytes: *const c_void, len: size_t, flags: c_int) -> ssize_t => hv_send {
@@ -268,8 +271,8 @@ hook! {
     }
 }
 
-// A number that was a route socket's is looked at anew after these: in advance for the thread that gets it next, and afterwards for the one that has just
-// found it unchanged.
+// A number that was a route socket's is looked at anew after these: in advance for the thread that
+// gets it next, and afterwards for the one that has just found it unchanged.
 
 hook! {
     unsafe fn close(fd: c_int) -> c_int => hv_close {

@@ -1,5 +1,6 @@
-//! `libhvlibc.so`: preloaded into an unmodified routing daemon, it puts Unix sockets in the place of the daemon's TCP sockets
-//! on the BGP port, and of its route sockets (NETLINK_ROUTE), and gives their other ends to virtd.
+//! `libhvlibc.so`: preloaded into an unmodified routing daemon, it puts Unix sockets in the place
+//! of the daemon's TCP sockets on the BGP port, and of its route sockets (NETLINK_ROUTE), and gives
+//! their other ends to virtd.
 //!
 //! | module | holds |
 //! |---|---|
@@ -13,8 +14,9 @@
 //! | [`old_libc`] | what lets a C library load it that is older than the one it was built with |
 //! | [`sys`] | raw system calls: inside the shim a call to a hooked symbol would come back to its own hook |
 //!
-//! On the way of a hooked call nothing allocates, formats, logs or panics, except where something has gone wrong that a person must
-//! read about on stderr. There is no thread-local guard against re-entry: the shim never calls a hooked symbol.
+//! On the way of a hooked call nothing allocates, formats, logs or panics, except where something
+//! has gone wrong that a person must read about on stderr. There is no thread-local guard against
+//! re-entry: the shim never calls a hooked symbol.
 
 mod addr;
 mod channel;
@@ -26,7 +28,8 @@ mod redirect;
 mod sys;
 mod table;
 
-/// Runs before the daemon's main: the control channel must be open before a daemon changes its root or its user.
+/// Runs before the daemon's main: the control channel must be open before a daemon changes its root
+/// or its user.
 extern "C" fn constructor() {
     hooks::resolve();
     channel::open();

@@ -1,5 +1,6 @@
-//! NETLINK_ROUTE sockets of the daemon: each is one end of a SEQPACKET pair whose other end virtd has (wire::shim says what goes over
-//! it). Datagrams are netlink's own, so an fd that polls, filters and peeks as the kernel's needs little help; what does is here.
+//! NETLINK_ROUTE sockets of the daemon: each is one end of a SEQPACKET pair whose other end virtd
+//! has (wire::shim says what goes over it). Datagrams are netlink's own, so an fd that polls,
+//! filters and peeks as the kernel's needs little help; what does is here.
 //!
 //! | module | holds |
 //! |---|---|
@@ -10,10 +11,12 @@
 //! | [`headers`] | which messages are certain to be answered, and which answers end that |
 //! | [`raw`] | the caller's buffers and the system calls on them |
 //!
-//! Hooks on send and receive are on the BGP data path too, so an fd that has never been a pair must cost next to nothing: [`SLOTS`] says by
-//! fd number which pair it was last. Whether it still is SO_COOKIE says, asked once after the number was marked, closed, put on something else
-//! or given out for a socket, all of which are hooked for that; where a vfork's child closes its own it is asked in vain. Pairs are not in [`crate::table`], which
-//! forgets the oldest, and their counters change in several threads at once: all is atomic, and nothing here locks.
+//! Hooks on send and receive are on the BGP data path too, so an fd that has never been a pair must
+//! cost next to nothing: [`SLOTS`] says by fd number which pair it was last. Whether it still is
+//! SO_COOKIE says, asked once after the number was marked, closed, put on something else or given
+//! out for a socket, all of which are hooked for that; where a vfork's child closes its own it is
+//! asked in vain. Pairs are not in [`crate::table`], which forgets the oldest, and their counters
+//! change in several threads at once: all is atomic, and nothing here locks.
 
 mod ahead;
 pub mod data;
@@ -28,17 +31,20 @@ use libc::{c_int, c_uint};
 use std::sync::atomic::{AtomicBool, AtomicI32, AtomicU16, AtomicU32, AtomicU64, Ordering};
 use wire::shim::Request;
 
-/// Fd numbers that can be pairs: socket fails with EMFILE beyond. One page of memory is touched for each 2,048.
+/// Fd numbers that can be pairs: socket fails with EMFILE beyond. One page of memory is touched for
+/// each 2,048.
 const MAX_FDS: usize = 65_536;
 /// Pairs open at one time. zebra has four, BIRD three.
 const MAX_PAIRS: usize = 256;
-/// Send buffer of the daemon's end: a batch of zebra's (128 KiB) goes in one datagram, and some of them before virtd reads.
+/// Send buffer of the daemon's end: a batch of zebra's (128 KiB) goes in one datagram, and some of
+/// them before virtd reads.
 const SEND_BUFFER: c_int = 4 << 20;
 /// SOCK_TYPE_MASK: below it is the type, above it are flags.
 const TYPE_MASK: c_int = 0xf;
 
-/// By fd number the index of the pair plus one ([`INDEX`]) and above it the doubts whether it still is, counted in a circle so that a new one is told from
-/// the one that was looked into; 0 for an fd that is none.
+/// By fd number the index of the pair plus one ([`INDEX`]) and above it the doubts whether it still
+/// is, counted in a circle so that a new one is told from the one that was looked into; 0 for an fd
+/// that is none.
 static SLOTS: [AtomicU16; MAX_FDS] = [const { AtomicU16::new(0) }; MAX_FDS];
 // All zeros, so that the library's file does not hold it.
 static PAIRS: [Pair; MAX_PAIRS] = [const { Pair::unused() }; MAX_PAIRS];
@@ -106,8 +112,8 @@ fn slot(fd: c_int) -> Option<&'static AtomicU16> {
     usize::try_from(fd).ok().and_then(|n| SLOTS.get(n))
 }
 
-/// The pair that an fd is, by its number: one load and a branch where it never was one. A number that means something else by now is
-/// forgotten.
+/// The pair that an fd is, by its number: one load and a branch where it never was one. A number
+/// that means something else by now is forgotten.
 pub fn find(fd: c_int) -> Option<&'static Pair> {
     let slot = slot(fd)?;
     let n = slot.load(Ordering::Acquire);
@@ -122,7 +128,8 @@ pub fn find(fd: c_int) -> Option<&'static Pair> {
     is.then_some(pair)
 }
 
-/// The number may come to mean something else, or just has. One load and a branch where it never was a pair.
+/// The number may come to mean something else, or just has. One load and a branch where it never
+/// was a pair.
 pub fn doubt(fd: c_int) {
     let more = |n: u16| (n != 0).then(|| n.checked_add(DOUBT).unwrap_or(n & INDEX | DOUBT));
     if let Some(slot) = slot(fd).filter(|s| s.load(Ordering::Relaxed) != 0) {
@@ -137,7 +144,8 @@ pub fn doubt_all(first: c_uint, last: c_uint) {
     }
 }
 
-/// The same for an fd that may have become a pair unseen (F_DUPFD). For calls that are not on the data path.
+/// The same for an fd that may have become a pair unseen (F_DUPFD). For calls that are not on the
+/// data path.
 pub fn known(fd: c_int) -> Option<&'static Pair> {
     if !USED.load(Ordering::Relaxed) {
         return None;
@@ -169,7 +177,8 @@ fn mark(fd: c_int, n: usize) -> Option<&'static Pair> {
 /// Takes a pair for a new socket: one never used, else one whose socket is closed.
 fn take(fd: c_int, cookie: u64, kind: c_int) -> Option<&'static Pair> {
     USED.store(true, Ordering::Relaxed);
-    // Under a cookie that no socket has until all is in place: another thread must not take it for dead.
+    // Under a cookie that no socket has until all is in place: another thread must not take it for
+    // dead.
     let claim = |p: &Pair, old: u64| {
         old != CLAIMED && p.cookie.compare_exchange(old, CLAIMED, Ordering::AcqRel, Ordering::Relaxed).is_ok()
     };
@@ -195,7 +204,8 @@ fn take(fd: c_int, cookie: u64, kind: c_int) -> Option<&'static Pair> {
     mark(fd, n)
 }
 
-/// socket: NETLINK_ROUTE goes to virtd where it votes on the FIB; other families of netlink and everything else stay the kernel's.
+/// socket: NETLINK_ROUTE goes to virtd where it votes on the FIB; other families of netlink and
+/// everything else stay the kernel's.
 pub fn socket(domain: c_int, kind: c_int, protocol: c_int) -> Outcome {
     if domain != libc::AF_NETLINK || protocol != libc::NETLINK_ROUTE || !channel::active() {
         return Outcome::Native;

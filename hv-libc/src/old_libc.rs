@@ -1,11 +1,14 @@
-//! One library for C libraries older than the one it was built with: an instance may run in a root of an older release
-//! (docs/OPERATIONS.md, *Other versions*), and that release's loader refuses a library that asks for a symbol of a version it has not.
+//! One library for C libraries older than the one it was built with: an instance may run in a root
+//! of an older release (docs/OPERATIONS.md, *Other versions*), and that release's loader refuses a
+//! library that asks for a symbol of a version it has not.
 //!
-//! glibc gives a moved or new function a version of its own, and a linker binds to the newest. Rust's standard library calls six functions
-//! whose newest version is younger than glibc 2.31 (Debian 11): `dlsym` and the thread-specific data moved into libc.so in 2.34,
-//! `stat64` and `fstat64` became functions in 2.33. The linker is told (build.rs, `--wrap`) to send calls of them here, where each goes on to
-//! the version that every glibc has. They are tail jumps, since dlsym(RTLD_NEXT) looks at where its caller is, and hidden, so that the
-//! daemon does not see them. `tests/shim.rs` reads the library's symbols: one that is too young fails there.
+//! glibc gives a moved or new function a version of its own, and a linker binds to the newest.
+//! Rust's standard library calls six functions whose newest version is younger than glibc 2.31
+//! (Debian 11): `dlsym` and the thread-specific data moved into libc.so in 2.34, `stat64` and
+//! `fstat64` became functions in 2.33. The linker is told (build.rs, `--wrap`) to send calls of
+//! them here, where each goes on to the version that every glibc has. They are tail jumps, since
+//! dlsym(RTLD_NEXT) looks at where its caller is, and hidden, so that the daemon does not see them.
+//! `tests/shim.rs` reads the library's symbols: one that is too young fails there.
 
 #[cfg(all(target_os = "linux", target_env = "gnu", target_arch = "x86_64"))]
 std::arch::global_asm!(
@@ -25,7 +28,8 @@ std::arch::global_asm!(
     "jmp hv_old_pthread_key_delete@PLT",
     "hv_old pthread_setspecific, pthread_setspecific",
     "jmp hv_old_pthread_setspecific@PLT",
-    // int __xstat64(int version, const char *path, struct stat64 *buf); the kernel's own form of it is version 1 here.
+    // int __xstat64(int version, const char *path, struct stat64 *buf); the kernel's own form of it
+    // is version 1 here.
     "hv_old stat64, __xstat64",
     "mov rdx, rsi",
     "mov rsi, rdi",

@@ -1,4 +1,5 @@
-//! setsockopt and getsockopt: what is recorded before a socket is ours, what virtd is told, what is answered from where.
+//! setsockopt and getsockopt: what is recorded before a socket is ours, what virtd is told, what is
+//! answered from where.
 //!
 //! | option | before the swap | after it |
 //! |---|---|---|
@@ -85,8 +86,8 @@ pub fn inherit_natively(fd: c_int, entry: &Entry) {
 /// setsockopt.
 ///
 /// # Safety
-/// `value` is valid for reads of `len` octets, as setsockopt's caller promises. `real` is the real function, already bound to
-/// the arguments.
+/// `value` is valid for reads of `len` octets, as setsockopt's caller promises. `real` is the real
+/// function, already bound to the arguments.
 pub unsafe fn set(
     fd: c_int,
     level: c_int,
@@ -125,7 +126,8 @@ fn record(fd: c_int, option: &SocketOption<'_>) -> Outcome {
     if e.record(option) {
         table::put(&e);
     } else if secret(option.level, option.name) {
-        // What else does not fit is asked of virtd when the daemon wants to know; a key must not be lost silently.
+        // What else does not fit is asked of virtd when the daemon wants to know; a key must not be
+        // lost silently.
         sys::complain(&["more TCP-MD5 keys on one socket than are remembered before bind: set them after bind"]);
         return Failed(libc::ENOMEM);
     }

@@ -1,7 +1,9 @@
-//! What each hook decides. [`Outcome::Native`] means the real function is called; everything else is an answer.
+//! What each hook decides. [`Outcome::Native`] means the real function is called; everything else
+//! is an answer.
 //!
-//! A TCP socket becomes ours in one moment, at bind or connect to the BGP port: until then the kernel does everything, and what the
-//! daemon sets is recorded; from then on its fd number holds one end of a Unix socketpair and virtd has the other.
+//! A TCP socket becomes ours in one moment, at bind or connect to the BGP port: until then the
+//! kernel does everything, and what the daemon sets is recorded; from then on its fd number holds
+//! one end of a Unix socketpair and virtd has the other.
 
 use crate::sys::{self, Errno};
 use crate::table::{self, Entry, Kind};
@@ -89,7 +91,8 @@ fn put_letter(broker: c_int, entry: &Entry, local: SocketAddr) {
     }
 }
 
-/// What [`put_letter`] has said. Whatever else may wait in a socket of the daemon's own stays there.
+/// What [`put_letter`] has said. Whatever else may wait in a socket of the daemon's own stays
+/// there.
 fn take_letter(fd: c_int, cookie: u64) -> Option<Entry> {
     if sys::int_option(fd, libc::SOL_SOCKET, libc::SO_TYPE)? != libc::SOCK_SEQPACKET {
         return None;
@@ -133,7 +136,8 @@ fn wanted(fd: c_int, address: &SocketAddr) -> bool {
 /// For [`refuse_other_netns`].
 const BGP_SOCKET: &str = "a socket on the BGP port";
 
-/// `socket` is SO_NETNS_COOKIE: a socket that its process made in another network namespace than virtd's (a VRF of FRR's, say) belongs to another router.
+/// `socket` is SO_NETNS_COOKIE: a socket that its process made in another network namespace than
+/// virtd's (a VRF of FRR's, say) belongs to another router.
 ///
 /// # Errors
 /// ENETDOWN, as where no virtd answers: there is none for that namespace.
@@ -162,7 +166,8 @@ pub fn bind(fd: c_int, address: Option<SocketAddr>) -> Outcome {
 
 fn take_listener(fd: c_int, local: SocketAddr) -> Result<(), Errno> {
     refuse_other_netns(sys::netns_cookie_of(fd), BGP_SOCKET)?;
-    // The kernel says whether the address is ours, and binds the real socket to it on a port that does not matter.
+    // The kernel says whether the address is ours, and binds the real socket to it on a port that
+    // does not matter.
     let mut probe = local;
     probe.set_port(0);
     let (mut storage, mut len) = addr::to_storage(&probe);
@@ -179,7 +184,8 @@ fn take_listener(fd: c_int, local: SocketAddr) -> Result<(), Errno> {
     }
 }
 
-/// Puts a new SEQPACKET end in the place of `fd` and tells virtd what it stands for; with a backlog also that it listens.
+/// Puts a new SEQPACKET end in the place of `fd` and tells virtd what it stands for; with a backlog
+/// also that it listens.
 fn place_listener(fd: c_int, entry: &mut Entry, local: SocketAddr, backlog: Option<c_int>) -> Result<(), Errno> {
     let (daemon, broker) = sys::pair(libc::SOCK_SEQPACKET)?;
     let socket = sys::cookie(daemon);
@@ -215,8 +221,8 @@ pub fn is_deserted(fd: c_int) -> bool {
     sys::poll(fd, 0, 0).is_ok_and(|r| r & libc::POLLHUP != 0)
 }
 
-/// The other end of a listening socket is gone, and virtd with it: where one answers again, it is told what it has to know, and
-/// the daemon listens on as if nothing had been.
+/// The other end of a listening socket is gone, and virtd with it: where one answers again, it is
+/// told what it has to know, and the daemon listens on as if nothing had been.
 fn revive(fd: c_int, e: &Entry) -> Result<(), Errno> {
     static COMPLAINED: AtomicBool = AtomicBool::new(false);
     let (Some(local), true) = (e.local, e.whole) else {
@@ -291,7 +297,8 @@ pub unsafe fn accept4(fd: c_int, address: *mut sockaddr, len: *mut socklen_t, fl
     let mut received = sys::receive_with_fd(fd, &mut buf, 0);
     if matches!(received, Ok((0, _))) && revive(fd, &listener).is_ok() {
         DEAD_TRIES.store(0, Ordering::Relaxed);
-        // Never waits, not on a blocking socket either (FRR's is one): poll sent the daemon here, and for no connection.
+        // Never waits, not on a blocking socket either (FRR's is one): poll sent the daemon here,
+        // and for no connection.
         received = match sys::receive_with_fd(fd, &mut buf, libc::MSG_DONTWAIT) {
             Err(libc::EAGAIN) if sys::blocks(fd) => Err(libc::ECONNABORTED),
             other => other,
@@ -301,7 +308,8 @@ pub unsafe fn accept4(fd: c_int, address: *mut sockaddr, len: *mut socklen_t, fl
         Ok((0, _)) => {
             let long = DEAD_TRIES.fetch_add(1, Ordering::Relaxed) > LONG_DEAD;
             sys::pause_us(if long { LONG_DEAD_PAUSE_US } else { DEAD_PAUSE_US });
-            // Of all errors the one that makes no daemon give the socket up: at EINVAL FRR closes it and binds another.
+            // Of all errors the one that makes no daemon give the socket up: at EINVAL FRR closes
+            // it and binds another.
             return Failed(libc::ECONNABORTED);
         }
         Ok((n, Some(leg))) => (n, leg),
@@ -409,7 +417,8 @@ fn dial(fd: c_int, remote: SocketAddr) -> Outcome {
         entry.inherit(e);
     }
     options::inherit_natively(daemon, &entry);
-    // Not writable until the broker has read the filler away: what a TCP socket is while its SYN is out.
+    // Not writable until the broker has read the filler away: what a TCP socket is while its SYN is
+    // out.
     let filler_len = if nonblocking { sys::fill(daemon) } else { 0 };
     let asked = ask(
         &Request::Connect { socket: cookie, local, remote, filler_len, options: entry.options() },
@@ -439,7 +448,8 @@ pub fn progress(fd: c_int, e: &Entry) -> Result<Errno, Errno> {
     }
     let mut buf = [0u8; MAX_MESSAGE];
     match channel::ask(&Request::SocketError { socket: e.cookie }, None, false, &mut buf)? {
-        // Another virtd than the one that was asked to connect: the leg's other end closed before the filler was read.
+        // Another virtd than the one that was asked to connect: the leg's other end closed before
+        // the filler was read.
         Reply::Error { errno: 0, .. } if sys::poll(fd, 0, 0).is_ok_and(|r| r & libc::POLLERR != 0) => {
             table::put(&e.renamed(Kind::Failed, e.local, e.remote));
             Ok(sys::int_option(fd, libc::SOL_SOCKET, libc::SO_ERROR).unwrap_or(libc::ECONNRESET))
@@ -451,7 +461,8 @@ pub fn progress(fd: c_int, e: &Entry) -> Result<Errno, Errno> {
         Reply::Error { errno: libc::EINPROGRESS, .. } => Ok(libc::EINPROGRESS),
         Reply::Error { errno, .. } => {
             table::put(&e.renamed(Kind::Failed, e.local, e.remote));
-            // The Unix socket may have an error of its own, where virtd was gone before the filler was read: reading takes it away.
+            // The Unix socket may have an error of its own, where virtd was gone before the filler
+            // was read: reading takes it away.
             let _ = sys::int_option(fd, libc::SOL_SOCKET, libc::SO_ERROR);
             Ok(errno)
         }
@@ -484,7 +495,8 @@ fn names(e: &Entry) -> Result<(SocketAddr, Option<SocketAddr>), Errno> {
 /// `address` and `len` as getsockname's caller promises.
 pub unsafe fn getsockname(fd: c_int, address: *mut sockaddr, len: *mut socklen_t) -> Outcome {
     let Some(e) = ours(fd) else { return Native };
-    // While a connect is under way, or after it failed, the local name is what the socket was bound to.
+    // While a connect is under way, or after it failed, the local name is what the socket was bound
+    // to.
     let local = match names(&e) {
         Ok((local, _)) => local,
         Err(_) => e.local.unwrap_or(ANY),

@@ -1,4 +1,5 @@
-//! Raw system calls and errno. Every function gives `Err(errno)` instead of setting it: errno is set once, at the edge.
+//! Raw system calls and errno. Every function gives `Err(errno)` instead of setting it: errno is
+//! set once, at the edge.
 
 use libc::{c_int, c_long, c_uint, c_void, socklen_t};
 use std::mem;
@@ -79,7 +80,8 @@ pub fn int_option(fd: c_int, level: c_int, name: c_int) -> Option<c_int> {
 
 fn option<T>(fd: c_int, level: c_int, name: c_int, value: &mut T) -> Option<usize> {
     let mut len = mem::size_of::<T>() as socklen_t;
-    // SAFETY: `value` has room for `len` octets, and every caller's T is a plain number, valid whatever is written.
+    // SAFETY: `value` has room for `len` octets, and every caller's T is a plain number, valid
+    // whatever is written.
     let r = unsafe {
         libc::syscall(libc::SYS_getsockopt, fd, level, name, (value as *mut T).cast::<c_void>(), &raw mut len)
     };
@@ -105,7 +107,8 @@ pub fn netns_cookie() -> u64 {
     cookie
 }
 
-/// SO_NETNS_COOKIE of a socket, which stays where it was made wherever its process goes; 0 where the kernel has none.
+/// SO_NETNS_COOKIE of a socket, which stays where it was made wherever its process goes; 0 where
+/// the kernel has none.
 pub fn netns_cookie_of(fd: c_int) -> u64 {
     let mut value = 0u64;
     option(fd, libc::SOL_SOCKET, SO_NETNS_COOKIE, &mut value).map_or(0, |_| value)
@@ -144,8 +147,8 @@ pub fn ids() -> (u32, u32) {
     unsafe { (libc::syscall(libc::SYS_getpid) as u32, libc::syscall(libc::SYS_gettid) as u32) }
 }
 
-/// Whether a Unix socket is connected and nameless at both ends, as a socketpair's ends are; sockets with a path, sockets that
-/// listen and those not connected yet are not.
+/// Whether a Unix socket is connected and nameless at both ends, as a socketpair's ends are;
+/// sockets with a path, sockets that listen and those not connected yet are not.
 pub fn is_unnamed_pair(fd: c_int) -> bool {
     [libc::SYS_getsockname, libc::SYS_getpeername].into_iter().all(|call| {
         let mut storage = crate::addr::storage();
@@ -154,7 +157,8 @@ pub fn is_unnamed_pair(fd: c_int) -> bool {
     })
 }
 
-/// AF_INET or AF_INET6 where the fd is a TCP socket of the kernel's, AF_UNIX for any Unix socket; else `None`.
+/// AF_INET or AF_INET6 where the fd is a TCP socket of the kernel's, AF_UNIX for any Unix socket;
+/// else `None`.
 pub fn domain(fd: c_int) -> Option<c_int> {
     match int_option(fd, libc::SOL_SOCKET, libc::SO_DOMAIN)? {
         libc::AF_UNIX => Some(libc::AF_UNIX),
@@ -208,7 +212,8 @@ pub fn set_nonblocking(fd: c_int, on: bool) {
     unsafe { libc::fcntl(fd, libc::F_SETFL, wanted) };
 }
 
-/// Moves `fd` up to a number a daemon is unlikely to use, out of reach of dup2(fd, 3) and loops over low numbers.
+/// Moves `fd` up to a number a daemon is unlikely to use, out of reach of dup2(fd, 3) and loops
+/// over low numbers.
 pub fn move_high(fd: c_int) -> c_int {
     for floor in [1000, 200, 64] {
         // SAFETY: no memory is passed.
@@ -239,7 +244,8 @@ pub fn poll(fd: c_int, events: i16, timeout_ms: c_int) -> Result<i16, Errno> {
 pub fn fill(fd: c_int) -> u32 {
     let zeros = [0u8; 65536];
     let mut n: u32 = 0;
-    // A send buffer is a few hundred kilobytes; the bound only keeps a strange kernel from holding us here.
+    // A send buffer is a few hundred kilobytes; the bound only keeps a strange kernel from holding
+    // us here.
     for _ in 0..1024 {
         if poll(fd, libc::POLLOUT, 0) == Ok(0) {
             break;
@@ -307,7 +313,8 @@ pub fn message() -> libc::msghdr {
     unsafe { mem::zeroed() }
 }
 
-/// Makes `fds` the control message of `msg`, in `control`, which has to live as long as `msg` is used.
+/// Makes `fds` the control message of `msg`, in `control`, which has to live as long as `msg` is
+/// used.
 pub fn attach(msg: &mut libc::msghdr, control: &mut Control, fds: &[c_int]) -> Result<(), Errno> {
     let payload = mem::size_of_val(fds);
     // SAFETY: pure arithmetic.
@@ -316,7 +323,8 @@ pub fn attach(msg: &mut libc::msghdr, control: &mut Control, fds: &[c_int]) -> R
         return Err(libc::EINVAL);
     }
     (msg.msg_control, msg.msg_controllen) = (control.0.as_mut_ptr().cast(), space as _);
-    // SAFETY: the control buffer is large enough for one header with `payload` octets, as checked; CMSG_FIRSTHDR points into it.
+    // SAFETY: the control buffer is large enough for one header with `payload` octets, as checked;
+    // CMSG_FIRSTHDR points into it.
     unsafe {
         let header = libc::CMSG_FIRSTHDR(std::ptr::from_ref(msg));
         (*header).cmsg_level = libc::SOL_SOCKET;
@@ -327,7 +335,8 @@ pub fn attach(msg: &mut libc::msghdr, control: &mut Control, fds: &[c_int]) -> R
     Ok(())
 }
 
-/// recvmsg into `bytes`; gives the length and the one fd that may come along. `flags` are the caller's (MSG_DONTWAIT).
+/// recvmsg into `bytes`; gives the length and the one fd that may come along. `flags` are the
+/// caller's (MSG_DONTWAIT).
 pub fn receive_with_fd(fd: c_int, bytes: &mut [u8], flags: c_int) -> Result<(usize, Option<c_int>), Errno> {
     let mut control = Control([0; 64]);
     let mut iov = libc::iovec { iov_base: bytes.as_mut_ptr().cast(), iov_len: bytes.len() };
@@ -336,7 +345,8 @@ pub fn receive_with_fd(fd: c_int, bytes: &mut [u8], flags: c_int) -> Result<(usi
     (msg.msg_control, msg.msg_controllen) = (control.0.as_mut_ptr().cast(), control.0.len() as _);
     // SAFETY: everything `msg` points to lives until the end of the function.
     let n = check(unsafe { libc::syscall(libc::SYS_recvmsg, fd, &raw mut msg, flags | libc::MSG_CMSG_CLOEXEC) })?;
-    // SAFETY: the kernel has filled the control buffer with whole headers; CMSG_FIRSTHDR is null where there is none.
+    // SAFETY: the kernel has filled the control buffer with whole headers; CMSG_FIRSTHDR is null
+    // where there is none.
     let passed = unsafe {
         let header = libc::CMSG_FIRSTHDR(&raw const msg);
         if header.is_null() || (*header).cmsg_level != libc::SOL_SOCKET || (*header).cmsg_type != libc::SCM_RIGHTS {
@@ -413,7 +423,8 @@ pub fn with_address(
     len: &mut socklen_t,
 ) -> Result<(), Errno> {
     let pointer: *mut libc::sockaddr_storage = storage;
-    // SAFETY: `storage` has room for any address; bind takes the length by value, the others by pointer.
+    // SAFETY: `storage` has room for any address; bind takes the length by value, the others by
+    // pointer.
     let r = unsafe {
         if call == libc::SYS_bind {
             libc::syscall(call, fd, pointer, *len)

@@ -1,8 +1,10 @@
-//! What is known of the daemon's sockets, by SO_COOKIE: options set before a socket was ours, names, what kind it is.
+//! What is known of the daemon's sockets, by SO_COOKIE: options set before a socket was ours,
+//! names, what kind it is.
 //!
-//! A cookie is never used twice, so an entry whose socket is closed is harmless: no hook on close, dup or fcntl is needed. The table
-//! is a cache of fixed size; what falls out of it is asked of virtd again. Options of a socket that is not ours yet live here
-//! alone, but only between a daemon's setsockopt and its bind or connect.
+//! A cookie is never used twice, so an entry whose socket is closed is harmless: no hook on close,
+//! dup or fcntl is needed. The table is a cache of fixed size; what falls out of it is asked of
+//! virtd again. Options of a socket that is not ours yet live here alone, but only between a
+//! daemon's setsockopt and its bind or connect.
 
 use crate::sys;
 use std::cell::UnsafeCell;
@@ -33,7 +35,8 @@ pub enum Kind {
     Listener,
     /// Stands for a TCP connection whose connect is under way.
     Connecting,
-    /// Stands for a TCP connection; a second connect, which TCP answers with 0 once, has not asked yet.
+    /// Stands for a TCP connection; a second connect, which TCP answers with 0 once, has not asked
+    /// yet.
     Connected,
     /// Its connect failed, and the daemon has read why.
     Failed,
@@ -58,9 +61,11 @@ pub struct Entry {
     pub backlog: i32,
     /// IPV6_V6ONLY of the socket whose place a listening one took.
     pub v6_only: bool,
-    /// Whether all that virtd was told of a listening socket is here, so that another virtd can be told.
+    /// Whether all that virtd was told of a listening socket is here, so that another virtd can be
+    /// told.
     pub whole: bool,
-    /// Of a listening socket whose virtd is gone: when another is looked for again (monotonic milliseconds).
+    /// Of a listening socket whose virtd is gone: when another is looked for again (monotonic
+    /// milliseconds).
     pub revive_at_ms: u64,
     options: [u8; OPTION_BYTES],
     used: usize,
@@ -101,8 +106,9 @@ impl Entry {
         (self.options, self.used) = (from.options, from.used);
     }
 
-    /// Remembers an option: over the same option's last value where lengths match (for a TCP-MD5 key also the peer's address),
-    /// else behind the others. False where there is no more room: a later getsockopt is answered by the broker instead.
+    /// Remembers an option: over the same option's last value where lengths match (for a TCP-MD5
+    /// key also the peer's address), else behind the others. False where there is no more room: a
+    /// later getsockopt is answered by the broker instead.
     pub fn record(&mut self, option: &SocketOption<'_>) -> bool {
         let (mut at, mut n) = (0, 0);
         let mut same = None;
@@ -155,9 +161,10 @@ unsafe impl Sync for Locked {}
 static TABLE: Locked =
     Locked { table: UnsafeCell::new(Table { entries: [Entry::EMPTY; SLOTS], next: 0 }), holder: AtomicU64::new(0) };
 
-/// Runs `f` on the table, alone; `None` where this very thread has it already (a signal handler that makes socket calls). A
-/// lock whose holder is another process was inherited over a fork from a thread that does not exist here: it is taken over.
-/// The worst that leaves behind is one half-written entry of the parent's, under a cookie that no socket has.
+/// Runs `f` on the table, alone; `None` where this very thread has it already (a signal handler
+/// that makes socket calls). A lock whose holder is another process was inherited over a fork from
+/// a thread that does not exist here: it is taken over. The worst that leaves behind is one
+/// half-written entry of the parent's, under a cookie that no socket has.
 fn with<R>(f: impl FnOnce(&mut Table) -> R) -> Option<R> {
     let (process, thread) = sys::ids();
     let me = (u64::from(process) << 32) | u64::from(thread);
@@ -194,7 +201,8 @@ pub fn put(entry: &Entry) {
             t.next
         });
         if let Some(place) = t.entries.get_mut(slot) {
-            // Under no cookie until it is whole: a child forked in the middle of this never finds half an entry.
+            // Under no cookie until it is whole: a child forked in the middle of this never finds
+            // half an entry.
             place.cookie = 0;
             compiler_fence(Ordering::SeqCst);
             *place = Entry { cookie: 0, ..*entry };

@@ -1,4 +1,5 @@
-//! Each hook twice: a probe makes a daemon's calls natively and under the shim, and what it prints must be equal.
+//! Each hook twice: a probe makes a daemon's calls natively and under the shim, and what it prints
+//! must be equal.
 
 mod broker;
 mod netlink;
@@ -28,8 +29,8 @@ fn compiled(source: &str, more: &[&str]) -> PathBuf {
     out
 }
 
-/// The library under test. `cargo test` alone does not build a cdylib, and would leave an old one to be tested; `make test` has
-/// built it, and may run this as another user who has no cargo.
+/// The library under test. `cargo test` alone does not build a cdylib, and would leave an old one
+/// to be tested; `make test` has built it, and may run this as another user who has no cargo.
 fn library() -> &'static Path {
     static LIBRARY: OnceLock<PathBuf> = OnceLock::new();
     LIBRARY.get_or_init(|| {
@@ -199,7 +200,8 @@ fn channel_closed_by_the_daemon() {
 fn sockets_that_are_not_bgp() {
     let log = same("others");
     assert_eq!(log.iter().filter(|l| *l != "hello" && *l != "names").count(), 0, "{log:?}");
-    // Asked once for each end of the pair at most; sockets with names and sockets not connected are known to be the daemon's own.
+    // Asked once for each end of the pair at most; sockets with names and sockets not connected are
+    // known to be the daemon's own.
     assert!(count(&log, "names") <= 2, "{log:?}");
 }
 
@@ -474,7 +476,8 @@ fn blocking_listening_socket_outlives_the_broker() {
 /// The oldest C library that an instance's root may have: Debian 11's.
 const OLDEST: (u32, u32) = (2, 31);
 
-/// Built with a newer C library, it asks for nothing that Debian 11's has not (src/old_libc.rs). A symbol listed here has to be added there.
+/// Built with a newer C library, it asks for nothing that Debian 11's has not (src/old_libc.rs). A
+/// symbol listed here has to be added there.
 #[test]
 fn an_older_c_library_can_load_it() {
     let out =

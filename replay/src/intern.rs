@@ -1,7 +1,9 @@
-//! Byte strings to small ids, counted: many prefixes share one attribute block, so each block is kept once.
+//! Byte strings to small ids, counted: many prefixes share one attribute block, so each block is
+//! kept once.
 //!
-//! A full table holds some 6.5 prefixes to an attribute set, and the broker keeps several candidates for each
-//! prefix; with four octets in each place instead of a pointer and a length, that is what the table's size comes to.
+//! A full table holds some 6.5 prefixes to an attribute set, and the broker keeps several
+//! candidates for each prefix; with four octets in each place instead of a pointer and a length,
+//! that is what the table's size comes to.
 
 use foldhash::fast::RandomState;
 use hashbrown::HashTable;
@@ -26,7 +28,8 @@ impl BlobId {
     }
 }
 
-/// One slot of the slab. A free slot has no references; its `hash` is then the next free slot, 0 for none.
+/// One slot of the slab. A free slot has no references; its `hash` is then the next free slot, 0
+/// for none.
 #[derive(Debug, Default)]
 struct Slot {
     bytes: Box<[u8]>,
@@ -43,7 +46,8 @@ pub struct Interner {
     free: u32,
     /// Octets of all strings.
     octets: usize,
-    /// Random, since peers choose the strings. It shows nowhere: ids depend on the order of calls alone.
+    /// Random, since peers choose the strings. It shows nowhere: ids depend on the order of calls
+    /// alone.
     hasher: RandomState,
 }
 
@@ -53,7 +57,8 @@ impl Default for Interner {
     }
 }
 
-/// The table takes its tag from the top bits and its position from the low ones; both must come from the 32 bits we keep.
+/// The table takes its tag from the top bits and its position from the low ones; both must come
+/// from the 32 bits we keep.
 const fn spread(hash: u32) -> u64 {
     (hash as u64) << 32 | hash as u64
 }
@@ -92,7 +97,8 @@ impl Interner {
                 id
             }
             _ => {
-                // Four thousand million strings of a heap allocation each do not fit any machine this runs on.
+                // Four thousand million strings of a heap allocation each do not fit any machine
+                // this runs on.
                 let id = u32::try_from(self.slots.len()).expect("fewer than 2^32 strings");
                 self.slots.push(slot);
                 id
@@ -126,11 +132,13 @@ impl Interner {
             debug_assert!(false, "retain of {id:?}, which is free");
             return;
         };
-        // A count that reached the end stays there: the string is then kept for good, never freed too early.
+        // A count that reached the end stays there: the string is then kept for good, never freed
+        // too early.
         slot.references = slot.references.saturating_add(n);
     }
 
-    /// Gives one reference back; with the last one the string goes and its id may be reused. [`BlobId::NONE`] is ignored.
+    /// Gives one reference back; with the last one the string goes and its id may be reused.
+    /// [`BlobId::NONE`] is ignored.
     pub fn release(&mut self, id: BlobId) {
         if id.is_none() {
             return;

@@ -1,7 +1,9 @@
-//! Bringing a leg or a slow peer level (DESIGN decision 10): a set of prefixes still to be told, and the UPDATEs that tell them.
+//! Bringing a leg or a slow peer level (docs/DECISIONS.md, "Slow is not dead, and never blocks"): a
+//! set of prefixes still to be told, and the UPDATEs that tell them.
 //!
-//! What is queued is the prefix, never the message: however often a route changes while the reader is slow, it costs
-//! one place in [`Todo`], and what is told at last is what then stands in the store.
+//! What is queued is the prefix, never the message: however often a route changes while the reader
+//! is slow, it costs one place in [`Todo`], and what is told at last is what then stands in the
+//! store.
 
 use crate::intern::{BlobId, Interner};
 use crate::store::Store;
@@ -14,11 +16,13 @@ use wire::bgp::as2::narrow_stored;
 use wire::bgp::encode::{announce_stored, withdraw};
 use wire::bgp::{Prefix, UpdateContext};
 
-/// A queue of prefixes, first in first out, each at most once. Its bound is the number of distinct prefixes pushed.
+/// A queue of prefixes, first in first out, each at most once. Its bound is the number of distinct
+/// prefixes pushed.
 #[derive(Debug, Default)]
 pub struct Todo {
     queue: VecDeque<Prefix>,
-    /// Sequence number of the queue's front. A prefix's place in the queue is its number minus this one.
+    /// Sequence number of the queue's front. A prefix's place in the queue is its number minus this
+    /// one.
     first: u32,
     index: HashTable<u32>,
     hasher: RandomState,
@@ -102,8 +106,9 @@ impl Todo {
 /// Sorts `prefixes` to that end. `narrow`: the neighbour has no 4-octet AS numbers, and the stored
 /// routes have them (RFC 6793 section 4.2.2).
 ///
-/// Returns the number of prefixes whose attributes leave no room for them within `context.max_message_len`; those are
-/// withdrawn, since a neighbour that is not told a route must not keep an older one.
+/// Returns the number of prefixes whose attributes leave no room for them within
+/// `context.max_message_len`; those are withdrawn, since a neighbour that is not told a route must
+/// not keep an older one.
 pub fn replay(
     store: &Store,
     interner: &Interner,
@@ -116,7 +121,8 @@ pub fn replay(
     let id = |p: &Prefix| store.find(p).unwrap_or(BlobId::NONE);
     prefixes.sort_by_cached_key(|p| (id(p), *p));
     let mut left_out = 0;
-    // NONE is the smallest id, so withdrawals come first: a neighbour near its prefix limit is relieved before it is burdened.
+    // NONE is the smallest id, so withdrawals come first: a neighbour near its prefix limit is
+    // relieved before it is burdened.
     for group in prefixes.chunk_by(|a, b| a.family() == b.family() && id(a) == id(b)) {
         let Some(first) = group.first() else { continue };
         let attributes = id(first);
@@ -196,7 +202,8 @@ mod tests {
     }
 
     proptest! {
-        /// Whatever was missed, whoever reads the replay of the prefixes that changed knows what the store knows.
+        /// Whatever was missed, whoever reads the replay of the prefixes that changed knows what
+        /// the store knows.
         #[test]
         fn a_replay_brings_a_neighbour_level(
             before in prop::collection::vec((any::<bool>(), 0u8..20, 0u32..4), 0..60),

@@ -1,7 +1,9 @@
-//! The last update of each prefix that one peer sent (DESIGN decision 8).
+//! The last update of each prefix that one peer sent (docs/DECISIONS.md, "Bootstrap without the
+//! peer").
 //!
-//! What is kept per prefix is an id of the attribute block ([`wire::bgp::encode::stored_attributes`], held in an
-//! [`Interner`](crate::intern::Interner)) and when it came. IPv4 takes 16 octets an entry and IPv6 28, plus some 7 of table.
+//! What is kept per prefix is an id of the attribute block
+//! ([`wire::bgp::encode::stored_attributes`], held in an [`Interner`](crate::intern::Interner)) and
+//! when it came. IPv4 takes 16 octets an entry and IPv6 28, plus some 7 of table.
 //!
 //! While a peer says all of a family again (RFC 7313) one bit an entry says that it has not come
 //! yet: [`Store::mark`].
@@ -23,8 +25,8 @@ struct Entry<const N: usize> {
     updated_ms: u32,
 }
 
-/// The entries of one family, dense: the last one moves into the place of one that goes. So the order of the entries
-/// follows from the calls alone, whatever the seed of the hash.
+/// The entries of one family, dense: the last one moves into the place of one that goes. So the
+/// order of the entries follows from the calls alone, whatever the seed of the hash.
 #[derive(Debug, Default)]
 struct Table<const N: usize> {
     entries: Vec<Entry<N>>,
@@ -69,7 +71,8 @@ impl<const N: usize> Table<N> {
             return std::mem::replace(&mut entry.attributes, attributes);
         }
         if self.entries.len() == self.entries.capacity() {
-            // Growing by an eighth, not by doubling, keeps a full table's waste small; the kernel moves the pages.
+            // Growing by an eighth, not by doubling, keeps a full table's waste small; the kernel
+            // moves the pages.
             self.entries.reserve_exact(self.entries.len() / 8 + 64);
         }
         let at = u32::try_from(self.entries.len()).expect("fewer than 2^32 prefixes");
@@ -119,7 +122,8 @@ impl<const N: usize> Table<N> {
     }
 }
 
-/// The last update of each prefix, IPv4 and IPv6 unicast. The reference counts of the blocks are the caller's business.
+/// The last update of each prefix, IPv4 and IPv6 unicast. The reference counts of the blocks are
+/// the caller's business.
 #[derive(Debug, Default)]
 pub struct Store {
     v4: Table<5>,
@@ -132,8 +136,9 @@ impl Store {
         Store::default()
     }
 
-    /// Sets what the peer says of `prefix`. Returns the id that stood there, [`BlobId::NONE`] if it is new:
-    /// the caller passes its own reference to `attributes` in and gets the one to the returned id back.
+    /// Sets what the peer says of `prefix`. Returns the id that stood there, [`BlobId::NONE`] if it
+    /// is new: the caller passes its own reference to `attributes` in and gets the one to the
+    /// returned id back.
     pub fn announce(&mut self, prefix: Prefix, attributes: BlobId, now_ms: u32) -> BlobId {
         match prefix.family() {
             Family::IPV4_UNICAST => self.v4.announce(key(&prefix), attributes, now_ms),
@@ -195,7 +200,8 @@ impl Store {
         self.v4.take().map(|e| e.attributes).chain(self.v6.take().map(|e| e.attributes))
     }
 
-    /// The prefixes (of `family`, or all, IPv4 first), those of one block side by side so that a replay packs well.
+    /// The prefixes (of `family`, or all, IPv4 first), those of one block side by side so that a
+    /// replay packs well.
     pub fn prefixes_by_attributes(&self, family: Option<Family>) -> Vec<Prefix> {
         let wanted = |f| family.is_none_or(|only| only == f);
         let mut out = Vec::with_capacity(family.map_or(self.len(), |f| self.len_of(f)));
@@ -259,7 +265,8 @@ mod tests {
     use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
     fn some_prefix() -> impl Strategy<Value = Prefix> {
-        // Few distinct addresses, so that calls meet; lengths from 0, so that 0.0.0.0/0 and ::/0 are among them.
+        // Few distinct addresses, so that calls meet; lengths from 0, so that 0.0.0.0/0 and ::/0
+        // are among them.
         (any::<bool>(), 0u8..6, 0u8..=32).prop_map(|(v6, octet, len)| {
             let addr =
                 if v6 { IpAddr::V6(Ipv6Addr::from([octet; 16])) } else { IpAddr::V4(Ipv4Addr::from([octet; 4])) };

@@ -1,5 +1,5 @@
-//! What virtd has to say about its instances while nothing is wrong with them: every event is looked at, and every disagreement is
-//! put down to a cause or is a false alarm.
+//! What virtd has to say about its instances while nothing is wrong with them: every event is
+//! looked at, and every disagreement is put down to a cause or is a false alarm.
 
 use anyhow::{Context, Result};
 use serde_json::Value;
@@ -28,7 +28,8 @@ const HARMLESS: &[&str] = &[
     "fib-admitted",
 ];
 
-/// A difference between daemons that is known, and why it is there. docs/EQUIVALENCE.md has the same list.
+/// A difference between daemons that is known, and why it is there. docs/EQUIVALENCE.md has the
+/// same list.
 #[derive(Clone, Copy, Debug)]
 pub struct Known {
     /// Who differs.
@@ -69,8 +70,8 @@ pub fn look(events: &[Value], known: &[Known], ended: &[String]) -> Result<Findi
     let mut open: BTreeMap<Key, Open> = BTreeMap::new();
     for event in events {
         let kind = event["kind"].as_str().context("an event without its kind")?;
-        // OpenBGPD holds back in Idle after a session has ended, and is told of as absent meanwhile:
-        // that is so, and it accuses nobody (docs/SESSIONS.md, row g).
+        // OpenBGPD holds back in Idle after a session has ended, and is told of as absent
+        // meanwhile: that is so, and it accuses nobody (docs/SESSIONS.md, row g).
         let own = matches!(kind, "session-down" | "instance-absent")
             && ended.iter().any(|peer| event["session"] == peer.as_str());
         if !own && !HARMLESS.contains(&kind) {

@@ -69,7 +69,8 @@ pub fn alone(
     Ok((lab, star, instance))
 }
 
-/// Five routes of the neighbour that will send the odd UPDATE, counted from 0, pass a daemon on its own.
+/// Five routes of the neighbour that will send the odd UPDATE, counted from 0, pass a daemon on its
+/// own.
 pub fn ordinary_routes_pass(lab: &Lab, star: &Star, from: usize, offer: &[&str]) -> Result<()> {
     let site = star.sites.get(from).context("a site for it")?;
     let mut monitor = Replayer::dial(lab, &star.sites[1], false, &["--monitor", "--until-routes", "5"])?;

@@ -1,11 +1,15 @@
-//! The lost re-announcement (docs/BUGS.md) as something that can be counted: FRR with an advertisement interval, and neighbours in pairs, of
-//! which one withdraws a route and announces it again while the other one watches.
+//! The lost re-announcement (docs/BUGS.md) as something that can be counted: FRR with an
+//! advertisement interval, and neighbours in pairs, of which one withdraws a route and announces it
+//! again while the other one watches.
 //!
-//! A run is one history of one prefix, the same for whoever is between. It starts from rest: the other one has the route, and was told nothing for longer than the
-//! interval. Then come two other prefixes, the first of which FRR tells at once and the second of which makes the interval run; then the
-//! withdraw; and after a gap that is another one in each run, the same announcement. Whether that falls into the interval is what the bug is
-//! about. Pairs have nothing in common: FRR's interval, its update groups and virtd's delays are all of one session, and no pair's other
-//! one is told of what is another pair's. So one router plays many runs at a time. What is lost stays lost, so all is read at the end.
+//! A run is one history of one prefix, the same for whoever is between. It starts from rest: the
+//! other one has the route, and was told nothing for longer than the interval. Then come two other
+//! prefixes, the first of which FRR tells at once and the second of which makes the interval run;
+//! then the withdraw; and after a gap that is another one in each run, the same announcement.
+//! Whether that falls into the interval is what the bug is about. Pairs have nothing in common:
+//! FRR's interval, its update groups and virtd's delays are all of one session, and no pair's other
+//! one is told of what is another pair's. So one router plays many runs at a time. What is lost
+//! stays lost, so all is read at the end.
 
 use crate::daemons::{Attach, Daemon, Instance};
 use crate::faults::watch::Watch;
@@ -25,7 +29,8 @@ use std::time::{Duration, Instant};
 
 /// For everything that is waited for: the machine may have other things to do.
 const SETTLE: Duration = Duration::from_secs(120);
-/// What FRR, virtd and the neighbours need on top of delays and intervals, which FRR counts in whole seconds.
+/// What FRR, virtd and the neighbours need on top of delays and intervals, which FRR counts in
+/// whole seconds.
 const SLACK: Duration = Duration::from_millis(2_500);
 /// Instances behind virtd.
 pub const INSTANCES: usize = 3;
@@ -35,7 +40,8 @@ pub const MOST_ROUNDS: usize = 16;
 pub const MOST_PAIRS: usize = 100;
 /// The first of the other prefixes comes so long after a whole second, in milliseconds.
 const PHASE_MS: std::ops::Range<u64> = 0..1_000;
-/// The second of the other prefixes comes so long after the first, in milliseconds: FRR has told the first by then.
+/// The second of the other prefixes comes so long after the first, in milliseconds: FRR has told
+/// the first by then.
 const STARTED_MS: std::ops::Range<u64> = 200..500;
 /// The withdraw comes so long after that.
 const BEFORE_MS: std::ops::Range<u64> = 50..300;
@@ -45,7 +51,8 @@ const BEFORE_MS: std::ops::Range<u64> = 50..300;
 pub struct Plan {
     /// FRR's advertisement interval, in seconds.
     pub interval_s: u32,
-    /// The gap between withdraw and announcement: from the first to the second, each as likely, in milliseconds.
+    /// The gap between withdraw and announcement: from the first to the second, each as likely, in
+    /// milliseconds.
     pub gap_ms: (u64, u64),
     /// Pairs of neighbours around one router.
     pub pairs: usize,
@@ -64,15 +71,17 @@ pub enum Between {
     Alone,
     /// virtd with three of them.
     Behind {
-        /// What comes from a peer is held back from nothing to so long, in milliseconds, each as likely.
+        /// What comes from a peer is held back from nothing to so long, in milliseconds, each as
+        /// likely.
         delay_ms: u32,
         /// From so many of the three, each with a seed of its own.
         delayed: usize,
     },
 }
 
-/// One history: when things are said, in milliseconds since a whole second of the clock that FRR counts its interval with. (A part of a
-/// second counts as one there, so where in a second a history begins decides about as much as its gap.)
+/// One history: when things are said, in milliseconds since a whole second of the clock that FRR
+/// counts its interval with. (A part of a second counts as one there, so where in a second a
+/// history begins decides about as much as its gap.)
 #[derive(Clone, Copy, Debug)]
 pub struct History {
     /// The change that FRR tells at once.
@@ -136,14 +145,16 @@ struct Scene {
 /// The three prefixes of a pair in a round: the one that may be lost, and the two others.
 fn prefixes(pair: usize, round: usize) -> [String; 3] {
     let net = |host: usize| format!("198.{}.{}.{}/29", 18 + host / 256, pair, host % 256);
-    // 198.18.0.0/15 is for measurements (RFC 2544); a pair has two times 256 addresses of it, a round 16 of each.
+    // 198.18.0.0/15 is for measurements (RFC 2544); a pair has two times 256 addresses of it, a
+    // round 16 of each.
     [net(16 * round), net(256 + 16 * round), net(256 + 16 * round + 8)]
 }
 
 /// Plays all histories through one router; `tell` is given a word on how far it is.
 ///
 /// # Errors
-/// The network or a daemon cannot be started, a session is lost, or the neighbours do not get what has nothing to do with the bug.
+/// The network or a daemon cannot be started, a session is lost, or the neighbours do not get what
+/// has nothing to do with the bug.
 pub fn play(plan: &Plan, between: Between, tell: &dyn Fn(&str)) -> Result<Vec<Run>> {
     let rounds = plan.runs.div_ceil(plan.pairs.max(1));
     ensure!((1..=MOST_ROUNDS).contains(&rounds), "{rounds} rounds: at most {MOST_ROUNDS}, so more pairs or fewer runs");
@@ -164,7 +175,8 @@ pub fn play(plan: &Plan, between: Between, tell: &dyn Fn(&str)) -> Result<Vec<Ru
 }
 
 impl Plan {
-    /// After the last word of a round: what is held back has come, FRR's interval is over, and after that one more is.
+    /// After the last word of a round: what is held back has come, FRR's interval is over, and
+    /// after that one more is.
     fn rest(&self, between: Between) -> Duration {
         let delay = match between {
             Between::Alone => 0,
@@ -208,8 +220,9 @@ impl Scene {
         let up = |watch: &Watch| watch.ups == watch.downs.len() + 1;
         scene.wait("all sessions", |_, pair| Ok(up(&pair.sender) && up(&pair.second)))?;
         if between == Between::Alone {
-            // Where many dial at once, FRR ends one session in some starts right away ("No AFI/SAFI activated for peer"), and has it back
-            // within a second. What counts is that none ends later.
+            // Where many dial at once, FRR ends one session in some starts right away ("No AFI/SAFI
+            // activated for peer"), and has it back within a second. What counts is that none ends
+            // later.
             sleep(SLACK);
             scene.wait("all sessions", |_, pair| Ok(up(&pair.sender) && up(&pair.second)))?;
             for watch in scene.pairs.iter_mut().flat_map(|pair| [&mut pair.sender, &mut pair.second]) {
@@ -377,7 +390,8 @@ fn three(lab: &Lab, star: &Star, plan: &Plan, delay_ms: u32, delayed: usize) -> 
     Ok(router)
 }
 
-/// Gives FRR the interval towards every pair's second neighbour, who is told of that pair's prefixes only; the first is told nothing.
+/// Gives FRR the interval towards every pair's second neighbour, who is told of that pair's
+/// prefixes only; the first is told nothing.
 fn configure(frr: &Instance, star: &Star, plan: &Plan) -> Result<()> {
     let mut lists = String::from("configure terminal\nip prefix-list NONE deny any\n");
     let mut lines = format!("router bgp {ASN}\n");
@@ -394,7 +408,8 @@ fn configure(frr: &Instance, star: &Star, plan: &Plan) -> Result<()> {
     control(frr, &star.router, format!("{lists}{lines}{family}").trim_end()).map(|_| ())
 }
 
-/// The interval in which the true share lies with 95 % confidence when `hits` of `all` were seen (Wilson 1927).
+/// The interval in which the true share lies with 95 % confidence when `hits` of `all` were seen
+/// (Wilson 1927).
 pub fn wilson(hits: usize, all: usize) -> (f64, f64) {
     const Z: f64 = 1.959_964;
     if all == 0 {

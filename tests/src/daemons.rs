@@ -1,5 +1,6 @@
-//! FRR, BIRD and OpenBGPD as Debian ships them: one description of a router, the configuration of each daemon that means the
-//! same, and the running instance. Why each setting stands there is docs/EQUIVALENCE.md.
+//! FRR, BIRD and OpenBGPD as Debian ships them: one description of a router, the configuration of
+//! each daemon that means the same, and the running instance. Why each setting stands there is
+//! docs/EQUIVALENCE.md.
 
 mod bird;
 mod frr;
@@ -185,7 +186,8 @@ pub struct Shim {
 /// What is around an unmodified daemon: to give it a bug, mostly.
 #[derive(Clone, Debug)]
 pub struct Wrapper {
-    /// How much it yields to others, 0 to 19 (nice(1)); `nice` of virtd.toml's `environment` is the same for those that virtd starts.
+    /// How much it yields to others, 0 to 19 (nice(1)); `nice` of virtd.toml's `environment` is the
+    /// same for those that virtd starts.
     pub nice: u8,
     /// Preloaded, before the shim where there is one.
     pub library: Option<PathBuf>,
@@ -219,7 +221,8 @@ pub struct Instance {
 }
 
 impl Instance {
-    /// Writes the configuration and starts the daemon; returns once its control program gets an answer.
+    /// Writes the configuration and starts the daemon; returns once its control program gets an
+    /// answer.
     pub fn start(
         lab: &Lab,
         ns: &Netns,
@@ -310,7 +313,8 @@ impl Instance {
         finish(self.command(program).args(args))
     }
 
-    /// The command that starts the BGP daemon, with the shim in it where wanted, and what is around it.
+    /// The command that starts the BGP daemon, with the shim in it where wanted, and what is around
+    /// it.
     fn bgp_command(&self, program: &str) -> Command {
         let shim = match &self.attach {
             Attach::Native => None,
@@ -329,7 +333,8 @@ impl Instance {
         if preloads.is_empty() {
             return yielding(program);
         }
-        // Through env(1): the shim belongs into the daemon, not into the helper that enters the namespace.
+        // Through env(1): the shim belongs into the daemon, not into the helper that enters the
+        // namespace.
         let mut command = yielding("env");
         command.arg(format!("LD_PRELOAD={}", preloads.join(":")));
         if let Some(shim) = shim {

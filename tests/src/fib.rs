@@ -15,7 +15,8 @@ const PROTOCOL: &str = "245";
 /// One next hop: gateway, interface.
 pub type Hop = (Option<String>, Option<String>);
 
-/// virtd's routes in a namespace's main table, IPv4 and IPv6: prefix to next hops, in order; a route that drops has its type as the gateway.
+/// virtd's routes in a namespace's main table, IPv4 and IPv6: prefix to next hops, in order; a
+/// route that drops has its type as the gateway.
 ///
 /// # Errors
 /// ip(8)'s.
@@ -67,7 +68,8 @@ pub fn wait_routes(ns: &Netns, n: usize, timeout: Duration) -> Result<()> {
     })
 }
 
-/// Waits until an instance is in a state of `virtctl fib`: `voting`, `catching up`, `absent`, `silent`.
+/// Waits until an instance is in a state of `virtctl fib`: `voting`, `catching up`, `absent`,
+/// `silent`.
 ///
 /// # Errors
 /// It does not come to that.
@@ -81,7 +83,8 @@ pub fn wait_state(router: &Router, name: &str, state: &str, timeout: Duration) -
     })
 }
 
-/// How many routes the daemon itself believes to be in the kernel, and how many it knows that are not.
+/// How many routes the daemon itself believes to be in the kernel, and how many it knows that are
+/// not.
 ///
 /// # Errors
 /// Its control program's, or an answer that cannot be read.

@@ -1,5 +1,6 @@
-//! Interior routing protocols: OSPF, IS-IS and RIP as FRR and BIRD speak them, each alone with what it needs to write routes, with costs and
-//! timers under which all three find the same paths; and the small network that they are spoken in.
+//! Interior routing protocols: OSPF, IS-IS and RIP as FRR and BIRD speak them, each alone with what
+//! it needs to write routes, with costs and timers under which all three find the same paths; and
+//! the small network that they are spoken in.
 
 use crate::daemons::{Attach, Shim};
 use crate::fib::{Hop, by_protocol};
@@ -75,7 +76,8 @@ pub struct Speaker {
     processes: Vec<Process>,
 }
 
-/// One end of the network for one router: the last octet of its id, the interfaces on which it speaks, those that it only announces.
+/// One end of the network for one router: the last octet of its id, the interfaces on which it
+/// speaks, those that it only announces.
 #[derive(Clone, Copy, Debug)]
 struct Place<'a> {
     number: u8,
@@ -190,7 +192,8 @@ impl Speaker {
                 });
                 for daemon in std::iter::once("zebra").chain(daemons) {
                     let program = format!("{FRR}/{daemon}");
-                    // The others speak to their zebra, and their own protocol to the wire: the kernel's routes are zebra's.
+                    // The others speak to their zebra, and their own protocol to the wire: the
+                    // kernel's routes are zebra's.
                     let mut command = if daemon == "zebra" { self.shimmed(&program) } else { self.program(&program) };
                     let config = file(&format!("{daemon}.conf"));
                     command.args(["-f", &config, "-i", &file(&format!("{daemon}.pid")), "-z", &file("zserv.api")]);
@@ -216,7 +219,8 @@ impl Speaker {
         }
     }
 
-    /// A command with the shim in it where wanted; through env(1): the shim belongs into the daemon alone.
+    /// A command with the shim in it where wanted; through env(1): the shim belongs into the daemon
+    /// alone.
     fn shimmed(&self, program: &str) -> Command {
         let Attach::Shim(Shim { library, socket }) = &self.attach else { return self.program(program) };
         let mut command = self.program("env");
@@ -242,7 +246,8 @@ impl Speaker {
         }
     }
 
-    /// How many routes of its protocol it believes to be in the kernel, and how many should be there and are not.
+    /// How many routes of its protocol it believes to be in the kernel, and how many should be
+    /// there and are not.
     ///
     /// # Errors
     /// Its control program's, or an answer that cannot be read.
@@ -339,7 +344,8 @@ fn ripd(place: Place<'_>) -> String {
     text + "exit\n"
 }
 
-/// Direct routes are there so that RIP's own of the same prefix lose against them, as they do in FRR; the kernel has them already.
+/// Direct routes are there so that RIP's own of the same prefix lose against them, as they do in
+/// FRR; the kernel has them already.
 fn bird(place: Place<'_>, folder: &Path) -> String {
     let links: Vec<String> = place.links.iter().map(|l| format!("\"{l}\"")).collect();
     format!(
@@ -356,7 +362,8 @@ fn bird(place: Place<'_>, folder: &Path) -> String {
     )
 }
 
-/// The network: the router in the middle, two neighbours, a link between these, and two networks behind each.
+/// The network: the router in the middle, two neighbours, a link between these, and two networks
+/// behind each.
 ///
 /// ```text
 ///      10.1.1.0/24                          10.2.1.0/24
@@ -395,7 +402,8 @@ pub fn triangle(lab: &mut Lab) -> Result<Star> {
 /// Routes as [`crate::fib::kernel`] reads them.
 pub type Routes = BTreeMap<String, Vec<Hop>>;
 
-/// What the router in the middle should have: everything by the shortest way, or round by neighbour 2 while the link to 1 is down.
+/// What the router in the middle should have: everything by the shortest way, or round by neighbour
+/// 2 while the link to 1 is down.
 pub fn shortest(link_to_1: bool) -> Routes {
     let hop = |n: u8| (Some(format!("10.0.{n}.2")), Some(format!("n{n}")));
     let mut routes = Routes::new();
@@ -407,7 +415,8 @@ pub fn shortest(link_to_1: bool) -> Routes {
     routes
 }
 
-/// What one protocol's daemon alone writes to the kernel of the router in the middle, once it comes to `expected`; it is ended afterwards.
+/// What one protocol's daemon alone writes to the kernel of the router in the middle, once it comes
+/// to `expected`; it is ended afterwards.
 ///
 /// # Errors
 /// It does not come to that.

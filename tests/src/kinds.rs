@@ -1,4 +1,5 @@
-//! A router whose daemons virtd starts itself, by their `kind`: their files, their processes, their deaths and their returns.
+//! A router whose daemons virtd starts itself, by their `kind`: their files, their processes, their
+//! deaths and their returns.
 
 use crate::daemons::{Daemon, Lie, RouterSpec};
 use crate::lab::{Lab, Star, run, wait_for, wait_until};
@@ -67,7 +68,8 @@ pub struct Kinds {
 }
 
 impl Kinds {
-    /// Starts virtd with the options' daemons by kind. `more` gives lines for the end of an instance's own file.
+    /// Starts virtd with the options' daemons by kind. `more` gives lines for the end of an
+    /// instance's own file.
     pub fn start(lab: &Lab, star: &Star, options: &Options, more: impl Fn(&str) -> String) -> Result<Kinds> {
         Kinds::with_toml(lab, star, options, more, |text| text)
     }
@@ -98,7 +100,8 @@ impl Kinds {
                 let by_kind = format!("{line}kind = {:?}\nconfig = {:?}\n{root}", kind.daemon.name(), kind.file());
                 text = text.replace(&line, &by_kind);
             }
-            // Deaths follow each other faster here than they may in life. Writing to a String cannot fail.
+            // Deaths follow each other faster here than they may in life. Writing to a String
+            // cannot fail.
             let _ = writeln!(text, "[faults]\nrestart_min_s = 1\nrestart_max_s = 2\n");
             edit(text)
         })?;
@@ -146,7 +149,8 @@ impl Kinds {
         Ok(pids.into_iter().filter_map(|p| i32::try_from(p).ok()).map(Pid::from_raw).collect())
     }
 
-    /// The process that speaks BGP, or leads those that do. With a FIB, FRR's zebra has the shim too and comes first in the list.
+    /// The process that speaks BGP, or leads those that do. With a FIB, FRR's zebra has the shim
+    /// too and comes first in the list.
     pub fn leader(&self, name: &str) -> Result<Pid> {
         let kind = self.list.iter().find(|k| k.name == name).with_context(|| format!("no instance {name}"))?;
         if kind.daemon == Daemon::Frr {
@@ -172,7 +176,8 @@ impl Kinds {
         all.map(|e| e["text"].as_str().unwrap_or_default().to_owned()).collect()
     }
 
-    /// Ends one process of an instance by a signal; returns virtd's own word on it, which has to name the signal.
+    /// Ends one process of an instance by a signal; returns virtd's own word on it, which has to
+    /// name the signal.
     pub fn kill(&self, name: &str, pid: Pid, signal: Signal, timeout: Duration) -> Result<String> {
         let before = self.exits(name).len();
         kill(pid, signal).with_context(|| format!("sending {signal} to {name}"))?;
@@ -180,7 +185,8 @@ impl Kinds {
         self.exits(name).get(before).cloned().context("no event")
     }
 
-    /// Waits until virtd has brought an instance back: it votes, and none of the `old` processes is left.
+    /// Waits until virtd has brought an instance back: it votes, and none of the `old` processes is
+    /// left.
     pub fn wait_return(&self, name: &str, old: &[Pid], timeout: Duration) -> Result<()> {
         wait_until(&format!("{name} to vote as new processes"), timeout, || {
             let now = self.pids(name).map_err(|e| format!("{e:#}"))?;

@@ -1,7 +1,8 @@
-//! A scenario's own little network: namespaces joined by veth pairs, processes inside them, and their removal afterwards.
+//! A scenario's own little network: namespaces joined by veth pairs, processes inside them, and
+//! their removal afterwards.
 //!
-//! Names hold the test process's id (`hvt-PID-N-label`), so that tests run beside each other and what a crashed run left
-//! behind is found and removed by the next one.
+//! Names hold the test process's id (`hvt-PID-N-label`), so that tests run beside each other and
+//! what a crashed run left behind is found and removed by the next one.
 
 use anyhow::{Context, Result, bail, ensure};
 use nix::sched::{CloneFlags, setns};
@@ -70,7 +71,8 @@ pub fn finish(command: &mut Command) -> Result<String> {
     Ok(text)
 }
 
-/// One of this workspace's own programs or libraries, out of the folder this program was built into.
+/// One of this workspace's own programs or libraries, out of the folder this program was built
+/// into.
 pub fn built(name: &str) -> Result<PathBuf> {
     let this = std::env::current_exe().context("finding the build folder")?;
     let folders = this.ancestors().skip(1).take(2);
@@ -109,7 +111,8 @@ impl Netns {
         Path::new("/run/netns").join(&self.name)
     }
 
-    /// A command that runs inside; it becomes `program` itself (same pid), environment variables set on it reach the helper too.
+    /// A command that runs inside; it becomes `program` itself (same pid), environment variables
+    /// set on it reach the helper too.
     pub fn command(&self, program: impl AsRef<OsStr>) -> Command {
         let mut command = Command::new("nsenter");
         command.arg(format!("--net={}", self.path().display())).arg("--").arg(program);
@@ -311,7 +314,8 @@ impl Lab {
         )?;
         let ends = [(router, near.as_str(), site.router_v4, site.router_v6), (neighbour, far, site.v4, site.v6)];
         for (end, (ns, device, v4, v6)) in ends.into_iter().enumerate() {
-            // A fixed MAC makes a fixed link-local address, and that is part of what routers announce.
+            // A fixed MAC makes a fixed link-local address, and that is part of what routers
+            // announce.
             let mac = format!("02:00:00:00:{:02x}:{:02x}", site.number, end + 1);
             run("ip", &["-n", &ns.name, "link", "set", device, "address", &mac])?;
             run("ip", &["-n", &ns.name, "address", "add", &format!("{v4}/24"), "dev", device])?;
@@ -321,7 +325,8 @@ impl Lab {
         Ok(site)
     }
 
-    /// A router namespace in the middle and one namespace for each neighbour, each on a subnet of its own.
+    /// A router namespace in the middle and one namespace for each neighbour, each on a subnet of
+    /// its own.
     pub fn star(&mut self, neighbours: u32) -> Result<Star> {
         let router = self.namespace("r")?;
         let mut sites = Vec::new();
@@ -409,7 +414,8 @@ pub fn clean_up_on_signal() -> Result<()> {
     Ok(())
 }
 
-/// Removes the namespaces, and the folders of scenarios that did not fail, whose test process lives no more.
+/// Removes the namespaces, and the folders of scenarios that did not fail, whose test process lives
+/// no more.
 fn sweep() {
     for name in file_names(Path::new("/run/netns")).into_iter().filter(|n| owner_is_dead(n)) {
         Netns { name }.remove();
@@ -448,7 +454,8 @@ pub struct Star {
     pub sites: Vec<Site>,
 }
 
-/// A neighbour's place: its namespace and both ends' addresses. The AS number is 65000 + the number.
+/// A neighbour's place: its namespace and both ends' addresses. The AS number is 65000 + the
+/// number.
 #[derive(Clone, Debug)]
 pub struct Site {
     /// Counted from 1.

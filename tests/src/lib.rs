@@ -1,6 +1,7 @@
-//! Scenarios with real daemons: network namespaces, processes and their clean-up ([`lab`]), equivalent configurations of FRR,
-//! BIRD and OpenBGPD ([`daemons`]), neighbours that sit outside the router ([`neighbours`]), and virtd with its instances, which
-//! the scenario starts ([`router`]) or virtd does ([`kinds`]).
+//! Scenarios with real daemons: network namespaces, processes and their clean-up ([`lab`]),
+//! equivalent configurations of FRR, BIRD and OpenBGPD ([`daemons`]), neighbours that sit outside
+//! the router ([`neighbours`]), and virtd with its instances, which the scenario starts
+//! ([`router`]) or virtd does ([`kinds`]).
 //!
 //! Everything here needs root. A scenario makes a [`lab::Lab`], a [`lab::Star`] in it, starts what
 //! it needs, waits with [`lab::wait_for`] and ends with [`lab::Lab::passed`]; whatever happens

@@ -1,4 +1,5 @@
-//! The outside world: independent BGP speakers as neighbours, dialling or listening, and what their own logs say of the session.
+//! The outside world: independent BGP speakers as neighbours, dialling or listening, and what their
+//! own logs say of the session.
 
 use crate::daemons::{Attach, Daemon, Instance, PeerSpec, RouterSpec};
 use crate::lab::{Lab, Process, Site, wait_until};

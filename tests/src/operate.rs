@@ -11,7 +11,8 @@ pub fn zebra(instance: &Instance, ns: &Netns, command: &str) -> Result<String> {
     finish(instance.command_in(ns, "vtysh").args(["--vty_socket", &folder, "-d", "zebra", "-c", command]))
 }
 
-/// Runs one command of a daemon's control program: vtysh (several lines: one each), birdc or bgpctl.
+/// Runs one command of a daemon's control program: vtysh (several lines: one each), birdc or
+/// bgpctl.
 pub fn control(instance: &Instance, ns: &Netns, command: &str) -> Result<String> {
     let file = |name: &str| instance.folder().join(name).display().to_string();
     let run = |program: &str, args: &[&str]| finish(instance.command_in(ns, program).args(args));
@@ -56,7 +57,8 @@ pub fn cpu_ticks(ns: &Netns) -> u64 {
     let stat = |pid: &str| fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
     let ticks = |pid: &str| -> u64 {
         let text = stat(pid);
-        // Fields 14 and 15 of proc(5), counted behind the command's closing parenthesis, which ends field 2.
+        // Fields 14 and 15 of proc(5), counted behind the command's closing parenthesis, which ends
+        // field 2.
         let behind = text.rsplit(") ").next().unwrap_or_default();
         behind.split_whitespace().skip(11).take(2).filter_map(|n| n.parse::<u64>().ok()).sum()
     };

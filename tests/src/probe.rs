@@ -1,4 +1,5 @@
-//! A continuous stream of datagrams between two hosts behind the router, and how many of them came back.
+//! A continuous stream of datagrams between two hosts behind the router, and how many of them came
+//! back.
 
 use crate::lab::Netns;
 use anyhow::{Context, Result, anyhow};
@@ -14,7 +15,8 @@ const PACE: Duration = Duration::from_millis(5);
 const PATIENCE: Duration = Duration::from_secs(1);
 const PORT: u16 = 7007;
 
-/// A running stream: each datagram is sent once the answer to the one before it is there, or given up.
+/// A running stream: each datagram is sent once the answer to the one before it is there, or given
+/// up.
 #[derive(Debug)]
 pub struct Probe {
     stop: Arc<AtomicBool>,

@@ -1,4 +1,5 @@
-//! Published bugs of the daemons, as scenarios need them: what triggers them, and the configuration they need.
+//! Published bugs of the daemons, as scenarios need them: what triggers them, and the configuration
+//! they need.
 
 use crate::daemons::{Daemon, Instance};
 use crate::lab::Netns;
@@ -12,7 +13,8 @@ pub const PREFIX: &str = "198.51.100.0/24";
 /// How an FRR in a namespace is given a route-map for what a neighbour says.
 pub type Prepend = fn(&Instance, &Netns, IpAddr) -> Result<()>;
 
-/// Name and version of the installed daemon, in its own words: a scenario whose bug does not show has to name whom it looked at.
+/// Name and version of the installed daemon, in its own words: a scenario whose bug does not show
+/// has to name whom it looked at.
 pub fn installed(daemon: Daemon) -> Result<String> {
     let (name, program, option) = match daemon {
         Daemon::Frr => ("FRR", "/usr/lib/frr/bgpd", "--version"),
@@ -45,8 +47,8 @@ pub mod cve_2023_46753 {
     /// How often the UPDATE is sent, each time over a new session, and how long each may take.
     const ATTEMPTS: u32 = 3;
     const EACH: Duration = Duration::from_secs(10);
-    /// What the sender's session waits first. It stands as soon as most of the instances have joined it, and one that joins behind the UPDATE is not given
-    /// what cannot be replayed.
+    /// What the sender's session waits first. It stands as soon as most of the instances have
+    /// joined it, and one that joins behind the UPDATE is not given what cannot be replayed.
     const JOINED: &str = "2s";
 
     /// UPDATE: four unknown attributes, none of the mandatory ones, and 198.51.100.0/24.
@@ -56,7 +58,8 @@ pub mod cve_2023_46753 {
     /// What it is called.
     pub const NAME: &str = "CVE-2023-46753";
 
-    /// Configuration with a route-map that prepends, for what this neighbour says of 198.51.100.0/24 alone: lines for the end of FRR's file.
+    /// Configuration with a route-map that prepends, for what this neighbour says of
+    /// 198.51.100.0/24 alone: lines for the end of FRR's file.
     pub fn configuration(neighbour: IpAddr) -> String {
         format!(
             "bgp route-map delay-timer 0\nip prefix-list PUBLISHED seq 5 permit 198.51.100.0/24\n\
@@ -71,8 +74,9 @@ pub mod cve_2023_46753 {
         operate::control(frr, ns, &commands).map(|_| ())
     }
 
-    /// A neighbour that sends the UPDATE when all instances have joined its session; its event `feed-done` says that it has. FRR misses the check that
-    /// would save it only where its neighbour offers graceful restart, as virtd does on every leg.
+    /// A neighbour that sends the UPDATE when all instances have joined its session; its event
+    /// `feed-done` says that it has. FRR misses the check that would save it only where its
+    /// neighbour offers graceful restart, as virtd does on every leg.
     pub fn dial(lab: &Lab, site: &Site) -> Result<Replayer> {
         dial_and(lab, site, "")
     }
@@ -84,7 +88,8 @@ pub mod cve_2023_46753 {
         Replayer::dial(lab, site, false, &["--graceful-restart", "--script", &script.display().to_string()])
     }
 
-    /// Sends the UPDATE over new sessions until the daemon is dead; returns the last sender, and whether it died.
+    /// Sends the UPDATE over new sessions until the daemon is dead; returns the last sender, and
+    /// whether it died.
     pub fn send_until_dead(lab: &Lab, site: &Site, mut dead: impl FnMut() -> bool) -> Result<(Replayer, bool)> {
         let mut attempt = 1;
         loop {
@@ -99,8 +104,8 @@ pub mod cve_2023_46753 {
     }
 }
 
-/// CVE-2023-47235: FRR up to 9.0 with a route-map that prepends dies of an UPDATE that it takes for End-of-RIB although there are prefixes
-/// behind it, one of them impossible.
+/// CVE-2023-47235: FRR up to 9.0 with a route-map that prepends dies of an UPDATE that it takes for
+/// End-of-RIB although there are prefixes behind it, one of them impossible.
 pub mod cve_2023_47235 {
     use crate::daemons::Instance;
     use crate::lab::Netns;
@@ -108,10 +113,12 @@ pub mod cve_2023_47235 {
     use anyhow::Result;
     use std::net::IpAddr;
 
-    /// UPDATE: one unknown attribute without a value, and prefixes of which the third is longer than any.
+    /// UPDATE: one unknown attribute without a value, and prefixes of which the third is longer
+    /// than any.
     pub const UPDATE: &str = "ffffffffffffffffffffffffffffffff002b0200000003c0ff00010100eb00ac100b0b001ad908ac100b0b";
 
-    /// What the session offers beside IPv4, 4-octet ASes and route refresh: graceful restart, and IPv6.
+    /// What the session offers beside IPv4, 4-octet ASes and route refresh: graceful restart, and
+    /// IPv6.
     pub const OFFER: [&str; 3] = ["--graceful-restart", "--capability", "1:00020001"];
 
     /// Gives a running FRR a route-map that prepends, for everything this neighbour says.
@@ -124,8 +131,8 @@ pub mod cve_2023_47235 {
     }
 }
 
-/// BIRD up to 2.17.4 with a path mask in a filter runs over an array where the path has some thousands of ASes; extended messages
-/// (RFC 8654) carry one.
+/// BIRD up to 2.17.4 with a path mask in a filter runs over an array where the path has some
+/// thousands of ASes; extended messages (RFC 8654) carry one.
 pub mod as_path_mask {
     use crate::daemons::Instance;
     use crate::lab::Netns;
@@ -136,8 +143,8 @@ pub mod as_path_mask {
     /// ASes in the path.
     const LENGTH: u32 = 3_000;
 
-    /// Gives a running BIRD extended messages and the filter, with the mask or without; before its sessions stand, for they are
-    /// negotiated at their start.
+    /// Gives a running BIRD extended messages and the filter, with the mask or without; before its
+    /// sessions stand, for they are negotiated at their start.
     pub fn configure(bird: &Instance, ns: &Netns, mask: bool) -> Result<()> {
         let path = bird.folder().join("bgp.conf");
         let text = fs::read_to_string(&path).context("BIRD's configuration")?;
@@ -176,7 +183,8 @@ pub mod as_path_mask {
     }
 }
 
-/// BIRD 2.0.7 with `export table on` keeps telling a neighbour of the better route after it was withdrawn, where what is left came first.
+/// BIRD 2.0.7 with `export table on` keeps telling a neighbour of the better route after it was
+/// withdrawn, where what is left came first.
 pub mod zombie {
     use crate::daemons::Instance;
     use crate::lab::Lab;
@@ -198,13 +206,15 @@ pub mod zombie {
     }
 }
 
-/// BIRD before 2.0.8 keeps the flags of an attribute that it does not know, "extended length" among them, but writes a short one's length in
-/// one octet: whoever reads it takes the first octet of the value for a part of the length, 1024 for ONLY_TO_CUSTOMER (RFC 9234).
+/// BIRD before 2.0.8 keeps the flags of an attribute that it does not know, "extended length" among
+/// them, but writes a short one's length in one octet: whoever reads it takes the first octet of
+/// the value for a part of the length, 1024 for ONLY_TO_CUSTOMER (RFC 9234).
 pub mod only_to_customer {
     use crate::lab::Site;
     use crate::odd;
 
-    /// ONLY_TO_CUSTOMER as RFC 9234 has it, with its length in two octets (RFC 4271 section 4.3 allows that).
+    /// ONLY_TO_CUSTOMER as RFC 9234 has it, with its length in two octets (RFC 4271 section 4.3
+    /// allows that).
     pub const EXTENDED: [u8; 8] = [0xd0, 35, 0, 4, 0, 0, 0xfd, 0xe9];
     /// Of five octets: malformed (RFC 9234 section 5).
     pub const TOO_LONG: [u8; 8] = [0xc0, 35, 5, 0, 0, 0xfd, 0xe9, 0];

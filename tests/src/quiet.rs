@@ -20,7 +20,8 @@ const SECOND: &str = "10.0.2.2";
 /// before.
 pub const AFTER: &str = "198.18.0.0/24";
 
-/// A router with two neighbours at rest: one has announced 50 routes, the other one watches. The third one is the scenario's.
+/// A router with two neighbours at rest: one has announced 50 routes, the other one watches. The
+/// third one is the scenario's.
 pub struct Quiet {
     /// The lab.
     pub lab: Lab,
@@ -60,7 +61,8 @@ impl Quiet {
         Ok(Quiet { lab, star, router, feed, monitor, records, told })
     }
 
-    /// Waits until an instance's word on each of the 50 routes towards the second neighbour counts, and is a route.
+    /// Waits until an instance's word on each of the 50 routes towards the second neighbour counts,
+    /// and is a route.
     ///
     /// # Errors
     /// It does not come to that.
@@ -73,7 +75,8 @@ impl Quiet {
             .filter(|prefix| ![PREFIX, AFTER].contains(&prefix.as_str()))
             .collect();
         ensure!(prefixes.len() == 50, "the second neighbour was told of {} prefixes", prefixes.len());
-        // After a death that has no UPDATE to it, what came last is withheld until it is clear that it was harmless.
+        // After a death that has no UPDATE to it, what came last is withheld until it is clear that
+        // it was harmless.
         wait_until(&format!("{instance} to vote on everything"), SETTLE, || {
             prefixes.iter().try_for_each(|prefix| self.votes_on(instance, prefix)).map_err(|e| format!("{e:#}"))
         })

@@ -1,4 +1,5 @@
-//! hv-replay as a neighbour: plays a table or listens, and says afterwards what it sent, learned and suffered.
+//! hv-replay as a neighbour: plays a table or listens, and says afterwards what it sent, learned
+//! and suffered.
 
 use crate::lab::{Lab, Netns, Process, Site, built, wait_until};
 use anyhow::{Context, Result, ensure};
@@ -24,7 +25,8 @@ pub struct Replayer {
 }
 
 impl Replayer {
-    /// Dials the router from a site. `arguments` say what to announce (`--monitor`, `--mrt FILE`, `--generate N` …).
+    /// Dials the router from a site. `arguments` say what to announce (`--monitor`, `--mrt FILE`,
+    /// `--generate N` …).
     pub fn dial(lab: &Lab, site: &Site, v6: bool, arguments: &[&str]) -> Result<Replayer> {
         let (own, router) = site.addresses(v6);
         let session = ["--connect".to_owned(), router.to_string(), "--bind".to_owned(), own.to_string()];
@@ -95,7 +97,8 @@ impl Replayer {
         })
     }
 
-    /// Whether it still runs; it ends by itself when its session is reset or its `--exit-after-idle` is over.
+    /// Whether it still runs; it ends by itself when its session is reset or its
+    /// `--exit-after-idle` is over.
     pub fn running(&mut self) -> bool {
         self.process.running()
     }
@@ -119,7 +122,8 @@ impl Replayer {
         self.wait(LEAVE)
     }
 
-    /// Asks several to leave at one moment: frozen first, so that none learns of another's leaving what its own table should not have.
+    /// Asks several to leave at one moment: frozen first, so that none learns of another's leaving
+    /// what its own table should not have.
     pub fn finish_together(all: &mut [Replayer]) -> Result<Vec<Outcome>> {
         for signal in [Signal::SIGSTOP, Signal::SIGTERM, Signal::SIGCONT] {
             all.iter_mut().filter_map(|r| r.running().then_some(r)).try_for_each(|r| r.process.signal(signal))?;
@@ -135,8 +139,8 @@ impl Replayer {
     }
 }
 
-/// Plays a record to the router from a site, which must have the AS number of the record's neighbour; returns hv-replay's exit status (0: it
-/// failed again, 1: it lives) and what it says.
+/// Plays a record to the router from a site, which must have the AS number of the record's
+/// neighbour; returns hv-replay's exit status (0: it failed again, 1: it lives) and what it says.
 pub fn reproduce(lab: &Lab, site: &Site, record: &Path) -> Result<(i32, Value)> {
     let (own, router) = site.addresses(false);
     let mut command = site.ns.command(built("hv-replay")?);
@@ -201,7 +205,8 @@ pub struct Differences {
     pub flags_only: usize,
 }
 
-/// Compares two tables as the voter compares candidates: by canonical form, an absent link-local next hop agreeing with any.
+/// Compares two tables as the voter compares candidates: by canonical form, an absent link-local
+/// next hop agreeing with any.
 pub fn differences(a: &Path, b: &Path) -> Result<Differences> {
     let (a, b) = (table(a)?, table(b)?);
     let mut found = Differences::default();
@@ -224,7 +229,8 @@ pub fn differences(a: &Path, b: &Path) -> Result<Differences> {
     Ok(found)
 }
 
-/// Whether two routes of tables mean the same, but for flags and for a link-local next hop that one of them lacks.
+/// Whether two routes of tables mean the same, but for flags and for a link-local next hop that one
+/// of them lacks.
 pub fn same(one: &Value, other: &Value) -> Result<bool> {
     Ok(agrees(&octets(one)?, &octets(other)?) || words(one) == words(other))
 }

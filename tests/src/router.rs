@@ -1,4 +1,5 @@
-//! One router made of several daemons: virtd and its instances in a namespace, with equivalent configurations.
+//! One router made of several daemons: virtd and its instances in a namespace, with equivalent
+//! configurations.
 
 use crate::daemons::{Attach, Daemon, Instance, PeerSpec, RouterSpec, Shim, Wrapper};
 use crate::lab::{Lab, Netns, Process, Site, Star, built, run, wait_until};
@@ -57,7 +58,8 @@ pub struct Options {
 }
 
 impl Default for Options {
-    /// Three daemons, consensus, IPv4, listening; T is short, since nothing here is slow but FRR's coalescing.
+    /// Three daemons, consensus, IPv4, listening; T is short, since nothing here is slow but FRR's
+    /// coalescing.
     fn default() -> Options {
         Options {
             daemons: Daemon::ALL.to_vec(),
@@ -212,7 +214,8 @@ impl Router {
         Ok(router)
     }
 
-    /// Ends virtd and starts it again with the same file; the instances that something else has started go on.
+    /// Ends virtd and starts it again with the same file; the instances that something else has
+    /// started go on.
     pub fn restart_virtd(&mut self, lab: &Lab) -> Result<()> {
         self.virtd.stop();
         let mut command = self.ns.command(built("virtd")?);
@@ -308,7 +311,8 @@ impl Router {
         self.instances.iter().try_for_each(|i| self.wait_state(&i.name, "voting", timeout))
     }
 
-    /// Waits until every instance has joined the session with a peer: a majority is enough for it to come up.
+    /// Waits until every instance has joined the session with a peer: a majority is enough for it
+    /// to come up.
     pub fn wait_joined(&self, peer: &str, timeout: Duration) -> Result<()> {
         wait_until(&format!("all to join the session with {peer}"), timeout, || {
             let joined = self.events("leg-up").into_iter().filter(|e| e["session"] == peer);
@@ -344,8 +348,8 @@ impl Router {
         self.session(peer)?.prefixes_out.with_context(|| format!("no established session with {peer}"))
     }
 
-    /// Waits until the router has been quiet for a while: nothing comes, no peer is told anything, nobody changes their mind.
-    /// Returns how many disagreements are left.
+    /// Waits until the router has been quiet for a while: nothing comes, no peer is told anything,
+    /// nobody changes their mind. Returns how many disagreements are left.
     pub fn wait_quiet(&self, quiet: Duration, timeout: Duration) -> Result<u64> {
         let mut last = (None, std::time::Instant::now());
         wait_until("the router to come to rest", timeout, || {

@@ -1,6 +1,7 @@
-//! Routing daemons of other Debian suites beside the installed ones: each unpacked into a root of its own, with its own C library, and
-//! run in a private mount namespace with that root as `/`. `.ci/versions` brings them, by the operators' own tools/hv-versions;
-//! docs/OPERATIONS.md, "Other versions".
+//! Routing daemons of other Debian suites beside the installed ones: each unpacked into a root of
+//! its own, with its own C library, and run in a private mount namespace with that root as `/`.
+//! `.ci/versions` brings them, by the operators' own tools/hv-versions; docs/OPERATIONS.md, "Other
+//! versions".
 
 use crate::daemons::Daemon;
 use crate::lab::Netns;
@@ -120,17 +121,19 @@ pub struct Root {
     pub path: PathBuf,
 }
 
-/// What happens between the namespace and the daemon. The folder for temporary files, which all scenarios' folders are in, stands at its
-/// own path inside, so that configurations and sockets have one name; /run is empty and its own. `$1` is the root, `$2` that folder,
-/// `$3` FRR's user and group; the rest is the command.
+/// What happens between the namespace and the daemon. The folder for temporary files, which all
+/// scenarios' folders are in, stands at its own path inside, so that configurations and sockets
+/// have one name; /run is empty and its own. `$1` is the root, `$2` that folder, `$3` FRR's user
+/// and group; the rest is the command.
 const ENTER: &str = "set -e\nroot=$1; shared=$2; frr=$3; shift 3\n\
     mount -t proc proc \"$root/proc\"\nmount --rbind /dev \"$root/dev\"\nmount -t tmpfs -o mode=755 run \"$root/run\"\n\
     mkdir -p \"$root$shared\" \"$root/run/frr\" \"$root/run/openbgpd\" \"$root/run/bird\"\nmount --bind \"$shared\" \"$root$shared\"\n\
     chown \"$frr\" \"$root/run/frr\"\nexec chroot \"$root\" \"$@\"";
 
 impl Root {
-    /// A command of this root that runs in a namespace; it becomes `program` itself (same pid). Environment variables belong into
-    /// `env(1)` as the program: set on the command they would reach every helper before it.
+    /// A command of this root that runs in a namespace; it becomes `program` itself (same pid).
+    /// Environment variables belong into `env(1)` as the program: set on the command they would
+    /// reach every helper before it.
     pub fn command(&self, ns: &Netns, program: &str) -> Command {
         let mut command = ns.command("unshare");
         command.args(["--mount", "--", "sh", "-c", ENTER, "sh"]).arg(&self.path).arg(temp_dir()).arg("frr:frr");

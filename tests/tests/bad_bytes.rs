@@ -1,4 +1,5 @@
-//! Bytes that no BGP speaker should send, from a peer and from an instance: who sends them loses, at most, its own session.
+//! Bytes that no BGP speaker should send, from a peer and from an instance: who sends them loses,
+//! at most, its own session.
 
 use anyhow::{Context, Result, ensure};
 use std::time::{Duration, Instant};
@@ -22,7 +23,8 @@ const INNOCENT_NLRI: [u8; 4] = [24, 203, 0, 113];
 /// Path attributes of CVE-2023-46753: unknown ones only.
 const FIRST_CVE: &str = "ff1f001000040146464646460004464646464646";
 
-/// A router of three daemons, one neighbour that misbehaves (the first), one that listens, and an innocent one that announces.
+/// A router of three daemons, one neighbour that misbehaves (the first), one that listens, and an
+/// innocent one that announces.
 struct Scene {
     lab: Lab,
     star: Star,
@@ -94,7 +96,8 @@ impl Scene {
         self.wait_told("announced", &format!("{a}.{b}.{c}.{}/32", self.announced))
     }
 
-    /// What must hold at the end: nobody but the bad neighbour lost anything, all three vote, no descriptor is left behind.
+    /// What must hold at the end: nobody but the bad neighbour lost anything, all three vote, no
+    /// descriptor is left behind.
     fn finish(mut self) -> Result<()> {
         self.others_go_on()?;
         for name in ["frr", "bird", "openbgpd"] {
@@ -244,7 +247,8 @@ fn two_messages_that_kill_frr_kill_nobody() -> Result<()> {
     scene.finish()
 }
 
-/// The same first message taken raw: FRR dies, OpenBGPD resets its leg, and still no neighbour loses anything.
+/// The same first message taken raw: FRR dies, OpenBGPD resets its leg, and still no neighbour
+/// loses anything.
 #[test]
 fn taken_raw_the_first_message_kills_frr_and_no_neighbour_notices() -> Result<()> {
     let mut scene = Scene::new("cve-raw", "opaque")?;

@@ -1,4 +1,5 @@
-//! An instance that breaks the protocol, under the real shim: its leg ends, an event says why, and nothing is seen outside.
+//! An instance that breaks the protocol, under the real shim: its leg ends, an event says why, and
+//! nothing is seen outside.
 
 use anyhow::{Result, ensure};
 use std::time::{Duration, Instant};
@@ -9,10 +10,12 @@ use tests::router::{Options, Router};
 const UP: Duration = Duration::from_secs(30);
 const SETTLE: Duration = Duration::from_secs(120);
 const NAME: &str = "fake";
-/// Most that virtd may take for the whole table, three daemons' candidates and what waits for the one that never reads, in KiB.
+/// Most that virtd may take for the whole table, three daemons' candidates and what waits for the
+/// one that never reads, in KiB.
 const MEMORY_KIB: u64 = 200_000;
 
-/// Dials the first neighbour as a daemon would, does what the mode says, and waits for the end of its leg.
+/// Dials the first neighbour as a daemon would, does what the mode says, and waits for the end of
+/// its leg.
 const SCRIPT: &str = r#"
 import socket, struct, sys, time
 mode, peer, local = sys.argv[1:4]
@@ -140,7 +143,8 @@ fn half_an_open_and_then_silence() -> Result<()> {
     ends_its_own_leg_only(&["half-open"])
 }
 
-/// Plays a table past an instance that takes part and never reads, or past three well-behaved ones alone.
+/// Plays a table past an instance that takes part and never reads, or past three well-behaved ones
+/// alone.
 fn converges(fake: bool) -> Result<Duration> {
     const ROUTES: &str = "50000";
     let scene = Scene::new(if fake { "never-reads" } else { "all-read" }, "observer")?;

@@ -1,5 +1,6 @@
-//! Published bugs of Debian 12's own packages (docs/BUGS.md) behind virtd, where the neighbours notice nothing. The one that FRR dies of with
-//! `inbound = "opaque"`, its poison and its record, which kills FRR again alone, are in tests/poison.rs.
+//! Published bugs of Debian 12's own packages (docs/BUGS.md) behind virtd, where the neighbours
+//! notice nothing. The one that FRR dies of with `inbound = "opaque"`, its poison and its record,
+//! which kills FRR again alone, are in tests/poison.rs.
 
 use anyhow::{Context, Result, ensure};
 use nix::sys::signal::Signal;
@@ -28,8 +29,8 @@ fn cve_2023_46753_reaches_nobody_with_rfc7606() -> Result<()> {
     scene.unmoved()
 }
 
-/// CVE-2023-47235: FRR up to 9.0 dies of this UPDATE. Its NLRI field cannot be parsed, so RFC 7606 section 5.3 wants the session reset, by
-/// virtd; no daemon ever sees it.
+/// CVE-2023-47235: FRR up to 9.0 dies of this UPDATE. Its NLRI field cannot be parsed, so RFC 7606
+/// section 5.3 wants the session reset, by virtd; no daemon ever sees it.
 fn unparsable(inbound: &'static str) -> Result<()> {
     let mut scene = Quiet::new("cve-47235", &Options { inbound, ..Options::default() }, |_| Ok(()))?;
     scene.prepend(cve_2023_46753::prepend)?;
@@ -69,8 +70,9 @@ fn kills_bird_alone() -> Result<bool> {
     Ok(dead)
 }
 
-/// A BIRD between two FRRs, with two neighbours, and a third one that sends the long path. Returns whether BIRD died of it, was started each
-/// time, and has it withheld; where it survives, it gets a SIGSEGV by hand, and must come back all the same.
+/// A BIRD between two FRRs, with two neighbours, and a third one that sends the long path. Returns
+/// whether BIRD died of it, was started each time, and has it withheld; where it survives, it gets
+/// a SIGSEGV by hand, and must come back all the same.
 fn long_path(name: &str, vulnerable: bool) -> Result<bool> {
     let options = Options { daemons: vec![Daemon::Frr, Daemon::Bird, Daemon::Frr], ..Options::default() };
     let scene = Quiet::new(name, &options, |router| {
@@ -144,7 +146,8 @@ fn reproduced_on_bird_alone(record: &Path) -> Result<()> {
     Ok(())
 }
 
-/// An ordinary, valid UPDATE that segfaults BIRD 2.0.12: told again it would kill it again, so it has to be found and withheld.
+/// An ordinary, valid UPDATE that segfaults BIRD 2.0.12: told again it would kill it again, so it
+/// has to be found and withheld.
 #[test]
 fn the_path_that_runs_over_birds_mask_is_found_and_withheld() -> Result<()> {
     let real = long_path("mask", true)?;

@@ -1,12 +1,13 @@
-//! Three FRRs of one version with one bug (docs/BUGS.md, "The lost re-announcement"): told things a few milliseconds apart, all three lose the route and
-//! the neighbour with them; told them seconds apart, hardly ever two of them do. docs/DIVERSITY.md has the whole curve.
+//! Three FRRs of one version with one bug (docs/BUGS.md, "The lost re-announcement"): told things a
+//! few milliseconds apart, all three lose the route and the neighbour with them; told them seconds
+//! apart, hardly ever two of them do. docs/DIVERSITY.md has the whole curve.
 
 use anyhow::{Result, ensure};
 use tests::curve::{Between, INSTANCES, Plan, Run, play};
 use tests::untested::not_tested;
 
-/// Every gap lies within the interval, wherever in a second the history begins, and is longer than the 50 ms for which FRR lets changes gather:
-/// alone it loses the route each time.
+/// Every gap lies within the interval, wherever in a second the history begins, and is longer than
+/// the 50 ms for which FRR lets changes gather: alone it loses the route each time.
 const PLAN: Plan =
     Plan { interval_s: 2, gap_ms: (100, 400), pairs: 12, runs: 12, seed: 7, versions: [None; INSTANCES] };
 /// Far below the interval, and far above it.
@@ -15,7 +16,8 @@ const LONG_MS: u32 = 8_000;
 /// A machine that stops for seconds at the wrong moment makes histories of its own.
 const ATTEMPTS: usize = 3;
 
-/// The runs, of which each has to be consistent in itself: the neighbour is without the route just where a majority is.
+/// The runs, of which each has to be consistent in itself: the neighbour is without the route just
+/// where a majority is.
 fn runs(between: Between) -> Result<Vec<Run>> {
     let runs = play(&PLAN, between, &|_| ())?;
     for run in &runs {

@@ -60,7 +60,8 @@ fn openbgpd_with_frr_over_ipv6() -> Result<()> {
     both_sides(Daemon::OpenBgpd, Daemon::Frr, true)
 }
 
-/// Every kind of neighbour against a native BIRD: one session and a quiet log; a crash of the router shows in that log.
+/// Every kind of neighbour against a native BIRD: one session and a quiet log; a crash of the
+/// router shows in that log.
 fn neighbour(kind: Kind, v6: bool, passive: bool) -> Result<()> {
     let mut lab = Lab::new(&format!("alone-{}", kind.name()))?;
     let star = lab.star(1)?;

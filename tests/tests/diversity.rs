@@ -1,5 +1,5 @@
-//! Instances that are told the same at different times (papers/001 section 2.2): the neighbours see what they see without, and what is
-//! held back is held back as configured.
+//! Instances that are told the same at different times (papers/001 section 2.2): the neighbours see
+//! what they see without, and what is held back is held back as configured.
 
 use anyhow::{Context, Result, ensure};
 use std::path::{Path, PathBuf};
@@ -76,7 +76,8 @@ fn the_routes_are_those_without_prefix_by_prefix() -> Result<()> {
     Ok(())
 }
 
-/// Two of three are told 700 ms late: there is no quorum before, and a neighbour hears of nothing before.
+/// Two of three are told 700 ms late: there is no quorum before, and a neighbour hears of nothing
+/// before.
 #[test]
 fn what_is_held_back_is_held_back_for_the_configured_time() -> Result<()> {
     const LATE_US: u64 = 700_000;
@@ -118,8 +119,8 @@ fn what_is_held_back_is_held_back_for_the_configured_time() -> Result<()> {
     Ok(())
 }
 
-/// Each daemon in turn is told that a route is gone and there again, with delays besides and one that is given half of the addresses only,
-/// while a neighbour watches.
+/// Each daemon in turn is told that a route is gone and there again, with delays besides and one
+/// that is given half of the addresses only, while a neighbour watches.
 #[test]
 fn routes_that_one_daemon_is_told_again_are_no_news_to_a_neighbour() -> Result<()> {
     const ROUTES: usize = 200;

@@ -1,5 +1,5 @@
-//! What docs/EQUIVALENCE.md claims: with the configurations that we write, the three daemons, each alone and without us, tell a
-//! second neighbour the same routes of a real update file.
+//! What docs/EQUIVALENCE.md claims: with the configurations that we write, the three daemons, each
+//! alone and without us, tell a second neighbour the same routes of a real update file.
 
 use anyhow::{Result, ensure};
 use std::path::{Path, PathBuf};
@@ -14,7 +14,8 @@ const UP: Duration = Duration::from_secs(30);
 /// How long the daemons may take for the file; FRR coalesces.
 const PLAY: Duration = Duration::from_secs(120);
 
-/// A neighbour's table: the options that make it announce it, and its AS number where that is not its site's.
+/// A neighbour's table: the options that make it announce it, and its AS number where that is not
+/// its site's.
 struct Feed {
     options: [String; 3],
     asn: Option<u32>,
@@ -30,7 +31,8 @@ impl Feed {
     }
 }
 
-/// Plays each table from a neighbour of its own through one daemon, and returns what one more neighbour learned.
+/// Plays each table from a neighbour of its own through one daemon, and returns what one more
+/// neighbour learned.
 fn alone(lab: &mut Lab, daemon: Daemon, v6: bool, feeds: &[Feed], networks: &[Prefix]) -> Result<PathBuf> {
     let count = u32::try_from(feeds.len())?;
     let mut star = lab.star(count + 1)?;
@@ -112,8 +114,9 @@ fn three_daemons_choose_the_same_routes_between_two_neighbours() -> Result<()> {
     all_three("two", false, &[Feed::file(&one), Feed::file(&two)], &[], 3_500)
 }
 
-/// What each of three neighbours says of one prefix, one column each; the first two are in the same AS. Every row is one step of the
-/// decision process (RFC 4271 section 9.1.2.2), told by path and MED; the neighbours' router ids ascend.
+/// What each of three neighbours says of one prefix, one column each; the first two are in the same
+/// AS. Every row is one step of the decision process (RFC 4271 section 9.1.2.2), told by path and
+/// MED; the neighbours' router ids ascend.
 const DECISIONS: &[(&str, [&str; 3])] = &[
     ("shorter path", ["as-path 65001 64501 64502", "as-path 65001 64502", "as-path 65003 64501 64510 64502"]),
     ("AS_SET counts as one", ["as-path 65001 {64501,64502}", "as-path 65001 64501 64502", "as-path 65003 64501 64502"]),

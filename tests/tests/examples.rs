@@ -1,5 +1,6 @@
-//! The configurations in examples/three, three-versions and five are the ones that the scenarios run with, line by line, and each daemon
-//! accepts them; the routers of the two with versions are started as they stand there.
+//! The configurations in examples/three, three-versions and five are the ones that the scenarios
+//! run with, line by line, and each daemon accepts them; the routers of the two with versions are
+//! started as they stand there.
 
 use anyhow::{Context, Result, ensure};
 use nix::sys::signal::Signal;
@@ -19,7 +20,8 @@ use virtd_api::Instances;
 const UP: Duration = Duration::from_secs(120);
 const ROUTES: u64 = 100;
 const THREE: &str = "three";
-/// Those whose instances virtd starts, with the versions they need and the versions they are, by instance.
+/// Those whose instances virtd starts, with the versions they need and the versions they are, by
+/// instance.
 const WITH_VERSIONS: [(&str, &[Version], &[&str]); 2] = [
     ("three-versions", &[Version::BIRD_11], &["frr", "bird-2.0.7", "openbgpd"]),
     ("five", &[Version::FRR_13, Version::BIRD3_13], &["frr-8", "bird-2", "openbgpd", "frr-10", "bird-3"]),
@@ -110,7 +112,8 @@ fn five_voters_of_mixed_code_bases_and_versions_are_one_router() -> Result<()> {
     start_example(WITH_VERSIONS[1])
 }
 
-/// Starts an example as it stands in its folder, but for where its files are; two neighbours see each other's routes, and everybody votes.
+/// Starts an example as it stands in its folder, but for where its files are; two neighbours see
+/// each other's routes, and everybody votes.
 fn start_example((name, versions, instances): (&str, &[Version], &[&str])) -> Result<()> {
     let mut numbers = Vec::new();
     for version in versions {
@@ -155,7 +158,8 @@ fn start_example((name, versions, instances): (&str, &[Version], &[&str])) -> Re
     Ok(())
 }
 
-/// Every instance says which version it is, and those of other releases are the ones that were fetched.
+/// Every instance says which version it is, and those of other releases are the ones that were
+/// fetched.
 fn check_versions(router: &Router, instances: &[&str], numbers: &[String]) -> Result<()> {
     wait_until("every instance to have said its version", UP, || {
         let answer: Instances = router.ctl(&["instances"]).map_err(|e| format!("{e:#}"))?;

@@ -1,5 +1,6 @@
-//! Real tables and long real traces through three code bases, and nothing wrong with any of them: no verdict, no alarm, and every disagreement
-//! that shows is a known difference (docs/EQUIVALENCE.md) or none.
+//! Real tables and long real traces through three code bases, and nothing wrong with any of them:
+//! no verdict, no alarm, and every disagreement that shows is a known difference
+//! (docs/EQUIVALENCE.md) or none.
 
 use anyhow::{Context, Result, ensure};
 use std::time::{Duration, Instant};
@@ -19,15 +20,16 @@ const QUIET: Duration = Duration::from_secs(4);
 /// What still differs on real data, and why: nothing.
 const KNOWN: &[Known] = &[];
 
-/// So soon a lasting difference would become a verdict: it would after minutes, but who waits that long.
+/// So soon a lasting difference would become a verdict: it would after minutes, but who waits that
+/// long.
 const FAULT_S: u64 = 20;
 const ONE_KEY_S: u64 = 30;
 const LEG_HOLD_S: u64 = 90;
 
 /// A real table, IPv4, as one vantage point of a route collector had it in 2010.
 const TABLE: (&str, &str) = ("bview.20100701.0759.TEXT.bgp.gz", "4777");
-/// All update files, by neighbour: each has its own, so that the daemons have something to choose between. Those of one neighbour are played one
-/// after the other, over a session each.
+/// All update files, by neighbour: each has its own, so that the daemons have something to choose
+/// between. Those of one neighbour are played one after the other, over a session each.
 const UPDATES: [&[&str]; 4] = [
     &["updates.long_withdrawal.gz", "updates.nlri_mask_trailing_bits.gz", "updates.et-header.2015.gz"],
     &["updates.20070211.0141.gz"],
@@ -37,7 +39,8 @@ const UPDATES: [&[&str]; 4] = [
 /// This one has IPv6 routes, too.
 const BOTH_FAMILIES: &str = "updates.20190101.0000.gz";
 
-/// How much of it: so much that it is over within three minutes, unless the environment asks for more.
+/// How much of it: so much that it is over within three minutes, unless the environment asks for
+/// more.
 struct Size {
     /// Times as fast as it was recorded.
     speed: String,
@@ -61,7 +64,8 @@ impl Size {
             speed: number("HV_CALM_SPEED", 40)?.to_string(),
             limit: number("HV_CALM_PREFIXES", 20_000)?,
             rounds: u32::try_from(number("HV_CALM_ROUNDS", 1)?)?,
-            // Like the hold time of the legs, so long that a daemon on a busy machine is not taken for one that is wrong or dead.
+            // Like the hold time of the legs, so long that a daemon on a busy machine is not taken
+            // for one that is wrong or dead.
             t_ms: u32::try_from(number("HV_CALM_T_MS", 60_000)?)?,
             fib: number("HV_CALM_FIB", 0)? != 0,
         })
@@ -100,7 +104,8 @@ impl Played {
     }
 }
 
-/// All update files, the neighbours at the same time. What their last ones leave stands on: these neighbours are given back.
+/// All update files, the neighbours at the same time. What their last ones leave stands on: these
+/// neighbours are given back.
 fn traces(lab: &Lab, sites: &[Site], size: &Size, played: &mut Played) -> Result<Vec<Replayer>> {
     let limit = size.limit.to_string();
     let more = ["--speed", &size.speed, "--limit", &limit];
@@ -143,7 +148,8 @@ fn three_code_bases_and_no_fault_no_verdict_and_nothing_unexplained() -> Result<
     let mut table = play(&lab, table_at, false, TABLE.0, &["--peer-filter", TABLE.1, "--limit", &limit])?;
     table.wait_event("session-up", UP)?;
     router.wait_voting(UP)?;
-    // The traces' sessions come up while the table is on its way: no daemon need tell a whole one to all of them at once.
+    // The traces' sessions come up while the table is on its way: no daemon need tell a whole one
+    // to all of them at once.
     let (mut played, mut standing) = (Played::default(), Vec::new());
     for round in 1..=size.rounds {
         standing.iter_mut().try_for_each(|feed| played.finish(feed))?;
@@ -188,9 +194,9 @@ fn three_code_bases_and_no_fault_no_verdict_and_nothing_unexplained() -> Result<
 const VANTAGE_POINTS: [&str; 10] =
     ["395766", "7018", "64050", "20514", "206479", "4608", "50304", "29504", "34549", "8758"];
 
-/// Ten neighbours, each of which says what one vantage point said: at one and a half times the speed
-/// of then for HV_CALM_MINUTES, with the settings that a router has unless told otherwise (T = 10 s,
-/// verdicts after 60 s), or else once and fast.
+/// Ten neighbours, each of which says what one vantage point said: at one and a half times the
+/// speed of then for HV_CALM_MINUTES, with the settings that a router has unless told otherwise (T
+/// = 10 s, verdicts after 60 s), or else once and fast.
 #[test]
 fn ten_neighbours_play_a_real_trace_and_nobody_is_accused() -> Result<()> {
     let minutes = match std::env::var("HV_CALM_MINUTES") {

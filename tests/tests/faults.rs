@@ -1,4 +1,5 @@
-//! A handful of the faults of `make faults`, as a part of `make test`: each kind of way to break an instance, once.
+//! A handful of the faults of `make faults`, as a part of `make test`: each kind of way to break an
+//! instance, once.
 
 use anyhow::{Context, Result};
 use tests::faults::cases::ALL;

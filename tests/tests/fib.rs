@@ -1,4 +1,5 @@
-//! The FIB path with real daemons: each believes that the kernel is its own, and the kernel holds what the vote says.
+//! The FIB path with real daemons: each believes that the kernel is its own, and the kernel holds
+//! what the vote says.
 
 use anyhow::{Context, Result, ensure};
 use std::time::Duration;
@@ -120,7 +121,8 @@ fn some_prefix(scene: &Scene) -> Result<(String, std::net::Ipv4Addr)> {
     Ok((prefix.clone(), (u32::from(network) + 1).into()))
 }
 
-/// Gives BIRD's kernel protocol a filter that writes one prefix with another next hop than everybody else's.
+/// Gives BIRD's kernel protocol a filter that writes one prefix with another next hop than
+/// everybody else's.
 fn lie(scene: &mut Scene, prefix: &str, gateway: &str) -> Result<()> {
     let ns = scene.router.ns().clone();
     let bird = scene.router.instance("bird")?;
@@ -133,8 +135,8 @@ fn lie(scene: &mut Scene, prefix: &str, gateway: &str) -> Result<()> {
     operate::control(bird, &ns, "configure").map(|_| ())
 }
 
-/// No datagram between two hosts behind the router is lost while one instance writes a wrong next hop for the route that it takes, and
-/// another dies and comes back.
+/// No datagram between two hosts behind the router is lost while one instance writes a wrong next
+/// hop for the route that it takes, and another dies and comes back.
 #[test]
 fn nothing_is_lost_behind_a_lie_and_a_death() -> Result<()> {
     if !options().there()? {
@@ -178,10 +180,12 @@ fn nothing_is_lost_behind_a_lie_and_a_death() -> Result<()> {
     scene.passed()
 }
 
-/// What happens to the kernel under the daemons: links, addresses, and somebody who removes routes by hand. It ends as the vote says.
+/// What happens to the kernel under the daemons: links, addresses, and somebody who removes routes
+/// by hand. It ends as the vote says.
 #[test]
 fn the_kernel_ends_as_the_vote_says_whatever_is_done_to_it() -> Result<()> {
-    // OpenBGPD 8.8 does not write again what Linux took from it with the link, alone and here alike: BIRD 3 in its place.
+    // OpenBGPD 8.8 does not write again what Linux took from it with the link, alone and here
+    // alike: BIRD 3 in its place.
     let daemons = vec![Daemon::Frr, Daemon::Bird, Daemon::Bird];
     let options = Options { daemons, versions: vec![None, None, Some(Version::BIRD3_13)], ..options() };
     if !options.there()? {
@@ -205,8 +209,9 @@ fn the_kernel_ends_as_the_vote_says_whatever_is_done_to_it() -> Result<()> {
     rest("the hole to be filled")?;
     ensure!(!scene.router.events("fib-repaired").is_empty(), "nobody was told of the repairs");
 
-    // The gateway's subnet goes without its address: every daemon still wants its routes, and what is removed by hand now cannot be written again
-    // until the subnet is back. An address elsewhere makes virtd look at all of them, however often it has repaired them just now.
+    // The gateway's subnet goes without its address: every daemon still wants its routes, and what
+    // is removed by hand now cannot be written again until the subnet is back. An address elsewhere
+    // makes virtd look at all of them, however often it has repaired them just now.
     let subnet = ["10.0.1.0/24", "dev", "n1", "proto", "kernel", "scope", "link", "src", "10.0.1.1"];
     ns.run("ip", &[["route", "del"].as_slice(), &subnet].concat())?;
     ns.run("ip", &["route", "flush", "proto", "245"])?;
@@ -233,8 +238,8 @@ fn the_kernel_ends_as_the_vote_says_whatever_is_done_to_it() -> Result<()> {
     ns.run("ip", &["address", "del", "10.0.1.7/24", "dev", "n1"])?;
     rest("the routes to stand after an address came and went")?;
 
-    // The link towards the neighbour goes: so do the routes, out of the kernel and out of every daemon's view of it. It comes back, and so
-    // does the session, and so do they.
+    // The link towards the neighbour goes: so do the routes, out of the kernel and out of every
+    // daemon's view of it. It comes back, and so does the session, and so do they.
     ns.run("ip", &["link", "set", "n1", "down"])?;
     wait_routes(&ns, 0, SETTLE)?;
     ns.run("ip", &["link", "set", "n1", "up"])?;
@@ -284,8 +289,9 @@ fn flap(ns: &tests::lab::Netns) -> Result<()> {
     ns.run("ip", &["link", "set", "n1", "up"]).map(|_| ())
 }
 
-/// A wrong FIB without a fault put in: OpenBGPD 8.8 does not write again what Linux took from it together with the link. Alone it leaves the router
-/// without its routes until its session ends; behind the vote the kernel has them, and OpenBGPD is named.
+/// A wrong FIB without a fault put in: OpenBGPD 8.8 does not write again what Linux took from it
+/// together with the link. Alone it leaves the router without its routes until its session ends;
+/// behind the vote the kernel has them, and OpenBGPD is named.
 #[test]
 fn routes_that_openbgpd_forgets_after_a_link_are_in_the_kernel_all_the_same() -> Result<()> {
     let version = Version::OPENBGPD_13;

@@ -1,4 +1,5 @@
-//! More of the FIB path with real daemons: IPv6, several next hops, routes that drop, one instance alone, observers and quorums.
+//! More of the FIB path with real daemons: IPv6, several next hops, routes that drop, one instance
+//! alone, observers and quorums.
 
 use anyhow::{Context, Result, ensure};
 use std::time::Duration;
@@ -115,7 +116,8 @@ fn change(instance: &Instance, star: &Star, edit: impl FnOnce(String) -> String)
     Ok(())
 }
 
-/// Two neighbours announce the same prefixes: the kernel spreads the load as all daemons say, each in an encoding of its own.
+/// Two neighbours announce the same prefixes: the kernel spreads the load as all daemons say, each
+/// in an encoding of its own.
 #[test]
 fn equal_routes_of_two_neighbours_are_one_multipath_route() -> Result<()> {
     let mut lab = Lab::new("fib-ecmp")?;
@@ -182,7 +184,8 @@ fn equal_routes_of_two_neighbours_are_one_multipath_route() -> Result<()> {
     Ok(())
 }
 
-/// One daemon alone, which speaks for itself to its neighbours, and whose every kind of route is passed on; nothing is left when virtd ends.
+/// One daemon alone, which speaks for itself to its neighbours, and whose every kind of route is
+/// passed on; nothing is left when virtd ends.
 #[test]
 fn one_instance_alone_and_nothing_of_it_left() -> Result<()> {
     let mut lab = Lab::new("fib-alone")?;
@@ -265,7 +268,8 @@ fn an_observer_never_reaches_the_kernel() -> Result<()> {
     Ok(())
 }
 
-/// With fewer voters than `min_voters` the kernel stays as it is, and goes on when they are there again.
+/// With fewer voters than `min_voters` the kernel stays as it is, and goes on when they are there
+/// again.
 #[test]
 fn too_few_voters_change_nothing() -> Result<()> {
     let mut lab = Lab::new("fib-quorum")?;
@@ -300,8 +304,9 @@ fn too_few_voters_change_nothing() -> Result<()> {
     Ok(())
 }
 
-/// Half a minute of updates of 2007, as fast as they are taken, their routes by two next hops: for each prefix the kernel has in the end what was said last, and
-/// hv-replay has seen how it came there.
+/// Half a minute of updates of 2007, as fast as they are taken, their routes by two next hops: for
+/// each prefix the kernel has in the end what was said last, and hv-replay has seen how it came
+/// there.
 #[test]
 fn every_change_of_a_real_trace_comes_into_the_kernel() -> Result<()> {
     let Some(trace) = real_data("updates.20070211.0141.gz") else { return Ok(()) };

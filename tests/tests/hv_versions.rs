@@ -1,4 +1,5 @@
-//! tools/hv-versions, as an operator calls it, as far as it needs no network; that it fetches what runs, every scenario with another version shows.
+//! tools/hv-versions, as an operator calls it, as far as it needs no network; that it fetches what
+//! runs, every scenario with another version shows.
 
 use anyhow::{Context, Result, ensure};
 use nix::sys::signal::Signal;

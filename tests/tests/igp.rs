@@ -1,5 +1,5 @@
-//! Protocol diversity (papers/001 section 2.3): OSPF in one instance, IS-IS in another, RIP in a third, none of which has a BGP session, and
-//! one FIB out of what they say.
+//! Protocol diversity (papers/001 section 2.3): OSPF in one instance, IS-IS in another, RIP in a
+//! third, none of which has a BGP session, and one FIB out of what they say.
 
 use anyhow::{Context, Result, ensure};
 use std::time::Duration;
@@ -113,8 +113,8 @@ fn ospf_isis_and_rip_agree_on_one_fib() -> Result<()> {
     Ok(())
 }
 
-/// The link towards the first neighbour goes and comes back: all three go round by the second one, each in its own time, and the kernel
-/// follows. One dies, and nothing moves.
+/// The link towards the first neighbour goes and comes back: all three go round by the second one,
+/// each in its own time, and the kernel follows. One dies, and nothing moves.
 #[test]
 fn a_link_and_an_instance_go_and_come_back() -> Result<()> {
     if ISIS.root()?.is_none() {
@@ -127,8 +127,8 @@ fn a_link_and_an_instance_go_and_come_back() -> Result<()> {
     ns.run("ip", &["link", "set", "n1", "down"])?;
     scene.settle(&round)?;
     ns.run("ip", &["link", "set", "n1", "up"])?;
-    // FRR 8.4.4 does not put the lost half of a nexthop group back into its kernel, alone and here alike, and believes that it is there:
-    // two zebras of that version would outvote BIRD with it.
+    // FRR 8.4.4 does not put the lost half of a nexthop group back into its kernel, alone and here
+    // alike, and believes that it is there: two zebras of that version would outvote BIRD with it.
     scene.holds(&expected)?;
 
     for igp in Igp::ALL {
@@ -167,8 +167,9 @@ fn named(scene: &Scene, name: &str, prefix: &str) -> Result<()> {
     })
 }
 
-/// BGP's routes come from the one instance that speaks it: to the others they are no concern, be there many of those, and even where one of
-/// them says something about them. What one of three says about their own routes is outvoted.
+/// BGP's routes come from the one instance that speaks it: to the others they are no concern, be
+/// there many of those, and even where one of them says something about them. What one of three
+/// says about their own routes is outvoted.
 #[test]
 fn bgp_beside_them_and_a_liar_among_them() -> Result<()> {
     if ISIS.root()?.is_none() {

@@ -18,7 +18,8 @@ fn pair<'a>(answer: &'a Diversity, a: &str, b: &str) -> Result<&'a Pair> {
     found.with_context(|| format!("no pair of {a} and {b} in {answer:?}"))
 }
 
-/// A real trace, three code bases, no fault: every vote is counted for every pair, and nobody is found to differ.
+/// A real trace, three code bases, no fault: every vote is counted for every pair, and nobody is
+/// found to differ.
 #[test]
 fn three_code_bases_agree_on_a_real_trace() -> Result<()> {
     let mut lab = Lab::new("independence")?;
@@ -52,7 +53,8 @@ fn three_code_bases_agree_on_a_real_trace() -> Result<()> {
     Ok(())
 }
 
-/// Five voters, two of them the same program with the same fault: the neighbour sees nothing of it, the operator does.
+/// Five voters, two of them the same program with the same fault: the neighbour sees nothing of it,
+/// the operator does.
 #[test]
 fn the_same_program_twice_is_the_least_independent_pair() -> Result<()> {
     let mut lab = Lab::new("twins")?;

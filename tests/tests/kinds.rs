@@ -1,5 +1,5 @@
-//! Daemons that virtd starts by their kind: two FRRs, two BIRDs and an OpenBGPD in one router, their control programs, their
-//! deaths and their end.
+//! Daemons that virtd starts by their kind: two FRRs, two BIRDs and an OpenBGPD in one router,
+//! their control programs, their deaths and their end.
 
 use anyhow::{Context, Result, ensure};
 use nix::sys::signal::{Signal, kill};
@@ -23,7 +23,8 @@ fn start(lab: &Lab, star: &Star, daemons: &[Daemon]) -> Result<Kinds> {
     Kinds::start(lab, star, &options, |_| String::new())
 }
 
-/// Kills one process; the instance ends as a whole, with an event that names the process, and comes back voting.
+/// Kills one process; the instance ends as a whole, with an event that names the process, and comes
+/// back voting.
 fn kill_one(kinds: &Kinds, name: &str, pid: Pid, named: &str) -> Result<()> {
     let old = kinds.pids(name)?;
     let text = kinds.kill(name, pid, Signal::SIGKILL, UP)?;
@@ -77,7 +78,8 @@ fn five_daemons_by_kind_are_one_router() -> Result<()> {
     Ok(())
 }
 
-/// FRR changes its user, so the kernel does not end it with a virtd that is killed; the next virtd does.
+/// FRR changes its user, so the kernel does not end it with a virtd that is killed; the next virtd
+/// does.
 #[test]
 fn what_a_killed_virtd_leaves_is_replaced() -> Result<()> {
     let daemons = &[Daemon::Frr, Daemon::Bird];

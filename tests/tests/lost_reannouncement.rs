@@ -1,6 +1,7 @@
-//! Ordinary, valid UPDATEs that make FRR forget a route: what it has told a neighbour, has to withdraw and gets back, all within that
-//! neighbour's advertisement interval, it withdraws for good, and its own table has it. docs/BUGS.md has the exact condition.
-//! Alone the neighbour never hears of the route again; behind virtd it has what the sender says, and FRR is named.
+//! Ordinary, valid UPDATEs that make FRR forget a route: what it has told a neighbour, has to
+//! withdraw and gets back, all within that neighbour's advertisement interval, it withdraws for
+//! good, and its own table has it. docs/BUGS.md has the exact condition. Alone the neighbour never
+//! hears of the route again; behind virtd it has what the sender says, and FRR is named.
 
 use anyhow::{Context, Result, bail, ensure};
 use std::time::{Duration, Instant};
@@ -21,7 +22,8 @@ const INTERVAL_S: u32 = 5;
 const IN_TIME: Duration = Duration::from_secs(INTERVAL_S as u64 - 2);
 /// Attempts at that: a busy machine may be too slow once.
 const ATTEMPTS: u32 = 6;
-/// Longer than the interval and FRR's coalescing: it is to be outvoted for what it says wrongly, not for being slow.
+/// Longer than the interval and FRR's coalescing: it is to be outvoted for what it says wrongly,
+/// not for being slow.
 const T_MS: u32 = 6_000;
 const ROUNDS: u32 = 3;
 
@@ -122,7 +124,8 @@ impl Scene {
         })
     }
 
-    /// Whether this is the last that FRR has told the second neighbour of a prefix. Behind virtd the neighbour does not know, virtd does.
+    /// Whether this is the last that FRR has told the second neighbour of a prefix. Behind virtd
+    /// the neighbour does not know, virtd does.
     fn told(&mut self, prefix: &str) -> Result<bool> {
         self.second.look()?;
         let Middle::Behind(router) = &self.middle else { return Ok(self.second.table.contains_key(prefix)) };
@@ -139,7 +142,8 @@ impl Scene {
         })
     }
 
-    /// One round; whether FRR has lost the route. `None`: something came too early or too late for the interval, and the round says nothing.
+    /// One round; whether FRR has lost the route. `None`: something came too early or too late for
+    /// the interval, and the round says nothing.
     fn round(&mut self, kind: Round) -> Result<Option<bool>> {
         if kind == Round::BeforeTelling {
             self.say("announce", EARLIER)?;
@@ -213,7 +217,8 @@ impl Scene {
         Ok(router.events("disagreement").iter().filter(about).count())
     }
 
-    /// The neighbour has the route; it was taken away, if at all, for as long as the sender withdrew it. FRR was named, where it has lost it.
+    /// The neighbour has the route; it was taken away, if at all, for as long as the sender
+    /// withdrew it. FRR was named, where it has lost it.
     fn check_masked(&mut self, lost: bool, named: usize) -> Result<()> {
         if lost {
             self.wait("virtd to name FRR and the prefix", |s| Ok(s.named()? > named))?;

@@ -47,7 +47,8 @@ fn wait_told(replayer: &Replayer, prefix: &str, times: usize) -> Result<()> {
     })
 }
 
-/// Sessions over both IP versions with hv-replay and with both other daemons: routes pass both ways, a crash shows, a restart heals.
+/// Sessions over both IP versions with hv-replay and with both other daemons: routes pass both
+/// ways, a crash shows, a restart heals.
 fn proxied(daemon: Daemon, dials: bool) -> Result<()> {
     let mut lab = Lab::new(&format!("native-{}", daemon.name()))?;
     let star = lab.star(3)?;
@@ -203,7 +204,8 @@ fn what_is_negotiated_is_what_the_daemon_alone_negotiates() -> Result<()> {
     Ok(())
 }
 
-/// With the key there is a session; without it there is none where the daemon alone allows none either.
+/// With the key there is a session; without it there is none where the daemon alone allows none
+/// either.
 fn md5(daemon: Daemon, behind: bool) -> Result<bool> {
     let mut lab = Lab::new(&format!("native-md5-{}", daemon.name()))?;
     let star = lab.star(2)?;
@@ -236,7 +238,8 @@ fn md5_passes_through() -> Result<()> {
     Ok(())
 }
 
-/// OpenBGPD is not among them: alone on Linux it sets no key on its listening socket, and behind virtd neither.
+/// OpenBGPD is not among them: alone on Linux it sets no key on its listening socket, and behind
+/// virtd neither.
 #[test]
 fn md5_of_a_listening_daemon_guards_the_real_port() -> Result<()> {
     for daemon in [Daemon::Frr, Daemon::Bird] {
@@ -265,7 +268,8 @@ fn ttl_security_reaches_the_real_socket() -> Result<()> {
     let frr = &router.instances[0];
     control(frr, &star.router, &format!("configure terminal\nrouter bgp {ASN}{lines}"))?;
     star.sites[0].ns.run("sysctl", &["-qw", "net.ipv4.ip_default_ttl=255"])?;
-    // The kernel lets in what came before the daemon has set the option: an OPEN perhaps, but never a session.
+    // The kernel lets in what came before the daemon has set the option: an OPEN perhaps, but never
+    // a session.
     let announce = |number: u8, prefix: &str, site: &Site| {
         let script = lab.directory().join(format!("script{number}"));
         std::fs::write(&script, format!("announce {prefix}\n"))?;

@@ -1,6 +1,7 @@
-//! The same odd UPDATE, different answers: what FRR, BIRD and OpenBGPD make of it one by one differs in almost every case, and
-//! what the router made of the three tells its second neighbour does not. Nor does it with the three of another suite, of which some
-//! answer otherwise. [`CASES`] is the table to read.
+//! The same odd UPDATE, different answers: what FRR, BIRD and OpenBGPD make of it one by one
+//! differs in almost every case, and what the router made of the three tells its second neighbour
+//! does not. Nor does it with the three of another suite, of which some answer otherwise. [`CASES`]
+//! is the table to read.
 
 use anyhow::{Context, Result, bail, ensure};
 use std::time::Duration;
@@ -14,13 +15,15 @@ use tests::versions::Version;
 use virtd_api::{Candidate, Instances};
 use wire::bgp::hex;
 
-/// For everything that is waited for: the machine may have other things to do, and OpenBGPD takes its time after a reset.
+/// For everything that is waited for: the machine may have other things to do, and OpenBGPD takes
+/// its time after a reset.
 const SETTLE: Duration = Duration::from_secs(60);
 /// Nothing moves for so long: at rest.
 const QUIET: Duration = Duration::from_millis(700);
 /// Prefixes of the third neighbour, which has no part in it.
 const BYSTANDERS: usize = 20;
-/// The odd UPDATE and the good one before it are told apart by their community: 65001:2989 (fde9 0bad) and this.
+/// The odd UPDATE and the good one before it are told apart by their community: 65001:2989 (fde9
+/// 0bad) and this.
 const ODD_COMMUNITY: &str = "65001:2989";
 const GOOD_COMMUNITY: &str = "65001:1";
 
@@ -30,7 +33,8 @@ const LABEL_INDEX: &str = "PREFIX_SID with a valid Label-Index";
 /// What reaches the second neighbour.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Outcome {
-    /// The odd route, with this attribute in it as it was sent (as hv-replay prints it; empty: there is none to look for).
+    /// The odd route, with this attribute in it as it was sent (as hv-replay prints it; empty:
+    /// there is none to look for).
     Relayed(&'static str),
     /// The odd route, without this attribute.
     Discarded(&'static str),
@@ -38,7 +42,8 @@ enum Outcome {
     Withdrawn,
     /// What was there before stays.
     Unchanged,
-    /// The sender's session ends with this NOTIFICATION; its routes go, and come as they were with its next session.
+    /// The sender's session ends with this NOTIFICATION; its routes go, and come as they were with
+    /// its next session.
     Reset(u8, u8),
 }
 use Outcome::{Discarded, Relayed, Reset, Unchanged, Withdrawn};
@@ -53,18 +58,22 @@ struct Case {
     /// What must reach the second neighbour with `inbound = "rfc7606"` and with `"opaque"`.
     cleaned: Outcome,
     opaque: Outcome,
-    /// What FRR, BIRD and OpenBGPD do each on its own, those of Debian 12 and those of Debian 13 ([`Suite`]): P passed on, D attribute
-    /// discarded, W treated as withdraw, U ignored, what was there before stays, R session reset. Where they do other than that, the test says so and goes on: packages change.
+    /// What FRR, BIRD and OpenBGPD do each on its own, those of Debian 12 and those of Debian 13
+    /// ([`Suite`]): P passed on, D attribute discarded, W treated as withdraw, U ignored, what was
+    /// there before stays, R session reset. Where they do other than that, the test says so and
+    /// goes on: packages change.
     alone: [&'static str; 2],
     /// Where that is written.
     why: &'static str,
 }
 
-/// Every UPDATE comes from AS 65001 (fde9) at 10.0.1.2 (0a000102). Well-formed, with the community, its attributes are
-/// `40010100 40020602010000fde9 4003040a000102 c00804fde90bad`: ORIGIN IGP, AS_PATH 65001, NEXT_HOP, COMMUNITIES 65001:2989.
+/// Every UPDATE comes from AS 65001 (fde9) at 10.0.1.2 (0a000102). Well-formed, with the community,
+/// its attributes are `40010100 40020602010000fde9 4003040a000102 c00804fde90bad`: ORIGIN IGP,
+/// AS_PATH 65001, NEXT_HOP, COMMUNITIES 65001:2989.
 ///
-/// "opaque" has the same outcome where the RFCs name one: the instances get the odd bytes, but what they say goes through virtd's
-/// hygiene too, and an instance that has reset its leg is fed the mended form when it comes back.
+/// "opaque" has the same outcome where the RFCs name one: the instances get the odd bytes, but what
+/// they say goes through virtd's hygiene too, and an instance that has reset its leg is fed the
+/// mended form when it comes back.
 const CASES: [Case; 18] = [
     Case {
         name: "ORIGIN = 3",
@@ -250,7 +259,8 @@ impl Suite {
     }
 }
 
-/// A router of three daemons; a neighbour that says odd things (the first), one that watches, and a bystander that announces.
+/// A router of three daemons; a neighbour that says odd things (the first), one that watches, and a
+/// bystander that announces.
 struct Scene {
     suite: Suite,
     inbound: &'static str,
@@ -272,7 +282,8 @@ impl Scene {
     fn new(suite: Suite, inbound: &'static str) -> Result<Scene> {
         let mut lab = Lab::new(&format!("odd-{suite:?}-{inbound}"))?;
         let star = lab.star(3)?;
-        // A case costs an instance its leg, case after case: that is what is tested, not a reason to find it flapping.
+        // A case costs an instance its leg, case after case: that is what is tested, not a reason
+        // to find it flapping.
         let timers = "grace_s = 600\n[faults]\nleg_losses = 200\n".to_owned();
         let router =
             Router::start(&lab, &star, &Options { inbound, timers, versions: suite.versions(), ..Options::default() })?;
@@ -308,8 +319,8 @@ impl Scene {
         })
     }
 
-    /// Waits until all three have all legs, vote and agree, and nothing moves. OpenBGPD doubles its pause with each reset; its operator
-    /// would not wait for it either.
+    /// Waits until all three have all legs, vote and agree, and nothing moves. OpenBGPD doubles its
+    /// pause with each reset; its operator would not wait for it either.
     fn wait_calm(&self) -> Result<()> {
         let peers = self.star.sites.len();
         wait_until("all instances to vote on all sessions", SETTLE, || {
@@ -334,7 +345,8 @@ impl Scene {
         Ok(())
     }
 
-    /// Waits until every instance has read everything that the sender said so far: a route sent last is said and counted by all.
+    /// Waits until every instance has read everything that the sender said so far: a route sent
+    /// last is said and counted by all.
     fn wait_read(&mut self) -> Result<()> {
         let prefix = format!("198.18.{}.0/24", self.used);
         self.sender.say(&format!("announce {prefix}"))?;
@@ -404,8 +416,9 @@ impl Scene {
         events.iter().filter_map(|e| e["text"].as_str().map(str::to_owned)).collect()
     }
 
-    /// What to say where the instances, given the UPDATE as it came, did not do what the table has; empty where they did. Which attribute
-    /// they discarded is not looked at: what they say wrongly is mended before it counts.
+    /// What to say where the instances, given the UPDATE as it came, did not do what the table has;
+    /// empty where they did. Which attribute they discarded is not looked at: what they say wrongly
+    /// is mended before it counts.
     fn unlike_alone(&self, case: &Case, expected: Outcome, lost: &str, said: &[Candidate]) -> String {
         if self.inbound != "opaque" || matches!(expected, Reset(..)) {
             return String::new();
@@ -479,7 +492,8 @@ impl Scene {
         Ok(())
     }
 
-    /// Two voters, two answers: FRR leaves PREFIX_SID out, BIRD does not. Then OpenBGPD's vote decides.
+    /// Two voters, two answers: FRR leaves PREFIX_SID out, BIRD does not. Then OpenBGPD's vote
+    /// decides.
     fn without_majority(&mut self) -> Result<()> {
         let case = CASES.iter().find(|case| case.name == LABEL_INDEX).context("no such case")?;
         self.used += 1;

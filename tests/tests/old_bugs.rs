@@ -1,5 +1,6 @@
-//! Published bugs that other versions than the installed ones have (docs/BUGS.md): each first with the unmodified daemon alone, then behind
-//! virtd, judged from the neighbours' own logs. tests/bugs.rs and tests/poison.rs have those of the installed versions.
+//! Published bugs that other versions than the installed ones have (docs/BUGS.md): each first with
+//! the unmodified daemon alone, then behind virtd, judged from the neighbours' own logs.
+//! tests/bugs.rs and tests/poison.rs have those of the installed versions.
 
 use anyhow::{Context, Result, ensure};
 use serde_json::Value;
@@ -18,13 +19,15 @@ use tests::versions::Version;
 
 const UP: Duration = Duration::from_secs(60);
 const SETTLE: Duration = Duration::from_secs(120);
-/// What a bug has kept from a neighbour for so long, although what was said after it has come, does not come any more.
+/// What a bug has kept from a neighbour for so long, although what was said after it has come, does
+/// not come any more.
 const NEVER: Duration = Duration::from_secs(5);
 
 /// Both values of `inbound`.
 const INBOUND: [&str; 2] = ["rfc7606", "opaque"];
 
-/// Neighbours that are steered, and watched through their own logs: the first two announce, the last one listens.
+/// Neighbours that are steered, and watched through their own logs: the first two announce, the
+/// last one listens.
 struct Around {
     a: Watch,
     c: Watch,
@@ -44,7 +47,8 @@ impl Around {
         Ok(around)
     }
 
-    /// The path of the second neighbour's route to a prefix, without the router's own AS; empty where it has none.
+    /// The path of the second neighbour's route to a prefix, without the router's own AS; empty
+    /// where it has none.
     fn path(&mut self, prefix: &str) -> Result<String> {
         self.second.look()?;
         let path = self.second.table.get(prefix).and_then(|route| route["as_path"].as_str()).unwrap_or_default();
@@ -70,7 +74,8 @@ impl Around {
         Ok(())
     }
 
-    /// C's shorter path to the prefix comes between A's and goes again; then a route that only shows that C was read.
+    /// C's shorter path to the prefix comes between A's and goes again; then a route that only
+    /// shows that C was read.
     fn zombie(&mut self) -> Result<()> {
         self.a.say(&format!("announce {PREFIX} as-path 65001 64999"))?;
         self.wait_path(PREFIX, "65001 64999", SETTLE)?;
@@ -82,8 +87,8 @@ impl Around {
     }
 }
 
-/// Whether BIRD alone leaves the second neighbour with C's route after C's withdraw, and without it when C announces it again after A's
-/// withdraw: for BIRD's export table it is there all the time.
+/// Whether BIRD alone leaves the second neighbour with C's route after C's withdraw, and without it
+/// when C announces it again after A's withdraw: for BIRD's export table it is there all the time.
 fn zombie_alone() -> Result<bool> {
     let configure = |bird: &mut Instance, lab: &Lab, _: &Star| zombie::configure(bird, lab, 1);
     let (lab, star, _bird) = alone("zombie-alone", Daemon::Bird, Some(Version::BIRD_11), configure)?;
@@ -102,8 +107,8 @@ fn zombie_alone() -> Result<bool> {
     Ok(kept && lost)
 }
 
-/// Waits for virtd to say, after so many other events of the kind, that an instance is not with the majority on the prefix towards the
-/// second neighbour.
+/// Waits for virtd to say, after so many other events of the kind, that an instance is not with the
+/// majority on the prefix towards the second neighbour.
 fn wait_named(router: &Router, instance: &str, since: usize) -> Result<()> {
     wait_until("virtd to name who is wrong about the prefix", SETTLE, || {
         let found = router.events("disagreement");
@@ -156,7 +161,8 @@ fn the_zombie_route_of_bird_2_0_7_is_outvoted_and_named() -> Result<()> {
     INBOUND.iter().try_for_each(|inbound| zombie_is_outvoted(inbound).context(*inbound))
 }
 
-/// Whether BIRD alone sends the second neighbour something malformed when it is given this attribute.
+/// Whether BIRD alone sends the second neighbour something malformed when it is given this
+/// attribute.
 fn otc_alone(attribute: &[u8]) -> Result<bool> {
     let (lab, star, _bird) = alone("otc-alone", Daemon::Bird, Some(Version::BIRD_11), |_, _, _| Ok(()))?;
     let mut around = Around::dial(&lab, &star)?;
@@ -169,7 +175,8 @@ fn otc_alone(attribute: &[u8]) -> Result<bool> {
     Ok(!around.second.malformed.is_empty())
 }
 
-/// The attribute in both forms behind virtd: what is malformed is withdrawn (RFC 9234 section 5), what is not arrives as it is meant.
+/// The attribute in both forms behind virtd: what is malformed is withdrawn (RFC 9234 section 5),
+/// what is not arrives as it is meant.
 fn only_to_customer(inbound: &'static str) -> Result<()> {
     let mut lab = Lab::new(&format!("otc-{inbound}"))?;
     let star = lab.star(3)?;
@@ -217,11 +224,12 @@ fn the_attribute_that_bird_2_0_7_garbles_arrives_well_formed() -> Result<()> {
     INBOUND.iter().try_for_each(|inbound| only_to_customer(inbound).context(*inbound))
 }
 
-/// The versions of FRR that both of its bugs are in: Debian 11's, and the installed one (Debian 12's).
+/// The versions of FRR that both of its bugs are in: Debian 11's, and the installed one (Debian
+/// 12's).
 const FRRS: [Option<Version>; 2] = [Some(Version::FRR_11), None];
 
-/// Whether FRR alone dies of what is sent to it, of a signal and not otherwise, after it has passed ordinary routes on from a neighbour
-/// that offers the same.
+/// Whether FRR alone dies of what is sent to it, of a signal and not otherwise, after it has passed
+/// ordinary routes on from a neighbour that offers the same.
 fn frr_dies(version: Option<Version>, offer: &[&str], raw: &str, prepend: Prepend) -> Result<bool> {
     let first = |star: &Star| star.sites.first().cloned().context("a first site");
     let configure = |frr: &mut Instance, _: &Lab, star: &Star| prepend(frr, &star.router, first(star)?.v4.into());
@@ -305,7 +313,8 @@ fn cve_2023_47235_kills_frr_alone_and_ends_the_senders_session_with_7_5_1() -> R
     INBOUND.iter().try_for_each(|inbound| unparsable_ends_the_senders_session(inbound).context(*inbound))
 }
 
-/// FRR dies of the UPDATE without a path where it comes as it was sent, a majority lives on; FRR comes back and votes.
+/// FRR dies of the UPDATE without a path where it comes as it was sent, a majority lives on; FRR
+/// comes back and votes.
 fn pathless_is_survived(version: Option<Version>) -> Result<()> {
     // A second installed FRR would die as well.
     let options = Options {
@@ -394,7 +403,8 @@ fn long_path(lab: &Lab, star: &Star) -> Result<String> {
     Ok(raw.display().to_string())
 }
 
-/// An ordinary, valid UPDATE that segfaults BIRD: it is found by trial and withheld from BIRD alone.
+/// An ordinary, valid UPDATE that segfaults BIRD: it is found by trial and withheld from BIRD
+/// alone.
 fn long_path_is_withheld(version: Option<Version>, inbound: &'static str) -> Result<()> {
     let options = Options {
         daemons: vec![Daemon::Frr, Daemon::Bird, Daemon::Frr],
@@ -426,7 +436,8 @@ fn long_path_is_withheld(version: Option<Version>, inbound: &'static str) -> Res
     scene.unmoved()
 }
 
-/// Starts BIRD again each time it has died, until virtd has found of what, and it votes; returns how often it died.
+/// Starts BIRD again each time it has died, until virtd has found of what, and it votes; returns
+/// how often it died.
 fn revive_until_found(scene: &mut Quiet) -> Result<u32> {
     let (lab, router, mut deaths) = (&scene.lab, &mut scene.router, 0);
     wait_for("the poison to be found, and BIRD to vote", SETTLE, || {

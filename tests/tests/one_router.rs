@@ -14,7 +14,8 @@ const SETTLE: Duration = Duration::from_secs(90);
 /// Longer than T: what disagrees has shown itself by then.
 const QUIET: Duration = Duration::from_secs(4);
 
-/// One session, no NOTIFICATION, no reconnect, for this neighbour, with an instance's crash and return in between.
+/// One session, no NOTIFICATION, no reconnect, for this neighbour, with an instance's crash and
+/// return in between.
 fn sees_nothing_unusual(kind: Kind, v6: bool, passive: bool) -> Result<()> {
     let mut lab = Lab::new(&format!("outside-{}", kind.name()))?;
     let star = lab.star(1)?;
@@ -86,7 +87,8 @@ fn gobgp_listening_sees_nothing_unusual() -> Result<()> {
     sees_nothing_unusual(Kind::GoBgp, false, true)
 }
 
-/// Plays a file from one neighbour and returns the table that another one learned: of the router, or of one daemon alone.
+/// Plays a file from one neighbour and returns the table that another one learned: of the router,
+/// or of one daemon alone.
 fn learned(lab: &mut Lab, file: &Path, daemon: Option<Daemon>) -> Result<PathBuf> {
     let star = lab.star(2)?;
     let options = Options::default();

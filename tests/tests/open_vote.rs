@@ -1,5 +1,6 @@
-//! The OPEN as a vote, with the daemons as an operator configures them: one of three lacks a family, a capability or a hold time, or all get
-//! another AS number. Judged from the neighbours' side.
+//! The OPEN as a vote, with the daemons as an operator configures them: one of three lacks a
+//! family, a capability or a hold time, or all get another AS number. Judged from the neighbours'
+//! side.
 
 use anyhow::{Context, Result, ensure};
 use nix::sys::signal::Signal;
@@ -52,7 +53,8 @@ fn wait_told(router: &Router, peer: &str, routes: u64) -> Result<()> {
     })
 }
 
-/// Changes a running daemon's configuration so that it has IPv6 instead of IPv4 for the first neighbour.
+/// Changes a running daemon's configuration so that it has IPv6 instead of IPv4 for the first
+/// neighbour.
 fn without_ipv4(router: &mut Router, daemon: Daemon) -> Result<()> {
     let ns = router.ns().clone();
     let instance = router.instance(daemon.name())?;
@@ -188,7 +190,8 @@ fn one_hold_time_of_0_is_outvoted_bird() -> Result<()> {
     ])
 }
 
-/// Row m: one of three is there, and the neighbour's hold time is shorter than what is waited for the others.
+/// Row m: one of three is there, and the neighbour's hold time is shorter than what is waited for
+/// the others.
 #[test]
 fn a_session_with_a_hold_time_of_3_s_comes_up_with_one_of_three() -> Result<()> {
     for daemon in Daemon::ALL {
@@ -216,7 +219,8 @@ fn bird_extended(text: String) -> String {
     text.replace("    connect delay time", "    enable extended messages on;\n    connect delay time")
 }
 
-/// Three neighbours: one watches, one plays what stands in a file, and what the router came to after it.
+/// Three neighbours: one watches, one plays what stands in a file, and what the router came to
+/// after it.
 struct Odd {
     lab: Lab,
     star: Star,
@@ -264,7 +268,8 @@ fn a_long_update_reaches_who_has_no_extended_messages_in_several() -> Result<()>
     Ok(())
 }
 
-/// A route whose attributes do not fit a message of 4,096 octets: it is not told to who has no longer ones.
+/// A route whose attributes do not fit a message of 4,096 octets: it is not told to who has no
+/// longer ones.
 #[test]
 fn a_route_that_fits_no_short_message_is_decided_by_the_others() -> Result<()> {
     let mut scene = sent("too-long", [same, bird_extended, same], |star| {
@@ -347,7 +352,8 @@ fn bird_without_four_octet_as_numbers_votes() -> Result<()> {
     )
 }
 
-/// All get another AS number, one after the other: the session comes back with it when most have it.
+/// All get another AS number, one after the other: the session comes back with it when most have
+/// it.
 #[test]
 fn another_as_number_in_every_daemon_reopens_the_session_with_it() -> Result<()> {
     let mut lab = Lab::new("another-as")?;

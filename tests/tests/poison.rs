@@ -1,5 +1,6 @@
-//! The UPDATE that kills a daemon, with a real daemon and a real bug: named, withheld, recorded, and good for killing it again, alone.
-//! CVE-2023-46753 in Debian 12's FRR (docs/FAULTS.md has the faults that need no bug).
+//! The UPDATE that kills a daemon, with a real daemon and a real bug: named, withheld, recorded,
+//! and good for killing it again, alone. CVE-2023-46753 in Debian 12's FRR (docs/FAULTS.md has the
+//! faults that need no bug).
 
 use anyhow::{Context, Result, ensure};
 use std::fmt::Write as _;
@@ -141,8 +142,8 @@ fn what_is_told_at_last_is_not_withdrawn_before_it_is_answered() -> Result<()> {
     Ok(())
 }
 
-/// The record, played to the daemon alone, without us: nothing but the record says what the neighbour has to offer. FRR without the route-map
-/// lives through it.
+/// The record, played to the daemon alone, without us: nothing but the record says what the
+/// neighbour has to offer. FRR without the route-map lives through it.
 fn kills_it_alone(lab: &mut Lab, record: &std::path::Path) -> Result<()> {
     let mut alone = Lab::new("poison-alone")?;
     let star = alone.star(3)?;

@@ -16,11 +16,13 @@ fn count_event(replayer: &Replayer, kind: &str, what: &str) -> usize {
     replayer.events().iter().filter(|e| e["event"] == kind && e.to_string().contains(what)).count()
 }
 
-/// The neighbour asks for everything again and gets it, marked at both ends where both can (RFC 7313).
+/// The neighbour asks for everything again and gets it, marked at both ends where both can (RFC
+/// 7313).
 fn refreshed(enhanced: bool) -> Result<()> {
     let mut lab = Lab::new("refresh")?;
     let star = lab.star(2)?;
-    // OpenBGPD of Debian 12 has no enhanced refresh: with one other that is no majority, with two it is.
+    // OpenBGPD of Debian 12 has no enhanced refresh: with one other that is no majority, with two
+    // it is.
     let daemons = if enhanced { Daemon::ALL.to_vec() } else { vec![Daemon::Frr, Daemon::OpenBgpd] };
     let router = Router::start(&lab, &star, &Options { daemons, ..Options::default() })?;
     let mut feed = Replayer::dial(&lab, &star.sites[0], false, &["--generate", "500"])?;

@@ -1,5 +1,5 @@
-//! An operator changes a running router: the policy of its daemons, and which daemons it is made of. What the neighbours are told of that is
-//! what has changed, once, and nothing else.
+//! An operator changes a running router: the policy of its daemons, and which daemons it is made
+//! of. What the neighbours are told of that is what has changed, once, and nothing else.
 
 use anyhow::{Result, ensure};
 use nix::sys::signal::Signal;
@@ -23,7 +23,8 @@ const ROUTES: usize = 200;
 /// The prefix that the new policy does not let out.
 const FILTERED: &str = "198.51.100.0/24";
 
-/// What a neighbour was told of each prefix since its `from`th UPDATE: its AS paths, `None` for a withdrawal.
+/// What a neighbour was told of each prefix since its `from`th UPDATE: its AS paths, `None` for a
+/// withdrawal.
 fn told(monitor: &Replayer, from: usize) -> BTreeMap<String, Vec<Option<String>>> {
     let mut all: BTreeMap<String, Vec<Option<String>>> = BTreeMap::new();
     for update in monitor.events().iter().filter(|e| e["event"] == "update").skip(from) {
@@ -42,7 +43,8 @@ fn told(monitor: &Replayer, from: usize) -> BTreeMap<String, Vec<Option<String>>
     all
 }
 
-/// A script that announces one prefix, and then as many others as are asked for, with a pause before each.
+/// A script that announces one prefix, and then as many others as are asked for, with a pause
+/// before each.
 fn script(lab: &Lab, asn: u32, first: &str, others: usize, pause_ms: u32) -> Result<String> {
     let mut text = format!("announce {first} as-path {asn} 64999\n");
     for n in 0..others {
@@ -88,7 +90,8 @@ fn change_policy(kinds: &mut Kinds, name: &str, neighbours: &[String]) -> Result
     Ok(())
 }
 
-/// The procedure of docs/OPERATIONS.md, "Changing a running router". One instance is forgotten, named at the end of the change, and changed then.
+/// The procedure of docs/OPERATIONS.md, "Changing a running router". One instance is forgotten,
+/// named at the end of the change, and changed then.
 #[test]
 fn a_change_of_policy_is_seen_once_and_who_was_forgotten_is_named() -> Result<()> {
     let mut lab = Lab::new("policy")?;
@@ -177,8 +180,9 @@ fn wait_voters(kinds: &Kinds, names: &[&str]) -> Result<()> {
     })
 }
 
-/// While routes come in all the time: a second FRR and a second BIRD are added, OpenBGPD is removed, and a BIRD of another version takes the
-/// place of the installed one. A neighbour is told of each route, once, and of nothing else; with a FIB, so is the kernel.
+/// While routes come in all the time: a second FRR and a second BIRD are added, OpenBGPD is
+/// removed, and a BIRD of another version takes the place of the installed one. A neighbour is told
+/// of each route, once, and of nothing else; with a FIB, so is the kernel.
 fn come_and_go(name: &str, fib: bool) -> Result<()> {
     const FLOWING: usize = 240;
     let mut lab = Lab::new(name)?;

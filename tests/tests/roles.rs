@@ -1,5 +1,6 @@
-//! What docs/EQUIVALENCE.md says of roles: as an edge, a route reflector and a route server, each of the three daemons alone and without us
-//! tells a second neighbour the same routes, but for what is listed here.
+//! What docs/EQUIVALENCE.md says of roles: as an edge, a route reflector and a route server, each
+//! of the three daemons alone and without us tells a second neighbour the same routes, but for what
+//! is listed here.
 
 use anyhow::{Context, Result, ensure};
 use serde_json::Value;

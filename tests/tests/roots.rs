@@ -1,5 +1,6 @@
-//! Other versions that virtd starts by their kind, each in a root of its own: FRR 10.3 twice in the same root, FRR 7.5 and BIRD 2.0.7 with an
-//! older C library, BIRD 3 and OpenBGPD 8.8 as one router; their control programs, deaths and their end.
+//! Other versions that virtd starts by their kind, each in a root of its own: FRR 10.3 twice in the
+//! same root, FRR 7.5 and BIRD 2.0.7 with an older C library, BIRD 3 and OpenBGPD 8.8 as one
+//! router; their control programs, deaths and their end.
 
 use anyhow::{Context, Result, ensure};
 use nix::sys::signal::{Signal, kill};
@@ -97,7 +98,8 @@ fn pids(router: &Router, name: &str) -> Result<Vec<Pid>> {
     Ok(router.known(name)?.pids.into_iter().filter_map(|p| i32::try_from(p).ok()).map(Pid::from_raw).collect())
 }
 
-/// Whether the instance's processes are the root's program, and see nothing else of this system: no other mounts but a few.
+/// Whether the instance's processes are the root's program, and see nothing else of this system: no
+/// other mounts but a few.
 fn check_inside(router: &Router, given: &Given) -> Result<()> {
     let root = &given.root;
     let program = match given.daemon {
@@ -115,7 +117,8 @@ fn check_inside(router: &Router, given: &Given) -> Result<()> {
         let foreign: Vec<&&str> = points.iter().filter(|p| !ours(p) && !p.starts_with("/run/")).collect();
         ensure!(foreign.is_empty(), "process {pid} sees {foreign:?}");
         ensure!(!mounts.contains("/run/.outside"), "the system is still mounted:\n{mounts}");
-        // Only an unpacked root has this file, and OpenBGPD's session engine has gone deeper by itself.
+        // Only an unpacked root has this file, and OpenBGPD's session engine has gone deeper by
+        // itself.
         run("nsenter", &["-t", &pid.to_string(), "-m", "--", "ls", "/.complete"])?;
         let found = fs::metadata(format!("/proc/{pid}/exe"))?;
         ensure!((found.dev(), found.ino()) == (expected.dev(), expected.ino()), "process {pid} is another {program}");
@@ -123,7 +126,8 @@ fn check_inside(router: &Router, given: &Given) -> Result<()> {
     Ok(())
 }
 
-/// Where something is mounted in this system's own namespace, without the network namespaces of scenarios.
+/// Where something is mounted in this system's own namespace, without the network namespaces of
+/// scenarios.
 fn mounts() -> Result<Vec<String>> {
     let all = fs::read_to_string("/proc/self/mountinfo")?;
     let points = all.lines().filter_map(|l| l.split(' ').nth(4)).filter(|p| !p.starts_with("/run/netns"));
@@ -227,8 +231,8 @@ fn six_other_versions_by_kind_are_one_router() -> Result<()> {
     Ok(())
 }
 
-/// FRR changes its user, so the kernel does not end it with a virtd that is killed; the next virtd knows it by its command line, which
-/// is the same in a root.
+/// FRR changes its user, so the kernel does not end it with a virtd that is killed; the next virtd
+/// knows it by its command line, which is the same in a root.
 #[test]
 fn what_a_killed_virtd_leaves_in_a_root_is_replaced() -> Result<()> {
     if !there(&VERSIONS[..2])? {
@@ -253,7 +257,8 @@ fn what_a_killed_virtd_leaves_in_a_root_is_replaced() -> Result<()> {
 /// What no C library older than 2.34 has: the function was in another library before.
 const YOUNG: &str = "#include <pthread.h>\nint young(pthread_key_t *key) { return pthread_key_create(key, 0); }\n";
 
-/// The loader would only warn about a shim that it cannot load, and the daemon go around virtd; so virtd asks it first.
+/// The loader would only warn about a shim that it cannot load, and the daemon go around virtd; so
+/// virtd asks it first.
 #[test]
 fn a_shim_that_the_roots_c_library_refuses_is_named_before_the_start() -> Result<()> {
     let Some(root) = Version::BIRD_11.root()? else { return Ok(()) };
@@ -310,7 +315,8 @@ fn contents(given: &[Given]) -> Result<Vec<PathBuf>> {
     Ok(all)
 }
 
-/// Each root's own control program reaches its daemon, and the daemon is the version that the root has.
+/// Each root's own control program reaches its daemon, and the daemon is the version that the root
+/// has.
 fn check_control_programs(lab: &Lab, router: &Router, given: &[Given]) -> Result<()> {
     for one in given {
         let name = one.name;

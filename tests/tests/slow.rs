@@ -1,5 +1,6 @@
-//! Slow is not dead (DESIGN decision 10): a daemon or a peer that stops reading while a large table comes. Its queue becomes a set of
-//! keys, nobody else waits, and it is brought level when it reads again.
+//! Slow is not dead (docs/DECISIONS.md, "Slow is not dead, and never blocks"): a daemon or a peer
+//! that stops reading while a large table comes. Its queue becomes a set of keys, nobody else
+//! waits, and it is brought level when it reads again.
 
 use anyhow::{Result, ensure};
 use nix::sys::signal::Signal;
@@ -14,11 +15,12 @@ use tests::router::{Options, Router};
 
 const UP: Duration = Duration::from_secs(30);
 const SETTLE: Duration = Duration::from_secs(180);
-/// Each with attributes of its own, some 230 octets of UPDATE: more than a queue may hold before it becomes a set of keys (8 MiB), and
-/// more than the kernel's buffers take besides.
+/// Each with attributes of its own, some 230 octets of UPDATE: more than a queue may hold before it
+/// becomes a set of keys (8 MiB), and more than the kernel's buffers take besides.
 const MANY: usize = 120_000;
 
-/// Most that virtd may take for the table, what three daemons say about it and all that waits, in KiB.
+/// Most that virtd may take for the table, what three daemons say about it and all that waits, in
+/// KiB.
 const MEMORY_KIB: u64 = 300_000;
 
 /// Nobody's hold time may expire while somebody is stopped.
@@ -26,7 +28,8 @@ fn patient() -> Options {
     Options { timers: "leg_hold_s = 240\n".to_owned(), ..Options::default() }
 }
 
-/// A feed that announces one prefix, waits until somebody else is heard of through the router, and then sends the table.
+/// A feed that announces one prefix, waits until somebody else is heard of through the router, and
+/// then sends the table.
 fn feed_script(lab: &Lab) -> Result<String> {
     let mut text = "announce 203.0.113.0/24\neor\nwait-routes 1\n".to_owned();
     for n in 0..MANY {

@@ -1,5 +1,6 @@
-//! Updates without end, while links, addresses and routes change under the daemons: the kernel ends as the vote says, every daemon believes that it owns
-//! it, and no neighbour has noticed anything but the links. One minute in `make test`; `make soak` plays an hour.
+//! Updates without end, while links, addresses and routes change under the daemons: the kernel ends
+//! as the vote says, every daemon believes that it owns it, and no neighbour has noticed anything
+//! but the links. One minute in `make test`; `make soak` plays an hour.
 
 use anyhow::{Context, Result, ensure};
 use std::collections::BTreeMap;
@@ -37,7 +38,8 @@ fn prefix(n: u32) -> String {
     format!("100.{}.{}.0/24", 64 + n / 256, n % 256)
 }
 
-/// What one neighbour says for so long, and what of it stands at the end: prefix to the number of ASes in its path.
+/// What one neighbour says for so long, and what of it stands at the end: prefix to the number of
+/// ASes in its path.
 fn script(asn: u32, seed: u64, minutes: u64) -> (String, BTreeMap<String, u64>) {
     let (mut dice, mut text, mut stands) = (Dice(seed), String::new(), BTreeMap::new());
     // Some ten changes a second.
@@ -112,8 +114,9 @@ fn the_kernel_ends_as_the_vote_says() -> Result<()> {
     let mut lab = Lab::new("soak")?;
     let star = lab.star(2)?;
     let options = Options {
-        // Others were tried, and have bugs of their own here (docs/BUGS.md): OpenBGPD 8.8 does not write again what Linux takes from it with a link,
-        // BIRD 3.1.7 chooses the longer of two paths now and then.
+        // Others were tried, and have bugs of their own here (docs/BUGS.md): OpenBGPD 8.8 does not
+        // write again what Linux takes from it with a link, BIRD 3.1.7 chooses the longer of two
+        // paths now and then.
         daemons: vec![Daemon::Frr, Daemon::Bird, Daemon::Frr],
         versions: vec![None, None, Some(Version::FRR_13)],
         fib: true,

@@ -1,4 +1,5 @@
-//! A second BIRD waits to take the place of a voter that falls, cold (started when it is needed) and warm (running and fed all the time).
+//! A second BIRD waits to take the place of a voter that falls, cold (started when it is needed)
+//! and warm (running and fed all the time).
 
 use anyhow::{Result, ensure};
 use nix::sys::signal::Signal;
@@ -34,8 +35,9 @@ fn counted(kinds: &Kinds, prefix: &str, peer: &str) -> Result<Vec<String>> {
     Ok(said.into_iter().filter(|s| s.counted).map(|s| s.instance).collect())
 }
 
-/// FRR, BIRD and OpenBGPD vote. BIRD lies until the verdict: the standby votes in its place, and BIRD waits at the end of the line, cured. Then
-/// FRR is killed, and BIRD votes in its place. No neighbour is told anything.
+/// FRR, BIRD and OpenBGPD vote. BIRD lies until the verdict: the standby votes in its place, and
+/// BIRD waits at the end of the line, cured. Then FRR is killed, and BIRD votes in its place. No
+/// neighbour is told anything.
 fn falls_and_replacements(role: &str) -> Result<()> {
     let warm = role == "warm-standby";
     let mut lab = Lab::new(role)?;

@@ -1,6 +1,8 @@
-//! Table 1 of papers/001 ("Example bugs and the diversity that can be used to avoid them"): each bug shows in an unmodified daemon of ours
-//! that something around it has given the bug, alone and behind virtd with three that all have it; and no neighbour sees it where some of
-//! the instances have the diversity that the table names. docs/BUGS.md, "Table 1 of papers/001", has what came out.
+//! Table 1 of papers/001 ("Example bugs and the diversity that can be used to avoid them"): each
+//! bug shows in an unmodified daemon of ours that something around it has given the bug, alone and
+//! behind virtd with three that all have it; and no neighbour sees it where some of the instances
+//! have the diversity that the table names. docs/BUGS.md, "Table 1 of the paper", has what came
+//! out.
 
 #[path = "table1/flap.rs"]
 mod flap;
@@ -147,8 +149,9 @@ fn visit(scene: &Scene) -> Result<()> {
     Ok(())
 }
 
-/// XORP 31: "a peer that initiates a TCP connection and then immediately disconnects causes the BGP process to stop listening for incoming
-/// connections". Connection diversity: the connection comes later to some, and one that is gone by then they never see.
+/// XORP 31: "a peer that initiates a TCP connection and then immediately disconnects causes the BGP
+/// process to stop listening for incoming connections". Connection diversity: the connection comes
+/// later to some, and one that is gone by then they never see.
 #[test]
 fn xorp_31_a_visitor_stops_the_listening() -> Result<()> {
     let bug = || wrapper(Some("accept"), |text| text);
@@ -169,7 +172,8 @@ fn xorp_31_a_visitor_stops_the_listening() -> Result<()> {
     never("a session came up", &mut scene.dial(0, &["--monitor"])?, |w| w.ups > 0)?;
     scene.lab.passed();
 
-    // Three without the bug behind virtd do not mind; of three with it each is given the visitor's connection, and each stops.
+    // Three without the bug behind virtd do not mind; of three with it each is given the visitor's
+    // connection, and each stops.
     let sound = three(Daemon::Bird, [Wrapper::default(), Wrapper::default(), Wrapper::default()]);
     let scene = Scene::behind("t1-31-three-sound", 1, &sound, &[])?;
     visit(&scene)?;
@@ -216,7 +220,8 @@ fn originate(text: String) -> String {
     )
 }
 
-/// Waits until the first instance, the newer version, is known to be alone with what it says of the default route.
+/// Waits until the first instance, the newer version, is known to be alone with what it says of the
+/// default route.
 fn newer_is_named(router: &Router) -> Result<()> {
     wait_until("the newer version to be named", SETTLE, || {
         let named = |e: &serde_json::Value| e["instance"] == "frr" && e["prefix"] == DEFAULT;
@@ -224,7 +229,8 @@ fn newer_is_named(router: &Router) -> Result<()> {
     })
 }
 
-/// Quagga 370: "the BGP default-originate command in the configuration file does not work properly". Version diversity: it worked in an older one.
+/// Quagga 370: "the BGP default-originate command in the configuration file does not work
+/// properly". Version diversity: it worked in an older one.
 #[test]
 fn quagga_370_default_originate_is_not_obeyed() -> Result<()> {
     // The version with the bug reads the line and does nothing about it, as if it were not there.
@@ -265,15 +271,17 @@ fn quagga_370_default_originate_is_not_obeyed() -> Result<()> {
 /// Where a static route goes whose next hop is on no link at first.
 const STATIC: &str = "203.0.113.0/24";
 
-/// BIRD with that route, which learns of addresses by notifications only, not from a scan every few seconds: the bug is in how these are taken.
+/// BIRD with that route, which learns of addresses by notifications only, not from a scan every few
+/// seconds: the bug is in how these are taken.
 fn static_route(text: String) -> String {
     let device = "protocol device { scan time 3600; }";
     let route = format!("protocol static behind {{\n    ipv4;\n    route {STATIC} via 10.9.0.2;\n}}\n");
     text.replace("protocol device {}", device).replace("scan time 5;", "scan time 3600;") + &route
 }
 
-/// Quagga 418: a static route whose next hop cannot be reached "remains inactive even when the address of network device is changed to something
-/// that would make the next hop reachable". Connection diversity: "can interpret change as reset as well".
+/// Quagga 418: a static route whose next hop cannot be reached "remains inactive even when the
+/// address of network device is changed to something that would make the next hop reachable".
+/// Connection diversity: "can interpret change as reset as well".
 #[test]
 fn quagga_418_a_static_route_stays_inactive_after_a_change_of_addresses() -> Result<()> {
     let (sound, bug) = (|| wrapper(None, static_route), || wrapper(Some("address"), static_route));
@@ -317,7 +325,8 @@ fn quagga_418_a_static_route_stays_inactive_after_a_change_of_addresses() -> Res
     Ok(())
 }
 
-/// The third link gets another address, as in the table's example; the neighbour on the second, whose session stands, listens.
+/// The third link gets another address, as in the table's example; the neighbour on the second,
+/// whose session stands, listens.
 fn changed(scene: &Scene) -> Result<Watch> {
     let mut watch = scene.dial(1, &["--monitor"])?;
     wait("the session", &mut watch, |w| w.ups == 1)?;

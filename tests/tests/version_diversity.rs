@@ -1,5 +1,6 @@
-//! What three versions of ONE code base mask of the bugs of docs/BUGS.md, and what they do not: docs/DIVERSITY.md has the table. A bug that two of
-//! the three have is no minority's, and its row says what the neighbours see then. Neighbours are judged by their own logs.
+//! What three versions of ONE code base mask of the bugs of docs/BUGS.md, and what they do not:
+//! docs/DIVERSITY.md has the table. A bug that two of the three have is no minority's, and its row
+//! says what the neighbours see then. Neighbours are judged by their own logs.
 
 use anyhow::{Context, Result, ensure};
 use std::collections::{BTreeMap, BTreeSet};
@@ -76,7 +77,8 @@ impl Trio {
     }
 }
 
-/// A router of a trio; the first neighbour announces, the second one listens, and the third makes trouble.
+/// A router of a trio; the first neighbour announces, the second one listens, and the third makes
+/// trouble.
 struct Scene {
     trio: Trio,
     lab: Lab,
@@ -118,7 +120,8 @@ impl Scene {
         Ok(scene)
     }
 
-    /// The path of the second neighbour's route to a prefix, without the router's own AS; `None` where it has no route.
+    /// The path of the second neighbour's route to a prefix, without the router's own AS; `None`
+    /// where it has no route.
     fn path(&mut self, prefix: &str) -> Result<Option<String>> {
         self.second.look()?;
         let path = self.second.table.get(prefix).and_then(|route| route["as_path"].as_str());
@@ -156,7 +159,8 @@ impl Scene {
         ended.collect()
     }
 
-    /// The ordinary route has stood all the time, and so have the sessions of those that made no trouble.
+    /// The ordinary route has stood all the time, and so have the sessions of those that made no
+    /// trouble.
     fn check_unmoved(&mut self) -> Result<()> {
         for watch in [&mut self.a, &mut self.second] {
             watch.check_session()?;
@@ -171,7 +175,8 @@ impl Scene {
         self.router.events("poison").iter().filter_map(|e| e["instance"].as_str().map(str::to_owned)).collect()
     }
 
-    /// Starts who is dead again until all vote, and virtd has found what each of these died of; how often each had died by then.
+    /// Starts who is dead again until all vote, and virtd has found what each of these died of; how
+    /// often each had died by then.
     fn revive(&mut self, mortal: &BTreeSet<String>) -> Result<BTreeMap<String, usize>> {
         let mut deaths = BTreeMap::new();
         let start = Instant::now();
@@ -212,8 +217,9 @@ impl Scene {
     }
 }
 
-/// Sends an UPDATE that kills those of the trio that `mortal` counts, starts them again until virtd has found it and withholds it, and asks the
-/// neighbours what they have noticed: nothing, whoever is left. `passed_on`: they have the route of the UPDATE, if anybody lives with it.
+/// Sends an UPDATE that kills those of the trio that `mortal` counts, starts them again until virtd
+/// has found it and withholds it, and asks the neighbours what they have noticed: nothing, whoever
+/// is left. `passed_on`: they have the route of the UPDATE, if anybody lives with it.
 struct Kill<'a> {
     label: &'a str,
     trio: Trio,
@@ -237,7 +243,8 @@ impl Kill<'_> {
         let names = self.trio.names();
         let mortal: BTreeSet<String> = self.mortal.iter().filter_map(|i| names.get(*i).cloned()).collect();
         let mut sender = Watch::steered(&scene.lab, &scene.star.sites[2], self.offer)?;
-        // A majority is enough for a session, and who joins later is not told what was malformed before.
+        // A majority is enough for a session, and who joins later is not told what was malformed
+        // before.
         scene.router.wait_joined(&sender.site.v4.to_string(), UP)?;
         sender.say(&format!("raw {raw}"))?;
         let all_dead = wait_until("them to die", UP, || {
@@ -322,7 +329,8 @@ fn cve_2023_47235_reaches_no_version() -> Result<()> {
     })
 }
 
-/// C's shorter path comes between A's and goes again; A's goes, and C's comes again. The neighbour is told what stands, and `wrong` is named.
+/// C's shorter path comes between A's and goes again; A's goes, and C's comes again. The neighbour
+/// is told what stands, and `wrong` is named.
 fn zombie_route(trio: Trio, wrong: &str) -> Result<()> {
     if !trio.there()? {
         return Ok(());
@@ -380,8 +388,8 @@ fn the_attribute_that_2_0_7_garbles_is_outvoted_by_later_birds() -> Result<()> {
     [OLD_BIRDS, FAR_BIRDS].into_iter().try_for_each(|trio| attribute(trio, "bird"))
 }
 
-/// A few histories with all gaps within the interval, so that no timing decides it. The neighbour is without the route where two have lost it, and
-/// then it is the one that has it who is named.
+/// A few histories with all gaps within the interval, so that no timing decides it. The neighbour
+/// is without the route where two have lost it, and then it is the one that has it who is named.
 fn lost(trio: Trio, wrong: &[&str]) -> Result<()> {
     if !trio.there()? {
         return Ok(());
@@ -424,7 +432,8 @@ fn flap(star: &Star) -> Result<()> {
     star.router.run("ip", &["link", "set", "n1", "up"]).map(|_| ())
 }
 
-/// Gives a running FRR both neighbours' paths as one route with two next hops, and no haste to end a session with its link.
+/// Gives a running FRR both neighbours' paths as one route with two next hops, and no haste to end
+/// a session with its link.
 fn multipath(frr: &Instance, star: &Star) -> Result<()> {
     let lines = "no bgp fast-external-failover\nbgp bestpath as-path multipath-relax\naddress-family ipv4 unicast\nmaximum-paths 2";
     control(frr, &star.router, &format!("configure terminal\nrouter bgp {ASN}\n{lines}")).map(|_| ())
@@ -512,7 +521,8 @@ fn the_next_hop_that_8_4_4_loses_stays_in_the_kernel() -> Result<()> {
     both_hops(NEW_FRRS, "frr")
 }
 
-/// Two versions can be had, and the older one writes no routes on Linux: two of the newer one beside it are the majority, and wrong.
+/// Two versions can be had, and the older one writes no routes on Linux: two of the newer one
+/// beside it are the majority, and wrong.
 #[test]
 fn the_routes_that_openbgpd_8_8_forgets_are_gone_where_two_are_8_8() -> Result<()> {
     let newer = Some(Version::OPENBGPD_13);

@@ -1,4 +1,5 @@
-//! Every fetched version is a router of its own, and an instance behind virtd: alone first, then all at once as one router.
+//! Every fetched version is a router of its own, and an instance behind virtd: alone first, then
+//! all at once as one router.
 
 use anyhow::{Context, Result, ensure};
 use std::time::Duration;
@@ -36,7 +37,8 @@ fn each_version_alone_passes_routes_on() -> Result<()> {
     Ok(())
 }
 
-/// One router out of the installed three and every fetched version; each dies and comes back voting.
+/// One router out of the installed three and every fetched version; each dies and comes back
+/// voting.
 #[test]
 fn all_versions_together_are_one_router() -> Result<()> {
     let mut lab = Lab::new("versions")?;

@@ -1,7 +1,9 @@
-//! How often the core asks the allocator for memory for one candidate that changes nothing (TARGETS P6: not at all). All three
-//! instances repeat their tables; what remains is what a read costs, once for some thousand candidates.
+//! How often the core asks the allocator for memory for one candidate that changes nothing (the
+//! target: not at all). All three instances repeat their tables; what remains is what a read costs,
+//! once for some thousand candidates.
 //!
-//! Prints one JSON object and writes it to `target/criterion/allocations.json`, where hv-bench looks for it.
+//! Prints one JSON object and writes it to `target/criterion/allocations.json`, where hv-bench
+//! looks for it.
 
 mod bed;
 

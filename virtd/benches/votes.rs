@@ -1,9 +1,11 @@
-//! How many candidates a second one core takes from three instances: from the bytes that arrived on a leg to the vote and, where
-//! the vote changed something, to the UPDATE for the peer (TARGETS P6). The core is the real one, with nobody's I/O around it.
+//! How many candidates a second one core takes from three instances: from the bytes that arrived on
+//! a leg to the vote and, where the vote changed something, to the UPDATE for the peer (the target:
+//! 2 million a second). The core is the real one, with nobody's I/O around it.
 //!
-//! One candidate is what one instance says of one prefix. `core unchanged` has every instance repeat its whole table; `core new`
-//! has all three say other routes for every prefix, so that each key is voted on three times and published once. `voter decide`
-//! is the vote alone, on candidates that are small numbers already. The yardstick is bgpkit-parser, which only decodes.
+//! One candidate is what one instance says of one prefix. `core unchanged` has every instance
+//! repeat its whole table; `core new` has all three say other routes for every prefix, so that each
+//! key is voted on three times and published once. `voter decide` is the vote alone, on candidates
+//! that are small numbers already. The yardstick is bgpkit-parser, which only decodes.
 
 mod bed;
 

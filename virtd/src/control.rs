@@ -1,4 +1,5 @@
-//! The control socket: what virtctl talks to. AF_UNIX stream, one JSON object a line in both directions.
+//! The control socket: what virtctl talks to. AF_UNIX stream, one JSON object a line in both
+//! directions.
 //!
 //! [`virtd_api`] has the requests and the answers. Questions about the core travel to the driver's
 //! loop as [`ControlRequest`]s over a bounded channel and wake it; events come from the event log
@@ -171,8 +172,8 @@ pub struct ControlSocket {
 }
 
 impl ControlSocket {
-    /// Listens on `path` with these permissions; `group` owns it where one is named. A socket file that nobody listens on any more
-    /// is replaced, a living one is an error: another virtd runs.
+    /// Listens on `path` with these permissions; `group` owns it where one is named. A socket file
+    /// that nobody listens on any more is replaced, a living one is an error: another virtd runs.
     pub fn bind(path: &Path, mode: u32, group: Option<&str>) -> anyhow::Result<ControlSocket> {
         let gid = group.map(|g| group_id("control_group", g)).transpose()?;
         if let Some(dir) = path.parent() {
@@ -196,7 +197,8 @@ impl ControlSocket {
         ControlSocket { read_only: true, ..self }
     }
 
-    /// Starts the accepting thread, which starts one for each client. They live as long as the process.
+    /// Starts the accepting thread, which starts one for each client. They live as long as the
+    /// process.
     pub fn serve(self, queue: ControlQueue, log: EventLog) -> io::Result<ControlGuard> {
         let guard = ControlGuard { path: self.path.clone() };
         let service = Arc::new(Service { queue, log, read_only: self.read_only });
@@ -239,8 +241,9 @@ fn remove_stale(path: &Path) -> anyhow::Result<()> {
     fs::remove_file(path).with_context(|| format!("cannot remove the stale socket {}", path.display()))
 }
 
-/// Nobody but root can connect until the permissions are what the configuration says: the mode of a bound socket's file is
-/// that of the socket before (Linux), so there is no moment at which it is open to all.
+/// Nobody but root can connect until the permissions are what the configuration says: the mode of a
+/// bound socket's file is that of the socket before (Linux), so there is no moment at which it is
+/// open to all.
 fn listen_private(path: &Path) -> anyhow::Result<UnixListener> {
     use nix::sys::socket;
     let fd = socket::socket(AddressFamily::Unix, SockType::Stream, SockFlag::SOCK_CLOEXEC, None)?;

@@ -1,5 +1,5 @@
-//! virtd and virtctl: the loop ([`driver`]) between peers, instances and the core ([`broker`]), and all
-//! that is put together around it.
+//! virtd and virtctl: the loop ([`driver`]) between peers, instances and the core ([`broker`]), and
+//! all that is put together around it.
 
 pub mod control;
 pub mod driver;

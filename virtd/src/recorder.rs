@@ -1,6 +1,7 @@
-//! Flight records on disk: for each verdict, and each end that nobody asked for, what the instance was given and what it and the others
-//! said, as MRT and JSON, and for a poison the UPDATE in hexadecimal. With the account alone `hv-replay --reproduce` plays to a daemon what the instance was given, after the
-//! OPEN that it was given.
+//! Flight records on disk: for each verdict, and each end that nobody asked for, what the instance
+//! was given and what it and the others said, as MRT and JSON, and for a poison the UPDATE in
+//! hexadecimal. With the account alone `hv-replay --reproduce` plays to a daemon what the instance
+//! was given, after the OPEN that it was given.
 //!
 //! | file | holds |
 //! |---|---|
@@ -8,8 +9,9 @@
 //! | `TIME-KIND-INSTANCE.mrt` | the OPENs given, then the messages (BGP4MP_ET, RFC 6396): the sender of each is the record's peer, an instance as our own address |
 //! | `TIME-KIND-INSTANCE.hex` | a poison only: the culprit, or those among which the search could not tell, a line each |
 //!
-//! A thread writes them, each under a temporary name first; a disk that is slow or full costs records and nothing else. Where they take too much
-//! room the oldest go, each as a whole; the newest always stays.
+//! A thread writes them, each under a temporary name first; a disk that is slow or full costs
+//! records and nothing else. Where they take too much room the oldest go, each as a whole; the
+//! newest always stays.
 
 use crate::config::Recorder;
 use crate::core::io::{Micros, Record, Recorded, Way};
@@ -30,10 +32,12 @@ use wire::mrt::{Ends, Writer};
 
 /// What our files end with; nothing else in the folder is ever touched.
 const SUFFIXES: [&str; 3] = ["json", "mrt", "hex"];
-/// Octets given to an instance that the account repeats. A poison's always fit; of a flight record larger than this the MRT has them.
+/// Octets given to an instance that the account repeats. A poison's always fit; of a flight record
+/// larger than this the MRT has them.
 const MAX_GIVEN: usize = 3 << 20;
 
-/// Starts the thread that writes; it ends when the last sender of records is gone. `None` without a folder.
+/// Starts the thread that writes; it ends when the last sender of records is gone. `None` without a
+/// folder.
 ///
 /// # Errors
 /// The folder cannot be made, or no thread.
@@ -124,12 +128,14 @@ fn told(record: &Record, path: &Path) -> String {
     format!("the record of it is {}{}", path.display(), again.unwrap_or_default())
 }
 
-/// The last message that was given to the instance, in a poison's record the culprit: its session is the one to be played.
+/// The last message that was given to the instance, in a poison's record the culprit: its session
+/// is the one to be played.
 fn last_given(record: &Record) -> Option<&Recorded> {
     record.messages.iter().rfind(|m| matches!(m.way, Way::To(_)))
 }
 
-/// What plays the record to a daemon alone that has the same addresses and neighbours as the instance.
+/// What plays the record to a daemon alone that has the same addresses and neighbours as the
+/// instance.
 fn command(m: &Recorded, path: &Path) -> String {
     let daemon = m.local.map_or_else(|| "DAEMON".to_owned(), |local| local.ip().to_canonical().to_string());
     let peer = m.peer.ip().to_canonical();
@@ -165,7 +171,8 @@ fn messages(bytes: &[u8]) -> impl Iterator<Item = Bytes> {
     std::iter::from_fn(move || Some(next_message(&mut rest, true).ok()??.bytes))
 }
 
-/// The legs as the account has them; `given` is missing where it would be too long, and is then to be had from the MRT.
+/// The legs as the account has them; `given` is missing where it would be too long, and is then to
+/// be had from the MRT.
 fn sessions(legs: &[LegRecord]) -> Vec<Value> {
     let octets: usize = legs.iter().flat_map(|l| &l.given).map(Bytes::len).sum();
     let session = |l: &LegRecord| {
@@ -214,8 +221,8 @@ fn put(path: &Path, bytes: &[u8]) -> Result<()> {
     done.with_context(|| format!("writing {}", path.display()))
 }
 
-/// The record that a file belongs to, `20261121T091500000Z-poison-frr` for `20261121T091500000Z-poison-frr.json`; `None` where it is not
-/// one of ours.
+/// The record that a file belongs to, `20261121T091500000Z-poison-frr` for
+/// `20261121T091500000Z-poison-frr.json`; `None` where it is not one of ours.
 fn record_of(name: &str) -> Option<&str> {
     // What an end of virtd cut short stays under its temporary name.
     let (record, suffix) = name.strip_suffix(".new").unwrap_or(name).rsplit_once('.')?;
@@ -224,7 +231,8 @@ fn record_of(name: &str) -> Option<&str> {
     (dated && SUFFIXES.contains(&suffix)).then_some(record)
 }
 
-/// Removes the oldest records, each with all its files, until the rest fits. The newest and `latest` stay, however large.
+/// Removes the oldest records, each with all its files, until the rest fits. The newest and
+/// `latest` stay, however large.
 fn prune(folder: &Path, room: u64, latest: &Path) -> Result<()> {
     let entries = fs::read_dir(folder).with_context(|| format!("reading {}", folder.display()))?;
     let mut records: BTreeMap<String, Vec<(PathBuf, u64)>> = BTreeMap::new();

@@ -99,7 +99,8 @@ fn a_record_goes_as_a_whole_and_the_newest_stays() {
     let config = Recorder { folder: Some(dir.path().to_owned()), disk_mib: 1, ..Recorder::default() };
     let old = "19690101T000002000Z-poison-old";
     let middle = "19690101T000003000Z-instance-faulty-frr.2";
-    // Without the large file of the oldest everything fits: its small ones go with it all the same, what was cut short too.
+    // Without the large file of the oldest everything fits: its small ones go with it all the same,
+    // what was cut short too.
     for (name, len) in [("mrt", 1 << 20), ("json", 10), ("hex", 10), ("json.new", 10)] {
         fs::write(dir.path().join(format!("{old}.{name}")), vec![0; len]).unwrap();
     }

@@ -1,4 +1,5 @@
-//! The whole of virtd, put together: event log, control socket, core and driver, instances; and taken apart again on SIGTERM.
+//! The whole of virtd, put together: event log, control socket, core and driver, instances; and
+//! taken apart again on SIGTERM.
 
 use crate::bypass;
 use crate::config::{Config, Fib, OpenMode};
@@ -58,14 +59,16 @@ pub trait EventLoop {
     /// Wakes the loop from another thread, after a request was queued or `stop` was set.
     fn waker(&self) -> Arc<mio::Waker>;
 
-    /// Runs until `stop` is set and the loop was woken; answers requests from `control` as they come.
+    /// Runs until `stop` is set and the loop was woken; answers requests from `control` as they
+    /// come.
     ///
     /// # Errors
     /// What makes it impossible to go on.
     fn run(&mut self, control: &Receiver<ControlRequest>, stop: &AtomicBool) -> Result<()>;
 }
 
-/// Where the shim is, if any instance needs it; every obstacle that can be known beforehand is an error.
+/// Where the shim is, if any instance needs it; every obstacle that can be known beforehand is an
+/// error.
 ///
 /// # Errors
 /// One line per obstacle.
@@ -111,8 +114,9 @@ pub fn check_all(config: &Config, shim: Option<&Path>) -> Result<Option<PathBuf>
     Ok(found)
 }
 
-/// Runs virtd until SIGTERM or SIGINT. `open` makes the loop and opens its sockets, the shim's among them; the events it sends must
-/// never make it wait. `file` is where `config` was read from, and is read again when an operator asks for that.
+/// Runs virtd until SIGTERM or SIGINT. `open` makes the loop and opens its sockets, the shim's
+/// among them; the events it sends must never make it wait. `file` is where `config` was read from,
+/// and is read again when an operator asks for that.
 ///
 /// # Errors
 /// What could not be opened or started, with the remedy.
@@ -203,7 +207,8 @@ pub fn serve<L: EventLoop>(
         // The driver was the only one to send it records.
         let _ = recording.join();
     }
-    // The last sender of events is gone with driver and instances: what is left is written, and the thread ends.
+    // The last sender of events is gone with driver and instances: what is left is written, and the
+    // thread ends.
     let _ = events_thread.join();
     log.wait_for_followers(LAST_WORDS);
     result
@@ -235,7 +240,8 @@ fn look_for_leftovers(config: &Config, start: Instant, events: EventSender) -> R
     Ok(())
 }
 
-/// Without `[fib]` the kernel is only watched; with `open = "native"` there is nothing to decide that would need it.
+/// Without `[fib]` the kernel is only watched; with `open = "native"` there is nothing to decide
+/// that would need it.
 fn watch_kernel(
     config: &Config,
     start: Instant,
@@ -260,7 +266,8 @@ fn listening(config: &Config) -> String {
     config.listen.iter().map(|a| std::net::SocketAddr::new(*a, config.port).to_string()).collect::<Vec<_>>().join(", ")
 }
 
-/// Tells a service manager that asked for it (sd_notify(3)), so that daemons ordered after virtd find its socket.
+/// Tells a service manager that asked for it (sd_notify(3)), so that daemons ordered after virtd
+/// find its socket.
 fn notify(state: &str) {
     let Some(path) = std::env::var_os("NOTIFY_SOCKET") else { return };
     let address = match path.as_bytes().strip_prefix(b"@") {
@@ -289,8 +296,9 @@ fn tell_reload(queue: &ControlQueue) {
     }
 }
 
-/// On the first signal the instances end while the loop still runs, so that what they say last (Cease) is heard; then the loop
-/// ends. A second signal ends the process where it stands, and the kernel the instances.
+/// On the first signal the instances end while the loop still runs, so that what they say last
+/// (Cease) is heard; then the loop ends. A second signal ends the process where it stands, and the
+/// kernel the instances.
 fn watch_signals(
     stop: &Arc<AtomicBool>,
     waker: &Arc<mio::Waker>,

@@ -7,7 +7,8 @@ use std::os::unix::net::UnixStream;
 use std::time::Duration;
 use virtd_api::{EventLog, Status};
 
-/// A loop without sockets that answers every request with its number and says what it sees of `stop`.
+/// A loop without sockets that answers every request with its number and says what it sees of
+/// `stop`.
 struct Stub {
     poll: Poll,
     waker: Arc<Waker>,
@@ -56,7 +57,8 @@ fn ask_on(mut stream: UnixStream, request: &str) -> String {
     line
 }
 
-/// The whole life: up, asked, its instance seen, SIGTERM, all gone and everything on file. One test, as signals are the process's.
+/// The whole life: up, asked, its instance seen, SIGTERM, all gone and everything on file. One
+/// test, as signals are the process's.
 #[test]
 fn from_start_to_sigterm() {
     let dir = tempfile::tempdir().unwrap();

@@ -1,5 +1,5 @@
-//! The file of what a restart of virtd must not undo ([`State`]): JSON, written beside and renamed, so
-//! that it is the old one or the new one at any time.
+//! The file of what a restart of virtd must not undo ([`State`]): JSON, written beside and renamed,
+//! so that it is the old one or the new one at any time.
 
 pub use broker::state::State;
 use std::fs;

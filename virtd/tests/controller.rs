@@ -210,7 +210,8 @@ fn an_instance_of_somebody_elses_is_only_reported() {
 
 #[test]
 fn a_session_lost_for_good_and_one_that_flaps() {
-    // One of two sessions stays away, by no will of the instance's: it has half of what the majority has, and is told.
+    // One of two sessions stays away, by no will of the instance's: it has half of what the
+    // majority has, and is told.
     let mut sim = running(&supervised(3, Strategy::WaitForConsensus));
     sim.leave(1, 2, Some(wire::bgp::Notification::new(5, 0)));
     assert_eq!(supervise(&mut sim, 60), []);

@@ -1,4 +1,5 @@
-//! What the figures on the independence of the instances say of faults that are known because they are made here.
+//! What the figures on the independence of the instances say of faults that are known because they
+//! are made here.
 
 mod sim;
 
@@ -161,7 +162,8 @@ fn wrong_together_in_different_ways_is_told_apart() {
     assert_eq!((votes(&p), verdicts(&p)), ([23, 2, 3, 1], [2, 1, 0]));
 }
 
-/// With three, two that lie together win; the figures cannot say that they lie, but they say who stands with whom.
+/// With three, two that lie together win; the figures cannot say that they lie, but they say who
+/// stands with whom.
 #[test]
 fn two_of_three_that_lie_together_show_as_standing_together() {
     let mut c = config(3, Strategy::WaitForConsensus);

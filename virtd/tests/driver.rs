@@ -1,5 +1,5 @@
-//! The driver with real sockets: TCP on the loopback address on one side, a shim played by this file on the other. The broker is the
-//! real core, in native mode unless a test says otherwise.
+//! The driver with real sockets: TCP on the loopback address on one side, a shim played by this
+//! file on the other. The broker is the real core, in native mode unless a test says otherwise.
 
 #[path = "driver/lab.rs"]
 mod lab;
@@ -268,7 +268,8 @@ fn a_slow_reader_holds_up_the_sender_and_loses_nothing() {
         let (tell, stuck) = std::sync::mpsc::channel();
         let sender = std::thread::spawn(move || {
             let data: Vec<u8> = (0..TOTAL).map(octet).collect();
-            // The other side does not read yet: what goes in must be bounded by the sockets' buffers and our mark.
+            // The other side does not read yet: what goes in must be bounded by the sockets'
+            // buffers and our mark.
             let mut sent = 0;
             while sent < TOTAL && lab::writable(&from, 500) {
                 sent += nix::sys::socket::send(
@@ -422,7 +423,8 @@ fn slaves_are_told_in_order_though_nothing_else_happens() {
     assert_eq!((message(&mut peer).0, message(&mut peer).1), (OPEN, keepalive().to_vec()));
     peer.write_all(&keepalive()).unwrap();
     lab.event("session-up");
-    // ORIGIN, AS_PATH 64501, NEXT_HOP, and 198.51.100.0/24. KEEPALIVEs, which would take it along, are half a minute away.
+    // ORIGIN, AS_PATH 64501, NEXT_HOP, and 198.51.100.0/24. KEEPALIVEs, which would take it along,
+    // are half a minute away.
     let attributes = [0x40, 1, 1, 0, 0x40, 2, 4, 2, 1, 251, 245, 0x40, 3, 4, 192, 0, 2, 9];
     let mut update = vec![255; 16];
     update.extend([0, 23 + attributes.len() as u8 + 4, UPDATE, 0, 0, 0, attributes.len() as u8]);

@@ -1,5 +1,7 @@
-//! The FIB path of the core (DESIGN decision 11) under a virtual clock: who is counted, what is handed to the kernel and when, who is named.
-//! Scenarios with real daemons and a real kernel are in the crate `tests`; they cannot fail on command at a chosen microsecond.
+//! The FIB path of the core (docs/DECISIONS.md, "A virtual kernel for each instance") under a
+//! virtual clock: who is counted, what is handed to the kernel and when, who is named. Scenarios
+//! with real daemons and a real kernel are in the crate `tests`; they cannot fail on command at a
+//! chosen microsecond.
 
 #[path = "fib/links.rs"]
 mod links;
@@ -202,7 +204,8 @@ fn without_a_majority_the_kernel_stays_as_it_is() {
     w.assert_empty();
 }
 
-/// With a minimum of voters that is not there any more nothing changes; what nobody has any more wants no quorum.
+/// With a minimum of voters that is not there any more nothing changes; what nobody has any more
+/// wants no quorum.
 #[test]
 fn min_voters_holds_the_kernel_where_it_is() {
     let mut c = config(3, Strategy::WaitForConsensus);
@@ -362,8 +365,8 @@ fn an_instance_without_a_fib_counts_nowhere_and_wakes_nobody() {
     assert!(w.core.deadline().is_none_or(|at| at > w.now + T), "{:?} at {}", w.core.deadline(), w.now);
 }
 
-/// Nothing says what kind BIRD's routes are but what its instance declares; one that declares nothing and is late with its withdrawal, or
-/// dead, is no reason to keep a route.
+/// Nothing says what kind BIRD's routes are but what its instance declares; one that declares
+/// nothing and is late with its withdrawal, or dead, is no reason to keep a route.
 #[test]
 fn what_an_instance_without_a_fib_still_has_keeps_nothing() {
     let mut c = config(3, Strategy::WaitForConsensus);
@@ -535,7 +538,8 @@ fn routes_of_every_kind_reach_the_kernel() {
             assert_eq!(w.in_kernel(p), Some(name));
         }
     }
-    // One that drops is no agreement with one that forwards, nor with one that drops in another way.
+    // One that drops is no agreement with one that forwards, nor with one that drops in another
+    // way.
     w.add(2, P, &[A]);
     w.write(2, &reject(V6, RTN_BLACKHOLE));
     w.run(3 * T);

@@ -1,4 +1,5 @@
-//! Seeded random histories of the FIB's votes: whatever happened on the way, the kernel ends as all say, and nothing is kept of what is gone.
+//! Seeded random histories of the FIB's votes: whatever happened on the way, the kernel ends as all
+//! say, and nothing is kept of what is gone.
 
 #[path = "fib/world.rs"]
 mod world;
@@ -17,8 +18,9 @@ const V6: &str = "2001:db8:1::/48";
 const A: &str = "10.0.2.2";
 const B: &str = "10.0.3.2";
 
-/// Three instances say random things about a few prefixes, die, come back, are ended; links go and come. In the end all have said the same,
-/// and the kernel holds just that; then all is withdrawn, and nothing is left.
+/// Three instances say random things about a few prefixes, die, come back, are ended; links go and
+/// come. In the end all have said the same, and the kernel holds just that; then all is withdrawn,
+/// and nothing is left.
 #[test]
 fn random_histories_end_as_all_say() {
     let prefixes = [P, Q, "192.0.2.0/24", V6, "2001:db8:2::/48"];

@@ -1,4 +1,5 @@
-//! What an instance sends is bytes from somebody who is not trusted: the core takes any, and hands on only what is whole and means something.
+//! What an instance sends is bytes from somebody who is not trusted: the core takes any, and hands
+//! on only what is whole and means something.
 
 #[path = "fib/world.rs"]
 mod world;
@@ -99,7 +100,8 @@ proptest! {
         prop_assert!(w.in_kernel("198.51.100.0/24").is_some(), "it goes on");
     }
 
-    /// A valid route, cut off anywhere, with any one octet changed, or with another length in its header.
+    /// A valid route, cut off anywhere, with any one octet changed, or with another length in its
+    /// header.
     #[test]
     fn a_route_that_is_damaged_is_taken_as_it_is_or_refused(at in 0..200usize, octet in any::<u8>(), len in any::<u32>()) {
         let mut w = lone();
@@ -123,7 +125,8 @@ proptest! {
     }
 }
 
-/// Attributes in attributes, as deep as a message can be; next hops as many as an attribute can hold; metrics of every type.
+/// Attributes in attributes, as deep as a message can be; next hops as many as an attribute can
+/// hold; metrics of every type.
 #[test]
 fn depth_and_breadth_have_their_bounds() {
     let mut w = lone();

@@ -90,7 +90,8 @@ fn a_passed_socket_that_takes_long_to_close_stops_nothing() {
         let mut buf = [0; 4096];
         let n = bind.encode(&mut buf).unwrap();
         shim.send(&buf[..n], &[theirs.as_raw_fd(), to.as_raw_fd()]);
-        // From here on only virtd has it. Where that was faster this is the last close, and takes long.
+        // From here on only virtd has it. Where that was faster this is the last close, and takes
+        // long.
         std::thread::spawn(move || drop((theirs, to)));
         let n = lab::receive(&answer, &mut buf).unwrap();
         assert_eq!(Reply::decode(&buf[..n]) == Ok(Reply::Done), done);

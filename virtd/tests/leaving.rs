@@ -1,4 +1,5 @@
-//! The life of a session is voted on: who has left it, what the peer is told, when it comes back, who is accused.
+//! The life of a session is voted on: who has left it, what the peer is told, when it comes back,
+//! who is accused.
 
 mod sim;
 
@@ -154,7 +155,8 @@ fn a_death_a_promotion_and_a_drain_make_no_majority_of_a_minority() {
     sim.query(json!({"command": "instance", "name": "i1", "action": "drain"}));
     supervise(&mut sim, 20);
     assert!(sim.no_reset());
-    // A standby that had left gets a vote: what it said as a standby does not count, when another leaves.
+    // A standby that had left gets a vote: what it said as a standby does not count, when another
+    // leaves.
     let mut config = supervised(4, Strategy::WaitForConsensus);
     config.instances[3].standby = Some(virtd::config::Standby::Warm);
     let mut sim = running(&config);
@@ -221,7 +223,8 @@ fn a_silent_close_behind_an_update_is_searched_first_also_when_a_majority_does_i
     assert!(sim.no_reset());
     assert_eq!(sim.events_of("poison-suspected").len(), 2);
     assert!(sim.events_of("session-left").is_empty());
-    // They come back, and live on with what was held back: something else had done it, and they are there.
+    // They come back, and live on with what was held back: something else had done it, and they are
+    // there.
     [0, 1].into_iter().for_each(|i| sim.instances[i].fault.refuses.clear());
     supervise(&mut sim, 30);
     assert!(sim.no_reset());

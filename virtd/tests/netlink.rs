@@ -1,6 +1,7 @@
-//! Route sockets of instances at the driver: a real kernel in a network namespace of the test's own on one side, the shim's part played by hand
-//! on the other, the real core and the real kernel's thread between them. Nothing that is malformed gets through, and nobody's silence costs
-//! more than its bounds.
+//! Route sockets of instances at the driver: a real kernel in a network namespace of the test's own
+//! on one side, the shim's part played by hand on the other, the real core and the real kernel's
+//! thread between them. Nothing that is malformed gets through, and nobody's silence costs more
+//! than its bounds.
 
 mod form;
 #[path = "driver/lab.rs"]
@@ -77,7 +78,8 @@ fn a_question_about_one_route_is_answered_whose_ever_it_is() {
     });
 }
 
-/// What the shim has acknowledged is not answered; where it cannot be done the shim is told, and the daemon as of a route that is lost.
+/// What the shim has acknowledged is not answered; where it cannot be done the shim is told, and
+/// the daemon as of a route that is lost.
 #[test]
 fn requests_that_have_their_answer_already() {
     in_namespace(|| {
@@ -139,7 +141,8 @@ fn a_dump_that_is_refused_or_overtaken_gets_nothing_of_another() {
         let strict = 1i32.to_ne_bytes();
         let set = SocketOption { level: libc::SOL_NETLINK, name: NETLINK_GET_STRICT_CHK, value: &strict };
         assert_eq!(shim.ask(&Request::SetOption { socket: s.cookie, option: set }, &[]), Answer::Done);
-        // The kernel refuses a dump of routes with a prefix length; what is asked for next is another dump.
+        // The kernel refuses a dump of routes with a prefix length; what is asked for next is
+        // another dump.
         let refused = RouteMessage { family: AF_INET, dst_len: 24, ..RouteMessage::default() }.to_payload().unwrap();
         let answers = s.dump(RTM_GETROUTE, &refused);
         assert!(matches!(&answers[..], [(h, p)] if h.kind == NLMSG_DONE && p[..4] != [0; 4]), "{answers:?}");
@@ -165,8 +168,8 @@ fn a_dump_that_is_refused_or_overtaken_gets_nothing_of_another() {
     });
 }
 
-/// docs/FIB.md, message by message: with well-formed requests of every type nothing but routes and nexthop objects is taken, and the system
-/// stays as it is.
+/// docs/FIB.md, message by message: with well-formed requests of every type nothing but routes and
+/// nexthop objects is taken, and the system stays as it is.
 #[test]
 fn every_type_of_message_goes_the_way_that_is_documented() {
     in_namespace(|| {
@@ -203,7 +206,8 @@ fn every_type_of_message_goes_the_way_that_is_documented() {
             }
         }
         lab.event("netlink-refused");
-        // What is no request is acknowledged and does nothing; so are control messages and what has no family.
+        // What is no request is acknowledged and does nothing; so are control messages and what has
+        // no family.
         for (kind, flags, payload) in [
             (RTM_NEWROUTE, NLM_F_ACK | NLM_F_CREATE, blackhole(P)),
             (NLMSG_NOOP, NLM_F_ACK | NLM_F_REQUEST, vec![]),
@@ -298,7 +302,8 @@ fn malformed_requests_end_in_virtd() {
         }
         assert!(s.send(&many));
         s.received();
-        // Some of it has happened to be a route that drops, which was voted on as any other; of the rest there is nothing.
+        // Some of it has happened to be a route that drops, which was voted on as any other; of the
+        // rest there is nothing.
         s.dump(RTM_GETROUTE, &[0; 12]);
         lab.settle();
         let after: String = system().lines().filter(|l| !l.contains("proto 245")).map(|l| format!("{l}\n")).collect();
@@ -325,7 +330,8 @@ fn resident() -> usize {
     text.split(' ').nth(1).and_then(|n| n.parse::<usize>().ok()).unwrap() * 4096
 }
 
-/// A daemon that never reads costs no more than its bounds, is told that something is missing, and can go on.
+/// A daemon that never reads costs no more than its bounds, is told that something is missing, and
+/// can go on.
 #[test]
 fn a_daemon_that_never_reads_its_answers_is_bounded() {
     in_namespace(|| {
@@ -415,7 +421,8 @@ fn sockets_that_close_in_the_middle_leave_nothing_and_there_are_only_so_many() {
     });
 }
 
-/// Notifications: of the own virtual kernel to its own sockets that are members, of the real kernel to all, of virtd's routes to none.
+/// Notifications: of the own virtual kernel to its own sockets that are members, of the real kernel
+/// to all, of virtd's routes to none.
 #[test]
 fn notifications_go_to_whom_they_concern() {
     in_namespace(|| {
@@ -434,7 +441,8 @@ fn notifications_go_to_whom_they_concern() {
             (destinations(&all, RTPROT_BIRD), destinations(&all, 245), destinations(&all, RTPROT_STATIC))
         };
         let none: [&str; 0] = [];
-        // It comes with the turn that took the request, perhaps after the acknowledgement on the other socket.
+        // It comes with the turn that took the request, perhaps after the acknowledgement on the
+        // other socket.
         let mut first = (Vec::new(), Vec::new());
         wait("the own notification", || {
             let (own, ours, _) = heard(&hears);
@@ -458,7 +466,8 @@ fn notifications_go_to_whom_they_concern() {
     });
 }
 
-/// Dumps of a large table come whole and one behind the other, however long the daemon does not read them.
+/// Dumps of a large table come whole and one behind the other, however long the daemon does not
+/// read them.
 #[test]
 fn large_dumps_wait_for_their_reader() {
     const ROUTES: u32 = 60_000;

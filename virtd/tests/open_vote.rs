@@ -1,5 +1,6 @@
-//! The OPEN as a vote, in the core under a virtual clock: what the peer is shown, what becomes of who lacks something, when a session opens
-//! although instances are missing, and when it is opened anew.
+//! The OPEN as a vote, in the core under a virtual clock: what the peer is shown, what becomes of
+//! who lacks something, when a session opens although instances are missing, and when it is opened
+//! anew.
 
 mod sim;
 

@@ -203,7 +203,8 @@ fn what_nobody_says_any_more_lacks_no_quorum() {
     assert!(sim.table(2).is_empty() && sim.no_reset());
 }
 
-/// While a turn takes long, instances and peers hear a KEEPALIVE in time; and nobody is held to be dead for what has not been read yet.
+/// While a turn takes long, instances and peers hear a KEEPALIVE in time; and nobody is held to be
+/// dead for what has not been read yet.
 #[test]
 fn a_long_turn_keeps_everybody_alive_and_declares_nobody_dead() {
     let config = config(3, Strategy::WaitForConsensus);

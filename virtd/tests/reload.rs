@@ -1,4 +1,5 @@
-//! The configuration changes while sessions are up: instances come, go and are swapped, and no peer is told anything because of that.
+//! The configuration changes while sessions are up: instances come, go and are swapped, and no peer
+//! is told anything because of that.
 
 mod sim;
 
@@ -362,7 +363,8 @@ fn histories(sim: &Sim, n: u8) -> BTreeMap<Prefix, Vec<(Option<u32>, bool)>> {
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(24))]
 
-    /// Whoever comes, goes or is swapped while routes change: what the peers are told is what they would be told without.
+    /// Whoever comes, goes or is swapped while routes change: what the peers are told is what they
+    /// would be told without.
     #[test]
     fn peers_are_told_the_same_whoever_comes_and_goes(deeds in proptest::collection::vec(deed(), 1..14)) {
         let (with, without) = (play(&deeds, true), play(&deeds, false));

@@ -1,4 +1,5 @@
-//! The core under a virtual clock: every promise that needs a fault at a chosen microsecond, and seeded random histories.
+//! The core under a virtual clock: every promise that needs a fault at a chosen microsecond, and
+//! seeded random histories.
 
 mod sim;
 
@@ -165,7 +166,8 @@ fn a_flooding_master_with_a_single_other_is_frozen_until_it_rests() {
     master_floods(&mut sim, 500);
     let told = sim.peers[&2].updates - before;
     assert!((2..=7).contains(&told), "{told} UPDATEs of five hundred came through");
-    // What is right nobody can tell; the strategy says that it is what the master says, once it has made up its mind.
+    // What is right nobody can tell; the strategy says that it is what the master says, once it has
+    // made up its mind.
     sim.run(2 * u64::from(T_MS) * 1000);
     assert_eq!(sim.table(2)[&prefix(P)].1, Some(1499));
     assert!(sim.no_reset());
@@ -427,9 +429,10 @@ fn an_observer_is_compared_and_never_counted() {
     assert_eq!(sim.events_of("disagreement").len(), 1);
 }
 
-/// A seeded history: two peers announce and withdraw, instances die, lie and come back, never two at once. Afterwards the
-/// watching peer holds exactly what the feeding peers last said, and no session ever moved. With every other seed the FIB is
-/// voted on as well: the kernel was given each route before any peer heard of it, and ends with the same.
+/// A seeded history: two peers announce and withdraw, instances die, lie and come back, never two
+/// at once. Afterwards the watching peer holds exactly what the feeding peers last said, and no
+/// session ever moved. With every other seed the FIB is voted on as well: the kernel was given each
+/// route before any peer heard of it, and ends with the same.
 fn history(seed: u64, strategy: Strategy) -> Sim {
     let mut rng = SmallRng::seed_from_u64(seed);
     let (config, with_fib) = (config(3, strategy), seed % 2 == 1);

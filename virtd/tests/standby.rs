@@ -41,7 +41,8 @@ fn a_voter_that_something_else_starts_is_replaced_once_it_is_gone_for_good() {
         assert_eq!((role(&mut sim, 0), role(&mut sim, 3)), ("warm-standby".into(), "voter".into()));
         assert_eq!(instances(&mut sim)[3]["state"], "voting");
         assert_eq!(said(&sim, "instance-promoted").len(), 1);
-        // It comes back at the end of the line: fed and compared, without a vote, and not as master.
+        // It comes back at the end of the line: fed and compared, without a vote, and not as
+        // master.
         sim.start_instance(0);
         supervise(&mut sim, 10);
         assert_eq!(instances(&mut sim)[0]["state"], "standby");

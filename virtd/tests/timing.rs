@@ -1,4 +1,5 @@
-//! Instances that are told the same at different times: what the peers see is what they would see without.
+//! Instances that are told the same at different times: what the peers see is what they would see
+//! without.
 
 mod sim;
 
@@ -17,7 +18,8 @@ fn held_back(min_ms: u32, max_ms: u32, distribution: Distribution, seed: u64) ->
     Some(Diversity { seed, delay: Some(Delay { min_ms, max_ms, distribution }), ..Diversity::default() })
 }
 
-/// Three instances: the first at once, the second a little late, the third up to 400 ms late (T is a second).
+/// Three instances: the first at once, the second a little late, the third up to 400 ms late (T is
+/// a second).
 fn diverse(strategy: Strategy) -> Config {
     let mut c = config(3, strategy);
     c.instances[1].diversity = held_back(1, 10, Distribution::Uniform, 7);
@@ -61,8 +63,9 @@ fn an_update_comes_late_by_the_configured_time_and_a_keepalive_at_once() {
     assert!(sim.events_of("disagreement").is_empty() && sim.events_of("leg-fault").is_empty());
 }
 
-/// Two peers talk in bursts. Each instance hears of everything within what is configured for it, and the third peer at the very moment at which the
-/// second instance has: the delay that is added is the configured one and no more.
+/// Two peers talk in bursts. Each instance hears of everything within what is configured for it,
+/// and the third peer at the very moment at which the second instance has: the delay that is added
+/// is the configured one and no more.
 #[test]
 fn nothing_comes_earlier_or_later_than_configured_and_peers_wait_for_the_quorum_alone() {
     const STEP: u64 = 100;
@@ -124,7 +127,8 @@ enum Step {
     Start(usize),
 }
 
-/// The same steps for every configuration. Two peers say things about the same prefixes, so that the order between peers matters.
+/// The same steps for every configuration. Two peers say things about the same prefixes, so that
+/// the order between peers matters.
 fn steps(seed: u64, deaths: bool) -> Vec<(Step, u64)> {
     let mut rng = SmallRng::seed_from_u64(seed);
     let (mut dead, mut steps) = (None, Vec::new());
@@ -174,7 +178,8 @@ fn same_as_with(seed: u64, strategy: Strategy, deaths: bool, with: Config) -> Si
     for n in 1..=3 {
         assert_eq!(plain.table(n), late.table(n), "seed {seed}, peer {n}, {strategy:?}");
     }
-    // A death in the middle of a history makes suspects of innocent UPDATEs, with verdicts of their own (tests/poison.rs).
+    // A death in the middle of a history makes suspects of innocent UPDATEs, with verdicts of their
+    // own (tests/poison.rs).
     let told = late.events_of("disagreement");
     assert!(deaths || told.is_empty(), "seed {seed}: {told:?}");
     late
@@ -290,7 +295,8 @@ fn a_connection_comes_to_one_instance_later_and_to_its_peer_as_ever() {
     sim.announce(1, &[P], &[64501]);
     sim.run(SECOND);
     assert_eq!(sim.table(2).len(), 1);
-    // A peer that connects and goes at once (XORP 31 in papers/001) is never seen by the instance that is told later.
+    // A peer that connects and goes at once (XORP 31 in papers/001) is never seen by the instance
+    // that is told later.
     sim.connect_peer(3);
     let conn = sim.peers[&3].conn.expect("a connection");
     assert!(sim.instances[0].legs().contains(&3));
@@ -360,7 +366,8 @@ fn an_instance_that_does_not_come_back_from_a_flap_is_named() {
     while sim.events_of("readvertised").is_empty() {
         sim.run(SECOND / 10);
     }
-    // The bug: it tells the withdraw and forgets the announcement (papers/001 table 1, the last of Quagga's).
+    // The bug: it tells the withdraw and forgets the announcement (papers/001 table 1, the last of
+    // Quagga's).
     sim.instances[1].fault.hides.insert(prefix(P));
     sim.run(10 * SECOND);
     let told = sim.events_of("disagreement");
@@ -426,7 +433,8 @@ fn an_instance_is_given_its_address_blocks_only_and_votes_on_no_other() {
     assert_eq!(heard(&sim, 3), [(1, vec![prefix("10.0.0.0/16")], vec![])]);
     assert_eq!(heard(&sim, 4), [(1, vec![prefix(P)], vec![])]);
     assert_eq!(sim.table(2).len(), 2);
-    // With two of the others dead, each half has one that knows all and one that knows this half: they agree.
+    // With two of the others dead, each half has one that knows all and one that knows this half:
+    // they agree.
     sim.kill_instance(0);
     sim.kill_instance(1);
     sim.announce(1, &["10.1.0.0/16"], &[64501]);

@@ -8,7 +8,8 @@ use sim::{Sim, prefix};
 use virtd::config::Strategy;
 use virtd::core::io::Order;
 
-/// Instance 2 is wrong about one prefix after the other, one more every `every_s`, about each for `for_s`.
+/// Instance 2 is wrong about one prefix after the other, one more every `every_s`, about each for
+/// `for_s`.
 fn wrong_by_turns(sim: &mut Sim, every_s: u64, for_s: u64, seconds: u64) {
     let list = prefixes();
     let say = |sim: &mut Sim, n: u64, lies: bool| {
@@ -36,7 +37,8 @@ fn dissents(sim: &mut Sim) -> u64 {
 
 #[test]
 fn short_dissents_on_ever_other_prefixes_do_not_add_up() {
-    // one_key_s is 100: never is it without a dissent, and none stands for longer than eight seconds.
+    // one_key_s is 100: never is it without a dissent, and none stands for longer than eight
+    // seconds.
     let mut sim = running(&supervised(3, Strategy::WaitForConsensus));
     wrong_by_turns(&mut sim, 4, 8, 150);
     assert!(sim.events_of("disagreement").len() > 30 && dissents(&mut sim) > 0);
@@ -67,8 +69,9 @@ fn many_short_dissents_are_not_many_long_ones() {
     assert_eq!(supervise(&mut sim, 40).first(), Some(&(2, Order::Kill)));
 }
 
-/// Two of which nobody can say who is right: the master drives, as alone, and the operator is told what is out. A new route is not withheld
-/// because the other one is wrong. Under any other strategy the two must agree.
+/// Two of which nobody can say who is right: the master drives, as alone, and the operator is told
+/// what is out. A new route is not withheld because the other one is wrong. Under any other
+/// strategy the two must agree.
 #[test]
 fn of_two_the_master_drives_and_the_operator_is_told() {
     for (strategy, out, text) in [

@@ -191,7 +191,8 @@ fn what_is_in_the_way_is_named_with_a_remedy() {
     assert!(file.ends_with("is not a socket\n"), "{file}");
 }
 
-/// Root passes every permission check, so virtctl runs as nobody, from a copy that nobody may execute.
+/// Root passes every permission check, so virtctl runs as nobody, from a copy that nobody may
+/// execute.
 #[test]
 fn permission_denied_names_the_group() {
     use std::os::unix::fs::PermissionsExt;

@@ -2,9 +2,10 @@
 
 use crate::{Members, Millis};
 
-/// Whether an instance has been wrong on enough, for long enough: at least `min_keys` of its dissents (and one at all) have each
-/// stood for `threshold_ms` or longer without a break. `begun` is when each of those that stand now began; dissents that have ended
-/// meanwhile, on whatever keys, never add up to a long one.
+/// Whether an instance has been wrong on enough, for long enough: at least `min_keys` of its
+/// dissents (and one at all) have each stood for `threshold_ms` or longer without a break. `begun`
+/// is when each of those that stand now began; dissents that have ended meanwhile, on whatever
+/// keys, never add up to a long one.
 pub fn wrong_for_long(
     begun: impl IntoIterator<Item = Millis>,
     threshold_ms: Millis,

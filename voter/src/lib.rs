@@ -1,13 +1,15 @@
 //! The voter: out of what several diverse routers say about one thing, what is to be said outside.
 //!
-//! Everything here is a pure function of its arguments. It knows no routes, no sockets and no clock,
-//! allocates nothing (there is no allocator in it) and cannot panic. The paper asks that the voter be
-//! simple enough to be trusted (section 3.1); this crate is all there is to trust for a verdict.
+//! Everything here is a pure function of its arguments. It knows no routes, no sockets and no
+//! clock, allocates nothing (there is no allocator in it) and cannot panic. The paper asks that the
+//! voter be simple enough to be trusted (section 3.1); this crate is all there is to trust for a
+//! verdict.
 //!
 //! For every key (a prefix on a session, a destination in the kernel) the caller keeps each
 //! instance's candidate, the winner, what stands overruled, and two times. Whenever one of them or
-//! the electorate changes, and at [`Outcome::recheck_at`], it calls [`decide`] and stores what comes
-//! back. The tables in tests/tables show how that goes; tests/model.rs checks it exhaustively.
+//! the electorate changes, and at [`Outcome::recheck_at`], it calls [`decide`] and stores what
+//! comes back. The tables in tests/tables show how that goes; tests/model.rs checks it
+//! exhaustively.
 #![forbid(unsafe_code)]
 #![no_std]
 
@@ -26,14 +28,16 @@ pub type Millis = u64;
 /// strict majority of the electorate decides under every strategy.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Strategy {
-    /// As soon as k agree; never fewer than a strict majority, all of them if they are fewer than k.
+    /// As soon as k agree; never fewer than a strict majority, all of them if they are fewer than
+    /// k.
     WaitForConsensus {
         /// How many must agree.
         k: u8,
     },
     /// As soon as a strict majority agrees.
     ContinuousMajority,
-    /// The master's value at once; while it cannot make up its mind ([`Ballot::restless`]), the majority's.
+    /// The master's value at once; while it cannot make up its mind ([`Ballot::restless`]), the
+    /// majority's.
     MasterSlave,
     /// The first new value that k agree on, at once; never fewer than two where there are two.
     /// Below a strict majority it is the fastest that still outvotes k - 1 liars.
@@ -65,7 +69,8 @@ impl Rules {
 
     /// The new (first, last) of a key that is disturbed `now`: its candidate changed, or input for
     /// it came from a peer. Disturbing a steady key begins a new period, so a key that never rests
-    /// is decided once in every `flap_cap_ms`. Whoever joins or leaves the electorate does not disturb.
+    /// is decided once in every `flap_cap_ms`. Whoever joins or leaves the electorate does not
+    /// disturb.
     pub fn disturb(&self, first: Millis, last: Millis, now: Millis) -> (Millis, Millis) {
         if now >= self.steady_at(first, last) { (now, now) } else { (first, now) }
     }
@@ -116,7 +121,8 @@ pub struct Ballot<'a, V> {
     /// [`Outcome::overruled`] of the last call for this key; at first `None`. Its id must not be
     /// reused for another value while it stands here.
     pub overruled: Option<V>,
-    /// Master-slave: the master has said too many things about this key without leaving it alone for T. Unused otherwise.
+    /// Master-slave: the master has said too many things about this key without leaving it alone
+    /// for T. Unused otherwise.
     pub restless: bool,
     /// When the present time of unrest began; see [`Rules::disturb`].
     pub first_disturbed: Millis,
@@ -195,7 +201,8 @@ pub fn decide<V: Copy + Eq, A: Agreement<V>>(
         outcome.decision = Decision::Publish(chosen);
     }
     outcome.overruled = overruled;
-    // Once steady, whoever is apart dissents, or nobody has a quorum; until then it is too early to tell.
+    // Once steady, whoever is apart dissents, or nobody has a quorum; until then it is too early to
+    // tell.
     let observers = watched.intersect(present).minus(electorate);
     let with = best.supporters.union(poll.supporters(observers, best.value));
     let apart = electorate.union(observers).minus(with);

@@ -105,9 +105,9 @@ impl<V: Copy + Eq, A: Agreement<V>> Poll<'_, V, A> {
         (if publish { best.value } else { self.ballot.winner }, None)
     }
 
-    /// The first rival of the winner that k agree on, at once. Who has not answered yet still stands
-    /// for the old value, perhaps k strong: so, as long as k are apart from it, a value that came in
-    /// like this yields only once it has lost its own k, to all, or to a steady majority.
+    /// The first rival of the winner that k agree on, at once. Who has not answered yet still
+    /// stands for the old value, perhaps k strong: so, as long as k are apart from it, a value that
+    /// came in like this yields only once it has lost its own k, to all, or to a steady majority.
     fn first_k(&self, k: usize, best: &Group<V>) -> (V, Option<V>) {
         let Ballot { winner, overruled, .. } = *self.ballot;
         if best.supporters == self.electorate {
@@ -130,11 +130,11 @@ impl<V: Copy + Eq, A: Agreement<V>> Poll<'_, V, A> {
         (chosen, before.or(corrected.then_some(winner)).filter(|_| apart.len() >= enough))
     }
 
-    /// The master's value at once, unless a steady majority has overruled this very value: then only
-    /// a majority that comes round to it, or another value of the master's, ends that. Without this
-    /// memory any other instance's next change would bring the wrong route back for another T.
-    /// A restless master is not followed: a majority decides at once, and without one all stays until
-    /// the key is steady. Otherwise a key that is never left alone would never be put right.
+    /// The master's value at once, unless a steady majority has overruled this very value: then
+    /// only a majority that comes round to it, or another value of the master's, ends that. Without
+    /// this memory any other instance's next change would bring the wrong route back for another T.
+    /// A restless master is not followed: a majority decides at once, and without one all stays
+    /// until the key is steady. Otherwise a key that is never left alone would never be put right.
     fn master_slave(&self, best: &Group<V>) -> (V, Option<V>) {
         let Ballot { master_line, winner, overruled, restless, .. } = *self.ballot;
         let heir = master_line.iter().copied().find(|&index| self.electorate.contains(index));

@@ -300,8 +300,8 @@ impl Model {
         }
     }
 
-    /// Of what may win, the winner has the most support. With first-k the first rival with k wins and
-    /// then holds out while it has k.
+    /// Of what may win, the winner has the most support. With first-k the first rival with k wins
+    /// and then holds out while it has k.
     fn check_lead(&self, state: &State, next: &State, decision: Decision<u8>) {
         let support = |value| self.support(next, value);
         let mut rivals = (0..self.values.count).filter(|value| self.may_win(next, *value));

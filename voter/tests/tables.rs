@@ -7,7 +7,8 @@ use voter::*;
 /// Where t=0 lies: late enough that nothing of before still counts as unrest.
 const START: Millis = 1_000_000_000;
 
-/// Values are indexes into this list of words; `A%1` is route A with a link-local next hop of its own.
+/// Values are indexes into this list of words; `A%1` is route A with a link-local next hop of its
+/// own.
 struct Words(Vec<String>);
 
 impl Words {
@@ -130,7 +131,8 @@ impl Case {
         Ok(())
     }
 
-    /// What happens at one point of time: `frr: A`, `frr: leaves`, `frr: joins`, `input`, `restless`, `rested`.
+    /// What happens at one point of time: `frr: A`, `frr: leaves`, `frr: joins`, `input`,
+    /// `restless`, `rested`.
     fn happens(&mut self, text: &str) -> Result<(), String> {
         let mut disturbed = false;
         let mut words = text.split_whitespace();

@@ -1,8 +1,10 @@
-//! How fast UPDATEs become canonical routes and come back, on one core, beside bgpkit-parser's decoding of the same bytes.
+//! How fast UPDATEs become canonical routes and come back, on one core, beside bgpkit-parser's
+//! decoding of the same bytes.
 //!
-//! Over the updates of a real file where it is at hand (`HV_MRT`, or the shared data beside the checkout), else over generated ones.
-//! `per update` counts messages; `per candidate` counts prefixes: the whole way from bytes that came from an instance to the
-//! knowledge that its candidate for a prefix is what it was before.
+//! Over the updates of a real file where it is at hand (`HV_MRT`, or the shared data beside the
+//! checkout), else over generated ones. `per update` counts messages; `per candidate` counts
+//! prefixes: the whole way from bytes that came from an instance to the knowledge that its
+//! candidate for a prefix is what it was before.
 
 use bytes::{Bytes, BytesMut};
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};

@@ -1,8 +1,9 @@
 //! Messages between `libhvlibc.so` in a daemon and virtd, over AF_UNIX SOCK_SEQPACKET.
 //!
-//! One control channel per process image (opened in the shim's constructor, shared after fork). Every request carries, as
-//! the *last* passed fd, one end of a fresh SEQPACKET socketpair on which its answer comes, so that a parent and its child
-//! never take each other's. Encoding: fixed little-endian fields into a caller's buffer; nothing here allocates.
+//! One control channel per process image (opened in the shim's constructor, shared after fork).
+//! Every request carries, as the *last* passed fd, one end of a fresh SEQPACKET socketpair on which
+//! its answer comes, so that a parent and its child never take each other's. Encoding: fixed
+//! little-endian fields into a caller's buffer; nothing here allocates.
 //!
 //! | request | other fds passed (before the reply fd) | answer |
 //! |---|---|---|
@@ -18,23 +19,27 @@
 //! | `Netlink` | broker's end of a SEQPACKET pair | `NetlinkName` or `Error` |
 //! | `NetlinkBind`, `NetlinkNames` | – | `NetlinkName` or `Error` |
 //!
-//! Sockets are named by SO_COOKIE of the *daemon's* end, which stays the same across dup, fork, exec and SCM_RIGHTS.
-//! The broker's end of a listening pair receives nothing; the broker sends one [`Accepted`] datagram with one fd (the daemon's end of
-//! a new leg) for every connection, so the daemon's listening fd is readable exactly when accept would succeed.
+//! Sockets are named by SO_COOKIE of the *daemon's* end, which stays the same across dup, fork,
+//! exec and SCM_RIGHTS. The broker's end of a listening pair receives nothing; the broker sends one
+//! [`Accepted`] datagram with one fd (the daemon's end of a new leg) for every connection, so the
+//! daemon's listening fd is readable exactly when accept would succeed.
 //!
-//! A netlink pair carries datagrams as the daemon's NETLINK_ROUTE socket would. From the daemon: what it passed to send, and, where some of it
-//! is not certain to be answered, one fd (an end of a SEQPACKET pair) on which the broker sends one octet, not zero, once all answers are queued.
-//! To the daemon: what recv gives; a datagram of exactly 4 octets, shorter than any netlink message, is an errno (i32, little-endian) that
-//! recv shall fail with (ENOBUFS: notifications were lost).
+//! A netlink pair carries datagrams as the daemon's NETLINK_ROUTE socket would. From the daemon:
+//! what it passed to send, and, where some of it is not certain to be answered, one fd (an end of a
+//! SEQPACKET pair) on which the broker sends one octet, not zero, once all answers are queued. To
+//! the daemon: what recv gives; a datagram of exactly 4 octets, shorter than any netlink message,
+//! is an errno (i32, little-endian) that recv shall fail with (ENOBUFS: notifications were lost).
 //!
-//! Where virtd allows it (`Welcome::answer_ahead`) the shim may acknowledge a new or deleted route itself, if it is like one that was granted before. Such
-//! a request has [`ANSWERED_AHEAD`] for its nlmsg_pid; the broker sends no answer, and where it cannot do what was asked [`TAKEN_BACK`], at which the
-//! shim stops doing so until requests have been granted again.
+//! Where virtd allows it (`Welcome::answer_ahead`) the shim may acknowledge a new or deleted route
+//! itself, if it is like one that was granted before. Such a request has [`ANSWERED_AHEAD`] for its
+//! nlmsg_pid; the broker sends no answer, and where it cannot do what was asked [`TAKEN_BACK`], at
+//! which the shim stops doing so until requests have been granted again.
 //!
-//! POLLOUT after a non-blocking connect: before `Connect` the shim fills its end of the stream pair with
-//! `Connect::filler_len` octets until poll says not writable; the broker reads exactly that many octets and throws them away when the
-//! connection stands, which makes the daemon's end writable; on failure it first
-//! shuts its end down for writing and then does the same, so that the daemon's end is never writable without being readable.
+//! POLLOUT after a non-blocking connect: before `Connect` the shim fills its end of the stream pair
+//! with `Connect::filler_len` octets until poll says not writable; the broker reads exactly that
+//! many octets and throws them away when the connection stands, which makes the daemon's end
+//! writable; on failure it first shuts its end down for writing and then does the same, so that the
+//! daemon's end is never writable without being readable.
 
 #[path = "shim_fields.rs"]
 mod fields;
@@ -57,7 +62,8 @@ pub const MAX_OPTION_LEN: usize = 256;
 /// Longest instance name.
 pub const MAX_NAME: usize = 64;
 
-/// A socket address with IPv6 scope; what sockaddr_in and sockaddr_in6 say. Port 0 and the unspecified address are "any".
+/// A socket address with IPv6 scope; what sockaddr_in and sockaddr_in6 say. Port 0 and the
+/// unspecified address are "any".
 pub type Address = SocketAddr;
 
 /// One socket option as the daemon set it on a socket.
@@ -65,7 +71,8 @@ pub type Address = SocketAddr;
 pub struct SocketOption<'a> {
     /// SOL_SOCKET, IPPROTO_IP, IPPROTO_IPV6, IPPROTO_TCP.
     pub level: i32,
-    /// SO_BINDTODEVICE, IP_TTL, IP_MINTTL, IP_TOS, IPV6_UNICAST_HOPS, IPV6_MINHOPCOUNT, IPV6_TCLASS, TCP_MD5SIG …
+    /// SO_BINDTODEVICE, IP_TTL, IP_MINTTL, IP_TOS, IPV6_UNICAST_HOPS, IPV6_MINHOPCOUNT,
+    /// IPV6_TCLASS, TCP_MD5SIG …
     pub name: i32,
     /// The value, as passed to setsockopt.
     pub value: &'a [u8],
@@ -85,7 +92,8 @@ pub enum Request<'a> {
         /// SO_NETNS_COOKIE of a socket of this process; 0 where the kernel has none.
         netns_cookie: u64,
     },
-    /// A stream socket was bound to the BGP port: the shim has put one end of a SEQPACKET pair in its place.
+    /// A stream socket was bound to the BGP port: the shim has put one end of a SEQPACKET pair in
+    /// its place.
     Bind {
         /// SO_COOKIE of the daemon's new end.
         socket: u64,
@@ -111,7 +119,8 @@ pub enum Request<'a> {
         local: Address,
         /// Where to.
         remote: Address,
-        /// Octets of filler that the broker has to read away (0 for a blocking connect, which waits for the answer).
+        /// Octets of filler that the broker has to read away (0 for a blocking connect, which waits
+        /// for the answer).
         filler_len: u32,
         /// What was set before.
         options: Options<'a>,
@@ -139,7 +148,8 @@ pub enum Request<'a> {
         /// SO_COOKIE.
         socket: u64,
     },
-    /// getsockname, getpeername on a socket whose names the shim does not know (its fd came from another process).
+    /// getsockname, getpeername on a socket whose names the shim does not know (its fd came from
+    /// another process).
     Names {
         /// SO_COOKIE.
         socket: u64,
@@ -249,7 +259,8 @@ impl<'a> Options<'a> {
         std::iter::from_fn(move || reader.option().ok())
     }
 
-    /// Appends an option to a list under construction in `buf`, of which `used` octets are taken; gives the new length.
+    /// Appends an option to a list under construction in `buf`, of which `used` octets are taken;
+    /// gives the new length.
     ///
     /// # Errors
     /// [`Malformed`] where the value is too long or the buffer full.

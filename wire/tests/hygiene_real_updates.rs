@@ -1,5 +1,6 @@
-//! Hygiene over real UPDATEs: what routers really send passes, but for the few faults that are known to be there.
-//! Reads the MRT files of ../shared/data; where they are absent this is not tested.
+//! Hygiene over real UPDATEs: what routers really send passes, but for the few faults that are
+//! known to be there. Reads the MRT files of ../shared/data; where they are absent this is not
+//! tested.
 
 use flate2::read::GzDecoder;
 use std::collections::BTreeMap;

@@ -1,17 +1,21 @@
-//! Answers given ahead: a daemon that writes its routes one at a time and waits for each answer (BIRD, OpenBGPD) costs two changes of process
-//! a route behind virtd. Where nothing but "done" is to be expected it gets that from here at once, and virtd takes the request
-//! as one that has been answered.
+//! Answers given ahead: a daemon that writes its routes one at a time and waits for each answer
+//! (BIRD, OpenBGPD) costs two changes of process a route behind virtd. Where nothing but "done" is
+//! to be expected it gets that from here at once, and virtd takes the request as one that has been
+//! answered.
 //!
-//! To be expected is what virtd has just done: a request equal to one that it granted, octet by octet, but for the sequence
-//! number and the destination. And only on a socket that blocks, with nothing waiting on it, on which the daemon has asked and then received
-//! [`HABIT`] times in a row; so an answer that poll would not see is missed by nobody. And only in a rush ([`RUSH_US`]): a daemon that has one route to
-//! write and waits lets virtd go on at once, and the route is in the kernel sooner than if it went on itself.
+//! To be expected is what virtd has just done: a request equal to one that it granted, octet by
+//! octet, but for the sequence number and the destination. And only on a socket that blocks, with
+//! nothing waiting on it, on which the daemon has asked and then received [`HABIT`] times in a row;
+//! so an answer that poll would not see is missed by nobody. And only in a rush ([`RUSH_US`]): a
+//! daemon that has one route to write and waits lets virtd go on at once, and the route is in the
+//! kernel sooner than if it went on itself.
 //!
-//! Where virtd has to refuse all the same (the link has just gone, say) it does what Linux does with a route that it has taken and cannot keep:
-//! it notifies of its removal. Here [`TAKEN_BACK`] ends the foresight until the habit and the answers have been seen again.
+//! Where virtd has to refuse all the same (the link has just gone, say) it does what Linux does
+//! with a route that it has taken and cannot keep: it notifies of its removal. Here [`TAKEN_BACK`]
+//! ends the foresight until the habit and the answers have been seen again.
 //!
-//! Nothing blocks: whoever does not get the state at once does without it. One short lock, so that a send and a receive on
-//! two threads at a time see a whole answer.
+//! Nothing blocks: whoever does not get the state at once does without it. One short lock, so that
+//! a send and a receive on two threads at a time see a whole answer.
 
 use super::headers::HEADER;
 use super::raw::Buffers;
@@ -23,7 +27,8 @@ use wire::shim::ANSWERED_AHEAD;
 
 /// Requests longer than this (many next hops) always go to virtd and back.
 pub const MAX_REQUEST: usize = 128;
-/// Longest answer: NLMSG_ERROR without the request's octets (NETLINK_CAP_ACK or errno 0), and room for one attribute.
+/// Longest answer: NLMSG_ERROR without the request's octets (NETLINK_CAP_ACK or errno 0), and room
+/// for one attribute.
 const MAX_ANSWER: usize = 64;
 /// Next hops with which routes are written in turn.
 const TEMPLATES: usize = 32;
@@ -77,7 +82,8 @@ struct State {
     rounds: u32,
     /// When the last answer was received, in microseconds.
     last_us: u64,
-    /// What virtd has been asked last and not answered, as in [`Template::request`], and its nlmsg_seq.
+    /// What virtd has been asked last and not answered, as in [`Template::request`], and its
+    /// nlmsg_seq.
     asked: Octets<MAX_REQUEST>,
     seq: [u8; 4],
     /// An answer given ahead that the daemon has not received.
@@ -132,7 +138,8 @@ impl Ahead {
         self.with(TRIES, State::forget);
     }
 
-    /// Before a send of `len` octets. With [`Way::Tell`] `copy` holds what is to go out, as long, and the answer waits for the next receive.
+    /// Before a send of `len` octets. With [`Way::Tell`] `copy` holds what is to go out, as long,
+    /// and the answer waits for the next receive.
     pub fn before_send(&self, fd: c_int, len: usize, buffers: &Buffers, copy: &mut [u8; MAX_REQUEST]) -> Way {
         let request = if len <= MAX_REQUEST { copy.get_mut(..len) } else { None };
         let shape = request.and_then(|request| {
@@ -157,7 +164,8 @@ impl Ahead {
         });
     }
 
-    /// Takes the answer that waits, if one does: `give` gets its octets. It stays where the daemon only peeks.
+    /// Takes the answer that waits, if one does: `give` gets its octets. It stays where the daemon
+    /// only peeks.
     pub fn take<T>(&self, peeks: bool, give: impl FnOnce(&[u8]) -> T) -> Option<T> {
         let taken = self.with(TRIES, |state| {
             let answer = state.answer;
@@ -266,8 +274,8 @@ fn is_quiet(fd: c_int) -> bool {
     sys::blocks(fd) && sys::poll(fd, libc::POLLIN, 0) == Ok(0)
 }
 
-/// A request for one new or deleted route that wants an acknowledgement, without what differs between routes of one kind: its sequence number
-/// and its destination. `None` for any other.
+/// A request for one new or deleted route that wants an acknowledgement, without what differs
+/// between routes of one kind: its sequence number and its destination. `None` for any other.
 fn shape(request: &[u8]) -> Option<Octets<MAX_REQUEST>> {
     let half = |at: usize| Some(u16::from_ne_bytes(request.get(at..at + 2)?.try_into().ok()?));
     let len = u32::from_ne_bytes(request.get(..4)?.try_into().ok()?) as usize;

@@ -1,4 +1,5 @@
-//! What netlink does and a pair does not: answers are queued when send returns, and a datagram may be an errno.
+//! What netlink does and a pair does not: answers are queued when send returns, and a datagram may
+//! be an errno.
 
 use super::ahead::{Way, MAX_REQUEST};
 use super::headers::{self, Answers};
@@ -57,7 +58,8 @@ fn slow() {
     once(&SAID, "virtd did not answer on a route socket within 10 s");
 }
 
-/// Sends a datagram as netlink would: never EAGAIN, and with all answers queued that the daemon would not wait for.
+/// Sends a datagram as netlink would: never EAGAIN, and with all answers queued that the daemon
+/// would not wait for.
 pub fn send(fd: c_int, pair: &Pair, buffers: &Buffers) -> Result<usize, Errno> {
     let len = buffers.len();
     if len == 0 {
@@ -92,7 +94,8 @@ fn tell(fd: c_int, pair: &Pair, request: &[u8]) -> Result<usize, Errno> {
     sent.map(|()| request.len()).inspect_err(|_| pair.ahead.not_sent())
 }
 
-/// zebra takes EAGAIN on its next receive for success, so what failed must be in the queue before send returns.
+/// zebra takes EAGAIN on its next receive for success, so what failed must be in the queue before
+/// send returns.
 fn send_and_wait(fd: c_int, buffers: &Buffers) -> Result<(), Errno> {
     // No fd to be had is no reason that netlink knows; lack of room is.
     let (ours, theirs) = sys::pair(libc::SOCK_SEQPACKET).map_err(|_| libc::ENOBUFS)?;
@@ -183,7 +186,8 @@ fn is_nonblocking(fd: c_int, flags: c_int) -> bool {
     flags & libc::MSG_DONTWAIT != 0 || !sys::blocks(fd)
 }
 
-/// A datagram that is an errno: the kernel's way to say that notifications were lost. It is told once, also to who only peeks.
+/// A datagram that is an errno: the kernel's way to say that notifications were lost. It is told
+/// once, also to who only peeks.
 fn lost(fd: c_int, to: &Incoming, peeked: bool) -> Errno {
     let mut octets = [0u8; ERRNO_LEN];
     if peeked {

@@ -1,5 +1,6 @@
-//! Netlink headers, and nothing behind them: which messages are certain to be answered, and which answers those are.
-//! The rules are the kernel's (netlink_rcv_skb, rtnetlink_rcv_msg); malformed octets end the walk, as they end the kernel's.
+//! Netlink headers, and nothing behind them: which messages are certain to be answered, and which
+//! answers those are. The rules are the kernel's (netlink_rcv_skb, rtnetlink_rcv_msg); malformed
+//! octets end the walk, as they end the kernel's.
 
 /// sizeof(struct nlmsghdr).
 pub const HEADER: usize = 16;
@@ -20,7 +21,8 @@ pub struct Answers {
     pub acks: u32,
     /// Ends of dumps.
     pub dumps: u32,
-    /// Of what was sent: whether some of it is answered only where it fails, or in a way that is not counted, or not at all.
+    /// Of what was sent: whether some of it is answered only where it fails, or in a way that is
+    /// not counted, or not at all.
     pub uncertain: bool,
 }
 
@@ -32,14 +34,16 @@ fn fields(header: &[u8]) -> Option<(usize, u16, u16)> {
     Some((len as usize, kind, flags))
 }
 
-/// Whether rtnetlink answers with a dump: both bits on a GET, which is each third of four types. On NEW they are REPLACE and EXCL.
+/// Whether rtnetlink answers with a dump: both bits on a GET, which is each third of four types. On
+/// NEW they are REPLACE and EXCL.
 fn is_dump(kind: u16, flags: u16) -> bool {
     kind >= NLMSG_MIN_TYPE && kind & 3 == 2 && flags & REQUEST != 0 && flags & DUMP == DUMP
 }
 
-/// Calls `f` with each message: nlmsg_type, nlmsg_flags, its first octets (up to [`ERROR`]), and whether the datagram holds all of it, which may
-/// be false for the last. `read` copies what lies at an offset and says how much that is. False where the datagram does not end
-/// with a whole message.
+/// Calls `f` with each message: nlmsg_type, nlmsg_flags, its first octets (up to [`ERROR`]), and
+/// whether the datagram holds all of it, which may be false for the last. `read` copies what lies
+/// at an offset and says how much that is. False where the datagram does not end with a whole
+/// message.
 fn walk(total: usize, read: impl Fn(usize, &mut [u8]) -> usize, mut f: impl FnMut(u16, u16, &[u8], bool)) -> bool {
     let mut at = 0;
     while total - at >= HEADER {

@@ -10,7 +10,8 @@ use libc::{c_int, c_void, sock_filter, sock_fprog, sockaddr, socklen_t};
 use std::sync::atomic::Ordering;
 use wire::shim::{Reply, Request, SocketOption, MAX_MESSAGE, MAX_OPTION_LEN};
 
-/// Most instructions of a filter that is put behind ours; zebra's has less than ten. The kernel's limit is 4,096.
+/// Most instructions of a filter that is put behind ours; zebra's has less than ten. The kernel's
+/// limit is 4,096.
 const MAX_FILTER: usize = 256;
 
 /// Asks virtd something that is answered by (nl_pid, nl_groups).
@@ -59,7 +60,8 @@ pub unsafe fn connect(pair: &Pair, address: *const sockaddr, len: socklen_t) -> 
     }
 }
 
-/// The name, with a port id if the kernel would have chosen one by now. What was sent may not have reached virtd's socket yet.
+/// The name, with a port id if the kernel would have chosen one by now. What was sent may not have
+/// reached virtd's socket yet.
 fn name(pair: &Pair, bound: bool) -> Result<(u32, u32), Errno> {
     let names = Request::NetlinkNames { socket: pair.socket() };
     match ask(&names, None)? {
@@ -125,8 +127,8 @@ pub unsafe fn set(fd: c_int, pair: &Pair, level: c_int, name: c_int, value: *con
     }
 }
 
-/// The daemon's filter sees netlink's own octets, but would drop an errno of four octets when it looks at a header: those are let through
-/// in front of it.
+/// The daemon's filter sees netlink's own octets, but would drop an errno of four octets when it
+/// looks at a header: those are let through in front of it.
 ///
 /// # Safety
 /// As setsockopt's caller promises for SO_ATTACH_FILTER.

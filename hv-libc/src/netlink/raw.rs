@@ -1,4 +1,5 @@
-//! The system calls on a pair with the caller's own buffers, and the only place that reads what a caller's msghdr points to.
+//! The system calls on a pair with the caller's own buffers, and the only place that reads what a
+//! caller's msghdr points to.
 
 use super::{data, Pair};
 use crate::addr;
@@ -14,8 +15,8 @@ pub struct Buffers {
 
 impl Buffers {
     /// # Safety
-    /// `list` is valid for `n` entries, and each of those for reads (when sending) or writes (when receiving) of its length, as long as this
-    /// is used: sendmsg's and recvmsg's contract.
+    /// `list` is valid for `n` entries, and each of those for reads (when sending) or writes (when
+    /// receiving) of its length, as long as this is used: sendmsg's and recvmsg's contract.
     pub unsafe fn new(list: *const iovec, n: usize) -> Buffers {
         Buffers { list, n: if list.is_null() { 0 } else { n } }
     }
@@ -43,7 +44,8 @@ impl Buffers {
             }
             let Some(room) = out.get_mut(done..).filter(|r| !r.is_empty()) else { break };
             let n = room.len().min(v.iov_len - offset);
-            // SAFETY: `new`'s promise: the buffer holds `iov_len` octets, of which those from `offset` on are read.
+            // SAFETY: `new`'s promise: the buffer holds `iov_len` octets, of which those from
+            // `offset` on are read.
             unsafe { std::ptr::copy_nonoverlapping(v.iov_base.cast::<u8>().add(offset), room.as_mut_ptr(), n) };
             (done, offset) = (done + n, 0);
         }
@@ -109,7 +111,8 @@ impl Incoming {
     }
 }
 
-/// Receives a datagram; gives its full length, which may be more than the buffers hold. 0: the other end is closed.
+/// Receives a datagram; gives its full length, which may be more than the buffers hold. 0: the
+/// other end is closed.
 pub fn take(fd: c_int, to: &mut Incoming, flags: c_int) -> Result<usize, Errno> {
     let mut msg = sys::message();
     (msg.msg_iov, msg.msg_iovlen) = (to.buffers.list.cast_mut(), to.buffers.n as _);
@@ -187,7 +190,8 @@ pub unsafe fn sendmmsg(fd: c_int, pair: &Pair, list: *mut mmsghdr, n: c_uint) ->
     Ok(n as usize)
 }
 
-/// Whether a datagram may go there: to the kernel, which is port id 0. Other processes' sockets are out of reach.
+/// Whether a datagram may go there: to the kernel, which is port id 0. Other processes' sockets are
+/// out of reach.
 ///
 /// # Safety
 /// As sendto's caller promises.
@@ -249,7 +253,8 @@ pub unsafe fn recvmsg(fd: c_int, pair: &Pair, msg: *mut msghdr, flags: c_int) ->
     }
 }
 
-/// recvmmsg: the number of datagrams received. As in the kernel, the time is looked at after each datagram only.
+/// recvmmsg: the number of datagrams received. As in the kernel, the time is looked at after each
+/// datagram only.
 ///
 /// # Safety
 /// As recvmmsg's caller promises.

@@ -1,5 +1,6 @@
-//! A broker for one test: it speaks the shim's protocol and joins every leg to a real TCP connection of its own, so that a probe
-//! under the shim meets the same world as one without it. Blocking, a thread for each thing that can wait.
+//! A broker for one test: it speaks the shim's protocol and joins every leg to a real TCP
+//! connection of its own, so that a probe under the shim meets the same world as one without it.
+//! Blocking, a thread for each thing that can wait.
 
 mod netlink;
 
@@ -404,7 +405,8 @@ fn copy(from: &mut impl Read, to: &mut impl Write) {
     }
 }
 
-/// Runs `f` on the real socket behind a leg or a listening socket; one that does not listen yet takes every option.
+/// Runs `f` on the real socket behind a leg or a listening socket; one that does not listen yet
+/// takes every option.
 fn with_real<R>(state: &Mutex<State>, cookie: u64, f: impl FnOnce(RawFd) -> Result<R, i32>) -> Result<R, i32> {
     match lock(state).named.get(&cookie) {
         Some(Named::Listening(listener)) => f(listener.as_raw_fd()),

@@ -1,5 +1,6 @@
-//! The broker's part of a route socket: datagrams go to a real one and back as they are. One thread for both directions, so that all
-//! answers have been passed on when the octet is sent that a send waits for.
+//! The broker's part of a route socket: datagrams go to a real one and back as they are. One thread
+//! for both directions, so that all answers have been passed on when the octet is sent that a send
+//! waits for.
 
 use super::{last, receive};
 use nix::poll::{poll, PollFd, PollFlags, PollTimeout};
@@ -15,7 +16,8 @@ use wire::shim::{ANSWERED_AHEAD, TAKEN_BACK};
 /// Longer than any datagram of a probe's.
 const DATAGRAM: usize = 1 << 20;
 
-/// What the broker lets pass before it hands on what was asked, and each answer: a shim that does not wait is found out.
+/// What the broker lets pass before it hands on what was asked, and each answer: a shim that does
+/// not wait is found out.
 const DELAY: Duration = Duration::from_millis(2);
 /// So many; thousands would take longer than a shim has to wait.
 const DELAYED: usize = 10;
@@ -28,7 +30,8 @@ const OVERRUN: [u8; 2] = (libc::NLMSG_OVERRUN as u16).to_ne_bytes();
 pub fn open(end: OwnedFd, log: impl Fn(&str) + Send + 'static) -> (OwnedFd, OwnedFd) {
     let real = socket(AddressFamily::Netlink, SockType::Raw, SockFlag::SOCK_CLOEXEC, SockProtocol::NetlinkRoute);
     let real = real.expect("a netlink socket");
-    // Unlike the daemon's, this one has no filter against echoes: hundreds at once must not become ENOBUFS.
+    // Unlike the daemon's, this one has no filter against echoes: hundreds at once must not become
+    // ENOBUFS.
     setsockopt(&real, sockopt::RcvBufForce, &(64 << 20)).expect("SO_RCVBUFFORCE");
     setsockopt(&end, sockopt::SndBuf, &(4 << 20)).expect("SO_SNDBUF");
     let (inside, outside) = (real.try_clone().expect("dup"), end.try_clone().expect("dup"));

@@ -1,4 +1,5 @@
-//! The real daemons: what BIRD and zebra write over route sockets natively and under the shim is the same, through changes below them.
+//! The real daemons: what BIRD and zebra write over route sockets natively and under the shim is
+//! the same, through changes below them.
 
 use super::super::broker::Broker;
 use super::super::{alone, count, free_port, plain, under_shim};
@@ -32,7 +33,8 @@ fn ip(line: &str) -> String {
     String::from_utf8_lossy(&out.stdout).into_owned()
 }
 
-/// Takes a daemon's routes away. It may replace one of them at that very moment, at which `ip` gives up.
+/// Takes a daemon's routes away. It may replace one of them at that very moment, at which `ip`
+/// gives up.
 fn flush(protocol: &str) {
     let begin = Instant::now();
     loop {
@@ -82,12 +84,13 @@ struct Habits {
     protocol: &'static str,
     /// Whether it sees by itself that somebody took its routes away.
     rescans: bool,
-    /// Whether it has taken notice that its routes are gone. (FRR keeps a route that is back before it looked for installed.)
+    /// Whether it has taken notice that its routes are gone. (FRR keeps a route that is back before
+    /// it looked for installed.)
     noticed: fn(&Path) -> bool,
 }
 
-/// What the kernel has with the daemon at work, after a link was down and up, after its routes were taken away from under it, and after
-/// an address came back.
+/// What the kernel has with the daemon at work, after a link was down and up, after its routes were
+/// taken away from under it, and after an address came back.
 fn life(habits: Habits, folder: &Path, daemon: &Running) -> String {
     let mut told = String::new();
     let mut expect = |n: usize, when: &str| {
@@ -192,7 +195,8 @@ fn zebra() {
     if !present(ZEBRA) {
         return;
     }
-    // FRR keeps a static route's number apart from the kernel's "static". Its daemons become the user frr.
+    // FRR keeps a static route's number apart from the kernel's "static". Its daemons become the
+    // user frr.
     both_ways(Habits { protocol: "196", rescans: false, noticed: no_static_routes }, |folder, command| {
         let lines = static_routes(|p| format!("ip route {p} 192.0.2.9\n"));
         std::fs::write(folder.join("static.conf"), format!("log stdout\n{lines}")).expect("written");

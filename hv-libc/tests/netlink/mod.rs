@@ -1,4 +1,5 @@
-//! Route sockets natively, against the real kernel, and under the shim with a broker that relays to it.
+//! Route sockets natively, against the real kernel, and under the shim with a broker that relays to
+//! it.
 
 mod daemons;
 
@@ -27,7 +28,8 @@ fn clear() {
     assert!(flush.expect("ip").success(), "ip route flush");
 }
 
-/// Runs a scenario both ways in a network namespace of its own, and hands on what the broker was asked.
+/// Runs a scenario both ways in a network namespace of its own, and hands on what the broker was
+/// asked.
 fn same(scenario: &'static str, check: impl FnOnce(&[String]) + Send + 'static) {
     alone(move || {
         let native = text(&command(scenario).output().expect("probe"));

@@ -16,8 +16,8 @@ pub struct DiffOptions {
     pub a: PathBuf,
     /// The other
     pub b: PathBuf,
-    /// Attributes to leave out: next_hop, link_local, origin, as_path, med, local_pref, communities, large_communities, other,
-    /// or the name of one kind under "other" (AGGREGATOR)
+    /// Attributes to leave out: next_hop, link_local, origin, as_path, med, local_pref,
+    /// communities, large_communities, other, or the name of one kind under "other" (AGGREGATOR)
     #[arg(long, value_delimiter = ',', value_name = "NAME,...")]
     pub ignore: Vec<String>,
     /// Print at most this many differences (all are counted)

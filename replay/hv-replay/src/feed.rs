@@ -1,4 +1,5 @@
-//! What a neighbour announces: items from a [`Source`], made fit for the session, remembered, packed into UPDATEs.
+//! What a neighbour announces: items from a [`Source`], made fit for the session, remembered,
+//! packed into UPDATEs.
 
 use crate::route::{Rewrite, Route};
 use anyhow::Result;
@@ -63,13 +64,15 @@ pub trait Source {
 pub struct AdjOut {
     store: Store,
     interner: Interner,
-    /// The block made last and for what: the prefixes of one set of attributes often come in several items.
+    /// The block made last and for what: the prefixes of one set of attributes often come in
+    /// several items.
     last: Option<(Route, bool, BlobId)>,
     /// Prefixes announced, repetitions included.
     pub prefixes_sent: u64,
     /// Prefixes withdrawn.
     pub withdrawals_sent: u64,
-    /// Prefixes that could not be sent: no next hop of their family, or attributes longer than a message.
+    /// Prefixes that could not be sent: no next hop of their family, or attributes longer than a
+    /// message.
     pub unsendable: u64,
 }
 
@@ -123,7 +126,8 @@ impl AdjOut {
         }
     }
 
-    /// Answers a ROUTE-REFRESH for `family`: everything again, between the markers of RFC 7313 where both sides know them.
+    /// Answers a ROUTE-REFRESH for `family`: everything again, between the markers of RFC 7313
+    /// where both sides know them.
     pub fn refresh(&self, family: Family, enhanced: bool, context: &UpdateContext, out: &mut BytesMut) {
         let marker = |kind| RouteRefresh { family, kind }.encode();
         if enhanced {

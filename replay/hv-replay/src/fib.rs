@@ -1,8 +1,10 @@
-//! What reaches the kernel's forwarding table: the other end of a measurement where no neighbour listens (papers/001, section 5.2:
-//! the FIB pass-through time is that from an UPDATE's being sent to the new route's being in the router's FIB).
+//! What reaches the kernel's forwarding table: the other end of a measurement where no neighbour
+//! listens (papers/001, section 5.2: the FIB pass-through time is that from an UPDATE's being sent
+//! to the new route's being in the router's FIB).
 //!
-//! Linux tells RTNLGRP_IPV4_ROUTE and RTNLGRP_IPV6_ROUTE of a route right after it is in its table. The socket is opened in the router's network
-//! namespace by a thread that goes there, and read by the thread that sends, so that one clock stamps both.
+//! Linux tells RTNLGRP_IPV4_ROUTE and RTNLGRP_IPV6_ROUTE of a route right after it is in its table.
+//! The socket is opened in the router's network namespace by a thread that goes there, and read by
+//! the thread that sends, so that one clock stamps both.
 
 use anyhow::{Context, Result, anyhow, bail};
 use mio::unix::SourceFd;
@@ -23,7 +25,8 @@ use wire::netlink::RouteMessage;
 use wire::netlink::consts::{RTM_DELROUTE, RTM_NEWROUTE, RTNLGRP_IPV4_ROUTE, RTNLGRP_IPV6_ROUTE};
 use wire::netlink::fib::FibKey;
 
-/// A whole table's notifications may wait while this thread is not on a processor; Linux counts about 1 KiB for each.
+/// A whole table's notifications may wait while this thread is not on a processor; Linux counts
+/// about 1 KiB for each.
 const BUFFER: usize = 512 << 20;
 /// RT_TABLE_MAIN.
 const MAIN: u32 = 254;

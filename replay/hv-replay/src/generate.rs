@@ -1,8 +1,10 @@
-//! A table like the real ones, from a seed: the same seed and counts give the same routes on every machine.
+//! A table like the real ones, from a seed: the same seed and counts give the same routes on every
+//! machine.
 //!
-//! Prefix lengths, path lengths, prepending, communities, AGGREGATOR, AS_SET and prefixes per attribute set follow what was
-//! measured in RIPE RIS and RouteViews data of 2019 and in the global table of 2026. Only orders of magnitude, not measurements,
-//! stand behind the shares of MED, large communities and ORIGIN.
+//! Prefix lengths, path lengths, prepending, communities, AGGREGATOR, AS_SET and prefixes per
+//! attribute set follow what was measured in RIPE RIS and RouteViews data of 2019 and in the global
+//! table of 2026. Only orders of magnitude, not measurements, stand behind the shares of MED, large
+//! communities and ORIGIN.
 
 use crate::feed::{Item, Source};
 use crate::route::{Raw, Route, Segment, segment};
@@ -12,7 +14,8 @@ use rand::{Rng, SeedableRng};
 use wire::bgp::update::{attr, flag};
 use wire::bgp::{Family, Prefix};
 
-/// Weights in tenths of a percent of (length, weight); measured down to 1.5 % in IPv4, the tail filled in.
+/// Weights in tenths of a percent of (length, weight); measured down to 1.5 % in IPv4, the tail
+/// filled in.
 const V4_LENGTHS: &[(u8, u32)] = &[
     (24, 596),
     (22, 120),
@@ -64,7 +67,8 @@ const COMMUNITIES: &[(u8, u32)] = &[
     (17, 3),
     (24, 2),
 ];
-/// First 16 bits of IPv6 space that registries have given out; 32 of them, so that five bits choose one.
+/// First 16 bits of IPv6 space that registries have given out; 32 of them, so that five bits choose
+/// one.
 const V6_BLOCKS: [u16; 32] = [
     0x2400, 0x2401, 0x2402, 0x2403, 0x2404, 0x2405, 0x2406, 0x2407, 0x2408, 0x2409, 0x240a, 0x240e, 0x2600, 0x2601,
     0x2602, 0x2603, 0x2604, 0x2605, 0x2606, 0x2607, 0x2800, 0x2801, 0x2803, 0x2804, 0x2a00, 0x2a01, 0x2a02, 0x2a03,
@@ -114,8 +118,9 @@ fn pick(table: &[(u8, u32)], rng: &mut SmallRng) -> u8 {
     table.first().map_or(0, |(value, _)| *value)
 }
 
-/// All prefixes of one length in an order that looks random, each once: runs of 16 neighbours, as holders announce them,
-/// the runs shuffled by an odd multiplier, which is a permutation of the numbers below a power of two.
+/// All prefixes of one length in an order that looks random, each once: runs of 16 neighbours, as
+/// holders announce them, the runs shuffled by an odd multiplier, which is a permutation of the
+/// numbers below a power of two.
 #[derive(Debug)]
 struct Walk {
     family: Family,
@@ -199,11 +204,13 @@ impl Generator {
         let len = pick(lengths, &mut self.rng);
         let walks = self.walks.get_mut(at)?;
         let chosen = walks.iter_mut().find(|w| w.len == len).and_then(Walk::next);
-        // The shorter lengths run out first in a table larger than the real one; then any that is left.
+        // The shorter lengths run out first in a table larger than the real one; then any that is
+        // left.
         chosen.or_else(|| walks.iter_mut().find_map(Walk::next))
     }
 
-    /// Whether the `n`th prefix of a run in which one comes at a time is an IPv6 one: evenly spread by the share.
+    /// Whether the `n`th prefix of a run in which one comes at a time is an IPv6 one: evenly spread
+    /// by the share.
     pub fn is_v6(&self, n: u64, plan: &Plan) -> bool {
         #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss, clippy::cast_precision_loss)]
         let before = |n: u64| (n as f64 * plan.ipv6_share.clamp(0.0, 1.0)) as u64;
@@ -256,7 +263,8 @@ impl Generator {
         let hops = usize::from(pick(HOPS, rng)) - 1;
         let mut asns: Vec<u32> = Vec::with_capacity(hops + 4);
         while asns.len() < hops {
-            // A few carriers stand in most paths: the square makes the first of the pool the commonest.
+            // A few carriers stand in most paths: the square makes the first of the pool the
+            // commonest.
             let next = if asns.len() + 1 < hops {
                 let u: f64 = rng.random();
                 #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss, clippy::cast_precision_loss)]

@@ -1,4 +1,5 @@
-//! What a neighbour has told us: each UPDATE checked by RFC 7606, counted, and kept as canonical routes (our Adj-RIB-In).
+//! What a neighbour has told us: each UPDATE checked by RFC 7606, counted, and kept as canonical
+//! routes (our Adj-RIB-In).
 
 use bytes::Bytes;
 use replay::intern::{BlobId, Interner};
@@ -50,7 +51,8 @@ pub struct Learnt {
     store: Store,
     interner: Interner,
     canonicaliser: Canonicaliser,
-    /// Between the markers of an enhanced route refresh: what was not told again yet (RFC 7313 section 4.2).
+    /// Between the markers of an enhanced route refresh: what was not told again yet (RFC 7313
+    /// section 4.2).
     stale: BTreeMap<Family, HashSet<Prefix>>,
     as4: bool,
     /// The counters.
@@ -133,7 +135,8 @@ impl Learnt {
             peer_as: own.0,
             confederation: None,
             peer_router_id: own.1,
-            // Everything is recorded, our own AS in the path or not: what to do with it is the reader's business.
+            // Everything is recorded, our own AS in the path or not: what to do with it is the
+            // reader's business.
             allow_own_as: true,
             ignore: AttributeSet::default(),
         };
@@ -211,7 +214,8 @@ impl Learnt {
         canonical::describe(self.interner.bytes(id), self.as4)
     }
 
-    /// Writes the routes as JSON, sorted, one prefix a line, so that two files can also be compared by eye and by `diff`.
+    /// Writes the routes as JSON, sorted, one prefix a line, so that two files can also be compared
+    /// by eye and by `diff`.
     ///
     /// # Errors
     /// Those of `out`.

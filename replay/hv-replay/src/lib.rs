@@ -1,7 +1,7 @@
 //! A BGP neighbour from the command line: what `hv-replay` is made of.
 //!
-//! One thread and one poller; every session of the process shares its clock, so that what is measured between two
-//! of them needs no correction.
+//! One thread and one poller; every session of the process shares its clock, so that what is
+//! measured between two of them needs no correction.
 //!
 //! ```text
 //!  file, generator, script      the neighbour
@@ -12,9 +12,10 @@
 //!                                                                               │
 //!                                                                     report: events, summary, table
 //! ```
-//! Reading order: [`session`] (pure), [`link`], [`route`], [`feed`] and its sources [`generate`], [`trace`], [`script`],
-//! [`learn`], [`report`], [`neighbour`], [`run`] (one neighbour), [`record`] and [`reproduce`] (one
-//! that plays what virtd recorded), [`probe`] (two, measuring; or one and [`fib`], with a trace [`passage`]), [`diff`].
+//! Reading order: [`session`] (pure), [`link`], [`route`], [`feed`] and its sources [`generate`],
+//! [`trace`], [`script`], [`learn`], [`report`], [`neighbour`], [`run`] (one neighbour), [`record`]
+//! and [`reproduce`] (one that plays what virtd recorded), [`probe`] (two, measuring; or one and
+//! [`fib`], with a trace [`passage`]), [`diff`].
 #![forbid(unsafe_code)]
 
 pub mod diff;

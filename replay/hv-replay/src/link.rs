@@ -1,4 +1,5 @@
-//! The TCP connection of one neighbour: listening or dialling, reading into and writing out of a [`Session`]'s buffers.
+//! The TCP connection of one neighbour: listening or dialling, reading into and writing out of a
+//! [`Session`]'s buffers.
 
 use crate::session::{News, Session};
 use anyhow::{Context, Result, anyhow, bail};
@@ -30,8 +31,9 @@ pub enum Endpoint {
     Connect(SocketAddr, Option<IpAddr>),
 }
 
-// `struct tcp_md5sig` of linux/tcp.h: address 128, flags 1, prefix length 1, key length 2, interface 4, key 80. All bytes
-// are set by hand in `md5_option`, so that nothing of it depends on a layout.
+// `struct tcp_md5sig` of linux/tcp.h: address 128, flags 1, prefix length 1, key length 2,
+// interface 4, key 80. All bytes are set by hand in `md5_option`, so that nothing of it depends on
+// a layout.
 #[derive(Clone)]
 struct TcpMd5Sig;
 nix::setsockopt_impl!(
@@ -57,7 +59,8 @@ fn md5_option(peer: IpAddr, key: &str) -> [u8; 216] {
     option
 }
 
-/// The sockets of one neighbour. Uses two tokens: the listener's, and the connection's right after it.
+/// The sockets of one neighbour. Uses two tokens: the listener's, and the connection's right after
+/// it.
 #[derive(Debug)]
 pub struct Link {
     endpoint: Endpoint,
@@ -87,8 +90,8 @@ struct Stream {
 }
 
 impl Link {
-    /// Opens the listening socket, or prepares to dial. Connections are accepted from the address `only`, if one is given;
-    /// `md5` is the neighbour's address and the key.
+    /// Opens the listening socket, or prepares to dial. Connections are accepted from the address
+    /// `only`, if one is given; `md5` is the neighbour's address and the key.
     ///
     /// # Errors
     /// The address cannot be bound, or the kernel refuses the key.
@@ -159,7 +162,8 @@ impl Link {
         }
     }
 
-    /// Starts dialling where that is due and gives up where it takes too long; returns when to call again.
+    /// Starts dialling where that is due and gives up where it takes too long; returns when to call
+    /// again.
     ///
     /// # Errors
     /// The local address cannot be used.
@@ -199,7 +203,8 @@ impl Link {
         Ok(())
     }
 
-    /// Carries out what an event on one of the tokens means. The time of what was read is taken right after the read.
+    /// Carries out what an event on one of the tokens means. The time of what was read is taken
+    /// right after the read.
     ///
     /// # Errors
     /// The poller refuses a registration.
@@ -304,7 +309,8 @@ impl Link {
         Ok(())
     }
 
-    /// Writes as much of the session's buffer as the kernel takes, and closes after the last octet of an ended session.
+    /// Writes as much of the session's buffer as the kernel takes, and closes after the last octet
+    /// of an ended session.
     ///
     /// # Errors
     /// The poller refuses a registration.

@@ -94,7 +94,8 @@ fn act(options: &Options) -> Result<u8> {
         }
         None => match &again.reproduce {
             Some(record) => return reproduce::reproduce(record, session, feed, again, until),
-            // clap leaves `requires` out where what is required conflicts with something that is there.
+            // clap leaves `requires` out where what is required conflicts with something that is
+            // there.
             None if again.wait.is_some() || again.of_peer.is_some() => bail!("--wait and --of-peer need --reproduce"),
             None => run::run(session, feed, until)?,
         },

@@ -40,7 +40,8 @@ pub struct Feed {
 }
 
 impl Feed {
-    /// `source` played as the options say; `scripted` where the source itself says when End-of-RIB is sent and with what next hop.
+    /// `source` played as the options say; `scripted` where the source itself says when End-of-RIB
+    /// is sent and with what next hop.
     pub fn new(source: Option<Box<dyn Source>>, options: &FeedOptions, scripted: bool) -> Feed {
         Feed {
             source,
@@ -83,7 +84,8 @@ pub struct Neighbour {
     pub out: AdjOut,
     /// What it has learnt.
     pub learnt: Learnt,
-    /// What will be written at the end; the counters of `out`, `learnt` and `link` are filled in by [`Neighbour::summary`].
+    /// What will be written at the end; the counters of `out`, `learnt` and `link` are filled in by
+    /// [`Neighbour::summary`].
     pub summary: Summary,
     /// Where each arrival is noted, for measuring.
     pub arrivals: Option<Vec<(Prefix, Instant)>>,
@@ -99,7 +101,8 @@ pub struct Neighbour {
     pub exit: bool,
     /// One side did not like the other's OPEN: trying again changes nothing.
     pub refused: bool,
-    /// The NOTIFICATION that ended the last session, or attempt at one; `None` where one stands or ended without.
+    /// The NOTIFICATION that ended the last session, or attempt at one; `None` where one stands or
+    /// ended without.
     pub farewell: Option<Farewell>,
     /// The session of this program's own will is over; no reset.
     leaving: bool,
@@ -107,7 +110,8 @@ pub struct Neighbour {
     peer_asn: u32,
     feed: Feed,
     rewrite: Option<Rewrite>,
-    /// How UPDATEs are read. Kept here too, since the session may be over while its last UPDATEs still wait to be looked at.
+    /// How UPDATEs are read. Kept here too, since the session may be over while its last UPDATEs
+    /// still wait to be looked at.
     context: Option<UpdateContext>,
     held: Option<Item>,
     not_before: Option<Instant>,
@@ -184,7 +188,8 @@ impl Neighbour {
         Ok(())
     }
 
-    /// Runs timers, feeds and writes. Returns when to call again at the latest; `None` if only an event can change something.
+    /// Runs timers, feeds and writes. Returns when to call again at the latest; `None` if only an
+    /// event can change something.
     ///
     /// # Errors
     /// The source cannot be read on, or the poller fails.
@@ -405,7 +410,8 @@ impl Neighbour {
         self.link.again(now);
     }
 
-    /// Sends items until the buffer is full, the source is done or it says to wait. Returns when it goes on by itself.
+    /// Sends items until the buffer is full, the source is done or it says to wait. Returns when it
+    /// goes on by itself.
     fn pump(&mut self, now: Instant, events: &mut Events) -> Result<Option<Instant>> {
         if self.not_before.is_some_and(|at| at > now) {
             return Ok(self.not_before);
@@ -457,7 +463,8 @@ impl Neighbour {
         events.write(now, "feed-done", json!({"prefixes_sent": self.out.prefixes_sent, "prefixes": self.out.len()}));
     }
 
-    /// Sends one item. `Some` where nothing is to be sent after it for now: until when, or until an event.
+    /// Sends one item. `Some` where nothing is to be sent after it for now: until when, or until an
+    /// event.
     fn send(&mut self, item: Item, n: &Negotiated, now: Instant, events: &mut Events) -> Option<Option<Instant>> {
         let before = self.session.tx.len();
         match item {

@@ -83,7 +83,8 @@ fn capability(text: &str) -> Result<(u8, Vec<u8>), String> {
 #[derive(Debug, Clone, Args)]
 #[command(next_help_heading = "Session")]
 pub struct SessionOptions {
-    /// Wait for the neighbour on this address (port 179 unless given; port 0: any free one, shown on stderr and in --events)
+    /// Wait for the neighbour on this address (port 179 unless given; port 0: any free one, shown
+    /// on stderr and in --events)
     #[arg(long, value_name = "ADDR[:PORT]", value_parser = address, conflicts_with = "connect")]
     pub listen: Option<SocketAddr>,
     /// Dial the neighbour; tried again until it answers
@@ -226,7 +227,8 @@ pub struct FeedOptions {
     /// Play an MRT file: updates or a RIB dump, plain, .gz or .bz2, or the text of `bgpdump -m`
     #[arg(long, value_name = "FILE", group = "input")]
     pub mrt: Option<PathBuf>,
-    /// Only what this vantage point said; without it those of all are played as one, the last word on a prefix standing
+    /// Only what this vantage point said; without it those of all are played as one, the last word
+    /// on a prefix standing
     #[arg(long, value_name = "ADDR|ASN", requires = "mrt")]
     pub peer_filter: Option<String>,
     /// 1: as recorded; N: N times as fast; max: as fast as the neighbour takes it
@@ -244,7 +246,8 @@ pub struct FeedOptions {
     /// Share of IPv6 in --generate, 0 to 1
     #[arg(long, value_name = "SHARE", default_value_t = 0.0)]
     pub ipv6_share: f64,
-    /// Send these octets as they are: hexadecimal, or a file of hexadecimal lines or of binary messages
+    /// Send these octets as they are: hexadecimal, or a file of hexadecimal lines or of binary
+    /// messages
     #[arg(long, value_name = "HEX|FILE", group = "input")]
     pub raw: Option<String>,
     /// Follow a script (see below); - reads it from standard input as it is typed
@@ -253,18 +256,20 @@ pub struct FeedOptions {
     /// Announce nothing, only listen (the default without another input)
     #[arg(long, group = "input")]
     pub monitor: bool,
-    /// Next hop of IPv4 routes [default: our address on the session; 192.0.2.1 if that is a loopback address]
+    /// Next hop of IPv4 routes [default: our address on the session; 192.0.2.1 if that is a
+    /// loopback address]
     #[arg(long, value_name = "ADDR")]
     pub next_hop4: Option<Ipv4Addr>,
-    /// Next hop of IPv6 routes [default: our address on the session, IPv4-mapped if it is IPv4; 2001:db8::1 if it is
-    /// a loopback address]
+    /// Next hop of IPv6 routes [default: our address on the session, IPv4-mapped if it is IPv4;
+    /// 2001:db8::1 if it is a loopback address]
     #[arg(long, value_name = "ADDR")]
     pub next_hop6: Option<Ipv6Addr>,
     /// Keep the next hops of the file
     #[arg(long)]
     pub keep_next_hop: bool,
-    /// Keep the paths of the file. Otherwise our AS is put in front of a path that does not start with it. A path that holds
-    /// the neighbour's own AS is sent as well: the neighbour drops it as a loop
+    /// Keep the paths of the file. Otherwise our AS is put in front of a path that does not start
+    /// with it. A path that holds the neighbour's own AS is sent as well: the neighbour drops it as
+    /// a loop
     #[arg(long, conflicts_with = "replace_first_as")]
     pub keep_as_path: bool,
     /// Put our AS in the place of the first one instead, so that paths keep their length
@@ -290,19 +295,21 @@ impl FeedOptions {
 #[derive(Debug, Clone, Args)]
 #[command(next_help_heading = "Playing a record of virtd's")]
 pub struct ReproduceOptions {
-    /// Does the daemon fail again? Play it what an instance was given: AS, router id, hold time and capabilities of our OPEN come from the
-    /// record, then its messages follow as they were; prints a line of JSON
+    /// Does the daemon fail again? Play it what an instance was given: AS, router id, hold time and
+    /// capabilities of our OPEN come from the record, then its messages follow as they were; prints
+    /// a line of JSON
     #[arg(long, value_name = "RECORD.json", conflicts_with_all = [
         "asn", "router_id", "hold_time", "families", "no_as4", "no_extended_message", "no_route_refresh",
         "no_enhanced_refresh", "extended_next_hop", "graceful_restart", "role", "capability", "FeedOptions",
         "duration", "exit_after_idle", "until_routes", "hold_after", "reconnect", "table", "json",
     ])]
     pub reproduce: Option<PathBuf>,
-    /// With --reproduce: play the session with this neighbour [default: the one that sent the last message]
+    /// With --reproduce: play the session with this neighbour [default: the one that sent the last
+    /// message]
     #[arg(long, value_name = "ADDR", requires = "reproduce")]
     pub of_peer: Option<IpAddr>,
-    /// With --reproduce: the daemon lives if nothing has happened this long after the last message [default: 10, and longer than
-    /// the hold time]
+    /// With --reproduce: the daemon lives if nothing has happened this long after the last message
+    /// [default: 10, and longer than the hold time]
     #[arg(long, value_name = "S", requires = "reproduce", value_parser = duration)]
     pub wait: Option<Duration>,
 }

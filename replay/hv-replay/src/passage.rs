@@ -1,9 +1,11 @@
-//! A recorded trace on its way into the kernel: for each change that it makes to the forwarding table, the time from the UPDATE's being sent
-//! to the table's being changed (papers/001, section 5.2: the FIB pass-through time under a replayed trace, at its own speed and 3000 times that).
+//! A recorded trace on its way into the kernel: for each change that it makes to the forwarding
+//! table, the time from the UPDATE's being sent to the table's being changed (papers/001, section
+//! 5.2: the FIB pass-through time under a replayed trace, at its own speed and 3000 times that).
 //!
-//! Most UPDATEs of a trace change nothing in the table. So that the routes of a trace differ there as those of several vantage points do, each AS_PATH has one
-//! of the given next hops; a change is a route that is new, that has another next hop, or that goes. An UPDATE's time lasts until
-//! the kernel has, for each prefix of it, what it says or what was said after it.
+//! Most UPDATEs of a trace change nothing in the table. So that the routes of a trace differ there
+//! as those of several vantage points do, each AS_PATH has one of the given next hops; a change is
+//! a route that is new, that has another next hop, or that goes. An UPDATE's time lasts until the
+//! kernel has, for each prefix of it, what it says or what was said after it.
 
 use crate::feed::{Item, Source};
 use crate::fib::Change;
@@ -16,7 +18,8 @@ use std::net::{IpAddr, Ipv4Addr};
 use std::time::{Duration, Instant};
 use wire::bgp::Prefix;
 
-/// Many collectors write whole seconds: what shares a time is spread over the time until the next, at most so much.
+/// Many collectors write whole seconds: what shares a time is spread over the time until the next,
+/// at most so much.
 const RESOLUTION: Duration = Duration::from_secs(1);
 
 /// What is due when, in the trace's own time. IPv6 is left out: the yardstick is one table.
@@ -85,7 +88,8 @@ struct Update {
 pub struct Passage {
     said: HashMap<Prefix, IpAddr>,
     kernel: HashMap<Prefix, IpAddr>,
-    /// What is waited for (`None`: that the route goes), and the numbers of the UPDATEs that wait with it.
+    /// What is waited for (`None`: that the route goes), and the numbers of the UPDATEs that wait
+    /// with it.
     pending: HashMap<Prefix, (Option<IpAddr>, Vec<usize>)>,
     updates: Vec<Update>,
     /// Of UPDATEs that have changed something.
@@ -180,7 +184,8 @@ impl Passage {
         self.pending.is_empty()
     }
 
-    /// How long each UPDATE took that has changed something: its number, from 0, and nanoseconds. In the order in which they were done.
+    /// How long each UPDATE took that has changed something: its number, from 0, and nanoseconds.
+    /// In the order in which they were done.
     pub fn each(&self) -> &[(usize, u64)] {
         &self.each
     }

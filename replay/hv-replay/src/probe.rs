@@ -1,5 +1,5 @@
-//! Measures the router between two neighbours: the time of one UPDATE, or of a whole table, from one to the other, or
-//! from one into the kernel's forwarding table.
+//! Measures the router between two neighbours: the time of one UPDATE, or of a whole table, from
+//! one to the other, or from one into the kernel's forwarding table.
 //!
 //! Both ends live in this one thread, so that one clock stamps what leaves and what arrives, and
 //! nothing is to be synchronised. A stamp is taken right before the write and right after the read.
@@ -31,7 +31,8 @@ use wire::bgp::Prefix;
 /// How often the kernel's routes are looked at while a table is on its way into it.
 const LOOK: Duration = Duration::from_millis(2);
 
-/// From so many times a trace's speed on, UPDATEs wait in queues, and the kernel's routes are looked at now and then.
+/// From so many times a trace's speed on, UPDATEs wait in queues, and the kernel's routes are
+/// looked at now and then.
 const FAST: f64 = 100.0;
 /// UPDATEs of a trace that are written together where they are due together.
 const AT_ONCE: usize = 32;
@@ -39,14 +40,15 @@ const AT_ONCE: usize = 32;
 /// `hv-replay probe`.
 #[derive(Debug, Args)]
 pub struct ProbeOptions {
-    /// The session that announces: the session options in quotes, such as "--connect 10.0.0.1 --bind 10.0.0.2 --asn 64501"
+    /// The session that announces: the session options in quotes, such as "--connect 10.0.0.1
+    /// --bind 10.0.0.2 --asn 64501"
     #[arg(long, value_name = "OPTIONS", allow_hyphen_values = true)]
     pub feed: String,
     /// The session that listens, likewise
     #[arg(long, value_name = "OPTIONS", allow_hyphen_values = true, required_unless_present = "fib")]
     pub monitor: Option<String>,
-    /// Instead of --monitor: the router's network namespace (/run/netns/NAME), whose kernel is listened to. Routes have arrived once they are in its
-    /// main table
+    /// Instead of --monitor: the router's network namespace (/run/netns/NAME), whose kernel is
+    /// listened to. Routes have arrived once they are in its main table
     #[arg(long, value_name = "PATH", conflicts_with = "monitor")]
     pub fib: Option<PathBuf>,
     /// Number of UPDATEs to measure, or with --table-run the number of prefixes
@@ -58,13 +60,16 @@ pub struct ProbeOptions {
     /// Not counted: the first N
     #[arg(long, value_name = "N", default_value_t = 50)]
     pub warmup: u64,
-    /// Given up after this long and counted as lost; with --table-run, stop when nothing arrived for this long
+    /// Given up after this long and counted as lost; with --table-run, stop when nothing arrived
+    /// for this long
     #[arg(long, value_name = "S", value_parser = duration, default_value = "10s")]
     pub timeout: Duration,
-    /// Send --count prefixes as fast as the router takes them, and measure from the first in to the last out
+    /// Send --count prefixes as fast as the router takes them, and measure from the first in to the
+    /// last out
     #[arg(long)]
     pub table_run: bool,
-    /// With --fib: play this MRT file of updates, and measure each change that it makes to the forwarding table (IPv4)
+    /// With --fib: play this MRT file of updates, and measure each change that it makes to the
+    /// forwarding table (IPv4)
     #[arg(long, value_name = "FILE", requires = "fib", conflicts_with_all = ["table_run", "count", "rate", "warmup", "seed", "ipv6_share"])]
     pub mrt: Option<PathBuf>,
     /// Only what this vantage point said; without it those of all are played as one
@@ -76,10 +81,12 @@ pub struct ProbeOptions {
     /// Only the first S seconds of the file
     #[arg(long, value_name = "S", value_parser = duration, requires = "mrt")]
     pub span: Option<Duration>,
-    /// Each AS_PATH of the file gets one of these next hops, so that another path may be another route in the kernel [default: our address on the session]
+    /// Each AS_PATH of the file gets one of these next hops, so that another path may be another
+    /// route in the kernel [default: our address on the session]
     #[arg(long, value_name = "ADDR,…", value_delimiter = ',', requires = "mrt")]
     pub next_hops: Vec<Ipv4Addr>,
-    /// The result lists the time of each UPDATE that changed something, too: its number among those played, from 0, and nanoseconds
+    /// The result lists the time of each UPDATE that changed something, too: its number among those
+    /// played, from 0, and nanoseconds
     #[arg(long, requires = "mrt")]
     pub each: bool,
     /// Seed of the prefixes and routes
@@ -250,7 +257,8 @@ impl Pair {
                 self.turn(next)?;
                 let left = next.saturating_duration_since(Instant::now());
                 if left < Duration::from_millis(1) && !options.busy_poll {
-                    // The poller counts in milliseconds; spinning instead would take the router's processor away.
+                    // The poller counts in milliseconds; spinning instead would take the router's
+                    // processor away.
                     std::thread::sleep(left);
                 }
             }
@@ -289,7 +297,8 @@ impl Pair {
                 && let Some((due, item)) = plan.next_if(|(due, _)| start + *due <= now + Duration::from_millis(1))
             {
                 last = Instant::now();
-                // Where there is a queue, what has to wait before it can leave waits for the router.
+                // Where there is a queue, what has to wait before it can leave waits for the
+                // router.
                 passage.sent(&item, if times >= FAST { last.min(start + due) } else { last });
                 self.queue.0.borrow_mut().push_back(item);
                 room -= 1;
@@ -318,7 +327,8 @@ impl Pair {
         let mut seen: HashSet<Prefix> = HashSet::new();
         let (mut first, mut last) = (None, started);
         if let End::Kernel(fib) = &self.end {
-            // Woken by each route this would take from the router the processor that it needs; looking now and then is exact enough.
+            // Woken by each route this would take from the router the processor that it needs;
+            // looking now and then is exact enough.
             fib.quiet(self.driver.registry())?;
         }
         loop {

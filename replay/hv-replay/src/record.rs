@@ -1,5 +1,5 @@
-//! Reading a record of virtd's (`TIME-KIND-INSTANCE.json`) for `--reproduce`: the OPEN that an instance was given on one session, and the
-//! messages after it.
+//! Reading a record of virtd's (`TIME-KIND-INSTANCE.json`) for `--reproduce`: the OPEN that an
+//! instance was given on one session, and the messages after it.
 
 use crate::options::hex;
 use anyhow::{Context, Result, anyhow, bail};
@@ -55,7 +55,8 @@ struct Chosen {
     peer: IpAddr,
 }
 
-/// Reads the record at `path`; of several sessions the one with `peer`, or else the one over which the culprit came.
+/// Reads the record at `path`; of several sessions the one with `peer`, or else the one over which
+/// the culprit came.
 ///
 /// # Errors
 /// The file cannot be read or is no record, has no such session, or lacks the messages.

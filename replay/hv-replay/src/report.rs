@@ -138,7 +138,8 @@ pub struct Summary {
     pub prefixes_sent: u64,
     /// Prefixes withdrawn by us.
     pub withdrawals_sent: u64,
-    /// Prefixes that could not be sent: no next hop of their family, attributes longer than a message, family not negotiated.
+    /// Prefixes that could not be sent: no next hop of their family, attributes longer than a
+    /// message, family not negotiated.
     pub prefixes_unsendable: u64,
     /// Counters of what was received.
     #[serde(flatten)]

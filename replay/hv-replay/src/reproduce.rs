@@ -19,7 +19,8 @@ use std::time::{Duration, Instant};
 use wire::bgp::{Notification, hex};
 use wire::mrt;
 
-/// How long the session may take to come up: a daemon that has just been started, or has lost a session, lets some neighbours wait.
+/// How long the session may take to come up: a daemon that has just been started, or has lost a
+/// session, lets some neighbours wait.
 const PATIENCE: Duration = Duration::from_secs(60);
 /// How long a daemon must live unless the options say something else.
 const WAIT: Duration = Duration::from_secs(10);
@@ -37,7 +38,8 @@ pub enum End {
     Silent,
     /// It was there when the time was over.
     Lives,
-    /// It ended the session as its operator does (RFC 4486), which is no failure and proves nothing.
+    /// It ended the session as its operator does (RFC 4486), which is no failure and proves
+    /// nothing.
     Ceased(Notification),
     /// One side did not want the other's OPEN.
     Refused(Notification),
@@ -48,7 +50,8 @@ pub enum End {
 }
 
 impl End {
-    /// The program's exit status: 0 where the failure came back, 1 where the daemon lives, 2 where it could not be tried.
+    /// The program's exit status: 0 where the failure came back, 1 where the daemon lives, 2 where
+    /// it could not be tried.
     pub fn status(&self) -> u8 {
         match self {
             End::Closed | End::Notification(_) | End::Broke(_) | End::Silent => 0,
@@ -138,10 +141,12 @@ impl Watch {
     }
 }
 
-/// Plays the record at `path`, prints a line of JSON that says what happened, and returns the program's exit status.
+/// Plays the record at `path`, prints a line of JSON that says what happened, and returns the
+/// program's exit status.
 ///
 /// # Errors
-/// Options that make no sense, an address that cannot be used, a file that cannot be read or written.
+/// Options that make no sense, an address that cannot be used, a file that cannot be read or
+/// written.
 pub fn reproduce(
     path: &Path,
     session: &SessionOptions,

@@ -1,5 +1,6 @@
-//! A route as it is read from a file, generated or typed, and how it is made fit for one session: AS numbers in four
-//! octets until the session says two, a next hop, a path that starts with our AS.
+//! A route as it is read from a file, generated or typed, and how it is made fit for one session:
+//! AS numbers in four octets until the session says two, a next hop, a path that starts with our
+//! AS.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use wire::bgp::message::AS_TRANS;
@@ -95,8 +96,8 @@ fn merge(path: Vec<Segment>, path4: Vec<Segment>) -> Vec<Segment> {
 }
 
 impl Route {
-    /// Reads a path attributes field. MP_REACH_NLRI and MP_UNREACH_NLRI are left out; the caller knows
-    /// the next hop of the former. What cannot be understood is carried as it is.
+    /// Reads a path attributes field. MP_REACH_NLRI and MP_UNREACH_NLRI are left out; the caller
+    /// knows the next hop of the former. What cannot be understood is carried as it is.
     pub fn from_attributes(field: &[u8], as4: bool) -> Route {
         let mut route = Route::default();
         let mut path4 = None;
@@ -191,14 +192,16 @@ impl Rewrite {
     /// The next hop for `prefix`; `None` where there is none of a family that can be sent.
     fn next_hop(&self, route: &Route, prefix: &Prefix) -> Option<IpAddr> {
         let v6 = prefix.addr().is_ipv6();
-        // A loopback address is nobody's next hop; a session over loopback announces an address for documentation.
+        // A loopback address is nobody's next hop; a session over loopback announces an address for
+        // documentation.
         let local = match self.local {
             IpAddr::V4(a) if a.is_loopback() => IpAddr::V4(Ipv4Addr::new(192, 0, 2, 1)),
             IpAddr::V6(a) if a.is_loopback() => IpAddr::V6(Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, 1)),
             other => other,
         };
         let own = match local {
-            // An IPv4-mapped address is what routers send for IPv6 routes on an IPv4 session without an IPv6 address.
+            // An IPv4-mapped address is what routers send for IPv6 routes on an IPv4 session
+            // without an IPv6 address.
             IpAddr::V4(a) if v6 => IpAddr::V6(self.next_hop6.unwrap_or(a.to_ipv6_mapped())),
             IpAddr::V6(_) if v6 => self.next_hop6.map_or(local, IpAddr::V6),
             _ => self.next_hop4.map_or(local, IpAddr::V4),
@@ -220,8 +223,8 @@ impl Rewrite {
         Some(path)
     }
 
-    /// The block (as [`wire::bgp::encode::stored_attributes`] makes it) under which `route` is sent for `prefix` and others of its
-    /// family; `None` where no next hop of that family is known.
+    /// The block (as [`wire::bgp::encode::stored_attributes`] makes it) under which `route` is sent
+    /// for `prefix` and others of its family; `None` where no next hop of that family is known.
     pub fn block(&self, route: &Route, prefix: &Prefix) -> Option<Vec<u8>> {
         let next_hop = self.next_hop(route, prefix)?;
         let mut attributes: Vec<Raw> = route.other.iter().filter_map(|raw| self.other(raw)).collect();
@@ -255,7 +258,8 @@ impl Rewrite {
         Some(block)
     }
 
-    /// An attribute as this session may carry it. LOCAL_PREF, ORIGINATOR_ID and CLUSTER_LIST stay within an AS.
+    /// An attribute as this session may carry it. LOCAL_PREF, ORIGINATOR_ID and CLUSTER_LIST stay
+    /// within an AS.
     fn other(&self, raw: &Raw) -> Option<Raw> {
         let internal = [attr::LOCAL_PREF, attr::ORIGINATOR_ID, attr::CLUSTER_LIST].contains(&raw.code);
         if internal && self.kind == SessionKind::Ebgp && self.path != PathRewrite::Keep {

@@ -142,7 +142,8 @@ fn source(options: &FeedOptions, driver: &Driver) -> Result<(Option<Box<dyn Sour
 /// Plays one neighbour. Returns whether the run ended as it was meant to.
 ///
 /// # Errors
-/// Options that make no sense, an address that cannot be used, a file that cannot be read or written.
+/// Options that make no sense, an address that cannot be used, a file that cannot be read or
+/// written.
 pub fn run(session: &SessionOptions, feed: &FeedOptions, options: &RunOptions) -> Result<bool> {
     let clock = Clock::start();
     let mut driver = Driver::new()?;
@@ -190,7 +191,8 @@ fn finished(n: &Neighbour, options: &RunOptions, clock: &Clock, now: Instant) ->
         // With something else to wait for, time alone is not success.
         return Some(options.until_routes.is_none() && n.summary.sessions_up > 0);
     }
-    // A router that is not ready yet may close a connection or two before the first session comes up.
+    // A router that is not ready yet may close a connection or two before the first session comes
+    // up.
     let over = (n.summary.sessions_up > 0 || n.refused)
         && !n.summary.session_ends.is_empty()
         && !n.session.connected()

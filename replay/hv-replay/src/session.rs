@@ -1,5 +1,5 @@
-//! One BGP session as a pure state machine: bytes and the time go in, bytes and [`News`] come out (RFC 4271 section 8,
-//! without the TCP part, which is [`crate::link`]'s).
+//! One BGP session as a pure state machine: bytes and the time go in, bytes and [`News`] come out
+//! (RFC 4271 section 8, without the TCP part, which is [`crate::link`]'s).
 
 use bytes::{Bytes, BytesMut};
 use std::net::Ipv4Addr;
@@ -50,7 +50,8 @@ pub enum News {
     NotificationReceived(Notification),
     /// We sent a NOTIFICATION; [`News::Closed`] follows.
     NotificationSent(Notification),
-    /// The session is over; the string says why. The connection is to be closed once everything is written.
+    /// The session is over; the string says why. The connection is to be closed once everything is
+    /// written.
     Closed(String),
 }
 
@@ -113,7 +114,8 @@ impl Session {
         &self.config
     }
 
-    /// Sets the router id where it was left open (0.0.0.0); to be called before [`Session::connected_now`].
+    /// Sets the router id where it was left open (0.0.0.0); to be called before
+    /// [`Session::connected_now`].
     pub fn default_router_id(&mut self, id: Ipv4Addr) {
         if self.config.open.router_id.is_unspecified() {
             self.config.open.router_id = id;

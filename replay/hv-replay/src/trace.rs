@@ -17,7 +17,8 @@ use wire::mrt;
 
 /// Message type of an UPDATE (RFC 4271 section 4.1).
 const UPDATE: u8 = 2;
-/// Entries of a RIB dump that are looked at together, so that prefixes with the same attributes go out in one UPDATE.
+/// Entries of a RIB dump that are looked at together, so that prefixes with the same attributes go
+/// out in one UPDATE.
 const GROUPED: usize = 200_000;
 
 /// Which vantage point of a file is played.
@@ -58,7 +59,8 @@ impl PeerFilter {
     }
 }
 
-/// Collects the entries of a RIB dump and gives them out grouped by attributes, in the order of first appearance.
+/// Collects the entries of a RIB dump and gives them out grouped by attributes, in the order of
+/// first appearance.
 ///
 /// A dump of several vantage points has several entries for a prefix. Groups would put them in
 /// another order than the file's, so of what is collected together only the last word on each
@@ -128,7 +130,8 @@ pub fn open(path: &Path, peer_filter: Option<&str>) -> Result<Box<dyn Source>> {
     Ok(Box::new(trace))
 }
 
-/// What a collector recorded. End-of-RIB markers in it are left out: they belong to the collector's sessions.
+/// What a collector recorded. End-of-RIB markers in it are left out: they belong to the collector's
+/// sessions.
 struct Trace {
     reader: mrt::Reader,
     filter: PeerFilter,
@@ -258,7 +261,8 @@ impl Source for RawMessages {
     }
 }
 
-/// `--raw`: hexadecimal on the command line, a file of hexadecimal lines (# starts a comment), or a file of octets.
+/// `--raw`: hexadecimal on the command line, a file of hexadecimal lines (# starts a comment), or a
+/// file of octets.
 ///
 /// # Errors
 /// Neither a file nor hexadecimal.

@@ -91,7 +91,8 @@ fn a_two_octet_session_carries_the_same_routes() {
         );
         assert!(monitor.wait().success());
     }
-    // What is written in two octets stays so in the canonical form; what does not hold a wide AS is the same in words.
+    // What is written in two octets stays so in the canonical form; what does not hold a wide AS is
+    // the same in words.
     let (a, b) = (json(&dir.path().join("a.json")), json(&dir.path().join("b.json")));
     let (a, b) = (a.as_object().expect("a table"), b.as_object().expect("a table"));
     let mut wide = 0;
@@ -137,7 +138,8 @@ fn a_script_is_followed_as_it_is_typed() {
     assert_eq!(again["announced"][0]["prefixes"], serde_json::json!(["203.0.113.0/24"]));
     assert_eq!(monitor.event("route-refresh", |_| true)["kind"], "end");
 
-    // What is mistyped is said and passed over; what is odd is counted, treated as RFC 7606 says and survived.
+    // What is mistyped is said and passed over; what is odd is counted, treated as RFC 7606 says
+    // and survived.
     feed.type_line("anounce 10.0.0.0/8");
     feed.type_line("announce 203.0.113.0/24 attribute 0x40 1 03");
     let malformed = monitor.event("malformed", |_| true);
@@ -221,8 +223,8 @@ fn a_key_must_be_the_same_on_both_sides() {
     monitor.event("session-up", |_| true);
 }
 
-/// Real updates of 2019: what is counted on arrival is what bgpdump counts in the file, and the recording, played again, ends
-/// in the same table.
+/// Real updates of 2019: what is counted on arrival is what bgpdump counts in the file, and the
+/// recording, played again, ends in the same table.
 #[test]
 fn a_real_trace_is_played_and_its_recording_says_the_same() {
     let trace = &Path::new(env!("CARGO_MANIFEST_DIR")).join("../../../shared/data/mrt/updates.20190101.0000.gz");

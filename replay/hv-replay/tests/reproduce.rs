@@ -1,4 +1,5 @@
-//! `--reproduce` against neighbours that end a session in every way; tests/tests/poison.rs has the daemons and the bugs.
+//! `--reproduce` against neighbours that end a session in every way; tests/tests/poison.rs has the
+//! daemons and the bugs.
 
 mod common;
 
@@ -29,7 +30,8 @@ fn record(folder: &Path, hold_time_s: u16) -> PathBuf {
     path
 }
 
-/// Plays a record to a neighbour that does what this script says; `on_update` is called when it has the UPDATE. Exit status and outcome.
+/// Plays a record to a neighbour that does what this script says; `on_update` is called when it has
+/// the UPDATE. Exit status and outcome.
 fn play(hold_time_s: u16, more: &[&str], script: &str, asn: &str, on_update: impl FnOnce(&HvReplay)) -> (i32, Value) {
     let folder = tempfile::tempdir().expect("a directory");
     let (path, commands) = (record(folder.path(), hold_time_s), folder.path().join("script"));

@@ -38,7 +38,8 @@ pub(super) fn configuration(spec: &RouterSpec, folder: &Path) -> String {
     }
     text.push_str("filter to_peer {\n");
     if !spec.networks.is_empty() {
-        // As FRR does. Set at the static route it is passed on by chance alone: BIRD drops a MED that no export filter has set.
+        // As FRR does. Set at the static route it is passed on by chance alone: BIRD drops a MED
+        // that no export filter has set.
         text.push_str("    if source = RTS_STATIC then bgp_med = 0;\n");
     }
     if let Some(lie) = spec.lie {

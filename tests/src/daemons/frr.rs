@@ -1,4 +1,5 @@
-//! FRR: zebra, which tells bgpd of interfaces and next hops, and bgpd, which leaves the kernel's routes alone.
+//! FRR: zebra, which tells bgpd of interfaces and next hops, and bgpd, which leaves the kernel's
+//! routes alone.
 
 use super::{Client, Instance, Lie, Limit, RouterSpec, Then};
 use crate::lab::{Lab, wait_for};

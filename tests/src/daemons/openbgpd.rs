@@ -10,7 +10,8 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use wire::bgp::Family;
 
-/// Where its unprivileged processes chroot to; Debian's service makes it, so a daemon started by hand needs it made.
+/// Where its unprivileged processes chroot to; Debian's service makes it, so a daemon started by
+/// hand needs it made.
 const CHROOT: &str = "/run/openbgpd";
 
 pub(super) fn configuration(spec: &RouterSpec, folder: &Path) -> String {
@@ -56,7 +57,8 @@ pub(super) fn configuration(spec: &RouterSpec, folder: &Path) -> String {
             text.push_str("    route-reflector\n");
         }
         if peer.client == Client::Served {
-            // On a subnet of its own; clients that share one with the next hop keep it without this.
+            // On a subnet of its own; clients that share one with the next hop keep it without
+            // this.
             text.push_str("    multihop 2\n");
         }
         if let Some(password) = &peer.password {

@@ -20,7 +20,8 @@ const LINK_DOWN: Duration = Duration::from_millis(200);
 const LINK_UP: Duration = Duration::from_millis(2_800);
 /// How long a flood lasts.
 const FLOOD: Duration = Duration::from_secs(5);
-/// virtd keeps what a flood said last of each prefix, and nothing else: it may not grow by more than this, MiB.
+/// virtd keeps what a flood said last of each prefix, and nothing else: it may not grow by more
+/// than this, MiB.
 const FLOOD_MEMORY_MIB: u64 = 128;
 /// How long all instances are dead: longer than it takes any of them to come back.
 const ALL_DEAD: Duration = Duration::from_secs(8);
@@ -87,7 +88,8 @@ const fn five(name: &'static str, run: fn(&mut Trial<'_>) -> Result<()>) -> Case
 }
 
 impl Case {
-    /// Runs it in a scene of its size; returns notes for the table. After an error the scene is in no known state.
+    /// Runs it in a scene of its size; returns notes for the table. After an error the scene is in
+    /// no known state.
     pub fn run(&self, scene: &mut Scene) -> Result<Vec<String>> {
         scene.restore(self.speaker.then(|| self.speaker_slot(scene))).context("before the fault")?;
         let mut trial = Trial::begin(scene)?;
@@ -122,7 +124,8 @@ fn standing(t: &Trial<'_>) -> Result<Prefix> {
     prefix(from_first.context("no route of the first neighbour")?.0)
 }
 
-/// Kills, hangs and the like: the router goes on learning, the neighbours notice nothing, and it comes back.
+/// Kills, hangs and the like: the router goes on learning, the neighbours notice nothing, and it
+/// comes back.
 fn gone(t: &mut Trial<'_>, name: &str, kinds: &[&str], word: &str) -> Result<()> {
     let took = t.announce_probe()?;
     t.named(name, kinds, word)?;
@@ -319,7 +322,8 @@ fn wrong_for_long(t: &mut Trial<'_>) -> Result<()> {
     t.recovered()
 }
 
-/// Every instance dies at once and none comes back for a while: the neighbours are kept with what they were told.
+/// Every instance dies at once and none comes back for a while: the neighbours are kept with what
+/// they were told.
 fn all_dead(t: &mut Trial<'_>) -> Result<()> {
     let names: Vec<String> = t.scene.slots.iter().map(|slot| slot.name.clone()).collect();
     t.scene.all_down()?;
@@ -333,7 +337,8 @@ fn all_dead(t: &mut Trial<'_>) -> Result<()> {
     t.recovered()
 }
 
-/// Decision 6: two live ones must agree, and where they do not, what was told stays; one alone drives, with an alarm.
+/// Decision 6: two live ones must agree, and where they do not, what was told stays; one alone
+/// drives, with an alarm.
 fn degraded(t: &mut Trial<'_>) -> Result<()> {
     let (last, second, at) = (name_of(t, 0)?, name_of(t, 1)?, standing(t)?);
     t.scene.switch(2, Mode::Down)?;

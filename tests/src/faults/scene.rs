@@ -14,7 +14,8 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::time::Duration;
 
-/// T of every router here. Longer than anything that FRR puts off, short enough that a hundred cases are over soon.
+/// T of every router here. Longer than anything that FRR puts off, short enough that a hundred
+/// cases are over soon.
 pub const T: Duration = Duration::from_millis(2_000);
 /// A hang shows after this: the hold time between virtd and an instance.
 pub const LEG_HOLD: Duration = Duration::from_secs(6);
@@ -67,7 +68,8 @@ pub enum Keeper {
     Scene,
 }
 
-/// A running router with four neighbours: three hv-replays (a table, a steered one, a silent one) and a BIRD.
+/// A running router with four neighbours: three hv-replays (a table, a steered one, a silent one)
+/// and a BIRD.
 #[derive(Debug)]
 pub struct Scene {
     /// Everything it runs in.
@@ -183,7 +185,8 @@ impl Scene {
         self.router.wait_quiet(QUIET, SETTLE).map(|_| ())
     }
 
-    /// What the fourth neighbour, a BIRD, knows: its own words for each route, without the time of day.
+    /// What the fourth neighbour, a BIRD, knows: its own words for each route, without the time of
+    /// day.
     pub fn bird_table(&self) -> Result<BTreeMap<String, String>> {
         let site = self.star.sites.get(3).context("no fourth neighbour")?;
         let socket = self.lab.directory().join("neighbour4-bird/bird.ctl").display().to_string();
@@ -208,7 +211,8 @@ impl Scene {
         Ok(table)
     }
 
-    /// What the fourth neighbour, a BIRD, complained of so far, by its own log; it has had one session and has it still.
+    /// What the fourth neighbour, a BIRD, complained of so far, by its own log; it has had one
+    /// session and has it still.
     pub fn bird_complaints(&self) -> Result<Vec<String>> {
         let history = self.bird.history();
         ensure!(history.established == 1, "BIRD, the fourth neighbour, saw {} sessions", history.established);

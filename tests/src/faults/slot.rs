@@ -56,7 +56,8 @@ pub enum Lie {
     Extra(Prefix),
     /// This prefix does not go out.
     Missing(Prefix),
-    /// Every prefix goes out with a community that does not belong there. FRR only, and only until it is started again.
+    /// Every prefix goes out with a community that does not belong there. FRR only, and only until
+    /// it is started again.
     Everywhere,
 }
 
@@ -105,7 +106,8 @@ impl Slot {
         self.folder.join(name).display().to_string()
     }
 
-    /// The command that becomes the instance, without the shim: the script gives it to the BGP daemon alone.
+    /// The command that becomes the instance, without the shim: the script gives it to the BGP
+    /// daemon alone.
     pub fn command(&self) -> Vec<String> {
         ["/usr/bin/env", "-u", "LD_PRELOAD", "/bin/sh"]
             .map(str::to_owned)

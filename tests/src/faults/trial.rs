@@ -8,8 +8,9 @@ use serde_json::Value;
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
-/// What a master said wrong is to be corrected within T and 100 ms; the table says how much it was. On a busy machine that may be
-/// measured later than it was due; only beyond this and another T it counts as a failure.
+/// What a master said wrong is to be corrected within T and 100 ms; the table says how much it was.
+/// On a busy machine that may be measured later than it was due; only beyond this and another T it
+/// counts as a failure.
 const GROSS: Duration = Duration::from_secs(5);
 /// So many of what went wrong are told one by one.
 const SHOWN: usize = 5;
@@ -52,7 +53,8 @@ pub struct Trial<'a> {
     probes: Probes,
 }
 
-/// The prefixes that the second neighbour has announced during this fault, and when it withdrew each again, if it has.
+/// The prefixes that the second neighbour has announced during this fault, and when it withdrew
+/// each again, if it has.
 type Probes = BTreeMap<String, Option<u64>>;
 
 impl<'a> Trial<'a> {
@@ -82,7 +84,8 @@ impl<'a> Trial<'a> {
         self.notes.push(text.into());
     }
 
-    /// The second neighbour announces a prefix of its own: the router must go on learning in spite of the fault.
+    /// The second neighbour announces a prefix of its own: the router must go on learning in spite
+    /// of the fault.
     pub fn announce_probe(&mut self) -> Result<Duration> {
         self.scene.probes += 1;
         let probe = format!("{PROBES}{}.0/24", self.scene.probes % 256);
@@ -221,7 +224,8 @@ impl<'a> Trial<'a> {
             judge(&name, changes, &should, now, &mut seen);
         }
         let complaints = self.scene.bird_complaints()?;
-        // It looks at next hops more closely than others; a wrong one that came through says so here too.
+        // It looks at next hops more closely than others; a wrong one that came through says so
+        // here too.
         let about_routes = |line: &&String| line.contains("Invalid NEXT_HOP") || line.contains("Invalid route");
         let other = complaints.iter().skip(self.complaints).filter(|line| !(self.through_master && about_routes(line)));
         let other: Vec<&str> = other.map(String::as_str).collect();
@@ -229,8 +233,9 @@ impl<'a> Trial<'a> {
         Ok(seen)
     }
 
-    /// The verdict on what the neighbours saw. Nothing lost, nothing wrong, nothing needless; where the faulty instance is the master
-    /// of master-slave, whatever came through was put right in time.
+    /// The verdict on what the neighbours saw. Nothing lost, nothing wrong, nothing needless; where
+    /// the faulty instance is the master of master-slave, whatever came through was put right in
+    /// time.
     pub fn check_masked(&mut self) -> Result<Seen> {
         let seen = self.seen()?;
         if self.through_master && !(seen.lost.is_empty() && seen.wrong.is_empty()) {
@@ -262,7 +267,8 @@ impl<'a> Trial<'a> {
         Ok(())
     }
 
-    /// The end: all is well again, every neighbour has exactly the routes it had, and the verdict stands.
+    /// The end: all is well again, every neighbour has exactly the routes it had, and the verdict
+    /// stands.
     pub fn end(mut self) -> Result<Vec<String>> {
         self.withdraw_probe()?;
         self.scene.wait_calm()?;

@@ -1,4 +1,5 @@
-//! A neighbour of the router: hv-replay, followed through the log it writes as it goes, and steered while it runs.
+//! A neighbour of the router: hv-replay, followed through the log it writes as it goes, and steered
+//! while it runs.
 
 use crate::lab::{Lab, Process, Site, built, run};
 use anyhow::{Context, Result, ensure};
@@ -54,7 +55,8 @@ impl Watch {
         if arguments.is_empty() { Self::steered(lab, site, &[]) } else { Self::start(lab, site, arguments, false) }
     }
 
-    /// Dials the router, offering what `offer` says in its OPEN, and announces what [`Watch::say`] says later.
+    /// Dials the router, offering what `offer` says in its OPEN, and announces what [`Watch::say`]
+    /// says later.
     pub fn steered(lab: &Lab, site: &Site, offer: &[&str]) -> Result<Watch> {
         Self::start(lab, site, &[offer, &["--script", "-"]].concat(), true)
     }

@@ -124,7 +124,8 @@ fn ended(stage: Stage, signal: Signal) -> Result<Told> {
     scene.kinds()?.wait_return(name, &old, RETURN)?;
     scene.wait_routes(AFTER)?;
     scene.nobody_accused_for_long(&[name])?;
-    // Alone it decides: what it says on its way out goes outside, and OpenBGPD's session engine says Cease when its parent is gone.
+    // Alone it decides: what it says on its way out goes outside, and OpenBGPD's session engine
+    // says Cease when its parent is gone.
     let silent = signal == Signal::SIGKILL && name != Daemon::OpenBgpd.name();
     if stage.made == Made::Trio || silent {
         scene.stayed(AFTER)?;

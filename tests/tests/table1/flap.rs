@@ -1,4 +1,5 @@
-//! What `link_reset_ms` does to real daemons: each takes what it is shown for a flap of the link, one after the other, and nobody else notices.
+//! What `link_reset_ms` does to real daemons: each takes what it is shown for a flap of the link,
+//! one after the other, and nobody else notices.
 
 use super::*;
 use tests::fib::wait_routes;
@@ -6,7 +7,8 @@ use tests::versions::Version;
 use virtd_api::FibEntries;
 
 const ROUTES: usize = 100;
-/// Between the resets of two: the one before has come back by then on an idle machine, and where it has not, the kernel's routes stay as they were.
+/// Between the resets of two: the one before has come back by then on an idle machine, and where it
+/// has not, the kernel's routes stay as they were.
 const RESETS: [(&str, &str); 3] =
     [("frr", "{ link_reset_ms = 0 }"), ("bird", "{ link_reset_ms = 15000 }"), ("bird2", "{ link_reset_ms = 30000 }")];
 

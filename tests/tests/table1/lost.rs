@@ -1,5 +1,7 @@
-//! Quagga XX: "when a prefix that is withdrawn and immediately re-advertised, the router only propagates to peers the withdraw message, and not the
-//! subsequent advertisement". Nothing has to be built for it: FRR 8.4.4 does that (docs/BUGS.md, "The lost re-announcement"). Three of it behind virtd.
+//! Quagga XX: "when a prefix that is withdrawn and immediately re-advertised, the router only
+//! propagates to peers the withdraw message, and not the subsequent advertisement". Nothing has to
+//! be built for it: FRR 8.4.4 does that (docs/BUGS.md, "The lost re-announcement"). Three of it
+//! behind virtd.
 
 use super::*;
 use std::time::Instant;
@@ -7,15 +9,18 @@ use tests::operate::control;
 use tests::router::ASN;
 use tests::untested::not_tested;
 
-/// FRR's advertisement interval towards the second neighbour, in seconds, of which it counts whole ones.
+/// FRR's advertisement interval towards the second neighbour, in seconds, of which it counts whole
+/// ones.
 const INTERVAL_S: u32 = 6;
-/// When each of the three things that make the bug is said, after the route was first announced: all within the interval that it starts.
+/// When each of the three things that make the bug is said, after the route was first announced:
+/// all within the interval that it starts.
 const STEP: Duration = Duration::from_millis(1000);
 /// The last of them must be said by then.
 const IN_TIME: Duration = Duration::from_secs(INTERVAL_S as u64 - 2);
 /// A busy machine may be too slow once.
 const ATTEMPTS: u32 = 6;
-/// What is withdrawn and announced again, what starts the interval, and what is said when it is over.
+/// What is withdrawn and announced again, what starts the interval, and what is said when it is
+/// over.
 const LOST: &str = "198.51.100.0/24";
 const OTHER: &str = "203.0.113.0/24";
 const LAST: &str = "192.0.2.0/24";
@@ -59,7 +64,8 @@ impl Race {
         })
     }
 
-    /// The race, said without looking what comes of it; who has lost the route when all have told everything else. `None`: said too slowly.
+    /// The race, said without looking what comes of it; who has lost the route when all have told
+    /// everything else. `None`: said too slowly.
     fn round(&mut self) -> Result<Option<Vec<String>>> {
         // No interval is running any more; FRR shows none, so this is a matter of time.
         std::thread::sleep(Duration::from_secs(u64::from(INTERVAL_S) + 1));
@@ -115,8 +121,8 @@ fn is_there(lost: &[String]) -> bool {
     !lost.is_empty()
 }
 
-/// Three of one version, told everything at the same time, all lose it; and so they do with the table's 1 to 10 ms: the interval that decides
-/// lasts seconds.
+/// Three of one version, told everything at the same time, all lose it; and so they do with the
+/// table's 1 to 10 ms: the interval that decides lasts seconds.
 #[test]
 fn quagga_xx_three_lose_it_and_some_milliseconds_do_not_help() -> Result<()> {
     let short = ["frr", "frr2", "frr3"].map(|name| (name, "{ delay_ms = [1, 10] }"));

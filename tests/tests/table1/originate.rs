@@ -1,6 +1,8 @@
-//! A real equivalent of Quagga 370, a version in which default-originate "does not work properly" and an older one in which it does. A neighbour has
-//! been told of a default route that another one announces; `neighbor X default-originate` gives it the router's own in its place, and is taken back:
-//! FRR 7.5.1 and 8.4.4 then tell it of the other's again, FRR 10.3 and 10.7.1 tell it of none.
+//! A real equivalent of Quagga 370, a version in which default-originate "does not work properly"
+//! and an older one in which it does. A neighbour has been told of a default route that another one
+//! announces; `neighbor X default-originate` gives it the router's own in its place, and is taken
+//! back: FRR 7.5.1 and 8.4.4 then tell it of the other's again, FRR 10.3 and 10.7.1 tell it of
+//! none.
 
 use super::*;
 use tests::operate::control;
@@ -19,7 +21,8 @@ fn options(versions: [Option<Version>; 3]) -> Options {
 /// The line that is given and taken back.
 const LINE: &str = "neighbor 10.0.2.2 default-originate";
 
-/// The first neighbour has a default route, of which the second is told; the operator gives the line to every instance, and takes it back.
+/// The first neighbour has a default route, of which the second is told; the operator gives the
+/// line to every instance, and takes it back.
 fn taken_back(scene: &Scene) -> Result<(Watch, Watch)> {
     let mut first = scene.dial(0, &[])?;
     let mut second = scene.dial(1, &["--monitor"])?;

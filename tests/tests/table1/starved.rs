@@ -1,6 +1,8 @@
-//! XORP 814: "the asynchronous event handler did not fairly allocate its resources when processing events from the various file descriptors", so that
-//! "a single peer sending a long burst of updates could cause other sessions to time out due to missed keepalives". BIRD with an event loop that
-//! serves a peer's burst to its end before anybody else; what it reads in one turn costs it so long that the burst lasts.
+//! XORP 814: "the asynchronous event handler did not fairly allocate its resources when processing
+//! events from the various file descriptors", so that "a single peer sending a long burst of
+//! updates could cause other sessions to time out due to missed keepalives". BIRD with an event
+//! loop that serves a peer's burst to its end before anybody else; what it reads in one turn costs
+//! it so long that the burst lasts.
 
 use super::*;
 use std::time::Instant;
@@ -8,11 +10,13 @@ use virtd_api::Sessions;
 
 /// What the first neighbour announces at once.
 const ROUTES: usize = 30_000;
-/// What BIRD takes for what it reads in one turn, 4 KiB or so: a processor on which that burst lasts longer than hold times.
+/// What BIRD takes for what it reads in one turn, 4 KiB or so: a processor on which that burst
+/// lasts longer than hold times.
 const TURN_MS: u32 = 50;
 /// The second neighbour's hold time, the least there is, in seconds.
 const HOLD_S: &str = "3";
-/// virtd's own: how soon it takes a leg for dead, and how long a session stands without any. The bug is to be seen in a burst that a test can wait for.
+/// virtd's own: how soon it takes a leg for dead, and how long a session stands without any. The
+/// bug is to be seen in a burst that a test can wait for.
 const TIMERS: &str = "leg_hold_s = 3\ngrace_s = 3\nfault_threshold_s = 3600\n";
 /// Waiting for all of a burst, three times over.
 const LONG: Duration = Duration::from_secs(300);
@@ -23,7 +27,8 @@ fn starving() -> Result<Wrapper> {
     Ok(wrapper)
 }
 
-/// The first neighbour, which sends the burst, and the second, which listens, when the second has all of it or its session has ended.
+/// The first neighbour, which sends the burst, and the second, which listens, when the second has
+/// all of it or its session has ended.
 fn burst(scene: &Scene) -> Result<(Watch, Watch)> {
     let mut second = scene.dial(1, &["--monitor", "--hold-time", HOLD_S])?;
     wait("the session", &mut second, |w| w.ups == 1)?;
@@ -71,7 +76,8 @@ fn xorp_814_a_burst_starves_the_other_sessions() -> Result<()> {
     Ok(())
 }
 
-/// The table's own diversity is a delay of 1 to 10 ms. Here a flood is held back no longer than one message: it stays the burst that it is.
+/// The table's own diversity is a delay of 1 to 10 ms. Here a flood is held back no longer than one
+/// message: it stays the burst that it is.
 #[test]
 fn xorp_814_a_burst_some_milliseconds_later_is_a_burst() -> Result<()> {
     let timers = TIMERS.to_owned();
@@ -83,7 +89,8 @@ fn xorp_814_a_burst_some_milliseconds_later_is_a_burst() -> Result<()> {
     Ok(())
 }
 
-/// The burst comes to one of them when the others have it behind them: somebody is always there for the second neighbour.
+/// The burst comes to one of them when the others have it behind them: somebody is always there for
+/// the second neighbour.
 #[test]
 fn xorp_814_a_burst_that_comes_later_to_one_starves_nobody_outside() -> Result<()> {
     let timers = TIMERS.to_owned();

@@ -13,7 +13,7 @@ use voter::{Members, Millis, Rules};
 
 /// So much may the master of master-slave say about a key that does not rest for T before a
 /// majority decides on it at once: what converges takes less, and a master that floods gets no more
-/// than this past (DESIGN decision 6, "a cap for flapping").
+/// than this past (docs/DECISIONS.md, "Strategies, T and its cap").
 const MASTER_TURNS: u8 = 5;
 
 /// Bits of [`Entry::flags`].

@@ -1,4 +1,5 @@
-//! What the benches of the votes share: the real core with three instances and one peer, and a table for them to say.
+//! What the benches of the votes share: the real core with three instances and one peer, and a
+//! table for them to say.
 
 #![allow(dead_code, reason = "each bench uses a part of it")]
 
@@ -117,7 +118,8 @@ fn open(asn: u32, id: [u8; 4]) -> Bytes {
     Open { asn, hold_time_s: 0, router_id: Ipv4Addr::from(id), capabilities }.encode()
 }
 
-/// A table: whole messages, as reads from a socket give them, the bodies alone, and how many prefixes there are.
+/// A table: whole messages, as reads from a socket give them, the bodies alone, and how many
+/// prefixes there are.
 pub struct Table {
     /// As reads from a socket give them.
     pub reads: Vec<Bytes>,
@@ -127,8 +129,8 @@ pub struct Table {
     pub prefixes: u64,
 }
 
-/// Distinct prefixes; UPDATEs like those of a real table: 3 to 7 hops, communities on half of them, up to ten prefixes. Another
-/// `version` has the same prefixes with other paths.
+/// Distinct prefixes; UPDATEs like those of a real table: 3 to 7 hops, communities on half of them,
+/// up to ten prefixes. Another `version` has the same prefixes with other paths.
 pub fn table(version: u32) -> Table {
     let mut rng = SmallRng::seed_from_u64(1);
     let (mut reads, mut bodies, mut read, mut next) = (Vec::new(), Vec::new(), BytesMut::new(), 0u32);

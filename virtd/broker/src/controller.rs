@@ -1,8 +1,10 @@
-//! Who may vote, and what becomes of an instance that is wrong, dead, hung or silent (DESIGN decision 7; paper sections 3.1 and 4.2).
+//! Who may vote, and what becomes of an instance that is wrong, dead, hung or silent
+//! (docs/DECISIONS.md, "Every fault is an output"; paper sections 3.1 and 4.2).
 //!
-//! Sessions keep the accounts (who dissents on which key, who lost a leg); once a tick this looks at them, passes verdicts, orders the
-//! supervisor to kill and start, moves votes to standbys, and tells the operator. It never touches a route: an instance that is
-//! killed loses its legs, and the rest follows from that.
+//! Sessions keep the accounts (who dissents on which key, who lost a leg); once a tick this looks
+//! at them, passes verdicts, orders the supervisor to kill and start, moves votes to standbys, and
+//! tells the operator. It never touches a route: an instance that is killed loses its legs, and the
+//! rest follows from that.
 //!
 //! ```text
 //! dissent, lost legs, exits, usage ──▶ tick ──▶ verdict ──▶ kill ──▶ (standby votes) ──▶ wait ──▶ start ──▶ level ──▶ votes
@@ -22,7 +24,8 @@ use crate::config::{Config, Instance, Standby};
 use crate::event::{Event, Severity};
 use std::collections::VecDeque;
 
-/// Longer than any window that is looked back on: what is kept of an instance's past is bounded by its number as well.
+/// Longer than any window that is looked back on: what is kept of an instance's past is bounded by
+/// its number as well.
 const MAX_PAST: usize = 256;
 
 /// How long the word that a process has ended may come before the end of its leg.
@@ -31,7 +34,8 @@ const FATE_US: Micros = 1_000_000;
 /// How long the end of an instance may take that was told to end.
 const ASKED_US: Micros = 10_000_000;
 
-/// An order that nothing has followed for so long is given again: the supervisor's queue may have been full. All of them may be repeated.
+/// An order that nothing has followed for so long is given again: the supervisor's queue may have
+/// been full. All of them may be repeated.
 const REPEAT_US: Micros = 10_000_000;
 
 /// In place of since when an instance has been busy: for so long that the operator was told.
@@ -136,7 +140,8 @@ struct Control {
     accused: Option<Micros>,
     /// Its control program was asked to begin a session anew, and it has not got all of them since.
     nudged: bool,
-    /// The last verdict was not carried out, because another voter was not there: it is looked at again when all are.
+    /// The last verdict was not carried out, because another voter was not there: it is looked at
+    /// again when all are.
     deferred: bool,
     /// What it was found wrong about last, for when it comes back the same.
     lasting: Option<Box<lasting::Lasting>>,
@@ -288,7 +293,8 @@ impl Controller {
         }
         match news {
             ProcessNews::Started { .. } => {
-                // It may have been told to end before this word came: then its end is still to come, and was asked for.
+                // It may have been told to end before this word came: then its end is still to
+                // come, and was asked for.
                 if c.process != Process::Ending {
                     c.process = Process::Running;
                 }

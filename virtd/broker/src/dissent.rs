@@ -1,7 +1,8 @@
-//! Since when one instance has not been with the majority, key by key: what a verdict on it rests on.
+//! Since when one instance has not been with the majority, key by key: what a verdict on it rests
+//! on.
 //!
-//! Only dissents that stand now are kept, outside the tables: an entry, of which there are as many as prefixes, has no room for the times
-//! of up to 31 instances, and nearly none needs one.
+//! Only dissents that stand now are kept, outside the tables: an entry, of which there are as many
+//! as prefixes, has no room for the times of up to 31 instances, and nearly none needs one.
 
 use super::env::Env;
 use crate::event::{Event, Said, Severity};
@@ -19,8 +20,8 @@ pub type Key = (u32, u32);
 /// In place of a session's index: the key is one of the FIB's.
 pub const FIB: u32 = u32::MAX;
 
-/// So many dissents have a time of their own. Those that begin while so many stand have one for all, the last one's: they may be taken for
-/// younger than they are, never for older.
+/// So many dissents have a time of their own. Those that begin while so many stand have one for
+/// all, the last one's: they may be taken for younger than they are, never for older.
 const MAX_DATED: usize = 1 << 13;
 
 /// What one instance stands accused of. `default()` is a clean record.
@@ -47,7 +48,8 @@ impl Account {
         }
     }
 
-    /// The instance is back with the majority, or out of the comparison, on one key. Since when it was not, where that is known.
+    /// The instance is back with the majority, or out of the comparison, on one key. Since when it
+    /// was not, where that is known.
     pub fn end(&mut self, key: Key) -> Option<Millis> {
         let dated = self.dated.remove(&key);
         match dated {

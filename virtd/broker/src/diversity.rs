@@ -1,5 +1,5 @@
-//! What an operator is told of the independence of the instances: virtctl's answer, an event an hour, and a warning where two are
-//! wrong together again and again.
+//! What an operator is told of the independence of the instances: virtctl's answer, an event an
+//! hour, and a warning where two are wrong together again and again.
 
 use super::Core;
 use super::independence::{Independence, Pair, could_be_marked_together};
@@ -9,7 +9,8 @@ use virtd_api as api;
 
 /// How often the figures are told without being asked for.
 const EVERY_US: Micros = 3_600_000_000;
-/// The first warning comes when two were wrong together on more keys than this; the next at each doubling.
+/// The first warning comes when two were wrong together on more keys than this; the next at each
+/// doubling.
 const MANY_COMMON: u64 = 10;
 /// Pairs in an event, the least independent first.
 const PAIRS_TOLD: usize = 10;

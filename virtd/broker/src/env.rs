@@ -1,5 +1,5 @@
-//! What all sessions share: the configuration, the instances, the interned routes, the stores of what peers sent, and the
-//! rule that says whose vote counts for which prefix.
+//! What all sessions share: the configuration, the instances, the interned routes, the stores of
+//! what peers sent, and the rule that says whose vote counts for which prefix.
 
 use super::instance::{InstanceState, Listener};
 use super::io::{ListenerId, Micros, Output};
@@ -17,13 +17,15 @@ use voter::{Agreement, Members, Rules};
 use wire::bgp::Prefix;
 use wire::bgp::canonical::{self, AttributeSet, Canonicaliser};
 
-/// A key that keeps changing is decided all the same after this many times T (DESIGN decision 6, "a cap for flapping").
+/// A key that keeps changing is decided all the same after this many times T (docs/DECISIONS.md,
+/// "Strategies, T and its cap").
 const FLAP_CAP: u64 = 6;
-/// Withdrawn prefixes remembered one by one as recent input; where there are more, every key counts as disturbed, which only makes
-/// verdicts come later.
+/// Withdrawn prefixes remembered one by one as recent input; where there are more, every key counts
+/// as disturbed, which only makes verdicts come later.
 const MAX_RECENT: usize = 1 << 16;
 
-/// Verdicts told one by one in a second; a table's worth of them would keep the loop from its keepalives. The rest are counted.
+/// Verdicts told one by one in a second; a table's worth of them would keep the loop from its
+/// keepalives. The rest are counted.
 const VERDICTS_PER_SECOND: u32 = 200;
 
 #[derive(Clone, Copy, Debug, Default)]
@@ -92,7 +94,8 @@ pub struct Env {
     pub rechecks: Rechecks,
     /// The longest that any instance is told something late, by its diversity.
     pub held_back_ms: u64,
-    /// An UPDATE that was passed on and has not been taken into its session's store: see [`super::Core::settle`].
+    /// An UPDATE that was passed on and has not been taken into its session's store: see
+    /// [`super::Core::settle`].
     pub owed: Option<(usize, Bytes)>,
     /// Prefixes of which an instance is just being told once more, on which it abstains.
     pub exercised: Vec<(Prefix, u8)>,
@@ -112,7 +115,8 @@ pub struct Env {
     pub flight: super::flight::Flight,
     /// What may kill an instance, and is withheld from it.
     pub poison: super::poison::Poison,
-    /// Legs lost since the controller last looked: instance, session, and whether because nothing came from the instance.
+    /// Legs lost since the controller last looked: instance, session, and whether because nothing
+    /// came from the instance.
     pub losses: Vec<(usize, usize, bool)>,
     /// Instances and sessions whose losses, those just counted too, turn out to be nobody's fault.
     pub excused: Vec<(usize, usize)>,
@@ -245,7 +249,8 @@ impl Env {
         }
     }
 
-    /// The place at `i`, of those there are or the next, is this instance's from now on; it has no vote yet.
+    /// The place at `i`, of those there are or the next, is this instance's from now on; it has no
+    /// vote yet.
     pub fn seat(&mut self, i: usize, instance: Instance) {
         let (state, order) = (InstanceState::new(&instance), shuffle(&instance));
         match (self.instances.get_mut(i), self.config.instances.get_mut(i), self.shuffles.get_mut(i)) {
@@ -340,7 +345,8 @@ impl Env {
         self.next_id
     }
 
-    /// Whether one more verdict is told in words; else it is counted, and the next second's first says how many were.
+    /// Whether one more verdict is told in words; else it is counted, and the next second's first
+    /// says how many were.
     pub fn may_tell(&mut self) -> bool {
         let second = self.now / 1_000_000;
         if self.told.second != second {
@@ -364,7 +370,8 @@ impl Env {
         self.instances.get(i).map_or("?", |s| &s.name)
     }
 
-    /// Whether instance `i` is the one whose word counts at once, of those that are admitted on a session.
+    /// Whether instance `i` is the one whose word counts at once, of those that are admitted on a
+    /// session.
     pub fn is_master(&self, i: usize, admitted: Members) -> bool {
         self.master(admitted).map(usize::from) == Some(i)
     }
@@ -376,8 +383,9 @@ impl Env {
         if self.rules.strategy == voter::Strategy::MasterSlave { heir() } else { None }
     }
 
-    /// Those who are to hear first what a peer says, because their word counts at once: towards the peers, and in the FIB, where it may be another.
-    /// `None`: whose it is depends on the key, or on what it is about, or is nobody's.
+    /// Those who are to hear first what a peer says, because their word counts at once: towards the
+    /// peers, and in the FIB, where it may be another. `None`: whose it is depends on the key, or
+    /// on what it is about, or is nobody's.
     pub fn first_told(&self) -> Option<Members> {
         let master = self.master(self.voters).filter(|_| self.all_told())?;
         Some([master].into_iter().chain(self.master(self.bgp_in_fib)).collect())
@@ -401,7 +409,8 @@ impl Env {
         }
     }
 
-    /// A peer's address as an operator writes it: a link-local one with the name of the interface that it is on (RFC 4007 section 11).
+    /// A peer's address as an operator writes it: a link-local one with the name of the interface
+    /// that it is on (RFC 4007 section 11).
     pub fn peer_name(&self, peer: &SocketAddr) -> String {
         match zone(peer) {
             Some(index) => match self.links.name(index) {
@@ -450,7 +459,8 @@ impl Env {
         best.map(|(id, _)| *id)
     }
 
-    /// Remembers that a peer withdrew `prefix` just now: input that disturbs the key although nothing of it is stored.
+    /// Remembers that a peer withdrew `prefix` just now: input that disturbs the key although
+    /// nothing of it is stored.
     pub fn note_withdrawn(&mut self, prefix: Prefix) {
         let now = self.now_ms() as u32;
         if self.recent.len() >= MAX_RECENT {
@@ -469,7 +479,8 @@ impl Env {
         }
     }
 
-    /// When any peer last sent something about `prefix`, as an age in milliseconds; `None` when not lately.
+    /// When any peer last sent something about `prefix`, as an age in milliseconds; `None` when not
+    /// lately.
     pub fn input_age_ms(&self, prefix: &Prefix) -> Option<u64> {
         let now = self.now_ms();
         let stored = self.stores.iter().filter_map(|s| s.updated_ms(prefix)).map(|t| age_ms(now, t)).min();
@@ -489,8 +500,8 @@ impl Env {
     }
 
     /// The instances that abstain on `prefix` in this table (a session's index, or the FIB):
-    /// because some peer that sent it has not been replayed to them (DESIGN decision 8) or cannot
-    /// tell them, or what it sent kills them. `rests`: the key does.
+    /// because some peer that sent it has not been replayed to them (docs/DECISIONS.md, "Bootstrap
+    /// without the peer") or cannot tell them, or what it sent kills them. `rests`: the key does.
     pub fn abstainers(&self, prefix: &Prefix, table: u32, rests: bool) -> Members {
         let mut out = self.poison.abstainers(prefix, table, rests).union(self.exercised_on(prefix));
         for (unlevel, store) in self.unlevel.iter().zip(&self.stores) {
@@ -501,7 +512,8 @@ impl Env {
         if self.lacking { out.union(self.untold(prefix)) } else { out }
     }
 
-    /// The instances whose configured limits take `prefix` on the session with `peer` out of their say.
+    /// The instances whose configured limits take `prefix` on the session with `peer` out of their
+    /// say.
     pub fn out_of_scope(&self, peer: IpAddr, prefix: &Prefix) -> Members {
         let mut out = Members::default();
         for (i, c) in self.config.instances.iter().enumerate() {

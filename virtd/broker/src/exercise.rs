@@ -1,10 +1,13 @@
-//! Forced withdraw and re-announce (papers/000 section 3.2): now and then an instance alone is told that a route is gone, and soon that
-//! it is there again. What it has got wrong about that route it may so get right, and what it does wrong with a flap it does alone.
+//! Forced withdraw and re-announce (papers/000 section 3.2): now and then an instance alone is told
+//! that a route is gone, and soon that it is there again. What it has got wrong about that route it
+//! may so get right, and what it does wrong with a flap it does alone.
 //!
-//! It abstains on the prefix from the withdraw until it has had T to say again what it said before. An exercise is begun only where that
-//! changes no outcome: the key is steady and undisputed, a quorum is left without the instance, and another says what was chosen to
-//! the letter. In the same way a connection of one instance is closed now and then, so that it begins anew with that peer (papers/001,
-//! "connection diversity"): only where all are level and a quorum is left on that session without it.
+//! It abstains on the prefix from the withdraw until it has had T to say again what it said before.
+//! An exercise is begun only where that changes no outcome: the key is steady and undisputed, a
+//! quorum is left without the instance, and another says what was chosen to the letter. In the same
+//! way a connection of one instance is closed now and then, so that it begins anew with that peer
+//! (papers/001, "connection diversity"): only where all are level and a quorum is left on that
+//! session without it.
 
 use super::env::Env;
 use super::io::Micros;
@@ -15,7 +18,8 @@ use crate::event::{Event, Severity};
 use voter::Members;
 use wire::bgp::Prefix;
 
-/// The longest between withdraw and re-announcement; often it is much shorter, and both come in one read.
+/// The longest between withdraw and re-announcement; often it is much shorter, and both come in one
+/// read.
 const GAP_US: Micros = 1_000_000;
 /// Keys looked at in one turn until one is found that may be exercised.
 const TRIES: usize = 16;

@@ -1,4 +1,5 @@
-//! The FIB path (DESIGN decision 11): what each instance writes into its virtual kernel is a candidate; the winners go to the real one.
+//! The FIB path (docs/DECISIONS.md, "A virtual kernel for each instance"): what each instance
+//! writes into its virtual kernel is a candidate; the winners go to the real one.
 //!
 //! ```text
 //! instance ─netlink─▶ gate ─▶ virtual kernel ─▶ candidate ─┐
@@ -40,8 +41,8 @@ use wire::shim::{ANSWERED_AHEAD, TAKEN_BACK};
 /// How often it is asked who may vote now.
 const LOOK_US: Micros = 100_000;
 
-/// An instance can know of a new link, address or route this much earlier than it comes over the kernel's thread: what it says about gateways
-/// meanwhile is believed.
+/// An instance can know of a new link, address or route this much earlier than it comes over the
+/// kernel's thread: what it says about gateways meanwhile is believed.
 const DOUBT_US: Micros = 2_000_000;
 
 /// Counters for `virtctl fib`.
@@ -72,7 +73,8 @@ pub struct Fib {
     stirred: Option<Micros>,
     pub(super) table: Table<FibKey>,
     routes: Interner,
-    /// Whose protocols wrote what each instance says about the key at a slot: `slot * members + member`.
+    /// Whose protocols wrote what each instance says about the key at a slot: `slot * members +
+    /// member`.
     classes: Vec<config::FibScope>,
     /// Keys whose verdict time alone can change.
     rechecks: Rechecks,

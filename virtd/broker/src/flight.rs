@@ -1,6 +1,8 @@
-//! The flight recorder: the last messages to and from every leg, in memory, until a verdict wants them.
+//! The flight recorder: the last messages to and from every leg, in memory, until a verdict wants
+//! them.
 //!
-//! Octets are copied into one ring, so that what is kept is what is counted, whatever buffers the messages came in.
+//! Octets are copied into one ring, so that what is kept is what is counted, whatever buffers the
+//! messages came in.
 
 use super::io::{InstanceId, Micros, Recorded, Way};
 use crate::config::Recorder;
@@ -56,7 +58,8 @@ impl Flight {
         self.entries.push_back(Entry { at, session, way, len: bytes.len() });
     }
 
-    /// Instance `i` is no more, and its place may be another's: what it said is nobody's word any more.
+    /// Instance `i` is no more, and its place may be another's: what it said is nobody's word any
+    /// more.
     pub fn forget(&mut self, i: u8) {
         for e in &mut self.entries {
             match &mut e.way {
@@ -67,13 +70,15 @@ impl Flight {
         }
     }
 
-    /// The place of this session may be another's: what was said on it is on no session that there is.
+    /// The place of this session may be another's: what was said on it is on no session that there
+    /// is.
     pub fn forget_session(&mut self, session: usize) {
         self.entries.iter_mut().filter(|e| e.session == session).for_each(|e| e.session = usize::MAX);
     }
 
-    /// What concerns instance `i`: what it was given and what it said, and what the others said on the same sessions; oldest first.
-    /// `describe` makes a record of a session's message, `None` where that session is no more.
+    /// What concerns instance `i`: what it was given and what it said, and what the others said on
+    /// the same sessions; oldest first. `describe` makes a record of a session's message, `None`
+    /// where that session is no more.
     pub fn of(&self, i: u8, describe: impl Fn(usize, Way, Bytes) -> Option<Recorded>) -> Vec<Recorded> {
         let (mut all, mut to, mut octets) = (Vec::new(), self.octets.len(), 0);
         for e in self.entries.iter().rev() {

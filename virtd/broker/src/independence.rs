@@ -1,6 +1,8 @@
-//! How independent two instances are, as far as their words show it: counters for every pair on one session.
+//! How independent two instances are, as far as their words show it: counters for every pair on one
+//! session.
 //!
-//! Masking works only while instances fail at different times (papers/001 section 2). What the voter sees of that:
+//! Masking works only while instances fail at different times (papers/001 section 2). What the
+//! voter sees of that:
 //!
 //! | counter of a pair | one more where |
 //! |---|---|
@@ -11,9 +13,9 @@
 //! | alike | of those: with the same wrong word |
 //! | single | one is newly marked as wrong, and the other is in the vote and is not |
 //!
-//! A contested vote on which the pair did not disagree is one on which they stood together: right together or wrong together.
-//! Among three voters that is all there is to see, since two that are wrong together are the majority; see
-//! [`could_be_marked_together`].
+//! A contested vote on which the pair did not disagree is one on which they stood together: right
+//! together or wrong together. Among three voters that is all there is to see, since two that are
+//! wrong together are the majority; see [`could_be_marked_together`].
 //!
 //! Where all say the very same nothing but one number changes, whatever the number of instances.
 
@@ -80,8 +82,9 @@ impl Pair {
         self.common + self.single
     }
 
-    /// How far up in the list of the least independent: by verdicts first, then by how often they stood together. Each share is taken
-    /// with one more in its denominator, so that a single coincidence does not stand above a habit.
+    /// How far up in the list of the least independent: by verdicts first, then by how often they
+    /// stood together. Each share is taken with one more in its denominator, so that a single
+    /// coincidence does not stand above a habit.
     pub fn rank(&self) -> (f64, f64) {
         let damped = |part: u64, whole: u64| part as f64 / (whole as f64 + 1.0);
         (damped(self.common, self.either()), damped(self.together(), self.contested))
@@ -115,7 +118,8 @@ impl Pair {
 pub struct Independence {
     /// Pair (a, b), a < b, stands at b (b - 1) / 2 + a. Empty until something is counted.
     pairs: Vec<Pair>,
-    /// Votes on which all said the very same since the same instances were last in a vote; not in `pairs` yet.
+    /// Votes on which all said the very same since the same instances were last in a vote; not in
+    /// `pairs` yet.
     unanimous: (Members, u64),
     /// Two were found wrong together since [`Independence::take_news`].
     news: bool,
@@ -132,7 +136,8 @@ fn pairs_of(members: Members) -> impl Iterator<Item = (u8, u8)> {
 }
 
 impl Independence {
-    /// A vote came to its end in which the words of `among` were compared; `said` is what each instance says, by index.
+    /// A vote came to its end in which the words of `among` were compared; `said` is what each
+    /// instance says, by index.
     pub fn vote(&mut self, among: Members, said: &[BlobId], routes: &Interner) {
         let among = among.intersect(Members::first(said.len()));
         let word = |i: u8| said.get(usize::from(i)).copied().unwrap_or(BlobId::NONE);
@@ -247,8 +252,8 @@ impl Independence {
     }
 }
 
-/// Whether two of so many voters and observers can be marked on the same key at all: a strict majority is always right, so of three or
-/// four voters only one can be wrong.
+/// Whether two of so many voters and observers can be marked on the same key at all: a strict
+/// majority is always right, so of three or four voters only one can be wrong.
 pub fn could_be_marked_together(voters: usize, observers: usize) -> bool {
     voters.saturating_sub(voters / 2 + 1) + observers >= 2
 }

@@ -23,7 +23,8 @@ pub struct InstanceState {
     pub dissents_total: u64,
     /// Candidates it has sent, changed or not.
     pub candidates: u64,
-    /// When it last sent an UPDATE on any session: it may still be digesting what one peer sent while it tells another.
+    /// When it last sent an UPDATE on any session: it may still be digesting what one peer sent
+    /// while it tells another.
     pub last_output: Micros,
     /// What it did wrong last, in words.
     pub last_fault: Option<String>,

@@ -1,5 +1,6 @@
-//! What goes into the core and what comes out of it. The driver turns readiness and fds into [`Input`]s and carries out
-//! [`Output`]s; the core never sees an fd and the driver never takes a decision about routes or sessions.
+//! What goes into the core and what comes out of it. The driver turns readiness and fds into
+//! [`Input`]s and carries out [`Output`]s; the core never sees an fd and the driver never takes a
+//! decision about routes or sessions.
 
 mod kernel;
 
@@ -46,8 +47,8 @@ pub struct NetlinkStyle {
 /// Something happened.
 #[derive(Debug)]
 pub enum Input<'a> {
-    /// virtd's own listening socket accepted a connection. Ids of inputs are chosen by the driver, of outputs by the core,
-    /// from one counter each (the driver's odd, the core's even).
+    /// virtd's own listening socket accepted a connection. Ids of inputs are chosen by the driver,
+    /// of outputs by the core, from one counter each (the driver's odd, the core's even).
     PeerAccepted {
         /// The driver's id for it.
         conn: ConnId,
@@ -72,8 +73,8 @@ pub enum Input<'a> {
         /// errno.
         errno: i32,
     },
-    /// Bytes from a peer. The core takes whole messages off the front; what it leaves stays in the driver's buffer
-    /// and comes again with more behind it.
+    /// Bytes from a peer. The core takes whole messages off the front; what it leaves stays in the
+    /// driver's buffer and comes again with more behind it.
     PeerBytes {
         /// From which.
         conn: ConnId,
@@ -103,8 +104,9 @@ pub enum Input<'a> {
         /// Its process.
         pid: u32,
     },
-    /// One of an instance's control channels closed: a process of its has ended, or has become another program (which
-    /// opens a channel of its own). [`Input::InstanceDetached`] follows where it was the last.
+    /// One of an instance's control channels closed: a process of its has ended, or has become
+    /// another program (which opens a channel of its own). [`Input::InstanceDetached`] follows
+    /// where it was the last.
     ChannelClosed {
         /// Which instance.
         instance: InstanceId,
@@ -132,7 +134,8 @@ pub enum Input<'a> {
         /// Which.
         listener: ListenerId,
     },
-    /// An instance calls connect. Answer with [`Output::LegConnected`] or [`Output::LegRefused`], now or later.
+    /// An instance calls connect. Answer with [`Output::LegConnected`] or [`Output::LegRefused`],
+    /// now or later.
     LegDialed {
         /// The driver's id for it.
         leg: LegId,
@@ -194,8 +197,8 @@ pub enum Input<'a> {
         /// Gets the answers, a datagram each.
         answers: &'a mut Vec<Bytes>,
     },
-    /// The real kernel's part of a dump of routes or nexthop objects has been passed on: now comes the instance's own, a piece each time, and
-    /// then `done`.
+    /// The real kernel's part of a dump of routes or nexthop objects has been passed on: now comes
+    /// the instance's own, a piece each time, and then `done`.
     NetlinkDump {
         /// Over which socket.
         socket: NetlinkId,
@@ -210,7 +213,8 @@ pub enum Input<'a> {
         /// Gets a piece of the answers, a datagram each.
         answers: &'a mut Vec<Bytes>,
     },
-    /// The real kernel has told an instance of a new link, address or route, which may not have come as [`KernelNews`] yet.
+    /// The real kernel has told an instance of a new link, address or route, which may not have
+    /// come as [`KernelNews`] yet.
     NetlinkStirred,
     /// What the kernel's own thread has seen.
     Kernel(KernelNews),
@@ -218,8 +222,8 @@ pub enum Input<'a> {
     Tick,
     /// virtd ends: every peer and every instance is told.
     Stop,
-    /// There is so much to read that the turn goes on: KEEPALIVEs that are due must leave meanwhile. Nobody's time is over: what they have said may
-    /// be among what is not read yet.
+    /// There is so much to read that the turn goes on: KEEPALIVEs that are due must leave
+    /// meanwhile. Nobody's time is over: what they have said may be among what is not read yet.
     KeepAlive {
         /// What the time is by now; that of the turn stands still.
         at: Micros,
@@ -234,7 +238,8 @@ pub enum ProcessNews {
         /// The main process.
         pid: u32,
     },
-    /// One of its processes was reaped; the rest of its group is being ended, and [`ProcessNews::Ended`] follows.
+    /// One of its processes was reaped; the rest of its group is being ended, and
+    /// [`ProcessNews::Ended`] follows.
     Died {
         /// How.
         death: Death,
@@ -251,7 +256,8 @@ pub enum ProcessNews {
         /// Why.
         text: String,
     },
-    /// Its program has said its version; some time after a start, and it says nothing of whether it runs.
+    /// Its program has said its version; some time after a start, and it says nothing of whether it
+    /// runs.
     Version {
         /// As it is written: 8.4.4.
         version: String,
@@ -272,7 +278,8 @@ pub enum Death {
     InOrder,
     /// It exited with a status that says that something was wrong.
     Exit,
-    /// SIGKILL or SIGTERM while memory was not short: somebody outside wanted its end (a service manager, an operator).
+    /// SIGKILL or SIGTERM while memory was not short: somebody outside wanted its end (a service
+    /// manager, an operator).
     FromOutside,
     /// The kernel ended it because memory was short: an OOM count rose.
     OutOfMemory,
@@ -307,7 +314,8 @@ pub enum Order {
 /// What an instance's place becomes.
 #[derive(Clone, PartialEq, Debug)]
 pub enum Seat {
-    /// This instance's, from now on: who says its name is let in, and an order to start it means this.
+    /// This instance's, from now on: who says its name is let in, and an order to start it means
+    /// this.
     Taken(Box<config::Instance>),
     /// Nobody's. Whatever is left of the instance is cut off; its inputs say so.
     Empty,
@@ -328,7 +336,8 @@ pub struct Recorded {
     pub local_as: u32,
     /// AS numbers in it have four octets.
     pub as4: bool,
-    /// The OPEN that every leg of that session is given: what an instance says and dies of depends on it.
+    /// The OPEN that every leg of that session is given: what an instance says and dies of depends
+    /// on it.
     pub open: Bytes,
     /// Which way.
     pub way: Way,
@@ -363,7 +372,8 @@ pub struct Record {
 /// Something to do.
 #[derive(Debug)]
 pub enum Output {
-    /// Open a TCP connection to a peer; the socket options are those the instances set for that peer (the driver knows them).
+    /// Open a TCP connection to a peer; the socket options are those the instances set for that
+    /// peer (the driver knows them).
     Dial {
         /// The core's id for it.
         conn: ConnId,
@@ -381,7 +391,8 @@ pub enum Output {
         /// What.
         bytes: Bytes,
     },
-    /// Close a connection once what is queued has left (at most a few seconds), or at once with RST.
+    /// Close a connection once what is queued has left (at most a few seconds), or at once with
+    /// RST.
     ClosePeer {
         /// Which.
         conn: ConnId,
@@ -407,7 +418,8 @@ pub enum Output {
         peer: SocketAddr,
         /// What getsockname shall say.
         local: SocketAddr,
-        /// The TCP connection whose socket options and TCP-level getsockopt answers the leg shows, if there is one yet.
+        /// The TCP connection whose socket options and TCP-level getsockopt answers the leg shows,
+        /// if there is one yet.
         conn: Option<ConnId>,
     },
     /// A dialled leg is connected.
@@ -462,21 +474,24 @@ pub enum Output {
         /// What.
         order: Order,
     },
-    /// Have an instance's own control program end its session with a neighbour and begin it anew. Only of a `kind`.
+    /// Have an instance's own control program end its session with a neighbour and begin it anew.
+    /// Only of a `kind`.
     RestartNeighbour {
         /// Which instance.
         instance: InstanceId,
         /// The neighbour's address.
         peer: IpAddr,
     },
-    /// A notification for those netlink sockets of an instance that are members of a multicast group.
+    /// A notification for those netlink sockets of an instance that are members of a multicast
+    /// group.
     NetlinkNotify {
         /// Whose.
         instance: InstanceId,
         /// What.
         note: Note,
     },
-    /// An instance alone is to be shown that a link goes down, or that it is as it is, with its addresses.
+    /// An instance alone is to be shown that a link goes down, or that it is as it is, with its
+    /// addresses.
     LinkReset {
         /// Whom.
         instance: InstanceId,
@@ -496,7 +511,8 @@ pub enum Output {
         /// What becomes of it.
         seat: Seat,
     },
-    /// Tell the operator. In a box: most outputs are passed from hand to hand for one route, and would all be as large.
+    /// Tell the operator. In a box: most outputs are passed from hand to hand for one route, and
+    /// would all be as large.
     Event(Box<Event>),
 }
 

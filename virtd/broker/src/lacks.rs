@@ -1,5 +1,6 @@
-//! What instances are not told on a session because their OPEN lacks something that was negotiated with the peer (`core/open.rs`):
-//! on that they abstain, towards every peer and in the FIB, as on everything that they have not been told.
+//! What instances are not told on a session because their OPEN lacks something that was negotiated
+//! with the peer (`core/open.rs`): on that they abstain, towards every peer and in the FIB, as on
+//! everything that they have not been told.
 
 use super::env::Env;
 use super::open::Terms;
@@ -8,10 +9,11 @@ use voter::Members;
 use wire::bgp::frame::MAX_LEN;
 use wire::bgp::{Family, Prefix, as2, encode};
 
-/// A block shorter than this fits a message of 4,096 octets in either form: written with two octets an AS number, what takes four there takes
-/// two and, in AS4_PATH, four more.
+/// A block shorter than this fits a message of 4,096 octets in either form: written with two octets
+/// an AS number, what takes four there takes two and, in AS4_PATH, four more.
 const SURELY_FITS: usize = 2048;
-/// Prefixes voted on one by one because somebody begins or ceases to abstain; of more in one turn every prefix is, in slices.
+/// Prefixes voted on one by one because somebody begins or ceases to abstain; of more in one turn
+/// every prefix is, in slices.
 const MAX_JUDGED: usize = 1024;
 
 /// A stored block that may not fit a message of 4,096 octets, in both its forms.
@@ -32,7 +34,8 @@ impl Long<'_> {
         Some(Long { block, narrow })
     }
 
-    /// What it takes to tell it about `prefix`; `None` where a message of 4,096 octets has room in either form.
+    /// What it takes to tell it about `prefix`; `None` where a message of 4,096 octets has room in
+    /// either form.
     fn need(&self, prefix: &Prefix) -> Option<Need> {
         let as_stored = encode::stored_len(self.block, prefix)?;
         let narrow = encode::stored_len(&self.narrow, prefix)?;
@@ -130,8 +133,8 @@ impl Lacks {
         !self.v4.is_empty() || !self.v6.is_empty() || (!self.tight.is_empty() && !self.long.is_empty())
     }
 
-    /// The peer says something else about `prefix` now, or nothing; `long` where that may not fit. True where somebody may begin or cease to
-    /// abstain on it.
+    /// The peer says something else about `prefix` now, or nothing; `long` where that may not fit.
+    /// True where somebody may begin or cease to abstain on it.
     fn changed(&mut self, prefix: &Prefix, long: Option<&Long<'_>>) -> bool {
         let need = long.and_then(|long| long.need(prefix));
         if need.is_none() && self.long.is_empty() {
@@ -156,7 +159,8 @@ impl Env {
         self.lacking = self.lacks.iter().any(Lacks::matters);
     }
 
-    /// The peer of `session` says something else about `prefix`, or nothing: see [`Lacks::changed`].
+    /// The peer of `session` says something else about `prefix`, or nothing: see
+    /// [`Lacks::changed`].
     pub fn note_length(&mut self, session: usize, prefix: Prefix, long: Option<&Long<'_>>) {
         if !self.lacks.get_mut(session).is_some_and(|lacks| lacks.changed(&prefix, long)) {
             return;

@@ -1,8 +1,10 @@
-//! When an instance has left a session by its own will, and what the session does about it. Pure: no session, no clock, no I/O.
+//! When an instance has left a session by its own will, and what the session does about it. Pure:
+//! no session, no clock, no I/O.
 //!
-//! Daemons end a session for reasons that protect their operator: maximum prefixes, BFD, a link that went down, a shutdown.
-//! So the life of a session is voted on, as its routes are. [`meaning`] says what the end of one leg means, [`count`] what the
-//! leaves together mean for the session, [`farewell`] what the peer is told. leaving/*.txt hold the rules as tables to be read.
+//! Daemons end a session for reasons that protect their operator: maximum prefixes, BFD, a link
+//! that went down, a shutdown. So the life of a session is voted on, as its routes are. [`meaning`]
+//! says what the end of one leg means, [`count`] what the leaves together mean for the session,
+//! [`farewell`] what the peer is told. leaving/*.txt hold the rules as tables to be read.
 //!
 //! ```text
 //! leg ends ─▶ meaning ─┬─▶ leave ─▶ count ─┬─▶ a majority: the session ends, farewell to the peer
@@ -16,14 +18,17 @@ use super::io::{Death, Micros};
 use voter::Members;
 use wire::bgp::Notification;
 
-/// A process that exits closes its legs first and its control channel last: so long the end of a leg proves nothing.
+/// A process that exits closes its legs first and its control channel last: so long the end of a
+/// leg proves nothing.
 pub const CHANNEL_US: Micros = 200_000;
-/// A daemon that is stopped says Cease and ends soon after: so long a Cease may turn out to be no more than that. With the tick
-/// of the timers it comes to a second at most.
+/// A daemon that is stopped says Cease and ends soon after: so long a Cease may turn out to be no
+/// more than that. With the tick of the timers it comes to a second at most.
 pub const OWN_END_US: Micros = 900_000;
-/// How much earlier or later than the leg's end a link, an address or a route may change to have caused it.
+/// How much earlier or later than the leg's end a link, an address or a route may change to have
+/// caused it.
 pub const MOVED_US: Micros = 2_000_000;
-/// What happens to an instance's legs for so long after virtd has done something to it is virtd's doing.
+/// What happens to an instance's legs for so long after virtd has done something to it is virtd's
+/// doing.
 pub const OURS_US: Micros = 5_000_000;
 /// Legs that end within so long of each other end together.
 pub const TOGETHER_US: Micros = 2_000_000;
@@ -49,15 +54,18 @@ pub mod cease {
 /// The end of an established leg, and all that bears on what it means.
 #[derive(Clone, Debug, Default)]
 pub struct Ending {
-    /// The NOTIFICATION with which the instance ended it, a Hard Reset taken apart; `None`: it closed it without one.
+    /// The NOTIFICATION with which the instance ended it, a Hard Reset taken apart; `None`: it
+    /// closed it without one.
     pub said: Option<Notification>,
     /// How long ago that was.
     pub age: Micros,
     /// More than one voter is configured.
     pub several: bool,
-    /// virtd has done something to the instance a moment before: ended, drained, reloaded it, reset a connection or a link.
+    /// virtd has done something to the instance a moment before: ended, drained, reloaded it, reset
+    /// a connection or a link.
     pub ours: bool,
-    /// A process of the instance had ended a moment before, and this is what is left of it, or a new one.
+    /// A process of the instance had ended a moment before, and this is what is left of it, or a
+    /// new one.
     pub reborn: bool,
     /// A process of the instance has ended since, or just before.
     pub process_ended: bool,
@@ -65,7 +73,8 @@ pub struct Ending {
     pub supervised: bool,
     /// How, once that is known.
     pub death: Option<Death>,
-    /// The instance closed listening sockets at that time, whether or not it has opened others since.
+    /// The instance closed listening sockets at that time, whether or not it has opened others
+    /// since.
     pub listeners_closed: bool,
     /// A link, an address or the route to the peer changed at that time.
     pub moved: bool,
@@ -132,7 +141,8 @@ fn died(e: &Ending) -> Meaning {
     }
 }
 
-/// What a daemon says that is being stopped; the other subcodes name a reason that has nothing to do with its own end.
+/// What a daemon says that is being stopped; the other subcodes name a reason that has nothing to
+/// do with its own end.
 fn may_be_own_end(subcode: u8) -> bool {
     matches!(subcode, 0 | cease::SHUTDOWN | cease::DECONFIGURED | cease::RESET)
 }
@@ -148,8 +158,9 @@ pub enum Count {
     Stays,
 }
 
-/// Counts: `electorate` are the live voters that have had an established leg since the session came up, `left` those that have
-/// left it while they had a vote, `cut` whether virtd sees that the link of the peer is down or our own address gone.
+/// Counts: `electorate` are the live voters that have had an established leg since the session came
+/// up, `left` those that have left it while they had a vote, `cut` whether virtd sees that the link
+/// of the peer is down or our own address gone.
 pub fn count(electorate: Members, left: Members, cut: bool) -> Count {
     let left = left.intersect(electorate).len();
     match (left * 2).cmp(&electorate.len()) {
@@ -161,8 +172,9 @@ pub fn count(electorate: Members, left: Members, cut: bool) -> Count {
     }
 }
 
-/// What the peer is told at the end: what most have said (code and subcode), on a tie the first of them, and Cease without a
-/// reason where nobody said anything. `said` in the order in which they left.
+/// What the peer is told at the end: what most have said (code and subcode), on a tie the first of
+/// them, and Cease without a reason where nobody said anything. `said` in the order in which they
+/// left.
 pub fn farewell<'a>(said: impl Iterator<Item = Option<&'a Notification>> + Clone) -> Notification {
     let said = said.flatten();
     let same = |n: &Notification| said.clone().filter(|o| (o.code, o.subcode) == (n.code, n.subcode)).count();
@@ -175,8 +187,8 @@ pub fn farewell<'a>(said: impl Iterator<Item = Option<&'a Notification>> + Clone
     best.map_or_else(|| Notification::new(6, 0), |(_, n)| n.clone())
 }
 
-/// Takes a Hard Reset apart (RFC 8538 section 3): its data are the NOTIFICATION that is meant. Towards the peer there never is
-/// one, since graceful restart is not negotiated with it.
+/// Takes a Hard Reset apart (RFC 8538 section 3): its data are the NOTIFICATION that is meant.
+/// Towards the peer there never is one, since graceful restart is not negotiated with it.
 pub fn plain(n: Notification) -> Notification {
     if (n.code, n.subcode) != (6, cease::HARD_RESET) {
         return n;
@@ -189,7 +201,8 @@ pub fn plain(n: Notification) -> Notification {
     }
 }
 
-/// Whether after an end with these words the session comes back only when a majority of the live voters has sent an OPEN for it.
+/// Whether after an end with these words the session comes back only when a majority of the live
+/// voters has sent an OPEN for it.
 pub fn needs_consent(n: &Notification) -> bool {
     n.code == 6 && matches!(n.subcode, cease::MAX_PREFIXES | cease::SHUTDOWN | cease::DECONFIGURED)
 }

@@ -1,4 +1,5 @@
-//! The broker's decisions, without I/O: [`turn::turn`] is its door, [`Core::handle`] takes what comes.
+//! The broker's decisions, without I/O: [`turn::turn`] is its door, [`Core::handle`] takes what
+//! comes.
 //!
 //! | file | holds |
 //! |---|---|
@@ -170,7 +171,8 @@ impl Core {
     /// Takes one input; what is to be done is among the outputs ([`turn`]).
     pub fn handle(&mut self, now: Micros, input: Input<'_>) {
         self.env.now = self.env.now.max(now);
-        // A route that an instance asks for hangs on nothing in the stores, and a leg that has been told what came hears nothing from them.
+        // A route that an instance asks for hangs on nothing in the stores, and a leg that has been
+        // told what came hears nothing from them.
         if !matches!(input, Input::NetlinkRequest { .. } | Input::LegDrained { .. }) {
             self.settle();
         }
@@ -212,8 +214,8 @@ impl Core {
     }
 
     /// Whether an UPDATE has been passed on that is not in its store yet: one that came alone and
-    /// that every instance hears as it is. Instances take longer over it than the store does, but on
-    /// one processor they begin at once, and the store would be in their way.
+    /// that every instance hears as it is. Instances take longer over it than the store does, but
+    /// on one processor they begin at once, and the store would be in their way.
     pub fn owes(&self) -> bool {
         self.env.owed.is_some()
     }
@@ -227,7 +229,8 @@ impl Core {
         }
     }
 
-    /// Outputs name connections and legs that the sessions made: later inputs find their session by them.
+    /// Outputs name connections and legs that the sessions made: later inputs find their session by
+    /// them.
     fn learn_ids(&mut self, from: usize) {
         let out = std::mem::take(&mut self.env.out);
         for o in out.iter().skip(from) {
@@ -407,12 +410,13 @@ impl Core {
         }
     }
 
-    /// Follows up what may have died of an UPDATE (DESIGN decision 9).
+    /// Follows up what may have died of an UPDATE (docs/DECISIONS.md, "Poison").
     fn look_for_poison(&mut self) {
         let quiet = self.env.t_us().max(MIN_TRIAL_US);
         for i in 0..self.env.instances.len() {
             let (env, sessions, controller) = (&mut self.env, &mut self.sessions, &self.controller);
-            // Out of the environment for as long as it asks the sessions, which need the rest of it.
+            // Out of the environment for as long as it asks the sessions, which need the rest of
+            // it.
             let mut poison = std::mem::replace(&mut env.poison, Poison::new(0, 0));
             let excused = controller.was_asked_to_end(i, env.now);
             let hasher = poison.hasher();
@@ -465,8 +469,8 @@ impl Core {
         }
     }
 
-    /// Admits instances that have caught up and say what was chosen, everywhere they take part (the rule of quiet, in
-    /// `session/legs.rs`, is for those that do not).
+    /// Admits instances that have caught up and say what was chosen, everywhere they take part (the
+    /// rule of quiet, in `session/legs.rs`, is for those that do not).
     fn admit_concurring(&mut self) {
         for i in 0..self.env.instances.len() {
             let waits = |s: &Session| s.waits_for_admission(i);

@@ -196,7 +196,8 @@ impl Links {
         self.links.get(&index).map(|known| known.name.as_str()).filter(|name| !name.is_empty())
     }
 
-    /// Whether the link that a link-local peer is on is no more, so that no packet can come from there again.
+    /// Whether the link that a link-local peer is on is no more, so that no packet can come from
+    /// there again.
     pub fn is_gone(&self, peer: &SocketAddr) -> bool {
         let Some(zone) = End::from(*peer).zone else { return false };
         self.read && self.links.get(&zone).is_none_or(|known| known.state == Some(State::Gone))

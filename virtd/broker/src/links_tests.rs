@@ -5,7 +5,8 @@
 //! 5 path 192.0.2.9                   5 read         5 forget
 //! PEER from LOCAL: changed 5|never, up|the words of `cut`
 //! ```
-//! `-` is an unknown local address, `fe80::2%2` an address on link 2. `read`: all that was there before has been told.
+//! `-` is an unknown local address, `fe80::2%2` an address on link 2. `read`: all that was there
+//! before has been told.
 
 use super::*;
 use crate::io::Change;

@@ -1,17 +1,19 @@
-//! The diversity mux: holds back what one instance is given on one leg, each message for a time of its own (papers/001 section
-//! 2.2, papers/000 section 3.2).
+//! The diversity mux: holds back what one instance is given on one leg, each message for a time of
+//! its own (papers/001 section 2.2, papers/000 section 3.2).
 //!
-//! A lane is first in, first out: what a peer says about a prefix comes in the order in which it was said. Each leg has a lane with
-//! delays of its own, so what different peers say is reordered. No message waits longer than the configured most: it is due
-//! at most that long after it came, and one that must wait for its predecessor waits for less.
+//! A lane is first in, first out: what a peer says about a prefix comes in the order in which it
+//! was said. Each leg has a lane with delays of its own, so what different peers say is reordered.
+//! No message waits longer than the configured most: it is due at most that long after it came, and
+//! one that must wait for its predecessor waits for less.
 
 use crate::config::{Delay, Distribution};
 use crate::io::Micros;
 use bytes::Bytes;
 use std::collections::VecDeque;
 
-/// A reproducible sequence of numbers: SplitMix64 (Steele, Lea, Flood 2014). Our own few lines, since a seed in a configuration file
-/// must mean the same times with every version of every library.
+/// A reproducible sequence of numbers: SplitMix64 (Steele, Lea, Flood 2014). Our own few lines,
+/// since a seed in a configuration file must mean the same times with every version of every
+/// library.
 #[derive(Clone, Debug)]
 pub struct Random(u64);
 
@@ -41,10 +43,11 @@ impl Random {
         least + ((u128::from(self.number()) * n) >> 64) as u64
     }
 
-    /// A number from `least` to `greatest`; half of them lie within an eighth of the way, half of the rest within the next eighth, and so on.
+    /// A number from `least` to `greatest`; half of them lie within an eighth of the way, half of
+    /// the rest within the next eighth, and so on.
     pub fn soon(&mut self, least: u64, greatest: u64) -> u64 {
-        // Whole halvings and, within one, a straight line: minus the logarithm to the base of two, without a floating point whose last
-        // bit may differ from one machine to the next.
+        // Whole halvings and, within one, a straight line: minus the logarithm to the base of two,
+        // without a floating point whose last bit may differ from one machine to the next.
         let halvings = u64::from(self.number().leading_zeros().min(8));
         let eighth = greatest.saturating_sub(least) / 8;
         let within = self.between(0, eighth);
@@ -78,8 +81,8 @@ impl Lane {
         Lane { delay, random, queue: VecDeque::new(), octets: 0, last_due: 0, wake: None }
     }
 
-    /// Takes a message that came at `now`. Gives the time at which [`Lane::due`] is to be asked, where that has not been asked for
-    /// before.
+    /// Takes a message that came at `now`. Gives the time at which [`Lane::due`] is to be asked,
+    /// where that has not been asked for before.
     pub fn hold(&mut self, now: Micros, bytes: Bytes) -> Option<Micros> {
         let (least, greatest) = (Micros::from(self.delay.min_ms) * 1000, Micros::from(self.delay.max_ms) * 1000);
         let delay = match self.delay.distribution {
@@ -90,7 +93,8 @@ impl Lane {
         self.last_due = due;
         self.octets += cost(&bytes);
         self.queue.push_back(Held { due, bytes });
-        // One that was asked for before is for an earlier message, or one that is gone: not later in any case.
+        // One that was asked for before is for an earlier message, or one that is gone: not later
+        // in any case.
         if self.wake.is_some() {
             return None;
         }

@@ -1,4 +1,5 @@
-//! Whatever comes and whenever: order within a peer, bounds of the delay, nothing lost, and the same again with the same seed.
+//! Whatever comes and whenever: order within a peer, bounds of the delay, nothing lost, and the
+//! same again with the same seed.
 
 use super::*;
 use proptest::prelude::*;
@@ -32,7 +33,8 @@ fn arrivals() -> impl Strategy<Value = Vec<(Micros, u8, u8)>> {
     proptest::collection::vec((gap, 0..PEERS, 0..3u8), 0..200)
 }
 
-/// Plays arrivals through a lane per peer as the core does: a lane is asked at the times it gave, and at no others.
+/// Plays arrivals through a lane per peer as the core does: a lane is asked at the times it gave,
+/// and at no others.
 fn play(delay: Delay, seed: u64, arrivals: &[(Micros, u8, u8)]) -> Vec<Said> {
     let mut lanes: Vec<Lane> = (0..PEERS).map(|p| Lane::new(delay, Random::new(seed, &[p]))).collect();
     let mut wakes = BinaryHeap::new();

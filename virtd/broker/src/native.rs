@@ -1,12 +1,14 @@
-//! `open = "native"`: one instance behind a transparent proxy. Its OPEN and all its bytes pass verbatim, nothing is parsed
-//! or re-encoded; what one side closes, the other sees closed. The first step of a drop-in install (DESIGN decision 12).
+//! `open = "native"`: one instance behind a transparent proxy. Its OPEN and all its bytes pass
+//! verbatim, nothing is parsed or re-encoded; what one side closes, the other sees closed. The
+//! first step of a drop-in install (docs/DECISIONS.md, "One instance is a product").
 
 use super::env::Env;
 use super::io::{ConnId, Input, LegId, Output};
 use hashbrown::{HashMap, HashSet};
 use std::net::SocketAddr;
 
-/// Octets that may wait for one side before reading from the other stops: TCP's own back-pressure, passed on.
+/// Octets that may wait for one side before reading from the other stops: TCP's own back-pressure,
+/// passed on.
 const PAUSE_MARK: usize = 1 << 20;
 
 #[derive(Default)]

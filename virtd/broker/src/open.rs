@@ -1,7 +1,9 @@
-//! OPEN negotiation (DESIGN decision 4): what most instances offer becomes the one OPEN a peer sees ([`vote`]), and the peer's
-//! OPEN is cut to the same set before the instances see it.
+//! OPEN negotiation (docs/DECISIONS.md, "One OPEN, voted on"): what most instances offer becomes
+//! the one OPEN a peer sees ([`vote`]), and the peer's OPEN is cut to the same set before the
+//! instances see it.
 //!
-//! What of that one instance lacks costs the others nothing, and it keeps its leg ([`Negotiated::terms`]):
+//! What of that one instance lacks costs the others nothing, and it keeps its leg
+//! ([`Negotiated::terms`]):
 //!
 //! | lacks | then |
 //! |---|---|
@@ -40,7 +42,7 @@ pub struct Profile {
     pub shared: Shared,
 }
 
-/// The capabilities of the allowlist (DESIGN decision 4).
+/// The capabilities of the allowlist (docs/DECISIONS.md, "One OPEN, voted on").
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub struct Shared {
     /// Voted families only: other families pass in native mode alone.
@@ -60,7 +62,8 @@ pub struct Shared {
 }
 
 impl Shared {
-    /// Which prefixes belong to a negotiated family: what else a speaker sends is nobody's route (RFC 4760 section 8).
+    /// Which prefixes belong to a negotiated family: what else a speaker sends is nobody's route
+    /// (RFC 4760 section 8).
     pub fn carries(&self) -> impl Fn(&wire::bgp::Prefix) -> bool + Copy + 'static {
         let has = |family| self.families.contains(&family);
         let (v4, v6) = (has(Family::IPV4_UNICAST), has(Family::IPV6_UNICAST));
@@ -91,7 +94,8 @@ impl Shared {
         s
     }
 
-    /// What both offer. Roles differ by nature between the two ends of a session; only an instance's is compared with its router's.
+    /// What both offer. Roles differ by nature between the two ends of a session; only an
+    /// instance's is compared with its router's.
     fn and(&self, other: &Shared) -> Shared {
         Shared {
             families: self.families.iter().copied().filter(|f| other.families.contains(f)).collect(),
@@ -158,7 +162,8 @@ pub struct Negotiated {
     pub shared: Shared,
     /// The peer's role, shown to the instances where they offered one.
     peer_role: Option<u8>,
-    /// Whether the peer may ask us for a refresh is its own matter; whether it offered enhanced refresh is not.
+    /// Whether the peer may ask us for a refresh is its own matter; whether it offered enhanced
+    /// refresh is not.
     pub kind: SessionKind,
     /// The identifier of the confederation that the peer and we are in (RFC 5065).
     pub confederation: Option<u32>,
@@ -205,14 +210,15 @@ impl Negotiated {
         self
     }
 
-    /// What a leg of the instance that sent `open` speaks. `leg_hold_s`: the hold time that virtd proposes on it.
-    /// `extended`: in RFC 9072's form.
+    /// What a leg of the instance that sent `open` speaks. `leg_hold_s`: the hold time that virtd
+    /// proposes on it. `extended`: in RFC 9072's form.
     pub fn terms(&self, open: &Open, leg_hold_s: u16, extended: bool) -> Terms {
         let offer = Shared::of(open);
         let mut shared = self.shared.and(&offer);
         shared.families.retain(|f| self.reaches(*f, &offer));
         shared.extended_next_hop.retain(|(f, _)| shared.families.contains(f));
-        // Both ends must have a family in common; one that has none of those negotiated still keeps its leg, and says nothing on it.
+        // Both ends must have a family in common; one that has none of those negotiated still keeps
+        // its leg, and says nothing on it.
         let shown = match shared.families.is_empty() {
             true => offer.families.clone(),
             false => shared.families.clone(),
@@ -279,8 +285,9 @@ pub struct Terms {
     pub narrow: bool,
     /// How UPDATEs on it are read and written.
     pub context: UpdateContext,
-    /// The OPEN that it is shown in place of the peer's, encoded: what was negotiated and it offers, what virtd serves itself (route refresh,
-    /// and graceful restart without families, without which some daemons send no End-of-RIB), virtd's own hold time.
+    /// The OPEN that it is shown in place of the peer's, encoded: what was negotiated and it
+    /// offers, what virtd serves itself (route refresh, and graceful restart without families,
+    /// without which some daemons send no End-of-RIB), virtd's own hold time.
     pub shown: Bytes,
 }
 
@@ -300,14 +307,16 @@ impl Terms {
         !self.narrow && bytes.len() <= self.context.max_message_len && keys.iter().all(|p| self.carries(p))
     }
 
-    /// Whether it hears of a peer's message that says nothing about any prefix: End-of-RIB of its families.
+    /// Whether it hears of a peer's message that says nothing about any prefix: End-of-RIB of its
+    /// families.
     pub fn hears(&self, bytes: &[u8]) -> bool {
         let update = bytes.get(frame::HEADER_LEN..).and_then(|body| Update::parse(body).ok());
         update.and_then(|u| u.end_of_rib()).is_some_and(|family| self.shared.families.contains(&family))
     }
 }
 
-/// Whether an OPEN says this AS number and router id. A speaker without 4-octet AS numbers says AS_TRANS for a longer one (RFC 6793 section 9).
+/// Whether an OPEN says this AS number and router id. A speaker without 4-octet AS numbers says
+/// AS_TRANS for a longer one (RFC 6793 section 9).
 fn is_of(open: &Open, asn: u32, router_id: Ipv4Addr) -> bool {
     let trans = open.asn == u32::from(AS_TRANS) && asn > u32::from(u16::MAX) && !Shared::of(open).as4;
     (open.asn == asn || trans) && open.router_id == router_id
@@ -316,7 +325,8 @@ fn is_of(open: &Open, asn: u32, router_id: Ipv4Addr) -> bool {
 /// Why an instance takes no part in a session.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Refusal {
-    /// What it is answered: Bad Peer AS or Bad BGP Identifier (RFC 4271 section 6.2), as if the peer expected another.
+    /// What it is answered: Bad Peer AS or Bad BGP Identifier (RFC 4271 section 6.2), as if the
+    /// peer expected another.
     pub notification: Notification,
     /// For people.
     pub why: String,

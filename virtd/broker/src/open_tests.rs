@@ -3,8 +3,8 @@ use super::*;
 const V4: Family = Family::IPV4_UNICAST;
 const V6: Family = Family::IPV6_UNICAST;
 
-/// An OPEN in words: `as 64500 id 1 hold 90 v4 v6 rr err as4 ext role 3 enh`. Without `as` and `id` it is AS 64500, router id 10.0.0.1; `no-mp`
-/// for one without any capability.
+/// An OPEN in words: `as 64500 id 1 hold 90 v4 v6 rr err as4 ext role 3 enh`. Without `as` and `id`
+/// it is AS 64500, router id 10.0.0.1; `no-mp` for one without any capability.
 fn open(words: &str) -> Open {
     let mut open =
         Open { asn: 64500, hold_time_s: 90, router_id: Ipv4Addr::new(10, 0, 0, 1), capabilities: Vec::new() };

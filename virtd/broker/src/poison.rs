@@ -1,9 +1,11 @@
-//! The UPDATE that kills an instance must not be replayed to it for ever (DESIGN decision 9).
+//! The UPDATE that kills an instance must not be replayed to it for ever (docs/DECISIONS.md,
+//! "Poison").
 //!
-//! When a leg ends without an operator's wish, what was delivered last to that instance is suspect. Suspects are withheld from it, and from
-//! it alone: a replay leaves them out, and on their prefixes it abstains. Once it has been level for a while half of them are released;
-//! if it dies again the culprit is in that half, else it is in the rest, until one message is left or it has cost too many restarts. Who
-//! survives all of its suspects was killed by something else.
+//! When a leg ends without an operator's wish, what was delivered last to that instance is suspect.
+//! Suspects are withheld from it, and from it alone: a replay leaves them out, and on their
+//! prefixes it abstains. Once it has been level for a while half of them are released; if it dies
+//! again the culprit is in that half, else it is in the rest, until one message is left or it has
+//! cost too many restarts. Who survives all of its suspects was killed by something else.
 //!
 //! ```text
 //! death ──▶ all suspects held ──▶ level for a while ──▶ half on trial ──┬─▶ dies: that half are the suspects ──▶ one left: poison
@@ -16,7 +18,8 @@
 //!
 //! What is told to it at last it is not judged on at once: see [`answers`].
 //!
-//! A finding outlives the route: what is announced again with the same attributes is withheld at once, until an operator restarts the instance.
+//! A finding outlives the route: what is announced again with the same attributes is withheld at
+//! once, until an operator restarts the instance.
 
 mod answers;
 mod findings;
@@ -37,7 +40,8 @@ use std::hash::BuildHasher;
 use voter::Members;
 use wire::bgp::Prefix;
 
-/// Deliveries remembered: a Unix socket holds some 200 KiB that its reader has not seen, and what it died of stands in there.
+/// Deliveries remembered: a Unix socket holds some 200 KiB that its reader has not seen, and what
+/// it died of stands in there.
 const MAX_DELIVERED: usize = 4096;
 /// The same in octets.
 const MAX_OCTETS: usize = 1 << 20;
@@ -45,7 +49,8 @@ const MAX_OCTETS: usize = 1 << 20;
 const CRASH_US: Micros = 2_000_000;
 /// Longer than the hold time by this: timers are looked at now and then only.
 const HANG_US: Micros = 1_000_000;
-/// Messages held at most, for each instance, and no more than [`MAX_OCTETS`]; beyond that the oldest go free.
+/// Messages held at most, for each instance, and no more than [`MAX_OCTETS`]; beyond that the
+/// oldest go free.
 const MAX_HELD: usize = 4096;
 
 /// What was given to some instances; its octets stand in [`Poison::octets`].
@@ -64,7 +69,8 @@ pub struct Suspect {
     pub session: usize,
     /// The whole message, as it was delivered; a copy, which keeps nothing else in memory.
     pub bytes: Bytes,
-    /// Its prefixes, with the stored attributes they had then (hashed). Of a malformed one: those about which its mended form still stands.
+    /// Its prefixes, with the stored attributes they had then (hashed). Of a malformed one: those
+    /// about which its mended form still stands.
     pub keys: Vec<(Prefix, u64)>,
     /// Hygiene would have mended it.
     pub malformed: bool,
@@ -75,7 +81,8 @@ pub struct Suspect {
 struct Hunt {
     /// Withheld.
     held: Vec<Suspect>,
-    /// Released, to see what happens. The instance abstains on them until that is over: it may not have said anything about them yet.
+    /// Released, to see what happens. The instance abstains on them until that is over: it may not
+    /// have said anything about them yet.
     trial: Vec<Suspect>,
     /// Innocent, and told again: the same holds for these.
     freed: Vec<Suspect>,
@@ -83,7 +90,8 @@ struct Hunt {
     found: bool,
     /// Since when the instance has been level in this step.
     quiet_since: Option<Micros>,
-    /// How long it must live at least before what is on trial is innocent: a hang shows only when the hold time has passed.
+    /// How long it must live at least before what is on trial is innocent: a hang shows only when
+    /// the hold time has passed.
     patience: Micros,
     deaths: u32,
 }
@@ -92,7 +100,8 @@ struct Hunt {
 #[derive(Debug, Default)]
 struct Patient {
     hunt: Option<Hunt>,
-    /// Prefixes on which it abstains, and whether their route is withheld or has been told meanwhile.
+    /// Prefixes on which it abstains, and whether their route is withheld or has been told
+    /// meanwhile.
     held: HashMap<Prefix, Vec<Held>>,
     /// Malformed messages that are never delivered again as they came.
     bytes: HashSet<Bytes>,
@@ -189,8 +198,8 @@ impl Poison {
         }
     }
 
-    /// Whether instance `i` was given an UPDATE over a session so shortly before `at` that a leg that ended then without a
-    /// word may have ended because of it.
+    /// Whether instance `i` was given an UPDATE over a session so shortly before `at` that a leg
+    /// that ended then without a word may have ended because of it.
     pub fn reaches(&self, i: usize, session: usize, at: Micros) -> bool {
         let from = at.saturating_sub(CRASH_US);
         let late = self.delivered.iter().rev().skip_while(|d| d.at > at).take_while(|d| d.at >= from);
@@ -234,7 +243,8 @@ impl Poison {
         self.await_answers(i, &free, until);
         let p = self.patients.get_mut(i)?;
         if let Some(Step::Found { found, .. }) = &step {
-            // A key without attributes had been taken back before it was looked at: there is nothing to know it again by.
+            // A key without attributes had been taken back before it was looked at: there is
+            // nothing to know it again by.
             let gone = self.hasher.hash_one(&[][..] as &[u8]);
             for s in found.iter().filter(|s| !s.malformed) {
                 let keys = s.keys.iter().filter(|(_, hash)| *hash != gone);
@@ -245,7 +255,8 @@ impl Poison {
         step
     }
 
-    /// Goes on with the search where instance `i` has been level for `quiet` (`level` says whether it is now).
+    /// Goes on with the search where instance `i` has been level for `quiet` (`level` says whether
+    /// it is now).
     pub fn proceed(&mut self, i: usize, level: bool, now: Micros, quiet: Micros) -> Option<Step> {
         let p = self.patients.get_mut(i)?;
         let hunt = p.hunt.as_mut()?;
@@ -281,7 +292,8 @@ impl Poison {
         self.any.is_empty()
     }
 
-    /// Whether nobody abstains on anything, nothing is known that somebody must not be given, and nobody has just died of something.
+    /// Whether nobody abstains on anything, nothing is known that somebody must not be given, and
+    /// nobody has just died of something.
     pub fn is_unknown(&self) -> bool {
         self.any.is_empty() && self.marked.is_empty() && self.patients.iter().all(|p| p.ended.is_empty())
     }
@@ -385,8 +397,8 @@ impl Poison {
         moved
     }
 
-    /// A peer's message is delivered to everybody else as it came: whoever refuses it is told its mended form, and abstains on its prefixes.
-    /// True where somebody does.
+    /// A peer's message is delivered to everybody else as it came: whoever refuses it is told its
+    /// mended form, and abstains on its prefixes. True where somebody does.
     pub fn refused(&mut self, session: usize, bytes: &Bytes, keys: &[Prefix]) -> bool {
         let mut some = false;
         for i in self.marked.iter().map(usize::from) {
@@ -463,7 +475,8 @@ impl Poison {
         }
     }
 
-    /// The place of this session may be another peer's: what was found about the first is none of the second's.
+    /// The place of this session may be another peer's: what was found about the first is none of
+    /// the second's.
     pub fn forget_session(&mut self, session: usize) {
         self.session_gone(session);
         self.patients.iter_mut().for_each(|p| p.findings.forget_session(session));
@@ -519,7 +532,8 @@ impl Patient {
         let innocent;
         let mut free = Vec::new();
         if !hunt.trial.is_empty() {
-            // Those that were not on trial are innocent; they are told with everything else when it comes back.
+            // Those that were not on trial are innocent; they are told with everything else when it
+            // comes back.
             innocent = std::mem::take(&mut hunt.held);
             self.mark_again(&innocent, Why::Told);
             hunt.freed.extend(innocent.iter().cloned());
@@ -555,7 +569,8 @@ impl Patient {
         (Some(Step::Suspected(n, innocent)), free)
     }
 
-    /// The search is over without its end: what it withheld is told, and counts once the instance has been level for a while.
+    /// The search is over without its end: what it withheld is told, and counts once the instance
+    /// has been level for a while.
     fn give_up(&mut self) -> Vec<Suspect> {
         let Some(mut hunt) = self.hunt.take() else { return Vec::new() };
         let mut innocent = std::mem::take(&mut hunt.held);

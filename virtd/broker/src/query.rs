@@ -349,7 +349,8 @@ impl Core {
             .collect()
     }
 
-    /// The program that talks to an instance, for virtctl; null for one that virtd does not know the kind of.
+    /// The program that talks to an instance, for virtctl; null for one that virtd does not know
+    /// the kind of.
     fn control_words(&self, i: usize) -> Option<Vec<String>> {
         let config = &self.env.config;
         let instance = config.instances.get(i)?;
@@ -460,8 +461,9 @@ impl super::session::Session {
         }
     }
 
-    /// What an operator should know of a key without a majority: usually what was published before stays. Under master-slave the master's
-    /// word went out at once, and nobody can say that it is wrong.
+    /// What an operator should know of a key without a majority: usually what was published before
+    /// stays. Under master-slave the master's word went out at once, and nobody can say that it is
+    /// wrong.
     pub fn what_stays(&self, slot: u32, electorate: voter::Members, env: &super::env::Env) -> String {
         let said = self.table.candidates(slot);
         let master = electorate.iter().map(usize::from).find(|i| env.is_master(*i, electorate));
@@ -473,7 +475,8 @@ impl super::session::Session {
         }
     }
 
-    /// What everybody says about one prefix on this session; `None` where nobody ever said anything.
+    /// What everybody says about one prefix on this session; `None` where nobody ever said
+    /// anything.
     fn routes(&self, prefix: &Prefix, env: &super::env::Env) -> Option<api::Told> {
         let slot = self.table.find(prefix)?;
         let e = self.table.entry(slot)?;

@@ -1,7 +1,9 @@
-//! The configuration is read again while sessions are up: what has changed is worked out ([`plan`]), told, and done.
+//! The configuration is read again while sessions are up: what has changed is worked out
+//! ([`plan`]), told, and done.
 //!
-//! Instances have places (their index everywhere). One that is added gets the first place that nobody has, or one more; one that goes gives
-//! its place back when nothing of it is left. Tables only ever get wider.
+//! Instances have places (their index everywhere). One that is added gets the first place that
+//! nobody has, or one more; one that goes gives its place back when nothing of it is left. Tables
+//! only ever get wider.
 
 mod plan;
 #[cfg(test)]
@@ -17,7 +19,8 @@ use std::net::IpAddr;
 use virtd_api::Reloaded;
 
 impl Core {
-    /// Makes the running router what `new` says, as far as that can be done with sessions up; with `dry_run` only says what it would do.
+    /// Makes the running router what `new` says, as far as that can be done with sessions up; with
+    /// `dry_run` only says what it would do.
     ///
     /// # Errors
     /// It cannot be that, and nothing has changed.
@@ -166,7 +169,8 @@ impl Core {
         }
     }
 
-    /// Voters, as the configuration has them; those that have just come are none before they have caught up.
+    /// Voters, as the configuration has them; those that have just come are none before they have
+    /// caught up.
     fn configured_voters(&self) -> usize {
         let counts = |i: &usize| !self.controller.is_passing(*i) && !self.controller.is_new(*i);
         let all = self.env.taken().filter(counts).filter_map(|i| self.env.config.instances.get(i));

@@ -1,6 +1,6 @@
 //! One turn: what has come is read, passed on and decided on, in the one order that the driver and
-//! the simulation run. A [`World`] is what it is run against: sockets and the kernel, or what stands
-//! for them under a virtual clock.
+//! the simulation run. A [`World`] is what it is run against: sockets and the kernel, or what
+//! stands for them under a virtual clock.
 
 use super::Core;
 use super::io::{ConnId, Input, InstanceId, LegId, Micros, Note, Output};
@@ -8,9 +8,9 @@ use super::io::{ConnId, Input, InstanceId, LegId, Micros, Note, Output};
 /// Rounds of passing on and deciding in one turn; a core that still has work gets the next turn.
 const MAX_ROUNDS: usize = 64;
 /// What nobody waits for is done when nothing has happened for so long. It is below the 40 ms that
-/// Linux itself may wait with an acknowledgement: a peer with Nagle's algorithm sends its next short
-/// message only then. And it is longer than a tick of the kernel (4 ms at 250 Hz): a timer that ends
-/// before the next tick has to be programmed for itself.
+/// Linux itself may wait with an acknowledgement: a peer with Nagle's algorithm sends its next
+/// short message only then. And it is longer than a tick of the kernel (4 ms at 250 Hz): a timer
+/// that ends before the next tick has to be programmed for itself.
 pub const IDLE_US: Micros = 5_000;
 /// What waits for idleness waits no longer than this; below the 40 ms as well.
 const NEVER_IDLE_US: Micros = 30_000;
@@ -46,8 +46,8 @@ pub trait World {
     /// Nothing waits for [`World::write`].
     fn is_written(&self) -> bool;
 
-    /// Writes to peers and legs what their sockets take. Where something had waited before, the core
-    /// gets [`Input::PeerDrained`] or [`Input::LegDrained`].
+    /// Writes to peers and legs what their sockets take. Where something had waited before, the
+    /// core gets [`Input::PeerDrained`] or [`Input::LegDrained`].
     fn write(&mut self);
 }
 
@@ -85,8 +85,8 @@ impl Deferred {
         self.next_turn.push(Work::Leg(leg));
     }
 
-    /// A peer has sent something. It is acknowledged when nothing happens; `first`: it does not wait
-    /// for that yet.
+    /// A peer has sent something. It is acknowledged when nothing happens; `first`: it does not
+    /// wait for that yet.
     pub fn acknowledge(&mut self, conn: ConnId, first: bool, now: Micros) {
         if self.idle.is_empty() {
             self.idle_since = now;
@@ -156,8 +156,8 @@ pub fn wake_at<W: World>(w: &mut W) -> Option<Micros> {
     tick_at.into_iter().chain(pending).min()
 }
 
-/// In the middle of a turn that takes long, at the time `at`: what has come out of it leaves, and the
-/// KEEPALIVEs that are due with it.
+/// In the middle of a turn that takes long, at the time `at`: what has come out of it leaves, and
+/// the KEEPALIVEs that are due with it.
 pub fn keep_alive<W: World>(w: &mut W, at: Micros) {
     let now = w.now();
     w.core().handle(now, Input::KeepAlive { at });
@@ -185,9 +185,9 @@ fn rests<W: World>(w: &mut W) -> bool {
     w.core().has_no_outputs() && w.is_written()
 }
 
-/// What the core has decided leaves: first to the kernel, then answers to those who wait for one, then
-/// to peers and legs. Notifications of routes wait for [`notify`]: whoever gets one goes on with that,
-/// maybe on this processor.
+/// What the core has decided leaves: first to the kernel, then answers to those who wait for one,
+/// then to peers and legs. Notifications of routes wait for [`notify`]: whoever gets one goes on
+/// with that, maybe on this processor.
 pub fn pass_on<W: World>(w: &mut W) {
     let mut outputs = w.core().take_outputs();
     let mut resets = Vec::new();

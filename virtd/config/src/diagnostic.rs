@@ -1,4 +1,5 @@
-//! What is wrong with a configuration file, and where: `file:line:column`, the line itself, what was expected.
+//! What is wrong with a configuration file, and where: `file:line:column`, the line itself, what
+//! was expected.
 
 use std::fmt;
 use std::ops::Range;
@@ -23,7 +24,8 @@ pub struct Problem {
     pub help: Option<String>,
 }
 
-/// A configuration file that cannot be used. Its `Display` is what an operator reads: every problem with the line it is in.
+/// A configuration file that cannot be used. Its `Display` is what an operator reads: every problem
+/// with the line it is in.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct ConfigError {
     file: PathBuf,
@@ -130,7 +132,8 @@ pub fn line_of(source: &str, offset: usize) -> usize {
 pub fn nearest<'a>(given: &str, known: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
     let fold = |s: &str| s.to_lowercase().replace(['_', ' '], "-");
     let given = fold(given);
-    // Part of a word is as good a hint as a slip of the finger: `majority` for `continuous-majority`.
+    // Part of a word is as good a hint as a slip of the finger: `majority` for
+    // `continuous-majority`.
     let score = |candidate: &str| {
         let candidate = fold(candidate);
         let part = given.len() >= MIN_PART && candidate.contains(&given);

@@ -1,4 +1,5 @@
-//! `diversity` of an instance: how what it is given differs in time from what the others are given (papers/001 section 2.2).
+//! `diversity` of an instance: how what it is given differs in time from what the others are given
+//! (papers/001 section 2.2).
 
 use super::names::DIVERSITY_KEYS;
 use super::reader::{Problems, Section, Value, integer};
@@ -7,7 +8,8 @@ use std::ops::Range;
 use toml::de::DeValue;
 use wire::bgp::Prefix;
 
-/// A message is held back for a minute at most: nobody waits longer for a vote, and the queues stay small.
+/// A message is held back for a minute at most: nobody waits longer for a vote, and the queues stay
+/// small.
 const MAX_DELAY_MS: u32 = 60_000;
 
 /// A day: who wants to wait longer wants nothing.
@@ -19,7 +21,8 @@ pub enum Distribution {
     /// Each as likely as any other.
     #[default]
     Uniform,
-    /// Most of them short: half within an eighth of the way to the greatest, at which the rest is cut off.
+    /// Most of them short: half within an eighth of the way to the greatest, at which the rest is
+    /// cut off.
     Exponential,
 }
 
@@ -49,21 +52,27 @@ pub enum ConnectOrder {
 /// `diversity` of an `[[instance]]`.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub struct Diversity {
-    /// `seed`: the same one gives the same times again. Left out, it is made of the instance's name.
+    /// `seed`: the same one gives the same times again. Left out, it is made of the instance's
+    /// name.
     pub seed: u64,
     /// `delay_ms`, `distribution`: `None` holds nothing back.
     pub delay: Option<Delay>,
-    /// `connect_delay_ms`: the least and the greatest that a connection comes later to it; `None` is at once.
+    /// `connect_delay_ms`: the least and the greatest that a connection comes later to it; `None`
+    /// is at once.
     pub connect_delay_ms: Option<(u32, u32)>,
     /// `connect_order`.
     pub connect_order: ConnectOrder,
-    /// `readvertise_s`: the least and the greatest between two routes that it alone is told to be gone and there again; `None` is never.
+    /// `readvertise_s`: the least and the greatest between two routes that it alone is told to be
+    /// gone and there again; `None` is never.
     pub readvertise_s: Option<(u32, u32)>,
-    /// `reconnect_s`: the least and the greatest between two connections of it that are closed; `None` is never.
+    /// `reconnect_s`: the least and the greatest between two connections of it that are closed;
+    /// `None` is never.
     pub reconnect_s: Option<(u32, u32)>,
-    /// `link_reset_ms`: an address that comes or goes is a link that goes down and up again, so much later; `None` is never.
+    /// `link_reset_ms`: an address that comes or goes is a link that goes down and up again, so
+    /// much later; `None` is never.
     pub link_reset_ms: Option<(u32, u32)>,
-    /// `blocks`: of each family that is named, it is given only what lies in these; empty is everything.
+    /// `blocks`: of each family that is named, it is given only what lies in these; empty is
+    /// everything.
     pub blocks: Vec<Prefix>,
 }
 
@@ -180,7 +189,8 @@ fn blocks(section: &Section<'_>, problems: &mut Problems) -> Vec<Prefix> {
     blocks.unwrap_or_default()
 }
 
-/// A seed that differs from instance to instance and is the same at every start (FNV-1a, cut to what the file can say).
+/// A seed that differs from instance to instance and is the same at every start (FNV-1a, cut to
+/// what the file can say).
 fn seed_of(name: &str) -> u64 {
     let hash = name.bytes().fold(0x811c_9dc5_u32, |h, b| (h ^ u32::from(b)).wrapping_mul(0x0100_0193));
     u64::from(hash)
@@ -226,8 +236,8 @@ fn span_of_time(
     }
 }
 
-/// T must leave a delayed instance time to answer: it is late by the delay of what it is told and, where that is told by several
-/// peers, by that of each in turn.
+/// T must leave a delayed instance time to answer: it is late by the delay of what it is told and,
+/// where that is told by several peers, by that of each in turn.
 pub(super) fn check(config: &Config, instance: &Instance, places: Option<&Places>, problems: &mut Problems) {
     let (Some(diversity), Some(places)) = (&instance.diversity, places) else { return };
     if config.open == OpenMode::Native {

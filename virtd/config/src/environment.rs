@@ -1,11 +1,13 @@
-//! `environment` of an instance: the surroundings of its processes (papers/000 section 3.2, "different execution environments").
+//! `environment` of an instance: the surroundings of its processes (papers/000 section 3.2,
+//! "different execution environments").
 
 use super::Instance;
 use super::names::ENVIRONMENT_KEYS;
 use super::reader::{Problems, Section, Value, integer};
 use toml::de::DeValue;
 
-/// The kernel takes no longer string among a program's variables (execve(2), MAX_ARG_STRLEN: 32 pages with the name and a NUL).
+/// The kernel takes no longer string among a program's variables (execve(2), MAX_ARG_STRLEN: 32
+/// pages with the name and a NUL).
 const MAX_STACK_OFFSET: u32 = 65_536;
 /// Processors have numbers below this (CPU_SETSIZE).
 const MAX_CPU: u32 = 1023;
@@ -13,8 +15,9 @@ const MAX_CPU: u32 = 1023;
 /// `environment` of an `[[instance]]` that virtd starts.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub struct Environment {
-    /// `malloc_perturb`: memory that is taken is filled with the complement of this octet, memory that is given back with it, by the GNU C
-    /// library. What a daemon reads without having written it is another value in each instance.
+    /// `malloc_perturb`: memory that is taken is filled with the complement of this octet, memory
+    /// that is given back with it, by the GNU C library. What a daemon reads without having written
+    /// it is another value in each instance.
     pub malloc_perturb: Option<u8>,
     /// `stack_offset`: octets by which the stack begins lower.
     pub stack_offset: u32,
@@ -64,7 +67,8 @@ pub(super) fn read(value: Value<'_>, instance: &mut Instance, problems: &mut Pro
     }
 }
 
-/// The variable whose length moves the stack: the kernel puts a program's variables where its stack begins.
+/// The variable whose length moves the stack: the kernel puts a program's variables where its stack
+/// begins.
 pub const STACK_OFFSET: &str = "HV_STACK_OFFSET";
 
 fn cpus(section: &Section<'_>, problems: &mut Problems) -> Vec<u16> {

@@ -1,6 +1,8 @@
-//! The configuration: the values after checking. `parse` makes them out of a TOML file, or says what is wrong and where.
+//! The configuration: the values after checking. `parse` makes them out of a TOML file, or says
+//! what is wrong and where.
 //!
-//! Every key, its default and its unit stand in docs/OPERATIONS.md and, with comments, in examples/virtd.toml.
+//! Every key, its default and its unit stand in docs/OPERATIONS.md and, with comments, in
+//! examples/virtd.toml.
 
 mod actions;
 pub mod diagnostic;
@@ -79,7 +81,8 @@ pub struct Config {
     pub instances: Vec<Instance>,
     /// `[[peer]]`.
     pub peers: Vec<Peer>,
-    /// `accept_any = true`: peers that no `[[peer]]` names are served with defaults, if an instance wants them.
+    /// `accept_any = true`: peers that no `[[peer]]` names are served with defaults, if an instance
+    /// wants them.
     pub accept_any: bool,
     /// `allow_own_as` of `[router]`: of peers that say nothing about it themselves.
     pub allow_own_as: bool,
@@ -97,12 +100,14 @@ pub struct Config {
     pub faults: Faults,
     /// `[recorder]`: the flight recorder.
     pub recorder: Recorder,
-    /// `[fib]`: the instances' routes to the kernel are voted on; `None` (no such section) leaves each instance its own kernel.
+    /// `[fib]`: the instances' routes to the kernel are voted on; `None` (no such section) leaves
+    /// each instance its own kernel.
     pub fib: Option<Fib>,
 }
 
 impl Default for Config {
-    /// What an empty file would mean: the defaults, without any instance or peer (so it would not pass the checks).
+    /// What an empty file would mean: the defaults, without any instance or peer (so it would not
+    /// pass the checks).
     fn default() -> Config {
         Config {
             asn: None,
@@ -165,8 +170,9 @@ impl Config {
         self.voters() / 2 + 1
     }
 
-    /// How many of the configured voters must agree before something is published at once (the voter's rule: wait-for-consensus
-    /// never takes fewer than a majority, first-k never fewer than two where there are two). The master alone is 1.
+    /// How many of the configured voters must agree before something is published at once (the
+    /// voter's rule: wait-for-consensus never takes fewer than a majority, first-k never fewer than
+    /// two where there are two). The master alone is 1.
     pub fn quorum(&self) -> usize {
         let k = self.vote.k.map_or(self.majority(), usize::from);
         match self.vote.strategy {
@@ -187,7 +193,7 @@ pub struct Confederation {
     pub members: Vec<u32>,
 }
 
-/// How the OPEN towards peers is made (DESIGN decision 4).
+/// How the OPEN towards peers is made (docs/DECISIONS.md, "One OPEN, voted on").
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum OpenMode {
     /// virtd makes one OPEN out of what the instances share.
@@ -196,7 +202,7 @@ pub enum OpenMode {
     Native,
 }
 
-/// What is done to malformed UPDATEs from peers (DESIGN decision 14).
+/// What is done to malformed UPDATEs from peers (docs/DECISIONS.md, "Hygiene on the way in").
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Inbound {
     /// RFC 7606 is applied before replicating.
@@ -237,7 +243,7 @@ impl Strategy {
     }
 }
 
-/// Which voting strategy (DESIGN decision 6).
+/// Which voting strategy (docs/DECISIONS.md, "Strategies, T and its cap").
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Strategy {
     /// `wait-for-consensus`.
@@ -284,22 +290,25 @@ pub struct Timers {
 }
 
 impl Default for Timers {
-    /// DESIGN decisions 3, 4 and 7.
+    /// docs/DECISIONS.md, "virtd owns the connection", "One OPEN, voted on" and "Every fault is an
+    /// output".
     fn default() -> Timers {
         Timers { open_wait_ms: 5_000, grace_ms: 120_000, leg_hold_s: 9, fault_threshold_ms: 60_000 }
     }
 }
 
-/// `[faults]`: DESIGN decision 7. Times in milliseconds.
+/// `[faults]`: docs/DECISIONS.md, "Every fault is an output". Times in milliseconds.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Faults {
     /// `action`: what is done with an instance found faulty, by kind of fault.
     pub action: Actions,
-    /// `min_keys` = 10: an instance that dissents on so many keys for `timers.fault_threshold_s` is faulty.
+    /// `min_keys` = 10: an instance that dissents on so many keys for `timers.fault_threshold_s` is
+    /// faulty.
     pub min_keys: u32,
     /// `one_key_s` = 600: so is one that dissents on any key for so long.
     pub one_key_ms: u32,
-    /// `split_keys` = 1000: with so many keys without a quorum the majority itself is in doubt and nobody is accused.
+    /// `split_keys` = 1000: with so many keys without a quorum the majority itself is in doubt and
+    /// nobody is accused.
     pub split_keys: u32,
     /// `leg_losses` = 5: an instance that loses so many legs within `leg_losses_s` = 60 is faulty.
     pub leg_losses: u32,
@@ -309,7 +318,8 @@ pub struct Faults {
     pub restart_min_ms: u32,
     /// `restart_max_s` = 60: longest wait.
     pub restart_max_ms: u32,
-    /// `restart_limit` = 10: after so many restarts within `restart_limit_s` = 600 it stays down until an operator says otherwise.
+    /// `restart_limit` = 10: after so many restarts within `restart_limit_s` = 600 it stays down
+    /// until an operator says otherwise.
     pub restart_limit: u32,
     /// See above.
     pub restart_limit_ms: u32,
@@ -317,8 +327,8 @@ pub struct Faults {
     pub cpu_percent: u32,
     /// See above.
     pub cpu_ms: u32,
-    /// `memory_mib`: an instance that is larger is faulty; `None` is no limit. Growth to twice what it was when it had caught up raises
-    /// suspicion in any case.
+    /// `memory_mib`: an instance that is larger is faulty; `None` is no limit. Growth to twice what
+    /// it was when it had caught up raises suspicion in any case.
     pub memory_mib: Option<u32>,
     /// `poison_restarts` = 6: restarts that looking for the UPDATE that kills an instance may cost.
     pub poison_restarts: u32,
@@ -345,7 +355,8 @@ impl Default for Faults {
     }
 }
 
-/// `[recorder]`: the flight recorder keeps the last messages to and from every leg in memory, and writes them at a verdict.
+/// `[recorder]`: the flight recorder keeps the last messages to and from every leg in memory, and
+/// writes them at a verdict.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Recorder {
     /// `folder`: where records go; `None` (the default) is no recorder.
@@ -364,20 +375,24 @@ impl Default for Recorder {
     }
 }
 
-/// `[fib]`: DESIGN decision 11. Its presence redirects the instances' NETLINK_ROUTE sockets.
+/// `[fib]`: docs/DECISIONS.md, "A virtual kernel for each instance". Its presence redirects the
+/// instances' NETLINK_ROUTE sockets.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Fib {
-    /// `protocol` = 245: rtm_protocol of the routes that virtd writes, by which it knows them again.
+    /// `protocol` = 245: rtm_protocol of the routes that virtd writes, by which it knows them
+    /// again.
     pub protocol: u8,
     /// `metric` = 20: their metric (RTA_PRIORITY).
     pub metric: u32,
     /// `on_exit = "keep" | "remove"`: what becomes of them when virtd ends.
     pub on_exit: OnExit,
-    /// `sweep_s` = 120: routes of an earlier virtd that no vote has confirmed by then are removed. Milliseconds.
+    /// `sweep_s` = 120: routes of an earlier virtd that no vote has confirmed by then are removed.
+    /// Milliseconds.
     pub sweep_ms: u32,
     /// `reconcile_s` = 60: how often the kernel is read again as a whole. Milliseconds.
     pub reconcile_ms: u32,
-    /// `answer_ahead` = true: a daemon that waits for the answer to each route is not made to wait for those that are known.
+    /// `answer_ahead` = true: a daemon that waits for the answer to each route is not made to wait
+    /// for those that are known.
     pub answer_ahead: bool,
 }
 
@@ -409,7 +424,8 @@ pub enum OnExit {
     Remove,
 }
 
-/// The kinds of routing protocols whose routes an instance writes to the FIB (`fib_scope`, DESIGN decision 11): a set.
+/// The kinds of routing protocols whose routes an instance writes to the FIB (`fib_scope`,
+/// docs/DECISIONS.md, "A virtual kernel for each instance"): a set.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct FibScope(pub u8);
 
@@ -468,8 +484,8 @@ pub enum Standby {
 pub struct Instance {
     /// `name`, unique.
     pub name: String,
-    /// What HV_INSTANCE says, and the name of its folder, where that is not [`Instance::name`]: a reload has started it beside the one of
-    /// the same name whose place it was to take.
+    /// What HV_INSTANCE says, and the name of its folder, where that is not [`Instance::name`]: a
+    /// reload has started it beside the one of the same name whose place it was to take.
     pub label: Option<String>,
     /// `role = "voter" | "observer"`: an observer is fed and compared, never counted.
     pub observer: bool,
@@ -481,12 +497,14 @@ pub struct Instance {
     pub config_file: Option<PathBuf>,
     /// `version`: with `kind`, another version's name or its folder, as it stands in the file.
     pub version: Option<String>,
-    /// `root`: with `kind`, a folder with another version's programs and everything they need; they are started with it as `/`. A
-    /// `version` is resolved to it.
+    /// `root`: with `kind`, a folder with another version's programs and everything they need; they
+    /// are started with it as `/`. A `version` is resolved to it.
     pub root: Option<PathBuf>,
-    /// `shim_library`: the shim for this instance, where its C library is too old for the usual one.
+    /// `shim_library`: the shim for this instance, where its C library is too old for the usual
+    /// one.
     pub shim_library: Option<PathBuf>,
-    /// `command`: started by virtd (shim and HV_ variables added); empty = started by someone else, unless `kind` says how.
+    /// `command`: started by virtd (shim and HV_ variables added); empty = started by someone else,
+    /// unless `kind` says how.
     pub command: Vec<String>,
     /// `env`.
     pub env: BTreeMap<String, String>,
@@ -498,11 +516,13 @@ pub struct Instance {
     pub limit_families: Vec<Family>,
     /// See above.
     pub limit_prefixes: Vec<Prefix>,
-    /// `diversity`: how what it is given differs from what the others are given; `None` is not at all.
+    /// `diversity`: how what it is given differs from what the others are given; `None` is not at
+    /// all.
     pub diversity: Option<Diversity>,
     /// `environment`: the surroundings of what virtd starts.
     pub environment: Environment,
-    /// `fib_scope`: whose routes it writes to the FIB; what it does not say there about others' is abstention.
+    /// `fib_scope`: whose routes it writes to the FIB; what it does not say there about others' is
+    /// abstention.
     pub fib_scope: FibScope,
     /// There is a `[fib]`: its NETLINK_ROUTE sockets are redirected.
     pub netlink: bool,
@@ -554,6 +574,7 @@ pub struct Peer {
     pub description: Option<String>,
     /// `allow_own_as`.
     pub allow_own_as: bool,
-    /// `bfd`: the instance whose BFD alone decides when this session ends (only one daemon can have the BFD port of an address).
+    /// `bfd`: the instance whose BFD alone decides when this session ends (only one daemon can have
+    /// the BFD port of an address).
     pub bfd: Option<String>,
 }

@@ -1,9 +1,11 @@
-//! Words of the configuration file: which keys each section has, and the names of path attributes and families.
+//! Words of the configuration file: which keys each section has, and the names of path attributes
+//! and families.
 
 use wire::bgp::Family;
 use wire::bgp::update::attr;
 
-/// The sections and their keys, in the order in which docs/OPERATIONS.md explains them. A key that is not here is an error.
+/// The sections and their keys, in the order in which docs/OPERATIONS.md explains them. A key that
+/// is not here is an error.
 pub const SECTIONS: &[(&str, &[&str])] = &[
     (
         "router",

@@ -284,7 +284,8 @@ fn bounds(voters: usize) -> String {
     format!("expected a whole number from 1 to {voters}, the number of instances that vote")
 }
 
-/// DESIGN decision 4: native mode passes one instance's bytes verbatim, so there is nothing to vote on or compare.
+/// docs/DECISIONS.md, "One instance is a product": native mode passes one instance's bytes
+/// verbatim, so there is nothing to vote on or compare.
 fn check_native(config: &Config, document: &DeTable<'_>, problems: &mut Problems) {
     if config.open != OpenMode::Native || config.instances.len() == 1 {
         return;

@@ -1,4 +1,5 @@
-//! Where the instances that virtd starts have their sockets, and how their control programs find them.
+//! Where the instances that virtd starts have their sockets, and how their control programs find
+//! them.
 
 use crate::{Config, Kind};
 use std::path::{Path, PathBuf};
@@ -13,7 +14,8 @@ pub fn folder_beside(shim_socket: &Path, name: &str) -> PathBuf {
     shim_socket.parent().unwrap_or(Path::new("/")).join("instances").join(name)
 }
 
-/// The control socket of a kind's daemon in the folder of its instance. Of FRR's, the one with the longest name.
+/// The control socket of a kind's daemon in the folder of its instance. Of FRR's, the one with the
+/// longest name.
 pub fn control_socket(kind: Kind, folder: &Path) -> PathBuf {
     folder.join(match kind {
         Kind::Frr => "zserv.api",
@@ -22,7 +24,8 @@ pub fn control_socket(kind: Kind, folder: &Path) -> PathBuf {
     })
 }
 
-/// The program that talks to a daemon, up to where the operator's words begin. What vtysh is told must be one word behind `-c`.
+/// The program that talks to a daemon, up to where the operator's words begin. What vtysh is told
+/// must be one word behind `-c`.
 pub fn control(kind: Kind, folder: &Path) -> Vec<String> {
     let (socket, dir) = (control_socket(kind, folder).display().to_string(), folder.display().to_string());
     let settings = vtysh_settings(folder).display().to_string();

@@ -1,5 +1,6 @@
-//! Reading one table of the file: each value by its key, of its type, in its range. Nothing here stops at the first error;
-//! a value that is wrong is noted with its place and counts as absent, so that one run names everything.
+//! Reading one table of the file: each value by its key, of its type, in its range. Nothing here
+//! stops at the first error; a value that is wrong is noted with its place and counts as absent, so
+//! that one run names everything.
 
 use super::diagnostic::{Problem, any_of, nearest};
 use super::names;
@@ -237,7 +238,8 @@ pub(crate) fn unicast(key: &str, value: Value<'_>, problems: &mut Problems) -> O
     Some(address)
 }
 
-/// An IPv4 or IPv6 address; an IPv4 address in IPv6 clothes is refused, since the kernel reports it bare.
+/// An IPv4 or IPv6 address; an IPv4 address in IPv6 clothes is refused, since the kernel reports it
+/// bare.
 pub(crate) fn address(key: &str, value: Value<'_>, problems: &mut Problems) -> Option<IpAddr> {
     let expected = "an IPv4 or IPv6 address in quotes, like \"192.0.2.1\" or \"2001:db8::1\"";
     let given = text(key, value, expected, problems)?;

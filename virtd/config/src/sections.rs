@@ -1,4 +1,5 @@
-//! Each section of the file on its own: keys, types, ranges. What concerns several of them is checked in [`super::parse`].
+//! Each section of the file on its own: keys, types, ranges. What concerns several of them is
+//! checked in [`super::parse`].
 
 use super::names::{self, keys_of};
 use super::reader::{self, Problems, Section, Value};
@@ -17,7 +18,8 @@ use wire::bgp::{Family, Prefix};
 
 /// Longest instance name: it travels in the shim's Hello.
 const MAX_NAME: usize = wire::shim::MAX_NAME;
-/// T below this is shorter than any daemon's way through an update; above the upper bound nobody would wait for it.
+/// T below this is shorter than any daemon's way through an update; above the upper bound nobody
+/// would wait for it.
 const T_MS: std::ops::RangeInclusive<u32> = 10..=600_000;
 /// AS_TRANS stands for ASes that do not fit two octets (RFC 6793 section 9); nobody is AS 23456.
 const AS_TRANS: u32 = 23456;
@@ -215,7 +217,8 @@ fn ignore_attributes(section: &Section<'_>, config: &mut Config, problems: &mut 
     config.ignore_attributes = codes;
 }
 
-/// Reads `[vote]`. The places of `k` and `min_voters` are returned for the checks that need the instances.
+/// Reads `[vote]`. The places of `k` and `min_voters` are returned for the checks that need the
+/// instances.
 pub(crate) fn vote(value: Value<'_>, problems: &mut Problems) -> (Vote, Option<VotePlaces>) {
     let mut vote = Vote::default();
     let Some(section) = Section::open("[vote]", value, keys_of("vote"), problems) else { return (vote, None) };
@@ -247,7 +250,8 @@ pub(crate) fn timers(value: Value<'_>, problems: &mut Problems) -> Timers {
     let s = " seconds";
     timers.open_wait_ms = section.number("open_wait_s", 0..=300, s, problems).map_or(timers.open_wait_ms, ms);
     timers.grace_ms = section.number("grace_s", 0..=86_400, s, problems).map_or(timers.grace_ms, ms);
-    // RFC 4271 section 4.2: a hold time is 0 or at least three seconds; 0 would never notice a hang.
+    // RFC 4271 section 4.2: a hold time is 0 or at least three seconds; 0 would never notice a
+    // hang.
     let hold = section.number("leg_hold_s", 3..=240, s, problems).and_then(|n| u16::try_from(n).ok());
     timers.leg_hold_s = hold.unwrap_or(timers.leg_hold_s);
     timers.fault_threshold_ms =

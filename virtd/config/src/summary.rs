@@ -14,8 +14,8 @@ pub struct Masked {
     pub at_once: usize,
 }
 
-/// The arithmetic of a quorum. A strict majority of the electorate decides in the end, under every strategy; the strategies
-/// differ in what is published before that.
+/// The arithmetic of a quorum. A strict majority of the electorate decides in the end, under every
+/// strategy; the strategies differ in what is published before that.
 pub fn masked(config: &Config) -> Masked {
     let voters = config.voters();
     let outvoted = voters.saturating_sub(config.majority());

@@ -14,7 +14,8 @@ fn good(text: &str) -> Config {
     parse(Path::new("virtd.toml"), text).unwrap_or_else(|e| panic!("{e}"))
 }
 
-/// With VIRTD_BLESS=1 in the environment the table is rewritten with what is said now, for a person to review.
+/// With VIRTD_BLESS=1 in the environment the table is rewritten with what is said now, for a person
+/// to review.
 #[test]
 fn bad_files_are_named_exactly() {
     let mut now = String::new();
@@ -159,7 +160,8 @@ fn every_key_is_read() {
     assert_eq!(peer.bfd.as_deref(), Some("bird"));
 }
 
-/// What is commented out in the complete example is a key too, and stands there with its default or a good value.
+/// What is commented out in the complete example is a key too, and stands there with its default or
+/// a good value.
 #[test]
 fn the_examples_are_good() {
     let examples = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../examples");

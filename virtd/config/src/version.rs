@@ -1,4 +1,5 @@
-//! `version` of an instance: another release's daemon by its name, which `hv-versions fetch` has put below `versions` of `[router]`.
+//! `version` of an instance: another release's daemon by its name, which `hv-versions fetch` has
+//! put below `versions` of `[router]`.
 
 use super::reader::{Problems, Section};
 use super::{Config, Instance, Kind};
@@ -10,7 +11,8 @@ pub const DEFAULT_VERSIONS: &str = "/var/lib/virtd/versions";
 /// The program that brings a version.
 const FETCH: &str = "hv-versions";
 
-/// Reads `version` of an instance: a name, or a folder's absolute path. What goes with it is checked here, too.
+/// Reads `version` of an instance: a name, or a folder's absolute path. What goes with it is
+/// checked here, too.
 pub(super) fn read(section: &Section<'_>, problems: &mut Problems) -> Option<String> {
     let expected = "a release, like \"bullseye\", with its package where that is not the usual one, like \"trixie/bird3\", or a folder's absolute path";
     let given = section.text("version", expected, problems)?;

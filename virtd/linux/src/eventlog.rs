@@ -1,8 +1,9 @@
 //! The event log: a thread of its own that remembers, prints and stores what the core reports.
 //!
-//! The path of an update must never wait for an operator, so [`EventSender::send`] only tries: what does not fit the channel is
-//! counted and reported as one `events-dropped` event later. Followers (`virtctl events -f`) read from the ring by sequence number;
-//! one that is slower than the ring misses events and is told how many, and costs nobody else anything.
+//! The path of an update must never wait for an operator, so [`EventSender::send`] only tries: what
+//! does not fit the channel is counted and reported as one `events-dropped` event later. Followers
+//! (`virtctl events -f`) read from the ring by sequence number; one that is slower than the ring
+//! misses events and is told how many, and costs nobody else anything.
 
 use broker::event::{Event, Severity};
 use crossbeam_channel::{Receiver, RecvTimeoutError, TrySendError};
@@ -19,9 +20,11 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 /// Events remembered for virtctl: about a day of a busy router, a few megabytes.
 pub const RING: usize = 10_000;
-/// Events on their way to the thread: a whole table's disagreements in one batch must not push out what caused them.
+/// Events on their way to the thread: a whole table's disagreements in one batch must not push out
+/// what caused them.
 const CHANNEL: usize = 65_536;
-/// How often a file that cannot be written is tried again, and a quiet one is checked for having been rotated away.
+/// How often a file that cannot be written is tried again, and a quiet one is checked for having
+/// been rotated away.
 const REOPEN: Duration = Duration::from_secs(30);
 /// How often a busy file is checked for having been rotated away.
 const ROTATION: Duration = Duration::from_secs(1);
@@ -62,7 +65,8 @@ pub struct Record {
     pub seq: u64,
     /// [`Event::kind`].
     pub kind: &'static str,
-    /// The event as one JSON object without a line end: `seq`, `time` (RFC 3339, UTC) and the fields of [`Event`].
+    /// The event as one JSON object without a line end: `seq`, `time` (RFC 3339, UTC) and the
+    /// fields of [`Event`].
     pub json: Arc<str>,
 }
 
@@ -92,7 +96,8 @@ struct Shared {
 
 impl Shared {
     fn ring(&self) -> MutexGuard<'_, Ring> {
-        // A panic while the lock was held leaves whole records behind; there is nothing to distrust.
+        // A panic while the lock was held leaves whole records behind; there is nothing to
+        // distrust.
         self.ring.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -170,7 +175,8 @@ impl EventLog {
     }
 }
 
-/// Starts the thread. It ends, with everything written, when the last [`EventSender`] is gone; join it then.
+/// Starts the thread. It ends, with everything written, when the last [`EventSender`] is gone; join
+/// it then.
 pub fn start(file: Option<&Path>) -> io::Result<(EventSender, EventLog, JoinHandle<()>)> {
     let (channel, receiver) = crossbeam_channel::bounded(CHANNEL);
     let dropped = Arc::new(AtomicU64::new(0));
@@ -224,7 +230,8 @@ impl Writer {
         let mut ring = self.shared.ring();
         ring.last_seq += 1;
         let line = Line { seq: ring.last_seq, time: rfc3339(SystemTime::now()), event };
-        // Nothing in an event can fail to serialise; were it so, a line that says it is better than none.
+        // Nothing in an event can fail to serialise; were it so, a line that says it is better than
+        // none.
         let json = serde_json::to_string(&line).unwrap_or_else(|e| format!("{{\"error\":{:?}}}", e.to_string()));
         let record = Record { seq: ring.last_seq, kind: event.kind, json: json.into() };
         if ring.records.len() >= RING {
@@ -274,7 +281,8 @@ fn print(event: &Event) {
     log::log!(target: "virtd::event", level, "{line}");
 }
 
-/// The file of JSON lines. A failure is said once; the file is tried again now and then, and when it was rotated away.
+/// The file of JSON lines. A failure is said once; the file is tried again now and then, and when
+/// it was rotated away.
 struct Sink {
     path: PathBuf,
     file: Option<io::BufWriter<File>>,

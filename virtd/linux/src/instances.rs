@@ -1,13 +1,15 @@
 //! Instances that virtd starts itself: those with a `command` or a `kind`.
 //!
-//! Each gets the shim preloaded, HV_SOCKET and HV_INSTANCE, a process group of its own, and its output in virtd's log. A kind of several
-//! processes has them in one group, started one after another; the end of any is the end of all. Nothing survives virtd: at an orderly end each group gets SIGTERM and after [`TERM_PATIENCE`] SIGKILL; should virtd die
-//! itself, the kernel kills each main process (PR_SET_PDEATHSIG). A main process that ends is an event; its group is ended
-//! too. Whether and when it is started again is for the core to say: it is told of every start and end, and of what the processes use, and
-//! sends orders ([`Order`]).
+//! Each gets the shim preloaded, HV_SOCKET and HV_INSTANCE, a process group of its own, and its
+//! output in virtd's log. A kind of several processes has them in one group, started one after
+//! another; the end of any is the end of all. Nothing survives virtd: at an orderly end each group
+//! gets SIGTERM and after [`TERM_PATIENCE`] SIGKILL; should virtd die itself, the kernel kills each
+//! main process (PR_SET_PDEATHSIG). A main process that ends is an event; its group is ended too.
+//! Whether and when it is started again is for the core to say: it is told of every start and end,
+//! and of what the processes use, and sends orders ([`Order`]).
 //!
-//! The kernel takes the death of the *thread* that forked for the death of the parent. So one thread starts all instances and lives
-//! until [`Instances::stop`].
+//! The kernel takes the death of the *thread* that forked for the death of the parent. So one
+//! thread starts all instances and lives until [`Instances::stop`].
 
 mod death;
 mod group;
@@ -53,7 +55,8 @@ pub struct Report {
     pub news: ProcessNews,
 }
 
-/// From SIGTERM to SIGKILL: a daemon says Cease to its peers and leaves; more would hold up a restart of virtd.
+/// From SIGTERM to SIGKILL: a daemon says Cease to its peers and leaves; more would hold up a
+/// restart of virtd.
 pub const TERM_PATIENCE: Duration = Duration::from_secs(3);
 /// How often a group that was told to end is looked at.
 const GROUP_CHECK: Duration = Duration::from_millis(20);
@@ -70,9 +73,10 @@ pub struct Instances {
 }
 
 impl Instances {
-    /// Starts every instance that is virtd's to start, once virtd listens on `config.shim_socket`. `shim` is the absolute path of
-    /// libhvlibc.so, `start` the zero of [`broker::event::Event::at_us`], `roster` says who they are. An instance that cannot be started is an event, not an error:
-    /// [`preflight::check`] finds in advance what can be found.
+    /// Starts every instance that is virtd's to start, once virtd listens on `config.shim_socket`.
+    /// `shim` is the absolute path of libhvlibc.so, `start` the zero of
+    /// [`broker::event::Event::at_us`], `roster` says who they are. An instance that cannot be
+    /// started is an event, not an error: [`preflight::check`] finds in advance what can be found.
     pub fn start(
         config: &Config,
         roster: Roster,
@@ -90,7 +94,8 @@ impl Instances {
         Ok(Instances { stop: Some(stop), keeper: Some(keeper) })
     }
 
-    /// Ends them all and returns when the last is gone, after little more than [`TERM_PATIENCE`] at most.
+    /// Ends them all and returns when the last is gone, after little more than [`TERM_PATIENCE`] at
+    /// most.
     pub fn stop(mut self) {
         self.end();
     }
@@ -111,8 +116,8 @@ impl Drop for Instances {
     }
 }
 
-/// Whom the supervisor starts, by place. The core's loop changes it when a reload does; what is read is copied at once, so that neither
-/// ever waits for the other for long.
+/// Whom the supervisor starts, by place. The core's loop changes it when a reload does; what is
+/// read is copied at once, so that neither ever waits for the other for long.
 #[derive(Clone, Default, Debug)]
 pub struct Roster(Arc<Mutex<Vec<Seat>>>);
 
@@ -199,7 +204,8 @@ impl Keeper {
         Keeper { roster, preload, reporter, waiters, ended, endings, usage, memory, asking }
     }
 
-    /// Starts everybody but cold standbys and whom an operator has disabled, then obeys until the other end of `stopped` is dropped.
+    /// Starts everybody but cold standbys and whom an operator has disabled, then obeys until the
+    /// other end of `stopped` is dropped.
     fn keep(
         mut self,
         orders: &Receiver<(InstanceId, Order)>,
@@ -363,7 +369,8 @@ struct Waiter {
     name: String,
     /// As it was started.
     instance: Arc<Instance>,
-    /// Its main process, which leads its group. It stays a zombie, so that its number is nobody else's, until the group is empty.
+    /// Its main process, which leads its group. It stays a zombie, so that its number is nobody
+    /// else's, until the group is empty.
     group: Pid,
     members: Arc<Group>,
     /// What is yet to be started.
@@ -465,8 +472,8 @@ fn spawn(instance: &Instance, program: &Program, preload: &Preload, place: Place
     Ok((pid, child))
 }
 
-/// Waits for the first process to end, reports that, ends what is left of its group, and reaps it. `died` hears at once how an
-/// end came that nobody here has asked for.
+/// Waits for the first process to end, reports that, ends what is left of its group, and reaps it.
+/// `died` hears at once how an end came that nobody here has asked for.
 fn wait(
     name: &str,
     members: &Group,

@@ -1,5 +1,7 @@
-//! The thread that has virtd's own netlink sockets with the real kernel: it writes the voted routes, watches links, addresses and
-//! routes, and sees to it that the kernel holds what was voted (DESIGN decision 11). While it sleeps the loop has its state, and writes single routes itself.
+//! The thread that has virtd's own netlink sockets with the real kernel: it writes the voted
+//! routes, watches links, addresses and routes, and sees to it that the kernel holds what was voted
+//! (docs/DECISIONS.md, "A virtual kernel for each instance"). While it sleeps the loop has its
+//! state, and writes single routes itself.
 //!
 //! ```text
 //! loop ──FibChange──▶ table: wanted, held ──batches──▶ writer socket ──▶ kernel
@@ -24,9 +26,10 @@
 //! | `leftover` | without `[fib]`: routes that an earlier virtd with it has left |
 //! | `watcher` | the thread in its place where there is no `[fib]`: it only watches |
 //!
-//! A route of another protocol is never touched. The kernel finds the route that NLM_F_REPLACE replaces by table, prefix, TOS
-//! and metric alone, whosever it is; so a key is written with NLM_F_EXCL unless the kernel is known to hold ours and nobody
-//! else's, and what this runs into is told apart by deleting ours (a delete does look at the protocol) and trying again.
+//! A route of another protocol is never touched. The kernel finds the route that NLM_F_REPLACE
+//! replaces by table, prefix, TOS and metric alone, whosever it is; so a key is written with
+//! NLM_F_EXCL unless the kernel is known to hold ours and nobody else's, and what this runs into is
+//! told apart by deleting ours (a delete does look at the protocol) and trying again.
 
 pub mod features;
 pub mod leftover;
@@ -56,7 +59,8 @@ use std::time::{Duration, Instant};
 use virtd_api::FibKernel;
 use virtd_config as config;
 
-/// News that may wait for the loop. When there are more the thread waits, and the kernel's notifications in its socket.
+/// News that may wait for the loop. When there are more the thread waits, and the kernel's
+/// notifications in its socket.
 const MAX_NEWS: usize = 4096;
 /// While the loop does not take news, how often it is asked whether it has ended.
 const NEWS_WAIT: Duration = Duration::from_millis(200);
@@ -114,7 +118,8 @@ impl KernelLine {
         }
     }
 
-    /// The configured peers, from now on: the routes to those that are not directly connected are watched.
+    /// The configured peers, from now on: the routes to those that are not directly connected are
+    /// watched.
     pub fn watch_peers(&self, peers: BTreeSet<IpAddr>) {
         self.peers.set(peers);
         if let Some(bell) = &self.bell {
@@ -122,8 +127,10 @@ impl KernelLine {
         }
     }
 
-    /// Sees to it that this is written: by itself where it is little and the thread sleeps; otherwise it hands it over, and wakes the thread unless it is
-    /// about to look anyway. The thread takes all there is at once, and only the last word on a key counts. It is not waited for.
+    /// Sees to it that this is written: by itself where it is little and the thread sleeps;
+    /// otherwise it hands it over, and wakes the thread unless it is about to look anyway. The
+    /// thread takes all there is at once, and only the last word on a key counts. It is not waited
+    /// for.
     ///
     /// # Errors
     /// The thread has ended.
@@ -196,12 +203,14 @@ pub struct Kernel {
 }
 
 impl Kernel {
-    /// Set, it makes the thread leave the kernel as it is: virtd ends its instances, which take their routes back on their way out.
+    /// Set, it makes the thread leave the kernel as it is: virtd ends its instances, which take
+    /// their routes back on their way out.
     pub fn frozen(&self) -> Arc<AtomicBool> {
         self.bell.frozen.clone()
     }
 
-    /// Writes what has been handed over, then leaves or removes all of it (`on_exit`), and ends. Waits for that.
+    /// Writes what has been handed over, then leaves or removes all of it (`on_exit`), and ends.
+    /// Waits for that.
     pub fn stop(mut self) {
         self.end();
     }
@@ -257,9 +266,8 @@ impl Lines {
     }
 }
 
-/// Opens the sockets, in the network namespace of the caller, and starts the thread. `started` is when events' clock was 0;
-/// `waker` wakes the loop when there is news,
-/// once there is one.
+/// Opens the sockets, in the network namespace of the caller, and starts the thread. `started` is
+/// when events' clock was 0; `waker` wakes the loop when there is news, once there is one.
 ///
 /// # Errors
 /// No sockets (the kernel has no rtnetlink, too many files), no thread.
@@ -282,7 +290,8 @@ pub fn start(config: &config::Fib, started: Instant, waker: LoopWaker) -> Result
     Ok((line, Kernel { bell, thread: Some(thread) }))
 }
 
-/// The same where no FIB is voted on: the thread only watches links, addresses and the routes to peers.
+/// The same where no FIB is voted on: the thread only watches links, addresses and the routes to
+/// peers.
 ///
 /// # Errors
 /// As [`start`].

@@ -1,7 +1,8 @@
-//! Daemons that virtd knows how to start: which programs, in which order, with which sockets, and which program talks to them.
+//! Daemons that virtd knows how to start: which programs, in which order, with which sockets, and
+//! which program talks to them.
 //!
-//! Everything that a daemon makes at run time stands in a folder of its instance's own, so that several of one kind run side by
-//! side; only its configuration file is the operator's.
+//! Everything that a daemon makes at run time stands in a folder of its instance's own, so that
+//! several of one kind run side by side; only its configuration file is the operator's.
 
 pub mod accounts;
 pub mod root;
@@ -61,7 +62,8 @@ impl Program {
     }
 }
 
-/// The processes of an instance, in the order in which they are started; the first leads the group. Empty where virtd does not start it.
+/// The processes of an instance, in the order in which they are started; the first leads the group.
+/// Empty where virtd does not start it.
 pub fn programs(instance: &Instance, folder: &Path) -> Vec<Program> {
     let Some(kind) = instance.kind else {
         let command = instance.command.clone();
@@ -96,8 +98,9 @@ fn become_user(instance: &Instance) -> Vec<String> {
     options
 }
 
-/// zebra tells bgpd of interfaces and next hops. Without `[fib]` bgpd leaves the kernel's routes alone (`--no_kernel`); with it zebra is
-/// redirected too, and leaves its routes where they are at its end (`-r`): an instance that is restarted has not said that they are wrong.
+/// zebra tells bgpd of interfaces and next hops. Without `[fib]` bgpd leaves the kernel's routes
+/// alone (`--no_kernel`); with it zebra is redirected too, and leaves its routes where they are at
+/// its end (`-r`): an instance that is restarted has not said that they are wrong.
 fn frr(instance: &Instance, folder: &Path, config: &str) -> Vec<Program> {
     let zserv = control_socket(Kind::Frr, folder);
     let (socket, dir) = (zserv.display().to_string(), folder.display().to_string());
@@ -177,7 +180,8 @@ pub fn syntax_entry(instance: &Instance) -> io::Result<Option<Entry>> {
     Entry::new(root, &shared, &own_folders(instance)?).map(Some)
 }
 
-/// The whole command line of `virtctl exec`: what [`control`] says, and an operator's words behind it.
+/// The whole command line of `virtctl exec`: what [`control`] says, and an operator's words behind
+/// it.
 pub fn control_line(mut control: Vec<String>, words: &[String]) -> Vec<String> {
     if control.first().is_some_and(|program| program == "vtysh") && !words.is_empty() {
         control.extend(["-c".to_owned(), words.join(" ")]);
@@ -187,7 +191,8 @@ pub fn control_line(mut control: Vec<String>, words: &[String]) -> Vec<String> {
     control
 }
 
-/// Who writes into the folder: the user that the daemon becomes before it makes its sockets. `None` is root.
+/// Who writes into the folder: the user that the daemon becomes before it makes its sockets. `None`
+/// is root.
 pub fn owner(instance: &Instance) -> Option<&str> {
     match instance.kind? {
         Kind::Frr => Some(instance.user.as_deref().unwrap_or(FRR_USER)),
@@ -202,7 +207,8 @@ pub fn users(instance: &Instance) -> Vec<&str> {
     owner(instance).into_iter().chain(own).collect()
 }
 
-/// Groups that must exist besides the users' own. Those of this system came with the daemon's package.
+/// Groups that must exist besides the users' own. Those of this system came with the daemon's
+/// package.
 pub fn groups(instance: &Instance) -> Vec<&str> {
     match (instance.kind, &instance.root) {
         (Some(Kind::Frr), Some(_)) if instance.user.is_none() => vec![FRR_USER, FRR_VTY_GROUP],
@@ -217,8 +223,8 @@ pub fn uid(instance: &Instance) -> Option<u32> {
     Accounts(instance.root.as_deref()).user(user).ok().map(|u| u.uid)
 }
 
-/// The way into an instance's root, if it has one. What it shares with this system: the folder of its sockets, the shim and its socket,
-/// its configuration, and the system's log.
+/// The way into an instance's root, if it has one. What it shares with this system: the folder of
+/// its sockets, the shim and its socket, its configuration, and the system's log.
 ///
 /// # Errors
 /// Something of that is not there.
@@ -231,8 +237,8 @@ pub fn entry(instance: &Instance, shim_socket: &Path, shim: &Path) -> io::Result
     Entry::new(root, &shared, &own_folders(instance)?).map(Some)
 }
 
-/// A configuration file is shared with its folder, so that it may include others and be replaced by an editor. One directly in /etc
-/// or the like is shared alone: the root has an /etc of its own.
+/// A configuration file is shared with its folder, so that it may include others and be replaced by
+/// an editor. One directly in /etc or the like is shared alone: the root has an /etc of its own.
 fn shared_configuration(file: &Path) -> PathBuf {
     match file.parent() {
         Some(folder) if folder.components().count() > 2 => folder.to_owned(),
@@ -253,8 +259,8 @@ fn own_folders(instance: &Instance) -> io::Result<Vec<Own>> {
     })
 }
 
-/// Makes the folder, the daemon's own, and removes what an earlier run has left there: a daemon refuses to start over an old
-/// socket, and bgpd would dial a zebra that is no more.
+/// Makes the folder, the daemon's own, and removes what an earlier run has left there: a daemon
+/// refuses to start over an old socket, and bgpd would dial a zebra that is no more.
 ///
 /// # Errors
 /// The file system's.
@@ -287,8 +293,9 @@ pub fn prepare(instance: &Instance, folder: &Path) -> io::Result<()> {
     Ok(())
 }
 
-/// Makes room for what has this name. The folder is the daemon's own, so that anything may be there; what is in a folder is neither looked at nor
-/// removed, since that can be made to take for ever: it is put aside.
+/// Makes room for what has this name. The folder is the daemon's own, so that anything may be
+/// there; what is in a folder is neither looked at nor removed, since that can be made to take for
+/// ever: it is put aside.
 fn remove(path: &Path) -> io::Result<()> {
     match fs::remove_file(path) {
         Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(()),
@@ -309,8 +316,9 @@ fn remove(path: &Path) -> io::Result<()> {
     fs::rename(path, aside)
 }
 
-/// A daemon that changes its user outlives a virtd that is killed (prctl(2), PR_SET_PDEATHSIG), and would take part beside the one that
-/// is about to start. Its command line, which names this very folder, tells it from any other.
+/// A daemon that changes its user outlives a virtd that is killed (prctl(2), PR_SET_PDEATHSIG), and
+/// would take part beside the one that is about to start. Its command line, which names this very
+/// folder, tells it from any other.
 fn end_leftovers(programs: &[Program], folder: &Path) {
     let folder = folder.display().to_string();
     let named = |p: &&Program| p.command.iter().any(|a| a.starts_with(&folder));

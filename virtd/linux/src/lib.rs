@@ -1,6 +1,6 @@
 //! What virtd has of Linux besides its loop: system calls, the kernel's routes, the instances'
-//! processes, the disk. Each of its threads is told what to do over a channel, and tells what happens
-//! over another; none takes a decision about routes.
+//! processes, the disk. Each of its threads is told what to do over a channel, and tells what
+//! happens over another; none takes a decision about routes.
 //!
 //! | module | is |
 //! |---|---|

@@ -16,7 +16,8 @@ const SO_NETNS_COOKIE: i32 = 71;
 /// What the kernel says.
 pub fn set_option(socket: &impl AsRawFd, level: i32, name: i32, value: &[u8]) -> io::Result<()> {
     let len = value.len() as libc::socklen_t;
-    // SAFETY: pointer and length describe `value`, which lives through the call; the kernel only reads it.
+    // SAFETY: pointer and length describe `value`, which lives through the call; the kernel only
+    // reads it.
     let r = unsafe { libc::setsockopt(socket.as_raw_fd(), level, name, value.as_ptr().cast(), len) };
     if r == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
 }
@@ -27,7 +28,8 @@ pub fn set_option(socket: &impl AsRawFd, level: i32, name: i32, value: &[u8]) ->
 /// What the kernel says.
 pub fn option<'a>(socket: &impl AsRawFd, level: i32, name: i32, value: &'a mut [u8]) -> io::Result<&'a [u8]> {
     let mut len = value.len() as libc::socklen_t;
-    // SAFETY: pointer and length describe `value`, which lives through the call; the kernel writes at most `len` octets.
+    // SAFETY: pointer and length describe `value`, which lives through the call; the kernel writes
+    // at most `len` octets.
     let r = unsafe { libc::getsockopt(socket.as_raw_fd(), level, name, value.as_mut_ptr().cast(), &mut len) };
     if r != 0 {
         return Err(io::Error::last_os_error());
@@ -53,9 +55,11 @@ pub fn netns_cookie(socket: &impl AsRawFd) -> u64 {
     number(socket, SO_NETNS_COOKIE)
 }
 
-/// Takes charge of fds that the kernel has just handed out (accept4, SCM_RIGHTS) and that nothing else holds.
+/// Takes charge of fds that the kernel has just handed out (accept4, SCM_RIGHTS) and that nothing
+/// else holds.
 pub fn own(fds: &[RawFd]) -> Vec<OwnedFd> {
-    // SAFETY: the callers pass what accept4 or recvmsg returned to them: open, and owned by nobody yet.
+    // SAFETY: the callers pass what accept4 or recvmsg returned to them: open, and owned by nobody
+    // yet.
     fds.iter().map(|&fd| unsafe { OwnedFd::from_raw_fd(fd) }).collect()
 }
 
@@ -74,8 +78,9 @@ fn int(fd: &impl AsRawFd, name: i32) -> Option<i32> {
     option(fd, libc::SOL_SOCKET, name, &mut buf).is_ok_and(|b| b.len() == 4).then(|| i32::from_ne_bytes(buf))
 }
 
-/// recvmsg: how many octets, msg_flags, and all fds that came. Those that came are given also where some did not fit (MSG_CTRUNC): else
-/// they would stay open, owned by nobody. `room` is used up to its capacity.
+/// recvmsg: how many octets, msg_flags, and all fds that came. Those that came are given also where
+/// some did not fit (MSG_CTRUNC): else they would stay open, owned by nobody. `room` is used up to
+/// its capacity.
 ///
 /// # Errors
 /// What the kernel says.
@@ -94,8 +99,9 @@ pub fn receive(
     let n = unsafe { libc::recvmsg(from.as_raw_fd(), &raw mut msg, flags) };
     let Ok(n) = usize::try_from(n) else { return Err(io::Error::last_os_error()) };
     let mut fds = Vec::new();
-    // SAFETY: the kernel has filled `room` with whole headers and set msg_controllen to what it has filled; CMSG_FIRSTHDR and
-    // CMSG_NXTHDR are null at its end. The data of SCM_RIGHTS are fds that nobody owns yet; they may lie unaligned.
+    // SAFETY: the kernel has filled `room` with whole headers and set msg_controllen to what it has
+    // filled; CMSG_FIRSTHDR and CMSG_NXTHDR are null at its end. The data of SCM_RIGHTS are fds
+    // that nobody owns yet; they may lie unaligned.
     unsafe {
         let mut header = libc::CMSG_FIRSTHDR(&raw const msg);
         while !header.is_null() {
@@ -113,12 +119,14 @@ pub fn receive(
     Ok((n, msg.msg_flags, fds))
 }
 
-/// Lets these users read and write a file besides its owner and group, by an access control list (acl(5)) as chmod's group bits allow.
+/// Lets these users read and write a file besides its owner and group, by an access control list
+/// (acl(5)) as chmod's group bits allow.
 ///
 /// # Errors
 /// EOPNOTSUPP where the file system has none.
 pub fn share_with(path: &std::ffi::CStr, users: &[u32]) -> io::Result<()> {
-    /// The kernel's form of a list (linux/posix_acl_xattr.h): a version, then tag, permissions and id of each entry.
+    /// The kernel's form of a list (linux/posix_acl_xattr.h): a version, then tag, permissions and
+    /// id of each entry.
     const VERSION: u32 = 2;
     const NO_ID: u32 = u32::MAX;
     const READ_WRITE: u16 = 6;
@@ -138,12 +146,14 @@ pub fn share_with(path: &std::ffi::CStr, users: &[u32]) -> io::Result<()> {
     entry(mask, READ_WRITE, NO_ID);
     entry(other, 0, NO_ID);
     let name = c"system.posix_acl_access";
-    // SAFETY: two strings and a buffer with its length, all of which live through the call; the kernel only reads them.
+    // SAFETY: two strings and a buffer with its length, all of which live through the call; the
+    // kernel only reads them.
     let r = unsafe { libc::setxattr(path.as_ptr(), name.as_ptr(), list.as_ptr().cast(), list.len(), 0) };
     if r == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
 }
 
-/// Octets that a leg's socket holds in each direction: a burst of the peer's fits, and the loop is woken less often.
+/// Octets that a leg's socket holds in each direction: a burst of the peer's fits, and the loop is
+/// woken less often.
 const LEG_BUFFER: usize = 1 << 20;
 
 /// Gives a leg's socket [`LEG_BUFFER`].
@@ -151,7 +161,8 @@ pub fn widen(leg: &impl AsRawFd) {
     widen_to(leg, LEG_BUFFER);
 }
 
-/// Gives a socket buffers of `octets` each way, beyond net.core.wmem_max where we may; what the kernel does not grant is no error.
+/// Gives a socket buffers of `octets` each way, beyond net.core.wmem_max where we may; what the
+/// kernel does not grant is no error.
 pub fn widen_to(leg: &impl AsRawFd, octets: usize) {
     let len = (octets as i32).to_ne_bytes();
     for (forced, plain) in [(libc::SO_SNDBUFFORCE, libc::SO_SNDBUF), (libc::SO_RCVBUFFORCE, libc::SO_RCVBUF)] {
@@ -161,14 +172,16 @@ pub fn widen_to(leg: &impl AsRawFd, octets: usize) {
     }
 }
 
-/// Gives a socket a filter (SO_ATTACH_FILTER); where the kernel refuses it the socket receives more than it needs.
+/// Gives a socket a filter (SO_ATTACH_FILTER); where the kernel refuses it the socket receives more
+/// than it needs.
 pub fn attach_filter(socket: &impl AsRawFd, program: &[socket2::SockFilter]) {
     // SAFETY: the fd is `socket`'s, which outlives this.
     let fd = unsafe { std::os::fd::BorrowedFd::borrow_raw(socket.as_raw_fd()) };
     let _ = socket2::SockRef::from(&fd).attach_filter(program);
 }
 
-/// Sets the nice value of the calling thread (in Linux it is each thread's own, see nice(2)). Nothing but a system call, as code between fork and exec has to be.
+/// Sets the nice value of the calling thread (in Linux it is each thread's own, see nice(2)).
+/// Nothing but a system call, as code between fork and exec has to be.
 ///
 /// # Errors
 /// What the kernel says: EACCES or EPERM for less than before without CAP_SYS_NICE.

@@ -53,7 +53,8 @@ struct Arguments {
     command: Command,
 }
 
-/// Octets of what a daemon is told that virtd hears: it is for an event, and a whole configuration would not fit a request.
+/// Octets of what a daemon is told that virtd hears: it is for an event, and a whole configuration
+/// would not fit a request.
 const MAX_TOLD: usize = 500;
 
 #[derive(Clone, Subcommand)]
@@ -79,7 +80,8 @@ enum Command {
         #[arg(short, value_name = "N", default_value_t = 50)]
         n: u64,
     },
-    /// The routes that the vote puts into the kernel: the whole, one prefix, or where not everybody agrees
+    /// The routes that the vote puts into the kernel: the whole, one prefix, or where not everybody
+    /// agrees
     Fib {
         /// An exact prefix, like 192.0.2.0/24, or `all`; or `flush`, without [fib]: remove the
         /// routes that a virtd with it has left
@@ -91,22 +93,24 @@ enum Command {
         #[arg(long, value_name = "N", requires = "prefix")]
         protocol: Option<u8>,
     },
-    /// How independent the instances are, pair by pair: how often they disagree, in what, and how often they are wrong together
+    /// How independent the instances are, pair by pair: how often they disagree, in what, and how
+    /// often they are wrong together
     Diversity {
         /// Session by session, too
         #[arg(long)]
         sessions: bool,
     },
-    /// Do something with an instance: restart, drain (no vote, but fed and compared), disable (no vote, stopped), enable (undoes
-    /// both), promote (first in line; a standby gets a vote), pin (no verdict ends it), unpin
+    /// Do something with an instance: restart, drain (no vote, but fed and compared), disable (no
+    /// vote, stopped), enable (undoes both), promote (first in line; a standby gets a vote), pin
+    /// (no verdict ends it), unpin
     Instance {
         /// Its name
         name: String,
         #[arg(value_enum)]
         action: InstanceAction,
     },
-    /// The session with a peer: who has it, who has left it, since when and with which words. With an action: reset it, shut it
-    /// down, or let it start again
+    /// The session with a peer: who has it, who has left it, since when and with which words. With
+    /// an action: reset it, shut it down, or let it start again
     Session {
         /// The peer's address; a link-local one with its interface, as in fe80::2%eth1
         #[arg(value_parser = peer)]
@@ -114,7 +118,8 @@ enum Command {
         #[arg(value_enum)]
         action: Option<SessionAction>,
     },
-    /// Run vtysh, birdc or bgpctl on an instance that has a `kind`; without words, vtysh and birdc ask for them
+    /// Run vtysh, birdc or bgpctl on an instance that has a `kind`; without words, vtysh and birdc
+    /// ask for them
     Exec {
         /// Its name
         name: String,
@@ -122,13 +127,15 @@ enum Command {
         #[arg(trailing_var_arg = true, allow_hyphen_values = true, value_name = "WORD")]
         words: Vec<String>,
     },
-    /// Say that policy is being changed in the instances, one after another: between begin and commit no verdict ends one
+    /// Say that policy is being changed in the instances, one after another: between begin and
+    /// commit no verdict ends one
     Change {
         #[arg(value_enum)]
         action: ChangeAction,
     },
-    /// Read virtd's configuration file again and change what can be changed with sessions up: instances, peers, [vote], [timers], [faults].
-    /// An error in the file leaves everything as it was
+    /// Read virtd's configuration file again and change what can be changed with sessions up:
+    /// instances, peers, [vote], [timers], [faults]. An error in the file leaves everything as it
+    /// was
     Reload {
         /// Only say what would be done
         #[arg(long)]
@@ -185,7 +192,8 @@ fn word(action: impl ValueEnum) -> String {
     action.to_possible_value().map_or_else(String::new, |v| v.get_name().to_owned())
 }
 
-/// An address, with an interface where that is needed to tell which (RFC 4007 section 11), as virtd writes it.
+/// An address, with an interface where that is needed to tell which (RFC 4007 section 11), as virtd
+/// writes it.
 fn peer(text: &str) -> Result<String, String> {
     let (address, zone) = text.split_once('%').map_or((text, None), |(a, z)| (a, Some(z)));
     let ip: std::net::IpAddr = address.parse().map_err(|_| "expected an address, like 192.0.2.1 or fe80::2%eth1")?;
@@ -368,7 +376,8 @@ fn exec(instances: Vec<Instance>, name: &str, words: &[String]) -> String {
     format!("cannot start {program}: {error}")
 }
 
-/// A daemon that runs in another root has its own control program there, which reaches it by the folder of its sockets.
+/// A daemon that runs in another root has its own control program there, which reaches it by the
+/// folder of its sockets.
 fn enter_root(instance: &Instance) -> Result<(), String> {
     let (Some(root), Some(folder)) = (&instance.root, &instance.folder) else { return Ok(()) };
     if !nix::unistd::geteuid().is_root() {

@@ -29,8 +29,8 @@ Logging: RUST_LOG=warn, or RUST_LOG=virtd=debug; the default is info.
 Every key: docs/OPERATIONS.md and examples/virtd.toml. What it is: README.md. What it cannot do: docs/LIMITATIONS.md.
 Ask a running one: virtctl status, virtctl events -f.";
 
-/// One BGP router made of several unmodified daemons: owns the sessions with the peers, gives every daemon what the peers say,
-/// votes on what the daemons say, and tells the peers the outcome.
+/// One BGP router made of several unmodified daemons: owns the sessions with the peers, gives every
+/// daemon what the peers say, votes on what the daemons say, and tells the peers the outcome.
 #[derive(Parser)]
 #[command(name = "virtd", version, after_help = EXAMPLES)]
 struct Arguments {
@@ -40,7 +40,8 @@ struct Arguments {
     /// Check the file and print what would be done; exit status 0 if it would start, 1 if not
     #[arg(long)]
     check: bool,
-    /// libhvlibc.so, for the instances that virtd starts; default: next to virtd, in ../lib from there, in /usr/lib/virtd
+    /// libhvlibc.so, for the instances that virtd starts; default: next to virtd, in ../lib from
+    /// there, in /usr/lib/virtd
     #[arg(long, value_name = "PATH")]
     shim: Option<PathBuf>,
 }

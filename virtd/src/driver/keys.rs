@@ -1,8 +1,9 @@
 //! Who wants which MD5 key (RFC 2385) on virtd's listening sockets. Pure.
 //!
-//! The listening sockets are shared, so a key stays on them for as long as any listening socket of any instance wants it: an
-//! instance that stops or takes its own away takes nothing from the others. Where two want different keys for one peer, the
-//! first one's counts; once nobody wants that any more, the next one's does.
+//! The listening sockets are shared, so a key stays on them for as long as any listening socket of
+//! any instance wants it: an instance that stops or takes its own away takes nothing from the
+//! others. Where two want different keys for one peer, the first one's counts; once nobody wants
+//! that any more, the next one's does.
 
 use super::options;
 use std::net::IpAddr;

@@ -1,5 +1,5 @@
-//! Shows an instance that a link goes down and comes up again ([`crate::core::fib`], `link_reset_ms`): notifications made of what the
-//! kernel says of the link and its addresses now.
+//! Shows an instance that a link goes down and comes up again ([`crate::core::fib`],
+//! `link_reset_ms`): notifications made of what the kernel says of the link and its addresses now.
 
 use super::*;
 use bytes::Bytes;
@@ -22,7 +22,8 @@ const OPER_DOWN: u8 = 2;
 type Notes = Vec<(u32, Bytes)>;
 
 impl Driver {
-    /// Those sockets of the instance that listen to links see one go down; or come up, and those that listen to addresses then see its own.
+    /// Those sockets of the instance that listen to links see one go down; or come up, and those
+    /// that listen to addresses then see its own.
     pub(super) fn link_reset(&mut self, instance: InstanceId, index: u32, up: bool) {
         let notes = match ask(index, up) {
             Ok(notes) => notes,
@@ -32,7 +33,8 @@ impl Driver {
                 return self.warn("link-reset-failed", text);
             }
         };
-        // The change itself first. The kernel has told everybody of it by the time that it answers us.
+        // The change itself first. The kernel has told everybody of it by the time that it answers
+        // us.
         let mine = self.netlinks.iter().filter(|(_, e)| e.instance == instance).map(|(id, _)| *id);
         let mine: Vec<_> = mine.collect();
         mine.into_iter().for_each(|id| self.kernel_readable(id));
@@ -40,8 +42,8 @@ impl Driver {
     }
 }
 
-/// Asks the kernel for the link and its addresses. Its answers are there when the request is sent, but for the later parts of a dump, which
-/// it writes when the earlier ones are read.
+/// Asks the kernel for the link and its addresses. Its answers are there when the request is sent,
+/// but for the later parts of a dump, which it writes when the earlier ones are read.
 fn ask(index: u32, up: bool) -> nix::Result<Notes> {
     let flags = SockFlag::SOCK_NONBLOCK | SockFlag::SOCK_CLOEXEC;
     let asking = socket(AddressFamily::Netlink, SockType::Raw, flags, SockProtocol::NetlinkRoute)?;
@@ -177,7 +179,8 @@ mod tests {
     fn one_that_is_not_up_does_not_go_down() {
         for flags in [0, IFF_UP] {
             assert_eq!(of_link(&first(&link(flags)), false), None);
-            // What was up when it was shown to go down may have gone down meanwhile: then that is shown.
+            // What was up when it was shown to go down may have gone down meanwhile: then that is
+            // shown.
             let bytes = of_link(&first(&link(flags)), true).unwrap();
             assert_eq!(LinkMessage::parse(first(&bytes).payload).unwrap().flags, flags);
         }
@@ -196,7 +199,8 @@ mod tests {
         assert_eq!(of_address(&first(&other), 7), None);
     }
 
-    /// Against this machine's kernel: the loopback interface is there, and a link that is not is an error of the kernel's, not ours.
+    /// Against this machine's kernel: the loopback interface is there, and a link that is not is an
+    /// error of the kernel's, not ours.
     #[test]
     fn the_kernel_is_asked() {
         let notes = ask(1, true).unwrap();

@@ -1,10 +1,11 @@
-//! The I/O of virtd: one mio loop that owns every fd, turns readiness into [`Input`]s for the broker and carries out its [`Output`]s.
-//! It takes no decision about routes or sessions.
+//! The I/O of virtd: one mio loop that owns every fd, turns readiness into [`Input`]s for the
+//! broker and carries out its [`Output`]s. It takes no decision about routes or sessions.
 //!
 //! The order of a turn is [`turn`]'s.
 //!
-//! Readiness is edge-triggered: a source is read until it is empty or its budget is used up, and then comes again in the next
-//! turn without waiting. Writing is tried at once; what the kernel does not take waits for the next writable edge.
+//! Readiness is edge-triggered: a source is read until it is empty or its budget is used up, and
+//! then comes again in the next turn without waiting. Writing is tried at once; what the kernel
+//! does not take waits for the next writable edge.
 
 mod accept;
 mod keys;
@@ -48,7 +49,8 @@ use virtd_api::Request;
 use virtd_linux::sys;
 use wire::shim::Reply;
 
-/// TCP connections with peers at once: two for each session the core can have (RFC 4271 section 6.8, collision).
+/// TCP connections with peers at once: two for each session the core can have (RFC 4271 section
+/// 6.8, collision).
 const MAX_CONNECTIONS: usize = 8192;
 /// Legs of one instance at once: the same, seen from the other side.
 const MAX_LEGS: usize = 8192;
@@ -56,7 +58,8 @@ const MAX_LEGS: usize = 8192;
 const MAX_LISTENING: usize = 1024;
 /// The same refusal is told again only after this.
 const REFUSAL_PAUSE_US: Micros = 1_000_000;
-/// How long a closed connection with a peer may take to deliver what is queued, its NOTIFICATION above all.
+/// How long a closed connection with a peer may take to deliver what is queued, its NOTIFICATION
+/// above all.
 const PEER_LINGER_US: Micros = 5_000_000;
 /// The same for a leg.
 const LEG_LINGER_US: Micros = 1_000_000;
@@ -64,7 +67,8 @@ const LEG_LINGER_US: Micros = 1_000_000;
 const FAREWELL_US: Micros = 1_000_000;
 /// Failed connects whose errno waits for SO_ERROR.
 const MAX_FAILED: usize = 4096;
-/// After reading for so long KEEPALIVEs are looked after: a third of the shortest hold time is a second (RFC 4271 section 4.2).
+/// After reading for so long KEEPALIVEs are looked after: a third of the shortest hold time is a
+/// second (RFC 4271 section 4.2).
 const BUSY_US: Micros = 300_000;
 
 /// What a token stands for.
@@ -89,7 +93,8 @@ struct Ready {
     token: Token,
     readable: bool,
     writable: bool,
-    /// Read until the socket says it is empty: data and the end of the stream may have come as one edge.
+    /// Read until the socket says it is empty: data and the end of the stream may have come as one
+    /// edge.
     exhaust: bool,
 }
 
@@ -116,7 +121,8 @@ struct Leg {
     instance: InstanceId,
     /// SO_COOKIE of the daemon's end.
     cookie: u64,
-    /// Registered for writability: only while the socket is full, because a Unix socket says so after every read of the daemon's.
+    /// Registered for writability: only while the socket is full, because a Unix socket says so
+    /// after every read of the daemon's.
     wants_write: bool,
     /// Stands in the list of those that are written a turn later.
     later: bool,
@@ -355,7 +361,8 @@ impl Driver {
         Ok(())
     }
 
-    /// Waits for something to happen and sees to it. `again`: room for what is to be read without waiting.
+    /// Waits for something to happen and sees to it. `again`: room for what is to be read without
+    /// waiting.
     fn once(&mut self, events: &mut Events, again: &mut Vec<Token>, control: &Receiver<ControlRequest>) -> Result<()> {
         let timeout = self.timeout();
         match self.poll.poll(events, timeout) {

@@ -44,7 +44,8 @@ pub fn accept(listener: &Socket) -> io::Result<(TcpStream, SocketAddr, SocketAdd
     Ok((socket.into(), inet(peer)?, local))
 }
 
-/// Starts a connection; `prepare` sets options before anything is sent, and its error ends the attempt.
+/// Starts a connection; `prepare` sets options before anything is sent, and its error ends the
+/// attempt.
 ///
 /// # Errors
 /// What `prepare` says, or the kernel at once, such as ENETUNREACH or EADDRNOTAVAIL.

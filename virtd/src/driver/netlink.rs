@@ -1,12 +1,13 @@
-//! The netlink sockets of the instances: a SEQPACKET pair stands in for each, and a real socket of virtd's behind it asks the kernel
-//! what is to be asked there. What becomes of which message says [`vkernel::gate`].
+//! The netlink sockets of the instances: a SEQPACKET pair stands in for each, and a real socket of
+//! virtd's behind it asks the kernel what is to be asked there. What becomes of which message says
+//! [`vkernel::gate`].
 //!
 //! ```text
 //! daemon ─▶ pair ─▶ gate ─┬─▶ virtual kernel (the broker) ─▶ answers ─┐
 //!                         └─▶ real socket ─▶ kernel ─▶ gate ──────────┴─▶ pair ─▶ daemon
 //! ```
-//! Answers to a request are in the pair before the daemon's send returns: it waits for one octet over a socket that comes along with
-//! the request.
+//! Answers to a request are in the pair before the daemon's send returns: it waits for one octet
+//! over a socket that comes along with the request.
 
 mod endpoint;
 
@@ -38,13 +39,15 @@ const BUDGET: usize = 256;
 const BUDGET_OCTETS: usize = 1 << 20;
 /// Turns of reading that an instance's other words wait for; more than its buffer holds.
 const MAX_CATCH_UP: usize = 64;
-/// Octets of a pair's buffers: the errors of a whole batch must fit, each with the kernel's overhead for a datagram.
+/// Octets of a pair's buffers: the errors of a whole batch must fit, each with the kernel's
+/// overhead for a datagram.
 const PAIR_BUFFER: usize = 8 << 20;
 /// Octets of the real socket's receive buffer: notifications wait there while a daemon is busy.
 const REAL_BUFFER: usize = 4 << 20;
 /// Pieces of a dump that are made in one turn.
 const DUMP_BUDGET: usize = 4;
-/// Octets of the kernel's longest message: a route's next hops and a group's members have 64 KiB at most, links with many virtual functions more.
+/// Octets of the kernel's longest message: a route's next hops and a group's members have 64 KiB at
+/// most, links with many virtual functions more.
 pub(super) const MAX_FROM_KERNEL: usize = 256 << 10;
 /// With so much waiting for the daemon nothing more is read for it from the kernel.
 const HIGH_MARK: usize = 1 << 20;
@@ -172,8 +175,8 @@ impl Driver {
         sys::option(&e.real, level, name, value).map_err(|e| e.raw_os_error().unwrap_or(libc::EINVAL))
     }
 
-    /// Reads what an instance has written without waiting for the answer. To be called with something else in hand that it said, which
-    /// it said after that.
+    /// Reads what an instance has written without waiting for the answer. To be called with
+    /// something else in hand that it said, which it said after that.
     pub(super) fn catch_up(&mut self, instance: InstanceId) {
         for i in 0..self.ahead.len() {
             if let Some(id) = self.ahead.get(i).filter(|(who, _)| *who == instance).map(|(_, id)| *id) {
@@ -182,8 +185,10 @@ impl Driver {
         }
     }
 
-    /// The daemon has sent something, or is gone. Takes what is there for one turn; whether there may be more. With `at_once` a route whose answer the
-    /// daemon waits for does not wait for the end of the turn; its notification waits until all that is there was read, see [`turn::notify`].
+    /// The daemon has sent something, or is gone. Takes what is there for one turn; whether there
+    /// may be more. With `at_once` a route whose answer the daemon waits for does not wait for the
+    /// end of the turn; its notification waits until all that is there was read, see
+    /// [`turn::notify`].
     pub(super) fn netlink_readable(&mut self, id: NetlinkId, at_once: bool) -> bool {
         let mut buf = std::mem::take(&mut self.datagram);
         buf.resize(MAX_DATAGRAM, 0);
@@ -208,8 +213,9 @@ impl Driver {
                     }
                     self.answered.push((id, to));
                     if waits && at_once {
-                        // The daemon says no more until it has its answer, so there is nothing to collect with this. What it says then is read before it
-                        // hears of its own routes, which it does not wait for.
+                        // The daemon says no more until it has its answer, so there is nothing to
+                        // collect with this. What it says then is read before it hears of its own
+                        // routes, which it does not wait for.
                         turn::pass_on(self);
                     }
                 }
@@ -225,7 +231,8 @@ impl Driver {
         self.netlinks.contains_key(&id)
     }
 
-    /// Lets those go on that have asked for something. They may do so on this processor: what goes into the kernel has to be on its way.
+    /// Lets those go on that have asked for something. They may do so on this processor: what goes
+    /// into the kernel has to be on its way.
     pub(super) fn answer_all(&mut self) {
         if self.answered.is_empty() {
             return;
@@ -344,7 +351,8 @@ impl Driver {
         self.again.extend(self.netlinks.get(&id).map(|e| e.real_token));
     }
 
-    /// Gives more of the instance's own part of a dump, where the daemon has taken what there was. Whether nothing is left of it.
+    /// Gives more of the instance's own part of a dump, where the daemon has taken what there was.
+    /// Whether nothing is left of it.
     fn go_on_dumping(&mut self, id: NetlinkId) -> bool {
         for _ in 0..DUMP_BUDGET {
             let Some(e) = self.netlinks.get_mut(&id) else { return false };
@@ -379,7 +387,8 @@ impl Driver {
         e.dumping.is_none()
     }
 
-    /// Notifications of the instances' virtual kernels, in order; several of one group go in one datagram, as parts of a dump do.
+    /// Notifications of the instances' virtual kernels, in order; several of one group go in one
+    /// datagram, as parts of a dump do.
     pub(super) fn notify_all(&mut self, notes: &mut Vec<(InstanceId, Note)>) {
         let encoded = |(instance, note): (InstanceId, Note)| Some((instance, note.group, note.encode()?));
         let mut notes = notes.drain(..).filter_map(encoded).peekable();
@@ -459,7 +468,8 @@ impl Driver {
     }
 }
 
-/// Whether the kernel tells of something new by which gateways can be reached: a notification, or a part of a dump.
+/// Whether the kernel tells of something new by which gateways can be reached: a notification, or a
+/// part of a dump.
 fn stirs(datagram: &[u8]) -> bool {
     let first = Frames::new(datagram).next().and_then(Result::ok);
     first.is_some_and(|frame| {

@@ -1,4 +1,5 @@
-//! Socket options that reach virtd's real sockets, and what to do where instances differ (DESIGN decision 3). Pure.
+//! Socket options that reach virtd's real sockets, and what to do where instances differ
+//! (docs/DECISIONS.md, "virtd owns the connection"). Pure.
 
 use std::net::{IpAddr, Ipv6Addr};
 
@@ -46,7 +47,8 @@ pub fn matters(level: i32, option: i32) -> bool {
     !name(level, option).is_empty()
 }
 
-/// Options a daemon may read from the real socket of its leg: harmless ones, whose reading changes nothing (SO_ERROR's would).
+/// Options a daemon may read from the real socket of its leg: harmless ones, whose reading changes
+/// nothing (SO_ERROR's would).
 pub fn may_read(level: i32, option: i32) -> bool {
     match level {
         libc::IPPROTO_TCP => matches!(
@@ -65,7 +67,8 @@ pub fn may_read(level: i32, option: i32) -> bool {
     }
 }
 
-/// Without these a connection would go out unprotected, or another way than meant: rather not at all.
+/// Without these a connection would go out unprotected, or another way than meant: rather not at
+/// all.
 pub fn protects(level: i32, option: i32) -> bool {
     is_key(level, option)
         || matches!(
@@ -128,7 +131,8 @@ pub fn key_removal(value: &[u8]) -> Vec<u8> {
     v
 }
 
-/// An IPv4 peer written as an IPv6 one (::ffff:192.0.2.1), as a socket that takes IPv4 only needs it.
+/// An IPv4 peer written as an IPv6 one (::ffff:192.0.2.1), as a socket that takes IPv4 only needs
+/// it.
 pub fn key_unmapped(value: &[u8]) -> Vec<u8> {
     let mut v = value.to_vec();
     let v6 = array(value, 0).map(u16::from_ne_bytes) == Some(libc::AF_INET6 as u16);
@@ -145,8 +149,8 @@ pub fn key_unmapped(value: &[u8]) -> Vec<u8> {
     v
 }
 
-/// Whether two values mean the same. Daemons write integers of one octet or four, names with and without their NUL, and the parts of
-/// struct tcp_md5sig that do not matter each in their own way.
+/// Whether two values mean the same. Daemons write integers of one octet or four, names with and
+/// without their NUL, and the parts of struct tcp_md5sig that do not matter each in their own way.
 pub fn same_value(level: i32, option: i32, a: &[u8], b: &[u8]) -> bool {
     if is_key(level, option) {
         return a.get(KEYLEN_AT..KEYLEN_AT + 2) == b.get(KEYLEN_AT..KEYLEN_AT + 2)
@@ -156,9 +160,10 @@ pub fn same_value(level: i32, option: i32, a: &[u8], b: &[u8]) -> bool {
     a.get(..trimmed(a)) == b.get(..trimmed(b))
 }
 
-/// A TTL that is sent. Daemons differ in it by nature (towards a neighbour on the link BIRD sends 255, FRR and OpenBGPD 1), and a peer
-/// with TTL security (RFC 5082) needs 255: so the largest stands, and nobody is told. What is demanded of the peer (IP_MINTTL) is a
-/// matter of configuration and compared like everything else.
+/// A TTL that is sent. Daemons differ in it by nature (towards a neighbour on the link BIRD sends
+/// 255, FRR and OpenBGPD 1), and a peer with TTL security (RFC 5082) needs 255: so the largest
+/// stands, and nobody is told. What is demanded of the peer (IP_MINTTL) is a matter of
+/// configuration and compared like everything else.
 fn hops(level: i32, option: i32, value: &[u8]) -> Option<i32> {
     let ttl =
         matches!((level, option), (libc::IPPROTO_IP, libc::IP_TTL) | (libc::IPPROTO_IPV6, libc::IPV6_UNICAST_HOPS));
@@ -234,8 +239,9 @@ struct Held {
     by: u32,
 }
 
-/// Who wants what on one connection. A value that several instances agreed on stays until the last of them has changed its mind:
-/// one that is alone with its wish must not break the connection of all.
+/// Who wants what on one connection. A value that several instances agreed on stays until the last
+/// of them has changed its mind: one that is alone with its wish must not break the connection of
+/// all.
 #[derive(Default)]
 pub struct Agreed {
     held: Vec<Held>,

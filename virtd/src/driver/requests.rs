@@ -42,7 +42,8 @@ impl Driver {
         self.again.extend(self.shims.get(i).map(|(_, token)| *token));
     }
 
-    /// Who may be no instance is told so over the channel itself, for its stderr. Nothing is received from it: it may have sent files.
+    /// Who may be no instance is told so over the channel itself, for its stderr. Nothing is
+    /// received from it: it may have sent files.
     fn add_channel(&mut self, fd: Foreign, uid: u32) {
         if !is_ours(uid) && !self.users.contains(&Some(uid)) {
             let text = format!("user {uid} may run no instance: set user in its [[instance]] and restart virtd");
@@ -59,7 +60,8 @@ impl Driver {
         }
     }
 
-    /// A shim asks for something. By itself, as are answers: its pages of stack would otherwise lie between the loop and all else that it does.
+    /// A shim asks for something. By itself, as are answers: its pages of stack would otherwise lie
+    /// between the loop and all else that it does.
     #[inline(never)]
     pub(super) fn channel_readable(&mut self, id: u64) {
         let mut buf = [0u8; MAX_MESSAGE];
@@ -93,7 +95,8 @@ impl Driver {
     }
 
     fn request(&mut self, channel: u64, request: &Request<'_>, mut fds: Vec<Foreign>) {
-        // What is passed must be what the request is about: anything else would sit in our loop and behave unlike it.
+        // What is passed must be what the request is about: anything else would sit in our loop and
+        // behave unlike it.
         let Some(to) = fds.pop().filter(|to| sys::is_unix(to, libc::SOCK_SEQPACKET)) else {
             return self.refused("shim-refused", "a request came without a socket for its answer".to_owned());
         };
@@ -249,7 +252,8 @@ impl Driver {
         }
     }
 
-    /// Ends all that an instance has here: its processes, should any be left, find their sockets closed.
+    /// Ends all that an instance has here: its processes, should any be left, find their sockets
+    /// closed.
     fn cut_off(&mut self, instance: InstanceId) {
         let mine: Vec<u64> = self.channels.iter().filter(|(_, c)| c.is_of(instance)).map(|(id, _)| *id).collect();
         mine.into_iter().for_each(|id| self.channel_closed(id));
@@ -266,7 +270,8 @@ impl Driver {
         }
     }
 
-    /// A cookie names one socket for as long as that lives: a second claim to it is a mistake, or worse.
+    /// A cookie names one socket for as long as that lives: a second claim to it is a mistake, or
+    /// worse.
     pub(super) fn is_free(&self, instance: InstanceId, cookie: u64) -> Result<(), i32> {
         match self.named.get(&(instance, cookie)) {
             None | Some(Named::Failed(_)) if cookie != 0 => Ok(()),

@@ -1,5 +1,5 @@
-//! The shim's side of the driver: control channels, their requests, the fds that come and go with them.
-//! `wire/src/shim.rs` is the protocol.
+//! The shim's side of the driver: control channels, their requests, the fds that come and go with
+//! them. `wire/src/shim.rs` is the protocol.
 
 use super::sys;
 use crate::foreign::{self, Foreign};
@@ -21,14 +21,16 @@ fn io(e: nix::errno::Errno) -> io::Error {
     io::Error::from_raw_os_error(e as i32)
 }
 
-/// Who besides root may connect: the group, and users by name (see [`share`]). SO_PEERCRED decides who may be which instance.
+/// Who besides root may connect: the group, and users by name (see [`share`]). SO_PEERCRED decides
+/// who may be which instance.
 const MODE: u32 = 0o660;
 
-/// The SEQPACKET socket that shims connect to, nobody's but its owner's yet ([`open_to`]). A file left over by an earlier virtd is
-/// replaced; a live one is not.
+/// The SEQPACKET socket that shims connect to, nobody's but its owner's yet ([`open_to`]). A file
+/// left over by an earlier virtd is replaced; a live one is not.
 ///
 /// # Errors
-/// AddrInUse where another virtd answers there, AlreadyExists where the path is something else; else what the kernel says.
+/// AddrInUse where another virtd answers there, AlreadyExists where the path is something else;
+/// else what the kernel says.
 pub fn listen_on(path: &Path) -> io::Result<OwnedFd> {
     let flags = SockFlag::SOCK_NONBLOCK | SockFlag::SOCK_CLOEXEC;
     let addr = UnixAddr::new(path).map_err(io)?;
@@ -88,7 +90,8 @@ pub fn share(path: &Path, users: &[u32]) -> io::Result<()> {
     sys::share_with(&CString::new(path.as_os_str().as_bytes())?, users)
 }
 
-/// The next waiting channel and the user id of the process that opened it. Nothing that it may have sent has been received yet.
+/// The next waiting channel and the user id of the process that opened it. Nothing that it may have
+/// sent has been received yet.
 ///
 /// # Errors
 /// WouldBlock when there is none.
@@ -99,7 +102,8 @@ pub fn accept(listener: &OwnedFd) -> io::Result<(Foreign, u32)> {
     Ok((fd, uid))
 }
 
-/// Receives one request: its length in `buf` (0 at the end of the channel) and the fds passed with it.
+/// Receives one request: its length in `buf` (0 at the end of the channel) and the fds passed with
+/// it.
 ///
 /// # Errors
 /// WouldBlock when there is none.
@@ -145,7 +149,8 @@ pub fn leg_pair() -> io::Result<(Foreign, OwnedFd)> {
 /// Hands the daemon's end of a leg over a listening pair.
 ///
 /// # Errors
-/// WouldBlock where the daemon has not accepted the last ones yet; EPIPE where it has closed the listening socket.
+/// WouldBlock where the daemon has not accepted the last ones yet; EPIPE where it has closed the
+/// listening socket.
 pub fn offer(listening: &Foreign, accepted: &Accepted, end: &OwnedFd) -> io::Result<()> {
     let mut buf = [0u8; 128];
     let n = accepted.encode(&mut buf).map_err(|_| io::Error::other("address does not fit"))?;

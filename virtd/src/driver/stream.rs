@@ -27,7 +27,8 @@ impl Io {
     fn read(&self, buf: &mut [u8], room: &mut Vec<u8>) -> io::Result<(usize, bool)> {
         match self {
             Io::Tcp(s) => (&mut &*s).read(buf).map(|n| (n, false)),
-            // The daemon may hold the same open file and take O_NONBLOCK off it: each call says for itself that it must not wait.
+            // The daemon may hold the same open file and take O_NONBLOCK off it: each call says for
+            // itself that it must not wait.
             Io::Unix(s) => foreign::receive(s, buf, room).map(|(n, _, fds)| (n, !fds.is_empty())),
         }
     }
@@ -123,7 +124,9 @@ impl Stream {
         }
     }
 
-    /// Reads what there is, up to the budget, into `rx`; with `exhaust` until the socket itself says that it is empty or at its end. `scratch` and `room` are shared by all streams, so that an idle one holds no buffer.
+    /// Reads what there is, up to the budget, into `rx`; with `exhaust` until the socket itself
+    /// says that it is empty or at its end. `scratch` and `room` are shared by all streams, so that
+    /// an idle one holds no buffer.
     pub fn read(&mut self, scratch: &mut [u8], room: &mut Vec<u8>, exhaust: bool) -> ReadEnd {
         let mut taken = 0;
         while taken < READ_BUDGET {
@@ -167,7 +170,8 @@ impl Stream {
             return;
         }
         while let Some(first) = self.tx.front() {
-            // One message is what mostly waits, and room for the slices of many is a kilobyte that is not in the cache.
+            // One message is what mostly waits, and room for the slices of many is a kilobyte that
+            // is not in the cache.
             let written = if self.tx.len() == 1 { self.io.write(first) } else { self.write_several() };
             match written {
                 Ok(sent) => self.sent(sent),
@@ -185,7 +189,8 @@ impl Stream {
             }
         }
         if self.closing.is_some() && !self.half_closed {
-            // The other side reads what was sent, then sees the end; a plain close with unread input would reset it instead.
+            // The other side reads what was sent, then sees the end; a plain close with unread
+            // input would reset it instead.
             self.half_closed = true;
             self.io.shutdown_write();
         }

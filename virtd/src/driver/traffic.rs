@@ -1,8 +1,10 @@
-//! Octets between peers, legs and the broker: reading, writing, and carrying out what the broker wants done with connections.
+//! Octets between peers, legs and the broker: reading, writing, and carrying out what the broker
+//! wants done with connections.
 //!
-//! What is still queued for a side that has said it will send nothing more (end of stream) is dropped: BGP has no half-closed
-//! session (RFC 4271 section 8.2.2, TcpConnectionFails, ends it at once), so nobody there waits for it. What came in *before*
-//! the end is given to the broker first: a NOTIFICATION and the end often come together.
+//! What is still queued for a side that has said it will send nothing more (end of stream) is
+//! dropped: BGP has no half-closed session (RFC 4271 section 8.2.2, TcpConnectionFails, ends it at
+//! once), so nobody there waits for it. What came in *before* the end is given to the broker first:
+//! a NOTIFICATION and the end often come together.
 
 use super::stream::ReadEnd;
 use super::*;
@@ -69,9 +71,9 @@ impl World for Driver {
         self.written.push(Source::Leg(leg));
     }
 
-    /// Linux would acknowledge within the read, and whoever waits for the UPDATE would wait as well.
-    /// (TCP_QUICKACK, tcp(7): 1 sends an acknowledgement that is due, 0 puts those to come off. The
-    /// kernel does not wait where much comes.)
+    /// Linux would acknowledge within the read, and whoever waits for the UPDATE would wait as
+    /// well. (TCP_QUICKACK, tcp(7): 1 sends an acknowledgement that is due, 0 puts those to come
+    /// off. The kernel does not wait where much comes.)
     fn acknowledge(&mut self, conn: ConnId) {
         let Some(peer) = self.peers.get_mut(&conn) else { return };
         peer.heard = false;
@@ -124,7 +126,8 @@ impl Driver {
             }
             return;
         }
-        // An edge comes with every octet that is read, too; only one that was waited for means anything.
+        // An edge comes with every octet that is read, too; only one that was waited for means
+        // anything.
         if writable && std::mem::take(&mut p.stream.blocked) {
             self.written.push(Source::Peer(conn));
         }
@@ -340,7 +343,8 @@ impl Driver {
         self.again.push(token);
     }
 
-    /// Drops what was to be closed and is past its time; what the other side closed is gone already.
+    /// Drops what was to be closed and is past its time; what the other side closed is gone
+    /// already.
     pub(super) fn finish_closing(&mut self) {
         let now = self.now;
         let late = |s: Option<&Stream>| s.is_some_and(|s| s.closing.is_some_and(|at| at <= now));
@@ -376,8 +380,8 @@ impl Driver {
         if let Some(mut leg) = self.legs.remove(&id) {
             self.forget(leg.token, leg.stream.io.as_raw_fd());
             self.named.remove(&(leg.instance, leg.cookie));
-            // A connect that fails shows as TCP's does, readable and writable in one: the end first,
-            // then what keeps it from being writable.
+            // A connect that fails shows as TCP's does, readable and writable in one: the end
+            // first, then what keeps it from being writable.
             if let Some(filler) = leg.connecting {
                 leg.stream.io.shutdown_write();
                 leg.stream.discard(filler, &mut self.scratch, &mut self.passed);

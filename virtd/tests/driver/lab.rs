@@ -134,7 +134,8 @@ impl Lab {
         }
     }
 
-    /// Returns once the loop has ended the turn it was in, and let go of every fd it had to do with in it.
+    /// Returns once the loop has ended the turn it was in, and let go of every fd it had to do with
+    /// in it.
     pub fn settle(&self) {
         let (reply, answer) = bounded(1);
         self.control
@@ -293,8 +294,8 @@ pub fn pair(kind: SockType) -> (OwnedFd, OwnedFd) {
     pair
 }
 
-/// recv, waiting. A socket with a time limit (SO_RCVTIMEO) gives EINTR once the process was stopped and goes on, whatever handlers
-/// there are (signal(7)).
+/// recv, waiting. A socket with a time limit (SO_RCVTIMEO) gives EINTR once the process was stopped
+/// and goes on, whatever handlers there are (signal(7)).
 pub fn receive(from: &OwnedFd, buf: &mut [u8]) -> nix::Result<usize> {
     loop {
         match nix::sys::socket::recv(from.as_raw_fd(), buf, MsgFlags::empty()) {
@@ -304,7 +305,8 @@ pub fn receive(from: &OwnedFd, buf: &mut [u8]) -> nix::Result<usize> {
     }
 }
 
-/// A stream pair filled as the shim fills it before a connect that does not wait, and with how much.
+/// A stream pair filled as the shim fills it before a connect that does not wait, and with how
+/// much.
 pub fn filled() -> ((OwnedFd, OwnedFd), u32) {
     let pair = pair(SockType::Stream);
     let mut n = 0;
@@ -401,7 +403,8 @@ pub fn option_bytes(level: i32, name: i32, value: &[u8]) -> Vec<u8> {
     v
 }
 
-/// Runs something as another user and in no group of ours, in a thread of its own: the bare system calls change no other thread.
+/// Runs something as another user and in no group of ours, in a thread of its own: the bare system
+/// calls change no other thread.
 pub fn as_user<T: Send + 'static>(uid: u32, what: impl FnOnce() -> T + Send + 'static) -> T {
     let thread = std::thread::spawn(move || {
         // SAFETY: numbers only, and an empty list of groups; no memory is touched.
@@ -419,7 +422,8 @@ pub fn as_user<T: Send + 'static>(uid: u32, what: impl FnOnce() -> T + Send + 's
     thread.join().unwrap()
 }
 
-/// The driver's lines, with nobody at their other ends but the one for events, and the kernel's thread where there is a FIB.
+/// The driver's lines, with nobody at their other ends but the one for events, and the kernel's
+/// thread where there is a FIB.
 fn lines(events: &Sender<Event>, config: &Config) -> (Lines, Option<Kernel>, LoopWaker) {
     let wakes = LoopWaker::default();
     let (kernel, thread) = match &config.fib {

@@ -1,4 +1,5 @@
-//! A network namespace of a test's own, and a daemon's route socket in it, the shim's part played by hand.
+//! A network namespace of a test's own, and a daemon's route socket in it, the shim's part played
+//! by hand.
 
 use super::lab::{Answer, Lab, Shim, pair, receive};
 use nix::sched::{CloneFlags, unshare};

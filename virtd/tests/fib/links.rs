@@ -3,7 +3,8 @@
 use super::*;
 use virtd::core::io::Change;
 
-/// An instance for which a change of addresses is a reset of the link as well (`link_reset_ms`), the second of three.
+/// An instance for which a change of addresses is a reset of the link as well (`link_reset_ms`),
+/// the second of three.
 fn with_resets(least: u32, greatest: u32) -> World {
     let mut c = config(3, Strategy::WaitForConsensus);
     let times = Some((least, greatest));
@@ -33,7 +34,8 @@ fn a_change_of_addresses_is_a_reset_of_the_link_for_one_instance() {
     let [(down, 1, 2, false), (up, 1, 2, true)] = w.resets[..] else { panic!("{:?}", w.resets) };
     assert!(down >= before + 50_000 && up >= down + 200_000, "{down} and {up} after {before}");
     assert_eq!(w.events_of("link-reset").len(), 1);
-    // Its route over the link has left its own kernel, as Linux does it; the others' stand, and the real kernel's.
+    // Its route over the link has left its own kernel, as Linux does it; the others' stand, and the
+    // real kernel's.
     w.run(5 * T);
     assert_eq!((w.in_kernel(P), w.changes.len()), (Some(VIA_A), written));
     assert_eq!(w.diff().len(), 1, "{:?}", w.diff());
@@ -44,7 +46,8 @@ fn a_change_of_addresses_is_a_reset_of_the_link_for_one_instance() {
     assert_eq!((w.in_kernel(P), w.changes.len(), w.resets.len()), (Some(VIA_A), written, 2));
 }
 
-/// What is known of the kernel's own routes, all instances share: the one that is shown a reset takes nothing of it away.
+/// What is known of the kernel's own routes, all instances share: the one that is shown a reset
+/// takes nothing of it away.
 #[test]
 fn a_reset_leaves_the_routes_of_the_links_subnet_to_everybody() {
     let mut w = with_resets(50, 50);
@@ -85,7 +88,8 @@ fn a_link_that_is_down_and_the_loopback_interface_are_not_reset() {
     assert_eq!(w.resets.iter().map(|r| (r.1, r.2, r.3)).collect::<Vec<_>>(), [(1, 3, false), (1, 3, true)]);
 }
 
-/// A gateway that nothing leads to is refused, as Linux does; not while something new may have come that is not known here yet.
+/// A gateway that nothing leads to is refused, as Linux does; not while something new may have come
+/// that is not known here yet.
 #[test]
 fn a_gateway_must_be_reachable_unless_something_new_has_come() {
     let gateway =

@@ -1,4 +1,5 @@
-//! The core's FIB path under a virtual clock: instances that send netlink requests, a kernel that holds what is handed to it.
+//! The core's FIB path under a virtual clock: instances that send netlink requests, a kernel that
+//! holds what is handed to it.
 
 #![allow(dead_code, reason = "each test file uses a part of it")]
 

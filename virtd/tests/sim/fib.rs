@@ -1,5 +1,5 @@
-//! The simulated instances' routes, where the FIB is voted on: each writes what it has learnt before
-//! it tells anybody, and the kernel holds what the vote hands to it.
+//! The simulated instances' routes, where the FIB is voted on: each writes what it has learnt
+//! before it tells anybody, and the kernel holds what the vote hands to it.
 
 use super::*;
 use virtd::core::io::{Change, FibChange, KernelNews, Link, NetlinkId, NetlinkStyle};
@@ -12,8 +12,8 @@ use wire::netlink::{Frames, RouteMessage};
 const LINK: u32 = 2;
 
 impl Sim {
-    /// A router whose FIB is voted on, and whose instances write what they learn. The kernel has one
-    /// link, which carries all peers.
+    /// A router whose FIB is voted on, and whose instances write what they learn. The kernel has
+    /// one link, which carries all peers.
     pub fn with_fib(config: &Config) -> Sim {
         let mut config = Config { fib: Some(virtd::config::Fib::default()), ..config.clone() };
         config.instances.iter_mut().for_each(|i| i.netlink = true);
@@ -67,7 +67,8 @@ impl Sim {
         prefixes.into_iter().for_each(|p| self.comes(Came::Route(i, p)));
     }
 
-    /// Instance `i` has its virtual kernel hold the route that it has now: by the first peer that has one.
+    /// Instance `i` has its virtual kernel hold the route that it has now: by the first peer that
+    /// has one.
     pub(super) fn netlink_asks(&mut self, i: usize, prefix: Prefix) {
         let peers = self.instances[i].rib.keys().filter(|(_, p)| *p == prefix).map(|(peer, _)| *peer);
         let gateway = peers.min().map(|peer| peer_addr(peer).ip());

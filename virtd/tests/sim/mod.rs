@@ -1,8 +1,10 @@
-//! A router in a box: the real core, simulated peers and simulated instances under a virtual clock. It complements the
-//! scenarios with real daemons, which cannot be seeded and cannot fail on command at a chosen microsecond.
+//! A router in a box: the real core, simulated peers and simulated instances under a virtual clock.
+//! It complements the scenarios with real daemons, which cannot be seeded and cannot fail on
+//! command at a chosen microsecond.
 //!
-//! A simulated instance is a route server: what it hears on one leg it sends on its other legs with its AS prepended, each
-//! instance in a style of its own (attribute order, extended length bit), as real daemons differ.
+//! A simulated instance is a route server: what it hears on one leg it sends on its other legs with
+//! its AS prepended, each instance in a style of its own (attribute order, extended length bit), as
+//! real daemons differ.
 
 #![allow(dead_code, reason = "each test file uses a part of it")]
 
@@ -197,7 +199,8 @@ pub struct Sim {
     pub batch: usize,
     /// What is put off.
     deferred: Deferred,
-    /// Octets that sockets have not taken yet, and to whom they go, in the order in which they came.
+    /// Octets that sockets have not taken yet, and to whom they go, in the order in which they
+    /// came.
     queued: BTreeMap<To, Vec<Bytes>>,
     writing: Vec<To>,
     /// The instances write routes ([`Sim::with_fib`]).
@@ -317,7 +320,8 @@ impl Sim {
         self.input(Input::ListenerClosed { listener: ListenerId(1000 + 2 * i as u64 + 1) });
     }
 
-    /// Instance `i` ends its session with a peer and wants it no more: with a NOTIFICATION, or by closing its leg.
+    /// Instance `i` ends its session with a peer and wants it no more: with a NOTIFICATION, or by
+    /// closing its leg.
     pub fn leave(&mut self, i: usize, peer: u8, said: Option<Notification>) {
         self.instances[i].fault.refuses.insert(peer);
         self.drop_leg(i, peer, said);

@@ -1,4 +1,5 @@
-//! A router whose instances virtd starts, with a supervisor that obeys: what the tests of verdicts and standbys share.
+//! A router whose instances virtd starts, with a supervisor that obeys: what the tests of verdicts
+//! and standbys share.
 
 use super::{Sim, config, prefix};
 use virtd::config::{Config, Standby, Strategy};
@@ -37,7 +38,8 @@ pub fn running(config: &Config) -> Sim {
     sim
 }
 
-/// Three instances and both peers up, without routes; the fourth is a standby that nobody has started.
+/// Three instances and both peers up, without routes; the fourth is a standby that nobody has
+/// started.
 pub fn without_standby(standby: Standby) -> Sim {
     let mut config = supervised(4, Strategy::WaitForConsensus);
     config.instances[3].standby = Some(standby);

@@ -1,4 +1,5 @@
-//! What becomes of each message that an instance sends over netlink, and of each that the kernel sends to it.
+//! What becomes of each message that an instance sends over netlink, and of each that the kernel
+//! sends to it.
 //!
 //! | message | becomes |
 //! |---|---|
@@ -30,7 +31,8 @@ pub enum Way {
     Real,
     /// To the real kernel; the answer is filtered, and the instance's own part is added.
     Dump,
-    /// Nowhere: NLMSG_NOOP and the like, and what is no request or names no family (rtnetlink_rcv_msg).
+    /// Nowhere: NLMSG_NOOP and the like, and what is no request or names no family
+    /// (rtnetlink_rcv_msg).
     Ignored,
     /// It is refused with EOPNOTSUPP.
     Refused,
@@ -52,8 +54,9 @@ pub fn way(frame: &Frame<'_>) -> Way {
     }
 }
 
-/// Whether a message of the kernel's, which a socket with this port id has received, tells of a route that virtd has written: in a notification
-/// or a dump. The answer to a question about one route is none of these: whoever asked waits for it.
+/// Whether a message of the kernel's, which a socket with this port id has received, tells of a
+/// route that virtd has written: in a notification or a dump. The answer to a question about one
+/// route is none of these: whoever asked waits for it.
 pub fn is_ours(header: &Header, payload: &[u8], protocol: u8, port_id: u32) -> bool {
     let answers_one = port_id != 0 && header.port == port_id && header.flags & NLM_F_MULTI == 0;
     let about_route = matches!(header.kind, RTM_NEWROUTE | RTM_DELROUTE);

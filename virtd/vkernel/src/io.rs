@@ -49,7 +49,8 @@ pub enum Change {
         /// All else.
         route: OtherRoute,
     },
-    /// All such routes, as they were read as a whole, in the kernel's order; `None`: more than are kept.
+    /// All such routes, as they were read as a whole, in the kernel's order; `None`: more than are
+    /// kept.
     Routes(Option<Vec<(FibKey, OtherRoute)>>),
 }
 
@@ -66,8 +67,8 @@ pub struct Link {
     pub running: bool,
 }
 
-/// A route that is neither virtd's nor an instance's: the kernel's own for a subnet, an operator's, another program's. No more of it than
-/// is needed to say whether a gateway can be reached over it.
+/// A route that is neither virtd's nor an instance's: the kernel's own for a subnet, an operator's,
+/// another program's. No more of it than is needed to say whether a gateway can be reached over it.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 pub struct OtherRoute {
     /// Whose (rtm_protocol).
@@ -80,7 +81,8 @@ pub struct OtherRoute {
     pub metric: u32,
     /// It uses a nexthop object.
     pub object: bool,
-    /// Interface, and whether there is a gateway. IPv6: one, the hops of a multipath route are routes of their own.
+    /// Interface, and whether there is a gateway. IPv6: one, the hops of a multipath route are
+    /// routes of their own.
     pub hops: Vec<(u32, bool)>,
 }
 
@@ -95,20 +97,23 @@ pub enum Place {
     Instead,
 }
 
-/// How far the instance's own part of a dump has come. What is made or removed meanwhile may be in it or not, what stays is in it once.
+/// How far the instance's own part of a dump has come. What is made or removed meanwhile may be in
+/// it or not, what stays is in it once.
 #[derive(Clone, PartialEq, Eq, Default, Debug)]
 pub struct DumpCursor {
     /// The key to go on with; `None`: the first.
     pub key: Option<FibKey>,
     /// The nexthop object to go on with.
     pub id: u32,
-    /// The state of the objects when the dump began: Linux tells whether they have changed since (NLM_F_DUMP_INTR), which it does not of routes.
+    /// The state of the objects when the dump began: Linux tells whether they have changed since
+    /// (NLM_F_DUMP_INTR), which it does not of routes.
     pub objects: Option<u64>,
     /// Nothing is left.
     pub finished: bool,
 }
 
-/// A netlink notification that is no octets yet: a route goes into the real kernel before its instance hears of it, and need not wait until that is written down.
+/// A netlink notification that is no octets yet: a route goes into the real kernel before its
+/// instance hears of it, and need not wait until that is written down.
 #[derive(Debug)]
 pub struct Note {
     /// RTNLGRP_.
@@ -124,7 +129,8 @@ pub struct Note {
 }
 
 impl Note {
-    /// What recv shall give; `None` where that does not fit its length fields (thousands of hops), which the kernel does not tell either.
+    /// What recv shall give; `None` where that does not fit its length fields (thousands of hops),
+    /// which the kernel does not tell either.
     pub fn encode(&self) -> Option<Bytes> {
         let mut bytes = Vec::with_capacity(192);
         let mut w = Writer::message(&mut bytes, self.kind, 0, self.seq, self.port_id);

@@ -1,9 +1,11 @@
-//! The virtual kernel of one instance: its own routes and nexthop objects, as if Linux had taken them.
+//! The virtual kernel of one instance: its own routes and nexthop objects, as if Linux had taken
+//! them.
 //!
-//! What an instance writes is judged here as Linux would judge it against a table that holds nothing but the instance's
-//! own routes, over the links and addresses that really are there ([`System`]). The rules are those of Linux 6.18
-//! (net/ipv4/fib_semantics.c, fib_trie.c, nexthop.c, net/ipv6/route.c, ip6_fib.c); `vkernel_differential_tests.rs` compares
-//! them with the kernel that runs, request by request.
+//! What an instance writes is judged here as Linux would judge it against a table that holds
+//! nothing but the instance's own routes, over the links and addresses that really are there
+//! ([`System`]). The rules are those of Linux 6.18 (net/ipv4/fib_semantics.c, fib_trie.c,
+//! nexthop.c, net/ipv6/route.c, ip6_fib.c); `vkernel_differential_tests.rs` compares them with the
+//! kernel that runs, request by request.
 //!
 //! | file | holds |
 //! |---|---|
@@ -16,12 +18,14 @@
 //! | [`show`] | dumps and notifications |
 //! | [`changes`] | what Linux removes by itself |
 //!
-//! Not as in Linux: routes do not expire (RTA_EXPIRES is taken and forgotten), IPv6 routes for some sources only are
-//! refused, tunnels are kept as they came and never refused, replacing a nexthop object does not notify about every route
-//! that uses it (sysctl nexthop_compat_mode; the object itself is notified).
+//! Not as in Linux: routes do not expire (RTA_EXPIRES is taken and forgotten), IPv6 routes for some
+//! sources only are refused, tunnels are kept as they came and never refused, replacing a nexthop
+//! object does not notify about every route that uses it (sysctl nexthop_compat_mode; the object
+//! itself is notified).
 //!
-//! Memory: a route takes 40 octets in the table, 60 to 80 with the tree around it; whatever routes share (next hops,
-//! protocol, metric) is there once, 200 octets or so. A second route of the same prefix adds 4 octets.
+//! Memory: a route takes 40 octets in the table, 60 to 80 with the tree around it; whatever routes
+//! share (next hops, protocol, metric) is there once, 200 octets or so. A second route of the same
+//! prefix adds 4 octets.
 
 mod changes;
 mod check;
@@ -84,7 +88,8 @@ impl From<NetlinkError> for Refusal {
 pub struct Effects {
     /// Keys whose best route may be another now.
     pub changed: Vec<FibKey>,
-    /// Notifications: RTNLGRP_, RTM_ kind, and what stands behind the message header, in octets only when it is given.
+    /// Notifications: RTNLGRP_, RTM_ kind, and what stands behind the message header, in octets
+    /// only when it is given.
     pub notify: Vec<(u32, u16, NoteBody)>,
 }
 
@@ -171,8 +176,8 @@ impl VirtualKernel {
     /// Takes RTM_NEWROUTE, RTM_DELROUTE, RTM_NEWNEXTHOP or RTM_DELNEXTHOP.
     ///
     /// # Errors
-    /// As Linux would answer; EOPNOTSUPP to any other kind and to IPv6 source prefixes. Nothing has changed then, but
-    /// for an IPv6 multipath delete, which removes what it finds.
+    /// As Linux would answer; EOPNOTSUPP to any other kind and to IPv6 source prefixes. Nothing has
+    /// changed then, but for an IPv6 multipath delete, which removes what it finds.
     pub fn request(&mut self, frame: &Frame<'_>, system: &System, effects: &mut Effects) -> Result<(), Refusal> {
         let flags = frame.header.flags;
         match frame.header.kind {
@@ -203,13 +208,14 @@ impl VirtualKernel {
         }
     }
 
-    /// The route that packets for this key take, nexthop ids resolved and interfaces filled in, in canonical octets ([`FibRoute::to_bytes`]), and
-    /// its rtm_protocol.
+    /// The route that packets for this key take, nexthop ids resolved and interfaces filled in, in
+    /// canonical octets ([`FibRoute::to_bytes`]), and its rtm_protocol.
     pub fn best(&self, key: &FibKey) -> Option<(Cow<'_, [u8]>, u8)> {
         let list = self.table.get(key)?.as_slice();
         let &first = list.first()?;
         let info = self.infos.get(first);
-        // A table has many routes over few gateways: what is the same for all of them is written down once.
+        // A table has many routes over few gateways: what is the same for all of them is written
+        // down once.
         let octets = if info.nh_id == 0 && !info.joins() {
             Cow::Borrowed(self.infos.canonical(first, || self.route(list, info).to_bytes()))
         } else {
@@ -233,8 +239,8 @@ impl VirtualKernel {
         route
     }
 
-    /// Of a key's routes, those that are one with the route at `at`: itself, or all hops of an IPv6 multipath route, in
-    /// their order.
+    /// Of a key's routes, those that are one with the route at `at`: itself, or all hops of an IPv6
+    /// multipath route, in their order.
     fn siblings(&self, list: &[u32], at: usize) -> Vec<u32> {
         let Some(&id) = list.get(at) else { return Vec::new() };
         let info = self.infos.get(id);

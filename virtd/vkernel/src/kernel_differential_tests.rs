@@ -1,5 +1,5 @@
-//! The same requests to the kernel that runs, in a network namespace of their own, and to a virtual one: every errno is
-//! compared, and what both show afterwards. Needs root.
+//! The same requests to the kernel that runs, in a network namespace of their own, and to a virtual
+//! one: every errno is compared, and what both show afterwards. Needs root.
 
 use super::*;
 use crate::io::{Change, Link};
@@ -510,7 +510,8 @@ fn shake(pair: &mut Pair, rng: &mut SmallRng) {
     }
     pair.compare();
     for _ in 0..5 {
-        // Linux keeps dead hops dead until something wakes them: no gateways are looked up meanwhile.
+        // Linux keeps dead hops dead until something wakes them: no gateways are looked up
+        // meanwhile.
         let payload = route(rng, AF_INET, true).to_payload().unwrap();
         pair.send(RTM_DELROUTE, 0, &payload);
     }

@@ -218,7 +218,8 @@ fn gateways_are_reached_over_the_routes_of_others() {
         assert_eq!(pair.add(&v4(1, "172.16.0.1", C)), 0);
         assert_eq!(pair.add(&v4(2, "172.16.0.1", 0)), 0);
         assert_eq!(pair.add(&v4(3, "172.16.0.1", A)), libc::ENETUNREACH);
-        // What leads over a gateway leads nowhere, and a longer match that drops is met first where its scope lets it.
+        // What leads over a gateway leads nowhere, and a longer match that drops is met first where
+        // its scope lets it.
         by_hand(&mut pair, "route add 172.17.0.0/24 via 10.0.0.2");
         assert_eq!(pair.add(&v4(4, "172.17.0.1", A)), libc::ENETUNREACH);
         by_hand(&mut pair, "route add prohibit 172.16.0.0/28 scope link");

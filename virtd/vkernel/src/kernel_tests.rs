@@ -1,4 +1,5 @@
-//! What the comparison with the kernel (`vkernel_differential_tests.rs`) does not show, and runs without root.
+//! What the comparison with the kernel (`vkernel_differential_tests.rs`) does not show, and runs
+//! without root.
 
 use super::*;
 use crate::io::{Change, Link};
@@ -135,7 +136,8 @@ fn the_way_to_a_gateway_is_looked_up_again_where_it_may_have_changed() {
     assert_eq!(way(&mut k, &s, "10.0.0.2"), eth1);
     add_object(&mut k, &s, &over(ETH0));
     assert_eq!(way(&mut k, &s, "10.0.0.2"), eth0);
-    // Somebody else's route, and a link. (Where not all routes of the kernel are known, those of the subnets are guessed.)
+    // Somebody else's route, and a link. (Where not all routes of the kernel are known, those of
+    // the subnets are guessed.)
     let subnets = [direct("10.0.0.0", 24, ETH0), direct("10.0.1.0", 24, ETH1)];
     let subnets = subnets.iter().map(|m| other_routes(m, 0).unwrap()).map(|(key, routes, _)| (key, routes[0].clone()));
     s.apply(&Change::Routes(Some(subnets.collect())));
@@ -170,7 +172,8 @@ fn routes_over_a_few_gateways_in_turn_are_known_and_what_leads_elsewhere_is_foun
     add(&mut k, &s, &route("10.9.201.0", 24, &gateway(1)));
     assert!((0..ways).all(|n| like(&mut k, n).is_some()));
     assert_eq!(text(&k, &s, &route("10.9.201.0", 24, &gateway(1))), format!("via {} dev eth1", gateway(1)));
-    // Others that take turns from now on are known from the second time on, however many there were before.
+    // Others that take turns from now on are known from the second time on, however many there were
+    // before.
     let turn = |k: &mut VirtualKernel, round: u32| {
         for n in ways..2 * ways {
             assert_eq!(like(k, n).is_some(), round > 0, "round {round}, gateway {n}");
@@ -355,7 +358,8 @@ proptest! {
     }
 }
 
-/// Of a table that changes while a slow reader takes a dump of it, what stays is shown once; no piece is larger than it should be.
+/// Of a table that changes while a slow reader takes a dump of it, what stays is shown once; no
+/// piece is larger than it should be.
 #[test]
 fn a_dump_in_pieces_shows_what_stays_once() {
     let (mut k, s) = (VirtualKernel::new(), system());

@@ -1,4 +1,5 @@
-//! The real kernel's routes that are neither virtd's nor an instance's, as far as gateways are looked up by them.
+//! The real kernel's routes that are neither virtd's nor an instance's, as far as gateways are
+//! looked up by them.
 
 use crate::io::{OtherRoute, Place};
 use std::collections::BTreeMap;
@@ -9,11 +10,13 @@ use wire::netlink::consts::{
 };
 use wire::netlink::fib::FibKey;
 
-/// So many are kept; of more (another daemon's full table) none is, and gateways are taken as they come.
+/// So many are kept; of more (another daemon's full table) none is, and gateways are taken as they
+/// come.
 pub const MAX_OTHERS: usize = 1 << 16;
 
-/// What a message of the kernel's says about routes that gateways can be looked up by: IPv4's of link or host scope, all of IPv6, which gives its
-/// hops one by one; not those for this host's own addresses, which are known from the addresses. `flags`: the message's own.
+/// What a message of the kernel's says about routes that gateways can be looked up by: IPv4's of
+/// link or host scope, all of IPv6, which gives its hops one by one; not those for this host's own
+/// addresses, which are known from the addresses. `flags`: the message's own.
 pub fn other_routes(m: &RouteMessage, flags: u16) -> Option<(FibKey, Vec<OtherRoute>, Place)> {
     let v6 = m.family == AF_INET6;
     let key = FibKey::from_message(m).ok()?;
@@ -148,7 +151,8 @@ impl Others {
         }
     }
 
-    /// A link has gone, is down, or has lost its last IPv4 address: what Linux removes then, in IPv4 without a word.
+    /// A link has gone, is down, or has lost its last IPv4 address: what Linux removes then, in
+    /// IPv4 without a word.
     pub(crate) fn drop_dead(&mut self, index: u32, v6: bool, dead: impl Fn(u32) -> bool) {
         let doomed = |key: &FibKey, route: &OtherRoute| {
             let uses = route.hops.iter().any(|hop| hop.0 == index);

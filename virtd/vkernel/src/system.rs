@@ -1,4 +1,5 @@
-//! The real kernel's links and addresses, as its thread reports them: what all virtual kernels share.
+//! The real kernel's links and addresses, as its thread reports them: what all virtual kernels
+//! share.
 
 use super::others::Others;
 use crate::io::{Change, Link, OtherRoute};
@@ -39,7 +40,8 @@ pub(crate) enum Nature {
 #[derive(Default, Debug)]
 pub struct System {
     links: BTreeMap<u32, Link>,
-    /// In the order in which they came: of two subnets that are the same, the kernel uses the older.
+    /// In the order in which they came: of two subnets that are the same, the kernel uses the
+    /// older.
     addresses: Vec<Address>,
     /// Routes that are neither virtd's nor an instance's: those of the links' subnets among them.
     others: Others,
@@ -87,13 +89,15 @@ impl System {
         }
     }
 
-    /// Shows a link as it is not, or as it is again. Nothing follows from that: all instances share what is known of it.
+    /// Shows a link as it is not, or as it is again. Nothing follows from that: all instances share
+    /// what is known of it.
     pub fn pretend(&mut self, link: Link) {
         self.changes += 1;
         self.links.insert(link.index, link);
     }
 
-    /// As long as the kernel's routes are not known, those of the subnets can be told from the addresses.
+    /// As long as the kernel's routes are not known, those of the subnets can be told from the
+    /// addresses.
     fn guess(&mut self) {
         let mut all = Vec::new();
         for a in self.addresses.iter().filter(|a| self.is_up(a.index)) {
@@ -122,7 +126,8 @@ impl System {
         }
     }
 
-    /// The route in words, with the names of interfaces that are known: `via 10.0.1.2 dev eth0 weight 2, dev eth1`.
+    /// The route in words, with the names of interfaces that are known: `via 10.0.1.2 dev eth0
+    /// weight 2, dev eth1`.
     pub fn describe(&self, route: &FibRoute) -> String {
         let text = route.to_string();
         let mut out = String::with_capacity(text.len());
@@ -154,8 +159,9 @@ impl System {
         &self.others
     }
 
-    /// Whether all routes that lead to gateways are known. Where they are not, a gateway with an interface is taken as it comes: daemons
-    /// send one only where they believe it to be there, and the real kernel has the last word on what wins.
+    /// Whether all routes that lead to gateways are known. Where they are not, a gateway with an
+    /// interface is taken as it comes: daemons send one only where they believe it to be there, and
+    /// the real kernel has the last word on what wins.
     pub(crate) fn is_certain(&self) -> bool {
         self.others.is_complete() && !self.doubted
     }
@@ -166,7 +172,8 @@ impl System {
         self.doubted = doubted;
     }
 
-    /// How often links, addresses, others' routes or what is known of them have changed: what was found out before may not hold then.
+    /// How often links, addresses, others' routes or what is known of them have changed: what was
+    /// found out before may not hold then.
     pub(crate) fn changes(&self) -> u64 {
         self.changes
     }

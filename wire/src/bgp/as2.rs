@@ -1,8 +1,10 @@
-//! AS numbers of four octets towards a speaker that knows two (RFC 6793): what it is told, and what it says.
+//! AS numbers of four octets towards a speaker that knows two (RFC 6793): what it is told, and what
+//! it says.
 //!
-//! Towards it AS_PATH and AGGREGATOR have AS_TRANS in the place of each number above 65535, and AS4_PATH and AS4_AGGREGATOR
-//! beside them say which numbers those are ([`narrow`], section 4.2.2). What it sends is put together again from both
-//! ([`widen`], section 4.2.3), so that behind this module every path has four octets a number.
+//! Towards it AS_PATH and AGGREGATOR have AS_TRANS in the place of each number above 65535, and
+//! AS4_PATH and AS4_AGGREGATOR beside them say which numbers those are ([`narrow`], section 4.2.2).
+//! What it sends is put together again from both ([`widen`], section 4.2.3), so that behind this
+//! module every path has four octets a number.
 
 use super::canonical::{segment, segments};
 use super::encode::put_attribute;
@@ -12,9 +14,10 @@ use super::update::{Attribute, Attributes, attr, fields, flag};
 /// Optional and transitive: AS4_PATH and AS4_AGGREGATOR.
 const OPTIONAL_TRANSITIVE: u8 = flag::OPTIONAL | flag::TRANSITIVE;
 
-/// Appends `attributes`, an attributes field of four octets an AS number, as a speaker with two is told it. AS4_PATH and
-/// AS4_AGGREGATOR that stand there already are left out: on a session with four octets they mean nothing (section 4.1).
-/// An AS_PATH or AGGREGATOR without the form its RFC gives it stays as it is.
+/// Appends `attributes`, an attributes field of four octets an AS number, as a speaker with two is
+/// told it. AS4_PATH and AS4_AGGREGATOR that stand there already are left out: on a session with
+/// four octets they mean nothing (section 4.1). An AS_PATH or AGGREGATOR without the form its RFC
+/// gives it stays as it is.
 pub fn narrow(attributes: &[u8], out: &mut Vec<u8>) {
     let (mut as4_path, mut as4_aggregator) = (None, None);
     for a in Attributes::new(attributes).map_while(Result::ok) {
@@ -58,7 +61,8 @@ pub fn narrow_stored(block: &[u8], out: &mut Vec<u8>) {
     narrow(attributes, out);
 }
 
-/// An AS_PATH of two octets a number, and the AS4_PATH where one of its numbers needs it; `None` for a malformed one.
+/// An AS_PATH of two octets a number, and the AS4_PATH where one of its numbers needs it; `None`
+/// for a malformed one.
 fn narrow_path(value: &[u8]) -> Option<(Vec<u8>, Option<Vec<u8>>)> {
     let (mut two, mut four, mut large) = (Vec::with_capacity(value.len()), Vec::new(), false);
     for s in segments(value, 4) {
@@ -78,13 +82,15 @@ fn narrow_path(value: &[u8]) -> Option<(Vec<u8>, Option<Vec<u8>>)> {
     Some((two, large.then_some(four)))
 }
 
-/// The body of an UPDATE of a speaker with two octets, as one with four would have sent it. It must have passed
-/// [`super::hygiene::check`]; `None` where it has not, or where the wider path does not fit an attribute.
+/// The body of an UPDATE of a speaker with two octets, as one with four would have sent it. It must
+/// have passed [`super::hygiene::check`]; `None` where it has not, or where the wider path does not
+/// fit an attribute.
 pub fn widen(body: &[u8]) -> Option<Vec<u8>> {
     let f = fields(body).ok()?;
     let all = || Attributes::new(f.attributes).map_while(Result::ok);
     let find = |code| all().find(move |a: &Attribute<'_>| a.code == code).map(|a| a.value);
-    // Section 4.2.3: an AGGREGATOR that is its own says that somebody aggregated who knew nothing of the longer ones.
+    // Section 4.2.3: an AGGREGATOR that is its own says that somebody aggregated who knew nothing
+    // of the longer ones.
     let own = find(attr::AGGREGATOR).is_some_and(|v| !v.starts_with(&AS_TRANS.to_be_bytes()));
     let (as4_path, as4_aggregator) = match own && find(attr::AS4_AGGREGATOR).is_some() {
         true => (None, None),
@@ -128,7 +134,8 @@ fn count(value: &[u8], width: usize) -> usize {
     segments(value, width).map_while(|s| s).map(of).sum()
 }
 
-/// AS_PATH of two octets and AS4_PATH put together: as many numbers of the former in front as it is longer.
+/// AS_PATH of two octets and AS4_PATH put together: as many numbers of the former in front as it is
+/// longer.
 fn widen_path(two: &[u8], four: Option<&[u8]>) -> Vec<u8> {
     let mut out = Vec::with_capacity(2 * two.len());
     let (long, tail) = match four.map(|four| (count(two, 2).checked_sub(count(four, 4)), four)) {

@@ -1,4 +1,5 @@
-//! Canonical routes: the form in which what different daemons say about one prefix is compared (DESIGN decision 5).
+//! Canonical routes: the form in which what different daemons say about one prefix is compared
+//! (docs/DECISIONS.md, "Vote on meaning, publish bytes once").
 //!
 //! A canonical route is a byte string; two routes mean the same where their strings are [`agrees`].
 //!
@@ -8,25 +9,29 @@
 //! |           | (that many)  |          | (0|16)     | flags 1 | code 1 | length 2 | value … |
 //! +-----------+--------------+----------+------------+---------------------------------------+
 //! ```
-//! **Next hop.** NEXT_HOP and the next hop of MP_REACH_NLRI are one thing: 4 octets are 4 octets wherever they stood.
-//! Of 32 octets the second half is the link-local address; all zero counts as absent. A link-local address that stands
-//! alone, as {LL}, {LL, LL}, {LL, ::} or {::, LL}, is 16 zero octets and the link-local address. Any other pair stays
-//! as it is, and so do IPv4-mapped addresses. A field of another length (hygiene lets none pass) is held under its own
-//! length, up to 255 octets, without a link-local address; it compares, and cannot be announced.
+//! **Next hop.** NEXT_HOP and the next hop of MP_REACH_NLRI are one thing: 4 octets are 4 octets
+//! wherever they stood. Of 32 octets the second half is the link-local address; all zero counts as
+//! absent. A link-local address that stands alone, as {LL}, {LL, LL}, {LL, ::} or {::, LL}, is 16
+//! zero octets and the link-local address. Any other pair stays as it is, and so do IPv4-mapped
+//! addresses. A field of another length (hygiene lets none pass) is held under its own length, up
+//! to 255 octets, without a link-local address; it compares, and cannot be announced.
 //!
-//! **Left out** are NEXT_HOP, MP_REACH_NLRI, MP_UNREACH_NLRI; AS4_PATH and AS4_AGGREGATOR on a 4-octet session
-//! (RFC 6793 section 4.1 has the receiver discard them); what the operator ignores, though never ORIGIN and AS_PATH,
-//! without which there is no route to publish; and every attribute but the first of a code (RFC 7606 section 3 g).
+//! **Left out** are NEXT_HOP, MP_REACH_NLRI, MP_UNREACH_NLRI; AS4_PATH and AS4_AGGREGATOR on a
+//! 4-octet session (RFC 6793 section 4.1 has the receiver discard them); what the operator ignores,
+//! though never ORIGIN and AS_PATH, without which there is no route to publish; and every attribute
+//! but the first of a code (RFC 7606 section 3 g).
 //!
-//! **Flags.** The extended-length bit and the four unused bits are zero. For attributes whose RFC fixes the flags they
-//! are the RFC's, so that a wrong flag cannot leave; PARTIAL is kept where it has a meaning, on optional transitive ones.
+//! **Flags.** The extended-length bit and the four unused bits are zero. For attributes whose RFC
+//! fixes the flags they are the RFC's, so that a wrong flag cannot leave; PARTIAL is kept where it
+//! has a meaning, on optional transitive ones.
 //!
-//! **Values.** In AS_PATH and AS4_PATH empty segments are dropped, neighbouring AS_SEQUENCEs are merged and cut again
-//! into segments of 255 and one last shorter one (so the value is valid on the wire as it stands), AS_CONFED_SEQUENCEs
-//! likewise; members of an AS_SET or AS_CONFED_SET are sorted and freed of duplicates, as are COMMUNITIES,
-//! EXTENDED_COMMUNITIES, IPV6_EXTENDED_COMMUNITIES and LARGE_COMMUNITY. AS numbers keep the width of the session (2 octets
-//! without the 4-octet AS capability). Everything else, CLUSTER_LIST too, is opaque; so is a value of one of these
-//! attributes that does not have the form its RFC gives it.
+//! **Values.** In AS_PATH and AS4_PATH empty segments are dropped, neighbouring AS_SEQUENCEs are
+//! merged and cut again into segments of 255 and one last shorter one (so the value is valid on the
+//! wire as it stands), AS_CONFED_SEQUENCEs likewise; members of an AS_SET or AS_CONFED_SET are
+//! sorted and freed of duplicates, as are COMMUNITIES, EXTENDED_COMMUNITIES,
+//! IPV6_EXTENDED_COMMUNITIES and LARGE_COMMUNITY. AS numbers keep the width of the session (2
+//! octets without the 4-octet AS capability). Everything else, CLUSTER_LIST too, is opaque; so is a
+//! value of one of these attributes that does not have the form its RFC gives it.
 
 mod agreement;
 mod describe;
@@ -68,9 +73,11 @@ pub struct CanonicalContext {
     pub confederation: Option<u32>,
     /// The receiving peer's router id: on iBGP, a route with it as ORIGINATOR_ID equals no route.
     pub peer_router_id: Ipv4Addr,
-    /// The peer accepts paths with its own AS (allowas-in): no loop check of AS_PATH. ORIGINATOR_ID is checked even then.
+    /// The peer accepts paths with its own AS (allowas-in): no loop check of AS_PATH. ORIGINATOR_ID
+    /// is checked even then.
     pub allow_own_as: bool,
-    /// Attribute codes that are left out of the comparison and of what is published (a bit per code).
+    /// Attribute codes that are left out of the comparison and of what is published (a bit per
+    /// code).
     pub ignore: AttributeSet,
 }
 
@@ -108,7 +115,8 @@ struct Entry {
     len: usize,
 }
 
-/// Turns the attributes of UPDATEs into canonical routes; keeps its buffers, so that nothing is allocated in steady state.
+/// Turns the attributes of UPDATEs into canonical routes; keeps its buffers, so that nothing is
+/// allocated in steady state.
 #[derive(Debug, Default)]
 pub struct Canonicaliser {
     entries: Vec<Entry>,
@@ -116,9 +124,9 @@ pub struct Canonicaliser {
 }
 
 impl Canonicaliser {
-    /// The canonical route that `update` announces for its `carried` prefixes; `None` where the peer must drop it as a loop.
-    /// The update must have passed [`super::hygiene::check`] (pass or rewritten); anything malformed that is left
-    /// is carried as opaque bytes, never a panic.
+    /// The canonical route that `update` announces for its `carried` prefixes; `None` where the
+    /// peer must drop it as a loop. The update must have passed [`super::hygiene::check`] (pass or
+    /// rewritten); anything malformed that is left is carried as opaque bytes, never a panic.
     pub fn route(&mut self, update: &Update<'_>, carried: Carried, context: &CanonicalContext) -> Option<&[u8]> {
         let classic_next_hop = self.index(update.attributes, context);
         let next_hop = match carried {
@@ -137,7 +145,8 @@ impl Canonicaliser {
         Some(&self.out)
     }
 
-    /// Notes where the attributes that belong into the route stand, ascending by code; returns NEXT_HOP's value.
+    /// Notes where the attributes that belong into the route stand, ascending by code; returns
+    /// NEXT_HOP's value.
     fn index<'a>(&mut self, attributes: &'a [u8], context: &CanonicalContext) -> Option<&'a [u8]> {
         self.entries.clear();
         let (mut seen, mut ascending, mut highest) = (AttributeSet::default(), true, 0u8);
@@ -221,7 +230,8 @@ fn path_holds<const N: usize>(value: &[u8], asn: [u8; N]) -> bool {
     segments(value, N).map_while(|s| s).any(|(_, members)| members.as_chunks::<N>().0.contains(&asn))
 }
 
-/// The segments of an AS_PATH as (type, members); `None` once where the value does not have that form, then the end.
+/// The segments of an AS_PATH as (type, members); `None` once where the value does not have that
+/// form, then the end.
 pub(crate) fn segments(value: &[u8], width: usize) -> impl Iterator<Item = Option<(u8, &[u8])>> {
     let mut rest = value;
     std::iter::from_fn(move || {
@@ -287,7 +297,8 @@ fn write_attribute(e: &Entry, value: &[u8], as4: bool, out: &mut Vec<u8>) {
     out[start + 2..body].copy_from_slice(&len.to_be_bytes());
 }
 
-/// Writes the members of a set of `N` octets each, sorted, each once; a value of another length as it is.
+/// Writes the members of a set of `N` octets each, sorted, each once; a value of another length as
+/// it is.
 fn write_set<const N: usize>(value: &[u8], out: &mut Vec<u8>) {
     let start = out.len();
     out.extend_from_slice(value);
@@ -343,8 +354,8 @@ fn write_as_set(kind: u8, members: &[u8], width: usize, out: &mut Vec<u8>) {
     out[start - 1] = ((out.len() - start) / width) as u8;
 }
 
-/// Appends `members` to the `open` sequence if it is of the same type, in new segments where it is full;
-/// returns where the last one starts.
+/// Appends `members` to the `open` sequence if it is of the same type, in new segments where it is
+/// full; returns where the last one starts.
 fn write_sequence(kind: u8, mut members: &[u8], width: usize, open: Option<(u8, usize)>, out: &mut Vec<u8>) -> usize {
     let mut at = open.filter(|o| o.0 == kind).map(|o| o.1);
     loop {
@@ -375,7 +386,8 @@ pub struct Parts<'a> {
 }
 
 impl<'a> Parts<'a> {
-    /// Splits what [`Canonicaliser::route`] wrote; `None` for bytes that do not begin like a canonical route.
+    /// Splits what [`Canonicaliser::route`] wrote; `None` for bytes that do not begin like a
+    /// canonical route.
     pub fn new(canonical: &'a [u8]) -> Option<Parts<'a>> {
         let (&n, rest) = canonical.split_first()?;
         let (next_hop, rest) = rest.split_at_checked(usize::from(n))?;
@@ -384,7 +396,8 @@ impl<'a> Parts<'a> {
         Some(Parts { next_hop, link_local, attribute_bytes })
     }
 
-    /// The attributes as (flags, code, value), ascending by code. Ends early where the bytes are cut short.
+    /// The attributes as (flags, code, value), ascending by code. Ends early where the bytes are
+    /// cut short.
     pub fn attributes(&self) -> impl Iterator<Item = (u8, u8, &'a [u8])> + Clone + use<'a> {
         let mut rest = self.attribute_bytes;
         std::iter::from_fn(move || {

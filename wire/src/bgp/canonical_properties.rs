@@ -1,5 +1,6 @@
-//! What holds for every route: one meaning has one canonical form however it is written, what is announced means
-//! what was asked for, and nothing panics. Then the same over a real update file, with bgpkit-parser as the judge.
+//! What holds for every route: one meaning has one canonical form however it is written, what is
+//! announced means what was asked for, and nothing panics. Then the same over a real update file,
+//! with bgpkit-parser as the judge.
 
 use super::*;
 use crate::bgp::{Family, Prefix, encode};
@@ -20,8 +21,8 @@ fn context(as4: bool) -> CanonicalContext {
     }
 }
 
-/// A route by its meaning: the path as segments, in which no two neighbours are sequences of the same type; what is a
-/// set is a sorted one.
+/// A route by its meaning: the path as segments, in which no two neighbours are sequences of the
+/// same type; what is a set is a sorted one.
 #[derive(Clone, Debug)]
 struct Route {
     next_hop: Vec<u8>,
@@ -291,8 +292,8 @@ proptest! {
     }
 }
 
-/// AS path, communities and next hop of every route in a real update file are what bgpkit-parser reads, and what is
-/// announced from it means the same.
+/// AS path, communities and next hop of every route in a real update file are what bgpkit-parser
+/// reads, and what is announced from it means the same.
 #[test]
 fn agrees_with_bgpkit_parser_over_a_real_file() {
     use crate::mrt;

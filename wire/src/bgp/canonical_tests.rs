@@ -228,7 +228,8 @@ fn loops_equal_no_route() {
     assert!(classic(&with_path(seq(2, [64500, 0xfde8_0000])), &context(true)).is_some());
     let two = vec![2, 2, 0xfb, 0xf4, 0xfd, 0xe8];
     assert_eq!(classic(&with_path(two.clone()), &context(false)), None);
-    // 4-octet 65000 read as two 2-octet numbers would be a false alarm; and 2-octet numbers never hold a wide AS.
+    // 4-octet 65000 read as two 2-octet numbers would be a false alarm; and 2-octet numbers never
+    // hold a wide AS.
     let wide = CanonicalContext { peer_as: 0x0001_fde8, ..context(false) };
     assert!(classic(&with_path(two), &wide).is_some());
 

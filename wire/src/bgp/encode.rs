@@ -1,8 +1,9 @@
-//! Canonical routes back to UPDATE messages, correct by RFC 4271, 4760 and 7606: attributes ascending but MP_REACH_NLRI first
-//! (RFC 7606 section 5.1), classic encoding for IPv4 unless its next hop is IPv6 (RFC 8950), as many prefixes to a message as fit.
+//! Canonical routes back to UPDATE messages, correct by RFC 4271, 4760 and 7606: attributes
+//! ascending but MP_REACH_NLRI first (RFC 7606 section 5.1), classic encoding for IPv4 unless its
+//! next hop is IPv6 (RFC 8950), as many prefixes to a message as fit.
 //!
-//! Lengths take the extended form only where the value is longer than 255 octets: RFC 4271 section 4.3 allows the bit
-//! there alone, and old receivers mind.
+//! Lengths take the extended form only where the value is longer than 255 octets: RFC 4271 section
+//! 4.3 allows the bit there alone, and old receivers mind.
 
 #[cfg(test)]
 #[path = "encode_tests.rs"]
@@ -18,18 +19,21 @@ use bytes::{BufMut, BytesMut};
 const UPDATE: u8 = 2;
 /// An UPDATE with nothing in it: header and two length fields.
 const EMPTY_UPDATE: usize = HEADER_LEN + 4;
-/// MP_REACH_NLRI's value but for next hop and NLRI: family, next hop length, reserved octet (RFC 4760 section 3).
+/// MP_REACH_NLRI's value but for next hop and NLRI: family, next hop length, reserved octet (RFC
+/// 4760 section 3).
 const MP_REACH_FIXED: usize = 5;
-/// The most octets of a next hop field: a global and a link-local IPv6 address (RFC 2545 section 3).
+/// The most octets of a next hop field: a global and a link-local IPv6 address (RFC 2545 section
+/// 3).
 const NEXT_HOP_MAX: usize = 32;
 
-/// Appends whole UPDATE messages (headers included) that announce `prefixes` with the canonical route `route`.
-/// All prefixes are of one family. A route whose attributes leave no room for one prefix within
-/// `context.max_message_len` cannot be sent: returns the number of prefixes that were left out (0 or all of them).
+/// Appends whole UPDATE messages (headers included) that announce `prefixes` with the canonical
+/// route `route`. All prefixes are of one family. A route whose attributes leave no room for one
+/// prefix within `context.max_message_len` cannot be sent: returns the number of prefixes that were
+/// left out (0 or all of them).
 ///
-/// Left out as well, since no correct message can say them: a route without ORIGIN or AS_PATH, with a next hop of
-/// a length other than 4 or 16, an IPv6 prefix with an IPv4 next hop, and an IPv4 prefix with an IPv6 next hop
-/// where RFC 8950 was not negotiated.
+/// Left out as well, since no correct message can say them: a route without ORIGIN or AS_PATH, with
+/// a next hop of a length other than 4 or 16, an IPv6 prefix with an IPv4 next hop, and an IPv4
+/// prefix with an IPv6 next hop where RFC 8950 was not negotiated.
 pub fn announce(route: &[u8], prefixes: &[Prefix], context: &UpdateContext, out: &mut BytesMut) -> usize {
     let left_out = |run: &[Prefix]| announce_run(route, run, context, out).map_or(run.len(), |()| 0);
     prefixes.chunk_by(|a, b| a.family() == b.family()).map(left_out).sum()
@@ -51,10 +55,10 @@ fn announce_run(route: &[u8], prefixes: &[Prefix], context: &UpdateContext, out:
     announce_mp(field, &block, prefixes, context, out)
 }
 
-/// The next hop field of MP_REACH_NLRI. A link-local address without a global one goes out as {LL, LL}: RFC 2545
-/// section 3 knows 16 octets for a global address and 32 for both only, and receivers that look at the first
-/// half alone (OpenBGPD) or insist on a link-local second half (FRR, BIRD) all find there what they want; in {::, LL}
-/// the first kind finds no next hop.
+/// The next hop field of MP_REACH_NLRI. A link-local address without a global one goes out as {LL,
+/// LL}: RFC 2545 section 3 knows 16 octets for a global address and 32 for both only, and receivers
+/// that look at the first half alone (OpenBGPD) or insist on a link-local second half (FRR, BIRD)
+/// all find there what they want; in {::, LL} the first kind finds no next hop.
 fn next_hop_field<'a>(parts: &Parts<'_>, field: &'a mut [u8; NEXT_HOP_MAX]) -> Option<&'a [u8]> {
     let link_local_only = parts.next_hop.iter().all(|b| *b == 0) && is_link_local(parts.link_local);
     let first = if link_local_only { parts.link_local } else { parts.next_hop };
@@ -162,7 +166,8 @@ fn put_prefixes(prefixes: &[Prefix], out: &mut BytesMut) {
     }
 }
 
-/// Writes a header for a message of `len` octets. Every caller has made sure that it is at most 65535.
+/// Writes a header for a message of `len` octets. Every caller has made sure that it is at most
+/// 65535.
 fn put_header(len: usize, out: &mut BytesMut) {
     out.reserve(len);
     out.put_bytes(0xff, 16);
@@ -188,8 +193,8 @@ fn limit(context: &UpdateContext) -> usize {
     context.max_message_len.min(MAX_LEN_EXTENDED)
 }
 
-/// Whether the longest prefix has room, where `len` tells a message's length by that of its NLRI. Asked before the
-/// first message is written, so that either all prefixes go out or none.
+/// Whether the longest prefix has room, where `len` tells a message's length by that of its NLRI.
+/// Asked before the first message is written, so that either all prefixes go out or none.
 fn room_for_each(prefixes: &[Prefix], len: impl Fn(usize) -> usize, context: &UpdateContext) -> Option<()> {
     let longest = prefixes.iter().map(|p| 1 + p.octets().len()).max()?;
     (len(longest) <= limit(context)).then_some(())
@@ -246,7 +251,8 @@ fn announce_mp(
     Some(())
 }
 
-/// Appends whole UPDATE messages that withdraw `prefixes` (all of one family): classic for IPv4, MP_UNREACH_NLRI for IPv6.
+/// Appends whole UPDATE messages that withdraw `prefixes` (all of one family): classic for IPv4,
+/// MP_UNREACH_NLRI for IPv6.
 pub fn withdraw(prefixes: &[Prefix], context: &UpdateContext, out: &mut BytesMut) {
     for run in prefixes.chunk_by(|a, b| a.family() == b.family()) {
         match run.first().map(Prefix::family) {
@@ -298,10 +304,11 @@ pub fn end_of_rib(family: Family, out: &mut BytesMut) {
     }
 }
 
-/// The attribute block under which one peer's announcement is kept in the store and replayed: next hop field and every
-/// attribute but MP_REACH_NLRI and MP_UNREACH_NLRI, raw and in their order, so that a replay says exactly what the peer said.
-/// Appended to `out`: `[family is carried in MP_REACH: 1][next hop length 1][next hop of MP_REACH][attributes]`.
-/// For [`Carried::Classic`] that is `0, 0`, and NEXT_HOP stands among the attributes.
+/// The attribute block under which one peer's announcement is kept in the store and replayed: next
+/// hop field and every attribute but MP_REACH_NLRI and MP_UNREACH_NLRI, raw and in their order, so
+/// that a replay says exactly what the peer said. Appended to `out`: `[family is carried in
+/// MP_REACH: 1][next hop length 1][next hop of MP_REACH][attributes]`. For [`Carried::Classic`]
+/// that is `0, 0`, and NEXT_HOP stands among the attributes.
 pub fn stored_attributes(update: &Update<'_>, carried: Carried, out: &mut Vec<u8>) {
     let mp = update.mp_reach.filter(|_| carried == Carried::MpReach);
     let next_hop = mp.map_or(&[][..], |mp| mp.next_hop);
@@ -315,16 +322,16 @@ pub fn stored_attributes(update: &Update<'_>, carried: Carried, out: &mut Vec<u8
     }
 }
 
-/// Appends whole UPDATE messages that announce `prefixes` (all of one family) with a block made by [`stored_attributes`].
-/// Returns the number of prefixes left out because the block leaves no room for one, or because it is
-/// one of classic encoding and the prefixes are not IPv4.
+/// Appends whole UPDATE messages that announce `prefixes` (all of one family) with a block made by
+/// [`stored_attributes`]. Returns the number of prefixes left out because the block leaves no room
+/// for one, or because it is one of classic encoding and the prefixes are not IPv4.
 pub fn announce_stored(block: &[u8], prefixes: &[Prefix], context: &UpdateContext, out: &mut BytesMut) -> usize {
     let left_out = |run: &[Prefix]| announce_stored_run(block, run, context, out).map_or(run.len(), |()| 0);
     prefixes.chunk_by(|a, b| a.family() == b.family()).map(left_out).sum()
 }
 
-/// The length of the shortest message that announces `prefix` with a block made by [`stored_attributes`]; `None` where
-/// the bytes are no such block.
+/// The length of the shortest message that announces `prefix` with a block made by
+/// [`stored_attributes`]; `None` where the bytes are no such block.
 pub fn stored_len(block: &[u8], prefix: &Prefix) -> Option<usize> {
     let (&[mp, n], rest) = block.split_first_chunk::<2>()?;
     let attributes = rest.len().checked_sub(usize::from(n))?;

@@ -201,7 +201,8 @@ fn end_of_rib_is_recognised() {
 
 #[test]
 fn a_stored_announcement_is_told_again_as_it_was() {
-    // Unsorted, with a needless extended length and one attribute twice: all of that is the peer's own.
+    // Unsorted, with a needless extended length and one attribute twice: all of that is the peer's
+    // own.
     let attributes = [
         &[0xc0, 8, 4, 0, 1, 0, 2][..],
         &[0x50, 2, 0, 10],

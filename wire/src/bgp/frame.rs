@@ -65,10 +65,11 @@ impl MessageType {
         }
     }
 
-    /// Shortest and longest message of this type, header included (RFC 4271 section 6.1, RFC 8654 section 4).
+    /// Shortest and longest message of this type, header included (RFC 4271 section 6.1, RFC 8654
+    /// section 4).
     ///
-    /// A ROUTE-REFRESH has no minimum here: RFC 7313 section 5 gives a short one an error code of its own, which
-    /// [`super::message::RouteRefresh::decode`] answers with.
+    /// A ROUTE-REFRESH has no minimum here: RFC 7313 section 5 gives a short one an error code of
+    /// its own, which [`super::message::RouteRefresh::decode`] answers with.
     const fn bounds(self, extended: bool) -> (usize, usize) {
         let max = if extended { MAX_LEN_EXTENDED } else { MAX_LEN };
         match self {
@@ -81,7 +82,8 @@ impl MessageType {
     }
 }
 
-/// A header for a message whose body takes `body_len` octets; the body's length is the caller's promise to keep.
+/// A header for a message whose body takes `body_len` octets; the body's length is the caller's
+/// promise to keep.
 pub(crate) fn header(kind: MessageType, body_len: usize) -> [u8; HEADER_LEN] {
     let mut header = [0xff; HEADER_LEN];
     let len = u16::try_from(HEADER_LEN + body_len).unwrap_or(u16::MAX);
@@ -92,12 +94,14 @@ pub(crate) fn header(kind: MessageType, body_len: usize) -> [u8; HEADER_LEN] {
 
 /// Takes the next whole message off the front of `buf`; `Ok(None)` when more bytes are needed.
 ///
-/// `extended` tells whether OPEN negotiated extended messages; OPEN and KEEPALIVE stay limited to 4096
-/// even then (RFC 8654 section 4). A header is judged as soon as its 19 octets are there, a wrong marker at its
-/// first wrong octet: what does not speak BGP is answered before the hold timer is.
+/// `extended` tells whether OPEN negotiated extended messages; OPEN and KEEPALIVE stay limited to
+/// 4096 even then (RFC 8654 section 4). A header is judged as soon as its 19 octets are there, a
+/// wrong marker at its first wrong octet: what does not speak BGP is answered before the hold timer
+/// is.
 ///
 /// # Errors
-/// 1/1 (marker not all ones), 1/2 with the length field as data (too short for its type, too long), 1/3 with the type (RFC 4271 section 6.1).
+/// 1/1 (marker not all ones), 1/2 with the length field as data (too short for its type, too long),
+/// 1/3 with the type (RFC 4271 section 6.1).
 pub fn next_message(buf: &mut BytesMut, extended: bool) -> Result<Option<Message>, Notification> {
     if buf.iter().take(16).any(|&octet| octet != 0xff) {
         return Err(Notification::new(1, 1));

@@ -11,7 +11,8 @@ fn framed(len: u16, kind: u8, body: &[u8]) -> BytesMut {
     buf
 }
 
-/// What `next_message` says of a header alone: `"wait"`, `"message"` or the NOTIFICATION with its data.
+/// What `next_message` says of a header alone: `"wait"`, `"message"` or the NOTIFICATION with its
+/// data.
 fn verdict(len: u16, kind: u8, extended: bool) -> String {
     match next_message(&mut framed(len, kind, &[]), extended) {
         Ok(None) => "wait".into(),

@@ -1,11 +1,13 @@
-//! What a router must do with a malformed UPDATE: RFC 7606's table, RFC 4271 section 6.3 where it still stands,
-//! RFC 7607 (AS 0), and the error handling sections of the RFCs of each attribute.
+//! What a router must do with a malformed UPDATE: RFC 7606's table, RFC 4271 section 6.3 where it
+//! still stands, RFC 7607 (AS 0), and the error handling sections of the RFCs of each attribute.
 //!
-//! The broker uses this twice. On what a *peer* sends, before replicating (`inbound = "rfc7606"`, DESIGN decision 14;
-//! with `"opaque"` only [`Verdict::Reset`] is acted on). On what an *instance* sends, always: what the peer would have to
-//! treat as withdraw is a candidate "none", what it would have to discard is no part of the candidate.
+//! The broker uses this twice. On what a *peer* sends, before replicating (`inbound = "rfc7606"`,
+//! docs/DECISIONS.md, "Hygiene on the way in"; with `"opaque"` only [`Verdict::Reset`] is acted
+//! on). On what an *instance* sends, always: what the peer would have to treat as withdraw is a
+//! candidate "none", what it would have to discard is no part of the candidate.
 //!
-//! docs/HYGIENE.md lists every check, by RFC, with the action for eBGP, iBGP and confederation sessions.
+//! docs/HYGIENE.md lists every check, by RFC, with the action for eBGP, iBGP and confederation
+//! sessions.
 
 mod rewrite;
 mod values;
@@ -16,7 +18,8 @@ use super::types::{Family, Notification, UpdateContext};
 use super::update::{self, Attribute, Attributes, Fields, MpReach, MpUnreach, Nlri, attr};
 use values::{Action, Problem};
 
-/// Findings kept of one UPDATE: enough to say what is wrong; a message can hold 20,000 faulty attributes.
+/// Findings kept of one UPDATE: enough to say what is wrong; a message can hold 20,000 faulty
+/// attributes.
 const MAX_FINDINGS: usize = 16;
 
 /// What one check found.
@@ -24,7 +27,8 @@ const MAX_FINDINGS: usize = 16;
 pub struct Finding {
     /// The attribute's type code, or 0 where no attribute is meant.
     pub code: u8,
-    /// What is wrong, in a person's words, with the RFC section: `ORIGIN is not 0, 1 or 2 (RFC 7606 section 7.1)`.
+    /// What is wrong, in a person's words, with the RFC section: `ORIGIN is not 0, 1 or 2 (RFC 7606
+    /// section 7.1)`.
     pub what: &'static str,
 }
 
@@ -36,8 +40,8 @@ pub enum Verdict {
     /// Pass these bytes (an UPDATE's body) instead: attributes were discarded, Partial bits
     /// cleared, or announcements turned to withdrawals.
     Rewritten {
-        /// The new body, without header, never longer than the old one, and itself a [`Verdict::Pass`].
-        /// May be empty of any routes, then there is nothing to send.
+        /// The new body, without header, never longer than the old one, and itself a
+        /// [`Verdict::Pass`]. May be empty of any routes, then there is nothing to send.
         body: Vec<u8>,
         /// Announcements became withdrawals (RFC 7606 "treat-as-withdraw").
         withdrawn: bool,
@@ -72,7 +76,8 @@ struct Survey<'a> {
     seen: AttributeSet,
     /// Codes whose first occurrence is to be left out; later occurrences always are.
     discard: AttributeSet,
-    /// The first thing that asks for treat-as-withdraw, as the NOTIFICATION that RFC 4271 has for it.
+    /// The first thing that asks for treat-as-withdraw, as the NOTIFICATION that RFC 4271 has for
+    /// it.
     withdraw: Option<Notification>,
     findings: Vec<Finding>,
 }
@@ -152,7 +157,8 @@ impl<'a> Survey<'a> {
         !self.fields.nlri.is_empty() || self.mp_reach.is_some_and(|mp| !mp.nlri.is_empty())
     }
 
-    /// Well-known mandatory attributes (RFC 4271 section 5, RFC 4760 section 3), wherever something is announced.
+    /// Well-known mandatory attributes (RFC 4271 section 5, RFC 4760 section 3), wherever something
+    /// is announced.
     fn mandatory(&mut self) -> Result<(), Stop> {
         if !self.announces() {
             return Ok(());
@@ -170,8 +176,8 @@ impl<'a> Survey<'a> {
         Ok(())
     }
 
-    /// RFC 7606 section 5.2: attributes without anything announced may mean that the announcement was lost to the
-    /// fault itself, so there is nothing one could trust to withdraw.
+    /// RFC 7606 section 5.2: attributes without anything announced may mean that the announcement
+    /// was lost to the fault itself, so there is nothing one could trust to withdraw.
     fn unlocatable(&mut self) -> Result<(), Stop> {
         if self.announces() {
             return Ok(());

@@ -119,7 +119,8 @@ fn near_update() -> impl Strategy<Value = Vec<u8>> {
 
 type Prefixes = BTreeSet<Prefix>;
 
-/// Prefixes announced and withdrawn, and the opaque NLRI octets, as RFC 7606 reads even a malformed UPDATE.
+/// Prefixes announced and withdrawn, and the opaque NLRI octets, as RFC 7606 reads even a malformed
+/// UPDATE.
 fn said(body: &[u8]) -> (Prefixes, Prefixes, Vec<u8>) {
     let fields = update::fields(body).unwrap();
     let (mut announced, mut withdrawn, mut opaque) = (Prefixes::new(), Prefixes::new(), Vec::new());

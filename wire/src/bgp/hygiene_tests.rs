@@ -1,5 +1,5 @@
-//! Hygiene, case by case. Every UPDATE here is a base of sound fields with one thing changed, so that a row reads
-//! `what, on which session, attributes, outcome`. Outcomes:
+//! Hygiene, case by case. Every UPDATE here is a base of sound fields with one thing changed, so
+//! that a row reads `what, on which session, attributes, outcome`. Outcomes:
 //!
 //! - `pass`: the bytes go through untouched,
 //! - `discard N …`: attributes of these codes are left out, all the rest is as it came,
@@ -50,7 +50,8 @@ fn codes(attributes: &[u8]) -> Vec<u8> {
     Attributes::new(attributes).flatten().map(|a| a.code).collect()
 }
 
-/// The outcome in the words of this file's head; what holds of every outcome is asserted on the way.
+/// The outcome in the words of this file's head; what holds of every outcome is asserted on the
+/// way.
 fn outcome(body: &[u8], context: &UpdateContext) -> String {
     match check(body, context) {
         Verdict::Pass => {
@@ -83,7 +84,8 @@ fn outcome(body: &[u8], context: &UpdateContext) -> String {
     }
 }
 
-/// The outcome for the base attributes with `changed` in place of the one of the same code, or after them.
+/// The outcome for the base attributes with `changed` in place of the one of the same code, or
+/// after them.
 fn changed(changed: &str, context: &UpdateContext) -> String {
     let path = if context.kind == Confederation { CONFED_PATH } else { AS_PATH };
     let code = hex(changed)[1];
@@ -100,7 +102,8 @@ fn run(table: &[(&str, SessionKind, &str, &str)]) {
     }
 }
 
-/// The table "The same odd UPDATE, different answers" of what real daemons do, as the RFCs want it. eBGP.
+/// The table "The same odd UPDATE, different answers" of what real daemons do, as the RFCs want it.
+/// eBGP.
 #[test]
 fn the_odd_updates_that_real_daemons_disagree_on() {
     let communities = "c008080000fde80000fde9";
@@ -155,7 +158,8 @@ fn the_two_updates_that_crash_frr() {
         Verdict::Rewritten { body: new, withdrawn: true, .. } => assert_eq!(new, body(NLRI, "", "")),
         other => panic!("{other:?}"),
     }
-    // CVE-2023-47235, whole: an attribute nobody knows, of no length, and an NLRI field that is none.
+    // CVE-2023-47235, whole: an attribute nobody knows, of no length, and an NLRI field that is
+    // none.
     let mut stream = bytes::BytesMut::from(&[0xff; 16][..]);
     stream.extend_from_slice(&hex("002b 02 0000 0003 c0ff00 010100eb00ac100b0b001ad908ac100b0b"));
     let message = crate::bgp::frame::next_message(&mut stream, false).unwrap().unwrap();

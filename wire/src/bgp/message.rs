@@ -1,4 +1,5 @@
-//! OPEN, NOTIFICATION, KEEPALIVE and ROUTE-REFRESH (RFC 4271 section 4, RFC 5492, RFC 2918, RFC 7313).
+//! OPEN, NOTIFICATION, KEEPALIVE and ROUTE-REFRESH (RFC 4271 section 4, RFC 5492, RFC 2918, RFC
+//! 7313).
 
 use super::frame::{HEADER_LEN, MAX_LEN, MessageType, header};
 use super::types::{Family, Notification};
@@ -20,7 +21,8 @@ pub enum Capability {
     Role(u8),
     /// 64 (RFC 4724).
     GracefulRestart {
-        /// R and N bits, the upper four bits of the first octet where they stand there: 0x80 and 0x40.
+        /// R and N bits, the upper four bits of the first octet where they stand there: 0x80 and
+        /// 0x40.
         flags: u8,
         /// Restart time in seconds, 0 to 4095.
         restart_time_s: u16,
@@ -45,7 +47,8 @@ pub enum Capability {
 /// An OPEN message (RFC 4271 section 4.2).
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Open {
-    /// The AS number: the 4-octet capability's where present, else the header's My Autonomous System field.
+    /// The AS number: the 4-octet capability's where present, else the header's My Autonomous
+    /// System field.
     pub asn: u32,
     /// Proposed hold time in seconds; 0 or at least 3.
     pub hold_time_s: u16,
@@ -62,7 +65,8 @@ pub const AS_TRANS: u16 = 23456;
 const PARAMETER_CAPABILITIES: u8 = 2;
 /// Optional parameter type that announces the extended format (RFC 9072 section 2).
 const PARAMETER_EXTENDED: u8 = 255;
-/// Octets for optional parameters in the longest OPEN: 4096 less header, fixed fields and RFC 9072's four octets.
+/// Octets for optional parameters in the longest OPEN: 4096 less header, fixed fields and RFC
+/// 9072's four octets.
 const MAX_PARAMETERS_LEN: usize = MAX_LEN - HEADER_LEN - 10 - 3;
 
 /// Takes `n` octets off the front; `None` where there are fewer.
@@ -87,7 +91,8 @@ pub(super) fn take_u16(bytes: &mut &[u8]) -> Option<u16> {
 }
 
 impl Capability {
-    /// Reads one capability's value; a length or value its RFC does not allow makes it [`Capability::Other`].
+    /// Reads one capability's value; a length or value its RFC does not allow makes it
+    /// [`Capability::Other`].
     fn decode(code: u8, value: &[u8]) -> Capability {
         Capability::decode_known(code, value).unwrap_or_else(|| Capability::Other { code, value: value.to_vec() })
     }
@@ -119,7 +124,8 @@ impl Capability {
         })
     }
 
-    /// Code and value. A list too long for the one length octet is cut after the last entry that fits.
+    /// Code and value. A list too long for the one length octet is cut after the last entry that
+    /// fits.
     fn encode(&self) -> (u8, Vec<u8>) {
         let with_octet = |out: &mut Vec<u8>, families: &[(Family, u8)]| {
             for (family, octet) in families.iter().take(63) {
@@ -185,8 +191,8 @@ impl Open {
     /// Reads an OPEN's body (after the header). Understands RFC 9072 extended optional parameters.
     ///
     /// # Errors
-    /// 2/1 unsupported version, 2/2 AS 0 (RFC 7607), 2/3 router id 0, 2/4 unknown optional parameter, 2/6 hold time 1 or 2,
-    /// 2/0 for lengths that do not add up; 1/2 is the framing's.
+    /// 2/1 unsupported version, 2/2 AS 0 (RFC 7607), 2/3 router id 0, 2/4 unknown optional
+    /// parameter, 2/6 hold time 1 or 2, 2/0 for lengths that do not add up; 1/2 is the framing's.
     pub fn decode(body: &[u8]) -> Result<Open, Notification> {
         let unspecific = || Notification::new(2, 0);
         let (&fixed, mut rest) = body.split_first_chunk::<9>().ok_or_else(unspecific)?;
@@ -215,9 +221,10 @@ impl Open {
         Ok(Open { asn, hold_time_s, router_id, capabilities })
     }
 
-    /// The whole message, header included: one optional parameter per capability; RFC 9072 form where
-    /// they take more than 255 octets. My Autonomous System is 23456 for an AS above 65535 (RFC 6793).
-    /// A capability that would make the message longer than 4096 octets is left out, with those after it.
+    /// The whole message, header included: one optional parameter per capability; RFC 9072 form
+    /// where they take more than 255 octets. My Autonomous System is 23456 for an AS above 65535
+    /// (RFC 6793). A capability that would make the message longer than 4096 octets is left out,
+    /// with those after it.
     pub fn encode(&self) -> Bytes {
         self.encode_as(false)
     }
@@ -235,7 +242,8 @@ impl Open {
 
     fn encode_as(&self, extended: bool) -> Bytes {
         let encoded: Vec<_> = self.capabilities.iter().map(Capability::encode).collect();
-        // A parameter takes two octets of its own (three in RFC 9072's form), the capability in it two more.
+        // A parameter takes two octets of its own (three in RFC 9072's form), the capability in it
+        // two more.
         let short_len: usize = encoded.iter().map(|(_, value)| 4 + value.len()).sum();
         let extended = extended || short_len > 255;
         let mut parameters = Vec::with_capacity(short_len + encoded.len());
@@ -284,7 +292,8 @@ impl Open {
     }
 }
 
-/// Reads the optional parameters, length field first, in either format (RFC 4271 section 4.2, RFC 9072 section 2).
+/// Reads the optional parameters, length field first, in either format (RFC 4271 section 4.2, RFC
+/// 9072 section 2).
 fn decode_parameters(rest: &mut &[u8]) -> Result<Vec<Capability>, Notification> {
     let unspecific = || Notification::new(2, 0);
     let len = take_u8(rest).ok_or_else(unspecific)?;
@@ -324,7 +333,8 @@ fn message(kind: MessageType, body: &[u8]) -> Bytes {
 }
 
 impl Notification {
-    /// The whole message, header included; data is cut so that the message stays within 4096 octets.
+    /// The whole message, header included; data is cut so that the message stays within 4096
+    /// octets.
     pub fn encode(&self) -> Bytes {
         let data = self.data.get(..MAX_LEN - HEADER_LEN - 2).unwrap_or(&self.data);
         let mut body = vec![self.code, self.subcode];
@@ -341,8 +351,8 @@ impl Notification {
     }
 }
 
-/// The RFC's own words for a NOTIFICATION, for logs: `3/10 UPDATE Message Error: Invalid Network Field`.
-/// Numbers no RFC has assigned stand by themselves: `3/42 UPDATE Message Error`.
+/// The RFC's own words for a NOTIFICATION, for logs: `3/10 UPDATE Message Error: Invalid Network
+/// Field`. Numbers no RFC has assigned stand by themselves: `3/42 UPDATE Message Error`.
 pub fn notification_name(code: u8, subcode: u8) -> String {
     let (error, subcodes) = error_names(code);
     let name = usize::from(subcode).checked_sub(1).and_then(|i| subcodes.get(i)).filter(|name| !name.is_empty());
@@ -353,7 +363,8 @@ pub fn notification_name(code: u8, subcode: u8) -> String {
     }
 }
 
-/// Name of an error code, and of its subcodes from 1 on (IANA "BGP Error (Notification) Codes" and "Subcodes").
+/// Name of an error code, and of its subcodes from 1 on (IANA "BGP Error (Notification) Codes" and
+/// "Subcodes").
 fn error_names(code: u8) -> (&'static str, &'static [&'static str]) {
     match code {
         1 => ("Message Header Error", &["Connection Not Synchronized", "Bad Message Length", "Bad Message Type"]),
@@ -448,11 +459,12 @@ pub struct RouteRefresh {
 }
 
 impl RouteRefresh {
-    /// Reads a ROUTE-REFRESH's body. ORF (RFC 5291) entries behind the first four octets are ignored.
+    /// Reads a ROUTE-REFRESH's body. ORF (RFC 5291) entries behind the first four octets are
+    /// ignored.
     ///
     /// # Errors
-    /// 7/1 with the whole message as data, where the body is shorter than four octets, or longer for a begin or an
-    /// end (RFC 7313 section 5).
+    /// 7/1 with the whole message as data, where the body is shorter than four octets, or longer
+    /// for a begin or an end (RFC 7313 section 5).
     pub fn decode(body: &[u8]) -> Result<RouteRefresh, Notification> {
         let bad_length =
             || Notification { code: 7, subcode: 1, data: message(MessageType::RouteRefresh, body).to_vec() };

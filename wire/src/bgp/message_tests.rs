@@ -3,7 +3,8 @@
 use super::*;
 use proptest::prelude::*;
 
-/// An OPEN's body: version 4, AS 64500, hold time 90, router id 192.0.2.1, then `tail` from the parameters' length on.
+/// An OPEN's body: version 4, AS 64500, hold time 90, router id 192.0.2.1, then `tail` from the
+/// parameters' length on.
 fn body(tail: &[u8]) -> Vec<u8> {
     let mut body = vec![4, 0xfb, 0xf4, 0, 90, 192, 0, 2, 1];
     body.extend_from_slice(tail);

@@ -43,7 +43,8 @@ impl fmt::Debug for Family {
     }
 }
 
-/// An IPv4 or IPv6 unicast prefix, masked: bits past the length are zero, so equal prefixes are equal values.
+/// An IPv4 or IPv6 unicast prefix, masked: bits past the length are zero, so equal prefixes are
+/// equal values.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub struct Prefix {
     v6: bool,
@@ -51,7 +52,8 @@ pub struct Prefix {
     len: u8,
 }
 
-/// By family, address and length. Tables of routes are searched by this, and octet by octet it would be most of a search.
+/// By family, address and length. Tables of routes are searched by this, and octet by octet it
+/// would be most of a search.
 impl Ord for Prefix {
     #[inline]
     fn cmp(&self, other: &Prefix) -> Ordering {
@@ -183,7 +185,8 @@ impl<'de> serde::Deserialize<'de> for Prefix {
     }
 }
 
-/// What kind of neighbour stands at the other end; RFC 7606 and RFC 5065 treat some attributes by it.
+/// What kind of neighbour stands at the other end; RFC 7606 and RFC 5065 treat some attributes by
+/// it.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum SessionKind {
     /// The neighbour's AS is not ours.
@@ -197,7 +200,8 @@ pub enum SessionKind {
 /// What an UPDATE's reader must know of the session it came over.
 #[derive(Clone, Copy, Debug)]
 pub struct UpdateContext {
-    /// Both sides sent the 4-octet AS capability (RFC 6793): AS numbers in AS_PATH and AGGREGATOR take four octets.
+    /// Both sides sent the 4-octet AS capability (RFC 6793): AS numbers in AS_PATH and AGGREGATOR
+    /// take four octets.
     pub as4: bool,
     /// Which rules of RFC 7606 apply.
     pub kind: SessionKind,
@@ -228,7 +232,8 @@ pub struct Notification {
     pub code: u8,
     /// Error subcode; 0 is "unspecific".
     pub subcode: u8,
-    /// The Data field: the offending attribute, the unsupported capability, a shutdown text (RFC 9003).
+    /// The Data field: the offending attribute, the unsupported capability, a shutdown text (RFC
+    /// 9003).
     pub data: Vec<u8>,
 }
 

@@ -1,8 +1,8 @@
 //! An UPDATE taken apart in place (RFC 4271 section 4.3, RFC 4760 sections 3 and 4).
 //!
-//! [`Update::parse`] checks only structure: the three length fields, that attributes end where they say, that
-//! each NLRI field splits into prefixes. Whether attribute *values* make sense is [`super::hygiene`]'s business,
-//! because RFC 7606 answers that with something milder than a reset.
+//! [`Update::parse`] checks only structure: the three length fields, that attributes end where they
+//! say, that each NLRI field splits into prefixes. Whether attribute *values* make sense is
+//! [`super::hygiene`]'s business, because RFC 7606 answers that with something milder than a reset.
 //!
 //! ```text
 //! +-----------------+------------------+----------------+------------+------+
@@ -62,7 +62,8 @@ pub struct Attribute<'a> {
     pub raw: &'a [u8],
 }
 
-/// Splits an attribute field; yields `Err` once, with the rest of the field, where an attribute runs past its end.
+/// Splits an attribute field; yields `Err` once, with the rest of the field, where an attribute
+/// runs past its end.
 #[derive(Clone, Copy, Debug)]
 pub struct Attributes<'a> {
     rest: &'a [u8],
@@ -195,8 +196,8 @@ pub fn mp_unreach(value: &[u8]) -> Option<MpUnreach<'_>> {
     Some(MpUnreach { family, nlri: value.get(3..)? })
 }
 
-/// An UPDATE whose structure is sound: attributes end where they say, MP attributes stand at most once each,
-/// and every NLRI field of a voted family splits into prefixes.
+/// An UPDATE whose structure is sound: attributes end where they say, MP attributes stand at most
+/// once each, and every NLRI field of a voted family splits into prefixes.
 #[derive(Clone, Copy, Debug)]
 pub struct Update<'a> {
     /// Withdrawn IPv4 unicast routes.
@@ -225,7 +226,8 @@ pub struct Fields<'a> {
 /// Splits an UPDATE's body (what follows the 19-octet header) by its two length fields.
 ///
 /// # Errors
-/// 3/1, Malformed Attribute List, where a length field runs past the message (RFC 4271 section 6.3).
+/// 3/1, Malformed Attribute List, where a length field runs past the message (RFC 4271 section
+/// 6.3).
 pub fn fields(body: &[u8]) -> Result<Fields<'_>, Notification> {
     let split = |b| -> Option<(&[u8], &[u8])> {
         let b: &[u8] = b;
@@ -242,13 +244,14 @@ pub fn fields(body: &[u8]) -> Result<Fields<'_>, Notification> {
 impl<'a> Update<'a> {
     /// Takes `body` (what follows the 19-octet header) apart.
     ///
-    /// This is strict: use it on messages that hygiene has passed or rewritten, and on what we sent.
-    /// [`super::hygiene::check`] reads raw messages from a neighbour and is milder where RFC 7606 says so.
+    /// This is strict: use it on messages that hygiene has passed or rewritten, and on what we
+    /// sent. [`super::hygiene::check`] reads raw messages from a neighbour and is milder where RFC
+    /// 7606 says so.
     ///
     /// # Errors
-    /// 3/1 for lengths that do not add up or an MP attribute that stands twice, 3/9 for an MP attribute that
-    /// cannot be read or whose NLRI does not split into prefixes (RFC 4760 section 7), 3/10 for such an NLRI field or
-    /// withdrawn routes field.
+    /// 3/1 for lengths that do not add up or an MP attribute that stands twice, 3/9 for an MP
+    /// attribute that cannot be read or whose NLRI does not split into prefixes (RFC 4760 section
+    /// 7), 3/10 for such an NLRI field or withdrawn routes field.
     pub fn parse(body: &'a [u8]) -> Result<Update<'a>, Notification> {
         let f = fields(body)?;
         let network = || Notification::new(3, 10);

@@ -54,7 +54,8 @@ fn attributes_stop_once_at_the_first_that_does_not_fit() {
     assert_eq!(attributes.next(), None);
 }
 
-/// Prefixes of at least one bit: bgpkit-parser takes a field that begins with a zero for one with path ids.
+/// Prefixes of at least one bit: bgpkit-parser takes a field that begins with a zero for one with
+/// path ids.
 fn prefixes(family: Family) -> impl Strategy<Value = Vec<Prefix>> {
     let max: u8 = if family.afi == 2 { 128 } else { 32 };
     let prefix =

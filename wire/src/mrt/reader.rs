@@ -22,8 +22,8 @@ use std::path::{Path, PathBuf};
 
 /// Octets of the common header (RFC 6396 section 2).
 const HEADER_LEN: usize = 12;
-/// The longest record that is read. A RIB entry of each of 1,000 peers is near 100 kB; a length beyond this is
-/// no length, and with it the place of the next record is lost.
+/// The longest record that is read. A RIB entry of each of 1,000 peers is near 100 kB; a length
+/// beyond this is no length, and with it the place of the next record is lost.
 const RECORD_MAX: usize = 16 << 20;
 /// What is read ahead from a file, in octets.
 const READ_AHEAD: usize = 1 << 18;
@@ -55,7 +55,8 @@ pub struct Message {
     pub local: IpAddr,
     /// The AS numbers in AS_PATH and AGGREGATOR have four octets (the record is a MESSAGE_AS4).
     pub as4: bool,
-    /// Prefixes in the message carry path ids (RFC 8050). [`crate::bgp::update::Update`] cannot read such a message.
+    /// Prefixes in the message carry path ids (RFC 8050). [`crate::bgp::update::Update`] cannot
+    /// read such a message.
     pub addpath: bool,
     /// The collector sent the message, where usually it received it (MESSAGE_LOCAL).
     pub sent: bool,
@@ -74,7 +75,8 @@ pub struct StateChange {
     pub peer_as: u32,
     /// The collector's own address.
     pub local: IpAddr,
-    /// State before: 1 Idle, 2 Connect, 3 Active, 4 OpenSent, 5 OpenConfirm, 6 Established (RFC 6396 section 4.4.1).
+    /// State before: 1 Idle, 2 Connect, 3 Active, 4 OpenSent, 5 OpenConfirm, 6 Established (RFC
+    /// 6396 section 4.4.1).
     pub old: u16,
     /// State after.
     pub new: u16,
@@ -93,14 +95,17 @@ pub struct Route {
     pub prefix: Prefix,
     /// The path id, in add-path dumps.
     pub path_id: Option<u32>,
-    /// The next hop field of MP_REACH_NLRI, 16 or 32 octets for IPv6; empty where the route has none and NEXT_HOP stands among `attributes`.
+    /// The next hop field of MP_REACH_NLRI, 16 or 32 octets for IPv6; empty where the route has
+    /// none and NEXT_HOP stands among `attributes`.
     pub mp_next_hop: Bytes,
-    /// The path attributes but for MP_REACH_NLRI and MP_UNREACH_NLRI, raw and in their order, AS numbers always of
-    /// four octets (RFC 6396 section 4.3.4). Routes whose `attributes` and `mp_next_hop` are equal can share an UPDATE.
+    /// The path attributes but for MP_REACH_NLRI and MP_UNREACH_NLRI, raw and in their order, AS
+    /// numbers always of four octets (RFC 6396 section 4.3.4). Routes whose `attributes` and
+    /// `mp_next_hop` are equal can share an UPDATE.
     pub attributes: Bytes,
 }
 
-/// What went wrong at one place of a file. Offsets count octets of the file as it is after decompression.
+/// What went wrong at one place of a file. Offsets count octets of the file as it is after
+/// decompression.
 #[derive(Debug, thiserror::Error)]
 pub enum MrtError {
     /// The file cannot be opened.
@@ -143,7 +148,8 @@ pub enum MrtError {
         /// MRT subtype.
         subtype: u16,
     },
-    /// A record, or one entry of a table dump's record, that does not have the form of its type. Iteration goes on.
+    /// A record, or one entry of a table dump's record, that does not have the form of its type.
+    /// Iteration goes on.
     #[error("at offset {offset}: record of type {kind}/{subtype}: {what}")]
     Malformed {
         /// Where the record starts.
@@ -184,7 +190,8 @@ pub struct Counts {
 /// content, not by name.
 ///
 /// # Errors
-/// [`MrtError::Open`] where it cannot be opened, [`MrtError::Io`] where its first octets cannot be read.
+/// [`MrtError::Open`] where it cannot be opened, [`MrtError::Io`] where its first octets cannot be
+/// read.
 pub fn open(path: impl AsRef<Path>) -> Result<Reader, MrtError> {
     let path = path.as_ref();
     let file = File::open(path).map_err(|source| MrtError::Open { path: path.to_owned(), source })?;
@@ -338,7 +345,8 @@ impl Iterator for Reader {
     }
 }
 
-/// The first `n` octets (fewer where the input is shorter) and an input that still begins with them.
+/// The first `n` octets (fewer where the input is shorter) and an input that still begins with
+/// them.
 fn peek<R: Read>(mut input: R, n: usize) -> io::Result<(Vec<u8>, impl Read + use<R>)> {
     let mut start = vec![0; n];
     let got = read_full(&mut input, &mut start)?;
@@ -378,7 +386,8 @@ impl Place {
     }
 }
 
-/// What is left of a record; every read takes from its front, and is `None` where there is too little.
+/// What is left of a record; every read takes from its front, and is `None` where there is too
+/// little.
 struct Cut(Bytes);
 
 impl Cut {

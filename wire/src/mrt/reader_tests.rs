@@ -106,8 +106,8 @@ fn real_updates_hold_what_is_known_of_them() {
     }
 }
 
-/// Its one prefix has bits set past its length, and behind it stands half of another: bgpdump shows the first, a router
-/// must answer 3/10.
+/// Its one prefix has bits set past its length, and behind it stands half of another: bgpdump shows
+/// the first, a router must answer 3/10.
 #[test]
 fn the_message_with_trailing_bits_is_given_as_it_is() {
     let Some(reader) = data("updates.nlri_mask_trailing_bits.gz") else { return };
@@ -289,7 +289,8 @@ fn a_bzip2_file_is_read_and_a_broken_one_is_an_error_after_what_could_be_read() 
     assert!(matches!(read(bz[..bz.len() - 4].to_vec()).last(), Some(Err(MrtError::Io { .. }))));
 }
 
-/// One peer index table, then RIB records; a table without a peer, a cut entry and an IPv6 route in both of its forms.
+/// One peer index table, then RIB records; a table without a peer, a cut entry and an IPv6 route in
+/// both of its forms.
 #[test]
 fn entries_of_a_table_dump() {
     let peers = [&[0, 0, 0, 0, 0, 0, 0, 1, 2][..], &[9; 4], &[192, 0, 2, 1], &70_000u32.to_be_bytes()].concat();

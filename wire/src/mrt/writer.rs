@@ -1,4 +1,5 @@
-//! Writing what a session said as BGP4MP_ET (RFC 6396 section 3 and 4.4.3): what bgpdump and every other tool read.
+//! Writing what a session said as BGP4MP_ET (RFC 6396 section 3 and 4.4.3): what bgpdump and every
+//! other tool read.
 
 use super::BGP4MP_ET;
 use std::io::{self, Write};
@@ -33,11 +34,12 @@ impl<W: Write> Writer<W> {
         Writer { output, record: Vec::new() }
     }
 
-    /// Records `message`, a whole BGP message with its header, received at `at_us` microseconds of Unix time.
-    /// The session must be one with 4-octet AS numbers.
+    /// Records `message`, a whole BGP message with its header, received at `at_us` microseconds of
+    /// Unix time. The session must be one with 4-octet AS numbers.
     ///
     /// # Errors
-    /// `InvalidInput` where the ends are of different families or the time is past 2106, which MRT cannot say; else the output's.
+    /// `InvalidInput` where the ends are of different families or the time is past 2106, which MRT
+    /// cannot say; else the output's.
     pub fn message(&mut self, at_us: u64, ends: &Ends, message: &[u8]) -> io::Result<()> {
         let invalid = |what: &str| io::Error::new(io::ErrorKind::InvalidInput, what.to_owned());
         let seconds = u32::try_from(at_us / 1_000_000).map_err(|_| invalid("the time is past what MRT can say"))?;

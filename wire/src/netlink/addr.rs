@@ -1,4 +1,5 @@
-//! RTM_NEWADDR and RTM_DELADDR (`struct ifaddrmsg`). Only read; addresses pass to the instances as the kernel says them.
+//! RTM_NEWADDR and RTM_DELADDR (`struct ifaddrmsg`). Only read; addresses pass to the instances as
+//! the kernel says them.
 
 use super::NetlinkError;
 use super::attr::Attrs;

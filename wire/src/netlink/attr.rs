@@ -95,7 +95,8 @@ impl<'a> Attr<'a> {
     }
 }
 
-/// The attributes in a message behind its fixed part, or inside another attribute. Ends after the first error.
+/// The attributes in a message behind its fixed part, or inside another attribute. Ends after the
+/// first error.
 #[derive(Clone, Debug)]
 pub struct Attrs<'a> {
     left: &'a [u8],
@@ -146,7 +147,8 @@ impl RawAttr {
     }
 }
 
-/// A lightweight tunnel (RTA_ENCAP_TYPE and RTA_ENCAP, NHA_ENCAP_TYPE and NHA_ENCAP): MPLS labels, SRv6, IP in IP …
+/// A lightweight tunnel (RTA_ENCAP_TYPE and RTA_ENCAP, NHA_ENCAP_TYPE and NHA_ENCAP): MPLS labels,
+/// SRv6, IP in IP …
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Encap {
     /// LWTUNNEL_ENCAP_*.
@@ -156,7 +158,8 @@ pub struct Encap {
 }
 
 impl Encap {
-    /// Joins the two attributes; where only one is there it says nothing to the kernel and is kept among `others`.
+    /// Joins the two attributes; where only one is there it says nothing to the kernel and is kept
+    /// among `others`.
     pub(crate) fn join(
         kind: Option<Attr<'_>>,
         data: Option<Attr<'_>>,

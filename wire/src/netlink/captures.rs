@@ -1,9 +1,10 @@
 //! What a Linux 6.18 kernel said, as hexadecimal, on a little-endian machine.
 //!
-//! Taken in a fresh network namespace with `ip` 6.1 and a NETLINK_ROUTE socket of a few lines of Python that printed what it
-//! received: interfaces v1 (index 3; 10.0.1.1/24, 2001:db8:1::1/64) and v2 (index 2; 10.0.2.1/24, 2001:db8:2::1/64), the two
-//! ends of one veth pair. Where a comment is a command the message is the notification that followed it. What daemons sent was
-//! written down by strace in a namespace of the same kind.
+//! Taken in a fresh network namespace with `ip` 6.1 and a NETLINK_ROUTE socket of a few lines of
+//! Python that printed what it received: interfaces v1 (index 3; 10.0.1.1/24, 2001:db8:1::1/64) and
+//! v2 (index 2; 10.0.2.1/24, 2001:db8:2::1/64), the two ends of one veth pair. Where a comment is a
+//! command the message is the notification that followed it. What daemons sent was written down by
+//! strace in a namespace of the same kind.
 
 /// The octets of a capture.
 pub fn bytes(hex: &str) -> Vec<u8> {
@@ -21,7 +22,8 @@ pub const V4_PLAIN: &str = "\
     44000000180000066973016b570e000002180000feba00010000000008000f00fe00000008000100c00002000800060014000000\
     080005000a0001020800040003000000";
 
-/// `ip route add 198.51.100.0/24 proto bird metric 32 nexthop via 10.0.1.2 weight 1 nexthop via 10.0.2.2 weight 10`
+/// `ip route add 198.51.100.0/24 proto bird metric 32 nexthop via 10.0.1.2 weight 1 nexthop via
+/// 10.0.2.2 weight 10`
 pub const V4_ECMP: &str = "\
     58000000180000066973016b6f0e000002180000fe0c00010000000008000f00fe00000008000100c63364000800060020000000\
     240009001000000003000000080005000a0001021000000902000000080005000a000202";
@@ -31,7 +33,8 @@ pub const V4_VIA_INET6: &str = "\
     4c000000180000066973016b870e000002190000feba00010000000008000f00fe00000008000100cb007100160012000a00fe80\
     000000000000000000000000000200000800040003000000";
 
-/// `ip route add 203.0.113.128/26 proto bgp nexthop via inet6 fe80::2 dev v1 nexthop via 10.0.2.2 dev v2`
+/// `ip route add 203.0.113.128/26 proto bgp nexthop via inet6 fe80::2 dev v1 nexthop via 10.0.2.2
+/// dev v2`
 pub const V4_ECMP_MIXED: &str = "\
     60000000180000066a73016b9f0e0000021a0000feba00010000000008000f00fe00000008000100cb0071803400090020000000\
     03000000160012000a00fe80000000000000000000000000000200001000000002000000080005000a000202";
@@ -41,7 +44,8 @@ pub const V4_ONLINK: &str = "\
     3c000000180000066a73016bc50e000002100000fe0300010400000008000f00fe000000080001006440000008000500ac100001\
     0800040003000000";
 
-/// `ip route add 100.65.0.0/16 nexthop via 172.16.0.1 dev v1 onlink nexthop via 172.16.0.2 dev v2 onlink`
+/// `ip route add 100.65.0.0/16 nexthop via 172.16.0.1 dev v1 onlink nexthop via 172.16.0.2 dev v2
+/// onlink`
 pub const V4_ECMP_ONLINK: &str = "\
     50000000180000066a73016bef0e000002100000fe0300010000000008000f00fe00000008000100644100002400090010000400\
     0300000008000500ac100001100004000200000008000500ac100002";
@@ -93,7 +97,8 @@ pub const V6_PLAIN: &str = "\
     00000000080006001400000014000500fe800000000000000000000000000002080004000300000024000c000000000000000000\
     0000000000000000000000000000000000000000000000000500140000000000";
 
-/// `ip -6 route add 2001:db8:101::/48 proto bgp metric 20 nexthop via fe80::2 dev v1 weight 2 nexthop via fe80::2 dev v2 weight 1`
+/// `ip -6 route add 2001:db8:101::/48 proto bgp metric 20 nexthop via fe80::2 dev v1 weight 2
+/// nexthop via fe80::2 dev v2 weight 1`
 pub const V6_ECMP: &str = "\
     a8000000180000046e73016b4c1000000a300000feba00010000000008000f00fe0000001400010020010db80101000000000000\
     0000000008000600140000003c0009001c0000010300000014000500fe8000000000000000000000000000021c00000002000000\
@@ -285,7 +290,8 @@ pub const ADDR_V6: &str = "\
     48000000140002004d0000002e6700000a408200030000001400010020010db800010000000000000000000114000600ffffffff\
     ffffffff65552500655525000800080082000000";
 
-/// What BIRD 2.0.12 sent (strace) for static routes, with `metric 32` and `merge paths on`: one message a send, here in a row.
+/// What BIRD 2.0.12 sent (strace) for static routes, with `metric 32` and `merge paths on`: one
+/// message a send, here in a row.
 pub const BIRD_WRITES: &str = "\
     7400000018000506e6620000000000000a300000fe0c0001000000001400010020010db8000b0000000000000000000008000600\
     200000003c0009001c000000030000001400050020010db80001000000000000000000021c000000020000001400050020010db8\

@@ -1,5 +1,6 @@
-//! The kernel's numbers, each with the width of the field it stands in; from the libc crate where that has them, otherwise
-//! from linux/rtnetlink.h, linux/nexthop.h and linux/netlink.h, which never change a number.
+//! The kernel's numbers, each with the width of the field it stands in; from the libc crate where
+//! that has them, otherwise from linux/rtnetlink.h, linux/nexthop.h and linux/netlink.h, which
+//! never change a number.
 
 // Address families.
 /// Any family; what nexthop groups say.
@@ -407,7 +408,8 @@ pub const RTNLGRP_IPV6_RULE: u32 = libc::RTNLGRP_IPV6_RULE;
 /// Nexthop objects.
 pub const RTNLGRP_NEXTHOP: u32 = libc::RTNLGRP_NEXTHOP;
 
-/// The bit of a group in `sockaddr_nl.nl_groups`; 0 for a group above 32, which only NETLINK_ADD_MEMBERSHIP can join.
+/// The bit of a group in `sockaddr_nl.nl_groups`; 0 for a group above 32, which only
+/// NETLINK_ADD_MEMBERSHIP can join.
 pub const fn group_bit(group: u32) -> u32 {
     match group {
         1..=32 => 1 << (group - 1),

@@ -1,4 +1,5 @@
-//! What real daemons send, put together as a virtual kernel would: the same configuration means the same.
+//! What real daemons send, put together as a virtual kernel would: the same configuration means the
+//! same.
 
 use super::captures::*;
 use super::consts::*;

@@ -1,4 +1,5 @@
-//! What a route means: the candidate that instances vote on in the FIB (DESIGN decision 11).
+//! What a route means: the candidate that instances vote on in the FIB (docs/DECISIONS.md, "A
+//! virtual kernel for each instance").
 //!
 //! | of a route | compared | written to the kernel |
 //! |---|---|---|
@@ -11,15 +12,17 @@
 //! | protocol, metric, scope, nexthop ids, other flags | no | virtd's own, or what follows from the rest |
 //! | realm, expiry, RFC 4191 preference, unknown attributes | no | no |
 //!
-//! What one instance could put into the kernel alone would not be voted on, so what is written is compared. That is why the
-//! preferred source counts, although no forwarded packet is treated by it: a wrong one changes the source address of
-//! everything this host sends. Onlink is the exception: it only says that the kernel need not check the gateway, which is
-//! compared; daemons differ in when they set it; and without it the kernel may refuse the route.
+//! What one instance could put into the kernel alone would not be voted on, so what is written is
+//! compared. That is why the preferred source counts, although no forwarded packet is treated by
+//! it: a wrong one changes the source address of everything this host sends. Onlink is the
+//! exception: it only says that the kernel need not check the gateway, which is compared; daemons
+//! differ in when they set it; and without it the kernel may refuse the route.
 //!
-//! Next hops are a set with shares: order does not matter, a hop that stands twice has the sum of its weights, weights have
-//! no common divisor, so a single hop has always weight 1. A route that drops what comes has no hops, source or metrics
-//! (IPv6 routes of that kind come with the loopback interface; a blackhole nexthop object is the same as a blackhole route).
-//! How IPv6 multipath was said, as RTA_MULTIPATH or route by route, is gone after [`FibRoute::merge`].
+//! Next hops are a set with shares: order does not matter, a hop that stands twice has the sum of
+//! its weights, weights have no common divisor, so a single hop has always weight 1. A route that
+//! drops what comes has no hops, source or metrics (IPv6 routes of that kind come with the loopback
+//! interface; a blackhole nexthop object is the same as a blackhole route). How IPv6 multipath was
+//! said, as RTA_MULTIPATH or route by route, is gone after [`FibRoute::merge`].
 
 mod bytes;
 mod encode;
@@ -34,7 +37,8 @@ use crate::bgp::Prefix;
 use std::fmt;
 use std::net::{IpAddr, Ipv4Addr};
 
-/// Most next hops of a route: above FRR's limit of 256, and below what an RTA_MULTIPATH attribute can hold.
+/// Most next hops of a route: above FRR's limit of 256, and below what an RTA_MULTIPATH attribute
+/// can hold.
 pub const MAX_HOPS: usize = 1024;
 
 /// Why a route cannot be a candidate.
@@ -61,7 +65,8 @@ pub enum FibError {
     /// An IPv6 route for some sources only; virtd does not vote on these.
     #[error("source-specific routes are not supported")]
     SourcePrefix,
-    /// An IPv4 destination with bits set beyond its length. (IPv6's are cut off, as the kernel does.)
+    /// An IPv4 destination with bits set beyond its length. (IPv6's are cut off, as the kernel
+    /// does.)
     #[error("invalid prefix for given prefix length")]
     HostBits,
     /// No nexthop object of this id.
@@ -70,7 +75,8 @@ pub enum FibError {
         /// RTA_NH_ID, or a member of the group it names.
         id: u32,
     },
-    /// A nexthop object that this route cannot use: for the bridge, of IPv4 for an IPv6 route, or a group in a group.
+    /// A nexthop object that this route cannot use: for the bridge, of IPv4 for an IPv6 route, or a
+    /// group in a group.
     #[error("nexthop id {id} cannot be used by this route")]
     WrongNexthop {
         /// The object.
@@ -99,7 +105,8 @@ impl FibError {
     }
 }
 
-/// What a FIB entry is found by. Metrics are not in it: of each instance's routes the lowest metric counts.
+/// What a FIB entry is found by. Metrics are not in it: of each instance's routes the lowest metric
+/// counts.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct FibKey {
     /// The routing table, RT_TABLE_MAIN where a message leaves it open.
@@ -114,7 +121,8 @@ impl FibKey {
     /// The key of a new, deleted or asked-for route.
     ///
     /// # Errors
-    /// Other families, IPv6 source prefixes (in IPv4 nothing looks at them), IPv6 types of service, IPv4 host bits.
+    /// Other families, IPv6 source prefixes (in IPv4 nothing looks at them), IPv6 types of service,
+    /// IPv4 host bits.
     pub fn from_message(message: &RouteMessage) -> Result<FibKey, FibError> {
         let family = message.family;
         let any: IpAddr = match family {
@@ -164,7 +172,8 @@ impl fmt::Debug for FibKey {
 pub struct FibHop {
     /// The gateway, of either family; none for a destination on the link.
     pub gateway: Option<IpAddr>,
-    /// Interface index. An instance that left it out means what the kernel would find: the virtual kernel fills it in.
+    /// Interface index. An instance that left it out means what the kernel would find: the virtual
+    /// kernel fills it in.
     pub oif: Option<u32>,
     /// The tunnel, compared octet by octet as it was sent.
     pub encap: Option<Encap>,
@@ -180,8 +189,9 @@ impl FibHop {
     }
 }
 
-/// What a route does with the packets that match it. `==` compares the fields as they stand; what is voted on is the
-/// canonical form, [`FibRoute::to_bytes`] and [`FibRoute::compared`], or [`FibRoute::agrees`].
+/// What a route does with the packets that match it. `==` compares the fields as they stand; what
+/// is voted on is the canonical form, [`FibRoute::to_bytes`] and [`FibRoute::compared`], or
+/// [`FibRoute::agrees`].
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct FibRoute {
     /// RTN_*.
@@ -194,7 +204,8 @@ pub struct FibRoute {
     pub hops: Vec<FibHop>,
 }
 
-/// Whether a route of this type drops what matches or looks on in the next table, so that next hops mean nothing.
+/// Whether a route of this type drops what matches or looks on in the next table, so that next hops
+/// mean nothing.
 pub const fn is_reject(kind: u8) -> bool {
     matches!(kind, RTN_BLACKHOLE | RTN_UNREACHABLE | RTN_PROHIBIT | RTN_THROW)
 }
@@ -205,9 +216,10 @@ fn real_gateway(gateway: Option<IpAddr>) -> Option<IpAddr> {
 }
 
 impl FibRoute {
-    /// What a new route means. `resolve` knows the nexthop objects of whoever sent it. Where it does not know the id, the
-    /// hops beside it count (the kernel shows both in its own messages); an instance that sends both is for the virtual
-    /// kernel to refuse, as the kernel would (EINVAL).
+    /// What a new route means. `resolve` knows the nexthop objects of whoever sent it. Where it
+    /// does not know the id, the hops beside it count (the kernel shows both in its own messages);
+    /// an instance that sends both is for the virtual kernel to refuse, as the kernel would
+    /// (EINVAL).
     ///
     /// # Errors
     /// Nexthop objects that are not there or do not fit, hops that lead nowhere, too many of them.
@@ -303,9 +315,9 @@ impl FibRoute {
         Ok(())
     }
 
-    /// Adds the hops of another route for the same key and metric, as an IPv6 route does that is appended to the first.
-    /// Weights add up as they were said. Returns false, and changes nothing, where one of the two does not forward or the
-    /// sum has more than [`MAX_HOPS`].
+    /// Adds the hops of another route for the same key and metric, as an IPv6 route does that is
+    /// appended to the first. Weights add up as they were said. Returns false, and changes nothing,
+    /// where one of the two does not forward or the sum has more than [`MAX_HOPS`].
     pub fn merge(&mut self, other: &FibRoute) -> bool {
         let forwards = self.kind == RTN_UNICAST && other.kind == RTN_UNICAST;
         if !forwards || self.hops.len().saturating_add(other.hops.len()) > MAX_HOPS {
@@ -385,7 +397,8 @@ pub const fn kind_name(kind: u8) -> &'static str {
     }
 }
 
-/// For events and virtctl: `via 10.0.1.2 dev #3 weight 2, dev #4`, `blackhole`; interfaces by index.
+/// For events and virtctl: `via 10.0.1.2 dev #3 weight 2, dev #4`, `blackhole`; interfaces by
+/// index.
 impl fmt::Display for FibRoute {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let mut gap = "";

@@ -1,5 +1,5 @@
-//! RTM_NEWLINK and RTM_DELLINK (`struct ifinfomsg`): what matters of an interface to routes. Only read; links pass to the
-//! instances as the kernel says them.
+//! RTM_NEWLINK and RTM_DELLINK (`struct ifinfomsg`): what matters of an interface to routes. Only
+//! read; links pass to the instances as the kernel says them.
 
 use super::NetlinkError;
 use super::attr::Attrs;
@@ -11,7 +11,8 @@ pub const IFINFOMSG_LEN: usize = 16;
 /// One link.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct LinkMessage {
-    /// AF_UNSPEC; AF_BRIDGE or AF_INET6 messages speak of one aspect of the link only and lack most attributes.
+    /// AF_UNSPEC; AF_BRIDGE or AF_INET6 messages speak of one aspect of the link only and lack most
+    /// attributes.
     pub family: u8,
     /// ARPHRD_*.
     pub hw_type: u16,
@@ -66,7 +67,8 @@ impl LinkMessage {
         Ok(link)
     }
 
-    /// Whether it is administratively up: IPv4 and IPv6 routes over a link that is not are removed by the kernel.
+    /// Whether it is administratively up: IPv4 and IPv6 routes over a link that is not are removed
+    /// by the kernel.
     pub const fn is_up(&self) -> bool {
         self.flags & IFF_UP != 0
     }

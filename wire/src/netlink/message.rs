@@ -7,9 +7,11 @@ use std::net::IpAddr;
 
 /// Octets of a message header.
 pub const HEADER_LEN: usize = 16;
-/// A request longer than this is not echoed in an error: the answer has to fit the socket it is written to.
+/// A request longer than this is not echoed in an error: the answer has to fit the socket it is
+/// written to.
 pub const MAX_ECHO: usize = 64 * 1024;
-/// Longest sentence in an extended acknowledgement, characters; the kernel's own are shorter than 80.
+/// Longest sentence in an extended acknowledgement, characters; the kernel's own are shorter than
+/// 80.
 pub const MAX_ACK_TEXT: usize = 256;
 
 /// `struct nlmsghdr`.
@@ -50,7 +52,8 @@ impl Header {
         out.extend_from_slice(&self.port.to_ne_bytes());
     }
 
-    /// Whether this asks for a dump: a get with NLM_F_DUMP (new and delete use the same bits otherwise).
+    /// Whether this asks for a dump: a get with NLM_F_DUMP (new and delete use the same bits
+    /// otherwise).
     pub const fn is_dump(&self) -> bool {
         self.kind >= NLMSG_MIN_TYPE && self.kind & 3 == 2 && self.flags & NLM_F_DUMP == NLM_F_DUMP
     }
@@ -68,12 +71,14 @@ pub struct Frame<'a> {
 }
 
 impl Frame<'_> {
-    /// The first octet behind the header: the address family in every rtnetlink message (`struct rtgenmsg`).
+    /// The first octet behind the header: the address family in every rtnetlink message (`struct
+    /// rtgenmsg`).
     pub fn family(&self) -> Option<u8> {
         self.payload.first().copied()
     }
 
-    /// The errno of an NLMSG_ERROR or NLMSG_DONE, positive, 0 for success; `None` for others or where it is cut short.
+    /// The errno of an NLMSG_ERROR or NLMSG_DONE, positive, 0 for success; `None` for others or
+    /// where it is cut short.
     pub fn errno(&self) -> Option<i32> {
         match self.header.kind {
             NLMSG_ERROR | NLMSG_DONE => Some(i32::from_ne_bytes(*self.payload.first_chunk()?).saturating_neg()),
@@ -82,8 +87,8 @@ impl Frame<'_> {
     }
 }
 
-/// The messages of a buffer, as one send or receive carries them. Ends after the first error; the kernel does so too, and
-/// throws the rest away without a word.
+/// The messages of a buffer, as one send or receive carries them. Ends after the first error; the
+/// kernel does so too, and throws the rest away without a word.
 #[derive(Clone, Debug)]
 pub struct Frames<'a> {
     left: &'a [u8],
@@ -126,8 +131,8 @@ impl<'a> Iterator for Frames<'a> {
 #[must_use = "a nest has no length until it is ended"]
 pub struct Nest(usize);
 
-/// Appends one message, or only the payload of one, to a buffer. What does not fit its length field is remembered and said
-/// by [`Writer::finish`], so that the calls between need no checks.
+/// Appends one message, or only the payload of one, to a buffer. What does not fit its length field
+/// is remembered and said by [`Writer::finish`], so that the calls between need no checks.
 #[derive(Debug)]
 #[must_use = "a message has no length until it is finished"]
 pub struct Writer<'b> {
@@ -138,7 +143,8 @@ pub struct Writer<'b> {
 }
 
 impl<'b> Writer<'b> {
-    /// A message; its length is filled in at the end. `out` is empty or ends with a finished message.
+    /// A message; its length is filled in at the end. `out` is empty or ends with a finished
+    /// message.
     pub fn message(out: &'b mut Vec<u8>, kind: u16, flags: u16, seq: u32, port: u32) -> Writer<'b> {
         let start = out.len();
         Header { len: 0, kind, flags, seq, port }.write(out);
@@ -226,7 +232,8 @@ impl<'b> Writer<'b> {
         self.attr(kind, &payload);
     }
 
-    /// Opens an attribute whose payload is attributes; `raw_kind` with NLA_F_NESTED where the kernel wants that.
+    /// Opens an attribute whose payload is attributes; `raw_kind` with NLA_F_NESTED where the
+    /// kernel wants that.
     pub fn nest(&mut self, raw_kind: u16) -> Nest {
         self.pad();
         let nest = Nest(self.out.len());
@@ -235,7 +242,8 @@ impl<'b> Writer<'b> {
         nest
     }
 
-    /// Opens a `struct rtnexthop` inside RTA_MULTIPATH: its length stands first, as an attribute's does.
+    /// Opens a `struct rtnexthop` inside RTA_MULTIPATH: its length stands first, as an attribute's
+    /// does.
     pub(crate) fn nest_hop(&mut self, flags: u8, hops: u8, interface: u32) -> Nest {
         self.pad();
         let nest = Nest(self.out.len());
@@ -278,16 +286,18 @@ pub const ACK_LEN: usize = HEADER_LEN + 4 + HEADER_LEN;
 /// How to answer a request, by the socket's options and what went wrong.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct AckOptions<'a> {
-    /// NETLINK_CAP_ACK: an error does not echo the request's payload. Acknowledgements of success never do.
+    /// NETLINK_CAP_ACK: an error does not echo the request's payload. Acknowledgements of success
+    /// never do.
     pub capped: bool,
     /// NETLINK_EXT_ACK and there is something to say: the sentence.
     pub text: Option<&'a str>,
-    /// NETLINK_EXT_ACK and it is known: where in the request the offending attribute begins, octets from its header.
+    /// NETLINK_EXT_ACK and it is known: where in the request the offending attribute begins, octets
+    /// from its header.
     pub offset: Option<u32>,
 }
 
-/// Appends the NLMSG_ERROR that answers `request`: `errno` positive, or 0 for an acknowledgement. `port` is the requester's
-/// port id.
+/// Appends the NLMSG_ERROR that answers `request`: `errno` positive, or 0 for an acknowledgement.
+/// `port` is the requester's port id.
 pub fn write_ack(out: &mut Vec<u8>, request: &Frame<'_>, port: u32, errno: i32, options: AckOptions<'_>) {
     let echo = errno != 0 && !options.capped && request.bytes.len() <= MAX_ECHO;
     let tlvs = options.text.is_some() || options.offset.is_some();
@@ -307,7 +317,8 @@ pub fn write_ack(out: &mut Vec<u8>, request: &Frame<'_>, port: u32, errno: i32, 
     let _ = w.finish();
 }
 
-/// Appends the NLMSG_DONE that ends a dump, `errno` positive or 0. `more_flags` is 0, NLM_F_DUMP_INTR or NLM_F_DUMP_FILTERED.
+/// Appends the NLMSG_DONE that ends a dump, `errno` positive or 0. `more_flags` is 0,
+/// NLM_F_DUMP_INTR or NLM_F_DUMP_FILTERED.
 pub fn write_done(out: &mut Vec<u8>, seq: u32, port: u32, errno: i32, more_flags: u16) {
     let mut w = Writer::message(out, NLMSG_DONE, NLM_F_MULTI | more_flags, seq, port);
     w.put(&errno.saturating_neg().to_ne_bytes());

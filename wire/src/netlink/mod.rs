@@ -1,12 +1,14 @@
-//! rtnetlink on the wire: what daemons send to the kernel and what the kernel answers, as bytes and as types.
+//! rtnetlink on the wire: what daemons send to the kernel and what the kernel answers, as bytes and
+//! as types.
 //!
-//! Reading order: [`message`] (messages of a buffer, acknowledgements, the [`Writer`]), [`attr`] (attributes), [`route`],
-//! [`nexthop`], [`link`], [`addr`] (the messages), `fib` (what a route *means*: the candidate that instances vote on).
-//! Rules and neighbours need no types: they pass as the [`Frame`]s they came in.
+//! Reading order: [`message`] (messages of a buffer, acknowledgements, the [`Writer`]), [`attr`]
+//! (attributes), [`route`], [`nexthop`], [`link`], [`addr`] (the messages), `fib` (what a route
+//! *means*: the candidate that instances vote on). Rules and neighbours need no types: they pass as
+//! the [`Frame`]s they came in.
 //!
-//! Everything here reads bytes of instances, which are not trusted: every length is checked and the errors are typed. It is
-//! stricter than the kernel in two points, for its sake: octets left over behind the attributes and attributes longer than
-//! their type are errors, where the kernel warns.
+//! Everything here reads bytes of instances, which are not trusted: every length is checked and the
+//! errors are typed. It is stricter than the kernel in two points, for its sake: octets left over
+//! behind the attributes and attributes longer than their type are errors, where the kernel warns.
 //! Integers are in the machine's own byte order, as netlink's are; addresses in the network's.
 
 pub mod addr;
@@ -67,7 +69,8 @@ pub enum NetlinkError {
         /// Octets there.
         have: usize,
     },
-    /// The attributes end inside an attribute's header, or its length is under 4 or beyond the message.
+    /// The attributes end inside an attribute's header, or its length is under 4 or beyond the
+    /// message.
     #[error("attribute length {len} with {left} octets left")]
     AttrFraming {
         /// nla_len, 0 where not even the header is there.
@@ -107,13 +110,15 @@ pub enum NetlinkError {
         /// The length, bits.
         len: u8,
     },
-    /// What is to be written does not fit the length field (attributes 65535 octets, messages 4 GiB).
+    /// What is to be written does not fit the length field (attributes 65535 octets, messages 4
+    /// GiB).
     #[error("too long to be written")]
     TooLong,
 }
 
 impl NetlinkError {
-    /// The errno the kernel answers with (positive), but for family, which it calls EINVAL in a nexthop object.
+    /// The errno the kernel answers with (positive), but for family, which it calls EINVAL in a
+    /// nexthop object.
     pub const fn errno(self) -> i32 {
         match self {
             NetlinkError::Family { .. } => libc::EOPNOTSUPP,

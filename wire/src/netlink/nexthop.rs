@@ -1,4 +1,5 @@
-//! RTM_NEWNEXTHOP, RTM_DELNEXTHOP and RTM_GETNEXTHOP: nexthop objects and groups (`struct nhmsg` and its attributes).
+//! RTM_NEWNEXTHOP, RTM_DELNEXTHOP and RTM_GETNEXTHOP: nexthop objects and groups (`struct nhmsg`
+//! and its attributes).
 
 use super::NetlinkError;
 use super::attr::{Attr, Attrs, Encap, RawAttr};
@@ -11,7 +12,8 @@ pub const NHMSG_LEN: usize = 8;
 /// Octets of `struct nexthop_grp`.
 const GROUP_ENTRY_LEN: usize = 8;
 
-/// One nexthop object, as a message says it. Attributes without a field of their own are kept in `others`.
+/// One nexthop object, as a message says it. Attributes without a field of their own are kept in
+/// `others`.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct NexthopMessage {
     /// AF_INET, AF_INET6, or AF_UNSPEC for a group.
@@ -147,7 +149,8 @@ fn parse_group(attr: Attr<'_>) -> Result<Vec<GroupEntry>, NetlinkError> {
 }
 
 impl GroupEntry {
-    /// `struct nexthop_grp`: id, low octet of the weight, its high octet, two reserved octets that must be zero.
+    /// `struct nexthop_grp`: id, low octet of the weight, its high octet, two reserved octets that
+    /// must be zero.
     fn from_bytes([i0, i1, i2, i3, low, high, r0, r1]: [u8; GROUP_ENTRY_LEN]) -> Result<GroupEntry, NetlinkError> {
         let impossible = NetlinkError::AttrValue { kind: NHA_GROUP };
         let weight = u16::from_le_bytes([low, high]).checked_add(1).ok_or(impossible)?;

@@ -1,4 +1,5 @@
-//! What must hold of every input: no panic, nothing lost on the way there and back, one canonical form.
+//! What must hold of every input: no panic, nothing lost on the way there and back, one canonical
+//! form.
 
 use super::consts::*;
 use super::fib::{EncodedRoute, FibHop, FibKey, FibRoute, MAX_HOPS, encode_delete, encode_route};

@@ -24,7 +24,8 @@ pub struct RouteMessage {
     pub src_len: u8,
     /// Type of service; IPv4 only.
     pub tos: u8,
-    /// RTA_TABLE, or rtm_table where that is absent; RT_TABLE_UNSPEC is main in a new route and any in a dump.
+    /// RTA_TABLE, or rtm_table where that is absent; RT_TABLE_UNSPEC is main in a new route and any
+    /// in a dump.
     pub table: u32,
     /// RTPROT_*.
     pub protocol: u8,
@@ -124,7 +125,8 @@ impl RouteMessage {
     /// Reads what stands behind the message header.
     ///
     /// # Errors
-    /// Anything malformed, other families than IPv4, IPv6 and unspecified, and gateways given twice over.
+    /// Anything malformed, other families than IPv4, IPv6 and unspecified, and gateways given twice
+    /// over.
     pub fn parse(payload: &[u8]) -> Result<RouteMessage, NetlinkError> {
         let Some((fixed, attrs)) = payload.split_first_chunk::<RTMSG_LEN>() else {
             return Err(NetlinkError::ShortBody { need: RTMSG_LEN, have: payload.len() });
@@ -151,7 +153,8 @@ impl RouteMessage {
         Ok(route)
     }
 
-    /// Where in `payload`, which can be parsed, the destination's octets are; `None` unless it is said once, in `len` octets.
+    /// Where in `payload`, which can be parsed, the destination's octets are; `None` unless it is
+    /// said once, in `len` octets.
     pub fn dst_at(payload: &[u8], len: usize) -> Option<usize> {
         let attrs = Attrs::new(payload.get(RTMSG_LEN..)?).flatten();
         let mut found = attrs.filter(|attr| attr.kind() == RTA_DST).map(|attr| attr.payload);

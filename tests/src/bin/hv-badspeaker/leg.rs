@@ -158,7 +158,8 @@ impl Leg {
         }
     }
 
-    /// Tells the state of one prefix, where the neighbour does not know it; a route is never told to whom it came from.
+    /// Tells the state of one prefix, where the neighbour does not know it; a route is never told
+    /// to whom it came from.
     pub fn tell(&mut self, prefix: &Prefix, rib: &Rib, asn: u32, keep: bool) {
         if self.state != State::Established {
             return;

@@ -1,9 +1,10 @@
 //! `hv-badspeaker`: a BGP router that goes wrong on command, for `make faults`.
 //!
-//! Until it is told otherwise it is an honest router: it listens, takes routes from its neighbours, chooses the best of each prefix and
-//! passes it on, in the same words as FRR, BIRD and OpenBGPD; so its votes count. Then it does what no real daemon does on command:
-//! the word in the file `--orders` says what (see [`Order`]). It knows as much of BGP as it takes to be believed: IPv4 unicast, eBGP, no
-//! dialling, no policy.
+//! Until it is told otherwise it is an honest router: it listens, takes routes from its neighbours,
+//! chooses the best of each prefix and passes it on, in the same words as FRR, BIRD and OpenBGPD;
+//! so its votes count. Then it does what no real daemon does on command: the word in the file
+//! `--orders` says what (see [`Order`]). It knows as much of BGP as it takes to be believed: IPv4
+//! unicast, eBGP, no dialling, no policy.
 //!
 //! With `--ballast MIB` it is no router at all but a process that takes memory and keeps it.
 #![forbid(unsafe_code)]
@@ -48,7 +49,8 @@ struct Arguments {
     /// Our BGP identifier
     #[arg(long, default_value = "10.255.0.1")]
     router_id: Ipv4Addr,
-    /// The file that holds the order, one word; looked at all the time. FILE.taken says which was taken last
+    /// The file that holds the order, one word; looked at all the time. FILE.taken says which was
+    /// taken last
     #[arg(long, value_name = "FILE", required_unless_present = "ballast")]
     orders: Option<PathBuf>,
     /// Take so much memory and keep it, and do nothing else

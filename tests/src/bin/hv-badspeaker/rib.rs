@@ -22,7 +22,8 @@ pub struct Route {
 }
 
 impl Route {
-    /// Reads a path attributes field; `None` where a mandatory attribute is missing or something is cut short.
+    /// Reads a path attributes field; `None` where a mandatory attribute is missing or something is
+    /// cut short.
     pub fn read(field: &[u8], router_id: Ipv4Addr) -> Option<Route> {
         let (mut origin, mut path, mut other) = (None, None, Vec::new());
         for attribute in Attributes::new(field) {
@@ -30,7 +31,8 @@ impl Route {
             match a.code {
                 attr::ORIGIN => origin = a.value.first().copied(),
                 attr::AS_PATH => path = Some(a.value.to_vec()),
-                // Our own next hop takes the place of theirs; MED and LOCAL_PREF go no further than one AS.
+                // Our own next hop takes the place of theirs; MED and LOCAL_PREF go no further than
+                // one AS.
                 attr::NEXT_HOP | attr::MULTI_EXIT_DISC | attr::LOCAL_PREF => {}
                 code => other.push((a.flags & !flag::EXTENDED, code, a.value.to_vec())),
             }
@@ -57,7 +59,8 @@ impl Route {
         hops
     }
 
-    /// The path attributes field of what a router with this AS number and address says to an eBGP neighbour.
+    /// The path attributes field of what a router with this AS number and address says to an eBGP
+    /// neighbour.
     pub fn to_wire(&self, asn: u32, next_hop: Ipv4Addr) -> Vec<u8> {
         let mut all = vec![
             (flag::TRANSITIVE, attr::ORIGIN, vec![self.origin]),
@@ -117,12 +120,14 @@ impl Rib {
         }
     }
 
-    /// A neighbour's session has ended: nothing of it is passed on any more to sessions that come later.
+    /// A neighbour's session has ended: nothing of it is passed on any more to sessions that come
+    /// later.
     pub fn forget(&mut self, from: IpAddr) {
         self.routes.values_mut().for_each(|said| drop(said.remove(&from)));
     }
 
-    /// The best route and who sent it: shortest path, lowest ORIGIN, lowest BGP identifier (RFC 4271 section 9.1.2.2).
+    /// The best route and who sent it: shortest path, lowest ORIGIN, lowest BGP identifier (RFC
+    /// 4271 section 9.1.2.2).
     pub fn best(&self, prefix: &Prefix) -> Option<(IpAddr, &Route)> {
         let said = self.routes.get(prefix)?;
         let best = said.iter().min_by_key(|(_, route)| (route.hops(), route.origin, route.router_id));

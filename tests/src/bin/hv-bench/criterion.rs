@@ -1,4 +1,5 @@
-//! What the criterion benches measured (TARGETS P6), out of the files they leave.
+//! What the criterion benches measured (candidates a second, and allocations for an unchanged one),
+//! out of the files they leave.
 
 use crate::figures::Figures;
 use anyhow::{Context, Result};
@@ -8,7 +9,7 @@ use std::path::Path;
 
 /// The group of virtd/benches/votes.rs.
 const GROUP: &str = "votes";
-/// TARGETS P6, candidates a second.
+/// Candidates a second that one processor is to take.
 const WANTED: f64 = 2_000_000.0;
 
 /// Adds what is there; says what is not.
@@ -27,7 +28,8 @@ pub fn collect(folder: &Path, figures: &mut Figures) -> Result<()> {
     let count = |key: &str| allocations[key].as_f64().with_context(|| format!("no {key} in allocations.json"));
     let each = count("blocks")? / count("candidates")?;
     let of_reads = count("reads")? / count("candidates")?;
-    // A read is one allocation or two, whatever is in it; what is beyond that would be a candidate's.
+    // A read is one allocation or two, whatever is in it; what is beyond that would be a
+    // candidate's.
     let target = "none but the reads' own";
     figures.judge(
         "P6 allocations an unchanged candidate, to reads",

@@ -1,5 +1,6 @@
-//! Routes into the kernel: the FIB pass-through time of one UPDATE (papers/001, section 5.2), and a whole table's; against the same BIRD without us.
-//! A route has arrived when Linux has told its listeners that it is in the main table; the clock is that of the neighbour that sent it.
+//! Routes into the kernel: the FIB pass-through time of one UPDATE (papers/001, section 5.2), and a
+//! whole table's; against the same BIRD without us. A route has arrived when Linux has told its
+//! listeners that it is in the main table; the clock is that of the neighbour that sent it.
 
 use crate::Arguments;
 use crate::figures::{Figures, median};
@@ -22,10 +23,12 @@ use virtd_api::Fib;
 pub const ADDED_US: f64 = 100.0;
 /// A whole table may take so many times as long as with the daemon alone.
 const INSTALL: f64 = 1.1;
-/// UPDATEs before anything is timed at a place that has just started: at 200 a second more than T, so that everybody votes.
+/// UPDATEs before anything is timed at a place that has just started: at 200 a second more than T,
+/// so that everybody votes.
 pub const WARMUP: &str = "800";
 const PATIENCE: Duration = Duration::from_secs(120);
-/// Octets a route that virtd may take for the FIB with one instance: four copies of some 70 octets with their keys and indices.
+/// Octets a route that virtd may take for the FIB with one instance: four copies of some 70 octets
+/// with their keys and indices.
 const MEMORY: f64 = 600.0;
 
 /// Where one UPDATE is timed.
@@ -99,12 +102,14 @@ fn series(arguments: &Arguments, where_: &str, raw: &Path) -> Result<Vec<Series>
     for round in 1..=arguments.rounds {
         for (place, series) in &mut places {
             if round > 1 && place.name.starts_with("fib-three-kinds") {
-                // OpenBGPD holds back its sessions once they have ended, longer each time; starting it anew takes more than a minute.
+                // OpenBGPD holds back its sessions once they have ended, longer each time; starting
+                // it anew takes more than a minute.
                 continue;
             }
             let warmup = if round == 1 { WARMUP } else { "50" };
             let options = ["--count", &count, "--rate", &rate, "--warmup", warmup];
-            // The neighbour is no part of the router: where it would wander from one processor to the other, all would follow it.
+            // The neighbour is no part of the router: where it would wander from one processor to
+            // the other, all would follow it.
             let result = on_one_processor(|| place.probe_fib_at_once(&arguments.raw, &options))?;
             let state = place.router().map(|router| router.ctl::<Fib>(&["fib"])).transpose()?;
             crate::keep(
@@ -144,7 +149,8 @@ fn judge(all: &[Series], where_: &str, figures: &mut Figures) -> Result<()> {
         let added = series.added(bird, |s| &s.p50);
         let title = format!("FIB pass-through added p50, {}, {where_}", series.name);
         figures.judge(title, (added, "us"), None, "under 100 us", added < ADDED_US);
-        // On a machine that is shared, the rounds in which the others wanted least of it say most about the router.
+        // On a machine that is shared, the rounds in which the others wanted least of it say most
+        // about the router.
         let best = |s: &Series| s.p50.iter().copied().fold(f64::INFINITY, f64::min);
         let title = format!("FIB pass-through added p50, {}, {where_}, best rounds", series.name);
         figures.note(title, best(series) - best(bird), "us", None);
@@ -213,7 +219,8 @@ impl Runs {
     }
 }
 
-/// A neighbour whose whole table stands, and what `virtctl fib` says of the memory that it takes then; 0 without a FIB.
+/// A neighbour whose whole table stands, and what `virtctl fib` says of the memory that it takes
+/// then; 0 without a FIB.
 fn loaded(place: &Place, n: u32, writes: bool) -> Result<(Replayer, f64)> {
     let router = place.router().context("no virtd")?;
     let mut feed = place.feed(n)?;
@@ -238,7 +245,8 @@ fn judge_table(all: &[Runs], n: u32, figures: &mut Figures) -> Result<()> {
     for name in ["fib-one", "fib-three-birds"] {
         let runs = of(name)?;
         figures.note(format!("{n} routes into the kernel, {name}, to BIRD alone"), time(runs), "s", Some(time(bird)));
-        // A shared machine is quicker in one minute than in the next; within a round it is much the same.
+        // A shared machine is quicker in one minute than in the next; within a round it is much the
+        // same.
         let pairs = median(runs.seconds.iter().zip(&bird.seconds).map(|(this, bird)| this / bird));
         let title = format!("{n} routes into the kernel, {name}, to BIRD alone in the same round");
         match name {

@@ -1,5 +1,6 @@
-//! FIB pass-through under a replayed trace (papers/001, section 5.2 and Figure 7): a real trace of UPDATEs, at its own speed and 3000 times that, and for each
-//! change that it makes to the forwarding table the time until the kernel has it. Beside the same BIRD without us.
+//! FIB pass-through under a replayed trace (papers/001, section 5.2 and Figure 7): a real trace of
+//! UPDATEs, at its own speed and 3000 times that, and for each change that it makes to the
+//! forwarding table the time until the kernel has it. Beside the same BIRD without us.
 
 use crate::Arguments;
 use crate::fib;
@@ -136,7 +137,8 @@ fn judge(all: &[Rounds], what: &str, fast: bool, figures: &mut Figures) -> Resul
         let added = median(rounds.p50.iter().zip(&bird.p50).map(|(mine, base)| mine - base));
         let title = format!("FIB pass-through added p50, {}, {what}", rounds.name);
         figures.judge(title, (added, "us"), None, "under 100 us", added < fib::ADDED_US);
-        // A median of each place's is as much about which of its UPDATEs is in the middle: this is the same UPDATE in both.
+        // A median of each place's is as much about which of its UPDATEs is in the middle: this is
+        // the same UPDATE in both.
         let pairs = rounds.each.iter().zip(&bird.each);
         let added = pairs.flat_map(|(mine, base)| mine.iter().filter_map(|(number, us)| Some(us - base.get(number)?)));
         let added: Vec<f64> = added.collect();

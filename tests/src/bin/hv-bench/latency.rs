@@ -1,9 +1,10 @@
-//! The time of one UPDATE from neighbour to neighbour (TARGETS P1 and P2). The places take turns, so that whatever drifts on the
-//! machine drifts for all; each round's differences are taken within the round, and of those the median.
+//! The time of one UPDATE from neighbour to neighbour (what one and three instances add to it). The
+//! places take turns, so that whatever drifts on the machine drifts for all; each round's
+//! differences are taken within the round, and of those the median.
 //!
-//! It is done twice. On one processor the figure is the work that each place adds. Free, it is that and the luck of the scheduler:
-//! every hand-over to a process that it has put on another processor costs a wake-up from idle, which on a virtual machine is more
-//! than all the rest.
+//! It is done twice. On one processor the figure is the work that each place adds. Free, it is that
+//! and the luck of the scheduler: every hand-over to a process that it has put on another processor
+//! costs a wake-up from idle, which on a virtual machine is more than all the rest.
 
 use crate::Arguments;
 use crate::figures::{Figures, median};
@@ -18,7 +19,7 @@ use tests::daemons::Daemon::{Bird, Frr, OpenBgpd};
 
 /// What the paper's proxy adds to 60 ms.
 const PAPER_US: f64 = 48.0;
-/// TARGETS P2.
+/// What three instances may add to one UPDATE, in microseconds.
 const SEVERAL_US: f64 = 100.0;
 
 const PLACES: [(&str, Kind); 7] = [
@@ -87,7 +88,8 @@ fn series(arguments: &Arguments, where_: &str, raw: &Path) -> Result<Vec<Series>
     for round in 1..=arguments.rounds {
         for ((place, series), (name, kind)) in places.iter_mut().zip(&mut all).zip(&PLACES) {
             if round > 1 && *name == "three-kinds" {
-                // OpenBGPD holds back its sessions twice as long each time one has ended: it would soon be absent.
+                // OpenBGPD holds back its sessions twice as long each time one has ended: it would
+                // soon be absent.
                 std::mem::replace(place, Place::start(name, kind)?).done();
             }
             let result = place.probe(&arguments.raw, &["--count", &count, "--rate", &rate])?;

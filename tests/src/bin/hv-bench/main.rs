@@ -1,5 +1,6 @@
-//! `make bench`: what virtd costs, as ratios to the same daemon without it and to HAProxy in its place, measured side by side in
-//! one run. docs/BENCHMARKS.md says what each figure means. Raw results of every round go to `target/bench/`.
+//! `make bench`: what virtd costs, as ratios to the same daemon without it and to HAProxy in its
+//! place, measured side by side in one run. docs/BENCHMARKS.md says what each figure means. Raw
+//! results of every round go to `target/bench/`.
 #![forbid(unsafe_code)]
 
 mod criterion;
@@ -40,7 +41,8 @@ struct Arguments {
     /// Prefixes of the table
     #[arg(long, default_value_t = 100_000)]
     prefixes: u32,
-    /// Prefixes of one more, single round with a table of the size that the targets name; 0 leaves it out
+    /// Prefixes of one more, single round with a table of the size that the targets name; 0 leaves
+    /// it out
     #[arg(long, default_value_t = 1_000_000)]
     large: u32,
     /// Routes of the table that goes into the kernel; 0 leaves it out
@@ -52,11 +54,13 @@ struct Arguments {
     /// Only these places where UPDATEs go into the kernel, beside BIRD alone
     #[arg(long, value_delimiter = ',', value_parser = fib::LATENCY.map(|(name, _)| name))]
     fib_places: Vec<String>,
-    /// Another build of virtd, with its libhvlibc.so beside it, of which UPDATEs go into the kernel beside this one's, in the same
-    /// rounds, in front of one, three and five BIRDs and of three kinds
+    /// Another build of virtd, with its libhvlibc.so beside it, of which UPDATEs go into the kernel
+    /// beside this one's, in the same rounds, in front of one, three and five BIRDs and of three
+    /// kinds
     #[arg(long, value_name = "FILE")]
     other_virtd: Option<PathBuf>,
-    /// Keep the processors from sleeping meanwhile (/dev/cpu_dma_latency): what it takes to wake them is in no figure then
+    /// Keep the processors from sleeping meanwhile (/dev/cpu_dma_latency): what it takes to wake
+    /// them is in no figure then
     #[arg(long)]
     awake: bool,
     /// Rounds of five voters against three
@@ -142,7 +146,8 @@ fn run(arguments: &Arguments) -> Result<()> {
     Ok(())
 }
 
-/// No processor goes into a state that it needs time to come back from, while the file is open (Linux's PM QoS).
+/// No processor goes into a state that it needs time to come back from, while the file is open
+/// (Linux's PM QoS).
 fn keep_awake() -> Result<fs::File> {
     use std::io::Write as _;
     const FILE: &str = "/dev/cpu_dma_latency";

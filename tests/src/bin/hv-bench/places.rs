@@ -1,5 +1,6 @@
-//! What is measured: routers of different make, each in a namespace of its own, with the same two neighbours at the same
-//! addresses. Both neighbours are one hv-replay, so that one clock stamps what leaves and what arrives.
+//! What is measured: routers of different make, each in a namespace of its own, with the same two
+//! neighbours at the same addresses. Both neighbours are one hv-replay, so that one clock stamps
+//! what leaves and what arrives.
 
 use anyhow::{Context, Result};
 use serde_json::Value;
@@ -13,9 +14,11 @@ use tests::replayer::Replayer;
 use tests::router::{Options, Router};
 use tests::versions::Version;
 
-/// Where HAProxy finds BIRD: on the loopback device, but no 127.0.0.0/8, which a neighbour would refuse as a next hop.
+/// Where HAProxy finds BIRD: on the loopback device, but no 127.0.0.0/8, which a neighbour would
+/// refuse as a next hop.
 const BEHIND: (Ipv4Addr, u16) = (Ipv4Addr::new(10, 9, 0, 1), 1790);
-/// After its neighbours left, a daemon may hold back its sessions this long before it takes new ones.
+/// After its neighbours left, a daemon may hold back its sessions this long before it takes new
+/// ones.
 const BETWEEN: Duration = Duration::from_millis(1200);
 /// `nice` of the slaves where the FIB is measured.
 const SLAVES_NICE: u8 = 10;
@@ -97,7 +100,8 @@ impl Place {
         Ok(place)
     }
 
-    /// BIRD sees its two neighbours at loopback addresses, which HAProxy dials from: by these it tells them apart.
+    /// BIRD sees its two neighbours at loopback addresses, which HAProxy dials from: by these it
+    /// tells them apart.
     fn start_proxied(&mut self, lab: &Lab) -> Result<()> {
         let folder = lab.folder("proxied")?;
         self.star.router.run("ip", &["address", "add", &format!("{}/32", BEHIND.0), "dev", "lo"])?;
@@ -116,7 +120,8 @@ impl Place {
             servers += &format!("backend b{0}\n  server bird {1}:{2} source {seen}\n", site.number, BEHIND.0, BEHIND.1);
         }
         haproxy += &servers;
-        // Not on a shared subnet with its neighbours any more, so multihop, and next hops are looked up among the connected ones.
+        // Not on a shared subnet with its neighbours any more, so multihop, and next hops are
+        // looked up among the connected ones.
         let text = Daemon::Bird
             .configuration(&spec, &folder)
             .replace(&format!("local {} as", BEHIND.0), &format!("local {} port {} as", BEHIND.0, BEHIND.1))
@@ -148,7 +153,8 @@ impl Place {
         self.run_probe(&[], raw, ["--fib", &netns], options)
     }
 
-    /// The same, the neighbour with priority over everything: it knows of a route as soon as the kernel has it, whoever else wants the processor then.
+    /// The same, the neighbour with priority over everything: it knows of a route as soon as the
+    /// kernel has it, whoever else wants the processor then.
     pub fn probe_fib_at_once(&self, raw: &Path, options: &[&str]) -> Result<Value> {
         let netns = format!("/run/netns/{}", self.star.router.name());
         self.run_probe(&["chrt", "--fifo", "1"], raw, ["--fib", &netns], options)
@@ -186,7 +192,8 @@ impl Place {
     /// It held to the end: its folder is not kept.
     pub fn done(mut self) {
         if let Some(router) = &mut self.router {
-            // Told to end, not killed: only then does one that was built to (`make profile`) write down what it has run.
+            // Told to end, not killed: only then does one that was built to (`make profile`) write
+            // down what it has run.
             router.virtd.stop();
         }
         drop((self.router.take(), self.instance.take(), std::mem::take(&mut self.proxied)));

@@ -44,7 +44,8 @@ pub fn cpu(ns: &Netns) -> Result<Cpu> {
     let mut total = Cpu::default();
     for (pid, name) in of(ns)? {
         let Ok(stat) = fs::read_to_string(format!("/proc/{pid}/stat")) else { continue };
-        // The name in parentheses may hold spaces; utime and stime are fields 14 and 15, the state after the name is field 3.
+        // The name in parentheses may hold spaces; utime and stime are fields 14 and 15, the state
+        // after the name is field 3.
         let fields = stat.rsplit_once(')').map_or("", |(_, rest)| rest).split_whitespace();
         let ticks: f64 = fields.skip(11).take(2).filter_map(|t| t.parse::<f64>().ok()).sum();
         // USER_HZ is 100 on every Linux port that runs these daemons.
@@ -60,7 +61,8 @@ pub fn memory(ns: &Netns, name: &str) -> Result<Memory> {
     memories.max_by(|a, b| a.peak.total_cmp(&b.peak)).with_context(|| format!("no process {name}: {all:?}"))
 }
 
-/// VmRSS in KiB of all processes together whose name `wanted` takes. What several share counts for each.
+/// VmRSS in KiB of all processes together whose name `wanted` takes. What several share counts for
+/// each.
 pub fn resident(ns: &Netns, wanted: impl Fn(&str) -> bool) -> Result<f64> {
     let all = of(ns)?;
     Ok(all.iter().filter(|(_, name)| wanted(name)).filter_map(|(pid, _)| status(*pid)).map(|m| m.now).sum())

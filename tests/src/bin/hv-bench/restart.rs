@@ -1,5 +1,7 @@
-//! How soon a crashed daemon votes again (TARGETS M2): from its start until its candidates count, with 100,000 routes in the router, against the
-//! time that the same daemon takes alone from its start until a neighbour has all of them. The watching neighbour must hear nothing.
+//! How soon a crashed daemon votes again (the target: within 1.2 times its own direct feed): from
+//! its start until its candidates count, with 100,000 routes in the router, against the time that
+//! the same daemon takes alone from its start until a neighbour has all of them. The watching
+//! neighbour must hear nothing.
 
 use crate::Arguments;
 use crate::figures::Figures;
@@ -11,7 +13,7 @@ use tests::lab::{Lab, wait_until};
 use tests::replayer::Replayer;
 use tests::router::{Options, Router};
 
-/// TARGETS M2.
+/// How many times its own direct feed a daemon may take to vote again.
 const RATIO: f64 = 1.2;
 const PATIENCE: Duration = Duration::from_secs(180);
 
@@ -58,7 +60,8 @@ pub fn measure(arguments: &Arguments, figures: &mut Figures) -> Result<()> {
     Ok(())
 }
 
-/// From the start of a daemon without us until a neighbour has everything that another one tells it.
+/// From the start of a daemon without us until a neighbour has everything that another one tells
+/// it.
 fn alone(daemon: Daemon, count: &str) -> Result<f64> {
     let mut lab = Lab::new("bench-alone")?;
     let star = lab.star(2)?;

@@ -1,4 +1,5 @@
-//! A whole generated table through the router (TARGETS P4, P5 and P7, at their size and at a tenth of it): time, processor time, memory.
+//! A whole generated table through the router (1,000,000 prefixes, and a tenth of that): time,
+//! processor time and memory beside the daemons alone.
 
 use crate::Arguments;
 use crate::figures::{Figures, median};
@@ -10,7 +11,8 @@ use std::fs;
 use std::time::Duration;
 use tests::daemons::Daemon::{Bird, Frr, OpenBgpd};
 
-/// After the last route arrived and the sessions are gone, the routes are withdrawn; that is part of the processor time.
+/// After the last route arrived and the sessions are gone, the routes are withdrawn; that is part
+/// of the processor time.
 const AFTER: Duration = Duration::from_secs(1);
 
 const PLACES: [(&str, Kind); 5] = [
@@ -31,8 +33,8 @@ struct Runs {
 }
 
 impl Runs {
-    /// One round on a router of its own: fresh memory, and no daemon that holds back its sessions because the last ones ended
-    /// (OpenBGPD waits twice as long each time).
+    /// One round on a router of its own: fresh memory, and no daemon that holds back its sessions
+    /// because the last ones ended (OpenBGPD waits twice as long each time).
     fn round(&mut self, kind: &Kind, arguments: &Arguments, prefixes: u32, round: u32) -> Result<()> {
         let place = Place::start(self.name, kind)?;
         let ns = &place.star.router;

@@ -1,5 +1,6 @@
-//! What two more voters cost: processor time and memory of virtd and of all daemons with five voters against three, over a real table and a real trace.
-//! The two take turns, each time afresh, so that drift of the machine falls on both alike.
+//! What two more voters cost: processor time and memory of virtd and of all daemons with five
+//! voters against three, over a real table and a real trace. The two take turns, each time afresh,
+//! so that drift of the machine falls on both alike.
 
 use crate::Arguments;
 use crate::figures::{Figures, median};
@@ -23,7 +24,8 @@ const QUIET: Duration = Duration::from_secs(4);
 const TABLE: (&str, &str) = ("bview.20100701.0759.TEXT.bgp.gz", "4777");
 /// What 76 vantage points said in 2019, as one neighbour's.
 const TRACE: &str = "updates.20190101.0000.gz";
-/// In the place of the trace where there is none: routes of another neighbour for some of the same prefixes.
+/// In the place of the trace where there is none: routes of another neighbour for some of the same
+/// prefixes.
 const MADE_UP: u32 = 20_000;
 
 const THREE: [Daemon; 3] = [Frr, Bird, OpenBgpd];
@@ -118,8 +120,8 @@ impl Runs {
     }
 }
 
-/// A neighbour says all of a file, as fast as it is taken (or something made up where there is no such file), and stays; what that took until everybody was
-/// at rest again.
+/// A neighbour says all of a file, as fast as it is taken (or something made up where there is no
+/// such file), and stays; what that took until everybody was at rest again.
 fn play(
     lab: &Lab,
     router: &Router,
@@ -143,7 +145,8 @@ fn play(
     Ok((feed, Phase { seconds, cpu, virtd, daemons }))
 }
 
-/// Waits until nothing has moved for [`QUIET`]; how long after `start` the last thing did. Asked twice a second: virtctl's questions are work, too.
+/// Waits until nothing has moved for [`QUIET`]; how long after `start` the last thing did. Asked
+/// twice a second: virtctl's questions are work, too.
 fn rest(router: &Router, start: Instant) -> Result<f64> {
     let mut last = (None, Instant::now());
     wait_until("the router to come to rest", PATIENCE, || {

@@ -1,5 +1,6 @@
-//! What telling three instances of one version the same things at different times does for a race that is in that version: the lost
-//! re-announcement of docs/BUGS.md. docs/DIVERSITY.md has what came out, and how to read it.
+//! What telling three instances of one version the same things at different times does for a race
+//! that is in that version: the lost re-announcement of docs/BUGS.md. docs/DIVERSITY.md has what
+//! came out, and how to read it.
 #![forbid(unsafe_code)]
 
 mod plot;
@@ -37,7 +38,8 @@ It needs root (network namespaces) and the Debian package frr; 8.0 to 10.3 have 
 Exit status: 0 it was counted, 1 something went wrong.
 ";
 
-/// Counts how often a race in one version of FRR is masked by telling three of them things at different times
+/// Counts how often a race in one version of FRR is masked by telling three of them things at
+/// different times
 #[derive(Debug, Parser)]
 #[command(version, after_help = EXAMPLES)]
 struct Arguments {

@@ -12,7 +12,8 @@ const COLOURS: [(usize, RGBColor); 3] =
     [(3, RGBColor(0, 90, 160)), (2, RGBColor(200, 90, 0)), (1, RGBColor(110, 110, 110))];
 const ALONE: RGBColor = RGBColor(180, 0, 40);
 const TOGETHER: RGBColor = RGBColor(0, 140, 70);
-/// Lines for different numbers of instances stand a little apart, so that their error bars can be seen.
+/// Lines for different numbers of instances stand a little apart, so that their error bars can be
+/// seen.
 const APART: f64 = 1.06;
 
 /// Draws shares of lost runs over delays, with their confidence intervals.

@@ -1,5 +1,6 @@
-//! The demo's last act: a published bug in Debian's own FRR. CVE-2023-46753: FRR 8.4 with a route-map that prepends to the path dies of an
-//! UPDATE that has none. Nobody has patched anything here. Where FRR survives it, the demo says so by name and version and kills it by hand.
+//! The demo's last act: a published bug in Debian's own FRR. CVE-2023-46753: FRR 8.4 with a
+//! route-map that prepends to the path dies of an UPDATE that has none. Nobody has patched anything
+//! here. Where FRR survives it, the demo says so by name and version and kills it by hand.
 
 use anyhow::{Context, Result, ensure};
 use nix::sys::signal::Signal;

@@ -1,4 +1,5 @@
-//! The demo's FIB: what the instances write, what the kernel holds, and a stream of datagrams that goes where the kernel says.
+//! The demo's FIB: what the instances write, what the kernel holds, and a stream of datagrams that
+//! goes where the kernel says.
 
 use crate::{Demo, SETTLE, UP};
 use anyhow::{Context, Result, ensure};
@@ -85,8 +86,8 @@ impl FibOutcome {
         self.kernel.len()
     }
 
-    /// Where the kernel is not as the vote says, in words: the number of routes, and, with the table of a neighbour that was told
-    /// everything, where each goes.
+    /// Where the kernel is not as the vote says, in words: the number of routes, and, with the
+    /// table of a neighbour that was told everything, where each goes.
     pub fn wrong(&self, told: &Map<String, Value>) -> Vec<String> {
         let mut wrong = Vec::new();
         if self.chosen != self.kernel.len() || self.failed > 0 {
@@ -119,7 +120,8 @@ fn gateway_of(asn: u32) -> Option<String> {
     Some(Ipv4Addr::new(10, 0, number, 2).to_string())
 }
 
-/// Shows who writes what, and starts the stream: from the watching neighbour to a host behind the one that a route goes to.
+/// Shows who writes what, and starts the stream: from the watching neighbour to a host behind the
+/// one that a route goes to.
 pub fn start(demo: &Demo, star: &Star, kinds: &mut Kinds, three: bool) -> Result<Fib> {
     let voters: &[&str] = if three { &["frr", "bird", "openbgpd"] } else { &["frr", "bird"] };
     for name in voters {
@@ -158,7 +160,8 @@ pub fn start(demo: &Demo, star: &Star, kinds: &mut Kinds, three: bool) -> Result
     Ok(fib)
 }
 
-/// BIRD writes a wrong next hop for the very route that the datagrams take, and meanwhile FRR's zebra dies.
+/// BIRD writes a wrong next hop for the very route that the datagrams take, and meanwhile FRR's
+/// zebra dies.
 pub fn lie_and_death(demo: &Demo, fib: &Fib, star: &Star, kinds: &mut Kinds) -> Result<()> {
     let prefix = fib.prefix.to_string();
     let right = kernel(&star.router)?.remove(&prefix);
@@ -171,7 +174,8 @@ pub fn lie_and_death(demo: &Demo, fib: &Fib, star: &Star, kinds: &mut Kinds) -> 
     std::thread::sleep(LEFT);
     demo.show(&kinds.router, &["fib", &prefix])?;
     fib.so_far();
-    // Of two voters one alone would be the majority of those that are there: then the one dies that has no vote.
+    // Of two voters one alone would be the majority of those that are there: then the one dies that
+    // has no vote.
     let (name, words) = match fib.voters.len() {
         3.. => ("frr", "FRR's zebra, the process that writes its routes,"),
         _ => ("openbgpd", "OpenBGPD"),

@@ -31,7 +31,8 @@ pub struct Verdict {
     /// Ends of daemons that virtd has told of.
     deaths: usize,
     differences: Vec<String>,
-    /// The datagrams and the kernel, and how many of its routes are not what the vote says. `None` without a FIB.
+    /// The datagrams and the kernel, and how many of its routes are not what the vote says. `None`
+    /// without a FIB.
     fib: Option<(FibOutcome, usize)>,
 }
 
@@ -41,14 +42,15 @@ pub fn some_prefix(expected: &[PathBuf]) -> Option<Prefix> {
     routes.keys().nth(routes.len() / 2)?.parse().ok()
 }
 
-/// Whether a path holds this AS. Private AS numbers like those of our neighbours do leak into the real table.
+/// Whether a path holds this AS. Private AS numbers like those of our neighbours do leak into the
+/// real table.
 fn passes(route: &Value, asn: u32) -> bool {
     let path = route["as_path"].as_str().unwrap_or_default();
     path.split(|c: char| !c.is_ascii_digit()).any(|hop| hop.parse() == Ok(asn))
 }
 
-/// Writes the table that most of the given ones agree on, prefix by prefix; a prefix without a majority is an error. Routes that the
-/// neighbour, AS `asn`, has to drop as loops are left out.
+/// Writes the table that most of the given ones agree on, prefix by prefix; a prefix without a
+/// majority is an error. Routes that the neighbour, AS `asn`, has to drop as loops are left out.
 pub fn majority(tables: &[PathBuf], asn: u32, to: &Path) -> Result<()> {
     let mut tables = tables.iter().map(|t| table(t)).collect::<Result<Vec<_>>>()?;
     tables.iter_mut().for_each(|t| t.retain(|_, route| !passes(route, asn)));
@@ -114,12 +116,14 @@ impl Verdict {
             verdict.routes_wrong += found.routes.len() - lost;
             verdict.differences.extend(found.routes);
         }
-        // The watcher should have been told nothing while the daemons lied and died; what was said then was wrong for a moment.
+        // The watcher should have been told nothing while the daemons lied and died; what was said
+        // then was wrong for a moment.
         verdict.routes_wrong += told;
         Ok(verdict)
     }
 
-    /// Adds what became of the datagrams, and compares the kernel with what the watching neighbour was told.
+    /// Adds what became of the datagrams, and compares the kernel with what the watching neighbour
+    /// was told.
     pub fn forwarded(&mut self, outcome: FibOutcome, told: &Map<String, Value>) {
         let wrong = outcome.wrong(told);
         let count = wrong.len();

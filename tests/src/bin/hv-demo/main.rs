@@ -1,6 +1,7 @@
-//! `make demo`: one BGP router made of FRR, BIRD and OpenBGPD, in network namespaces. Two neighbours play a table, a third one
-//! watches; a daemon lies, each is killed, and one dies of a published bug of its own; virtd, which has started them, brings each back
-//! by itself; and the neighbours are asked at the end what they noticed.
+//! `make demo`: one BGP router made of FRR, BIRD and OpenBGPD, in network namespaces. Two
+//! neighbours play a table, a third one watches; a daemon lies, each is killed, and one dies of a
+//! published bug of its own; virtd, which has started them, brings each back by itself; and the
+//! neighbours are asked at the end what they noticed.
 #![forbid(unsafe_code)]
 
 mod bug;
@@ -39,20 +40,23 @@ const GENERATED: &str = "5000";
 /// The second one says the same routes and some more: on most prefixes the daemons have to choose.
 const GENERATED_MORE: &str = "8000";
 
-/// Shows one BGP router made of three daemons, and what its neighbours notice when a daemon lies or dies
+/// Shows one BGP router made of three daemons, and what its neighbours notice when a daemon lies or
+/// dies
 #[derive(Debug, Parser)]
 #[command(version)]
 struct Arguments {
     /// Play this MRT file (RIB dump or updates) instead of a made-up table
     #[arg(long, value_name = "FILE")]
     mrt: Option<PathBuf>,
-    /// Configure FRR without the route-map that the published bug needs, so that it survives: shows what the demo does then
+    /// Configure FRR without the route-map that the published bug needs, so that it survives: shows
+    /// what the demo does then
     #[arg(long)]
     without_bug: bool,
     /// Only BGP: the daemons write no routes to the kernel
     #[arg(long)]
     no_fib: bool,
-    /// Only the installed daemons, of which two write routes: shows what the demo does where the third cannot be had
+    /// Only the installed daemons, of which two write routes: shows what the demo does where the
+    /// third cannot be had
     #[arg(long)]
     installed: bool,
 }
@@ -76,7 +80,8 @@ fn main() -> ExitCode {
 struct Demo {
     start: Instant,
     lab: Lab,
-    /// T, and how long nothing must move for the router to be at rest: what disagrees after T has shown itself by then.
+    /// T, and how long nothing must move for the router to be at rest: what disagrees after T has
+    /// shown itself by then.
     t_ms: u32,
     rest: Duration,
 }
@@ -129,8 +134,9 @@ impl Demo {
         if arguments.installed && !arguments.no_fib {
             fib::only_two()?;
         }
-        // Three neighbours as before, and one that comes at the end with an UPDATE of its own. What is malformed reaches the daemons here:
-        // by default virtd would not let it. FRR's file has what the bug needs, so that it is there again after each restart.
+        // Three neighbours as before, and one that comes at the end with an UPDATE of its own. What
+        // is malformed reaches the daemons here: by default virtd would not let it. FRR's file has
+        // what the bug needs, so that it is there again after each restart.
         let star = self.lab.star(4)?;
         let options = Options {
             t_ms: self.t_ms,
@@ -190,8 +196,8 @@ impl Demo {
         Ok(verdict)
     }
 
-    /// What the same neighbours learn from each daemon alone, without us; where these differ, from most of them. This is the
-    /// measure of lost and wrong. One table for each neighbour.
+    /// What the same neighbours learn from each daemon alone, without us; where these differ, from
+    /// most of them. This is the measure of lost and wrong. One table for each neighbour.
     fn reference(&self, announce: &[Vec<String>]) -> Result<Vec<PathBuf>> {
         self.say("For comparison first: the same neighbours around each daemon alone, without us");
         let kept = self.lab.folder("alone")?;

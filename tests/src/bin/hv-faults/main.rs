@@ -1,5 +1,6 @@
-//! `make faults`: every fault under every strategy, with real daemons, judged by the neighbours' own logs. Prints a table as it goes,
-//! then one JSON line. docs/FAULTS.md says what is done and what is checked.
+//! `make faults`: every fault under every strategy, with real daemons, judged by the neighbours'
+//! own logs. Prints a table as it goes, then one JSON line. docs/FAULTS.md says what is done and
+//! what is checked.
 #![forbid(unsafe_code)]
 
 use anyhow::{Result, bail};
@@ -13,7 +14,8 @@ use tests::faults::scene::{Keeper, STRATEGIES, Scene, Size};
 use tests::lab::clean_up_on_signal;
 use tests::parallel::in_parallel;
 
-/// Breaks the instances of a router in every way there is, and asks its neighbours what they noticed
+/// Breaks the instances of a router in every way there is, and asks its neighbours what they
+/// noticed
 #[derive(Debug, Parser)]
 #[command(version)]
 struct Arguments {
@@ -26,7 +28,8 @@ struct Arguments {
     /// Say which cases there are, and nothing else
     #[arg(long)]
     list: bool,
-    /// Have virtd's controller bring the instances back, and count it as a failure where it does not; with false the suite does
+    /// Have virtd's controller bring the instances back, and count it as a failure where it does
+    /// not; with false the suite does
     #[arg(long, value_name = "BOOL", action = ArgAction::Set, num_args = 0..=1, default_value_t = true, default_missing_value = "true")]
     recovery: bool,
     /// Routers at a time
@@ -126,8 +129,8 @@ fn groups(arguments: &Arguments) -> Result<Vec<Group>> {
     Ok(groups)
 }
 
-/// Plays cases one after another in one router, and in a new one after each failure. Where no router can be had, all that are left have
-/// failed.
+/// Plays cases one after another in one router, and in a new one after each failure. Where no
+/// router can be had, all that are left have failed.
 fn play(group: &Group, keeper: Keeper, rows: &Mutex<Vec<Row>>) {
     let mut scene = None;
     let mut hopeless = None;

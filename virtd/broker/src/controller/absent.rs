@@ -1,10 +1,12 @@
-//! Sessions that go on without an instance that does not want that: it is told, and its neighbour begun anew.
+//! Sessions that go on without an instance that does not want that: it is told, and its neighbour
+//! begun anew.
 //!
-//! A daemon that lost a session together with the others may hold back longer than they do (OpenBGPD in Idle). Nothing is wrong with what
-//! it says, so it is not ended for one session: its control program begins that one anew. It is ended only where that has not
-//! helped, and it lacks most of the sessions that the majority has. One without a vote is not
-//! missed by anybody: that it does not take part is told once, as a warning, its neighbour is begun
-//! anew once, and it is not ended.
+//! A daemon that lost a session together with the others may hold back longer than they do
+//! (OpenBGPD in Idle). Nothing is wrong with what it says, so it is not ended for one session: its
+//! control program begins that one anew. It is ended only where that has not helped, and it lacks
+//! most of the sessions that the majority has. One without a vote is not missed by anybody: that it
+//! does not take part is told once, as a warning, its neighbour is begun anew once, and it is not
+//! ended.
 
 use super::verdict::{Charge, threshold};
 use super::{Controller, Duty, Process};
@@ -15,7 +17,8 @@ use crate::io::{InstanceId, Output};
 use crate::session::Session;
 
 impl Controller {
-    /// Tells who has been without a session for the fault threshold, and does what may bring it back.
+    /// Tells who has been without a session for the fault threshold, and does what may bring it
+    /// back.
     pub(super) fn watch_absent(&mut self, env: &mut Env, sessions: &mut [Session]) {
         let limit = threshold(env);
         for i in 0..self.list.len() {
@@ -90,14 +93,16 @@ impl Controller {
         attached && self.list.get(i).is_some_and(runs)
     }
 
-    /// Whether instance `i` is of a kind whose control program virtd knows, and nobody has said that it be left alone.
+    /// Whether instance `i` is of a kind whose control program virtd knows, and nobody has said
+    /// that it be left alone.
     fn may_restart_neighbour(&self, i: usize, env: &Env) -> bool {
         let kind = env.config.instances.get(i).is_some_and(|c| c.kind.is_some());
         let free = self.list.get(i).is_some_and(|c| !c.pinned) && self.change.is_none();
         kind && free && env.config.faults.action.of(Fault::Absent) != FaultAction::Report
     }
 
-    /// A voter other than `i` that is down, or that has not been told everything on a session it does not want to be without.
+    /// A voter other than `i` that is down, or that has not been told everything on a session it
+    /// does not want to be without.
     pub(super) fn other_that_is_not_level(&self, i: usize, env: &Env, sessions: &[Session]) -> Option<usize> {
         let away = |v: &usize| {
             let down = |c: &super::Control| matches!(c.process, Process::Ending | Process::Down(_));
@@ -114,7 +119,8 @@ impl Controller {
     }
 }
 
-/// How many sessions a majority has in which instance `i` has taken part, and how many of these it lacks against its will.
+/// How many sessions a majority has in which instance `i` has taken part, and how many of these it
+/// lacks against its will.
 fn lacking(i: usize, env: &Env, sessions: &[Session]) -> (usize, usize) {
     let held = sessions.iter().filter(|s| s.is_held(env) && s.knows(i));
     let lacks = held.clone().filter(|s| !s.stands(i) && !s.has_left_by_will(i)).count();

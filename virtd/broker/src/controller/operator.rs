@@ -1,4 +1,5 @@
-//! What an operator does with instances, sessions and policy: `virtctl instance`, `session`, `change`.
+//! What an operator does with instances, sessions and policy: `virtctl instance`, `session`,
+//! `change`.
 
 use super::{Controller, Duty, Process};
 use crate::config::Standby;

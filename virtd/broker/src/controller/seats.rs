@@ -1,6 +1,7 @@
 //! Instances that a reload brings, and those that it takes away.
 //!
-//! Whoever comes has to catch up before whoever goes may go: until then both are there, and the set of those that vote changes in one step.
+//! Whoever comes has to catch up before whoever goes may go: until then both are there, and the set
+//! of those that vote changes in one step.
 //!
 //! ```text
 //! added ─▶ started ─▶ caught up ─▶ votes          (a successor: in the place of the one it replaces, which leaves)
@@ -16,8 +17,9 @@ use crate::io::{InstanceId, Micros, Order, Output, Seat};
 use crate::session::Session;
 
 impl Controller {
-    /// The place at `i`, of those there are or the next, is this instance's, which `replaces` another, when it has caught up; or comes in
-    /// addition. It is started where that is virtd's to do.
+    /// The place at `i`, of those there are or the next, is this instance's, which `replaces`
+    /// another, when it has caught up; or comes in addition. It is started where that is virtd's to
+    /// do.
     pub fn seat(&mut self, i: usize, instance: &Instance, replaces: Option<usize>, env: &mut Env) {
         let mut control = Control::new(instance);
         (control.replaces, control.new) = (replaces, control.duty != Duty::Standby(Standby::Cold));
@@ -36,7 +38,8 @@ impl Controller {
         }
     }
 
-    /// Instance `i` is to be started by other means from now on: it ends and comes back, and the others go on meanwhile.
+    /// Instance `i` is to be started by other means from now on: it ends and comes back, and the
+    /// others go on meanwhile.
     pub fn start_anew(&mut self, i: usize, instance: &Instance, env: &mut Env) {
         let seat = Seat::Taken(Box::new(instance.clone()));
         env.out.push(Output::Seat { instance: InstanceId(i as u8), seat });
@@ -48,7 +51,8 @@ impl Controller {
         env.walk = true;
     }
 
-    /// What instance `i` is for has changed in the configuration; what an operator has said of it since holds.
+    /// What instance `i` is for has changed in the configuration; what an operator has said of it
+    /// since holds.
     pub fn assign(&mut self, i: usize, instance: &Instance, env: &mut Env) {
         if matches!(self.duty(i), Duty::Drained | Duty::Disabled | Duty::Successor | Duty::Leaving) {
             return;
@@ -111,7 +115,8 @@ impl Controller {
         env.tell_about("instance-leaving", Severity::Info, i, text);
     }
 
-    /// Looks who has caught up, and who may go; called with every tick. Returns places that are nobody's from now on.
+    /// Looks who has caught up, and who may go; called with every tick. Returns places that are
+    /// nobody's from now on.
     pub fn pass_on(&mut self, env: &mut Env, sessions: &[Session], fib: Option<&Fib>) -> Vec<usize> {
         for j in 0..self.list.len() {
             let Some(c) = self.list.get(j).filter(|c| c.new) else { continue };
@@ -166,7 +171,8 @@ impl Controller {
         }
     }
 
-    /// Cuts off those whose processes have ended, and gives back the places of which nothing is left.
+    /// Cuts off those whose processes have ended, and gives back the places of which nothing is
+    /// left.
     fn clear_up(&mut self, env: &mut Env, sessions: &[Session], fib: Option<&Fib>) -> Vec<usize> {
         let mut vacant = Vec::new();
         for (i, c) in self.list.iter_mut().enumerate().filter(|(_, c)| c.duty == Duty::Leaving) {
@@ -207,8 +213,8 @@ impl Controller {
     }
 }
 
-/// Whether instance `j` can do what the instances of `like` do: it is level on every session on which one of them stands, and votes on the
-/// FIB where one of them does.
+/// Whether instance `j` can do what the instances of `like` do: it is level on every session on
+/// which one of them stands, and votes on the FIB where one of them does.
 fn has_caught_up(j: usize, like: &[usize], env: &Env, sessions: &[Session], fib: Option<&Fib>) -> bool {
     if !env.instances.get(j).is_some_and(|s| s.attached) {
         return false;

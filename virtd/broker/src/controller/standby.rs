@@ -1,7 +1,8 @@
 //! Who takes the place of a voter that falls, and when.
 //!
-//! A voter that ends or is killed is replaced at once, where somebody waits. One that does not come back by itself (given up, or started by
-//! something else and gone or found faulty) stays marked as fallen, so that a standby that comes later takes its place too.
+//! A voter that ends or is killed is replaced at once, where somebody waits. One that does not come
+//! back by itself (given up, or started by something else and gone or found faulty) stays marked as
+//! fallen, so that a standby that comes later takes its place too.
 
 use super::{Controller, Duty, Process, verdict::threshold};
 use crate::config::Standby;
@@ -70,12 +71,14 @@ impl Controller {
         Some(s)
     }
 
-    /// The standby that can vote the soonest: a warm one that is level, one that is catching up, a cold one; of equals the first.
+    /// The standby that can vote the soonest: a warm one that is level, one that is catching up, a
+    /// cold one; of equals the first.
     fn next_standby(&self, env: &Env) -> Option<(usize, Standby)> {
         let rank = |(n, c): (usize, &super::Control)| {
             let attached = env.instances.get(n).is_some_and(|s| s.attached);
             let level = env.standing.contains(n as u8) && !env.unlevel.iter().any(|u| u.contains(n as u8));
-            // One of ours was ended for it, and what it says now is a new process' word; one that is not still runs as it was.
+            // One of ours was ended for it, and what it says now is a new process' word; one that
+            // is not still runs as it was.
             let accused = c.lasting.as_ref().is_some_and(|l| l.stands(env))
                 || c.process == Process::NotOurs && c.accused.is_some_and(|at: Micros| env.now < at + threshold(env));
             let rank = match (c.duty, c.process) {

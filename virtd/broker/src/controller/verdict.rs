@@ -9,8 +9,9 @@
 //! | flooding | level, it sends ten times what any other does, and more than 10,000 routes a second, for ten seconds |
 //! | large | its memory is beyond `memory_mib` |
 //!
-//! Nobody is ended while another voter is down or has not caught up, nor the last voter, hangs excepted. Nobody is accused of dissent while the majority itself is in doubt (paper, footnote 6), and nobody is killed while an operator
-//! changes policy.
+//! Nobody is ended while another voter is down or has not caught up, nor the last voter, hangs
+//! excepted. Nobody is accused of dissent while the majority itself is in doubt (paper, footnote
+//! 6), and nobody is killed while an operator changes policy.
 
 use super::{Control, Controller, Duty, Process, SUSPECT};
 use crate::config::{Fault, FaultAction};
@@ -110,7 +111,8 @@ impl Controller {
         }
     }
 
-    /// Tells the verdict, carries it out where that is allowed, and has what led to it written down.
+    /// Tells the verdict, carries it out where that is allowed, and has what led to it written
+    /// down.
     pub(super) fn condemn(&mut self, i: usize, mut charge: Charge, env: &mut Env, sessions: &[Session]) {
         let name = env.name(i).to_owned();
         let spared = self.spared(i, &charge, env);
@@ -203,7 +205,8 @@ impl Controller {
         })
     }
 
-    /// Processor and memory of an instance: an anomaly raises suspicion before the output is wrong (papers/002 section 5.3.1).
+    /// Processor and memory of an instance: an anomaly raises suspicion before the output is wrong
+    /// (papers/002 section 5.3.1).
     pub(super) fn watch_usage(
         &mut self,
         i: usize,
@@ -258,7 +261,8 @@ impl Controller {
             let rate = rates.get(i).copied().unwrap_or(0);
             let others = rates.iter().enumerate().filter(|(n, _)| *n != i).map(|(_, r)| *r).max();
             let Some(c) = self.list.get_mut(i) else { continue };
-            // Who is not level says a whole table while the others rest. That ends with its catching up, which has a cap.
+            // Who is not level says a whole table while the others rest. That ends with its
+            // catching up, which has a cap.
             let level = !env.unlevel.iter().any(|u| u.contains(i as u8)) && !sessions.iter().any(|s| s.levels(i));
             // Alone there is nobody to compare with.
             let floods = level && rate > FLOOD_RATE && others.is_some_and(|o| rate > FLOOD_RATIO * o);

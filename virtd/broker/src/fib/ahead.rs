@@ -1,8 +1,9 @@
 //! Requests that the shim has acknowledged before virtd saw them (wire::shim says when it may).
 //!
-//! What the daemon has been told is made true where it can be: a route that was there already is replaced, one that was not there is
-//! gone as it should be. What cannot be (the link went down in between) the daemon is told as Linux tells of a route that it
-//! took and lost: by the notification of its removal.
+//! What the daemon has been told is made true where it can be: a route that was there already is
+//! replaced, one that was not there is gone as it should be. What cannot be (the link went down in
+//! between) the daemon is told as Linux tells of a route that it took and lost: by the notification
+//! of its removal.
 
 use super::super::env::Env;
 use super::super::io::{Micros, NoteBody};
@@ -12,7 +13,8 @@ use vkernel::{Effects, Refusal};
 use wire::netlink::Frame;
 use wire::netlink::consts::*;
 
-/// At most one event in this time for all instances: when a link goes some thousand routes may be on their way.
+/// At most one event in this time for all instances: when a link goes some thousand routes may be
+/// on their way.
 const APART_US: Micros = 1_000_000;
 
 impl Fib {

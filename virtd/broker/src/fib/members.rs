@@ -1,8 +1,10 @@
 //! Whose vote counts in the FIB, and from when on.
 //!
-//! An instance takes part once it has written a route: one that only looks (OpenBGPD 7.7, BIRD without a kernel protocol) abstains for ever.
-//! One that comes back has an empty table: what it said before stands frozen and does not count until it says what was chosen everywhere,
-//! or has been quiet for T, as towards the peers (DESIGN decision 8).
+//! An instance takes part once it has written a route: one that only looks (OpenBGPD 7.7, BIRD
+//! without a kernel protocol) abstains for ever. One that comes back has an empty table: what it
+//! said before stands frozen and does not count until it says what was chosen everywhere, or has
+//! been quiet for T, as towards the peers (docs/DECISIONS.md, "When an instance that comes back
+//! votes").
 
 use super::super::dissent;
 use super::super::env::Env;
@@ -83,7 +85,8 @@ impl Fib {
         true
     }
 
-    /// Instance `i` is told to end: BIRD takes its routes back on its way out, and that is no opinion about them.
+    /// Instance `i` is told to end: BIRD takes its routes back on its way out, and that is no
+    /// opinion about them.
     pub fn leaving(&mut self, i: usize) {
         let Some(m) = self.members.get_mut(i).filter(|m| m.sockets > 0) else { return };
         m.leaving = true;
@@ -167,8 +170,9 @@ impl Fib {
             && class.is_some_and(|class| class.meets(kinds))
     }
 
-    /// The kinds of protocols that decide on the key at `slot`: those whose instances do not, most of them, say that they have no route
-    /// for it. Otherwise one OSPF instance that writes a route for BGP's prefix would set the "none" of all the others against BGP.
+    /// The kinds of protocols that decide on the key at `slot`: those whose instances do not, most
+    /// of them, say that they have no route for it. Otherwise one OSPF instance that writes a route
+    /// for BGP's prefix would set the "none" of all the others against BGP.
     fn kinds_at(&self, slot: u32, env: &Env) -> FibScope {
         let classes = self.classes_at(slot);
         let mut said = self.table.candidates(slot).iter().zip(classes).filter(|(said, _)| **said != BlobId::NONE);
@@ -208,7 +212,8 @@ impl Fib {
                     (true, false) => frozen |= says,
                 }
             }
-            // What a kind said whose instances are all gone stands, and nobody else speaks for them.
+            // What a kind said whose instances are all gone stands, and nobody else speaks for
+            // them.
             let keep = if counted == 0 { frozen } else { saying > 0 && saying * 2 >= counted };
             kept = if keep { kept.union(kind) } else { kept };
         }
@@ -226,8 +231,8 @@ impl Fib {
         scope.meets(self.kinds_at(slot, env))
     }
 
-    /// Whose votes count on the key at `slot`, and who is only compared there although it has a route for it: observers, and those whose
-    /// kind of protocol does not decide on this key.
+    /// Whose votes count on the key at `slot`, and who is only compared there although it has a
+    /// route for it: observers, and those whose kind of protocol does not decide on this key.
     pub(super) fn electorate(&self, slot: u32, env: &Env) -> (Members, Members) {
         let Some(e) = self.table.entry(slot) else { return (Members::EMPTY, Members::EMPTY) };
         let kinds = self.kinds_at(slot, env);
@@ -253,10 +258,12 @@ impl Fib {
         (members, watched.minus(e.stale))
     }
 
-    /// As many as must vote before anything is written for the first time: a quorum of those that are there and whose business the key is,
-    /// until T after the first wrote. Otherwise the fastest would drive alone at every start.
+    /// As many as must vote before anything is written for the first time: a quorum of those that
+    /// are there and whose business the key is, until T after the first wrote. Otherwise the
+    /// fastest would drive alone at every start.
     pub(super) fn min_voters(&self, slot: u32, env: &Env) -> u8 {
-        // In the milliseconds that keys are steady by: in finer ones a key of the first moment would be steady just before this ends.
+        // In the milliseconds that keys are steady by: in finer ones a key of the first moment
+        // would be steady just before this ends.
         if self.first_write.is_some_and(|at| env.now_ms() >= at / 1000 + env.rules.steady_ms) {
             return env.rules.min_voters;
         }

@@ -46,7 +46,8 @@ impl Fib {
         }
     }
 
-    /// The keys that `wanted` lets through, with what each instance says, in order; and whether there were more.
+    /// The keys that `wanted` lets through, with what each instance says, in order; and whether
+    /// there were more.
     pub fn entries(&self, env: &Env, wanted: impl Fn(&FibKey) -> bool, only_differing: bool) -> api::FibEntries {
         let mut slots: Vec<(FibKey, u32)> = self
             .table
@@ -60,7 +61,8 @@ impl Fib {
         api::FibEntries { entries, more }
     }
 
-    /// Whether anybody says something else than what won, or nothing where that is a vote; or the kernel does not take it.
+    /// Whether anybody says something else than what won, or nothing where that is a vote; or the
+    /// kernel does not take it.
     fn differs(&self, slot: u32, env: &Env) -> bool {
         let Some(e) = self.table.entry(slot) else { return false };
         let (members, watched) = self.electorate(slot, env);

@@ -1,6 +1,7 @@
-//! Connection diversity of links (papers/001, table 1, Quagga 418: "can interpret change as reset as well"): an instance with
-//! `link_reset_ms` is shown an address that comes or goes as a link that goes down and comes up again, besides the change itself. What it
-//! overlooks about addresses it so does not overlook, and what it does wrong with a flap it does alone.
+//! Connection diversity of links (papers/001, table 1, Quagga 418: "can interpret change as reset
+//! as well"): an instance with `link_reset_ms` is shown an address that comes or goes as a link
+//! that goes down and comes up again, besides the change itself. What it overlooks about addresses
+//! it so does not overlook, and what it does wrong with a flap it does alone.
 
 use super::super::env::Env;
 use super::super::io::{Change, InstanceId, Link, Micros, Output};
@@ -26,7 +27,8 @@ enum Step {
     Up,
 }
 
-/// How long the link is down: a daemon that takes both out of one read may see no change at all (BIRD 3.1.7 does), while its routes are gone.
+/// How long the link is down: a daemon that takes both out of one read may see no change at all
+/// (BIRD 3.1.7 does), while its routes are gone.
 const DOWN_US: Micros = 200_000;
 
 impl Resets {
@@ -92,7 +94,8 @@ impl Fib {
             resets.due.push((env.now + DOWN_US, index, Step::Up));
         }
         let name = link.name.clone();
-        // Linux takes the routes over a link that goes down out of its tables and says nothing of most: so does the instance's kernel.
+        // Linux takes the routes over a link that goes down out of its tables and says nothing of
+        // most: so does the instance's kernel.
         let shown = Link { up: false, running: false, ..link.clone() };
         let down = Change::Link(shown.clone());
         let mut effects = std::mem::take(&mut self.effects);

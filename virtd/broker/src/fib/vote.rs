@@ -33,7 +33,8 @@ impl Agreement<BlobId> for ByMeaning<'_> {
     }
 }
 
-/// The kind of protocol that a route is of: FRR says which; BIRD's routes may be of any that it runs.
+/// The kind of protocol that a route is of: FRR says which; BIRD's routes may be of any that it
+/// runs.
 fn class(protocol: u8, scope: FibScope) -> FibScope {
     match protocol {
         RTPROT_BGP => FibScope::BGP,
@@ -132,7 +133,8 @@ impl Fib {
                 slot
             }
         };
-        // Whose business the key was stands until it is another's: a withdrawal is voted on by those who had the route.
+        // Whose business the key was stands until it is another's: a withdrawal is voted on by
+        // those who had the route.
         let changed_class = match self.classes.get_mut(slot as usize * n + i) {
             Some(old) if route != BlobId::NONE => std::mem::replace(old, class) != class,
             _ => false,
@@ -148,7 +150,8 @@ impl Fib {
         self.routes.release(route); // the table has its own reference
     }
 
-    /// Verdicts whose time has come, one turn of a walk, then what changed goes to the kernel's thread.
+    /// Verdicts whose time has come, one turn of a walk, then what changed goes to the kernel's
+    /// thread.
     pub fn flush(&mut self, env: &mut Env) {
         env.in_fib = self.counting();
         env.bgp_in_fib = self.counting_for(FibScope::BGP);

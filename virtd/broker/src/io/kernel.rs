@@ -19,14 +19,16 @@ pub enum KernelNews {
         /// The peer.
         peer: IpAddr,
     },
-    /// What virtd wrote for this key could not be put into the kernel (`Some`: errno), or now is there after all.
+    /// What virtd wrote for this key could not be put into the kernel (`Some`: errno), or now is
+    /// there after all.
     Written {
         /// Which.
         key: FibKey,
         /// Why not.
         errno: Option<i32>,
     },
-    /// Something to tell the operator: a repair, what was adopted or swept, notifications that were lost.
+    /// Something to tell the operator: a repair, what was adopted or swept, notifications that were
+    /// lost.
     Event(Event),
 }
 
@@ -35,6 +37,7 @@ pub enum KernelNews {
 pub struct FibChange {
     /// Which.
     pub key: FibKey,
-    /// The route in its canonical form ([`wire::netlink::fib::FibRoute::from_bytes`]); `None`: none of ours.
+    /// The route in its canonical form ([`wire::netlink::fib::FibRoute::from_bytes`]); `None`: none
+    /// of ours.
     pub route: Option<Bytes>,
 }

@@ -1,4 +1,5 @@
-//! What one instance's OPEN has otherwise than the session, in words for the operator (event `open-differs`).
+//! What one instance's OPEN has otherwise than the session, in words for the operator (event
+//! `open-differs`).
 
 use super::{Negotiated, Shared};
 use wire::bgp::message::Open;
@@ -13,7 +14,8 @@ pub struct Difference {
 }
 
 impl Negotiated {
-    /// How the instance that sent `open` differs from what this session runs with; `None` where it does not.
+    /// How the instance that sent `open` differs from what this session runs with; `None` where it
+    /// does not.
     pub fn difference(&self, open: &Open) -> Option<Difference> {
         let offer = Shared::of(open);
         let (mut costly, mut mild) = (Vec::new(), Vec::new());

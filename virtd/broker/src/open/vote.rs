@@ -6,8 +6,9 @@
 //! | a family, a capability | offered where more than half of the rest offer it; a role where more than half say the same one |
 //! | hold time | the median, of two middle values the smaller; 0 (RFC 4271: no hold timer) counts as the longest |
 //!
-//! Those who have sent their OPEN in this attempt decide among themselves; what the others said in an earlier one counts only where
-//! they are evenly split. On a tie of all nothing is offered: a family that one of two lacks would have nobody to vote with.
+//! Those who have sent their OPEN in this attempt decide among themselves; what the others said in
+//! an earlier one counts only where they are evenly split. On a tie of all nothing is offered: a
+//! family that one of two lacks would have nobody to vote with.
 
 use super::{Profile, Shared};
 use std::cmp::Reverse;
@@ -26,7 +27,8 @@ pub struct Voice<'a> {
     pub fresh: bool,
 }
 
-/// The profile that most of `voices` want, and those of another AS number or router id, which are no part of it. `None` without voices.
+/// The profile that most of `voices` want, and those of another AS number or router id, which are
+/// no part of it. `None` without voices.
 pub fn learn(voices: &[Voice<'_>]) -> Option<(Profile, Vec<usize>)> {
     let (asn, router_id) = identity(voices)?;
     let is_us = |v: &&Voice<'_>| super::is_of(v.open, asn, router_id);
@@ -51,7 +53,8 @@ fn median(hold: &mut [u16]) -> Option<u16> {
     hold.get(hold.len().checked_sub(1)? / 2).copied()
 }
 
-/// The AS number and router id that most say, first those of this attempt; of equals those that stand first.
+/// The AS number and router id that most say, first those of this attempt; of equals those that
+/// stand first.
 fn identity(voices: &[Voice<'_>]) -> Option<(u32, Ipv4Addr)> {
     let is = |v: &Voice<'_>| (v.open.asn, v.open.router_id);
     let votes = |v: &Voice<'_>| {

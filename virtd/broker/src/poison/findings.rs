@@ -1,12 +1,13 @@
-//! What an instance was found not to survive, for as long as virtd runs: a withdraw or a reset session takes the route away, and the
-//! same route announced again must not kill it again.
+//! What an instance was found not to survive, for as long as virtd runs: a withdraw or a reset
+//! session takes the route away, and the same route announced again must not kill it again.
 
 use foldhash::fast::RandomState;
 use hashbrown::HashSet;
 use std::collections::VecDeque;
 use wire::bgp::Prefix;
 
-/// Routes remembered for each instance, the oldest out: more than the prefixes of the longest UPDATE (RFC 8654), which are found together.
+/// Routes remembered for each instance, the oldest out: more than the prefixes of the longest
+/// UPDATE (RFC 8654), which are found together.
 pub const MAX_FINDINGS: usize = 1 << 14;
 
 /// Session (so: peer), prefix, hash of the stored attributes.

@@ -1,6 +1,7 @@
 //! What an operator is told of the search, and what is kept of its end.
 //!
-//! A finding waits for the supervisor's word on how the process ended, for a moment: the leg is gone before the process is reaped.
+//! A finding waits for the supervisor's word on how the process ended, for a moment: the leg is
+//! gone before the process is reaped.
 
 use super::{Step, Suspect};
 use crate::controller::{Controller, Fate};
@@ -16,7 +17,8 @@ use wire::bgp::{Notification, Prefix, hex};
 const KEPT_BEFORE: usize = 16;
 /// A process whose leg closed has until then to be gone.
 const GONE_US: Micros = 500_000;
-/// The supervisor waits for the rest of an instance's processes before it says how the first one ended.
+/// The supervisor waits for the rest of an instance's processes before it says how the first one
+/// ended.
 const WORD_US: Micros = 5_000_000;
 
 /// How the leg of an instance ended; the last says most.
@@ -109,7 +111,8 @@ impl Report {
     }
 }
 
-/// What follows from a step: what is to be told to the instance again, by session, and what is to be told of a finding.
+/// What follows from a step: what is to be told to the instance again, by session, and what is to
+/// be told of a finding.
 pub struct Told {
     /// Session and prefixes.
     pub again: Vec<(usize, Vec<Prefix>)>,

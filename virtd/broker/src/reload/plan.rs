@@ -1,4 +1,5 @@
-//! What a new configuration changes, and which of that can be done while sessions are up. Nothing is done here.
+//! What a new configuration changes, and which of that can be done while sessions are up. Nothing
+//! is done here.
 
 use crate::config::{Config, Instance, Kind, Strategy};
 
@@ -13,7 +14,8 @@ pub enum Step {
     Swap(usize, Box<Instance>),
     /// The one at this place ends and is started by other means.
     StartAnew(usize, Box<Instance>),
-    /// The one at this place goes on: only what it is for, or what its votes are limited to, has changed.
+    /// The one at this place goes on: only what it is for, or what its votes are limited to, has
+    /// changed.
     Adjust(usize, Box<Instance>),
     /// The one at this place was to go, or to be replaced, and is to stay now.
     Keep(usize),
@@ -53,13 +55,14 @@ fn lasting(instance: &Instance) -> Instance {
     i
 }
 
-/// Whether another may run beside it: the sockets of a `kind`'s daemon are in its folder, except where its own file names them, and of
-/// what a `command` opens virtd knows nothing.
+/// Whether another may run beside it: the sockets of a `kind`'s daemon are in its folder, except
+/// where its own file names them, and of what a `command` opens virtd knows nothing.
 fn can_run_twice(instance: &Instance) -> bool {
     matches!(instance.kind, Some(Kind::Frr | Kind::Bird))
 }
 
-/// Compares what there is with what is wanted. `free`: places for more instances. `labels`: those in use, of instances that are being ended, too.
+/// Compares what there is with what is wanted. `free`: places for more instances. `labels`: those
+/// in use, of instances that are being ended, too.
 ///
 /// # Errors
 /// What is wanted cannot be had, in words.
@@ -111,7 +114,8 @@ pub fn instances(
         if same(p.config) {
             steps.extend(adjusted(p.at, p.config));
         } else if !p.config.is_ours() || !w.is_ours() {
-            // Who starts it cannot change here, and of what somebody else starts virtd decides no more than this.
+            // Who starts it cannot change here, and of what somebody else starts virtd decides no
+            // more than this.
             let what = if p.config.is_ours() == w.is_ours() { "diversity, fib_scope, user" } else { "who starts it" };
             later.push(format!("instance {}: {what}", w.name));
         } else if can_run_twice(p.config) && can_run_twice(w) && free > 0 {

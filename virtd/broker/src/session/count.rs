@@ -4,8 +4,9 @@ use super::*;
 use crate::independence::{Aspect, differences};
 
 impl Session {
-    /// Counts a vote that has come to its end: `compared` took part or were watched, `dissent` are marked now, `was` were before.
-    /// A state is counted once, however often it is voted on: until somebody's word changes, or another is found wrong about it.
+    /// Counts a vote that has come to its end: `compared` took part or were watched, `dissent` are
+    /// marked now, `was` were before. A state is counted once, however often it is voted on: until
+    /// somebody's word changes, or another is found wrong about it.
     pub(super) fn count(
         &mut self,
         slot: u32,

@@ -1,5 +1,5 @@
-//! What a leg is given: the peer's messages as they come, or what stands in the store key by key; at once, or held back as the
-//! diversity of its instance says; all of it, or its address blocks.
+//! What a leg is given: the peer's messages as they come, or what stands in the store key by key;
+//! at once, or held back as the diversity of its instance says; all of it, or its address blocks.
 
 use super::*;
 use crate::config::ConnectOrder;
@@ -11,7 +11,8 @@ use wire::bgp::{Prefix, encode};
 
 /// Keys told to a levelling leg in one go.
 const LEVEL_BATCH: usize = 2000;
-/// Between two offers whose order matters: long enough for each to be accepted before the next is there.
+/// Between two offers whose order matters: long enough for each to be accepted before the next is
+/// there.
 const ORDER_STEP_US: Micros = 20_000;
 
 /// The lane of instance `i` on the session with `peer`, where the configuration gives it one.
@@ -131,7 +132,8 @@ impl Session {
                 leg.level_mode();
             }
             match &mut leg.feed {
-                // A message without keys is an End-of-RIB (or one that says nothing): it must not overtake what is still to be told.
+                // A message without keys is an End-of-RIB (or one that says nothing): it must not
+                // overtake what is still to be told.
                 Feed::Levelling(_) if keys.is_empty() => leg.owe(bytes.clone()),
                 Feed::Levelling(todo) => todo.extend(keys.iter().copied()),
                 Feed::Live => match lane {
@@ -159,7 +161,8 @@ impl Session {
         }
     }
 
-    /// Whether every instance whose leg stands is passed what the peer says as it comes, so that nobody asks which prefixes that is about.
+    /// Whether every instance whose leg stands is passed what the peer says as it comes, so that
+    /// nobody asks which prefixes that is about.
     pub(super) fn all_hear_all(&self, env: &Env) -> bool {
         let level = env.unlevel.get(self.index).is_some_and(|unlevel| unlevel.is_empty());
         let live = |s: &Seat| match &s.leg {
@@ -196,7 +199,8 @@ impl Session {
             if !env.poison.is_idle() || !lacks.is_empty() {
                 let index = self.index;
                 prefixes.retain(|p| terms.carries(p));
-                // A route that it cannot be told takes the place of the one that it was told before.
+                // A route that it cannot be told takes the place of the one that it was told
+                // before.
                 let withheld = |p: &mut Prefix| env.poison.withholds(i, index, p) || lacks.is_too_long(i as u8, p);
                 let withheld: Vec<Prefix> = prefixes.extract_if(.., withheld).collect();
                 encode::withdraw(&withheld, &context, packed);
@@ -222,7 +226,8 @@ impl Session {
         }
     }
 
-    /// Gives instance `i` a message that belongs in order with the peer's UPDATEs: now, or when its lane says.
+    /// Gives instance `i` a message that belongs in order with the peer's UPDATEs: now, or when its
+    /// lane says.
     pub(super) fn give(&mut self, i: usize, bytes: Bytes, env: &mut Env) {
         let Some(seat) = self.seats.get_mut(i) else { return };
         match &mut seat.lane {
@@ -234,8 +239,9 @@ impl Session {
         }
     }
 
-    /// Whether those who have begun to differ on a key may do so only because what a peer said about it is still held back from
-    /// some: on a key that flaps without a rest, verdicts come before every instance has been told.
+    /// Whether those who have begun to differ on a key may do so only because what a peer said
+    /// about it is still held back from some: on a key that flaps without a rest, verdicts come
+    /// before every instance has been told.
     pub(super) fn is_held_back(&self, slot: u32, differ: Members, env: &Env) -> bool {
         if differ.is_empty() || env.held_back_ms == 0 {
             return false;
@@ -251,7 +257,8 @@ impl Session {
         self.table.entry(random.between(0, u64::from(last)) as u32).map(|e| e.key)
     }
 
-    /// Whether this session's peer has announced `prefix` and instance `i` is told what it says as it comes.
+    /// Whether this session's peer has announced `prefix` and instance `i` is told what it says as
+    /// it comes.
     pub fn is_fed(&self, i: usize, prefix: &Prefix, env: &Env) -> bool {
         let leg = self.seats.get(i).and_then(|s| s.leg.as_ref());
         let live = leg.is_some_and(|l| l.state == LegState::Established && l.level && matches!(l.feed, Feed::Live));

@@ -18,7 +18,8 @@ impl Session {
         env.counters.updates_in += 1;
         let context = up.negotiated.context();
         let mut bytes = m.bytes.clone();
-        // The store keeps the mended form in both modes: a replay must never bring a malformed attribute back.
+        // The store keeps the mended form in both modes: a replay must never bring a malformed
+        // attribute back.
         let mut stored = bytes.clone();
         match hygiene::check(m.body(), &context) {
             Verdict::Pass if alone && self.all_hear_all(env) => {

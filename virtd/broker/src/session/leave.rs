@@ -1,14 +1,17 @@
-//! Who has left this session, and what follows: `core/leaving.rs` has the rule, this gathers what it asks for and does what it says.
+//! Who has left this session, and what follows: `core/leaving.rs` has the rule, this gathers what
+//! it asks for and does what it says.
 
 use super::*;
 use crate::event::{Event, Severity};
 use crate::leaving::{self, Count, Ending, Meaning};
 use crate::poison::End;
 
-/// An instance that has left against the majority is told to differ when it has not come back for so long.
+/// An instance that has left against the majority is told to differ when it has not come back for
+/// so long.
 const DIFFERS_US: Micros = 5_000_000;
 
-/// How the leg that an instance had on this session ended; kept until it has another, or the session ends.
+/// How the leg that an instance had on this session ended; kept until it has another, or the
+/// session ends.
 #[derive(Clone, Debug)]
 pub struct Departure {
     /// When.
@@ -17,7 +20,8 @@ pub struct Departure {
     pub said: Option<Notification>,
     /// What that means, as far as it is known.
     pub means: Meaning,
-    /// It had a vote then: what an observer, a standby or a successor does never counts, whatever becomes of it later.
+    /// It had a vote then: what an observer, a standby or a successor does never counts, whatever
+    /// becomes of it later.
     voter: bool,
     /// A majority lost its legs together with this one: nobody's fault.
     excused: bool,
@@ -44,7 +48,8 @@ impl Farewell {
 }
 
 impl Session {
-    /// The established leg of instance `i` has ended, and is gone: `said` is its NOTIFICATION, if it gave one.
+    /// The established leg of instance `i` has ended, and is gone: `said` is its NOTIFICATION, if
+    /// it gave one.
     pub(super) fn departed(&mut self, i: usize, said: Option<Notification>, env: &mut Env) {
         let said = said.map(leaving::plain);
         let voter = env.voters.contains(i as u8);
@@ -54,7 +59,8 @@ impl Session {
         self.weigh(i, false, env);
     }
 
-    /// virtd has ended the established leg of instance `i` with this NOTIFICATION, for what no BGP speaker may do.
+    /// virtd has ended the established leg of instance `i` with this NOTIFICATION, for what no BGP
+    /// speaker may do.
     pub(super) fn faulted(&mut self, i: usize, n: Notification, env: &mut Env) {
         let (expired, at) = (n.code == 4, env.now);
         let voter = env.voters.contains(i as u8);
@@ -120,8 +126,9 @@ impl Session {
         self.exts.iter().find_map(|e| e.local).or(self.last_local)
     }
 
-    /// Finds out what the end of the leg of instance `i` means, and does what follows. `back`: it is there again, so that what it did without
-    /// a word is judged by what is known now, and a leave is none.
+    /// Finds out what the end of the leg of instance `i` means, and does what follows. `back`: it
+    /// is there again, so that what it did without a word is judged by what is known now, and a
+    /// leave is none.
     pub fn weigh(&mut self, i: usize, back: bool, env: &mut Env) {
         let Some(d) = self.seats.get(i).and_then(|s| s.departure.clone()) else { return };
         if !matches!(d.means, Meaning::Wait | Meaning::Poison) {
@@ -242,7 +249,8 @@ impl Session {
         }
     }
 
-    /// Every voter's process was stopped in order, with a word for the peer: it is passed on, as from a single daemon.
+    /// Every voter's process was stopped in order, with a word for the peer: it is passed on, as
+    /// from a single daemon.
     fn end_if_all_were_stopped(&mut self, env: &mut Env) {
         let stopped = |i: u8| {
             let d = self.seats.get(usize::from(i)).and_then(|s| s.departure.as_ref());
@@ -293,7 +301,8 @@ impl Session {
         seats.map(said).collect()
     }
 
-    /// How many OPENs this session wants before it is opened, where not all are there: after an end by will a majority of the live voters.
+    /// How many OPENs this session wants before it is opened, where not all are there: after an end
+    /// by will a majority of the live voters.
     pub(super) fn wanted_opens(&self, env: &Env) -> usize {
         match self.ended.as_ref().is_some_and(Farewell::awaits_consent) {
             true => env.live_voters().len() / 2 + 1,
@@ -314,7 +323,8 @@ impl Session {
         env.tell("session-returned", Severity::Info, &self.peer, text);
     }
 
-    /// Looks at the legs that are gone, and at how long a majority has gone on without them. Called with every tick.
+    /// Looks at the legs that are gone, and at how long a majority has gone on without them. Called
+    /// with every tick.
     pub(super) fn tick_departures(&mut self, env: &mut Env) {
         for i in 0..self.seats.len() {
             self.weigh(i, false, env);
@@ -327,7 +337,8 @@ impl Session {
         self.tell_differing(env);
     }
 
-    /// For how long a majority has had the session without an instance since that was last level on it.
+    /// For how long a majority has had the session without an instance since that was last level on
+    /// it.
     fn count_missed(&mut self, env: &Env) {
         let since = std::mem::replace(&mut self.ticked_at, env.now);
         // A loop that stood still has seen nothing of what went on meanwhile.
@@ -347,7 +358,8 @@ impl Session {
         }
     }
 
-    /// Who has left against the majority is told once: its operator, or its own protection, wants something else than the others'.
+    /// Who has left against the majority is told once: its operator, or its own protection, wants
+    /// something else than the others'.
     fn tell_differing(&mut self, env: &mut Env) {
         if self.up.is_none() {
             return;
@@ -371,8 +383,8 @@ impl Session {
         }
     }
 
-    /// For how long a majority has had this session without instance `i`, in total since that was last level on it, µs; 0 for one that has left
-    /// by its own will.
+    /// For how long a majority has had this session without instance `i`, in total since that was
+    /// last level on it, µs; 0 for one that has left by its own will.
     pub fn missed_us(&self, i: usize) -> Micros {
         self.seats.get(i).map_or(0, |s| s.missed_us)
     }

@@ -1,4 +1,5 @@
-//! The instances' side of a session: legs come and go, are shown the peer's OPEN, fed, watched; what they send is for `vote.rs`.
+//! The instances' side of a session: legs come and go, are shown the peer's OPEN, fed, watched;
+//! what they send is for `vote.rs`.
 
 use super::*;
 use crate::event::Severity;
@@ -22,7 +23,8 @@ const OFFER_BACKOFF_MAX: u32 = 5;
 const LEG_OPEN_WAIT_US: Micros = 30_000_000;
 /// Messages (End-of-RIB, end of refresh) kept until a levelling leg has been told every key.
 const MAX_OWED: usize = 16;
-/// A leg that was given everything counts after this many times T even where its output never falls quiet.
+/// A leg that was given everything counts after this many times T even where its output never falls
+/// quiet.
 const LEVEL_CAP: Micros = 6;
 
 impl Session {
@@ -206,7 +208,8 @@ impl Session {
         } else {
             env.unlevel[self.index].remove(i as u8);
         }
-        // The End-of-RIB closes the replay; where there is nothing to replay it is passed on if the peer's has come already.
+        // The End-of-RIB closes the replay; where there is nothing to replay it is passed on if the
+        // peer's has come already.
         for family in if empty { peer_eor } else { families } {
             let mut b = BytesMut::new();
             encode::end_of_rib(family, &mut b);
@@ -236,7 +239,8 @@ impl Session {
         self.feed(i, env);
     }
 
-    /// The messages in `bytes`, as instance `i` was given them, that may kill it: those that announce something, and malformed ones.
+    /// The messages in `bytes`, as instance `i` was given them, that may kill it: those that
+    /// announce something, and malformed ones.
     pub fn suspects(&self, i: usize, bytes: &Bytes, hasher: &impl BuildHasher, env: &Env) -> Vec<Suspect> {
         let Some(up) = &self.up else { return Vec::new() };
         let terms = self.seats.get(i).and_then(|s| s.terms.as_ref());
@@ -308,7 +312,8 @@ impl Session {
         self.feed(i, env);
     }
 
-    /// ROUTE-REFRESH from an instance is answered from the store (DESIGN decision 8), through the same bounded way as a late joiner.
+    /// ROUTE-REFRESH from an instance is answered from the store (docs/DECISIONS.md, "Bootstrap
+    /// without the peer"), through the same bounded way as a late joiner.
     fn leg_refresh(&mut self, i: usize, r: RouteRefresh, env: &mut Env) {
         if self.up.is_none() {
             return;
@@ -327,7 +332,7 @@ impl Session {
         self.feed(i, env);
     }
 
-    /// An instance's NOTIFICATION stays inside (DESIGN decision 7).
+    /// An instance's NOTIFICATION stays inside (docs/DECISIONS.md, "Only virtd resets a session").
     fn leg_notified(&mut self, i: usize, m: &Message, env: &mut Env) {
         let n = Notification::decode(m.body()).unwrap_or(Notification::new(0, 0));
         let state = self.seats[i].leg.as_ref().map(|l| l.state);
@@ -395,7 +400,8 @@ impl Session {
         }
     }
 
-    /// Closes and forgets the leg of instance `i`; its candidates freeze and it abstains until a new leg is level.
+    /// Closes and forgets the leg of instance `i`; its candidates freeze and it abstains until a
+    /// new leg is level.
     pub(super) fn drop_leg(&mut self, i: usize, env: &mut Env) {
         let Some(leg) = self.seats[i].leg.take() else { return };
         if let Some(lane) = &mut self.seats[i].lane {
@@ -440,7 +446,8 @@ impl Session {
         }
     }
 
-    /// The catch-up rule of DESIGN decision 8: input drained, output quiet for T, capped.
+    /// The catch-up rule of docs/DECISIONS.md, "When an instance that comes back votes": input
+    /// drained, output quiet for T, capped.
     fn check_level(&mut self, i: usize, env: &mut Env) {
         let waiting = self.seats[i].waiting();
         let Some(leg) = self.seats[i].leg.as_mut() else { return };
@@ -452,7 +459,8 @@ impl Session {
         }
     }
 
-    /// Whether the leg of instance `i` has been given everything, its input is drained, and it waits to be admitted.
+    /// Whether the leg of instance `i` has been given everything, its input is drained, and it
+    /// waits to be admitted.
     pub fn waits_for_admission(&self, i: usize) -> bool {
         let Some(seat) = self.seats.get(i).filter(|s| s.waiting() == 0) else { return false };
         seat.leg.as_ref().is_some_and(|l| l.state == LegState::Established && !l.level && l.fed_since.is_some())
@@ -464,7 +472,8 @@ impl Session {
         leg.is_some_and(|l| l.state == LegState::Established && !l.level)
     }
 
-    /// What instance `i` says on this session counts from now on, and what it has not said again it does not say any more.
+    /// What instance `i` says on this session counts from now on, and what it has not said again it
+    /// does not say any more.
     pub fn admit(&mut self, i: usize, env: &mut Env) {
         let Some(seat) = self.seats.get_mut(i) else { return };
         let Some(leg) = seat.leg.as_mut() else { return };
@@ -501,7 +510,8 @@ impl Leg {
         }
     }
 
-    /// Keeps a message until every key has been told. Bounded: a peer that sends more of them than that gets none of the rest through.
+    /// Keeps a message until every key has been told. Bounded: a peer that sends more of them than
+    /// that gets none of the rest through.
     pub(super) fn owe(&mut self, bytes: Bytes) {
         if self.after_feed.len() < MAX_OWED {
             self.after_feed.push(bytes);

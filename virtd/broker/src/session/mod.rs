@@ -5,9 +5,10 @@
 //!  peer ── Ext (at most two ── frames ── replicate ── Leg per instance ── candidates ── table ── flush ── peer
 //!          until collision)               (store)
 //! ```
-//! `Ext` follows RFC 4271's session states but never opens by itself: an instance's connect or the peer's does. The legs' states
-//! stand apart: each leg is a BGP session of its own in which virtd plays the peer. Both halves meet in two places: the
-//! peer's OPEN waits for the instances' OPENs (the profile), and our KEEPALIVE that accepts the peer's OPEN waits for a quorum of legs.
+//! `Ext` follows RFC 4271's session states but never opens by itself: an instance's connect or the
+//! peer's does. The legs' states stand apart: each leg is a BGP session of its own in which virtd
+//! plays the peer. Both halves meet in two places: the peer's OPEN waits for the instances' OPENs
+//! (the profile), and our KEEPALIVE that accepts the peer's OPEN waits for a quorum of legs.
 
 mod count;
 mod diverse;
@@ -37,9 +38,11 @@ use voter::Members;
 use wire::bgp::message::Open;
 use wire::bgp::{Family, Notification};
 
-/// How often a session's timers are looked at. Keepalives and hold times are seconds; T has a queue of its own.
+/// How often a session's timers are looked at. Keepalives and hold times are seconds; T has a queue
+/// of its own.
 pub const TICK_US: Micros = 100_000;
-/// Octets that may wait in user space for a peer or a leg before the queue becomes a set of keys (DESIGN decision 10).
+/// Octets that may wait in user space for a peer or a leg before the queue becomes a set of keys
+/// (docs/DECISIONS.md, "Slow is not dead, and never blocks").
 pub const HIGH_MARK: usize = 8 << 20;
 /// Below this the set of keys is worked off again.
 pub const LOW_MARK: usize = 1 << 20;
@@ -168,7 +171,8 @@ pub struct Seat {
     extended_open: bool,
     /// What its leg speaks, or the last one spoke.
     terms: Option<Box<Terms>>,
-    /// How its OPEN differs from what the session runs with, and why it was refused, as far as the operator was told.
+    /// How its OPEN differs from what the session runs with, and why it was refused, as far as the
+    /// operator was told.
     differs: Option<Difference>,
     refused: Option<Refusal>,
     /// Not before this is it offered a leg again.
@@ -178,7 +182,8 @@ pub struct Seat {
     had_leg: bool,
     /// How its last leg ended, until it has another.
     departure: Option<Departure>,
-    /// For how long a majority has had the session without it, in total since it was last level on it.
+    /// For how long a majority has had the session without it, in total since it was last level on
+    /// it.
     missed_us: Micros,
     /// The operator was told that it stays out against the majority.
     differs_told: bool,
@@ -335,8 +340,8 @@ impl Session {
         env.stores[self.index] = replay::store::Store::new();
     }
 
-    /// The place at `i`, of those there are or the next, is another instance's from now on. It takes no part yet, and where the peer has said
-    /// something it does not know that.
+    /// The place at `i`, of those there are or the next, is another instance's from now on. It
+    /// takes no part yet, and where the peer has said something it does not know that.
     pub fn seat(&mut self, i: usize, env: &mut Env) {
         let seat =
             Seat { lane: diverse::lane(i, &self.peer, env), lag: Lag::of(i, &self.peer, env), ..Seat::default() };
@@ -414,7 +419,8 @@ impl Session {
         }
     }
 
-    /// Octets that its tables, and what waits to be told, take: candidates and published routes; keys and messages that wait.
+    /// Octets that its tables, and what waits to be told, take: candidates and published routes;
+    /// keys and messages that wait.
     pub fn memory_bytes(&self) -> (usize, usize) {
         let legs = self.seats.iter().filter_map(|s| s.leg.as_ref());
         let todo = |l: &Leg| if let Feed::Levelling(todo) = &l.feed { todo.memory_bytes() } else { 0 };
@@ -492,7 +498,8 @@ impl Session {
             env.note_lacks();
         }
         let store = std::mem::take(&mut env.stores[self.index]);
-        // Of who never was a peer nobody has heard anything, so that no vote can change because of him.
+        // Of who never was a peer nobody has heard anything, so that no vote can change because of
+        // him.
         env.walk |= self.up.is_some() || !store.is_empty() || !unlevel.is_empty() || lacked;
         env.note_gone(&store);
         env.poison.session_gone(self.index);

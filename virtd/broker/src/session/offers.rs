@@ -1,5 +1,6 @@
-//! What the instances' OPENs mean for the session: whose is counted, what each leg speaks, who is told to change something, and when
-//! a majority wants another AS number or router id than the session runs with. The rules themselves stand in `core/open.rs`.
+//! What the instances' OPENs mean for the session: whose is counted, what each leg speaks, who is
+//! told to change something, and when a majority wants another AS number or router id than the
+//! session runs with. The rules themselves stand in `core/open.rs`.
 
 use super::super::open::{Refusal, Voice};
 use super::*;
@@ -12,7 +13,8 @@ impl Session {
         self.up.as_ref().map(|up| &up.negotiated).or_else(|| self.exts.iter().find_map(|e| e.negotiated.as_ref()))
     }
 
-    /// The OPENs of the voters that are known. Fresh are those of legs that stand in this attempt; the others' count where those are split.
+    /// The OPENs of the voters that are known. Fresh are those of legs that stand in this attempt;
+    /// the others' count where those are split.
     pub(super) fn voices(&self, env: &Env) -> Vec<Voice<'_>> {
         let voters = self.seats.iter().enumerate().filter(|(i, _)| env.voters.contains(*i as u8));
         voters.filter_map(|(instance, s)| Some(Voice { instance, open: s.open.as_ref()?, fresh: s.sits() })).collect()
@@ -83,7 +85,8 @@ impl Session {
         self.drop_leg(i, env);
     }
 
-    /// Names those of `who` whose OPEN differs from what the session runs with, in one event; each once, until it differs otherwise.
+    /// Names those of `who` whose OPEN differs from what the session runs with, in one event; each
+    /// once, until it differs otherwise.
     pub(super) fn tell_differences(&mut self, who: Range<usize>, env: &mut Env) {
         let Some(negotiated) = self.negotiated().cloned() else { return };
         let mut told = Vec::new();
@@ -119,9 +122,11 @@ impl Session {
         env.out.push(event.into());
     }
 
-    /// A majority of the live voters says another AS number or router id than the session runs with: it ends, and is opened with that.
-    /// True where it was so. Who says nothing on this session just now still says what it said last. While no voter's leg stands, as
-    /// many are wanted as for a first opening: that one of three comes back with a wrong one, the others being down, changes nothing.
+    /// A majority of the live voters says another AS number or router id than the session runs
+    /// with: it ends, and is opened with that. True where it was so. Who says nothing on this
+    /// session just now still says what it said last. While no voter's leg stands, as many are
+    /// wanted as for a first opening: that one of three comes back with a wrong one, the others
+    /// being down, changes nothing.
     pub(super) fn reopen_if_moved(&mut self, env: &mut Env) -> bool {
         let Some(profile) = self.profile.as_ref().filter(|_| self.exts.iter().any(|e| e.state >= ExtState::OpenSent))
         else {
@@ -166,7 +171,8 @@ impl Seat {
 }
 
 impl Ext {
-    /// When our OPEN goes out although instances are missing: the peer's hold time runs once it has sent its own.
+    /// When our OPEN goes out although instances are missing: the peer's hold time runs once it has
+    /// sent its own.
     pub(super) fn open_due(&self, env: &Env) -> Micros {
         let wait = |hold_time_s| patience(env.config.timers.open_wait_ms, hold_time_s);
         let by_hold = self.peer_open.as_ref().map_or(Micros::MAX, |o| self.opened + wait(o.hold_time_s));
@@ -174,7 +180,8 @@ impl Ext {
     }
 }
 
-/// How long may be waited for others once the peer has said its hold time: a third, so that what it waits for is there well before the end.
+/// How long may be waited for others once the peer has said its hold time: a third, so that what it
+/// waits for is there well before the end.
 pub(super) fn patience(open_wait_ms: u32, hold_time_s: u16) -> Micros {
     let wait = Micros::from(open_wait_ms) * 1000;
     match hold_time_s {

@@ -89,7 +89,7 @@ impl Session {
         self.offer_legs(env);
     }
 
-    /// Sends our OPEN where it can be made: DESIGN decision 4, "a session opens when a quorum is ready, or after open_wait".
+    /// Sends our OPEN where it can be made: docs/DECISIONS.md, "One OPEN, voted on".
     pub(super) fn open_if_ready(&mut self, env: &mut Env) {
         if self.exts.iter().all(|e| e.state != ExtState::Connected) {
             return;
@@ -127,7 +127,8 @@ impl Session {
         let mut first = true;
         loop {
             let Some(e) = self.ext(conn) else { return };
-            // What comes before our OPEN is out can be nothing but an OPEN; the longer form is only for what follows it.
+            // What comes before our OPEN is out can be nothing but an OPEN; the longer form is only
+            // for what follows it.
             let extended = e.negotiated.as_ref().is_some_and(|n| n.shared.extended_message);
             match frame::next_message(buf, extended) {
                 Ok(Some(m)) => {
@@ -253,8 +254,9 @@ impl Session {
         lost
     }
 
-    /// Our KEEPALIVE accepts the peer's OPEN once a quorum of legs did, or one did and `open_wait` or a third of the hold time has passed; a quorum's
-    /// refusal is passed on (an AS number that no instance expects, say).
+    /// Our KEEPALIVE accepts the peer's OPEN once a quorum of legs did, or one did and `open_wait`
+    /// or a third of the hold time has passed; a quorum's refusal is passed on (an AS number that
+    /// no instance expects, say).
     pub(super) fn accept_if_quorum(&mut self, env: &mut Env) {
         let Some(e) = self.exts.iter().find(|e| e.state == ExtState::OpenConfirm && !e.keepalive_sent) else { return };
         let hold_time_s = e.negotiated.as_ref().map_or(0, |n| n.hold_time_s);
@@ -326,7 +328,8 @@ impl Session {
         self.end(conn, true, format!("the connection with the peer ended: {how}"), None, env);
     }
 
-    /// virtd ends the session with a NOTIFICATION (DESIGN decision 7: only virtd does).
+    /// virtd ends the session with a NOTIFICATION (docs/DECISIONS.md, "Only virtd resets a
+    /// session").
     pub(super) fn reset(&mut self, conn: ConnId, n: Notification, why: &str, env: &mut Env) {
         env.out.push(Output::SendPeer { conn, bytes: n.encode() });
         let text = format!("session reset with NOTIFICATION {n}: {why}");
@@ -401,7 +404,8 @@ impl Session {
         }
     }
 
-    /// An operator wants the session away: for now, or until [`Session::operator_start`]. `subcode` is RFC 4486's.
+    /// An operator wants the session away: for now, or until [`Session::operator_start`]. `subcode`
+    /// is RFC 4486's.
     pub fn operator_end(&mut self, subcode: u8, shut: bool, env: &mut Env) {
         self.shut |= shut;
         for conn in self.exts.iter().map(|e| e.id).collect::<Vec<_>>() {
@@ -419,15 +423,16 @@ impl Session {
         self.shut
     }
 
-    /// virtd ends: the peer is told, and need not wait for its hold time (RFC 4486: Administrative Shutdown).
+    /// virtd ends: the peer is told, and need not wait for its hold time (RFC 4486: Administrative
+    /// Shutdown).
     pub fn stop(&mut self, env: &mut Env) {
         for conn in self.exts.iter().map(|e| e.id).collect::<Vec<_>>() {
             self.reset(conn, Notification::new(6, 2), "virtd ends", env);
         }
     }
 
-    /// A peer that comes back to a session that its majority has ended is not left waiting for an OPEN that nobody may send
-    /// (RFC 4486: Connection Rejected).
+    /// A peer that comes back to a session that its majority has ended is not left waiting for an
+    /// OPEN that nobody may send (RFC 4486: Connection Rejected).
     fn tick_unwanted(&mut self, env: &mut Env) {
         let opening = |s: &Seat| s.leg.as_ref().is_some_and(|l| l.state >= LegState::OpenReceived);
         let voters = env.voters;
@@ -442,7 +447,8 @@ impl Session {
         }
     }
 
-    /// The death of every instance at once is survivable for `grace_s` (DESIGN decision 3).
+    /// The death of every instance at once is survivable for `grace_s` (docs/DECISIONS.md, "virtd
+    /// owns the connection").
     fn tick_grace(&mut self, env: &mut Env) {
         let Some(conn) = self.up.as_ref().map(|up| up.conn) else { return };
         if !env.voters.intersect(self.attached).is_empty() {

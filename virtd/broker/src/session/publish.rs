@@ -92,7 +92,8 @@ impl Session {
         }
     }
 
-    /// One End-of-RIB per family, after a quorum's, or after T of quiet (DESIGN decision 4).
+    /// One End-of-RIB per family, after a quorum's, or after T of quiet (docs/DECISIONS.md, "One
+    /// OPEN, voted on").
     pub(super) fn tick_end_of_rib(&mut self, env: &mut Env) {
         let voters = env.voters;
         if self.up.as_ref().is_none_or(|up| up.eor_sent.len() == up.negotiated.shared.families.len())
@@ -134,7 +135,7 @@ impl Session {
         }
     }
 
-    /// One instance alone drives, with an alarm (DESIGN decision 6).
+    /// One instance alone drives, with an alarm (docs/DECISIONS.md, "Strategies, T and its cap").
     fn tell_alone(&mut self, env: &mut Env) {
         let voting = env.voters.intersect(self.attached);
         let alone = self.up.is_some() && env.voters.len() > 1 && voting.len() == 1;

@@ -52,7 +52,8 @@ impl Session {
         }
     }
 
-    /// The peer asks for everything again: out of what was published (DESIGN decision 8).
+    /// The peer asks for everything again: out of what was published (docs/DECISIONS.md, "Bootstrap
+    /// without the peer").
     fn asked_again(&mut self, family: Family, env: &mut Env) {
         let Some(up) = &mut self.up else { return };
         if up.refreshing.contains(&family) {

@@ -1,4 +1,5 @@
-//! What an instance said before it was gone, or before it came back; and whether what it says now is what was chosen.
+//! What an instance said before it was gone, or before it came back; and whether what it says now
+//! is what was chosen.
 
 use super::super::env::ById;
 use super::*;

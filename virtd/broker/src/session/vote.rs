@@ -123,7 +123,8 @@ impl Session {
             ignore: env.ignore,
         };
         let carried = terms.shared.carries();
-        // What the peer would have to treat as withdraw or discard is no candidate: it cannot leave (DESIGN decision 5).
+        // What the peer would have to treat as withdraw or discard is no candidate: it cannot leave
+        // (docs/DECISIONS.md, "Vote on meaning, publish bytes once").
         let verdict = hygiene::check(m.body(), &spoken);
         let body = match &verdict {
             Verdict::Pass => m.body(),
@@ -215,7 +216,8 @@ impl Session {
         members
     }
 
-    /// Those that have a leg here without the family of `prefix`: they say nothing about it to this peer.
+    /// Those that have a leg here without the family of `prefix`: they say nothing about it to this
+    /// peer.
     pub(super) fn without_family(&self, prefix: &Prefix, env: &Env) -> Members {
         env.lacks.get(self.index).map_or(Members::EMPTY, |lacks| lacks.family_of(prefix))
     }

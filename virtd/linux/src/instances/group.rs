@@ -1,4 +1,5 @@
-//! The processes of one instance that virtd itself has started, where there are several: one process group, one fate.
+//! The processes of one instance that virtd itself has started, where there are several: one
+//! process group, one fate.
 
 use super::{Preload, Reporter, Waiter, spawn};
 use crate::kinds::Program;
@@ -10,7 +11,8 @@ use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 use virtd_config::Instance;
 
-/// How long a process may take until the socket is there that the next one needs. A busy machine is no reason to give up.
+/// How long a process may take until the socket is there that the next one needs. A busy machine is
+/// no reason to give up.
 const STEP_PATIENCE: Duration = Duration::from_secs(60);
 
 /// The started processes of one instance.
@@ -53,7 +55,8 @@ impl Group {
         ended
     }
 
-    /// Reaps them all, the leader last: until then its number is nobody else's. All must have been killed.
+    /// Reaps them all, the leader last: until then its number is nobody else's. All must have been
+    /// killed.
     pub(super) fn reap(&self) {
         let state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
         for (pid, _) in state.members.iter().rev() {
@@ -98,7 +101,8 @@ impl Waiter {
             return Err(format!("{} is not there after {s} s, and {} needs it", socket.display(), step.program.name()));
         }
         let Some(Step { program, .. }) = self.steps.pop_front() else { return Ok(()) };
-        // Under the lock: either the end of another process finds this one in the group, or it does not start.
+        // Under the lock: either the end of another process finds this one in the group, or it does
+        // not start.
         let mut state = self.members.state.lock().unwrap_or_else(PoisonError::into_inner);
         if state.over {
             self.steps.clear();

@@ -37,7 +37,8 @@ pub(super) struct Preload {
     pub(super) socket: PathBuf,
 }
 
-/// A user with all its groups, looked up before the fork: after it no lock of the C library may be taken.
+/// A user with all its groups, looked up before the fork: after it no lock of the C library may be
+/// taken.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Account {
     pub(super) uid: Uid,
@@ -68,13 +69,15 @@ impl Account {
 pub(super) enum Place {
     /// Alone in a session of its own.
     Session,
-    /// First of several. They stay in virtd's session, since a process group of another one cannot be joined (setpgid(2)).
+    /// First of several. They stay in virtd's session, since a process group of another one cannot
+    /// be joined (setpgid(2)).
     Leader,
     /// In the group that this process leads.
     Member(Pid),
 }
 
-/// The way into an instance's root, and where the child says which step of it has failed: from there an error has but a number.
+/// The way into an instance's root, and where the child says which step of it has failed: from
+/// there an error has but a number.
 struct Way {
     entry: Arc<Entry>,
     told: OwnedFd,
@@ -145,8 +148,9 @@ fn command(
         preloaded(&mut command, instance, preload);
     }
     let parent = Pid::this();
-    // SAFETY: the closure runs in the forked child of a process with threads, so it may only make async-signal-safe calls: these
-    // are bare system calls (glibc's wrappers of setuid and its kin have no other thread to tell), and nothing allocates.
+    // SAFETY: the closure runs in the forked child of a process with threads, so it may only make
+    // async-signal-safe calls: these are bare system calls (glibc's wrappers of setuid and its kin
+    // have no other thread to tell), and nothing allocates.
     unsafe {
         command.pre_exec(move || {
             surroundings.take()?;

@@ -31,8 +31,8 @@ fn list(paths: &[PathBuf]) -> String {
     paths.iter().map(|p| p.display().to_string()).collect::<Vec<_>>().join(", ")
 }
 
-/// The absolute path of libhvlibc.so: `given`, or else next to the running program (a build folder), in the `lib` beside its folder
-/// (`make install`), or where a package puts it.
+/// The absolute path of libhvlibc.so: `given`, or else next to the running program (a build
+/// folder), in the `lib` beside its folder (`make install`), or where a package puts it.
 pub fn find_shim(given: Option<&Path>) -> Result<PathBuf, ShimNotFound> {
     let tried = match given {
         Some(path) => vec![path.to_owned()],
@@ -48,7 +48,8 @@ pub fn find_shim(given: Option<&Path>) -> Result<PathBuf, ShimNotFound> {
     found.ok_or(ShimNotFound { tried })
 }
 
-/// Everything that would keep the instances that virtd starts from starting, or from being ours when they do.
+/// Everything that would keep the instances that virtd starts from starting, or from being ours
+/// when they do.
 pub fn check(config: &Config, shim: &Path) -> Vec<String> {
     let mut problems = Vec::new();
     let started: Vec<_> = config.instances.iter().filter(|i| i.is_ours()).collect();
@@ -87,7 +88,8 @@ pub fn check(config: &Config, shim: &Path) -> Vec<String> {
         let Some(user) = &instance.user else { continue };
         match Account::of(user) {
             Err(e) => problems.push(format!("instance {}: user: {e}", instance.name)),
-            // The dynamic loader only warns about a library it cannot open, and the daemon would go native.
+            // The dynamic loader only warns about a library it cannot open, and the daemon would go
+            // native.
             Ok(account) if !account.uid.is_root() => {
                 if let Some(path) = closed_to_others(shim) {
                     problems.push(format!(
@@ -117,7 +119,8 @@ fn processor_problem(instance: &Instance) -> Option<String> {
     Some(format!("environment: virtd may not run on a processor {n} (taskset -p shows on which it may)"))
 }
 
-/// What a kind needs besides its programs: its file, its users, paths of a length that the kernel takes.
+/// What a kind needs besides its programs: its file, its users, paths of a length that the kernel
+/// takes.
 fn kind_problems(instance: &Instance, kind: Kind, folder: &Path) -> impl Iterator<Item = String> {
     let mut problems = Vec::new();
     // A root that is not there is named once.
@@ -159,7 +162,8 @@ fn kind_problems(instance: &Instance, kind: Kind, folder: &Path) -> impl Iterato
     problems.into_iter()
 }
 
-/// What is wrong with a root: not there, without the daemon, or not complete enough for it and the shim.
+/// What is wrong with a root: not there, without the daemon, or not complete enough for it and the
+/// shim.
 fn root_problems(
     instance: &Instance,
     root: &Path,
@@ -189,8 +193,8 @@ fn root_problems(
     tried.collect()
 }
 
-/// Asks the root's own dynamic loader whether it would find everything, the shim included, which it would otherwise leave out with
-/// no more than a warning. The program itself is not run.
+/// Asks the root's own dynamic loader whether it would find everything, the shim included, which it
+/// would otherwise leave out with no more than a warning. The program itself is not run.
 fn loader_problem(root: &Path, program: &Program, shim: &Path, own_shim: bool) -> Option<String> {
     let path = program.command.first()?;
     let Some(loader) = loader(root) else {

@@ -1,4 +1,5 @@
-//! Other roots: an empty folder that shares this system's programs is one, so no other release has to be there.
+//! Other roots: an empty folder that shares this system's programs is one, so no other release has
+//! to be there.
 
 use super::launch::spawn_inside;
 use super::*;

@@ -34,7 +34,8 @@ impl Meter {
     pub(super) fn measure(&mut self, groups: impl Iterator<Item = (usize, Pid)>) -> Vec<(usize, Used)> {
         let mut groups = groups.peekable();
         if groups.peek().is_none() {
-            // Nothing was started here, so there is nothing to look for among all processes of the machine; and a pid may be another's by the next look.
+            // Nothing was started here, so there is nothing to look for among all processes of the
+            // machine; and a pid may be another's by the next look.
             *self = Meter::default();
             return Vec::new();
         }
@@ -63,7 +64,8 @@ fn setting(name: SysconfVar, otherwise: u64) -> u64 {
 
 fn by_group() -> HashMap<Pid, Group> {
     let mut all: HashMap<Pid, Group> = HashMap::new();
-    // The kernel gives it whole in one read; a name takes 64 octets, and each of 50 numbers 21 at most.
+    // The kernel gives it whole in one read; a name takes 64 octets, and each of 50 numbers 21 at
+    // most.
     let mut stat = [0; 2048];
     for entry in fs::read_dir("/proc").into_iter().flatten().flatten() {
         let is_process = entry.file_name().to_str().is_some_and(|n| n.bytes().all(|b| b.is_ascii_digit()));
@@ -78,7 +80,8 @@ fn by_group() -> HashMap<Pid, Group> {
     all
 }
 
-/// `pid (name) state ppid pgrp … utime stime … rss`: fields 5, 14, 15 and 24, of which the name may hold anything.
+/// `pid (name) state ppid pgrp … utime stime … rss`: fields 5, 14, 15 and 24, of which the name may
+/// hold anything.
 fn parse(stat: &str) -> Option<(Pid, u64, u64)> {
     let (_, rest) = stat.rsplit_once(") ")?;
     let fields: Vec<&str> = rest.split(' ').collect();

@@ -49,7 +49,8 @@ fn ended(child: &mut Child) -> io::Result<()> {
     Ok(())
 }
 
-/// The first word that begins like a number: "bgpd version 8.4.4", "BIRD version 2.0.12", "OpenBGPD 7.7".
+/// The first word that begins like a number: "bgpd version 8.4.4", "BIRD version 2.0.12", "OpenBGPD
+/// 7.7".
 pub(super) fn number(said: &str) -> Option<String> {
     let word = said.split_whitespace().find(|w| w.starts_with(|c: char| c.is_ascii_digit()))?;
     // Shown in a table: longer than any version, and it would be something else.

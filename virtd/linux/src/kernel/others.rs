@@ -1,7 +1,8 @@
 //! Routes of others, which the loop is told of: virtual kernels look gateways up by them.
 //!
-//! Notifications are passed on as they come, and what a scan has read as a whole replaces all of it. What was notified while the scan was
-//! under way is told once more behind it: to tell a thing twice is no harm.
+//! Notifications are passed on as they come, and what a scan has read as a whole replaces all of
+//! it. What was notified while the scan was under way is told once more behind it: to tell a thing
+//! twice is no harm.
 
 use super::thread::Worker;
 use broker::io::{Change, KernelNews, OtherRoute};

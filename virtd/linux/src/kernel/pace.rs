@@ -1,5 +1,5 @@
-//! Whether single routes change or a table: the loop writes single ones itself, and leaves a table to the thread, which writes more with each send and on
-//! another processor.
+//! Whether single routes change or a table: the loop writes single ones itself, and leaves a table
+//! to the thread, which writes more with each send and on another processor.
 
 use std::time::{Duration, Instant};
 
@@ -22,7 +22,8 @@ impl Pace {
         Pace { since: now, work: 0, single: false }
     }
 
-    /// So many routes are to be written, or to be compared with the kernel's; whether they still are single ones.
+    /// So many routes are to be written, or to be compared with the kernel's; whether they still
+    /// are single ones.
     pub fn is_single(&mut self, work: usize, now: Instant) -> bool {
         if now >= self.since + SPAN {
             // What came long ago says nothing of now.

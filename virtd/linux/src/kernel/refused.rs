@@ -1,22 +1,26 @@
-//! When an operator is told that the kernel refuses routes, and when that it does not any more. How many it refuses is told, not which: with a
-//! link a whole table can be refused at once. A route of somebody else's in the way of ours has its own event.
+//! When an operator is told that the kernel refuses routes, and when that it does not any more. How
+//! many it refuses is told, not which: with a link a whole table can be refused at once. A route of
+//! somebody else's in the way of ours has its own event.
 
 use super::thread::Worker;
 use broker::event::Severity;
 use std::time::{Duration, Instant};
 use wire::netlink::fib::FibKey;
 
-/// What is over sooner is not told: a route before the one to its gateway, a vote that comes behind its link, an answer that got lost. What
-/// can be put right is tried again within little more than a second.
+/// What is over sooner is not told: a route before the one to its gateway, a vote that comes behind
+/// its link, an answer that got lost. What can be put right is tried again within little more than
+/// a second.
 const LASTS: Duration = Duration::from_secs(2);
-/// Two events are that far apart, and twice as far after each, up to this; so a link that goes and comes makes few of them.
+/// Two events are that far apart, and twice as far after each, up to this; so a link that goes and
+/// comes makes few of them.
 const MAX_APART: Duration = Duration::from_secs(300);
 /// Without an event for so long, the next one comes as soon as the first did.
 const CALM: Duration = Duration::from_secs(900);
 /// More of them are told when they are so many times what was told.
 const GROWN: usize = 2;
 
-/// How many routes are refused, and what was told of it. Costs nothing while none is: no clock is read, nothing allocated.
+/// How many routes are refused, and what was told of it. Costs nothing while none is: no clock is
+/// read, nothing allocated.
 #[derive(Debug, Default)]
 pub struct Refusals {
     now: usize,
@@ -49,7 +53,8 @@ const fn is_refusal(errno: Option<i32>) -> bool {
 }
 
 impl Refusals {
-    /// What the kernel says to a key's route has changed from this errno to that, `None` for a route that it took or that nobody wants.
+    /// What the kernel says to a key's route has changed from this errno to that, `None` for a
+    /// route that it took or that nobody wants.
     pub fn changed(&mut self, key: FibKey, was: Option<i32>, is: Option<i32>) {
         match (is_refusal(was), is_refusal(is)) {
             (false, true) => {

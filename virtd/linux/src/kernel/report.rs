@@ -1,5 +1,5 @@
-//! Events about repairs and adoptions: the first at once, more of the same once a second, with their number. And how often one
-//! route may be repaired at once.
+//! Events about repairs and adoptions: the first at once, more of the same once a second, with
+//! their number. And how often one route may be repaired at once.
 
 use super::table::Damage;
 use hashbrown::HashMap;
@@ -12,7 +12,8 @@ const APART: Duration = Duration::from_secs(1);
 const FOREIGN: u8 = 10;
 /// One key is repaired at once this many times ...
 const REPAIRS: u8 = 3;
-/// ... within this; then it is left to the next scan, so that two who fight over a route do not spin.
+/// ... within this; then it is left to the next scan, so that two who fight over a route do not
+/// spin.
 const REPAIR_WINDOW: Duration = Duration::from_secs(10);
 /// Keys that the limit is remembered for; beyond that those whose time is over are forgotten.
 const MAX_REMEMBERED: usize = 16_384;

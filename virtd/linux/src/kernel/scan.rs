@@ -1,9 +1,10 @@
-//! The kernel's routes read as a whole and compared with what is wanted: at the start for what an earlier virtd left, then now
-//! and then, after a link or an address has gone (IPv4 routes go with it without a word), and where notifications were lost.
+//! The kernel's routes read as a whole and compared with what is wanted: at the start for what an
+//! earlier virtd left, then now and then, after a link or an address has gone (IPv4 routes go with
+//! it without a word), and where notifications were lost.
 //!
-//! A scan takes turns with the batches of writes, a datagram at a time, so that no vote waits for it. A key that is written
-//! meanwhile is left out of the comparison. All routes are read, not only ours: a route of another protocol with our metric
-//! decides how its key is written.
+//! A scan takes turns with the batches of writes, a datagram at a time, so that no vote waits for
+//! it. A key that is written meanwhile is left out of the comparison. All routes are read, not only
+//! ours: a route of another protocol with our metric decides how its key is written.
 
 use super::add;
 use super::socket::Received;
@@ -17,16 +18,19 @@ use wire::netlink::fib::{FibKey, FibRoute};
 use wire::netlink::route::RTMSG_LEN;
 use wire::netlink::{Frame, Frames, RouteMessage};
 
-/// Times that a dump is begun anew because the kernel says that it was disturbed; then what it gave counts, but for absences.
+/// Times that a dump is begun anew because the kernel says that it was disturbed; then what it gave
+/// counts, but for absences.
 const MAX_RESTARTS: u8 = 5;
 
 /// What a scan is for.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Why {
-    /// It is time again. IPv6 routes that seem to be missing while others are being written are let be: the kernel goes on by
-    /// counting then and may leave some out, and when it removes IPv6 routes it says so.
+    /// It is time again. IPv6 routes that seem to be missing while others are being written are let
+    /// be: the kernel goes on by counting then and may leave some out, and when it removes IPv6
+    /// routes it says so.
     Routine,
-    /// Something has gone, or its notification was lost: where IPv6 was disturbed, it is read again alone.
+    /// Something has gone, or its notification was lost: where IPv6 was disturbed, it is read again
+    /// alone.
     Thorough,
     /// IPv6 only, and nothing is written meanwhile.
     Alone,
@@ -36,7 +40,8 @@ pub enum Why {
 pub struct Scan {
     /// Its number, by which [`super::table::Entry::seen`] tells what it has come across.
     pub number: u8,
-    /// IPv6 routes were written or changed since it began: the kernel then goes on by counting, and can leave some out.
+    /// IPv6 routes were written or changed since it began: the kernel then goes on by counting, and
+    /// can leave some out.
     pub written_v6: bool,
     family: u8,
     seq: u32,
@@ -193,7 +198,8 @@ impl Worker {
         if known.is_some_and(|entry| entry.seen == scan.number) {
             return;
         }
-        // A hop that the kernel shows and wire refuses cannot be ours either; it is replaced as something different.
+        // A hop that the kernel shows and wire refuses cannot be ours either; it is replaced as
+        // something different.
         let found = FibRoute::from_message(&message, |_| None).map(|route| route.to_bytes()).unwrap_or_default();
         let have = known.map(|entry| entry.have).filter(|id| !id.is_none());
         let same = have.is_some_and(|id| is_written_as(&key, self.table.bytes(id), &found));

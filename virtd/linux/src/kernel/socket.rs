@@ -1,8 +1,9 @@
 //! A netlink socket with the kernel.
 //!
-//! neli gives the socket: opening, binding, groups, options, send and receive without unsafe code of ours. Its typed messages
-//! are left alone: wire has its own, which read what instances send and are fuzzed for that, and the canonical form that is
-//! voted on and compared here hangs on them. Two sets of route types would be two meanings of one route.
+//! neli gives the socket: opening, binding, groups, options, send and receive without unsafe code
+//! of ours. Its typed messages are left alone: wire has its own, which read what instances send and
+//! are fuzzed for that, and the canonical form that is voted on and compared here hangs on them.
+//! Two sets of route types would be two meanings of one route.
 
 use crate::sys;
 use neli::consts::socket::{Msg, NlFamily};
@@ -14,16 +15,17 @@ use std::os::fd::{AsRawFd, RawFd};
 use wire::netlink::consts::*;
 use wire::netlink::message::Writer;
 
-/// Octets of a receive buffer: twice what the kernel puts into one datagram of a dump, and as much as a notification of a
-/// route with more next hops than wire takes.
+/// Octets of a receive buffer: twice what the kernel puts into one datagram of a dump, and as much
+/// as a notification of a route with more next hops than wire takes.
 const BUFFER: usize = 64 * 1024;
-/// Octets of notifications that the kernel keeps for us, for when the thread is at work on a batch or a dump. Beyond that it
-/// says ENOBUFS, and everything is read again.
+/// Octets of notifications that the kernel keeps for us, for when the thread is at work on a batch
+/// or a dump. Beyond that it says ENOBUFS, and everything is read again.
 pub const MONITOR_QUEUE: usize = 8 << 20;
 /// Octets of answers that the kernel keeps for us: far more than a batch of errors.
 pub const ANSWER_QUEUE: usize = 2 << 20;
 
-/// One socket and its receive buffer. It never blocks: whatever the kernel answers to a request is there when the send returns.
+/// One socket and its receive buffer. It never blocks: whatever the kernel answers to a request is
+/// there when the send returns.
 pub struct RouteSocket {
     socket: NlSocket,
     buffer: Vec<u8>,
@@ -146,7 +148,8 @@ pub struct Sockets {
 }
 
 impl Sockets {
-    /// Opens them, the groups joined, so that nothing is missed between a dump and the first notification.
+    /// Opens them, the groups joined, so that nothing is missed between a dump and the first
+    /// notification.
     ///
     /// # Errors
     /// The kernel's.

@@ -10,8 +10,9 @@ use wire::netlink::fib::{FibKey, FibRoute, to_message};
 /// Keys that an empty queue keeps room for.
 const SMALL_QUEUE: usize = 4096;
 
-/// One key's state; with its key and the hash table's share 48 octets a route in a table of 200,000, whatever the number of its next
-/// hops: routes are interned, and a full table has few different ones.
+/// One key's state; with its key and the hash table's share 48 octets a route in a table of
+/// 200,000, whatever the number of its next hops: routes are interned, and a full table has few
+/// different ones.
 #[derive(Clone, Copy, Debug)]
 pub struct Entry {
     /// The voted route, [`BlobId::NONE`] for none.
@@ -51,7 +52,8 @@ pub enum Holding {
     Leftover,
     /// There may be another one: to be deleted before anything is written.
     Unsure,
-    /// It is outdated, and what should stand there could not be written: to be deleted, and no more.
+    /// It is outdated, and what should stand there could not be written: to be deleted, and no
+    /// more.
     Stale,
 }
 
@@ -233,8 +235,9 @@ impl Table {
     }
 }
 
-/// Whether the kernel's route is what `wanted` becomes when it is written. Besides what the voter compares there are two things
-/// that the kernel completes or cuts: the interface of a gateway that came without one, and weights beyond 256.
+/// Whether the kernel's route is what `wanted` becomes when it is written. Besides what the voter
+/// compares there are two things that the kernel completes or cuts: the interface of a gateway that
+/// came without one, and weights beyond 256.
 pub fn is_written_as(key: &FibKey, wanted: &[u8], found: &[u8]) -> bool {
     if FibRoute::compared(wanted) == FibRoute::compared(found) {
         return true;

@@ -1,4 +1,5 @@
-//! The thread's loop: votes first, then what there is to put right; notifications before every batch of writes.
+//! The thread's loop: votes first, then what there is to put right; notifications before every
+//! batch of writes.
 
 use super::others::Gathered;
 use super::pace::Pace;
@@ -39,8 +40,8 @@ const MAX_SLEEP: Duration = Duration::from_secs(3600);
 /// Rounds of deleting at the end; each finds only what came since the one before.
 const MAX_LAST_ROUNDS: usize = 3;
 
-/// Where a write by the loop took longer than this (somebody holds the kernel's routing lock, a driver say) the loop writes nothing itself for a while: it does not
-/// wait a second time.
+/// Where a write by the loop took longer than this (somebody holds the kernel's routing lock, a
+/// driver say) the loop writes nothing itself for a while: it does not wait a second time.
 const SLOW: Duration = Duration::from_millis(20);
 const AFTER_SLOW: Duration = Duration::from_secs(30);
 
@@ -64,7 +65,8 @@ pub(super) fn run(worker: &Mutex<Worker>, mut poll: Poll) {
         }
         let Ok(back) = worker.lock() else { return };
         all = back;
-        // Each arrival is an event of its own, so where there is none nothing needs to be asked before a route is written.
+        // Each arrival is an event of its own, so where there is none nothing needs to be asked
+        // before a route is written.
         all.notes_left |= events.iter().any(|event| event.token() == MONITOR);
     }
     all.finish();
@@ -89,7 +91,8 @@ pub struct Worker {
     pub(super) view: View,
     pub(super) paths: Paths,
     pub(super) scan: Option<Scan>,
-    /// The last routes that were written, and the octets that they were read from, the very last one first: most routes go where one of these went.
+    /// The last routes that were written, and the octets that they were read from, the very last
+    /// one first: most routes go where one of these went.
     pub(super) encoded: Vec<(Box<[u8]>, EncodedRoute)>,
     /// The last one sent.
     pub(super) batch: Batch,
@@ -165,7 +168,8 @@ impl Worker {
         })
     }
 
-    /// Reads what is there. Leftovers first: what is in the kernel decides how the first votes are written.
+    /// Reads what is there. Leftovers first: what is in the kernel decides how the first votes are
+    /// written.
     fn begin(&mut self) {
         if let Err(e) = self.read_links() {
             log::error!("links and addresses cannot be read: {e:#}");
@@ -178,8 +182,9 @@ impl Worker {
         }
     }
 
-    /// What the loop has decided, written by the loop itself: handed over, a single route would come a change of thread later. Only where few
-    /// change and the thread sleeps, and only as long as that goes fast; otherwise they are given back.
+    /// What the loop has decided, written by the loop itself: handed over, a single route would
+    /// come a change of thread later. Only where few change and the thread sleeps, and only as long
+    /// as that goes fast; otherwise they are given back.
     pub(super) fn write_at_once(&mut self, changes: Vec<FibChange>) -> Result<(), Vec<FibChange>> {
         let start = Instant::now();
         let idle = self.table.is_idle() && self.scan.is_none() && !self.lost_notes && self.lines.changes.is_empty();

@@ -1,4 +1,5 @@
-//! Notifications: links and addresses become news for the loop, and what others do to our routes is put right.
+//! Notifications: links and addresses become news for the loop, and what others do to our routes is
+//! put right.
 
 use super::scan::Why;
 use super::socket::Received;

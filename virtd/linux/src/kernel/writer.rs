@@ -12,11 +12,14 @@ use wire::netlink::consts::*;
 use wire::netlink::fib::{EncodedRoute, FibKey, FibRoute, encode_delete};
 use wire::netlink::message::Writer;
 
-/// Keys in one send. 64, 256 and 1024 were about equally fast when it was measured; and between two sends the thread looks at what else there is.
+/// Keys in one send. 64, 256 and 1024 were about equally fast when it was measured; and between two
+/// sends the thread looks at what else there is.
 const BATCH_KEYS: usize = 256;
-/// Routes of which it is remembered how the kernel wants them: as many as a router has ways out that take turns.
+/// Routes of which it is remembered how the kernel wants them: as many as a router has ways out
+/// that take turns.
 const MAX_ENCODED: usize = 8;
-/// Octets from which on a send takes no further key; one route may go beyond it. Below the smallest usual send buffer.
+/// Octets from which on a send takes no further key; one route may go beyond it. Below the smallest
+/// usual send buffer.
 const BATCH_OCTETS: usize = 48 * 1024;
 /// What is tried again because its answer got lost waits this long.
 const LOST_RETRY: Duration = Duration::from_secs(1);
@@ -79,7 +82,8 @@ impl Batch {
         true
     }
 
-    /// Errors are always answered. That the last message is answered in any case shows where the answers end.
+    /// Errors are always answered. That the last message is answered in any case shows where the
+    /// answers end.
     fn ask_for_ack(&mut self) {
         if let Some(flags) = self.bytes.get_mut(self.last + 6..self.last + 8) {
             let old = u16::from_ne_bytes([flags[0], flags[1]]);
@@ -171,7 +175,8 @@ impl Worker {
         batch.push(first_seq, key, Op::Delete, &payload);
     }
 
-    /// Sends a batch and collects what became of each message: errno, 0 for success. `Err`: what came of it is not known.
+    /// Sends a batch and collects what became of each message: errno, 0 for success. `Err`: what
+    /// came of it is not known.
     fn transact(&mut self, batch: &mut Batch, first_seq: u32) -> Result<Vec<i32>, i32> {
         batch.ask_for_ack();
         add(&self.counters.batches, 1);
@@ -253,7 +258,8 @@ impl Worker {
             }
             (Op::Create { .. }, errno) => self.not_written(key, errno),
             (Op::Replace, errno) => {
-                // The kernel holds the old route (of an IPv6 multipath route maybe a part), for which there is no vote any more.
+                // The kernel holds the old route (of an IPv6 multipath route maybe a part), for
+                // which there is no vote any more.
                 self.table.entry(key).holding = Holding::Stale;
                 self.table.queue_vote(key);
                 self.not_written(key, errno);
@@ -305,7 +311,8 @@ impl Worker {
         }
     }
 
-    /// Removes routes of our protocol by key and metric, whatever the table says of them; how many were there.
+    /// Removes routes of our protocol by key and metric, whatever the table says of them; how many
+    /// were there.
     pub(super) fn delete_all(&mut self, routes: &[(FibKey, u32)]) -> u64 {
         let mut removed = 0;
         for some in routes.chunks(BATCH_KEYS) {

@@ -32,7 +32,8 @@ fn what_is_deleted_by_hand_comes_back() {
 #[test]
 fn a_flush_is_repaired() {
     in_fresh_namespace(|| {
-        // ip flushes until nothing is left, up to ten times: what was repaired thrice waits for the reconciliation.
+        // ip flushes until nothing is left, up to ten times: what was repaired thrice waits for the
+        // reconciliation.
         let mut b = Bench::start(&Fib { reconcile_ms: 500, ..calm() });
         let way = via("10.0.0.2", "a0");
         b.send((0..300).map(|i| (key(&format!("52.{}.{}.0/24", i / 256, i % 256)), Some(way.clone()))).collect());
@@ -57,8 +58,8 @@ fn a_fight_over_a_route_ends() {
             ip("route del 53.0.0.0/8 proto 245");
             b.wait_for_routes("it is back", 2);
         }
-        // Now it is left to the reconciliation, which is an hour from now; that another one is repaired shows that this was
-        // looked at before.
+        // Now it is left to the reconciliation, which is an hour from now; that another one is
+        // repaired shows that this was looked at before.
         ip("route del 53.0.0.0/8 proto 245");
         ip("route del 54.0.0.0/8 proto 245");
         b.wait("the other is back", |_| ours().contains_key("54.0.0.0/8"));

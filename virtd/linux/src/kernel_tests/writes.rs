@@ -116,7 +116,8 @@ fn an_operator_is_told_once_that_many_routes_are_refused() {
             "the kernel refuses 600 of the chosen routes, the one to 45.0.0.0/24 among them: Network is unreachable";
         assert!(text.starts_with(begins) && text.contains("`virtctl fib --diff`"), "{text}");
         assert_eq!((b.counters().failed, b.events("fib-accepted").count()), (601, 0));
-        // Somebody else's route to the link of the gateway is enough, with no word about links or addresses.
+        // Somebody else's route to the link of the gateway is enough, with no word about links or
+        // addresses.
         ip("route add 172.16.0.0/24 dev a0 proto static");
         b.wait_for_routes("all of them", 600);
         let text = b.wait_for_event("fib-accepted");
@@ -125,7 +126,8 @@ fn an_operator_is_told_once_that_many_routes_are_refused() {
     });
 }
 
-/// `cargo test --release -p virtd --lib measure_200_000 -- --ignored --nocapture`: routes a second, beside `ip -batch`.
+/// `cargo test --release -p virtd --lib measure_200_000 -- --ignored --nocapture`: routes a second,
+/// beside `ip -batch`.
 #[test]
 #[ignore = "a measurement"]
 fn measure_200_000_routes() {
@@ -191,7 +193,8 @@ fn a_single_route_is_there_when_the_loop_goes_on_and_a_table_does_not_hold_it_up
         let mut b = Bench::start(&calm());
         let way = via("10.0.0.2", "a0");
         let (mut n, mut at_once) = (0, 0);
-        // The thread reads the kernel first, and may be awake for other reasons; and after one write that was slow the loop leaves all to it for a while.
+        // The thread reads the kernel first, and may be awake for other reasons; and after one
+        // write that was slow the loop leaves all to it for a while.
         let end = Instant::now() + Duration::from_secs(180);
         while at_once < 5 {
             assert!(Instant::now() < end, "{at_once} of {n} routes were there at once");

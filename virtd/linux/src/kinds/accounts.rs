@@ -1,4 +1,5 @@
-//! Users and groups by name: this system's, or those of a root that an instance's daemon is started in, whose numbers may differ.
+//! Users and groups by name: this system's, or those of a root that an instance's daemon is started
+//! in, whose numbers may differ.
 
 use nix::unistd::{Group, User};
 use std::fs;
@@ -16,7 +17,8 @@ pub struct Account {
     pub home: PathBuf,
 }
 
-/// Where names are looked up: the root with its /etc/passwd and /etc/group (passwd(5), group(5)), or `None` for this system.
+/// Where names are looked up: the root with its /etc/passwd and /etc/group (passwd(5), group(5)),
+/// or `None` for this system.
 #[derive(Clone, Copy, Debug)]
 pub struct Accounts<'r>(pub Option<&'r Path>);
 

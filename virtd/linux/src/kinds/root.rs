@@ -1,14 +1,17 @@
-//! Another root for a process: a folder into which another release's packages were unpacked, its own C library included.
+//! Another root for a process: a folder into which another release's packages were unpacked, its
+//! own C library included.
 //!
-//! The process gets a mount namespace of its own with that folder as `/`, and in it, at their own paths, the few things of this
-//! system that it needs, so that configurations, command lines and sockets have one name inside and outside. Nothing of it is
-//! seen by anybody else, several processes may use one root, and it all goes away with the last process in it.
+//! The process gets a mount namespace of its own with that folder as `/`, and in it, at their own
+//! paths, the few things of this system that it needs, so that configurations, command lines and
+//! sockets have one name inside and outside. Nothing of it is seen by anybody else, several
+//! processes may use one root, and it all goes away with the last process in it.
 //!
-//! Why not a helper such as unshare(1) and chroot(8): the child does it itself between fork and exec, so that its number, its command
-//! line and its parent are what they would be without a root, and no other program has to be there. What it does is a list of bare system
-//! calls, laid out before the fork, since after it nothing may be allocated. And why pivot_root(2) instead of chroot(2): all other
-//! mounts of this system can then be let go, or a daemon would keep every one of them from being unmounted; and nsenter(1) with the
-//! process's mount namespace alone is inside.
+//! Why not a helper such as unshare(1) and chroot(8): the child does it itself between fork and
+//! exec, so that its number, its command line and its parent are what they would be without a root,
+//! and no other program has to be there. What it does is a list of bare system calls, laid out
+//! before the fork, since after it nothing may be allocated. And why pivot_root(2) instead of
+//! chroot(2): all other mounts of this system can then be let go, or a daemon would keep every one
+//! of them from being unmounted; and nsenter(1) with the process's mount namespace alone is inside.
 
 use nix::errno::Errno;
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
@@ -34,7 +37,8 @@ pub struct Entry {
     steps: Vec<Step>,
 }
 
-/// A folder that there is only inside, on a file system in memory or, where it is not in /run or /tmp, in the root itself.
+/// A folder that there is only inside, on a file system in memory or, where it is not in /run or
+/// /tmp, in the root itself.
 #[derive(Clone, Debug)]
 pub struct Own {
     /// Its path inside.
@@ -78,7 +82,8 @@ pub struct Failed {
 }
 
 impl Entry {
-    /// Lays out the way into `root`, with `shared` (files, sockets and folders, by absolute paths) at their own paths inside.
+    /// Lays out the way into `root`, with `shared` (files, sockets and folders, by absolute paths)
+    /// at their own paths inside.
     ///
     /// # Errors
     /// One of the paths is not there.
@@ -125,12 +130,14 @@ impl Entry {
         Ok(Entry { steps: plan.steps })
     }
 
-    /// Enters, for good. Makes bare system calls only, so it may stand between fork and exec; other threads of the process stay outside.
+    /// Enters, for good. Makes bare system calls only, so it may stand between fork and exec; other
+    /// threads of the process stay outside.
     ///
     /// # Errors
     /// The first step that fails. The process is then somewhere in between, and should end.
     pub fn perform(&self) -> Result<(), Failed> {
-        // Whatever virtd's own was: a daemon's user must get through the folders that lead to its sockets.
+        // Whatever virtd's own was: a daemon's user must get through the folders that lead to its
+        // sockets.
         let mask = umask(Mode::from_bits_truncate(0o022));
         for (i, step) in self.steps.iter().enumerate() {
             step.perform().map_err(|errno| Failed { step: u16::try_from(i).unwrap_or(u16::MAX), errno })?;

@@ -1,14 +1,16 @@
-//! One netlink socket of an instance: what waits for the daemon, and which of the kernel's messages it may see.
+//! One netlink socket of an instance: what waits for the daemon, and which of the kernel's messages
+//! it may see.
 
 use super::*;
 
-/// The kernel's own datagrams are no longer than this where it knows of no longer buffer (NLMSG_GOODSIZE); libmnl's buffer, and OpenBGPD's
-/// with it, is no longer either.
+/// The kernel's own datagrams are no longer than this where it knows of no longer buffer
+/// (NLMSG_GOODSIZE); libmnl's buffer, and OpenBGPD's with it, is no longer either.
 pub(super) const PART: usize = 4 << 10;
-/// Dumps that the kernel may have answered while the daemon reads none of them; it refuses a second one while the first is not at its end.
+/// Dumps that the kernel may have answered while the daemon reads none of them; it refuses a second
+/// one while the first is not at its end.
 const MAX_DUMPS: usize = 16;
-/// With so much waiting notifications and acknowledgements are dropped, as the kernel does, and the daemon is told so (ENOBUFS). A dump is not:
-/// it is the only one of its socket.
+/// With so much waiting notifications and acknowledgements are dropped, as the kernel does, and the
+/// daemon is told so (ENOBUFS). A dump is not: it is the only one of its socket.
 pub(super) const NOTIFY_MARK: usize = 8 << 20;
 
 /// One netlink socket of an instance.
@@ -32,13 +34,15 @@ pub(in crate::driver) struct Endpoint {
     pub(super) wants_write: bool,
     /// Notifications were dropped, and the daemon does not know yet.
     pub(super) overflowed: bool,
-    /// The dumps of routes or nexthop objects that the kernel is answering: sequence number and request.
+    /// The dumps of routes or nexthop objects that the kernel is answering: sequence number and
+    /// request.
     pub(super) dumps: VecDeque<(u32, Bytes)>,
     /// Not read while much waits for the daemon.
     pub(super) paused: bool,
     /// Has sent requests that had their answer already (wire::shim).
     pub(super) ahead: bool,
-    /// The dump whose own part is being given, as fast as the daemon takes it. Meanwhile nothing is read from the kernel.
+    /// The dump whose own part is being given, as fast as the daemon takes it. Meanwhile nothing is
+    /// read from the kernel.
     pub(super) dumping: Option<Dumping>,
 }
 
@@ -56,7 +60,8 @@ impl Endpoint {
         self.out.push_back(bytes);
     }
 
-    /// The kernel makes a dump's datagrams as long as the longest buffer it has seen, which is virtd's; the daemon's may be shorter.
+    /// The kernel makes a dump's datagrams as long as the longest buffer it has seen, which is
+    /// virtd's; the daemon's may be shorter.
     pub(super) fn push_parts(&mut self, datagram: Bytes) {
         parts(datagram).for_each(|part| self.push(part));
     }
@@ -120,8 +125,9 @@ impl Endpoint {
         self.port_id = port_id;
     }
 
-    /// Passes on what the instance may see of a datagram of the kernel's. Where it ends a dump to which the instance's own part belongs, that
-    /// request is returned, and the NLMSG_DONE kept back.
+    /// Passes on what the instance may see of a datagram of the kernel's. Where it ends a dump to
+    /// which the instance's own part belongs, that request is returned, and the NLMSG_DONE kept
+    /// back.
     pub(super) fn filter(&mut self, datagram: &[u8]) -> Option<(Bytes, Bytes)> {
         let (mut kept, mut done, mut whole) = (BytesMut::new(), None, true);
         for frame in Frames::new(datagram) {
@@ -152,7 +158,8 @@ impl Endpoint {
     }
 }
 
-/// A datagram of several messages in pieces of whole messages, each no longer than [`PART`] unless one message is.
+/// A datagram of several messages in pieces of whole messages, each no longer than [`PART`] unless
+/// one message is.
 fn parts(mut rest: Bytes) -> impl Iterator<Item = Bytes> {
     std::iter::from_fn(move || {
         if rest.is_empty() {
@@ -172,9 +179,10 @@ fn parts(mut rest: Bytes) -> impl Iterator<Item = Bytes> {
     })
 }
 
-/// A filter (linux/filter.h) that keeps notifications of virtd's own routes in the kernel: each instance's socket would be woken by each route that
-/// is written. What the socket with this port id asked for passes ([`gate::is_ours`]), and so do parts of dumps: they hold several messages, of
-/// which a filter sees the first.
+/// A filter (linux/filter.h) that keeps notifications of virtd's own routes in the kernel: each
+/// instance's socket would be woken by each route that is written. What the socket with this port
+/// id asked for passes ([`gate::is_ours`]), and so do parts of dumps: they hold several messages,
+/// of which a filter sees the first.
 fn without_ours(protocol: u8, port_id: u32) -> [SockFilter; 11] {
     const LOAD_WORD: u16 = 0x20;
     const LOAD_HALF: u16 = 0x28;

@@ -1,5 +1,5 @@
-//! What Linux takes out of its tables by itself when links and addresses change (fib_sync_down_dev, fib_sync_down_addr,
-//! fib6_ifdown, nexthop_flush_dev).
+//! What Linux takes out of its tables by itself when links and addresses change (fib_sync_down_dev,
+//! fib_sync_down_addr, fib6_ifdown, nexthop_flush_dev).
 //!
 //! | change | IPv4 routes | IPv6 routes | nexthop objects |
 //! |---|---|---|---|

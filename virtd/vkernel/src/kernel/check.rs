@@ -75,7 +75,8 @@ impl VirtualKernel {
         }
     }
 
-    /// The next hop of an IPv6 route or nexthop object, its interface filled in. `reject`: the route drops.
+    /// The next hop of an IPv6 route or nexthop object, its interface filled in. `reject`: the
+    /// route drops.
     pub(super) fn check_v6(&self, mut hop: Hop, table: u32, reject: bool, system: &System) -> Result<Hop, Refusal> {
         let on = Some(hop.oif).filter(|&oif| oif != 0);
         let link = on.map(|oif| system.link(oif).ok_or(Refusal::new(libc::ENODEV, ""))).transpose()?;
@@ -135,7 +136,8 @@ impl VirtualKernel {
         }
     }
 
-    /// ip6_route_check_nh: the longest match must be a route without a gateway, over that interface if there is one.
+    /// ip6_route_check_nh: the longest match must be a route without a gateway, over that interface
+    /// if there is one.
     fn way_to_v6(&self, gateway: IpAddr, on: Option<u32>, table: u32, system: &System) -> Result<u32, Refusal> {
         let unreachable = Refusal::new(libc::EHOSTUNREACH, "");
         // The route's own table first, then main.
@@ -151,7 +153,8 @@ impl VirtualKernel {
         }
     }
 
-    /// Where the longest match in one table leads: `Some(None)` for a gateway or a route that drops.
+    /// Where the longest match in one table leads: `Some(None)` for a gateway or a route that
+    /// drops.
     fn own_way_v6(&self, gateway: IpAddr, on: Option<u32>, table: u32, system: &System) -> Option<Option<u32>> {
         let way = self.lookup_v6(gateway, on, table, true, system)?;
         Some((!way.rejects && !way.gateway).then_some(way.oif))

@@ -1,5 +1,5 @@
-//! What routes have in common is kept once, as Linux does (`struct fib_info`): 200,000 routes over a few next hops are
-//! 200,000 numbers.
+//! What routes have in common is kept once, as Linux does (`struct fib_info`): 200,000 routes over
+//! a few next hops are 200,000 numbers.
 
 use super::Refusal;
 use foldhash::fast::FixedState;
@@ -67,12 +67,14 @@ pub(super) struct Info {
 }
 
 impl Info {
-    /// Whether an IPv6 route joins others of its metric into a multipath route (rt6_qualify_for_ecmp).
+    /// Whether an IPv6 route joins others of its metric into a multipath route
+    /// (rt6_qualify_for_ecmp).
     pub(super) fn joins(&self) -> bool {
         self.v6 && self.nh_id == 0 && self.hops.first().is_some_and(|hop| hop.gateway.is_some())
     }
 
-    /// Whether IPv6 takes the two for the same route (rt6_duplicate_nexthop); their metrics are the same.
+    /// Whether IPv6 takes the two for the same route (rt6_duplicate_nexthop); their metrics are the
+    /// same.
     pub(super) fn duplicates(&self, other: &Info) -> bool {
         match (self.hops.first(), other.hops.first()) {
             _ if self.nh_id != 0 || other.nh_id != 0 => self.nh_id == other.nh_id,
@@ -127,7 +129,8 @@ struct Slot {
     users: u32,
     /// The larger, the younger.
     born: u64,
-    /// The keys whose routes have it, as long as they are few: what little goes with a link is found without walking through a full table.
+    /// The keys whose routes have it, as long as they are few: what little goes with a link is
+    /// found without walking through a full table.
     keys: Vec<FibKey>,
     /// There were more than [`FEW`].
     many: bool,
@@ -166,7 +169,8 @@ impl Infos {
         self.slots.get(id as usize).map_or(&self.none, |slot| &slot.info)
     }
 
-    /// What a route that has this and no more says to the vote, in canonical octets; `write` is asked once.
+    /// What a route that has this and no more says to the vote, in canonical octets; `write` is
+    /// asked once.
     pub(super) fn canonical(&self, id: u32, write: impl FnOnce() -> Vec<u8>) -> &[u8] {
         self.slots.get(id as usize).map_or(&[], |slot| slot.canonical.get_or_init(|| write().into()))
     }
@@ -199,7 +203,8 @@ impl Infos {
         id
     }
 
-    /// What an IPv4 route over an object that says no metrics shares (fib_find_info_nh): the youngest that is alike in all but them.
+    /// What an IPv4 route over an object that says no metrics shares (fib_find_info_nh): the
+    /// youngest that is alike in all but them.
     pub(super) fn alike(&self, info: &Info) -> Option<&Info> {
         if self.with_both == 0 {
             let hash = self.hasher.hash_one(info);

@@ -1,5 +1,6 @@
-//! A route like one before. Of a table's routes most say the same as one of the last few but for where they go: that is not taken apart again,
-//! its gateway not looked up, and what it shares with the others not searched for.
+//! A route like one before. Of a table's routes most say the same as one of the last few but for
+//! where they go: that is not taken apart again, its gateway not looked up, and what it shares with
+//! the others not searched for.
 
 use super::super::system::System;
 use super::VirtualKernel;
@@ -44,11 +45,13 @@ impl Last {
 }
 
 impl VirtualKernel {
-    /// Where a new route says what one of the last did, but for where it goes: its key, and the number of what it shares. Nothing of what the
-    /// answer hangs on may have changed, and what is wrong is left to who takes it apart.
+    /// Where a new route says what one of the last did, but for where it goes: its key, and the
+    /// number of what it shares. Nothing of what the answer hangs on may have changed, and what is
+    /// wrong is left to who takes it apart.
     pub(super) fn as_before(&mut self, said: &[u8], system: &System) -> Option<(FibKey, u32)> {
         let at = self.lasts.iter().position(|last| last.is_like(said))?;
-        // The next one is most likely like this one, and the one that was not asked for the longest time is the first to go.
+        // The next one is most likely like this one, and the one that was not asked for the longest
+        // time is the first to go.
         self.lasts.get_mut(..=at)?.rotate_right(1);
         let last = self.lasts.first()?;
         if !self.ways.contain(&last.way)
@@ -63,7 +66,8 @@ impl VirtualKernel {
         Some((FibKey { prefix, ..last.key }, last.id))
     }
 
-    /// A route was taken. Of those over an object, to a device or over several hops the answer hangs on more than [`Last`] knows.
+    /// A route was taken. Of those over an object, to a device or over several hops the answer
+    /// hangs on more than [`Last`] knows.
     pub(super) fn remember(&mut self, said: &[u8], m: &RouteMessage, key: FibKey, id: u32) {
         let gateway = real(m.gateway).filter(IpAddr::is_ipv4);
         let plain = m.kind == RTN_UNICAST

@@ -1,4 +1,5 @@
-//! Which route leads to a gateway (fib_table_lookup, fib6_table_lookup), among the instance's own and those that the real kernel has of others.
+//! Which route leads to a gateway (fib_table_lookup, fib6_table_lookup), among the instance's own
+//! and those that the real kernel has of others.
 
 use super::super::system::{LOOPBACK, System};
 use super::check::INVALID_GATEWAY;
@@ -27,7 +28,8 @@ struct Match {
     hops: Vec<(u32, bool)>,
 }
 
-/// Ways to gateways that are remembered. Of a table's routes most have the way of one of the last few.
+/// Ways to gateways that are remembered. Of a table's routes most have the way of one of the last
+/// few.
 pub(super) const WAYS: usize = 8;
 
 /// The last ways that were found.
@@ -127,7 +129,8 @@ pub(super) struct WayV6 {
     pub default: bool,
 }
 
-/// A hop's score (rt6_score_route): the interface first, then RFC 4191's preference. `None`: does not come into question.
+/// A hop's score (rt6_score_route): the interface first, then RFC 4191's preference. `None`: does
+/// not come into question.
 fn score(oif: u32, on: Option<u32>, strict: bool, pref: u8) -> Option<u8> {
     let matches = on.is_none_or(|on| on == oif);
     (matches || !strict).then_some(u8::from(matches) << 1 | (pref ^ 2) << 2)
@@ -155,7 +158,8 @@ impl VirtualKernel {
         (system.changes(), self.nexthop_changes)
     }
 
-    /// Whether nothing has changed since that a way hangs on; own routes are looked at when they are put in place.
+    /// Whether nothing has changed since that a way hangs on; own routes are looked at when they
+    /// are put in place.
     pub(super) fn is_current(&self, way: &Known, system: &System) -> bool {
         way.changes == self.changes(system)
     }
@@ -183,7 +187,8 @@ impl VirtualKernel {
         let object = self.nexthops.get(&info.nh_id);
         let hops = self.meaning(info).1;
         let hops: Vec<(u32, bool)> = hops.iter().map(|hop| (hop.oif, hop.gateway.is_some())).collect();
-        // Linux makes a route over the loopback interface one that drops; it does not look into nexthop objects for that.
+        // Linux makes a route over the loopback interface one that drops; it does not look into
+        // nexthop objects for that.
         let looped = info.nh_id == 0
             && hops.first() == Some(&(LOOPBACK, false))
             && !matches!(info.kind, RTN_LOCAL | RTN_ANYCAST)
@@ -229,8 +234,8 @@ impl VirtualKernel {
     ) -> Result<Option<WayV4>, Refusal> {
         let mut missed = None;
         'keys: for (key, all) in self.covering(table, gateway, system) {
-            // Prefixes that differ in nothing but their length share a leaf of Linux's trie, and it gives up the whole leaf where a
-            // nexthop object does not fit.
+            // Prefixes that differ in nothing but their length share a leaf of Linux's trie, and it
+            // gives up the whole leaf where a nexthop object does not fit.
             if missed == Some(key.prefix.addr()) {
                 continue;
             }
@@ -261,7 +266,8 @@ impl VirtualKernel {
         Ok(None)
     }
 
-    /// What an address matches in one table. `strict`: only hops over that interface count; otherwise they count more.
+    /// What an address matches in one table. `strict`: only hops over that interface count;
+    /// otherwise they count more.
     pub(super) fn lookup_v6(
         &self,
         address: IpAddr,

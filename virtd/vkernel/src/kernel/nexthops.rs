@@ -48,7 +48,8 @@ impl VirtualKernel {
         Some((self.members(nh).next()?, is_group(nh)))
     }
 
-    /// What a route means: its type and hops, nexthop ids resolved. An object that drops makes the route drop.
+    /// What a route means: its type and hops, nexthop ids resolved. An object that drops makes the
+    /// route drop.
     pub(super) fn meaning<'a>(&'a self, info: &'a Info) -> (u8, Cow<'a, [Hop]>) {
         if info.nh_id == 0 {
             return (info.kind, Cow::Borrowed(&info.hops));
@@ -290,8 +291,9 @@ impl VirtualKernel {
         Ok(())
     }
 
-    /// Removes an object, the routes that use it, and its place in groups; a group without members goes too. `tell`: who
-    /// listens to nexthop objects is notified (not where Linux does it by itself).
+    /// Removes an object, the routes that use it, and its place in groups; a group without members
+    /// goes too. `tell`: who listens to nexthop objects is notified (not where Linux does it by
+    /// itself).
     pub(super) fn remove_nexthop(&mut self, id: u32, tell: bool, system: &System, effects: &mut Effects) {
         let Some(nh) = self.nexthops.get(&id) else { return };
         if tell {

@@ -1,4 +1,5 @@
-//! Dumps and notifications: own routes and objects as Linux shows its own (fib_dump_info, rt6_fill_node, nh_fill_node).
+//! Dumps and notifications: own routes and objects as Linux shows its own (fib_dump_info,
+//! rt6_fill_node, nh_fill_node).
 
 use super::super::system::System;
 use super::VirtualKernel;
@@ -110,8 +111,9 @@ impl VirtualKernel {
         m
     }
 
-    /// The next piece of the instance's own part of a dump of routes or nexthop objects, in datagrams of NLM_F_MULTI messages without
-    /// NLMSG_DONE; `cursor` says when it was the last. The filters that the request names are honoured, whether the socket asked for strict
+    /// The next piece of the instance's own part of a dump of routes or nexthop objects, in
+    /// datagrams of NLM_F_MULTI messages without NLMSG_DONE; `cursor` says when it was the last.
+    /// The filters that the request names are honoured, whether the socket asked for strict
     /// checking or not.
     pub fn dump(&self, request: &Frame<'_>, port: u32, cursor: &mut DumpCursor, system: &System) -> Vec<Vec<u8>> {
         let routes = request.header.kind == RTM_GETROUTE;

@@ -190,7 +190,8 @@ impl VirtualKernel {
         system.link(hop.oif).map(|_| ()).ok_or(Refusal::new(libc::ENODEV, ""))
     }
 
-    /// Whether anything has changed: the same first route again, with NLM_F_REPLACE, changes nothing.
+    /// Whether anything has changed: the same first route again, with NLM_F_REPLACE, changes
+    /// nothing.
     fn insert_v4(&mut self, key: FibKey, id: u32, flags: u16) -> Result<bool, Refusal> {
         let exists = Refusal::new(libc::EEXIST, "");
         let metric = self.infos.get(id).metric;

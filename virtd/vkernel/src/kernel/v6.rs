@@ -44,7 +44,8 @@ fn one_of(m: &RouteMessage, path: &PathHop) -> RouteMessage {
     }
 }
 
-/// Whether IPv6 routes can use an object (fib6_check_nexthop). `members`: itself, or those of a group.
+/// Whether IPv6 routes can use an object (fib6_check_nexthop). `members`: itself, or those of a
+/// group.
 pub(super) fn fits_v6<'a>(mut members: impl Iterator<Item = &'a NexthopMessage>) -> Result<(), Refusal> {
     members.try_for_each(|nh| match nh {
         NexthopMessage { family: AF_INET, .. } => Err(Refusal::invalid("IPv6 routes can not use an IPv4 nexthop")),
@@ -123,7 +124,8 @@ impl VirtualKernel {
         Ok(())
     }
 
-    /// Linux deletes what it added by a request like any other, and that finds the first route over a nexthop object where one stands before it.
+    /// Linux deletes what it added by a request like any other, and that finds the first route over
+    /// a nexthop object where one stands before it.
     fn take_back(&mut self, m: &RouteMessage, key: FibKey, added: &[u32], system: &System, effects: &mut Effects) {
         if let Some(&id) = added.first() {
             self.tell_v6(&key, id, RTM_NEWROUTE, system, effects);
@@ -170,7 +172,8 @@ impl VirtualKernel {
             let flags = (m.flags & u32::from(RTNH_F_ONLINK)) as u8;
             let encap = m.encap.clone().map(Box::new);
             let hop = Hop { gateway: m.gateway, oif: m.oif.unwrap_or(0), weight, flags, encap };
-            // A route over the loopback interface drops, unless it names a gateway: then that is checked.
+            // A route over the loopback interface drops, unless it names a gateway: then that is
+            // checked.
             let looped = hop.oif == LOOPBACK && hop.gateway.is_none() && !matches!(kind, RTN_LOCAL | RTN_ANYCAST);
             let looped = looped && key.prefix.addr() != IpAddr::V6(Ipv6Addr::LOCALHOST);
             hops.push(self.check_v6(hop, key.table, is_reject(kind) || looped, system)?);
@@ -247,8 +250,8 @@ impl VirtualKernel {
             }
         }
         if let Some(i) = found.or(fallback) {
-            // All hops of a multipath route go together. The same number can stand elsewhere too: Linux lets two routes
-            // of a metric become the same by a replace.
+            // All hops of a multipath route go together. The same number can stand elsewhere too:
+            // Linux lets two routes of a metric become the same by a replace.
             let old = self.infos.get(list.get(i).copied().unwrap_or(u32::MAX));
             let goes = |(at, other): (usize, &u32)| {
                 let other = self.infos.get(*other);
@@ -321,7 +324,8 @@ impl VirtualKernel {
     }
 }
 
-/// Whether a delete of ::/0 finds the entry that stands in the tree's root where no default route does (fib6_null_entry).
+/// Whether a delete of ::/0 finds the entry that stands in the tree's root where no default route
+/// does (fib6_null_entry).
 fn matches_null(m: &RouteMessage) -> bool {
     let said = |value: Option<u32>| value.is_some_and(|value| value != 0);
     let gateway = m.gateway.is_some_and(|gateway| !gateway.is_unspecified());

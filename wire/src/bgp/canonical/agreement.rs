@@ -1,18 +1,23 @@
-//! When two canonical routes mean the same although daemons wrote them differently, and which of the two is published.
+//! When two canonical routes mean the same although daemons wrote them differently, and which of
+//! the two is published.
 //!
-//! Some daemons forget a part of what they pass on, always and for everybody (docs/EQUIVALENCE.md). That is no fault that a vote could mend: with two such daemons among
-//! three it would become the majority. So what is forgotten does not tell routes apart, and what is published is the form that kept it.
+//! Some daemons forget a part of what they pass on, always and for everybody (docs/EQUIVALENCE.md).
+//! That is no fault that a vote could mend: with two such daemons among three it would become the
+//! majority. So what is forgotten does not tell routes apart, and what is published is the form
+//! that kept it.
 
 use super::{Parts, flag};
 use crate::bgp::update::attr;
 
 /// Octets of an extended community (RFC 4360 section 2).
 const EXTENDED: usize = 8;
-/// The least significant bits of its type; the two above say who assigned it and whether it is transitive.
+/// The least significant bits of its type; the two above say who assigned it and whether it is
+/// transitive.
 const TYPE_VALUE: u8 = 0x3f;
 
-/// Whether two canonical routes mean the same: equal but for PARTIAL bits, which FRR 8.4 forgets on communities, for values of extended communities
-/// of unknown types, which OpenBGPD forgets, and for the link-local next hop, which agrees with an absent one.
+/// Whether two canonical routes mean the same: equal but for PARTIAL bits, which FRR 8.4 forgets on
+/// communities, for values of extended communities of unknown types, which OpenBGPD forgets, and
+/// for the link-local next hop, which agrees with an absent one.
 ///
 /// Not transitive: a route without a link-local next hop agrees with two that differ in theirs.
 pub fn agrees(a: &[u8], b: &[u8]) -> bool {
@@ -46,7 +51,8 @@ pub fn same_attribute((flags_a, code_a, a): (u8, u8, &[u8]), (flags_b, code_b, b
         && (a == b || code_a == attr::EXTENDED_COMMUNITIES && (is_forgotten(a, b) || is_forgotten(b, a)))
 }
 
-/// Whether `short` is what is left of these extended communities if the values of those of unknown types are forgotten.
+/// Whether `short` is what is left of these extended communities if the values of those of unknown
+/// types are forgotten.
 fn is_forgotten(whole: &[u8], short: &[u8]) -> bool {
     let ((whole, rest), (short, other_rest)) = (whole.as_chunks::<EXTENDED>(), short.as_chunks::<EXTENDED>());
     let mut last = None;
@@ -55,7 +61,8 @@ fn is_forgotten(whole: &[u8], short: &[u8]) -> bool {
     rest.is_empty() && other_rest.is_empty() && left.eq(short.iter().copied())
 }
 
-/// What OpenBGPD passes on of an extended community: of the types that it knows everything, of others type and sub-type.
+/// What OpenBGPD passes on of an extended community: of the types that it knows everything, of
+/// others type and sub-type.
 fn forget(community: &[u8; EXTENDED]) -> [u8; EXTENDED] {
     match *community {
         [kind, sub_type, ..] if !is_known(kind) => [kind, sub_type, 0, 0, 0, 0, 0, 0],
@@ -63,7 +70,8 @@ fn forget(community: &[u8; EXTENDED]) -> [u8; EXTENDED] {
     }
 }
 
-/// Two-octet AS, IPv4 address, four-octet AS, opaque (RFC 4360 section 3, RFC 5668) and EVPN (RFC 7432).
+/// Two-octet AS, IPv4 address, four-octet AS, opaque (RFC 4360 section 3, RFC 5668) and EVPN (RFC
+/// 7432).
 fn is_known(kind: u8) -> bool {
     matches!(kind & TYPE_VALUE, 0..=3 | 6)
 }

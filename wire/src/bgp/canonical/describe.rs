@@ -16,7 +16,8 @@ pub struct RouteText {
     pub link_local: Option<Ipv6Addr>,
     /// `IGP`, `EGP` or `INCOMPLETE`; `none` where the attribute is missing, else its value in hex.
     pub origin: String,
-    /// `64500 64501 {64502,64503}`, confederation segments as `(…)` and `[…]`. Empty for a route of the sender's own AS.
+    /// `64500 64501 {64502,64503}`, confederation segments as `(…)` and `[…]`. Empty for a route of
+    /// the sender's own AS.
     pub as_path: String,
     /// MULTI_EXIT_DISC.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -35,8 +36,9 @@ pub struct RouteText {
     pub other: Vec<String>,
 }
 
-/// Describes a canonical route. `as4` as in [`super::UpdateContext`]. Never fails: what does not have the expected form,
-/// a next hop of an odd length included, is shown in hex among [`RouteText::other`].
+/// Describes a canonical route. `as4` as in [`super::UpdateContext`]. Never fails: what does not
+/// have the expected form, a next hop of an odd length included, is shown in hex among
+/// [`RouteText::other`].
 pub fn describe(canonical: &[u8], as4: bool) -> RouteText {
     let mut text = RouteText {
         next_hop: IpAddr::V4(Ipv4Addr::UNSPECIFIED),
@@ -68,7 +70,8 @@ pub fn describe(canonical: &[u8], as4: bool) -> RouteText {
 }
 
 impl RouteText {
-    /// Puts an attribute into the field that is meant for it; `false` where there is none or the value has another form.
+    /// Puts an attribute into the field that is meant for it; `false` where there is none or the
+    /// value has another form.
     fn take(&mut self, code: u8, value: &[u8], as4: bool) -> bool {
         match (code, value) {
             (attr::ORIGIN, _) => {
@@ -175,8 +178,8 @@ fn large_community_text(c: &[u8; 12]) -> String {
     format!("{n}:{a}:{b}")
 }
 
-/// A one-line form of [`RouteText`] for events: `via 192.0.2.1 path 64500 64501 med 5`. Everything that differs
-/// between two routes shows, so ORIGIN is named unless it is IGP.
+/// A one-line form of [`RouteText`] for events: `via 192.0.2.1 path 64500 64501 med 5`. Everything
+/// that differs between two routes shows, so ORIGIN is named unless it is IGP.
 impl fmt::Display for RouteText {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self.link_local {

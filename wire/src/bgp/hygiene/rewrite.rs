@@ -1,4 +1,5 @@
-//! Writing the UPDATE that stands in for a malformed one. None of these is ever longer than what it replaces.
+//! Writing the UPDATE that stands in for a malformed one. None of these is ever longer than what it
+//! replaces.
 
 use super::values::is_partial_in_vain;
 use crate::bgp::canonical::AttributeSet;
@@ -25,11 +26,13 @@ pub(super) fn without(fields: &Fields<'_>, discard: &AttributeSet) -> Vec<u8> {
     body(&[fields.withdrawn], &attributes, fields.nlri)
 }
 
-/// The UPDATE that withdraws all that this one announces and withdraws (RFC 7606 section 2, treat-as-withdraw):
-/// the NLRI field joins the withdrawn routes, that of MP_REACH_NLRI goes verbatim into MP_UNREACH_NLRI.
+/// The UPDATE that withdraws all that this one announces and withdraws (RFC 7606 section 2,
+/// treat-as-withdraw): the NLRI field joins the withdrawn routes, that of MP_REACH_NLRI goes
+/// verbatim into MP_UNREACH_NLRI.
 ///
-/// Only one MP_UNREACH_NLRI may stand in an UPDATE. Where the two attributes are of different families and one is
-/// IPv4 unicast, that one goes to the withdrawn routes; `None` where neither is.
+/// Only one MP_UNREACH_NLRI may stand in an UPDATE. Where the two attributes are of different
+/// families and one is IPv4 unicast, that one goes to the withdrawn routes; `None` where neither
+/// is.
 pub(super) fn withdrawal(
     fields: &Fields<'_>,
     mp_reach: Option<MpReach<'_>>,
@@ -66,7 +69,8 @@ fn unreach(family: Family, nlri: [&[u8]; 2]) -> Vec<u8> {
     attribute
 }
 
-/// An UPDATE's body from its three fields. All of them together are no longer than the message they come from.
+/// An UPDATE's body from its three fields. All of them together are no longer than the message they
+/// come from.
 fn body(withdrawn: &[&[u8]], attributes: &[u8], nlri: &[u8]) -> Vec<u8> {
     let withdrawn_len: usize = withdrawn.iter().map(|part| part.len()).sum();
     let mut body = Vec::with_capacity(4 + withdrawn_len + attributes.len() + nlri.len());

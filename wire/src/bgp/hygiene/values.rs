@@ -1,4 +1,5 @@
-//! What is wrong with one attribute, and what the RFCs want done about it. docs/HYGIENE.md is this file as a table.
+//! What is wrong with one attribute, and what the RFCs want done about it. docs/HYGIENE.md is this
+//! file as a table.
 
 use crate::bgp::message::{take, take_u8, take_u16};
 use crate::bgp::types::{Family, SessionKind, UpdateContext};
@@ -24,7 +25,8 @@ pub(super) enum Action {
 pub(super) struct Problem {
     /// What is to be done.
     pub action: Action,
-    /// Subcode of UPDATE Message Error for it (RFC 4271 section 6.3); read where it ends in a reset.
+    /// Subcode of UPDATE Message Error for it (RFC 4271 section 6.3); read where it ends in a
+    /// reset.
     pub subcode: u8,
     /// In a person's words.
     pub what: &'static str,
@@ -78,7 +80,8 @@ pub(super) const fn repeated(code: u8) -> Problem {
     }
 }
 
-/// Judges the first occurrence of an attribute. `classic` says whether the UPDATE has an NLRI field.
+/// Judges the first occurrence of an attribute. `classic` says whether the UPDATE has an NLRI
+/// field.
 #[inline]
 pub(super) fn judge(a: &Attribute<'_>, classic: bool, context: &UpdateContext) -> Judged {
     let external = context.kind == SessionKind::Ebgp;
@@ -340,8 +343,8 @@ fn mp_unreach(value: &[u8]) -> Judged {
     ensure(splits, reset("MP_UNREACH_NLRI does not split into prefixes (RFC 7606 section 5.3, RFC 4760 section 7)"))
 }
 
-/// TLVs whose last octet must be the last octet of their last sub-TLV (RFC 9012 section 13). What a tunnel type or
-/// a sub-TLV means is left to those who know it.
+/// TLVs whose last octet must be the last octet of their last sub-TLV (RFC 9012 section 13). What a
+/// tunnel type or a sub-TLV means is left to those who know it.
 fn tunnel_encap(mut value: &[u8]) -> Judged {
     let withdraw = |what| Problem::withdraw(sub::OPTIONAL, what);
     ensure(!value.is_empty(), withdraw("TUNNEL_ENCAP has no TLV (RFC 9012 section 13)"))?;
@@ -361,8 +364,8 @@ fn tunnel_encap(mut value: &[u8]) -> Judged {
     ensure(sound.is_some(), withdraw(what))
 }
 
-/// Whether AIGP's TLVs add up; their length counts type and length too, and an AIGP TLV (1) takes 11 octets, of
-/// which the first must not hold the maximum.
+/// Whether AIGP's TLVs add up; their length counts type and length too, and an AIGP TLV (1) takes
+/// 11 octets, of which the first must not hold the maximum.
 fn aigp_is_sound(mut value: &[u8]) -> bool {
     if value.is_empty() {
         return false;
@@ -380,7 +383,8 @@ fn aigp_is_sound(mut value: &[u8]) -> bool {
     true
 }
 
-/// Whether PREFIX_SID's TLVs add up: a Label-Index (1) takes 7 octets, an Originator SRGB (3) two and some times six.
+/// Whether PREFIX_SID's TLVs add up: a Label-Index (1) takes 7 octets, an Originator SRGB (3) two
+/// and some times six.
 fn prefix_sid_is_sound(mut value: &[u8]) -> bool {
     if value.is_empty() {
         return false;

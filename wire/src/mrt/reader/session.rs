@@ -26,13 +26,15 @@ pub enum Unsendable {
     Family(Family),
 }
 
-/// Appends UPDATE messages that announce `prefixes` (of one family) with the attributes of `route`, those of its
-/// [`Route::prefix`] and of all routes that share its `attributes` and `mp_next_hop`. Attributes go out as they were
-/// recorded; a next hop of four octets in MP_REACH_NLRI goes out as NEXT_HOP.
+/// Appends UPDATE messages that announce `prefixes` (of one family) with the attributes of `route`,
+/// those of its [`Route::prefix`] and of all routes that share its `attributes` and `mp_next_hop`.
+/// Attributes go out as they were recorded; a next hop of four octets in MP_REACH_NLRI goes out as
+/// NEXT_HOP.
 ///
-/// Returns the number of prefixes left out (0 or all): where the attributes leave no room for one, where there is no
-/// next hop (some collectors dump their own routes without attributes), where an IPv4 prefix has an IPv6 next hop
-/// without RFC 8950 or an IPv6 prefix an IPv4 one, and on a session without 4-octet AS numbers, which table dumps always have.
+/// Returns the number of prefixes left out (0 or all): where the attributes leave no room for one,
+/// where there is no next hop (some collectors dump their own routes without attributes), where an
+/// IPv4 prefix has an IPv6 next hop without RFC 8950 or an IPv6 prefix an IPv4 one, and on a
+/// session without 4-octet AS numbers, which table dumps always have.
 pub fn route_as_update(route: &Route, prefixes: &[Prefix], context: &UpdateContext, out: &mut BytesMut) -> usize {
     let next_hop = &route.mp_next_hop[..];
     let v4 = prefixes.first().is_some_and(|p| p.family() == Family::IPV4_UNICAST);
@@ -57,9 +59,10 @@ pub fn route_as_update(route: &Route, prefixes: &[Prefix], context: &UpdateConte
     encode::announce_stored(&block, prefixes, context, out)
 }
 
-/// Appends a recorded UPDATE (its `body`, without header; `as4` as in [`super::Message`]) as one or more messages for a session of
-/// `context`: as it was, where that is possible. On a 4-octet session a 2-octet message is widened ([`widen_as_path`]), and
-/// a message that is then too long is cut into several: withdrawals first, then announcements.
+/// Appends a recorded UPDATE (its `body`, without header; `as4` as in [`super::Message`]) as one or
+/// more messages for a session of `context`: as it was, where that is possible. On a 4-octet
+/// session a 2-octet message is widened ([`widen_as_path`]), and a message that is then too long is
+/// cut into several: withdrawals first, then announcements.
 ///
 /// Returns the number of prefixes left out (see [`encode::announce_stored`]).
 ///
@@ -105,15 +108,17 @@ fn cut(update: &Update<'_>, context: &UpdateContext, out: &mut BytesMut) -> Resu
     Ok(left_out)
 }
 
-/// The body of an UPDATE recorded on a 2-octet session as it would be on a 4-octet one: AS_PATH and AS4_PATH
-/// become one AS_PATH, AGGREGATOR and AS4_AGGREGATOR one AGGREGATOR, by the rules of RFC 6793 section 4.2.3. All else stays
-/// as it is; so does an AS_PATH or AGGREGATOR that cannot be read, and the whole body where its lengths do not add up.
-/// The result may be longer than a message may be; [`message_as_updates`] sees to that.
+/// The body of an UPDATE recorded on a 2-octet session as it would be on a 4-octet one: AS_PATH and
+/// AS4_PATH become one AS_PATH, AGGREGATOR and AS4_AGGREGATOR one AGGREGATOR, by the rules of RFC
+/// 6793 section 4.2.3. All else stays as it is; so does an AS_PATH or AGGREGATOR that cannot be
+/// read, and the whole body where its lengths do not add up. The result may be longer than a
+/// message may be; [`message_as_updates`] sees to that.
 pub fn widen_as_path(body: &[u8]) -> Vec<u8> {
     let Ok(f) = fields(body) else { return body.to_vec() };
     let Ok(attributes) = Attributes::new(f.attributes).collect::<Result<Vec<_>, _>>() else { return body.to_vec() };
     let value = |code| attributes.iter().find(|a| a.code == code).map(|a| a.value);
-    // An AGGREGATOR with a real AS number was written after the AS4 attributes, by someone who does not know them.
+    // An AGGREGATOR with a real AS number was written after the AS4 attributes, by someone who does
+    // not know them.
     let stale = value(attr::AGGREGATOR).is_some_and(|v| !v.starts_with(&(AS_TRANS as u16).to_be_bytes()));
     let as4_path = value(attr::AS4_PATH).filter(|_| !stale);
     let as4_aggregator = value(attr::AS4_AGGREGATOR).filter(|_| !stale);
@@ -187,7 +192,8 @@ fn wide_path(path: &[u8], as4_path: Option<&[u8]>) -> Option<Vec<u8>> {
     Some(out)
 }
 
-/// The first segments of `path` that together count `len`, confederation segments that lead up to there included.
+/// The first segments of `path` that together count `len`, confederation segments that lead up to
+/// there included.
 fn head(path: Vec<Segment>, mut len: usize) -> Vec<Segment> {
     let mut taken = Vec::new();
     for mut segment in path {

@@ -113,8 +113,9 @@ fn without_mp(all: Bytes) -> Result<(Bytes, Bytes), &'static str> {
     Ok((next_hop, rest.into()))
 }
 
-/// The next hop in an MP_REACH_NLRI of a table dump: there it is cut to next hop length and next hop (RFC 6396
-/// section 4.3.4), though some collectors wrote the whole attribute. A whole one begins with the AFI's high octet, which is 0.
+/// The next hop in an MP_REACH_NLRI of a table dump: there it is cut to next hop length and next
+/// hop (RFC 6396 section 4.3.4), though some collectors wrote the whole attribute. A whole one
+/// begins with the AFI's high octet, which is 0.
 fn mp_next_hop(value: &[u8]) -> Option<&[u8]> {
     match value.split_first()? {
         (0, _) => mp_reach(value).map(|mp| mp.next_hop),

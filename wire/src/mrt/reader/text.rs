@@ -4,8 +4,8 @@
 //! TABLE_DUMP2|unix time|B|peer|peer AS|prefix|AS path|origin|next hop|LOCAL_PREF|MED|communities|AG or NAG|aggregator|
 //! TABLE_DUMP2_AP|unix time|B|peer|peer AS|prefix|path id|AS path|…
 //! ```
-//! The text says less than the binary form: LOCAL_PREF and MED of 0 stand for absent ones too and are taken as absent,
-//! and only the attributes named here are in it.
+//! The text says less than the binary form: LOCAL_PREF and MED of 0 stand for absent ones too and
+//! are taken as absent, and only the attributes named here are in it.
 
 use super::Route;
 use crate::bgp::Prefix;

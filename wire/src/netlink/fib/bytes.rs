@@ -1,4 +1,5 @@
-//! The canonical octets of a [`FibRoute`]: equal octets for equal meaning, so that candidates can be interned.
+//! The canonical octets of a [`FibRoute`]: equal octets for equal meaning, so that candidates can
+//! be interned.
 //!
 //! ```text
 //! kind 1 | which 1 | prefsrc 0, 4 or 16 | [metrics: count 2, { type 2, len 2, value }] | hop count 2
@@ -39,7 +40,8 @@ fn put_address(address: Option<IpAddr>, out: &mut Vec<u8>) {
     }
 }
 
-/// Type, length, value. Values come out of attributes, so their lengths fit; one made by hand that does not is cut.
+/// Type, length, value. Values come out of attributes, so their lengths fit; one made by hand that
+/// does not is cut.
 fn put_tlv(kind: u16, value: &[u8], out: &mut Vec<u8>) {
     let len = u16::try_from(value.len()).unwrap_or(u16::MAX);
     out.extend_from_slice(&kind.to_be_bytes());
@@ -180,7 +182,8 @@ impl FibRoute {
         }
     }
 
-    /// The route that [`FibRoute::to_bytes`] wrote, in its normal form; `None` for octets that it cannot have written.
+    /// The route that [`FibRoute::to_bytes`] wrote, in its normal form; `None` for octets that it
+    /// cannot have written.
     pub fn from_bytes(bytes: &[u8]) -> Option<FibRoute> {
         let mut reader = Reader(bytes);
         let mut route = reader.compared_part()?;

@@ -9,8 +9,8 @@ use std::net::IpAddr;
 /// Largest weight of a hop in RTA_MULTIPATH.
 const MAX_WEIGHT: u32 = 256;
 
-/// The route as a message: a single next hop inline, several as RTA_MULTIPATH, IPv6 gateways of IPv4 routes as RTA_VIA.
-/// `metric` 0 is left out, and means 1024 to IPv6.
+/// The route as a message: a single next hop inline, several as RTA_MULTIPATH, IPv6 gateways of
+/// IPv4 routes as RTA_VIA. `metric` 0 is left out, and means 1024 to IPv6.
 pub fn to_message(key: &FibKey, route: &FibRoute, protocol: u8, metric: u32) -> RouteMessage {
     let mut normal = route.clone();
     normal.normalise();
@@ -33,10 +33,12 @@ pub fn to_message(key: &FibKey, route: &FibRoute, protocol: u8, metric: u32) -> 
     message
 }
 
-/// What stands behind the message header of the RTM_NEWROUTE that installs `route`; see [`to_message`].
+/// What stands behind the message header of the RTM_NEWROUTE that installs `route`; see
+/// [`to_message`].
 ///
 /// # Errors
-/// [`NetlinkError::TooLong`]: the next hops do not fit an attribute (their tunnels would have to be large).
+/// [`NetlinkError::TooLong`]: the next hops do not fit an attribute (their tunnels would have to be
+/// large).
 pub fn encode_route(key: &FibKey, route: &FibRoute, protocol: u8, metric: u32) -> Result<Vec<u8>, NetlinkError> {
     to_message(key, route, protocol, metric).to_payload()
 }
@@ -92,8 +94,8 @@ fn octets_of(key: &FibKey) -> ([u8; 16], usize) {
     }
 }
 
-/// What stands behind the message header of the RTM_DELROUTE that removes the route of this key, protocol and metric,
-/// whatever its type and next hops; of an IPv6 multipath route all hops.
+/// What stands behind the message header of the RTM_DELROUTE that removes the route of this key,
+/// protocol and metric, whatever its type and next hops; of an IPv6 multipath route all hops.
 pub fn encode_delete(key: &FibKey, protocol: u8, metric: u32) -> Vec<u8> {
     let message = RouteMessage { scope: RT_SCOPE_NOWHERE, ..key_message(key, protocol, metric) };
     // Cannot fail: a key and two numbers.
@@ -124,7 +126,8 @@ fn scope(key: &FibKey, kind: u8, hops: &[FibHop]) -> u8 {
     }
 }
 
-/// Weights come from nexthop groups too, whose weights go further: they are scaled down, to at least 1.
+/// Weights come from nexthop groups too, whose weights go further: they are scaled down, to at
+/// least 1.
 fn path_hop(hop: &FibHop, most: u32) -> PathHop {
     let weight = match most {
         0..=MAX_WEIGHT => hop.weight,
