@@ -11,9 +11,9 @@ use tests::lab::{Lab, wait_for};
 use tests::replayer::Replayer;
 use tests::router::Options;
 use tests::versions::Version;
-use virtd::config::{Instance, Kind};
-use virtd::instances::neighbour;
-use virtd::kinds::folder_beside;
+use virtd_config::{Instance, Kind};
+use virtd_linux::instances::neighbour;
+use virtd_linux::kinds::folder_beside;
 
 const UP: Duration = Duration::from_secs(90);
 

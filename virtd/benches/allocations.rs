@@ -8,9 +8,9 @@
 mod bed;
 
 use bed::{Bed, table};
+use broker::io::Input;
 use bytes::BytesMut;
 use serde_json::json;
-use virtd::core::io::Input;
 
 #[global_allocator]
 static ALLOCATOR: dhat::Alloc = dhat::Alloc;

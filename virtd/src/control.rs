@@ -9,14 +9,11 @@
 
 mod clients;
 
-use crate::config::{Config, Instance, parse};
-use crate::core::{Answer, Asker, Reply};
-use crate::event;
-use crate::eventlog::EventLog;
-use crate::kernel::leftover::{self, Flushed};
 use crate::serve;
 use crate::state;
 use anyhow::{Context, bail};
+use broker::event;
+use broker::{Answer, Asker, Reply};
 use clients::{Asked, Clients, Connection, Requests, Seat};
 pub use clients::{MAX_CLIENTS, MAX_FOLLOWERS, MAX_REQUEST};
 use crossbeam_channel::{Receiver, Sender, TrySendError};
@@ -33,6 +30,9 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 use virtd_api::{COMMANDS, Done, Followed, Refused, Request, Status};
+use virtd_config::{Config, Instance, parse};
+use virtd_linux::eventlog::EventLog;
+use virtd_linux::kernel::leftover::{self, Flushed};
 
 /// Requests waiting for the driver: one per client.
 const QUEUE: usize = MAX_CLIENTS;

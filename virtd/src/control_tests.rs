@@ -1,9 +1,9 @@
 use super::*;
-use crate::event::{Event, Severity};
-use crate::eventlog::{self, EventSender};
+use broker::event::{Event, Severity};
 use serde_json::json;
 use std::io::{BufRead, BufReader};
 use std::time::Instant;
+use virtd_linux::eventlog::{self, EventSender};
 
 /// A control socket with a driver that answers `status` and forgets everything else.
 struct Fixture {

@@ -7,7 +7,3 @@ pub mod recorder;
 pub mod serve;
 pub mod show;
 pub mod state;
-
-pub use broker::{self as core, event};
-pub use virtd_config as config;
-pub use virtd_linux::{bypass, eventlog, files, foreign, instances, kernel, kinds};

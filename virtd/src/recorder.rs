@@ -13,11 +13,9 @@
 //! records and nothing else. Where they take too much room the oldest go, each as a whole; the
 //! newest always stays.
 
-use crate::config::Recorder;
-use crate::core::io::{Micros, Record, Recorded, Way};
-use crate::event::{Event, Severity};
-use crate::eventlog::{EventSender, rfc3339};
 use anyhow::{Context, Result};
+use broker::event::{Event, Severity};
+use broker::io::{Micros, Record, Recorded, Way};
 use bytes::{Bytes, BytesMut};
 use crossbeam_channel::Receiver;
 use serde_json::{Value, json};
@@ -26,6 +24,8 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::thread::JoinHandle;
 use std::time::{Duration, SystemTime};
+use virtd_config::Recorder;
+use virtd_linux::eventlog::{EventSender, rfc3339};
 use wire::bgp::frame::next_message;
 use wire::bgp::hex;
 use wire::mrt::{Ends, Writer};

@@ -1,6 +1,6 @@
 use super::*;
-use crate::eventlog;
 use std::net::SocketAddr;
+use virtd_linux::eventlog;
 use wire::bgp::message::{Capability, Open, keepalive};
 
 fn open() -> Open {
@@ -24,7 +24,7 @@ fn message(way: Way, as4: bool) -> Recorded {
 
 fn record(instance: &str, n: usize) -> Record {
     let to = Way::To([0].into_iter().collect());
-    let from = Way::From(crate::core::io::InstanceId(0));
+    let from = Way::From(broker::io::InstanceId(0));
     let mut messages: Vec<Recorded> = (0..n).map(|i| message(if i % 2 == 0 { to } else { from }, i != 3)).collect();
     // Two messages handed over in one piece.
     if let Some(first) = messages.first_mut() {

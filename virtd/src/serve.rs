@@ -1,19 +1,13 @@
 //! The whole of virtd, put together: event log, control socket, core and driver, instances; and
 //! taken apart again on SIGTERM.
 
-use crate::bypass;
-use crate::config::{Config, Fib, OpenMode};
 use crate::control::{self, ControlQueue, ControlRequest, ControlSocket, Reloader};
-use crate::core::Answer;
-use crate::core::io::{InstanceId, Order, Record};
-use crate::event::{Event, Severity};
-use crate::eventlog::{self, EventSender};
-use crate::files;
-use crate::instances::{CoreLine, Instances, Report, Roster, preflight, syntax};
-use crate::kernel::{self, KernelLine, features, leftover};
 use crate::recorder;
 use crate::show;
 use anyhow::{Context, Result, bail};
+use broker::Answer;
+use broker::event::{Event, Severity};
+use broker::io::{InstanceId, Order, Record};
 use crossbeam_channel::{Receiver, Sender};
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
@@ -25,6 +19,12 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::{Duration, Instant, SystemTime};
+use virtd_config::{Config, Fib, OpenMode};
+use virtd_linux::bypass;
+use virtd_linux::eventlog::{self, EventSender};
+use virtd_linux::files;
+use virtd_linux::instances::{CoreLine, Instances, Report, Roster, preflight, syntax};
+use virtd_linux::kernel::{self, KernelLine, features, leftover};
 
 /// Orders and reports that may wait: some for every instance that there can be.
 const MAX_WAITING: usize = 256;

@@ -1,11 +1,11 @@
 use super::*;
-use crate::config::Instance;
-use crate::event::Severity;
+use broker::event::Severity;
 use mio::{Events, Poll, Token, Waker};
 use std::io::{BufRead, BufReader, Write};
 use std::os::unix::net::UnixStream;
 use std::time::Duration;
 use virtd_api::{EventLog, Status};
+use virtd_config::Instance;
 
 /// A loop without sockets that answers every request with its number and says what it sees of
 /// `stop`.

@@ -5,11 +5,11 @@ mod sim;
 #[path = "fib/world.rs"]
 mod world;
 
+use broker::io::{Change, Input, InstanceId, KernelNews, Link, NetlinkId};
 use serde_json::json;
 use sim::{LOCAL, OUR_AS, Sim, T_MS, prefix, update};
 use std::collections::BTreeMap;
-use virtd::config::{Config, Fib, Strategy};
-use virtd::core::io::{Change, Input, InstanceId, KernelNews, Link, NetlinkId};
+use virtd_config::{Config, Fib, Strategy};
 use wire::netlink::RouteMessage;
 use wire::netlink::consts::{NLM_F_REQUEST, RT_SCOPE_NOWHERE, RTM_DELROUTE, RTM_NEWROUTE};
 use wire::netlink::message::Writer;

@@ -6,6 +6,7 @@ mod fib;
 mod form;
 mod sim;
 
+use broker::io::{ConnId, Death, Input, ProcessNews};
 use form::assert_form;
 use serde_json::{Value, json};
 use sim::supervised::{SECOND, lie, news, running, supervised};
@@ -13,9 +14,8 @@ use sim::{LOCAL, Sim, peer_addr};
 use std::collections::BTreeSet;
 use std::net::SocketAddr;
 use std::time::Duration;
-use virtd::config::{Kind, OpenMode, Strategy};
-use virtd::core::io::{ConnId, Death, Input, ProcessNews};
-use virtd::eventlog;
+use virtd_config::{Kind, OpenMode, Strategy};
+use virtd_linux::eventlog;
 use wire::bgp::Notification;
 
 /// Four instances, the last an observer; virtd knows everything of the first, as it starts it by

@@ -2,13 +2,13 @@
 
 mod sim;
 
+use broker::Answer;
+use broker::io::{Death, Input, Order, ProcessNews};
 use serde_json::json;
 use sim::supervised::{MANY, SECOND, lie, news, obey, prefixes, running, said, supervise, supervised, without_standby};
 use sim::{Sim, prefix, update};
-use virtd::config::{Standby, Strategy};
-use virtd::core::Answer;
-use virtd::core::io::{Death, Input, Order, ProcessNews};
 use virtd_api::Request;
+use virtd_config::{Standby, Strategy};
 
 #[test]
 fn wrong_on_many_prefixes_for_the_threshold_is_killed_and_comes_back() {

@@ -5,7 +5,7 @@ mod sim;
 
 use serde_json::{Value, json};
 use sim::{LOCAL, OUR_AS, Sim, config, prefix, update};
-use virtd::config::{Config, Strategy};
+use virtd_config::{Config, Strategy};
 
 const SECOND: u64 = 1_000_000;
 const HOUR: u64 = 3600 * SECOND;

@@ -9,7 +9,7 @@ use std::io::{ErrorKind, Read, Write};
 use std::net::{Ipv4Addr, Shutdown, SocketAddr, TcpListener};
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::time::{Duration, Instant};
-use virtd::config::{OpenMode, Strategy};
+use virtd_config::{OpenMode, Strategy};
 use wire::bgp::message::{Open, keepalive};
 use wire::shim::{ANY, Options, PROTOCOL_VERSION, Request, SocketOption};
 
@@ -339,7 +339,7 @@ fn wait_refused(at: SocketAddr) {
 
 #[test]
 fn an_address_takes_connections_while_an_instance_listens_there() {
-    let all = |c: &mut virtd::config::Config| c.listen = vec![Ipv4Addr::UNSPECIFIED.into()];
+    let all = |c: &mut virtd_config::Config| c.listen = vec![Ipv4Addr::UNSPECIFIED.into()];
     let lab = Lab::start_with(&["a", "b"], OpenMode::Voted, all);
     let (a, b) = (lab.shim("a"), lab.shim("b"));
     let at = |ip: [u8; 4]| SocketAddr::new(ip.into(), lab.address().port());
@@ -407,7 +407,7 @@ fn message(from: &mut impl Read) -> (u8, Vec<u8>) {
 fn slaves_are_told_in_order_though_nothing_else_happens() {
     const OPEN: u8 = 1;
     const UPDATE: u8 = 2;
-    let change = |c: &mut virtd::config::Config| (c.vote.strategy, c.timers.leg_hold_s) = (Strategy::MasterSlave, 90);
+    let change = |c: &mut virtd_config::Config| (c.vote.strategy, c.timers.leg_hold_s) = (Strategy::MasterSlave, 90);
     let lab = Lab::start_with(&["a", "b", "c"], OpenMode::Voted, change);
     let open = |asn| Open { asn, hold_time_s: 240, router_id: [192, 0, 2, 1].into(), capabilities: vec![] }.encode();
     let shims = ["a", "b", "c"].map(|name| lab.shim(name));
@@ -483,7 +483,7 @@ fn without_fds_accept_waits_is_told_once_and_works_again() {
 /// another.
 #[test]
 fn connections_to_a_peers_other_ports_are_refused() {
-    let peer = |address: &str, port| virtd::config::Peer {
+    let peer = |address: &str, port| virtd_config::Peer {
         address: address.parse().unwrap(),
         port,
         asn: None,

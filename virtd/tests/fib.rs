@@ -8,8 +8,8 @@ mod links;
 #[path = "fib/world.rs"]
 mod world;
 
-use virtd::config::{FibScope, Strategy};
-use virtd::core::io::{Change, Input, KernelNews, Order, OtherRoute, Place, ProcessNews};
+use broker::io::{Change, Input, KernelNews, Order, OtherRoute, Place, ProcessNews};
+use virtd_config::{FibScope, Strategy};
 use wire::netlink::RouteMessage;
 use wire::netlink::consts::*;
 use wire::netlink::fib::FibKey;
@@ -435,12 +435,7 @@ fn what_an_instance_withdraws_while_it_is_ended_does_not_count() {
 fn a_link_that_goes_takes_the_routes_of_all_in_one_step() {
     for news in [
         KernelNews::Change(Change::LinkGone { index: 2 }),
-        KernelNews::Change(Change::Link(virtd::core::io::Link {
-            index: 2,
-            name: "n2".into(),
-            up: false,
-            running: false,
-        })),
+        KernelNews::Change(Change::Link(broker::io::Link { index: 2, name: "n2".into(), up: false, running: false })),
     ] {
         let mut w = three(Strategy::WaitForConsensus);
         level(&mut w, 3, &[P]);

@@ -7,7 +7,7 @@ mod world;
 use rand::rngs::SmallRng;
 use rand::{Rng, SeedableRng};
 use std::collections::BTreeMap;
-use virtd::config::Strategy;
+use virtd_config::Strategy;
 use wire::netlink::RouteMessage;
 use wire::netlink::consts::*;
 use world::*;

@@ -6,7 +6,7 @@ mod world;
 
 use proptest::collection::vec;
 use proptest::prelude::*;
-use virtd::config::Strategy;
+use virtd_config::Strategy;
 use wire::netlink::consts::*;
 use wire::netlink::fib::FibRoute;
 use wire::netlink::{Attrs, Frames, NexthopMessage, RouteMessage};

@@ -13,7 +13,7 @@ use std::os::fd::{AsRawFd, OwnedFd, RawFd};
 use std::os::unix::fs::PermissionsExt;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
-use virtd::config::OpenMode;
+use virtd_config::OpenMode;
 use wire::shim::{ANY, Options, Reply, Request};
 
 /// Longer than anything in these tests waits.

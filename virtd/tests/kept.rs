@@ -2,11 +2,11 @@
 
 mod sim;
 
+use broker::io::{ConnId, Input, InstanceId, LegId, Output};
 use bytes::Bytes;
 use sim::{Sim, SimPeer, config, open, our_open, peer_addr, prefix};
 use std::net::{Ipv4Addr, SocketAddr};
-use virtd::config::Strategy;
-use virtd::core::io::{ConnId, Input, InstanceId, LegId, Output};
+use virtd_config::Strategy;
 use wire::bgp::Notification;
 use wire::bgp::frame::{HEADER_LEN, MessageType, next_message};
 use wire::bgp::message::{Open, keepalive};

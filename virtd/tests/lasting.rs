@@ -3,12 +3,12 @@
 
 mod sim;
 
+use broker::event::Severity;
+use broker::io::{Order, ProcessNews};
 use serde_json::json;
 use sim::supervised::{MANY, SECOND, lie, news, obey, prefixes, running, supervise, supervised, without_standby};
 use sim::{Sim, prefix};
-use virtd::config::{Actions, Fault, FaultAction, Standby, Strategy};
-use virtd::core::io::{Order, ProcessNews};
-use virtd::event::Severity;
+use virtd_config::{Actions, Fault, FaultAction, Standby, Strategy};
 
 const KILLED: [(u8, Order); 2] = [(2, Order::Kill), (2, Order::Start)];
 

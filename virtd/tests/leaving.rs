@@ -3,11 +3,11 @@
 
 mod sim;
 
+use broker::io::{Death, Order, ProcessNews};
 use serde_json::json;
 use sim::supervised::{MANY, SECOND, news, running, supervise, supervised};
 use sim::{Sim, prefix};
-use virtd::config::{Kind, Strategy};
-use virtd::core::io::{Death, Order, ProcessNews};
+use virtd_config::{Kind, Strategy};
 use wire::bgp::Notification;
 
 const STRATEGIES: [Strategy; 4] =
@@ -83,7 +83,7 @@ fn the_words_of_most_go_out_and_a_close_without_words_is_cease() {
 fn bfd_of_the_one_that_has_it_decides_alone() {
     let mut config = supervised(3, Strategy::WaitForConsensus);
     let address = sim::peer_addr(1).ip();
-    let peer = virtd::config::Peer {
+    let peer = virtd_config::Peer {
         address,
         port: None,
         asn: None,
@@ -158,7 +158,7 @@ fn a_death_a_promotion_and_a_drain_make_no_majority_of_a_minority() {
     // A standby that had left gets a vote: what it said as a standby does not count, when another
     // leaves.
     let mut config = supervised(4, Strategy::WaitForConsensus);
-    config.instances[3].standby = Some(virtd::config::Standby::Warm);
+    config.instances[3].standby = Some(virtd_config::Standby::Warm);
     let mut sim = running(&config);
     sim.leave(3, 1, cease(1));
     sim.run(SECOND);
@@ -305,7 +305,7 @@ fn absence_adds_up_over_sessions_that_come_and_go() {
     sim.instances[2].fault.refuses.insert(1);
     for _ in 0..4 {
         let conn = sim.peers[&1].conn.expect("connected");
-        sim.input(virtd::core::io::Input::PeerClosed { conn, errno: 0 });
+        sim.input(broker::io::Input::PeerClosed { conn, errno: 0 });
         sim.run(SECOND);
         sim.connect_peer(1);
         assert_eq!(supervise(&mut sim, 8), []);

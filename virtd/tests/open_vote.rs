@@ -7,7 +7,7 @@ mod sim;
 use bytes::Bytes;
 use sim::{LOCAL, OUR_AS, Sim, config, open, our_open, peer_addr, prefix, update};
 use std::net::{IpAddr, Ipv4Addr};
-use virtd::config::{Config, Strategy};
+use virtd_config::{Config, Strategy};
 use wire::bgp::frame::HEADER_LEN;
 use wire::bgp::message::{Capability, Open};
 use wire::bgp::update::{Attributes, Update, attr};

@@ -3,12 +3,12 @@
 
 mod sim;
 
+use broker::event::Severity;
 use serde_json::json;
 use sim::supervised::{MANY, lie, running, supervised};
 use sim::{Sim, config, open, our_open};
 use std::net::Ipv4Addr;
-use virtd::config::{Config, Strategy};
-use virtd::event::Severity;
+use virtd_config::{Config, Strategy};
 use wire::bgp::Notification;
 
 const SECOND: u64 = 1_000_000;

@@ -2,12 +2,12 @@
 
 mod sim;
 
+use broker::io::{Input, InstanceId, ProcessNews};
 use bytes::Bytes;
 use serde_json::json;
 use sim::{LOCAL, OUR_AS, Sim, config, peer_addr, prefix, update};
 use std::net::IpAddr;
-use virtd::config::{Inbound, Strategy};
-use virtd::core::io::{Input, InstanceId, ProcessNews};
+use virtd_config::{Inbound, Strategy};
 use wire::bgp::Notification;
 use wire::bgp::message::{Capability, Open};
 

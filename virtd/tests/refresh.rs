@@ -5,7 +5,7 @@ mod sim;
 
 use sim::{Sim, config, open, our_open, peer_addr, prefix};
 use std::net::{IpAddr, Ipv4Addr};
-use virtd::config::Strategy;
+use virtd_config::Strategy;
 use wire::bgp::message::{Capability, Open, RefreshKind, RouteRefresh};
 use wire::bgp::{Family, Prefix};
 
@@ -109,7 +109,7 @@ fn a_new_session_knows_nothing_of_a_beginning() {
     sim.announce(1, &["10.1.0.0/16", "10.2.0.0/16"], &[64501]);
     mark(&mut sim, RefreshKind::Begin);
     let conn = sim.peers[&1].conn.expect("a connection");
-    sim.input(virtd::core::io::Input::PeerClosed { conn, errno: 0 });
+    sim.input(broker::io::Input::PeerClosed { conn, errno: 0 });
     sim.run(2 * SECOND);
     sim.connect_peer_with(1, &enhanced(open(64501, Ipv4Addr::new(10, 0, 0, 1), 90)));
     sim.run(3 * SECOND);

@@ -2,9 +2,9 @@
 
 mod sim;
 
+use broker::io::{Input, Output};
 use sim::*;
-use virtd::config::Strategy;
-use virtd::core::io::{Input, Output};
+use virtd_config::Strategy;
 use wire::bgp::message;
 
 const SECOND: u64 = 1_000_000;

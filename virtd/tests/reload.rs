@@ -3,14 +3,14 @@
 
 mod sim;
 
+use broker::io::{Order, ProcessNews};
 use proptest::prelude::*;
 use proptest::strategy::Strategy as _;
 use serde_json::{Value, json};
 use sim::Sim;
 use sim::supervised::{MANY, SECOND, lie, news, running, said, supervise, supervised};
 use std::collections::BTreeMap;
-use virtd::config::{Config, Instance, Kind, Peer, Standby, Strategy};
-use virtd::core::io::{Order, ProcessNews};
+use virtd_config::{Config, Instance, Kind, Peer, Standby, Strategy};
 use wire::bgp::Prefix;
 
 /// Daemons of kinds that can run twice.

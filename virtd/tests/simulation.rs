@@ -3,11 +3,11 @@
 
 mod sim;
 
+use broker::io::{Input, NetlinkId, NetlinkStyle};
 use rand::rngs::SmallRng;
 use rand::{Rng, SeedableRng};
 use sim::{LOCAL, OUR_AS, Sim, T_MS, config, peer_addr, prefix, update};
-use virtd::config::Strategy;
-use virtd::core::io::{Input, NetlinkId, NetlinkStyle};
+use virtd_config::Strategy;
 use wire::bgp::Family;
 use wire::bgp::message::{RefreshKind, RouteRefresh, keepalive};
 

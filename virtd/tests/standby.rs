@@ -2,11 +2,11 @@
 
 mod sim;
 
+use broker::io::{Order, ProcessNews};
 use serde_json::{Value, json};
 use sim::Sim;
 use sim::supervised::{MANY, SECOND, lie, news, obey, running, said, supervise, supervised};
-use virtd::config::{Config, Standby, Strategy};
-use virtd::core::io::{Order, ProcessNews};
+use virtd_config::{Config, Standby, Strategy};
 
 fn instances(sim: &mut Sim) -> Value {
     sim.query(json!({"command": "instances"}))["instances"].clone()
@@ -87,7 +87,7 @@ fn of_two_warm_standbys_the_one_that_is_level_is_taken() {
     let mut sim = running(&with_standbys(2, Standby::Warm));
     // The first is attached, and no more than that.
     sim.kill_instance(3);
-    sim.input(virtd::core::io::Input::InstanceAttached { instance: virtd::core::io::InstanceId(3), pid: 300 });
+    sim.input(broker::io::Input::InstanceAttached { instance: broker::io::InstanceId(3), pid: 300 });
     sim.run(SECOND);
     sim.kill_instance(0);
     news(&mut sim, 0, ProcessNews::Ended { unasked: true, text: "was ended by SIGSEGV".into() });

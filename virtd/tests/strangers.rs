@@ -3,15 +3,15 @@
 
 mod sim;
 
+use broker::event::Event;
+use broker::io::{Change, ConnId, Input, InstanceId, KernelNews, Link, ListenerId, Output};
+use broker::{Asker, Core};
 use sim::{LOCAL, Sim, config, open, prefix};
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV6};
-use virtd::config::{Peer, Strategy};
 use virtd::control;
-use virtd::core::io::{Change, ConnId, Input, InstanceId, KernelNews, Link, ListenerId, Output};
-use virtd::core::{Asker, Core};
-use virtd::event::Event;
 use virtd::state::State;
 use virtd_api::Request;
+use virtd_config::{Peer, Strategy};
 
 /// The most sessions that virtd has at once.
 const PLACES: u32 = 4096;
@@ -32,7 +32,7 @@ struct Deaf {
 }
 
 impl Deaf {
-    fn new(change: impl FnOnce(&mut virtd::config::Config)) -> Deaf {
+    fn new(change: impl FnOnce(&mut virtd_config::Config)) -> Deaf {
         let mut c = config(3, Strategy::WaitForConsensus);
         change(&mut c);
         let mut deaf = Deaf { core: Core::new(&c, 0), now: 0, next: 1, closed: Vec::new(), events: Vec::new() };
@@ -110,7 +110,7 @@ fn thousands_of_strangers_that_nobody_wants_fill_nothing() {
     deaf.ticks(100);
     assert_eq!(deaf.sessions(), 0);
     assert!(conns.iter().all(|c| deaf.closed.contains(c)), "each is closed");
-    let told = deaf.events.iter().filter(|e| e.severity > virtd::event::Severity::Info).count();
+    let told = deaf.events.iter().filter(|e| e.severity > broker::event::Severity::Info).count();
     assert!(told < 20, "{told} warnings");
     let counted: Vec<_> = deaf.events.iter().filter(|e| e.kind == "strangers-failed").collect();
     assert!(counted.iter().any(|e| e.text.contains("connections with peers that no [[peer]] names")), "{counted:?}");

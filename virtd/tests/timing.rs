@@ -7,7 +7,7 @@ use rand::rngs::SmallRng;
 use rand::{Rng, SeedableRng};
 use sim::{LOCAL, Sim, T_MS, config, prefix, update};
 use std::collections::BTreeMap;
-use virtd::config::{Config, ConnectOrder, Delay, Distribution, Diversity, Strategy};
+use virtd_config::{Config, ConnectOrder, Delay, Distribution, Diversity, Strategy};
 use wire::bgp::Prefix;
 
 const SECOND: u64 = 1_000_000;
@@ -300,7 +300,7 @@ fn a_connection_comes_to_one_instance_later_and_to_its_peer_as_ever() {
     sim.connect_peer(3);
     let conn = sim.peers[&3].conn.expect("a connection");
     assert!(sim.instances[0].legs().contains(&3));
-    sim.input(virtd::core::io::Input::PeerClosed { conn, errno: 0 });
+    sim.input(broker::io::Input::PeerClosed { conn, errno: 0 });
     sim.run(5 * SECOND);
     assert_eq!(sim.instances[1].legs(), [1, 2]);
     assert!(sim.peers[&1].closed == 0 && sim.peers[&2].closed == 0 && sim.events_of("disagreement").is_empty());

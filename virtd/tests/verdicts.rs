@@ -2,11 +2,11 @@
 
 mod sim;
 
+use broker::io::Order;
 use serde_json::json;
 use sim::supervised::{MANY, lie, prefixes, running, supervise, supervised};
 use sim::{Sim, prefix};
-use virtd::config::Strategy;
-use virtd::core::io::Order;
+use virtd_config::Strategy;
 
 /// Instance 2 is wrong about one prefix after the other, one more every `every_s`, about each for
 /// `for_s`.

@@ -1,14 +1,14 @@
 //! The virtctl binary against a control socket whose core is a stub.
 
+use broker::event::{Event, Severity};
+use broker::{Answer, Reply};
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 use std::path::Path;
 use std::process::{Command, Output};
 use virtd::control::{self, ControlSocket};
-use virtd::core::{Answer, Reply};
-use virtd::event::{Event, Severity};
-use virtd::eventlog;
 use virtd_api::{Done, Request};
+use virtd_linux::eventlog;
 
 /// An answer that says no more than this.
 fn read<T: DeserializeOwned>(said: Value, answer: impl Fn(T) -> Answer) -> Reply {

@@ -3,12 +3,12 @@
 
 #![allow(dead_code, reason = "each bench uses a part of it")]
 
+use broker::Core;
+use broker::io::{ConnId, Input, InstanceId, LegId, ListenerId, Output};
 use bytes::{Bytes, BytesMut};
 use rand::{Rng, SeedableRng, rngs::SmallRng};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
-use virtd::config::{Config, Instance, Strategy};
-use virtd::core::Core;
-use virtd::core::io::{ConnId, Input, InstanceId, LegId, ListenerId, Output};
+use virtd_config::{Config, Instance, Strategy};
 use wire::bgp::message::{Capability, Open, keepalive};
 use wire::bgp::{Family, Prefix, UpdateContext, encode};
 

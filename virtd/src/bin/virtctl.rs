@@ -9,10 +9,10 @@ use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{self, ExitCode};
 use std::time::Duration;
-use virtd::config::{DEFAULT_CONTROL_SOCKET, Kind};
-use virtd::kinds::{self, root::Entry};
 use virtd::show;
 use virtd_api::{Exec, Followed, Instance, Instances, Refused, Request};
+use virtd_config::{DEFAULT_CONTROL_SOCKET, Kind};
+use virtd_linux::kinds::{self, root::Entry};
 use wire::bgp::Prefix;
 
 /// virtd answers within ten seconds or says that it cannot.

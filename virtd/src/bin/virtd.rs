@@ -1,15 +1,15 @@
 //! virtd: the broker between the outside world and the routing daemons behind it.
 
+use broker::Core;
+use broker::event::{Event, Severity};
 use clap::Parser;
 use std::path::PathBuf;
 use std::process::ExitCode;
-use virtd::config::{Config, parse, summary};
-use virtd::core::Core;
 use virtd::driver::Driver;
-use virtd::event::{Event, Severity};
-use virtd::files;
 use virtd::serve::{self, Lines};
 use virtd::state;
+use virtd_config::{Config, parse, summary};
+use virtd_linux::files;
 
 const EXAMPLES: &str = "\
 Example, two commands:

@@ -2,7 +2,6 @@
 //! gives way to whom.
 
 use super::CLIENT_PATIENCE;
-use crate::foreign::{self, Foreign};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use std::io;
 use std::net::Shutdown;
@@ -10,6 +9,7 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::net::UnixStream;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
+use virtd_linux::foreign::{self, Foreign};
 
 /// Clients at once: a few operators and their monitoring; more is a loop in a script.
 pub const MAX_CLIENTS: usize = 32;

@@ -1,4 +1,4 @@
-//! Shows an instance that a link goes down and comes up again ([`crate::core::fib`],
+//! Shows an instance that a link goes down and comes up again ([`broker::fib`],
 //! `link_reset_ms`): notifications made of what the kernel says of the link and its addresses now.
 
 use super::*;

@@ -21,16 +21,13 @@ mod shim;
 mod stream;
 mod traffic;
 
-use crate::config::Config;
 use crate::control::ControlRequest;
-use crate::core::io::{ConnId, Input, InstanceId, LegId, ListenerId, Micros, NetlinkId, Output};
-use crate::core::turn::{self, Deferred};
-use crate::core::{Answer, Core};
-use crate::event::{Event, Severity};
-use crate::foreign::{self, Foreign};
-use crate::instances::Report;
 use crate::serve::{EventLoop, Lines};
 use anyhow::{Context, Result};
+use broker::event::{Event, Severity};
+use broker::io::{ConnId, Input, InstanceId, LegId, ListenerId, Micros, NetlinkId, Output};
+use broker::turn::{self, Deferred};
+use broker::{Answer, Core};
 use bytes::Bytes;
 use crossbeam_channel::{Receiver, TrySendError};
 use hashbrown::{HashMap, HashSet};
@@ -46,6 +43,9 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 use stream::{Io, Stream};
 use virtd_api::Request;
+use virtd_config::Config;
+use virtd_linux::foreign::{self, Foreign};
+use virtd_linux::instances::Report;
 use virtd_linux::sys;
 use wire::shim::Reply;
 
@@ -275,7 +275,7 @@ impl Driver {
         shim::open_to(&config.shim_socket, group).with_context(|| format!("cannot set group and mode of {path}"))?;
         let netns_cookie =
             listeners.first().and_then(|p: &listen::Place| p.socket.as_ref()).map_or(0, sys::netns_cookie);
-        let users = config.instances.iter().map(crate::kinds::uid).collect();
+        let users = config.instances.iter().map(virtd_linux::kinds::uid).collect();
         let mut driver = Driver {
             broker,
             config,

@@ -13,7 +13,7 @@ mod endpoint;
 
 use super::requests::refuse;
 use super::*;
-use crate::core::io::{DumpCursor, NetlinkId, NetlinkStyle, Note};
+use broker::io::{DumpCursor, NetlinkId, NetlinkStyle, Note};
 use bytes::{Bytes, BytesMut};
 pub(super) use endpoint::Endpoint;
 use endpoint::{Dumping, NOTIFY_MARK, PART};

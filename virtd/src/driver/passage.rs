@@ -64,7 +64,7 @@ impl Driver {
     }
 
     /// A reload has changed the peers or their ports.
-    pub(super) fn reload_passages(&mut self, peers: Vec<crate::config::Peer>, native_ports: Vec<u16>) {
+    pub(super) fn reload_passages(&mut self, peers: Vec<virtd_config::Peer>, native_ports: Vec<u16>) {
         (self.config.peers, self.config.native_ports) = (peers, native_ports);
         self.lines.ports.set(&self.config);
         self.told_passages.clear();

@@ -1,5 +1,5 @@
 use super::*;
-use crate::config::Peer;
+use virtd_config::Peer;
 
 fn peer(address: &str, port: Option<u16>) -> Peer {
     let address = address.parse().expect("an address");

@@ -3,9 +3,9 @@
 use super::accept::{ACCEPT_BUDGET, went_away};
 use super::passage::{Passage, passage};
 use super::*;
-use crate::config::Instance;
-use crate::core::io::Seat;
-use crate::foreign::Foreign;
+use broker::io::Seat;
+use virtd_config::Instance;
+use virtd_linux::foreign::Foreign;
 use wire::shim::{Accepted, MAX_MESSAGE, PROTOCOL_VERSION, Request};
 
 /// Requests taken from one channel in one turn.
@@ -238,7 +238,7 @@ impl Driver {
         if taken.is_none() {
             self.cut_off(instance);
         }
-        let user = taken.as_ref().and_then(crate::kinds::uid);
+        let user = taken.as_ref().and_then(virtd_linux::kinds::uid);
         let known = self.users.contains(&user);
         if let Some(place) = self.users.get_mut(i) {
             *place = user;

@@ -2,7 +2,6 @@
 //! them. `wire/src/shim.rs` is the protocol.
 
 use super::sys;
-use crate::foreign::{self, Foreign};
 use nix::sys::socket::{
     AddressFamily, Backlog, ControlMessage, MsgFlags, SockFlag, SockType, UnixAddr, accept4, bind, getsockopt, listen,
     send, sendmsg, socket, socketpair, sockopt,
@@ -15,6 +14,7 @@ use std::os::fd::{AsRawFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{FileTypeExt, PermissionsExt};
 use std::path::Path;
+use virtd_linux::foreign::{self, Foreign};
 use wire::shim::{Accepted, MAX_MESSAGE, Reply};
 
 fn io(e: nix::errno::Errno) -> io::Error {

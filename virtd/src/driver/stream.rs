@@ -1,12 +1,12 @@
 //! A buffered non-blocking byte stream: a TCP connection with a peer, or the broker's end of a leg.
 
-use crate::foreign::{self, Foreign};
 use bytes::{Buf, Bytes, BytesMut};
 use socket2::SockRef;
 use std::collections::VecDeque;
 use std::io::{self, IoSlice, Read, Write};
 use std::net::{Shutdown, TcpStream};
 use std::os::fd::{AsRawFd, RawFd};
+use virtd_linux::foreign::{self, Foreign};
 
 /// Slices per writev; the kernel takes up to 1024, more than 64 gains nothing.
 const MAX_SLICES: usize = 64;

@@ -8,8 +8,8 @@
 
 use super::stream::ReadEnd;
 use super::*;
-use crate::core::io::Note;
-use crate::core::turn::World;
+use broker::io::Note;
+use broker::turn::World;
 
 impl World for Driver {
     fn core(&mut self) -> &mut Core {

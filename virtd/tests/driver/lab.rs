@@ -1,5 +1,7 @@
 //! A driver in a thread, and the shim's part of the protocol spoken by hand.
 
+use broker::Core;
+use broker::event::Event;
 use crossbeam_channel::{Receiver, Sender, bounded, unbounded};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::socket::{
@@ -16,15 +18,13 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
-use virtd::config::{Config, Instance, OpenMode};
 use virtd::control::{self, ControlRequest};
-use virtd::core::Core;
 use virtd::driver::Driver;
-use virtd::event::Event;
-use virtd::instances::Roster;
-use virtd::kernel::{Kernel, KernelLine, LoopWaker};
 use virtd::serve::EventLoop;
 use virtd::serve::Lines;
+use virtd_config::{Config, Instance, OpenMode};
+use virtd_linux::instances::Roster;
+use virtd_linux::kernel::{Kernel, KernelLine, LoopWaker};
 use wire::shim::{Accepted, MAX_MESSAGE, Options, PROTOCOL_VERSION, Reply, Request};
 
 /// Nothing here takes longer unless it is broken.
@@ -428,7 +428,7 @@ fn lines(events: &Sender<Event>, config: &Config) -> (Lines, Option<Kernel>, Loo
     let wakes = LoopWaker::default();
     let (kernel, thread) = match &config.fib {
         Some(fib) => {
-            let (line, thread) = virtd::kernel::start(fib, Instant::now(), wakes.clone()).unwrap();
+            let (line, thread) = virtd_linux::kernel::start(fib, Instant::now(), wakes.clone()).unwrap();
             (line, Some(thread))
         }
         None => (KernelLine::none(), None),

@@ -8,7 +8,7 @@ use std::io::IoSlice;
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::process::Command;
 use std::time::{Duration, Instant};
-use virtd::config::OpenMode;
+use virtd_config::OpenMode;
 use wire::netlink::consts::*;
 use wire::netlink::message::Writer;
 use wire::netlink::{Frames, Header, RouteMessage};
@@ -67,7 +67,7 @@ pub fn with_fib(n: usize) -> Lab {
     let names: Vec<String> = (0..n).map(|i| format!("i{i}")).collect();
     let names: Vec<&str> = names.iter().map(String::as_str).collect();
     Lab::start_alone_with(&names, OpenMode::Voted, |c| {
-        c.fib = Some(virtd::config::Fib::default());
+        c.fib = Some(virtd_config::Fib::default());
         c.vote.t_ms = 100;
     })
 }

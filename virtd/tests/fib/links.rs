@@ -1,14 +1,14 @@
 //! Links, addresses and the system's own routes, as each instance sees them.
 
 use super::*;
-use virtd::core::io::Change;
+use broker::io::Change;
 
 /// An instance for which a change of addresses is a reset of the link as well (`link_reset_ms`),
 /// the second of three.
 fn with_resets(least: u32, greatest: u32) -> World {
     let mut c = config(3, Strategy::WaitForConsensus);
     let times = Some((least, greatest));
-    c.instances[1].diversity = Some(virtd::config::Diversity { link_reset_ms: times, ..Default::default() });
+    c.instances[1].diversity = Some(virtd_config::Diversity { link_reset_ms: times, ..Default::default() });
     World::new(&c)
 }
 

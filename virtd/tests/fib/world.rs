@@ -3,15 +3,15 @@
 
 #![allow(dead_code, reason = "each test file uses a part of it")]
 
+use broker::Core;
+use broker::event::Event;
+use broker::io::{
+    Change, FibChange, Input, InstanceId, KernelNews, Link, NetlinkId, NetlinkStyle, Order, Output, ProcessNews,
+};
 use bytes::Bytes;
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
-use virtd::config::{Config, Instance, Strategy};
-use virtd::core::Core;
-use virtd::core::io::{
-    Change, FibChange, Input, InstanceId, KernelNews, Link, NetlinkId, NetlinkStyle, Order, Output, ProcessNews,
-};
-use virtd::event::Event;
+use virtd_config::{Config, Instance, Strategy};
 use wire::bgp::Prefix;
 use wire::netlink::consts::*;
 use wire::netlink::fib::FibRoute;
@@ -29,7 +29,7 @@ pub const CREATE: u16 = NLM_F_CREATE | NLM_F_REPLACE;
 
 /// So many instances with a voted FIB, T one second.
 pub fn config(instances: usize, strategy: Strategy) -> Config {
-    let mut c = Config { accept_any: true, fib: Some(virtd::config::Fib::default()), ..Config::default() };
+    let mut c = Config { accept_any: true, fib: Some(virtd_config::Fib::default()), ..Config::default() };
     c.vote.strategy = strategy;
     c.vote.t_ms = (T / 1000) as u32;
     let instance = |i| Instance { name: format!("i{i}"), netlink: true, ..Instance::default() };

@@ -2,7 +2,7 @@
 //! before it tells anybody, and the kernel holds what the vote hands to it.
 
 use super::*;
-use virtd::core::io::{Change, FibChange, KernelNews, Link, NetlinkId, NetlinkStyle};
+use broker::io::{Change, FibChange, KernelNews, Link, NetlinkId, NetlinkStyle};
 use wire::netlink::consts::*;
 use wire::netlink::fib::FibRoute;
 use wire::netlink::message::Writer;
@@ -15,7 +15,7 @@ impl Sim {
     /// A router whose FIB is voted on, and whose instances write what they learn. The kernel has
     /// one link, which carries all peers.
     pub fn with_fib(config: &Config) -> Sim {
-        let mut config = Config { fib: Some(virtd::config::Fib::default()), ..config.clone() };
+        let mut config = Config { fib: Some(virtd_config::Fib::default()), ..config.clone() };
         config.instances.iter_mut().for_each(|i| i.netlink = true);
         let mut sim = Sim::new(&config);
         sim.fib = true;

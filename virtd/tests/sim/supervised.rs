@@ -2,8 +2,8 @@
 //! and standbys share.
 
 use super::{Sim, config, prefix};
-use virtd::config::{Config, Standby, Strategy};
-use virtd::core::io::{Input, InstanceId, Order, ProcessNews};
+use broker::io::{Input, InstanceId, Order, ProcessNews};
+use virtd_config::{Config, Standby, Strategy};
 
 pub const SECOND: u64 = 1_000_000;
 /// More prefixes than `min_keys`.

@@ -1,7 +1,7 @@
 //! What a turn is run against in the simulation.
 
 use super::*;
-use virtd::core::io::{Micros, Note};
+use broker::io::{Micros, Note};
 
 impl Sim {
     /// Gives the core what has come, as much as is read in one turn; whether anything had.
