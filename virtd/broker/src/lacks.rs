@@ -1,5 +1,5 @@
 //! What instances are not told on a session because their OPEN lacks something that was negotiated
-//! with the peer (`core/open.rs`): on that they abstain, towards every peer and in the FIB, as on
+//! with the peer (`open.rs`): on that they abstain, towards every peer and in the FIB, as on
 //! everything that they have not been told.
 
 use super::env::Env;

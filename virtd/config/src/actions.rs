@@ -5,8 +5,8 @@ use super::names::ACTION_KEYS;
 use super::reader::{Problems, Section, text};
 use toml::de::DeValue;
 
-/// What an instance can be found guilty of; the table in `core/controller/verdict.rs` has the
-/// rules.
+/// What an instance can be found guilty of; the table in `virtd/broker/src/controller/verdict.rs`
+/// has the rules.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Fault {
     /// It says something else than a steady majority.

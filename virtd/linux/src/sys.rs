@@ -1,4 +1,5 @@
-//! The system calls that neither std, nix nor socket2 offer; the only unsafe code of the driver.
+//! The system calls that neither std, nix nor socket2 offer; with `instances/launch.rs` the only
+//! unsafe code of this crate.
 
 #![allow(unsafe_code)]
 

@@ -4,7 +4,7 @@
 //! What an instance writes is judged here as Linux would judge it against a table that holds
 //! nothing but the instance's own routes, over the links and addresses that really are there
 //! ([`System`]). The rules are those of Linux 6.18 (net/ipv4/fib_semantics.c, fib_trie.c,
-//! nexthop.c, net/ipv6/route.c, ip6_fib.c); `vkernel_differential_tests.rs` compares them with the
+//! nexthop.c, net/ipv6/route.c, ip6_fib.c); `kernel_differential_tests.rs` compares them with the
 //! kernel that runs, request by request.
 //!
 //! | file | holds |

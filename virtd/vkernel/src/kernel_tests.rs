@@ -1,4 +1,4 @@
-//! What the comparison with the kernel (`vkernel_differential_tests.rs`) does not show, and runs
+//! What the comparison with the kernel (`kernel_differential_tests.rs`) does not show, and runs
 //! without root.
 
 use super::*;

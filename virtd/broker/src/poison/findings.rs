@@ -1,5 +1,6 @@
-//! What an instance was found not to survive, for as long as virtd runs: a withdraw or a reset
-//! session takes the route away, and the same route announced again must not kill it again.
+//! What an instance was found not to survive, until an operator restarts it or virtd ends: a
+//! withdraw or a reset session takes the route away, and the same route announced again must not
+//! kill it again.
 
 use foldhash::fast::RandomState;
 use hashbrown::HashSet;

@@ -1,4 +1,4 @@
-//! What a vote shows about the independence of the instances (`core/independence.rs`).
+//! What a vote shows about the independence of the instances (`independence.rs`).
 
 use super::*;
 use crate::independence::{Aspect, differences};

@@ -1,4 +1,4 @@
-//! Who has left this session, and what follows: `core/leaving.rs` has the rule, this gathers what
+//! Who has left this session, and what follows: `leaving.rs` has the rule, this gathers what
 //! it asks for and does what it says.
 
 use super::*;

@@ -1,6 +1,6 @@
 //! What the instances' OPENs mean for the session: whose is counted, what each leg speaks, who is
 //! told to change something, and when a majority wants another AS number or router id than the
-//! session runs with. The rules themselves stand in `core/open.rs`.
+//! session runs with. The rules themselves stand in `open.rs`.
 
 use super::super::open::{Refusal, Voice};
 use super::*;

@@ -1,4 +1,4 @@
-//! The moment between fork and exec. The only `unsafe` outside the driver stands here.
+//! The moment between fork and exec. With `sys` the only unsafe code of this crate.
 
 use crate::files;
 use crate::kinds::root::{Entry, Failed};
