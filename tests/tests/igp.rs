@@ -51,7 +51,7 @@ impl Scene {
     }
 
     /// The kernel comes to hold this, all three say it, and it is what they believe to be there.
-    fn settle(&self, expected: &Routes) -> Result<()> {
+    fn wait_level(&self, expected: &Routes) -> Result<()> {
         self.holds(expected)?;
         wait_until("everybody to agree", SETTLE, || {
             let diff: FibEntries = self.router.ctl(&["fib", "--diff"]).map_err(|e| format!("{e:#}"))?;
@@ -108,7 +108,7 @@ fn ospf_isis_and_rip_agree_on_one_fib() -> Result<()> {
     let scene = Scene::new("igp", without_bgp, |lab, star| {
         Igp::ALL.iter().try_for_each(|igp| alone(lab, &star.router, *igp, &expected, SETTLE))
     })?;
-    scene.settle(&expected)?;
+    scene.wait_level(&expected)?;
     scene.lab.passed();
     Ok(())
 }
@@ -122,10 +122,10 @@ fn a_link_and_an_instance_go_and_come_back() -> Result<()> {
     }
     let mut scene = Scene::new("igp-link", without_bgp, |_, _| Ok(()))?;
     let (expected, round) = (shortest(true), shortest(false));
-    scene.settle(&expected)?;
+    scene.wait_level(&expected)?;
     let ns = scene.star.router.clone();
     ns.run("ip", &["link", "set", "n1", "down"])?;
-    scene.settle(&round)?;
+    scene.wait_level(&round)?;
     ns.run("ip", &["link", "set", "n1", "up"])?;
     // FRR 8.4.4 does not put the lost half of a nexthop group back into its kernel, alone and here
     // alike, and believes that it is there: two zebras of that version would outvote BIRD with it.
@@ -142,7 +142,7 @@ fn a_link_and_an_instance_go_and_come_back() -> Result<()> {
         scene.holds(&expected)?;
     }
     // All have begun anew: what one forgot with the link it knows again.
-    scene.settle(&expected)?;
+    scene.wait_level(&expected)?;
     scene.lab.passed();
     Ok(())
 }
@@ -188,7 +188,7 @@ fn bgp_beside_them_and_a_liar_among_them() -> Result<()> {
     let bgps =
         all.keys().find(|p| !expected.contains_key(*p) && p.ends_with("/24")).context("no /24 of BGP's")?.clone();
     wait_state(&scene.router, "bgp", "voting", SETTLE)?;
-    scene.settle(&all)?;
+    scene.wait_level(&all)?;
 
     // At a start IS-IS takes half a minute, and until then the others need not agree.
     let before = scene.router.events("fib-no-quorum").len();

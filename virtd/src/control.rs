@@ -14,7 +14,7 @@ use crate::state;
 use anyhow::{Context, bail};
 use broker::event;
 use broker::{Answer, Asker, Reply};
-use clients::{Asked, Clients, Connection, Requests, Seat};
+use clients::{Asked, Clients, Connection, Place, Requests};
 pub use clients::{MAX_CLIENTS, MAX_FOLLOWERS, MAX_REQUEST};
 use crossbeam_channel::{Receiver, Sender, TrySendError};
 use nix::sys::socket::{AddressFamily, Backlog, MsgFlags, SockFlag, SockType, UnixAddr};
@@ -273,7 +273,7 @@ fn accept_loop(listener: &UnixListener, service: &Arc<Service>) {
                 continue;
             }
         };
-        let Some(seat) = clients.take(&connection) else {
+        let Some(place) = clients.take(&connection) else {
             let stream = connection.stream();
             let _ = stream.set_write_timeout(Some(FOLLOW_CHECK));
             let _ = refuse(stream, format!("{MAX_CLIENTS} clients are connected already"));
@@ -281,7 +281,7 @@ fn accept_loop(listener: &UnixListener, service: &Arc<Service>) {
         };
         let service = service.clone();
         let spawned = std::thread::Builder::new().name("control-client".into()).spawn(move || {
-            if let Err(e) = client(connection.stream(), &seat, &service) {
+            if let Err(e) = client(connection.stream(), &place, &service) {
                 log::debug!("control client: {e}");
             }
         });
@@ -292,7 +292,7 @@ fn accept_loop(listener: &UnixListener, service: &Arc<Service>) {
 }
 
 /// Serves one client until it goes, says something too long, or bores us.
-fn client(stream: &UnixStream, seat: &Seat, service: &Service) -> io::Result<()> {
+fn client(stream: &UnixStream, place: &Place, service: &Service) -> io::Result<()> {
     stream.set_write_timeout(Some(CLIENT_PATIENCE))?;
     let user = asker(stream);
     let mut requests = Requests::new(stream);
@@ -302,7 +302,7 @@ fn client(stream: &UnixStream, seat: &Seat, service: &Service) -> io::Result<()>
             Asked::TooLong => return refuse(stream, format!("a request has at most {MAX_REQUEST} octets")),
             Asked::Over => return Ok(()),
         };
-        seat.is_answered();
+        place.is_answered();
         match request(&line) {
             Err(text) => refuse(stream, text)?,
             Ok(Request::Events { follow: on, n, kind }) => {
@@ -312,7 +312,7 @@ fn client(stream: &UnixStream, seat: &Seat, service: &Service) -> io::Result<()>
                     refuse(stream, unknown)?;
                 } else if !on {
                     answer_events(stream, n, kind, &service.log)?;
-                } else if seat.may_follow() {
+                } else if place.may_follow() {
                     return follow(stream, n, kind, &service.log);
                 } else {
                     return refuse(stream, format!("{MAX_FOLLOWERS} clients follow the events already"));
@@ -320,7 +320,7 @@ fn client(stream: &UnixStream, seat: &Seat, service: &Service) -> io::Result<()>
             }
             Ok(request) => answer(stream, &json(service.ask(request, user.clone()))?)?,
         }
-        seat.may_ask();
+        place.may_ask();
     }
 }
 

@@ -15,7 +15,7 @@
 
 use anyhow::{Context, Result};
 use broker::event::{Event, Severity};
-use broker::io::{Micros, Record, Recorded, Way};
+use broker::io::{Direction, Micros, Record, Recorded};
 use bytes::{Bytes, BytesMut};
 use crossbeam_channel::Receiver;
 use serde_json::{Value, json};
@@ -131,7 +131,7 @@ fn told(record: &Record, path: &Path) -> String {
 /// The last message that was given to the instance, in a poison's record the culprit: its session
 /// is the one to be played.
 fn last_given(record: &Record) -> Option<&Recorded> {
-    record.messages.iter().rfind(|m| matches!(m.way, Way::To(_)))
+    record.messages.iter().rfind(|m| matches!(m.direction, Direction::To(_)))
 }
 
 /// What plays the record to a daemon alone that has the same addresses and neighbours as the
@@ -158,7 +158,7 @@ fn legs(record: &Record) -> Vec<LegRecord<'_>> {
             legs.push(LegRecord { of: m, given: Vec::new() });
             legs.len() - 1
         });
-        if let (Way::To(_), Some(leg)) = (m.way, legs.get_mut(at)) {
+        if let (Direction::To(_), Some(leg)) = (m.direction, legs.get_mut(at)) {
             leg.given.extend(messages(&m.bytes));
         }
     }
@@ -194,9 +194,9 @@ fn sessions(legs: &[LegRecord]) -> Vec<Value> {
 /// The sender of a message is the record's peer.
 fn ends(m: &Recorded) -> Option<Ends> {
     let Ends { peer, peer_as, local, local_as } = given_ends(m)?;
-    Some(match m.way {
-        Way::To(_) => Ends { peer, peer_as, local, local_as },
-        Way::From(_) => Ends { peer: local, peer_as: local_as, local: peer, local_as: peer_as },
+    Some(match m.direction {
+        Direction::To(_) => Ends { peer, peer_as, local, local_as },
+        Direction::From(_) => Ends { peer: local, peer_as: local_as, local: peer, local_as: peer_as },
     })
 }
 

@@ -8,7 +8,7 @@ fn open() -> Open {
     Open { asn: 64501, hold_time_s: 9, router_id: [192, 0, 2, 1].into(), capabilities }
 }
 
-fn message(way: Way, as4: bool) -> Recorded {
+fn message(direction: Direction, as4: bool) -> Recorded {
     Recorded {
         at: 1_000_000,
         peer: SocketAddr::from(([192, 0, 2, 1], 0)),
@@ -17,14 +17,14 @@ fn message(way: Way, as4: bool) -> Recorded {
         local_as: 64500,
         as4,
         open: open().encode(),
-        way,
+        direction,
         bytes: keepalive(),
     }
 }
 
 fn record(instance: &str, n: usize) -> Record {
-    let to = Way::To([0].into_iter().collect());
-    let from = Way::From(broker::io::InstanceId(0));
+    let to = Direction::To([0].into_iter().collect());
+    let from = Direction::From(broker::io::InstanceId(0));
     let mut messages: Vec<Recorded> = (0..n).map(|i| message(if i % 2 == 0 { to } else { from }, i != 3)).collect();
     // Two messages handed over in one piece.
     if let Some(first) = messages.first_mut() {

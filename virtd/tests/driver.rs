@@ -460,7 +460,7 @@ fn without_fds_accept_waits_is_told_once_and_works_again() {
     let listening = shim.listen(1, lab.address());
     let far = [plain_connect(lab.address()).unwrap(), plain_connect(lab.address()).unwrap()];
     let legs = [lab::accept(&listening), lab::accept(&listening)];
-    lab.settle();
+    lab.end_of_turn();
     let (soft, hard) = getrlimit(Resource::RLIMIT_NOFILE).unwrap();
     // Sockets of our own, made beforehand: from here on nothing can be opened.
     let late = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None).unwrap();

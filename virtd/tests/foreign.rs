@@ -97,7 +97,7 @@ fn a_passed_socket_that_takes_long_to_close_stops_nothing() {
         assert_eq!(Reply::decode(&buf[..n]) == Ok(Reply::Done), done);
     }
 
-    lab.settle();
+    lab.end_of_turn();
     leg.write_all(b"and on").unwrap();
     reads(&mut peer, b"and on");
     let remote = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();

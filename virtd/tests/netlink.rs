@@ -305,7 +305,7 @@ fn malformed_requests_end_in_virtd() {
         // Some of it has happened to be a route that drops, which was voted on as any other; of the
         // rest there is nothing.
         s.dump(RTM_GETROUTE, &[0; 12]);
-        lab.settle();
+        lab.end_of_turn();
         let after: String = system().lines().filter(|l| !l.contains("proto 245")).map(|l| format!("{l}\n")).collect();
         assert_eq!(after, before);
         for family in ["", "-6 "] {
@@ -387,7 +387,7 @@ fn sockets_that_close_in_the_middle_leave_nothing_and_there_are_only_so_many() {
         let lab = with_fib(1);
         let shim = lab.shim("i0");
         let fds = || std::fs::read_dir("/proc/self/fd").unwrap().count();
-        lab.settle();
+        lab.end_of_turn();
         let before = fds();
         for round in 0..20 {
             let mut s = Socket::open(&shim, 100 + round);
@@ -399,7 +399,7 @@ fn sockets_that_close_in_the_middle_leave_nothing_and_there_are_only_so_many() {
             send(s.end.as_raw_fd(), &dump, MsgFlags::empty()).unwrap();
         }
         wait("the fds to be closed", || {
-            lab.settle();
+            lab.end_of_turn();
             fds() == before
         });
         let mut sockets = Vec::new();
@@ -414,7 +414,7 @@ fn sockets_that_close_in_the_middle_leave_nothing_and_there_are_only_so_many() {
         assert_eq!(sockets[0].request(RTM_NEWROUTE, NLM_F_CREATE, &blackhole(P)), 0);
         drop(sockets);
         wait("the fds to be closed", || {
-            lab.settle();
+            lab.end_of_turn();
             fds() == before
         });
         Socket::open(&shim, 5000);

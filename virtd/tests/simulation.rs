@@ -533,27 +533,27 @@ fn is_stored(sim: &mut Sim) -> bool {
 fn an_update_that_came_alone_is_passed_on_first_and_in_the_store_for_whoever_looks() {
     let mut sim = router(Strategy::WaitForConsensus);
     sim.core_hears(1, &an_update());
-    assert!(sim.core.owes(), "passed on before it is stored");
+    assert!(sim.core.has_unstored(), "passed on before it is stored");
     let mut answers = Vec::new();
     let style = NetlinkStyle::default();
     let request =
         Input::NetlinkRequest { socket: NetlinkId(1), port_id: 1, style, message: &[], answers: &mut answers };
     sim.core.handle(sim.now, request);
-    assert!(sim.core.owes(), "what an instance asks of its kernel does not wait for the store");
-    sim.core.settle();
-    assert!(!sim.core.owes());
+    assert!(sim.core.has_unstored(), "what an instance asks of its kernel does not wait for the store");
+    sim.core.store_update();
+    assert!(!sim.core.has_unstored());
     assert!(is_stored(&mut sim));
     sim.run(SECOND);
     assert_eq!(sim.table(2).len(), 1, "every instance has heard of it");
 
     // Whatever else comes finds it stored: the question itself, and the instances' own words.
     sim.core_hears(1, &update(&[], &[prefix(P)], &[], LOCAL, None, 0));
-    assert!(sim.core.owes() && !is_stored(&mut sim) && !sim.core.owes());
+    assert!(sim.core.has_unstored() && !is_stored(&mut sim) && !sim.core.has_unstored());
     sim.core_hears(1, &an_update());
-    assert!(sim.core.owes() && is_stored(&mut sim));
+    assert!(sim.core.has_unstored() && is_stored(&mut sim));
     sim.core_hears(1, &an_update());
     sim.leg_sends(0, 2, &keepalive());
-    assert!(!sim.core.owes());
+    assert!(!sim.core.has_unstored());
 }
 
 #[test]
@@ -561,16 +561,19 @@ fn an_update_among_others_or_with_somebody_who_is_not_told_all_is_stored_first()
     let mut sim = router(Strategy::WaitForConsensus);
     let two = [an_update(), an_update()].concat();
     sim.core_hears(1, &two);
-    assert!(!sim.core.owes(), "two at once");
+    assert!(!sim.core.has_unstored(), "two at once");
     let behind_another = [&keepalive()[..], &an_update()].concat();
     sim.core_hears(1, &behind_another);
-    assert!(!sim.core.owes(), "behind a KEEPALIVE");
+    assert!(!sim.core.has_unstored(), "behind a KEEPALIVE");
     sim.run(SECOND);
     sim.kill_instance(2);
     sim.start_instance(2);
     sim.core_hears(1, &an_update());
-    let levelling = !sim.core.owes();
+    let levelling = !sim.core.has_unstored();
     sim.run(10 * SECOND);
     sim.core_hears(1, &an_update());
-    assert!(levelling && sim.core.owes(), "an instance that came back is told from the store until it is level");
+    assert!(
+        levelling && sim.core.has_unstored(),
+        "an instance that came back is told from the store until it is level"
+    );
 }

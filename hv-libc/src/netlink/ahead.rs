@@ -100,7 +100,7 @@ pub struct Ahead {
 unsafe impl Sync for Ahead {}
 
 /// What a request becomes.
-pub enum Way {
+pub enum Form {
     /// It goes to virtd as it is.
     Ask,
     /// The copy goes, which says that it has been answered.
@@ -138,9 +138,9 @@ impl Ahead {
         self.with(TRIES, State::forget);
     }
 
-    /// Before a send of `len` octets. With [`Way::Tell`] `copy` holds what is to go out, as long,
+    /// Before a send of `len` octets. With [`Form::Tell`] `copy` holds what is to go out, as long,
     /// and the answer waits for the next receive.
-    pub fn before_send(&self, fd: c_int, len: usize, buffers: &Buffers, copy: &mut [u8; MAX_REQUEST]) -> Way {
+    pub fn before_send(&self, fd: c_int, len: usize, buffers: &Buffers, copy: &mut [u8; MAX_REQUEST]) -> Form {
         let request = if len <= MAX_REQUEST { copy.get_mut(..len) } else { None };
         let shape = request.and_then(|request| {
             buffers.read(0, request);
@@ -148,12 +148,12 @@ impl Ahead {
         });
         let told = self.with(1, |state| state.sent(sys::monotonic_us(), shape, copy.get(SEQ), || is_quiet(fd)));
         if !told.unwrap_or(false) {
-            return Way::Ask;
+            return Form::Ask;
         }
         if let Some(port) = copy.get_mut(PORT) {
             port.copy_from_slice(&ANSWERED_AHEAD.to_ne_bytes());
         }
-        Way::Tell
+        Form::Tell
     }
 
     /// The send has failed: nothing has been asked, and nothing is answered.

@@ -1,7 +1,7 @@
 //! What netlink does and a pair does not: answers are queued when send returns, and a datagram may
 //! be an errno.
 
-use super::ahead::{Way, MAX_REQUEST};
+use super::ahead::{Form, MAX_REQUEST};
 use super::headers::{self, Answers};
 use super::raw::{self, Buffers, Incoming};
 use super::Pair;
@@ -23,7 +23,7 @@ impl Pair {
         self.dumps.fetch_add(a.dumps, Ordering::Relaxed);
     }
 
-    fn settle(&self, a: Answers) {
+    fn was_given(&self, a: Answers) {
         for (counter, n) in [(&self.acks, a.acks), (&self.dumps, a.dumps)] {
             let _ = counter.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |v| Some(v.saturating_sub(n)));
         }
@@ -67,7 +67,7 @@ pub fn send(fd: c_int, pair: &Pair, buffers: &Buffers) -> Result<usize, Errno> {
         return Err(libc::ENODATA);
     }
     let mut copy = [0u8; MAX_REQUEST];
-    if channel::answers_ahead() && matches!(pair.ahead.before_send(fd, len, buffers, &mut copy), Way::Tell) {
+    if channel::answers_ahead() && matches!(pair.ahead.before_send(fd, len, buffers, &mut copy), Form::Tell) {
         return tell(fd, pair, copy.get(..len).unwrap_or_default());
     }
     let answers = headers::sent(len, |at, out| buffers.read(at, out));
@@ -80,7 +80,7 @@ pub fn send(fd: c_int, pair: &Pair, buffers: &Buffers) -> Result<usize, Errno> {
             Ok(len)
         }
         Err(e) => {
-            pair.settle(answers);
+            pair.was_given(answers);
             Err(e)
         }
     }
@@ -165,7 +165,7 @@ pub fn receive(fd: c_int, pair: &Pair, to: &mut Incoming, flags: c_int) -> Resul
                     if len > got && answers == Answers::default() {
                         answers.acks = 1;
                     }
-                    pair.settle(answers);
+                    pair.was_given(answers);
                 }
                 return Ok(if flags & libc::MSG_TRUNC != 0 { len } else { got });
             }

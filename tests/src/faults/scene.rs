@@ -140,12 +140,12 @@ impl Scene {
             bird,
             probes: 0,
         };
-        scene.settle()?;
+        scene.wait_level()?;
         Ok(scene)
     }
 
     /// Waits for the first table and checks it: this is what every later look is compared with.
-    fn settle(&mut self) -> Result<()> {
+    fn wait_level(&mut self) -> Result<()> {
         let own: Vec<String> = (0..SECOND).map(|n| format!("198.19.{n}.0/24")).collect();
         let steered = self.watches.get_mut(1).context("no steered neighbour")?;
         steered.say(&format!("announce {} community 65002:1", own.join(",")))?;

@@ -118,13 +118,13 @@ impl Scene {
         let bird = Neighbour::start(&lab, third, Kind::Daemon(Daemon::Bird), &neighbour)?;
         let (beside, poison_expected, mark) = (Vec::new(), false, 0);
         let mut scene = Scene { lab, star, stage, feeder, watcher, bird, under, beside, poison_expected, mark };
-        scene.settle(setup.routes)?;
+        scene.wait_announced(setup.routes)?;
         Ok(scene)
     }
 
     /// Waits until every instance has every session and says everything, and both neighbours know
     /// it.
-    fn settle(&mut self, announced: u32) -> Result<()> {
+    fn wait_announced(&mut self, announced: u32) -> Result<()> {
         self.wait_routes(announced)?;
         match &self.under {
             Under::Alone(alone) => alone.wait_established(SETTLE)?,

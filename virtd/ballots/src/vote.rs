@@ -134,7 +134,7 @@ pub fn vote<T: Voting>(at: &mut T, slot: u32) {
     };
     let (was, was_lost) = (e.dissent, e.is_lost());
     let mut outcome = voter::decide(&rules, &ballot, terms.watched, &at.agreement(), now);
-    settle(at, slot, &outcome);
+    adopt(at, slot, &outcome);
     if outcome.recheck_at.is_none() {
         at.temper(slot, &terms, &mut outcome);
     }
@@ -199,7 +199,7 @@ fn note_input<T: Voting>(at: &mut T, slot: u32, now: Millis, rules: &Rules) {
 
 /// Carries an outcome into the table: the winner, what stands overruled, the recheck.
 #[inline]
-fn settle<T: Voting>(at: &mut T, slot: u32, outcome: &Outcome<T::Value>) {
+fn adopt<T: Voting>(at: &mut T, slot: u32, outcome: &Outcome<T::Value>) {
     let (table, rechecks) = at.parts();
     if let Some(when) = outcome.recheck_at {
         table.recheck_at(slot, when, rechecks);

@@ -29,7 +29,7 @@ const MAX_RECENT: usize = 1 << 16;
 const VERDICTS_PER_SECOND: u32 = 200;
 
 #[derive(Clone, Copy, Debug, Default)]
-struct Told {
+struct VerdictsTold {
     second: u64,
     told: u32,
     counted: u64,
@@ -108,7 +108,7 @@ pub struct Env {
     /// For `virtctl status`.
     pub counters: Counters,
     /// Verdict events still told this second, and how many were only counted.
-    told: Told,
+    told: VerdictsTold,
     /// Sessions whose keys must be voted on anew because an electorate changed.
     pub walk: bool,
     /// The last messages to and from every leg.
@@ -230,7 +230,7 @@ impl Env {
             shuffles,
             wakes: BinaryHeap::new(),
             counters: Counters::default(),
-            told: Told::default(),
+            told: VerdictsTold::default(),
             walk: false,
             flight,
             poison: super::poison::Poison::new(n, poison_restarts),
@@ -351,7 +351,7 @@ impl Env {
         let second = self.now / 1_000_000;
         if self.told.second != second {
             let counted = self.told.counted;
-            self.told = Told { second, told: 0, counted: 0 };
+            self.told = VerdictsTold { second, told: 0, counted: 0 };
             if counted > 0 {
                 let text = format!(
                     "{counted} more verdicts a moment ago, only counted: virtctl instances and routes have them"

@@ -4,7 +4,7 @@
 //! Octets are copied into one ring, so that what is kept is what is counted, whatever buffers the
 //! messages came in.
 
-use super::io::{InstanceId, Micros, Recorded, Way};
+use super::io::{Direction, InstanceId, Micros, Recorded};
 use crate::config::Recorder;
 use bytes::Bytes;
 use std::collections::VecDeque;
@@ -18,7 +18,7 @@ const MAX_RECORD: usize = 16 << 20;
 struct Entry {
     at: Micros,
     session: usize,
-    way: Way,
+    direction: Direction,
     len: usize,
 }
 
@@ -41,9 +41,9 @@ impl Flight {
     }
 
     /// Keeps a message.
-    pub fn note(&mut self, at: Micros, session: usize, way: Way, bytes: &[u8]) {
+    pub fn note(&mut self, at: Micros, session: usize, direction: Direction, bytes: &[u8]) {
         let cost = |len: usize| len + size_of::<Entry>();
-        if cost(bytes.len()) > self.room || way == Way::To(Members::EMPTY) {
+        if cost(bytes.len()) > self.room || direction == Direction::To(Members::EMPTY) {
             return;
         }
         let used = |f: &Flight| f.octets.len() + f.entries.len() * size_of::<Entry>();
@@ -55,17 +55,17 @@ impl Flight {
             self.octets.drain(..old.len);
         }
         self.octets.extend(bytes);
-        self.entries.push_back(Entry { at, session, way, len: bytes.len() });
+        self.entries.push_back(Entry { at, session, direction, len: bytes.len() });
     }
 
     /// Instance `i` is no more, and its place may be another's: what it said is nobody's word any
     /// more.
     pub fn forget(&mut self, i: u8) {
         for e in &mut self.entries {
-            match &mut e.way {
-                Way::To(members) => members.remove(i),
-                Way::From(who) if who.0 == i => e.way = Way::To(Members::EMPTY),
-                Way::From(_) => {}
+            match &mut e.direction {
+                Direction::To(members) => members.remove(i),
+                Direction::From(who) if who.0 == i => e.direction = Direction::To(Members::EMPTY),
+                Direction::From(_) => {}
             }
         }
     }
@@ -79,18 +79,22 @@ impl Flight {
     /// What concerns instance `i`: what it was given and what it said, and what the others said on
     /// the same sessions; oldest first. `describe` makes a record of a session's message, `None`
     /// where that session is no more.
-    pub fn of(&self, i: u8, describe: impl Fn(usize, Way, Bytes) -> Option<Recorded>) -> Vec<Recorded> {
+    pub fn of(&self, i: u8, describe: impl Fn(usize, Direction, Bytes) -> Option<Recorded>) -> Vec<Recorded> {
         let (mut all, mut to, mut octets) = (Vec::new(), self.octets.len(), 0);
         for e in self.entries.iter().rev() {
             let from = to - e.len;
-            let given_to_others = matches!(e.way, Way::To(members) if !members.contains(i));
+            let given_to_others = matches!(e.direction, Direction::To(members) if !members.contains(i));
             if !given_to_others {
                 octets += e.len;
                 if octets > MAX_RECORD {
                     break;
                 }
                 let bytes = self.octets.range(from..to).copied().collect();
-                all.extend(describe(e.session, e.way, bytes).map(|r| Recorded { at: e.at, way: e.way, ..r }));
+                all.extend(describe(e.session, e.direction, bytes).map(|r| Recorded {
+                    at: e.at,
+                    direction: e.direction,
+                    ..r
+                }));
             }
             to = from;
         }
@@ -99,9 +103,9 @@ impl Flight {
     }
 }
 
-/// Who said or was told something, as [`Way`] has it.
-pub fn from(i: usize) -> Way {
-    Way::From(InstanceId(i as u8))
+/// Who said or was told something, as [`Direction`] has it.
+pub fn from(i: usize) -> Direction {
+    Direction::From(InstanceId(i as u8))
 }
 
 #[cfg(test)]
@@ -112,10 +116,10 @@ mod tests {
         Recorder { folder: Some("/x".into()), minutes: 1, memory_mib: mib, disk_mib: 1 }
     }
 
-    fn any(_: usize, _: Way, bytes: Bytes) -> Option<Recorded> {
+    fn any(_: usize, _: Direction, bytes: Bytes) -> Option<Recorded> {
         let peer = std::net::SocketAddr::from(([192, 0, 2, 1], 0));
         let open = Bytes::new();
-        Some(Recorded { at: 0, peer, local: None, peer_as: 1, local_as: 2, as4: true, open, way: from(0), bytes })
+        Some(Recorded { at: 0, peer, local: None, peer_as: 1, local_as: 2, as4: true, open, direction: from(0), bytes })
     }
 
     #[test]
@@ -123,7 +127,7 @@ mod tests {
         let mut f = Flight::new(&recorder(1));
         let both: Members = [0, 1].into_iter().collect();
         for n in 0..20_000u64 {
-            f.note(n, 0, Way::To(both), &[n as u8; 100]);
+            f.note(n, 0, Direction::To(both), &[n as u8; 100]);
         }
         assert!(f.octets.len() + f.entries.len() * size_of::<Entry>() <= 1 << 20);
         let kept = f.of(1, any);
@@ -136,7 +140,7 @@ mod tests {
     #[test]
     fn what_others_were_given_is_nobodys_business_but_what_they_said_is() {
         let mut f = Flight::new(&recorder(1));
-        f.note(1, 0, Way::To([0].into_iter().collect()), &[1]);
+        f.note(1, 0, Direction::To([0].into_iter().collect()), &[1]);
         f.note(2, 0, from(0), &[2]);
         f.note(3, 0, from(1), &[3]);
         assert_eq!(f.of(1, any).iter().map(|r| r.bytes[0]).collect::<Vec<_>>(), [2, 3]);

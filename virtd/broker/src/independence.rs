@@ -145,7 +145,7 @@ impl Independence {
         let Some(first) = words.next() else { return };
         if words.all(|w| w == first) {
             if self.unanimous.0 != among {
-                self.settle(among);
+                self.book_unanimous(among);
             }
             self.unanimous.1 += 1;
             return;
@@ -214,7 +214,7 @@ impl Independence {
 
     /// The instance at `i` is no more: its place may be another's one day.
     pub fn forget(&mut self, i: u8) {
-        self.settle(Members::EMPTY);
+        self.book_unanimous(Members::EMPTY);
         for other in (0..32).filter(|other| *other != i) {
             if let Some(pair) = self.pairs.get_mut(place(i, other)) {
                 *pair = Pair::default();
@@ -234,7 +234,7 @@ impl Independence {
     }
 
     /// Adds the unanimous votes to their pairs; the next ones are `among`'s.
-    fn settle(&mut self, among: Members) {
+    fn book_unanimous(&mut self, among: Members) {
         let (members, n) = std::mem::replace(&mut self.unanimous, (among, 0));
         if n > 0 {
             for (a, b) in pairs_of(members) {

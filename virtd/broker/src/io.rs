@@ -313,7 +313,7 @@ pub enum Order {
 
 /// What an instance's place becomes.
 #[derive(Clone, PartialEq, Debug)]
-pub enum Seat {
+pub enum Occupant {
     /// This instance's, from now on: who says its name is let in, and an order to start it means
     /// this.
     Taken(Box<config::Instance>),
@@ -340,14 +340,14 @@ pub struct Recorded {
     /// on it.
     pub open: Bytes,
     /// Which way.
-    pub way: Way,
+    pub direction: Direction,
     /// The whole message, or several.
     pub bytes: Bytes,
 }
 
 /// Which way a recorded message went.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Way {
+pub enum Direction {
     /// To these instances.
     To(Members),
     /// From this one.
@@ -509,7 +509,7 @@ pub enum Output {
         /// Whose place.
         instance: InstanceId,
         /// What becomes of it.
-        seat: Seat,
+        seat: Occupant,
     },
     /// Tell the operator. In a box: most outputs are passed from hand to hand for one route, and
     /// would all be as large.

@@ -174,7 +174,7 @@ impl Core {
         // A route that an instance asks for hangs on nothing in the stores, and a leg that has been
         // told what came hears nothing from them.
         if !matches!(input, Input::NetlinkRequest { .. } | Input::LegDrained { .. }) {
-            self.settle();
+            self.store_update();
         }
         let from = self.env.out.len();
         match input {
@@ -216,12 +216,12 @@ impl Core {
     /// Whether an UPDATE has been passed on that is not in its store yet: one that came alone and
     /// that every instance hears as it is. Instances take longer over it than the store does, but
     /// on one processor they begin at once, and the store would be in their way.
-    pub fn owes(&self) -> bool {
+    pub fn has_unstored(&self) -> bool {
         self.env.owed.is_some()
     }
 
     /// Takes it there. Whatever looks into a store does so first.
-    pub fn settle(&mut self) {
+    pub fn store_update(&mut self) {
         if let Some((session, message)) = self.env.owed.take()
             && let Some(s) = self.sessions.get_mut(session)
         {

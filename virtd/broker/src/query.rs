@@ -76,7 +76,7 @@ pub struct Asker {
 impl Core {
     /// Answers a request. What an operator does is signed by whoever asks, where somebody does.
     pub fn query(&mut self, now: Micros, request: &Request, by: Option<&Asker>) -> Reply {
-        self.settle();
+        self.store_update();
         self.env.now = self.env.now.max(now);
         let from = self.env.out.len();
         Ok(match request {

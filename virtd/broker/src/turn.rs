@@ -120,7 +120,7 @@ pub fn turn<W: World>(w: &mut W, read: impl FnOnce(&mut W) -> bool) {
     if w.deferred().tick_at.is_some_and(|at| at <= now) {
         w.core().handle(now, Input::Tick);
     }
-    if w.core().owes() {
+    if w.core().has_unstored() {
         w.deferred().next_turn.push(Work::Store);
     }
     until_rest(w);
@@ -138,7 +138,7 @@ fn catch_up<W: World>(w: &mut W, nothing_came: bool) {
     }
     for work in due.drain(..) {
         match work {
-            Work::Store => w.core().settle(),
+            Work::Store => w.core().store_update(),
             Work::Leg(leg) => w.write_to(leg),
             Work::Acknowledge(conn) => w.acknowledge(conn),
         }

@@ -119,10 +119,10 @@ impl Drop for Instances {
 /// Whom the supervisor starts, by place. The core's loop changes it when a reload does; what is
 /// read is copied at once, so that neither ever waits for the other for long.
 #[derive(Clone, Default, Debug)]
-pub struct Roster(Arc<Mutex<Vec<Seat>>>);
+pub struct Roster(Arc<Mutex<Vec<Entry>>>);
 
 #[derive(Clone, Default, Debug)]
-struct Seat {
+struct Entry {
     /// Whose it is.
     instance: Option<Instance>,
     /// Nobody starts it but an order.
@@ -132,7 +132,7 @@ struct Seat {
 impl Roster {
     /// As configured.
     pub fn new(config: &Config) -> Roster {
-        let seat = |i: &Instance| Seat { instance: Some(i.clone()), rests: i.standby == Some(Standby::Cold) };
+        let seat = |i: &Instance| Entry { instance: Some(i.clone()), rests: i.standby == Some(Standby::Cold) };
         Roster(Arc::new(Mutex::new(config.instances.iter().map(seat).collect())))
     }
 
@@ -140,7 +140,7 @@ impl Roster {
     pub fn set(&self, i: usize, instance: Option<Instance>) {
         let mut list = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let places = list.len().max(i + 1);
-        list.resize(places, Seat::default());
+        list.resize(places, Entry::default());
         if let Some(place) = list.get_mut(i) {
             place.instance = instance;
         }
@@ -375,7 +375,7 @@ struct Waiter {
     members: Arc<Group>,
     /// What is yet to be started.
     steps: VecDeque<Step>,
-    told: Arc<Told>,
+    told: Arc<Asked>,
     /// When to lose it.
     patience: Option<Instant>,
     thread: JoinHandle<()>,
@@ -383,7 +383,7 @@ struct Waiter {
 
 /// Why virtd itself has sent the processes of an instance a signal.
 #[derive(Debug, Default)]
-struct Told {
+struct Asked {
     /// It was told to end.
     end: AtomicBool,
     /// One of them could not be started, so the others are of no use.
@@ -418,7 +418,7 @@ fn start_one(
     // Before anything can be told of its end.
     reporter.news(InstanceId(i as u8), ProcessNews::Started { pid: group.as_raw().unsigned_abs() });
     let members = Arc::new(Group::new(group, first.name(), !rest.is_empty()));
-    let told = Arc::new(Told::default());
+    let told = Arc::new(Asked::default());
     let thread = {
         let (name, reporter, ended) = (instance.label().to_owned(), reporter.clone(), ended.clone());
         let (told, members) = (told.clone(), members.clone());
@@ -477,7 +477,7 @@ fn spawn(instance: &Instance, program: &Program, preload: &Preload, place: Place
 fn wait(
     name: &str,
     members: &Group,
-    told: &Told,
+    told: &Asked,
     reporter: &Reporter,
     died: impl FnOnce(Option<&WaitStatus>) -> Death,
 ) -> ProcessNews {

@@ -78,7 +78,7 @@ impl Clients {
 
     /// A place for one more. Where there is none left, who has kept us waiting for a request for
     /// the longest gives way.
-    pub fn take(&self, connection: &Arc<Connection>) -> Option<Seat> {
+    pub fn take(&self, connection: &Arc<Connection>) -> Option<Place> {
         let mut all = self.lock();
         if all.1.len() >= MAX_CLIENTS {
             let since = |c: &Client| if let Doing::Asking(since) = c.doing { Some(since) } else { None };
@@ -91,18 +91,18 @@ impl Clients {
         all.0 += 1;
         let id = all.0;
         all.1.push(Client { id, connection: connection.clone(), doing: Doing::Asking(Instant::now()) });
-        Some(Seat { id, clients: self.clone() })
+        Some(Place { id, clients: self.clone() })
     }
 }
 
 /// One place of [`MAX_CLIENTS`], given back when dropped.
 #[derive(Debug)]
-pub struct Seat {
+pub struct Place {
     id: u64,
     clients: Clients,
 }
 
-impl Seat {
+impl Place {
     fn set(&self, doing: Doing) {
         if let Some(c) = self.clients.lock().1.iter_mut().find(|c| c.id == self.id) {
             c.doing = doing;
@@ -133,7 +133,7 @@ impl Seat {
     }
 }
 
-impl Drop for Seat {
+impl Drop for Place {
     fn drop(&mut self) {
         self.clients.lock().1.retain(|c| c.id != self.id);
     }

@@ -21,7 +21,7 @@ use nix::sys::socket::{
     AddressFamily, MsgFlags, NetlinkAddr, SockFlag, SockProtocol, SockType, bind, getsockname, recv, send, socket,
 };
 use socket2::SockFilter;
-use vkernel::gate::{self, Way};
+use vkernel::gate::{self, Handling};
 use wire::netlink::consts::{
     NETLINK_ADD_MEMBERSHIP, NETLINK_CAP_ACK, NETLINK_DROP_MEMBERSHIP, NETLINK_EXT_ACK, NLM_F_ACK, NLM_F_MULTI,
     NLMSG_DONE, NLMSG_ERROR, RTM_DELROUTE, RTM_NEWADDR, RTM_NEWLINK, RTM_NEWROUTE,
@@ -260,8 +260,8 @@ impl Driver {
             let Ok(frame) = frame else { break };
             let Some(e) = self.netlinks.get_mut(&id) else { return false };
             waits |= frame.header.flags & NLM_F_ACK != 0 && frame.header.port != ANSWERED_AHEAD;
-            match gate::way(&frame) {
-                Way::Virtual => {
+            match gate::handling(&frame) {
+                Handling::Virtual => {
                     e.autobind();
                     if frame.header.port == ANSWERED_AHEAD && !std::mem::replace(&mut e.ahead, true) {
                         self.ahead.push((e.instance, id));
@@ -276,7 +276,7 @@ impl Driver {
                     };
                     self.broker.handle(self.now, input);
                 }
-                Way::Real | Way::Dump => {
+                Handling::Real | Handling::Dump => {
                     // What the kernel says comes after what was written before.
                     turn::notify(self);
                     let Some(e) = self.netlinks.get_mut(&id) else { return false };
@@ -289,9 +289,9 @@ impl Driver {
                     // What the kernel says to this comes before what is said to the next.
                     self.kernel_readable(id);
                 }
-                Way::Ignored if frame.header.flags & NLM_F_ACK != 0 => answers.push(e.answer(&frame, 0)),
-                Way::Ignored => {}
-                Way::Refused => {
+                Handling::Ignored if frame.header.flags & NLM_F_ACK != 0 => answers.push(e.answer(&frame, 0)),
+                Handling::Ignored => {}
+                Handling::Refused => {
                     answers.push(e.answer(&frame, libc::EOPNOTSUPP));
                     let (kind, instance) = (frame.header.kind, e.instance);
                     let who = self.instance_name(instance);

@@ -3,7 +3,7 @@
 use super::accept::{ACCEPT_BUDGET, went_away};
 use super::passage::{Passage, passage};
 use super::*;
-use broker::io::Seat;
+use broker::io::Occupant;
 use virtd_config::Instance;
 use virtd_linux::foreign::Foreign;
 use wire::shim::{Accepted, MAX_MESSAGE, PROTOCOL_VERSION, Request};
@@ -227,10 +227,10 @@ impl Driver {
     }
 
     /// The set of instances has changed.
-    pub(super) fn seat(&mut self, instance: InstanceId, seat: Seat) {
+    pub(super) fn seat(&mut self, instance: InstanceId, seat: Occupant) {
         let (i, taken) = match seat {
-            Seat::Taken(taken) => (usize::from(instance.0), Some(*taken)),
-            Seat::Empty => (usize::from(instance.0), None),
+            Occupant::Taken(taken) => (usize::from(instance.0), Some(*taken)),
+            Occupant::Empty => (usize::from(instance.0), None),
         };
         let places = self.config.instances.len().max(i + 1);
         self.config.instances.resize_with(places, Instance::default);

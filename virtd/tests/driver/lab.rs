@@ -136,7 +136,7 @@ impl Lab {
 
     /// Returns once the loop has ended the turn it was in, and let go of every fd it had to do with
     /// in it.
-    pub fn settle(&self) {
+    pub fn end_of_turn(&self) {
         let (reply, answer) = bounded(1);
         self.control
             .send(ControlRequest { request: virtd_api::Request::Status, by: None, config: None, reply })

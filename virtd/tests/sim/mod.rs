@@ -14,7 +14,7 @@ pub mod supervised;
 mod world;
 
 use broker::event::Event;
-use broker::io::{ConnId, FibChange, Input, InstanceId, LegId, ListenerId, Order, Output, Record, Seat};
+use broker::io::{ConnId, FibChange, Input, InstanceId, LegId, ListenerId, Occupant, Order, Output, Record};
 use broker::turn::{self, Deferred, World};
 use broker::{Answer, Core};
 use bytes::{Bytes, BytesMut};

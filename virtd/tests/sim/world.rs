@@ -85,11 +85,11 @@ impl World for Sim {
                     p.closed += 1;
                 }
             }
-            Output::Seat { instance, seat: Seat::Taken(_) } => {
+            Output::Seat { instance, seat: Occupant::Taken(_) } => {
                 let places = self.instances.len().max(usize::from(instance.0) + 1);
                 self.instances.resize_with(places, SimInstance::default);
             }
-            Output::Seat { instance, seat: Seat::Empty } => {
+            Output::Seat { instance, seat: Occupant::Empty } => {
                 let i = usize::from(instance.0);
                 if self.instances[i].listening {
                     self.kill_instance(i);

@@ -24,7 +24,7 @@ pub const RTM_PROTOCOL: usize = 5;
 
 /// Where a request goes.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Way {
+pub enum Handling {
     /// To the instance's virtual kernel.
     Virtual,
     /// To the real kernel; the answer comes back as it is.
@@ -39,18 +39,18 @@ pub enum Way {
 }
 
 /// Where this request goes.
-pub fn way(frame: &Frame<'_>) -> Way {
+pub fn handling(frame: &Frame<'_>) -> Handling {
     let kind = frame.header.kind;
     let inet = frame.family().is_some_and(|f| f == AF_INET || f == AF_INET6);
     match kind {
         _ if kind < NLMSG_MIN_TYPE || frame.header.flags & NLM_F_REQUEST == 0 || frame.payload.is_empty() => {
-            Way::Ignored
+            Handling::Ignored
         }
-        RTM_NEWROUTE | RTM_DELROUTE if inet => Way::Virtual,
-        RTM_NEWNEXTHOP | RTM_DELNEXTHOP => Way::Virtual,
-        RTM_GETROUTE | RTM_GETNEXTHOP if frame.header.is_dump() => Way::Dump,
-        _ if kind & 3 == GET => Way::Real,
-        _ => Way::Refused,
+        RTM_NEWROUTE | RTM_DELROUTE if inet => Handling::Virtual,
+        RTM_NEWNEXTHOP | RTM_DELNEXTHOP => Handling::Virtual,
+        RTM_GETROUTE | RTM_GETNEXTHOP if frame.header.is_dump() => Handling::Dump,
+        _ if kind & 3 == GET => Handling::Real,
+        _ => Handling::Refused,
     }
 }
 

@@ -13,7 +13,7 @@ use crate::config::{Instance, Standby};
 use crate::env::Env;
 use crate::event::Severity;
 use crate::fib::Fib;
-use crate::io::{InstanceId, Micros, Order, Output, Seat};
+use crate::io::{InstanceId, Micros, Occupant, Order, Output};
 use crate::session::Session;
 
 impl Controller {
@@ -32,7 +32,7 @@ impl Controller {
         if duty == Duty::Voter {
             env.master_line.push(i as u8);
         }
-        env.out.push(Output::Seat { instance: InstanceId(i as u8), seat: Seat::Taken(Box::new(instance.clone())) });
+        env.out.push(Output::Seat { instance: InstanceId(i as u8), seat: Occupant::Taken(Box::new(instance.clone())) });
         if self.list.get(i).is_some_and(|c| c.process == Process::Running) {
             self.start(i, env);
         }
@@ -41,7 +41,7 @@ impl Controller {
     /// Instance `i` is to be started by other means from now on: it ends and comes back, and the
     /// others go on meanwhile.
     pub fn start_anew(&mut self, i: usize, instance: &Instance, env: &mut Env) {
-        let seat = Seat::Taken(Box::new(instance.clone()));
+        let seat = Occupant::Taken(Box::new(instance.clone()));
         env.out.push(Output::Seat { instance: InstanceId(i as u8), seat });
         let runs = self.list.get(i).is_some_and(|c| !matches!(c.process, Process::NotOurs | Process::Down(None)));
         if runs {
@@ -180,7 +180,7 @@ impl Controller {
                 continue;
             }
             if !std::mem::replace(&mut c.cut, true) {
-                env.out.push(Output::Seat { instance: InstanceId(i as u8), seat: Seat::Empty });
+                env.out.push(Output::Seat { instance: InstanceId(i as u8), seat: Occupant::Empty });
                 continue;
             }
             let listens = env.listeners.values().any(|l| usize::from(l.instance.0) == i);

@@ -7,7 +7,7 @@ use super::{Step, Suspect};
 use crate::controller::{Controller, Fate};
 use crate::env::Env;
 use crate::event::{Event, Severity};
-use crate::io::{Micros, Output, Record, Way};
+use crate::io::{Direction, Micros, Output, Record};
 use crate::session::Session;
 use serde_json::{Value, json};
 use voter::Members;
@@ -113,7 +113,7 @@ impl Report {
 
 /// What follows from a step: what is to be told to the instance again, by session, and what is to
 /// be told of a finding.
-pub struct Told {
+pub struct Consequences {
     /// Session and prefixes.
     pub again: Vec<(usize, Vec<Prefix>)>,
     /// Still to be told.
@@ -121,7 +121,7 @@ pub struct Told {
 }
 
 /// Tells the operator of a step, a finding excepted: that one is made ready.
-pub fn tell(i: usize, step: &Step, env: &mut Env, sessions: &[Session]) -> Told {
+pub fn tell(i: usize, step: &Step, env: &mut Env, sessions: &[Session]) -> Consequences {
     let name = env.name(i);
     let mut report = None;
     let again = match step {
@@ -146,7 +146,10 @@ pub fn tell(i: usize, step: &Step, env: &mut Env, sessions: &[Session]) -> Told 
             list
         }
     };
-    Told { again: again.iter().map(|s| (s.session, s.keys.iter().map(|(p, _)| *p).collect())).collect(), report }
+    Consequences {
+        again: again.iter().map(|s| (s.session, s.keys.iter().map(|(p, _)| *p).collect())).collect(),
+        report,
+    }
 }
 
 fn found_one(i: usize, found: &[Suspect], before: &[Suspect], end: End, env: &Env, sessions: &[Session]) -> Report {
@@ -176,7 +179,8 @@ fn found_one(i: usize, found: &[Suspect], before: &[Suspect], end: End, env: &En
 
 /// The reproducer: what was delivered shortly before, then the culprit.
 fn record(i: usize, found: &[Suspect], before: &[Suspect], env: &Env, sessions: &[Session]) -> Record {
-    let message = |s: &Suspect| sessions.get(s.session)?.recorded(i, Way::To(Members::EMPTY), s.bytes.clone(), env);
+    let message =
+        |s: &Suspect| sessions.get(s.session)?.recorded(i, Direction::To(Members::EMPTY), s.bytes.clone(), env);
     let instance = env.name(i);
     let before = before.iter().rev().take(KEPT_BEFORE).rev();
     let culprits: Vec<String> = found.iter().map(|s| hex(&s.bytes)).collect();

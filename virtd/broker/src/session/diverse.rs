@@ -4,7 +4,7 @@
 use super::*;
 use crate::config::ConnectOrder;
 use crate::event::Severity;
-use crate::io::Way;
+use crate::io::Direction;
 use crate::mux::{Lane, Random};
 use replay::level;
 use wire::bgp::{Prefix, encode};
@@ -154,7 +154,7 @@ impl Session {
             }
         }
         env.poison.deliver(env.now, self.index, to, &bytes);
-        env.flight.note(env.now, self.index, Way::To(to), &bytes);
+        env.flight.note(env.now, self.index, Direction::To(to), &bytes);
         self.scratch.keys = keys;
         for i in by_keys.iter() {
             self.feed(usize::from(i), env);
@@ -330,7 +330,7 @@ impl Session {
         leg.queued += bytes.len();
         let to = [i as u8].into_iter().collect();
         env.poison.deliver(env.now, self.index, to, &bytes);
-        env.flight.note(env.now, self.index, Way::To(to), &bytes);
+        env.flight.note(env.now, self.index, Direction::To(to), &bytes);
         env.out.push(Output::SendLeg { leg: leg.id, bytes });
     }
 

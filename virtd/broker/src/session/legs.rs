@@ -4,7 +4,7 @@
 use super::*;
 use crate::event::Severity;
 use crate::flight;
-use crate::io::{Recorded, Way};
+use crate::io::{Direction, Recorded};
 use crate::poison::{End, Suspect};
 use replay::level;
 use std::hash::BuildHasher;
@@ -286,10 +286,10 @@ impl Session {
     }
 
     /// A message of this session as the flight recorder wants it, in a record about instance `i`.
-    pub fn recorded(&self, i: usize, way: Way, bytes: Bytes, env: &Env) -> Option<Recorded> {
+    pub fn recorded(&self, i: usize, direction: Direction, bytes: Bytes, env: &Env) -> Option<Recorded> {
         let up = self.up.as_ref()?;
         let terms = |i: usize| self.seats.get(i).and_then(|s| s.terms.as_ref());
-        let speaker = if let Way::From(who) = way { usize::from(who.0) } else { i };
+        let speaker = if let Direction::From(who) = direction { usize::from(who.0) } else { i };
         Some(Recorded {
             at: env.now,
             peer: self.peer,
@@ -298,7 +298,7 @@ impl Session {
             local_as: self.profile.as_ref().map_or(0, |p| p.asn),
             as4: terms(speaker).map_or(up.negotiated.shared.as4, |t| t.shared.as4),
             open: terms(i).map(|t| t.shown.clone()).unwrap_or_default(),
-            way,
+            direction,
             bytes,
         })
     }

@@ -78,7 +78,7 @@ pub(super) enum Place {
 
 /// The way into an instance's root, and where the child says which step of it has failed: from
 /// there an error has but a number.
-struct Way {
+struct Inside {
     entry: Arc<Entry>,
     told: OwnedFd,
 }
@@ -89,7 +89,7 @@ pub(super) fn spawn(instance: &Instance, program: &Program, preload: &Preload, p
         return command(instance, program, preload, place, None)?.spawn();
     };
     let (said, told) = pipe2(OFlag::O_CLOEXEC | OFlag::O_NONBLOCK)?;
-    let mut command = command(instance, program, preload, place, Some(Way { entry: entry.clone(), told }))?;
+    let mut command = command(instance, program, preload, place, Some(Inside { entry: entry.clone(), told }))?;
     command.spawn().map_err(|e| told_error(e, said, &entry))
 }
 
@@ -97,7 +97,7 @@ pub(super) fn spawn(instance: &Instance, program: &Program, preload: &Preload, p
 pub(super) fn spawn_inside(mut command: Command, entry: Entry) -> io::Result<Child> {
     let (said, told) = pipe2(OFlag::O_CLOEXEC | OFlag::O_NONBLOCK)?;
     let entry = Arc::new(entry);
-    let way = Way { entry: entry.clone(), told };
+    let way = Inside { entry: entry.clone(), told };
     // SAFETY: as in `command`, whose closure does this and more.
     unsafe { command.pre_exec(move || way.go()) };
     command.spawn().map_err(|e| told_error(e, said, &entry))
@@ -113,7 +113,7 @@ fn told_error(error: io::Error, said: OwnedFd, entry: &Entry) -> io::Error {
     io::Error::new(error.kind(), entry.describe(failed))
 }
 
-impl Way {
+impl Inside {
     /// In the child.
     fn go(&self) -> io::Result<()> {
         self.entry.perform().map_err(|failed| {
@@ -129,7 +129,7 @@ fn command(
     program: &Program,
     preload: &Preload,
     place: Place,
-    way: Option<Way>,
+    way: Option<Inside>,
 ) -> io::Result<Command> {
     // A kind's daemon starts as root and changes its user itself.
     let user = instance.user.as_deref().filter(|_| instance.kind.is_none());
@@ -210,7 +210,7 @@ fn preloaded(command: &mut Command, instance: &Instance, preload: &Preload) {
     command.env("HV_SOCKET", &preload.socket).env("HV_INSTANCE", instance.label());
 }
 
-fn become_instance(account: Option<&Account>, parent: Pid, place: Place, way: Option<&Way>) -> io::Result<()> {
+fn become_instance(account: Option<&Account>, parent: Pid, place: Place, way: Option<&Inside>) -> io::Result<()> {
     let this = Pid::from_raw(0);
     match place {
         Place::Session => drop(setsid()?),

@@ -58,7 +58,7 @@ impl Worker {
         let Some((key, routes, place)) = other_routes(m, flags) else { return };
         if made && !self.failed.is_empty() && routes.iter().any(|route| route.hops.iter().any(|(_, via)| !via)) {
             // Gateways may be on its link.
-            self.settle();
+            self.scan_when_quiet();
         }
         let mut place = Some(place);
         for route in routes {

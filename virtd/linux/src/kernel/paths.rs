@@ -48,7 +48,7 @@ impl Peers {
 
 /// What the kernel says of the way to a peer.
 #[derive(Clone, PartialEq, Eq, Debug)]
-enum Way {
+enum Reached {
     /// There is none (errno).
     None(i32),
     /// A route of virtd's own.
@@ -69,7 +69,7 @@ pub struct Paths {
     /// Those of them that are not directly connected.
     far: BTreeSet<IpAddr>,
     /// The ways to these, as last seen.
-    ways: BTreeMap<IpAddr, Way>,
+    ways: BTreeMap<IpAddr, Reached>,
     /// Whose way may have changed.
     due: BTreeSet<IpAddr>,
     /// Links or addresses have changed: who is directly connected may have, too, and any way.
@@ -150,7 +150,7 @@ impl Paths {
     }
 
     /// The route that the kernel would take.
-    fn way(&mut self, peer: IpAddr) -> io::Result<Way> {
+    fn way(&mut self, peer: IpAddr) -> io::Result<Reached> {
         let mut socket = match self.socket.take() {
             Some(socket) => socket,
             None => RouteSocket::open(&[], ANSWER_QUEUE)?,
@@ -191,19 +191,19 @@ fn question(peer: IpAddr) -> Vec<u8> {
     body
 }
 
-fn read(frame: &Frame<'_>, own: Option<u8>) -> Option<Way> {
+fn read(frame: &Frame<'_>, own: Option<u8>) -> Option<Reached> {
     match (frame.header.kind, frame.errno()) {
         (RTM_NEWROUTE, _) => {
-            let Ok(message) = RouteMessage::parse(frame.payload) else { return Some(Way::None(libc::EBADMSG)) };
+            let Ok(message) = RouteMessage::parse(frame.payload) else { return Some(Reached::None(libc::EBADMSG)) };
             if own == Some(message.protocol) {
-                return Some(Way::Own);
+                return Some(Reached::Own);
             }
-            let Ok(key) = FibKey::from_message(&message) else { return Some(Way::None(libc::EBADMSG)) };
+            let Ok(key) = FibKey::from_message(&message) else { return Some(Reached::None(libc::EBADMSG)) };
             // What wire cannot compare is told apart by the rest.
             let hops = FibRoute::from_message(&message, |_| None).map(|route| route.to_bytes()).unwrap_or_default();
-            Some(Way::Other(key, message.priority.unwrap_or(0), message.protocol, hops))
+            Some(Reached::Other(key, message.priority.unwrap_or(0), message.protocol, hops))
         }
-        (NLMSG_ERROR, errno) => Some(Way::None(errno.unwrap_or(libc::EIO))),
+        (NLMSG_ERROR, errno) => Some(Reached::None(errno.unwrap_or(libc::EIO))),
         _ => None,
     }
 }

@@ -109,7 +109,7 @@ pub struct Worker {
     pub(super) sweep_at: Option<Instant>,
     reconcile_at: Instant,
     /// When links and addresses will have been quiet, and when that is not waited for any longer.
-    settle: Option<(Instant, Instant)>,
+    quiet_at: Option<(Instant, Instant)>,
     pub(super) lost_notes: bool,
     /// Notifications may be there.
     pub(super) notes_left: bool,
@@ -158,7 +158,7 @@ impl Worker {
             strays: Vec::new(),
             sweep_at: Some(now + Duration::from_millis(config.sweep_ms.into())),
             reconcile_at: now + Duration::from_millis(config.reconcile_ms.into()),
-            settle: None,
+            quiet_at: None,
             lost_notes: false,
             notes_left: true,
             told: false,
@@ -242,7 +242,7 @@ impl Worker {
         let deadlines = [
             Some(self.reconcile_at),
             self.sweep_at,
-            self.settle.map(|(quiet, latest)| quiet.min(latest)),
+            self.quiet_at.map(|(quiet, latest)| quiet.min(latest)),
             self.reports.deadline(now),
             self.refusals.deadline(),
             self.paths.deadline(),
@@ -270,12 +270,12 @@ impl Worker {
             self.read_all_again();
         }
         if self.scan.is_none() {
-            let settled = self.settle.is_some_and(|(quiet, latest)| now >= quiet.min(latest));
-            if settled || now >= self.reconcile_at {
-                self.settle = None;
+            let is_quiet = self.quiet_at.is_some_and(|(quiet, latest)| now >= quiet.min(latest));
+            if is_quiet || now >= self.reconcile_at {
+                self.quiet_at = None;
                 self.reconcile_at = now + Duration::from_millis(self.config.reconcile_ms.into());
                 // At its end all that could not be written is tried again.
-                self.begin_scan(if settled { Why::Thorough } else { Why::Routine });
+                self.begin_scan(if is_quiet { Why::Thorough } else { Why::Routine });
             } else if self.sweep_at.is_some_and(|at| now >= at) {
                 self.sweep();
             }
@@ -293,13 +293,13 @@ impl Worker {
     }
 
     /// Something changed that routes depend on: look again when it is quiet.
-    pub(super) fn settle(&mut self) {
-        self.settle_at(Instant::now() + QUIET);
+    pub(super) fn scan_when_quiet(&mut self) {
+        self.scan_when_quiet_at(Instant::now() + QUIET);
     }
 
-    pub(super) fn settle_at(&mut self, quiet: Instant) {
-        let latest = self.settle.map_or(quiet + MAX_UNQUIET, |(_, latest)| latest);
-        self.settle = Some((quiet, latest));
+    pub(super) fn scan_when_quiet_at(&mut self, quiet: Instant) {
+        let latest = self.quiet_at.map_or(quiet + MAX_UNQUIET, |(_, latest)| latest);
+        self.quiet_at = Some((quiet, latest));
     }
 
     /// Hands news to the loop.

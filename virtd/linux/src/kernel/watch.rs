@@ -55,7 +55,7 @@ impl Worker {
                 if let Some(news) = self.view.note(frame) {
                     self.tell(news);
                     self.paths.look_again();
-                    self.settle();
+                    self.scan_when_quiet();
                 }
             }
         }
@@ -106,7 +106,7 @@ impl Worker {
             // Nothing to put right; but of an IPv6 multipath leftover a part may be there still.
             self.table.tidy(&key);
             if key.family() == AF_INET6 {
-                self.settle();
+                self.scan_when_quiet();
             }
             return;
         }

@@ -214,7 +214,7 @@ impl Worker {
                     self.table.entry(*key).holding = Holding::Unsure;
                     self.not_written(*key, *errno);
                 }
-                self.settle_at(Instant::now() + LOST_RETRY);
+                self.scan_when_quiet_at(Instant::now() + LOST_RETRY);
                 return;
             }
         };
@@ -276,7 +276,7 @@ impl Worker {
         let direct = FibRoute::from_bytes(self.table.bytes(want))
             .is_some_and(|route| !route.hops.is_empty() && route.hops.iter().all(|hop| hop.gateway.is_none()));
         if direct {
-            self.settle();
+            self.scan_when_quiet();
         }
     }
 

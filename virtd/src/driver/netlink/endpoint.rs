@@ -81,7 +81,7 @@ impl Endpoint {
     /// # Errors
     /// errno.
     pub(super) fn ask(&mut self, frame: &Frame<'_>) -> Result<(), i32> {
-        let dump = gate::way(frame) == Way::Dump;
+        let dump = gate::handling(frame) == gate::Handling::Dump;
         if dump && self.dumps.len() >= MAX_DUMPS {
             return Err(libc::EBUSY);
         }
