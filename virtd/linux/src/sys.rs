@@ -190,3 +190,47 @@ pub fn set_nice(value: i32) -> nix::Result<()> {
     // SAFETY: no pointers; 0 is the calling thread.
     nix::errno::Errno::result(unsafe { libc::setpriority(libc::PRIO_PROCESS, 0, value) }).map(drop)
 }
+
+/// Why something failed, as a daemon is told. Never 0, which a daemon would take for success: the
+/// kernel leaks numbers that no table of errno knows (524), and nix makes 0 of those.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Errno(i32);
+
+impl Errno {
+    /// The number.
+    pub const fn get(self) -> i32 {
+        self.0
+    }
+}
+
+impl From<i32> for Errno {
+    fn from(number: i32) -> Errno {
+        Errno(if number == 0 { libc::EIO } else { number })
+    }
+}
+
+impl From<nix::errno::Errno> for Errno {
+    fn from(errno: nix::errno::Errno) -> Errno {
+        Errno::from(errno as i32)
+    }
+}
+
+impl From<io::Error> for Errno {
+    fn from(error: io::Error) -> Errno {
+        Errno::from(error.raw_os_error().unwrap_or(libc::EIO))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn no_failure_is_a_success() {
+        let unknown = nix::errno::Errno::from_raw(524);
+        assert_eq!(Errno::from(unknown).get(), libc::EIO);
+        assert_eq!(Errno::from(io::Error::from_raw_os_error(524)).get(), 524);
+        assert_eq!(Errno::from(io::Error::other("no number")).get(), libc::EIO);
+        assert_eq!([0, libc::ENOENT].map(|n| Errno::from(n).get()), [libc::EIO, libc::ENOENT]);
+    }
+}

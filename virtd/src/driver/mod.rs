@@ -46,7 +46,7 @@ use virtd_api::Request;
 use virtd_config::Config;
 use virtd_linux::foreign::{self, Foreign};
 use virtd_linux::instances::Report;
-use virtd_linux::sys;
+use virtd_linux::sys::{self, Errno};
 use wire::shim::Reply;
 
 /// TCP connections with peers at once: two for each session the core can have (RFC 4271 section

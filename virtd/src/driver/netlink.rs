@@ -55,15 +55,14 @@ const HIGH_MARK: usize = 1 << 20;
 impl Driver {
     /// # Errors
     /// errno.
-    fn try_netlink_open(&mut self, end: Foreign, instance: InstanceId, cookie: u64) -> Result<(), i32> {
-        let Some(fib) = self.config.fib else { return Err(libc::EPROTONOSUPPORT) };
+    fn try_netlink_open(&mut self, end: Foreign, instance: InstanceId, cookie: u64) -> Result<(), Errno> {
+        let Some(fib) = self.config.fib else { return Err(libc::EPROTONOSUPPORT.into()) };
         self.is_free(instance, cookie)?;
         if self.netlinks.values().filter(|e| e.instance == instance).count() >= MAX_SOCKETS {
-            return Err(libc::ENOBUFS);
+            return Err(libc::ENOBUFS.into());
         }
         let flags = SockFlag::SOCK_NONBLOCK | SockFlag::SOCK_CLOEXEC;
-        let real =
-            socket(AddressFamily::Netlink, SockType::Raw, flags, SockProtocol::NetlinkRoute).map_err(|e| e as i32)?;
+        let real = socket(AddressFamily::Netlink, SockType::Raw, flags, SockProtocol::NetlinkRoute)?;
         sys::widen_to(&end, PAIR_BUFFER);
         sys::widen_to(&real, REAL_BUFFER);
         let id = NetlinkId(self.fresh_id());
@@ -72,7 +71,7 @@ impl Driver {
             Ok(token) => token,
             Err(_) => {
                 self.forget(token, end.as_raw_fd());
-                return Err(libc::ENOMEM);
+                return Err(libc::ENOMEM.into());
             }
         };
         self.named.insert((instance, cookie), Named::Netlink(id));
@@ -108,17 +107,17 @@ impl Driver {
         }
     }
 
-    fn netlink_of(&self, instance: InstanceId, cookie: u64) -> Result<NetlinkId, i32> {
+    fn netlink_of(&self, instance: InstanceId, cookie: u64) -> Result<NetlinkId, Errno> {
         match self.named.get(&(instance, cookie)) {
             Some(Named::Netlink(id)) => Ok(*id),
-            _ => Err(libc::ENOENT),
+            _ => Err(libc::ENOENT.into()),
         }
     }
 
     pub(super) fn netlink_bind(&mut self, to: &Foreign, instance: InstanceId, cookie: u64, port_id: u32, groups: u32) {
         let bound = self.netlink_of(instance, cookie).and_then(|id| {
             let e = self.netlinks.get_mut(&id).ok_or(libc::ENOENT)?;
-            bind(e.real.as_raw_fd(), &NetlinkAddr::new(port_id, groups)).map_err(|e| e as i32)?;
+            bind(e.real.as_raw_fd(), &NetlinkAddr::new(port_id, groups))?;
             e.groups.retain(|g| *g > 32);
             e.groups.extend((1..=32).filter(|g| groups & (1 << (g - 1)) != 0));
             Ok(id)
@@ -132,7 +131,7 @@ impl Driver {
     pub(super) fn netlink_names(&mut self, to: &Foreign, instance: InstanceId, cookie: u64) {
         let name = self.netlink_of(instance, cookie).and_then(|id| {
             let e = self.netlinks.get_mut(&id).ok_or(libc::ENOENT)?;
-            let name = getsockname::<NetlinkAddr>(e.real.as_raw_fd()).map_err(|e| e as i32)?;
+            let name = getsockname::<NetlinkAddr>(e.real.as_raw_fd())?;
             e.named(name.pid());
             Ok(Reply::NetlinkName { port_id: name.pid(), groups: name.groups() })
         });
@@ -146,9 +145,9 @@ impl Driver {
     ///
     /// # Errors
     /// errno.
-    pub(super) fn netlink_option(&mut self, id: NetlinkId, level: i32, name: i32, value: &[u8]) -> Result<(), i32> {
+    pub(super) fn netlink_option(&mut self, id: NetlinkId, level: i32, name: i32, value: &[u8]) -> Result<(), Errno> {
         let e = self.netlinks.get_mut(&id).ok_or(libc::ENOENT)?;
-        sys::set_option(&e.real, level, name, value).map_err(|e| e.raw_os_error().unwrap_or(libc::EINVAL))?;
+        sys::set_option(&e.real, level, name, value)?;
         let number = value.first_chunk().map_or(0, |b| u32::from_ne_bytes(*b));
         match name {
             NETLINK_ADD_MEMBERSHIP => drop(e.groups.insert(number)),
@@ -170,9 +169,9 @@ impl Driver {
         level: i32,
         name: i32,
         value: &'a mut [u8],
-    ) -> Result<&'a [u8], i32> {
+    ) -> Result<&'a [u8], Errno> {
         let e = self.netlinks.get(&id).ok_or(libc::ENOENT)?;
-        sys::option(&e.real, level, name, value).map_err(|e| e.raw_os_error().unwrap_or(libc::EINVAL))
+        Ok(sys::option(&e.real, level, name, value)?)
     }
 
     /// Reads what an instance has written without waiting for the answer. To be called with
@@ -284,7 +283,7 @@ impl Driver {
                     e.autobind();
                     e.flush_answers(&mut answers);
                     if let Err(errno) = e.ask(&frame) {
-                        answers.push(e.answer(&frame, errno));
+                        answers.push(e.answer(&frame, errno.get()));
                     }
                     // What the kernel says to this comes before what is said to the next.
                     self.kernel_readable(id);
@@ -333,7 +332,7 @@ impl Driver {
                 Ok(n) => n,
                 Err(nix::errno::Errno::EAGAIN) => return,
                 Err(errno) => {
-                    e.push(Bytes::copy_from_slice(&(errno as i32).to_le_bytes()));
+                    e.push(Bytes::copy_from_slice(&Errno::from(errno).get().to_le_bytes()));
                     self.netlink_write(id);
                     continue;
                 }

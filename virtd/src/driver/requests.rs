@@ -272,10 +272,10 @@ impl Driver {
 
     /// A cookie names one socket for as long as that lives: a second claim to it is a mistake, or
     /// worse.
-    pub(super) fn is_free(&self, instance: InstanceId, cookie: u64) -> Result<(), i32> {
+    pub(super) fn is_free(&self, instance: InstanceId, cookie: u64) -> Result<(), Errno> {
         match self.named.get(&(instance, cookie)) {
             None | Some(Named::Failed(_)) if cookie != 0 => Ok(()),
-            _ => Err(libc::EEXIST),
+            _ => Err(libc::EEXIST.into()),
         }
     }
 
@@ -286,10 +286,10 @@ impl Driver {
         cookie: u64,
         local: SocketAddr,
         v6_only: bool,
-    ) -> Result<ListenerId, i32> {
+    ) -> Result<ListenerId, Errno> {
         self.is_free(instance, cookie)?;
         if self.listening.values().filter(|l| l.instance == instance).count() >= MAX_LISTENING {
-            return Err(libc::ENOBUFS);
+            return Err(libc::ENOBUFS.into());
         }
         let id = ListenerId(self.fresh_id());
         let token = self.register(end.as_raw_fd(), Source::Listening(id), false).map_err(|_| libc::ENOMEM)?;
@@ -298,13 +298,13 @@ impl Driver {
         Ok(id)
     }
 
-    fn connect_allowed(&self, instance: InstanceId, cookie: u64, filler_len: u32) -> Result<(), i32> {
+    fn connect_allowed(&self, instance: InstanceId, cookie: u64, filler_len: u32) -> Result<(), Errno> {
         self.is_free(instance, cookie)?;
         if filler_len > MAX_FILLER {
-            return Err(libc::EINVAL);
+            return Err(libc::EINVAL.into());
         }
         if self.legs.values().filter(|l| l.instance == instance).count() >= MAX_LEGS {
-            return Err(libc::ENOBUFS);
+            return Err(libc::ENOBUFS.into());
         }
         Ok(())
     }
@@ -470,8 +470,8 @@ impl Channel {
     }
 }
 
-pub(super) fn refuse(to: &Foreign, errno: i32, text: &str) {
-    shim::reply(to, &Reply::Error { errno, text });
+pub(super) fn refuse(to: &Foreign, errno: impl Into<Errno>, text: &str) {
+    shim::reply(to, &Reply::Error { errno: errno.into().get(), text });
 }
 
 /// Root's and virtd's own processes may be any instance.

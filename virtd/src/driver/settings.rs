@@ -16,12 +16,12 @@ impl Driver {
     ///
     /// # Errors
     /// ENOBUFS where it has set too many for a connection that does not stand yet.
-    pub(super) fn apply(&mut self, id: LegId, level: i32, name: i32, value: &[u8]) -> Result<(), i32> {
+    pub(super) fn apply(&mut self, id: LegId, level: i32, name: i32, value: &[u8]) -> Result<(), Errno> {
         let alone = self.config.instances.iter().filter(|i| !i.label().is_empty()).count() == 1;
         let Some(leg) = self.legs.get_mut(&id) else { return Ok(()) };
         let instance = leg.instance;
         let Some(conn) = leg.conn else {
-            return if leg.wanted.set(level, name, value) { Ok(()) } else { Err(libc::ENOBUFS) };
+            return if leg.wanted.set(level, name, value) { Ok(()) } else { Err(libc::ENOBUFS.into()) };
         };
         let Some(p) = self.peers.get_mut(&conn) else { return Ok(()) };
         if options::is_key(level, name) && !alone && !p.agreed.has_key(name, value) {
@@ -65,7 +65,7 @@ impl Driver {
                 self.netlink_option(id, option.level, option.name, option.value)
             }
             Some(_) => Ok(()),
-            None => Err(libc::ENOENT),
+            None => Err(libc::ENOENT.into()),
         };
         match done {
             Ok(()) => shim::reply(to, &Reply::Done),
@@ -82,7 +82,7 @@ impl Driver {
         instance: InstanceId,
         listener: ListenerId,
         option: &SocketOption<'_>,
-    ) -> Result<(), i32> {
+    ) -> Result<(), Errno> {
         if !options::is_key(option.level, option.name) {
             return Ok(());
         }
@@ -92,7 +92,7 @@ impl Driver {
             keys::Change::Full => {
                 let who = self.instance_name(instance);
                 self.warn("option-failed", format!("an MD5 key of {who} was refused: there are too many"));
-                Err(libc::ENOBUFS)
+                Err(libc::ENOBUFS.into())
             }
             keys::Change::Differs(other) => {
                 let (a, b) = (self.instance_name(InstanceId(other)), self.instance_name(instance));
@@ -115,7 +115,7 @@ impl Driver {
 
     /// # Errors
     /// errno; taking away what is not there is none.
-    fn put_key(&mut self, name: i32, value: &[u8]) -> Result<(), i32> {
+    fn put_key(&mut self, name: i32, value: &[u8]) -> Result<(), Errno> {
         let peer = options::key_peer(name, value).map(|p| p.ip);
         let mut failed = None;
         for place in &self.listeners {
@@ -130,7 +130,7 @@ impl Driver {
         let Some(e) = failed else { return Ok(()) };
         let peer = peer.map_or_else(String::new, |p| format!(" for {p}"));
         self.warn("option-failed", format!("an MD5 key{peer} was not accepted by the listening socket: {e}"));
-        Err(e.raw_os_error().unwrap_or(libc::EIO))
+        Err(e.into())
     }
 
     pub(super) fn get_option(

@@ -290,15 +290,15 @@ impl Driver {
 
     fn dial(&mut self, conn: ConnId, peer: SocketAddr, local: Option<SocketAddr>, leg: LegId) {
         if let Err(errno) = self.try_dial(conn, peer, local, leg) {
-            self.broker.handle(self.now, Input::PeerDialFailed { conn, errno });
+            self.broker.handle(self.now, Input::PeerDialFailed { conn, errno: errno.get() });
         }
     }
 
-    fn try_dial(&mut self, conn: ConnId, peer: SocketAddr, local: Option<SocketAddr>, leg: LegId) -> Result<(), i32> {
+    fn try_dial(&mut self, conn: ConnId, peer: SocketAddr, local: Option<SocketAddr>, leg: LegId) -> Result<(), Errno> {
         // The leg knows the keys; without it the connection might go out unprotected.
-        let Some(leg) = self.legs.get(&leg) else { return Err(libc::ECONNABORTED) };
+        let Some(leg) = self.legs.get(&leg) else { return Err(libc::ECONNABORTED.into()) };
         if self.peers.len() >= MAX_CONNECTIONS {
-            return Err(libc::ENOBUFS);
+            return Err(libc::ENOBUFS.into());
         }
         let mut failed = Vec::new();
         let dialled = net::dial(peer, local, |socket| Self::prepare(socket, leg.instance, &leg.wanted, &mut failed));
@@ -307,7 +307,7 @@ impl Driver {
             let name = self.broker.peer_name(&peer);
             self.warn("option-failed", format!("{name} is {how}: the kernel does not take {option}"));
         }
-        let (stream, agreed) = dialled.map_err(|e| e.raw_os_error().unwrap_or(libc::EIO))?;
+        let (stream, agreed) = dialled?;
         self.add_peer(conn, stream, true).map_err(|_| libc::ENOMEM)?;
         if let Some(p) = self.peers.get_mut(&conn) {
             p.agreed = agreed;

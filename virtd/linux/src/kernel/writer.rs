@@ -4,6 +4,7 @@ use super::add;
 use super::socket::Received;
 use super::table::{Entry, Holding, is_written_as};
 use super::thread::Worker;
+use crate::sys::Errno;
 use broker::event::Severity;
 use broker::io::KernelNews;
 use std::time::{Duration, Instant};
@@ -177,18 +178,17 @@ impl Worker {
 
     /// Sends a batch and collects what became of each message: errno, 0 for success. `Err`: what
     /// came of it is not known.
-    fn transact(&mut self, batch: &mut Batch, first_seq: u32) -> Result<Vec<i32>, i32> {
+    fn transact(&mut self, batch: &mut Batch, first_seq: u32) -> Result<Vec<i32>, Errno> {
         batch.ask_for_ack();
         add(&self.counters.batches, 1);
         add(&self.counters.messages, batch.ops.len() as u64);
         let writer = &mut self.sockets.writer;
-        let errno = |e: std::io::Error| e.raw_os_error().unwrap_or(libc::EIO);
-        writer.send(&batch.bytes).map_err(errno)?;
+        writer.send(&batch.bytes)?;
         // Success is answered where it was asked for only: for the last.
         let mut answers = vec![0; batch.ops.len()];
         let (last, mut ended) = (answers.len().saturating_sub(1), false);
         while !ended {
-            match writer.receive().map_err(errno)? {
+            match writer.receive()? {
                 Received::Datagram(bytes) => {
                     for frame in Frames::new(bytes).flatten() {
                         let at = frame.header.seq.wrapping_sub(first_seq) as usize;
@@ -198,21 +198,21 @@ impl Worker {
                         }
                     }
                 }
-                Received::Nothing | Received::Lost => return Err(libc::ENOBUFS),
+                Received::Nothing | Received::Lost => return Err(libc::ENOBUFS.into()),
             }
         }
         Ok(answers)
     }
 
-    fn learn(&mut self, batch: &Batch, answers: &Result<Vec<i32>, i32>) {
+    fn learn(&mut self, batch: &Batch, answers: &Result<Vec<i32>, Errno>) {
         let answers = match answers {
             Ok(answers) => answers,
             Err(errno) => {
-                let text = std::io::Error::from_raw_os_error(*errno);
+                let text = std::io::Error::from_raw_os_error(errno.get());
                 log::warn!("a batch of {} routes for the kernel: {text}; tried again", batch.ops.len());
                 for (key, _) in &batch.ops {
                     self.table.entry(*key).holding = Holding::Unsure;
-                    self.not_written(*key, *errno);
+                    self.not_written(*key, errno.get());
                 }
                 self.scan_when_quiet_at(Instant::now() + LOST_RETRY);
                 return;
@@ -323,7 +323,7 @@ impl Worker {
             }
             match self.transact(&mut batch, first_seq) {
                 Ok(answers) => removed += some.len() as u64 - answers.iter().filter(|e| **e != 0).count() as u64,
-                Err(errno) => log::warn!("routes are not removed: {}", std::io::Error::from_raw_os_error(errno)),
+                Err(errno) => log::warn!("routes are not removed: {}", std::io::Error::from_raw_os_error(errno.get())),
             }
         }
         add(&self.counters.removed, removed);

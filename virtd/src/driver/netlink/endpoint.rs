@@ -80,12 +80,12 @@ impl Endpoint {
     ///
     /// # Errors
     /// errno.
-    pub(super) fn ask(&mut self, frame: &Frame<'_>) -> Result<(), i32> {
+    pub(super) fn ask(&mut self, frame: &Frame<'_>) -> Result<(), Errno> {
         let dump = gate::handling(frame) == gate::Handling::Dump;
         if dump && self.dumps.len() >= MAX_DUMPS {
-            return Err(libc::EBUSY);
+            return Err(libc::EBUSY.into());
         }
-        send(self.real.as_raw_fd(), frame.bytes, MsgFlags::MSG_DONTWAIT).map_err(|e| e as i32)?;
+        send(self.real.as_raw_fd(), frame.bytes, MsgFlags::MSG_DONTWAIT)?;
         if dump {
             self.dumps.push_back((frame.header.seq, Bytes::copy_from_slice(frame.bytes)));
         }
