@@ -17,10 +17,15 @@ use std::fs;
 use std::path::Path;
 use tests::daemons::Daemon::{Bird, Frr, OpenBgpd};
 
-/// What the paper's proxy adds to 60 ms.
-const PAPER_US: f64 = 48.0;
-/// What three instances may add to one UPDATE, in microseconds.
-const SEVERAL_US: f64 = 100.0;
+/// What a place may add to BIRD's own p50, in multiples of what HAProxy adds: on one processor, and
+/// free. Absolute times differ by a factor of three between hosts and are no target.
+const BOUNDS: [(&str, &str, f64, f64); 5] = [
+    ("native", "P1 added p50, virtd N=1 native", 0.5, 0.5),
+    ("voted", "P1 added p50, virtd N=1 voted", 0.7, 0.7),
+    ("three-birds", "P2 added p50, virtd three-birds master-slave", 1.25, 0.75),
+    ("three-birds-consensus", "P2 added p50, virtd three-birds wait-for-consensus", 1.5, 1.0),
+    ("three-kinds", "P2 added p50, virtd three-kinds master-slave", 1.25, 0.75),
+];
 
 const PLACES: [(&str, Kind); 7] = [
     ("bird", Kind::Alone(Bird)),
@@ -129,16 +134,14 @@ fn judge(all: &[Series], where_: &str, figures: &mut Figures) -> Result<()> {
     }
     let proxy = haproxy.added(bird, |s| &s.p50);
     figures.note(format!("P1 added p50, HAProxy, {where_}"), proxy, "us", None);
+    for (name, title, pinned, free) in BOUNDS {
+        let (added, most) = (of(name)?.added(bird, |s| &s.p50), if where_ == "free" { free } else { pinned });
+        let title = format!("{title}, to HAProxy's, {where_}");
+        let target = format!("at most {most} x HAProxy's");
+        figures.judge(title, (added, "us"), Some(proxy), &target, added <= most * proxy);
+    }
     for name in ["native", "voted"] {
         let series = of(name)?;
-        let added = series.added(bird, |s| &s.p50);
-        figures.judge(
-            format!("P1 added p50, virtd N=1 {name}, to HAProxy's, {where_}"),
-            (added, "us"),
-            Some(proxy),
-            "no more than HAProxy's and under 48 us",
-            added <= proxy && added < PAPER_US,
-        );
         let (p50, p99) = (median(series.p50.clone()), median(series.p99.clone()));
         let alone = median(bird.p99.clone()) / median(bird.p50.clone());
         let spread = p99 / p50;
@@ -146,20 +149,8 @@ fn judge(all: &[Series], where_: &str, figures: &mut Figures) -> Result<()> {
         figures.judge(title, (spread, "x"), Some(alone), "p99 under 3 x p50", spread < 3.0);
     }
     for name in ["three-birds", "three-kinds"] {
-        let added = of(name)?.added(bird, |s| &s.p50);
         let over_one = of(name)?.added(voted, |s| &s.p50);
-        let title = format!("P2 added p50, virtd {name} master-slave, to N=1's, {where_}");
-        let one = voted.added(bird, |s| &s.p50);
-        figures.judge(
-            title,
-            (added, "us"),
-            Some(one),
-            "under 100 us beyond the instance's own time",
-            added < SEVERAL_US,
-        );
         figures.note(format!("P2 p50 beyond N=1, virtd {name} master-slave, {where_}"), over_one, "us", None);
     }
-    let added = of("three-birds-consensus")?.added(bird, |s| &s.p50);
-    figures.note(format!("added p50, virtd three-birds wait-for-consensus, {where_}"), added, "us", None);
     Ok(())
 }
