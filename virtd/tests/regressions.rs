@@ -261,3 +261,33 @@ fn fresh_keys_do_not_keep_the_only_voter_from_its_vote() {
     sim.run(3 * SECOND);
     assert_eq!(sim.table(2)[&prefix(P)].1, Some(666));
 }
+
+/// The body of an UPDATE around these attributes, without a route.
+fn attributes_alone(attributes: &[u8]) -> Vec<u8> {
+    [&[0, 0, 0, attributes.len() as u8], attributes].concat()
+}
+
+/// How many of the three instances are given `given` when a peer sends an UPDATE with `sent`.
+fn are_given(given: &[u8], sent: &[u8]) -> usize {
+    let mut sim = Sim::new(&config(3, Strategy::WaitForConsensus));
+    sim.connect_peer(1);
+    sim.run(10 * SECOND);
+    sim.instances.iter_mut().for_each(|i| i.fault.dies_of_bytes = Some(given.to_vec()));
+    let header = [&[0xff; 16][..], &(19 + sent.len() as u16).to_be_bytes(), &[2]].concat();
+    sim.peer_sends(1, &[&header, sent].concat());
+    sim.run(SECOND);
+    assert!(sim.no_reset());
+    sim.deaths.len()
+}
+
+#[test]
+fn an_update_that_says_nothing_reaches_no_instance() {
+    // OpenBGPD answered it with 3/3, and lost its leg each time.
+    let unknown = attributes_alone(&[0xc0, 99, 1, 7]);
+    assert_eq!(are_given(&unknown, &unknown), 0);
+    // A LOCAL_PREF from an external neighbour is discarded: what is left is not its End-of-RIB.
+    let local_pref = attributes_alone(&[0x40, 5, 4, 0, 0, 0, 100]);
+    let end_of_rib = attributes_alone(&[]);
+    assert_eq!(are_given(&end_of_rib, &local_pref), 0);
+    assert_eq!(are_given(&end_of_rib, &end_of_rib), 3);
+}

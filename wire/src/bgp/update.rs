@@ -297,6 +297,13 @@ impl<'a> Update<'a> {
         mp.family.is_voted().then(|| Nlri::check(mp.family, mp.nlri)).flatten()
     }
 
+    /// Whether a route of any family is announced or withdrawn.
+    pub fn has_routes(&self) -> bool {
+        let mp_reach = self.mp_reach.is_some_and(|mp| !mp.nlri.is_empty());
+        let mp_unreach = self.mp_unreach.is_some_and(|mp| !mp.nlri.is_empty());
+        !self.withdrawn.is_empty() || !self.nlri.is_empty() || mp_reach || mp_unreach
+    }
+
     /// The family whose End-of-RIB marker this is (RFC 4724 section 2), if it is one.
     pub fn end_of_rib(&self) -> Option<Family> {
         if !self.withdrawn.is_empty() || !self.nlri.is_empty() || self.mp_reach.is_some() {
