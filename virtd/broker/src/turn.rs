@@ -136,16 +136,29 @@ fn catch_up<W: World>(w: &mut W, nothing_came: bool) {
     if due.is_empty() {
         return;
     }
+    // Legs first: what they are told is waited for sooner than the rest.
+    let mut told = false;
+    for work in &due {
+        if let Work::Leg(leg) = *work {
+            w.write_to(leg);
+            told = true;
+        }
+    }
+    if told {
+        until_rest(w);
+    }
     for work in due.drain(..) {
         match work {
             Work::Store => w.core().store_update(),
-            Work::Leg(leg) => w.write_to(leg),
+            Work::Leg(_) => {}
             Work::Acknowledge(conn) => w.acknowledge(conn),
         }
     }
-    // Its memory is kept from turn to turn.
-    w.deferred().next_turn = due;
-    until_rest(w);
+    // Its memory is kept from turn to turn; another may have been begun meanwhile.
+    let next = &mut w.deferred().next_turn;
+    if next.is_empty() {
+        *next = due;
+    }
 }
 
 /// When the next turn is wanted, if nothing comes before.
