@@ -181,7 +181,7 @@ pub(super) fn read(value: Value<'_>, instance: &mut Instance, problems: &mut Pro
 }
 
 fn blocks(section: &Section<'_>, problems: &mut Problems) -> Vec<Prefix> {
-    let one = |v: Value<'_>, problems: &mut Problems| super::sections::prefix("blocks", v, problems);
+    let one = |v: Value<'_>, problems: &mut Problems| super::reader::prefix("blocks", v, problems);
     let blocks = section.array("blocks", "prefixes", problems, one);
     if section.value("blocks").is_some_and(|v| matches!(v.get_ref(), DeValue::Array(a) if a.is_empty())) {
         problems.at(section.span_of("blocks"), "`blocks` names nothing", "leave the key out for everything");

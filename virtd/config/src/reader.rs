@@ -9,6 +9,7 @@ use std::ops::{Range, RangeInclusive};
 use std::path::PathBuf;
 use toml::Spanned;
 use toml::de::{DeInteger, DeTable, DeValue};
+use wire::bgp::Prefix;
 
 /// Longest path of an AF_UNIX socket: sun_path is 108 octets with its NUL.
 const MAX_SOCKET_PATH: usize = 107;
@@ -309,4 +310,21 @@ fn type_name(value: &DeValue<'_>) -> &'static str {
         DeValue::Array(_) => "an array",
         DeValue::Table(_) => "a table",
     }
+}
+
+/// A prefix without bits behind its length.
+pub(super) fn prefix(key: &str, value: Value<'_>, problems: &mut Problems) -> Option<Prefix> {
+    let expected = "a prefix in quotes, like \"198.51.100.0/24\"";
+    let given = text(key, value, expected, problems)?;
+    let Ok(prefix) = given.parse::<Prefix>() else {
+        problems.at(value.span(), format!("`{given}` is not a prefix"), format!("expected {expected}"));
+        return None;
+    };
+    let written = given.split('/').next().unwrap_or(given);
+    if written.parse() != Ok(prefix.addr()) {
+        let message = format!("`{given}` has bits set behind its length");
+        problems.at(value.span(), message, format!("did you mean `{prefix}`?"));
+        return None;
+    }
+    Some(prefix)
 }

@@ -11,10 +11,9 @@ use super::{actions, diversity, environment, version};
 use std::collections::BTreeMap;
 use std::net::Ipv4Addr;
 use std::ops::Range;
-use toml::Spanned;
 use toml::de::DeValue;
+use wire::bgp::Family;
 use wire::bgp::update::attr;
-use wire::bgp::{Family, Prefix};
 
 /// Longest instance name: it travels in the shim's Hello.
 const MAX_NAME: usize = wire::shim::MAX_NAME;
@@ -554,7 +553,7 @@ fn limit(value: Value<'_>, instance: &mut Instance, problems: &mut Problems) -> 
     let families = section.array("families", "families", problems, family);
     instance.limit_families = families.unwrap_or_default();
     instance.limit_prefixes =
-        section.array("prefixes", "prefixes", problems, |v, p| prefix("prefixes", v, p)).unwrap_or_default();
+        section.array("prefixes", "prefixes", problems, |v, p| reader::prefix("prefixes", v, p)).unwrap_or_default();
     for key in names::LIMIT_KEYS {
         if section.value(key).is_some_and(|v| matches!(v.get_ref(), DeValue::Array(a) if a.is_empty())) {
             let help = "an empty list would limit nothing; leave the key out";
@@ -567,22 +566,6 @@ fn limit(value: Value<'_>, instance: &mut Instance, problems: &mut Problems) -> 
 fn family(value: Value<'_>, problems: &mut Problems) -> Option<Family> {
     let given = reader::text("families", value, "\"ipv4-unicast\" or \"ipv6-unicast\"", problems)?;
     reader::one_of("families", given, value.span(), names::FAMILIES, problems)
-}
-
-pub(super) fn prefix(key: &str, value: &Spanned<DeValue<'_>>, problems: &mut Problems) -> Option<Prefix> {
-    let expected = "a prefix in quotes, like \"198.51.100.0/24\"";
-    let given = reader::text(key, value, expected, problems)?;
-    let Ok(prefix) = given.parse::<Prefix>() else {
-        problems.at(value.span(), format!("`{given}` is not a prefix"), format!("expected {expected}"));
-        return None;
-    };
-    let written = given.split('/').next().unwrap_or(given);
-    if written.parse() != Ok(prefix.addr()) {
-        let message = format!("`{given}` has bits set behind its length");
-        problems.at(value.span(), message, format!("did you mean `{prefix}`?"));
-        return None;
-    }
-    Some(prefix)
 }
 
 /// Reads one `[[peer]]`.

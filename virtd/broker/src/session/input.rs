@@ -21,9 +21,9 @@ impl Session {
         // The store keeps the mended form in both modes: a replay must never bring a malformed
         // attribute back.
         let mut stored = bytes.clone();
-        let mut idle = is_idle(m.body());
+        let mut empty = says_nothing(m.body());
         match hygiene::check(m.body(), &context) {
-            Verdict::Pass if idle => {}
+            Verdict::Pass if empty => {}
             Verdict::Pass if alone && self.all_hear_all(env) => {
                 // Whoever waits for the route does not wait until it is in the store.
                 self.scratch.keys.clear();
@@ -47,17 +47,17 @@ impl Session {
                 env.tell("malformed-update", Severity::Warning, &self.peer, text);
                 // One that has only lost all its attributes is no End-of-RIB.
                 let was_end = Update::parse(m.body()).is_ok_and(|update| update.end_of_rib().is_some());
-                idle |= !was_end && !Update::parse(&body).is_ok_and(|update| update.has_routes());
+                empty |= !was_end && !Update::parse(&body).is_ok_and(|update| update.has_routes());
                 stored = update_message(&body);
                 if env.config.inbound == Inbound::Rfc7606 {
                     bytes = stored.clone();
                 }
             }
         }
-        if idle && env.config.inbound == Inbound::Rfc7606 {
+        if empty && env.config.inbound == Inbound::Rfc7606 {
             return;
         }
-        if idle || self.remember(&stored, env).is_none() {
+        if empty || self.remember(&stored, env).is_none() {
             self.scratch.keys.clear();
         }
         self.tell_withheld(env);
@@ -132,7 +132,7 @@ impl Session {
 
 /// Whether this UPDATE says nothing: it has attributes, and no route that they are of. No RFC calls
 /// it an error, but OpenBGPD answers 3/3 where ORIGIN, AS_PATH or NEXT_HOP is not among them.
-fn is_idle(body: &[u8]) -> bool {
+fn says_nothing(body: &[u8]) -> bool {
     // Most have one of the two, which is quickly seen.
     update::fields(body).is_ok_and(|fields| fields.nlri.is_empty() && fields.withdrawn.is_empty())
         && Update::parse(body).is_ok_and(|update| !update.has_routes() && update.end_of_rib().is_none())
