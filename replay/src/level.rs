@@ -6,7 +6,7 @@
 //! store.
 
 use crate::intern::{BlobId, Interner};
-use crate::store::Store;
+use crate::store::Stores;
 use bytes::BytesMut;
 use foldhash::fast::RandomState;
 use hashbrown::HashTable;
@@ -101,7 +101,7 @@ impl Todo {
     }
 }
 
-/// Appends to `out` the UPDATEs that tell a neighbour the present state of `prefixes` in `store`:
+/// Appends to `out` the UPDATEs that tell a neighbour what the peer of `session` says of `prefixes`:
 /// withdrawals for those that are not there, announcements for the rest, packed by attributes.
 /// Sorts `prefixes` to that end. `narrow`: the neighbour has no 4-octet AS numbers, and the stored
 /// routes have them (RFC 6793 section 4.2.2).
@@ -110,7 +110,7 @@ impl Todo {
 /// `context.max_message_len`; those are withdrawn, since a neighbour that is not told a route must
 /// not keep an older one.
 pub fn replay(
-    store: &Store,
+    (stores, session): (&Stores, usize),
     interner: &Interner,
     prefixes: &mut [Prefix],
     context: &UpdateContext,
@@ -118,7 +118,7 @@ pub fn replay(
     out: &mut BytesMut,
 ) -> usize {
     let mut narrowed = Vec::new();
-    let id = |p: &Prefix| store.find(p).unwrap_or(BlobId::NONE);
+    let id = |p: &Prefix| stores.find(session, p).unwrap_or(BlobId::NONE);
     prefixes.sort_by_cached_key(|p| (id(p), *p));
     let mut left_out = 0;
     // NONE is the smallest id, so withdrawals come first: a neighbour near its prefix limit is
@@ -190,13 +190,13 @@ mod tests {
 
     #[test]
     fn a_route_too_long_to_be_told_is_withdrawn() {
-        let (mut store, mut interner) = (Store::new(), Interner::new());
+        let (mut stores, mut interner) = (Stores::new(), Interner::new());
         let mut long = block(false, 1);
         long.extend([&[0xd0, 99, 0x10, 0x00][..], &[0; 0x1000]].concat());
-        store.announce(prefix(1), interner.intern(&long), 0);
+        stores.announce(0, prefix(1), interner.intern(&long), 0);
         let mut known = BTreeMap::from([(prefix(1), 7)]);
         let mut out = BytesMut::new();
-        assert_eq!(replay(&store, &interner, &mut [prefix(1)], &UpdateContext::EBGP, false, &mut out), 1);
+        assert_eq!(replay((&stores, 0), &interner, &mut [prefix(1)], &UpdateContext::EBGP, false, &mut out), 1);
         read(out, &mut known);
         assert!(known.is_empty(), "an older route would be wrong");
     }
@@ -209,34 +209,34 @@ mod tests {
             before in prop::collection::vec((any::<bool>(), 0u8..20, 0u32..4), 0..60),
             after in prop::collection::vec((any::<bool>(), 0u8..20, 0u32..4), 0..60),
         ) {
-            let (mut store, mut interner, mut todo) = (Store::new(), Interner::new(), Todo::new());
+            let (mut stores, mut interner, mut todo) = (Stores::new(), Interner::new(), Todo::new());
             let mut known = BTreeMap::new();
-            let change = |changes: &[(bool, u8, u32)], todo: &mut Todo, store: &mut Store, interner: &mut Interner| {
+            let change = |changes: &[(bool, u8, u32)], todo: &mut Todo, stores: &mut Stores, interner: &mut Interner| {
                 for &(v6, n, med) in changes {
                     let addr = if v6 { IpAddr::V6([n + 1; 16].into()) } else { IpAddr::V4([n + 1; 4].into()) };
                     let prefix = Prefix::new(addr, 32).expect("a prefix");
                     let old = match med {
-                        0 => store.withdraw(&prefix),
-                        _ => store.announce(prefix, interner.intern(&block(v6, med)), 0),
+                        0 => stores.withdraw(0, &prefix, 0),
+                        _ => stores.announce(0, prefix, interner.intern(&block(v6, med)), 0),
                     };
                     interner.release(old);
                     todo.push(prefix);
                 }
             };
-            change(&before, &mut Todo::new(), &mut store, &mut interner);
+            change(&before, &mut Todo::new(), &mut stores, &mut interner);
             let mut out = BytesMut::new();
-            let mut all = store.prefixes_by_attributes(None);
-            prop_assert_eq!(replay(&store, &interner, &mut all, &UpdateContext::EBGP, false, &mut out), 0);
+            let mut all = stores.prefixes_by_attributes(0, None);
+            prop_assert_eq!(replay((&stores, 0), &interner, &mut all, &UpdateContext::EBGP, false, &mut out), 0);
             read(out, &mut known);
-            change(&after, &mut todo, &mut store, &mut interner);
+            change(&after, &mut todo, &mut stores, &mut interner);
             while !todo.is_empty() {
                 let (mut batch, mut out) = (Vec::new(), BytesMut::new());
                 todo.pop_batch(7, &mut batch);
-                replay(&store, &interner, &mut batch, &UpdateContext::EBGP, false, &mut out);
+                replay((&stores, 0), &interner, &mut batch, &UpdateContext::EBGP, false, &mut out);
                 read(out, &mut known);
             }
             let med = |id| interner.bytes(id).last_chunk().map(|m| u32::from_be_bytes(*m)).expect("a MED");
-            prop_assert_eq!(known, store.iter().map(|(p, id)| (p, med(id))).collect::<BTreeMap<_, _>>());
+            prop_assert_eq!(known, stores.iter(0).map(|(p, id)| (p, med(id))).collect::<BTreeMap<_, _>>());
             prop_assert!(interner.len() <= 6, "{} blocks for 3 routes of 2 families", interner.len());
         }
 

@@ -1,6 +1,6 @@
 //! The store of last received updates and its replay to a new instance.
 //!
-//! Reading order: [`intern`] (attribute blocks kept once), [`store`] (what one peer last said of
+//! Reading order: [`intern`] (attribute blocks kept once), [`store`] (what the peers last said of
 //! each prefix), [`level`] (telling that to someone who missed it).
 #![forbid(unsafe_code)]
 

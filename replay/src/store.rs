@@ -1,39 +1,119 @@
-//! The last update of each prefix that one peer sent (docs/DECISIONS.md, "Bootstrap without the
-//! peer").
+//! What all peers have sent (docs/DECISIONS.md, "Bootstrap without the peer"): one table of
+//! prefixes for all of them, with who announces each of them, and the id of the attribute block
+//! ([`wire::bgp::encode::stored_attributes`], held in an [`Interner`](crate::intern::Interner)).
 //!
-//! What is kept per prefix is an id of the attribute block
-//! ([`wire::bgp::encode::stored_attributes`], held in an [`Interner`](crate::intern::Interner)) and
-//! when it came. IPv4 takes 16 octets an entry and IPv6 28, plus some 7 of table.
+//! A session is a small number, given by the caller. The time that a question takes grows with the
+//! sessions that announce the prefix, and not with those that there are. An IPv4 prefix of one
+//! session takes 24 octets and an IPv6 prefix 36, each further session of either 16, and a prefix
+//! some 7 of index.
 //!
-//! While a peer says all of a family again (RFC 7313) one bit an entry says that it has not come
-//! yet: [`Store::mark`].
-
-mod marks;
+//! ```text
+//!  index ─▶ entry: key, when, first (session, block) ─▶ more (session, block) ─▶ more …
+//!  list of a session: entries that it announces, or has announced
+//! ```
+//! What a session withdraws keeps its place in the session's list until half of that is such: so
+//! nothing needs to know where in the list an entry stands.
 
 use crate::intern::BlobId;
 use foldhash::fast::RandomState;
 use hashbrown::HashTable;
-use marks::Marks;
+use std::collections::VecDeque;
 use std::hash::BuildHasher;
 use wire::bgp::{Family, Prefix};
 
-/// One prefix: its address octets with the length behind them.
+/// Sessions that there may be.
+pub const MAX_SESSIONS: usize = MARK as usize - 1;
+/// In a record's session: the record has not come again since [`Stores::mark`].
+const MARK: u16 = 1 << 15;
+/// In the place of a session: nobody.
+const NOBODY: u16 = MARK - 1;
+/// The end of a chain.
+const END: u32 = u32::MAX;
+/// Prefixes that nobody announces any more, and of which is known one by one when they went. Where
+/// there are more, every prefix counts as said just now, which only makes verdicts come later.
+const MAX_SILENT: usize = 1 << 16;
+/// A list with fewer withdrawn entries is left as it is.
+const MIN_GONE: usize = 64;
+
+/// One prefix (its address octets with the length behind them), and the first of those that
+/// announce it.
 #[derive(Clone, Copy, Debug)]
 struct Entry<const N: usize> {
     key: [u8; N],
-    attributes: BlobId,
+    first: Record,
+    /// When anybody last said anything of it, in the caller's milliseconds.
     updated_ms: u32,
 }
 
-/// The entries of one family, dense: the last one moves into the place of one that goes. So the
-/// order of the entries follows from the calls alone, whatever the seed of the hash.
-#[derive(Debug, Default)]
+/// What one session says of a prefix; [`BlobId::NONE`]: it has withdrawn it.
+#[derive(Clone, Copy, Debug)]
+#[repr(Rust, packed(2))]
+struct Record {
+    session: u16,
+    attributes: BlobId,
+    /// The next of the same prefix, in [`Table::more`].
+    next: u32,
+}
+
+impl Record {
+    const NONE: Record = Record { session: NOBODY, attributes: BlobId::NONE, next: END };
+
+    fn is_of(&self, session: u16) -> bool {
+        self.session & !MARK == session
+    }
+
+    fn is_marked(&self) -> bool {
+        self.session & MARK != 0
+    }
+}
+
+/// What one session has announced.
+#[derive(Clone, Debug, Default)]
+struct List {
+    slots: Vec<u32>,
+    /// Of them, those that it has withdrawn.
+    gone: usize,
+    /// Before this one nothing is marked.
+    marks_from: usize,
+}
+
+impl List {
+    fn len(&self) -> usize {
+        self.slots.len() - self.gone
+    }
+}
+
+/// The prefixes of one family.
+#[derive(Debug)]
 struct Table<const N: usize> {
     entries: Vec<Entry<N>>,
+    free: Vec<u32>,
     index: HashTable<u32>,
     hasher: RandomState,
-    /// Of the entries, those that have not been announced since they were marked.
-    marks: Marks,
+    more: Vec<Record>,
+    more_free: Vec<u32>,
+    lists: Vec<List>,
+    /// Entries that nobody announces, the one that has been so for longest first. Some may be
+    /// announced again, or stand further behind once more.
+    silent: VecDeque<u32>,
+    /// When there were more of them than are remembered.
+    all_ms: Option<u32>,
+}
+
+impl<const N: usize> Default for Table<N> {
+    fn default() -> Table<N> {
+        Table {
+            entries: Vec::new(),
+            free: Vec::new(),
+            index: HashTable::new(),
+            hasher: RandomState::default(),
+            more: Vec::new(),
+            more_free: Vec::new(),
+            lists: Vec::new(),
+            silent: VecDeque::new(),
+            all_ms: None,
+        }
+    }
 }
 
 fn key<const N: usize>(prefix: &Prefix) -> [u8; N] {
@@ -52,195 +132,412 @@ fn prefix<const N: usize>(family: Family, key: &[u8; N]) -> Option<Prefix> {
     Prefix::from_wire(family, len, octets)
 }
 
+/// Appends, and grows by an eighth, not by doubling: that keeps a full table's waste small, and the
+/// kernel moves the pages.
+fn push<T>(list: &mut Vec<T>, value: T) -> u32 {
+    if list.len() == list.capacity() {
+        list.reserve_exact(list.len() / 8 + 64);
+    }
+    list.push(value);
+    u32::try_from(list.len() - 1).expect("fewer than 2^32 prefixes")
+}
+
+/// How long ago `then` was. Times wrap after 49 days; what is that old may then look fresh.
+fn age(now_ms: u32, then: u32) -> u32 {
+    now_ms.wrapping_sub(then)
+}
+
 impl<const N: usize> Table<N> {
-    fn position(&self, key: &[u8; N]) -> Option<usize> {
-        let found = self.index.find(self.hasher.hash_one(key), |&i| self.entries[i as usize].key == *key);
-        found.map(|&i| i as usize)
+    fn slot(&self, key: &[u8; N]) -> Option<u32> {
+        self.index.find(self.hasher.hash_one(key), |&i| self.entries[i as usize].key == *key).copied()
     }
 
-    fn entry(&self, key: &[u8; N]) -> Option<&Entry<N>> {
-        self.position(key).and_then(|at| self.entries.get(at))
-    }
-
-    fn announce(&mut self, key: [u8; N], attributes: BlobId, updated_ms: u32) -> BlobId {
-        if let Some(at) = self.position(&key)
-            && let Some(entry) = self.entries.get_mut(at)
-        {
-            entry.updated_ms = updated_ms;
-            self.marks.remove(at);
-            return std::mem::replace(&mut entry.attributes, attributes);
+    /// The entry of `key`; a new one where there is none.
+    fn slot_or_new(&mut self, key: &[u8; N]) -> u32 {
+        if let Some(slot) = self.slot(key) {
+            return slot;
         }
-        if self.entries.len() == self.entries.capacity() {
-            // Growing by an eighth, not by doubling, keeps a full table's waste small; the kernel
-            // moves the pages.
-            self.entries.reserve_exact(self.entries.len() / 8 + 64);
-        }
-        let at = u32::try_from(self.entries.len()).expect("fewer than 2^32 prefixes");
-        self.entries.push(Entry { key, attributes, updated_ms });
+        let entry = Entry { key: *key, first: Record::NONE, updated_ms: 0 };
+        let slot = match self.free.pop() {
+            Some(slot) => {
+                self.entries[slot as usize] = entry;
+                slot
+            }
+            None => push(&mut self.entries, entry),
+        };
         let (entries, hasher) = (&self.entries, &self.hasher);
-        self.index.insert_unique(hasher.hash_one(key), at, |&i| hasher.hash_one(entries[i as usize].key));
+        self.index.insert_unique(hasher.hash_one(key), slot, |&i| hasher.hash_one(entries[i as usize].key));
+        slot
+    }
+
+    /// What everybody says of the prefix at `slot`, withdrawals among it.
+    fn records(&self, slot: u32) -> impl Iterator<Item = Record> + '_ {
+        let first = self.entries.get(slot as usize).map(|e| e.first).filter(|r| r.session != NOBODY);
+        std::iter::successors(first, |r| self.more.get(r.next as usize).copied())
+    }
+
+    fn record_mut(&mut self, slot: u32, session: u16) -> Option<&mut Record> {
+        let first = &mut self.entries.get_mut(slot as usize)?.first;
+        if first.is_of(session) {
+            return Some(first);
+        }
+        let mut at = first.next;
+        while !self.more.get(at as usize)?.is_of(session) {
+            at = self.more.get(at as usize)?.next;
+        }
+        self.more.get_mut(at as usize)
+    }
+
+    fn find(&self, session: u16, key: &[u8; N]) -> Option<BlobId> {
+        let record = self.records(self.slot(key)?).find(|r| r.is_of(session))?;
+        Some(record.attributes).filter(|id| !id.is_none())
+    }
+
+    fn list(&mut self, session: u16) -> &mut List {
+        let at = usize::from(session);
+        if self.lists.len() <= at {
+            self.lists.resize(at + 1, List::default());
+        }
+        &mut self.lists[at]
+    }
+
+    fn announce(&mut self, session: u16, key: &[u8; N], attributes: BlobId, now_ms: u32) -> BlobId {
+        let slot = self.slot_or_new(key);
+        self.entries[slot as usize].updated_ms = now_ms;
+        if let Some(record) = self.record_mut(slot, session) {
+            record.session = session;
+            let was = record.attributes;
+            record.attributes = attributes;
+            self.list(session).gone -= usize::from(was.is_none());
+            return was;
+        }
+        let first = self.entries[slot as usize].first;
+        let next = match first.session {
+            NOBODY => END,
+            _ => match self.more_free.pop() {
+                Some(at) => {
+                    self.more[at as usize] = first;
+                    at
+                }
+                None => push(&mut self.more, first),
+            },
+        };
+        self.entries[slot as usize].first = Record { session, attributes, next };
+        push(&mut self.list(session).slots, slot);
         BlobId::NONE
     }
 
-    fn withdraw(&mut self, key: &[u8; N]) -> BlobId {
-        let entries = &self.entries;
-        let found = self.index.find_entry(self.hasher.hash_one(key), |&i| entries[i as usize].key == *key);
-        let Ok(found) = found else {
-            return BlobId::NONE;
-        };
-        let (at, _) = found.remove();
-        let last = self.entries.len() - 1;
-        self.marks.swap_remove(at as usize, last);
-        let gone = self.entries.swap_remove(at as usize);
-        if let Some(moved) = self.entries.get(at as usize) {
-            let hash = self.hasher.hash_one(moved.key);
-            if let Some(i) = self.index.find_mut(hash, |&i| i as usize == last) {
-                *i = at;
+    fn withdraw(&mut self, session: u16, key: &[u8; N], now_ms: u32) -> BlobId {
+        let Some(slot) = self.slot(key) else { return BlobId::NONE };
+        let Some(record) = self.record_mut(slot, session) else { return BlobId::NONE };
+        record.session = session;
+        let was = record.attributes;
+        record.attributes = BlobId::NONE;
+        if was.is_none() {
+            return was;
+        }
+        self.entries[slot as usize].updated_ms = now_ms;
+        let list = self.list(session);
+        list.gone += 1;
+        if list.gone > MIN_GONE + list.slots.len() / 2 {
+            let slots = std::mem::take(&mut list.slots);
+            *list = List::default();
+            let kept = slots.into_iter().filter(|&slot| {
+                let stands = self.records(slot).any(|r| r.is_of(session) && !r.attributes.is_none());
+                if !stands {
+                    self.remove(session, slot);
+                }
+                stands
+            });
+            let kept = kept.collect();
+            self.list(session).slots = kept;
+            self.bound_silent(now_ms);
+        }
+        was
+    }
+
+    /// The session says nothing of this prefix.
+    fn remove(&mut self, session: u16, slot: u32) -> BlobId {
+        let Some(entry) = self.entries.get_mut(slot as usize) else { return BlobId::NONE };
+        let was;
+        if entry.first.is_of(session) {
+            was = entry.first.attributes;
+            let next = entry.first.next;
+            match self.more.get(next as usize) {
+                Some(second) => {
+                    entry.first = *second;
+                    self.more_free.push(next);
+                }
+                None => {
+                    entry.first = Record::NONE;
+                    self.silent.push_back(slot);
+                }
+            }
+            return was;
+        }
+        let (mut before, mut at) = (END, entry.first.next);
+        while let Some(record) = self.more.get(at as usize).copied() {
+            if record.is_of(session) {
+                match self.more.get_mut(before as usize) {
+                    Some(before) => before.next = record.next,
+                    None => entry.first.next = record.next,
+                }
+                self.more_free.push(at);
+                return record.attributes;
+            }
+            (before, at) = (at, record.next);
+        }
+        BlobId::NONE
+    }
+
+    fn clear(&mut self, session: u16, now_ms: u32, gone: &mut Vec<BlobId>) {
+        let list = std::mem::take(self.list(session));
+        for slot in list.slots {
+            let was = self.remove(session, slot);
+            if !was.is_none() {
+                self.entries[slot as usize].updated_ms = now_ms;
+                gone.push(was);
             }
         }
-        gone.attributes
+        self.bound_silent(now_ms);
     }
 
-    fn take(&mut self) -> std::vec::IntoIter<Entry<N>> {
-        self.index = HashTable::new();
-        self.marks = Marks::default();
-        std::mem::take(&mut self.entries).into_iter()
+    /// Forgets the entries that have been silent for `keep_ms`.
+    fn forget_silent(&mut self, now_ms: u32, keep_ms: u32) {
+        self.all_ms = self.all_ms.filter(|then| age(now_ms, *then) < keep_ms);
+        while let Some(&slot) = self.silent.front() {
+            let (nobody, updated_ms) =
+                self.entries.get(slot as usize).map_or((false, 0), |e| (e.first.session == NOBODY, e.updated_ms));
+            if nobody && age(now_ms, updated_ms) < keep_ms {
+                break;
+            }
+            self.silent.pop_front();
+            if nobody {
+                self.free(slot);
+            }
+        }
+        if self.silent.is_empty() {
+            self.silent = VecDeque::new();
+        }
     }
 
-    /// The first `n` marked prefixes.
-    fn marked(&self, family: Family, n: usize, out: &mut Vec<Prefix>) {
-        let places = self.marks.iter().take(n);
-        out.extend(places.filter_map(|at| prefix(family, &self.entries.get(at)?.key)));
+    fn bound_silent(&mut self, now_ms: u32) {
+        if self.silent.len() > MAX_SILENT {
+            self.forget_silent(now_ms, 0);
+            self.all_ms = Some(now_ms);
+        }
     }
 
-    fn iter(&self, family: Family) -> impl Iterator<Item = (Prefix, BlobId)> {
-        self.entries.iter().filter_map(move |e| Some((prefix(family, &e.key)?, e.attributes)))
+    fn free(&mut self, slot: u32) {
+        let key = self.entries[slot as usize].key;
+        let entries = &self.entries;
+        // One that stands in the list of the silent twice is free already, or somebody else's.
+        let found = self
+            .index
+            .find_entry(self.hasher.hash_one(key), |&i| i == slot && entries[i as usize].first.session == NOBODY);
+        let Ok(found) = found else { return };
+        found.remove();
+        self.free.push(slot);
+        if self.index.is_empty() {
+            let (lists, all_ms) = (std::mem::take(&mut self.lists), self.all_ms);
+            *self = Table { lists, all_ms, silent: std::mem::take(&mut self.silent), ..Table::default() };
+        }
+    }
+
+    /// The entries of a session, with what it says.
+    fn said(&self, session: u16) -> impl Iterator<Item = (&Entry<N>, Record)> {
+        let slots = self.lists.get(usize::from(session)).map_or(&[][..], |list| &list.slots);
+        slots.iter().filter_map(move |&slot| {
+            let record = self.records(slot).find(|r| r.is_of(session))?;
+            (!record.attributes.is_none()).then_some((&self.entries[slot as usize], record))
+        })
+    }
+
+    fn len_of(&self, session: u16) -> usize {
+        self.lists.get(usize::from(session)).map_or(0, List::len)
+    }
+
+    fn mark(&mut self, session: u16, on: bool) {
+        let list = std::mem::take(self.list(session));
+        for &slot in &list.slots {
+            if let Some(record) = self.record_mut(slot, session).filter(|r| !r.attributes.is_none()) {
+                record.session = session | if on { MARK } else { 0 };
+            }
+        }
+        *self.list(session) = List { marks_from: 0, ..list };
+    }
+
+    fn marked(&mut self, session: u16, family: Family, n: usize, out: &mut Vec<Prefix>) {
+        let mut list = std::mem::take(self.list(session));
+        let is_marked = |slot: u32| self.records(slot).any(|r| r.is_of(session) && r.is_marked());
+        let slots = list.slots.get(list.marks_from..).unwrap_or_default();
+        list.marks_from += slots.iter().take_while(|slot| !is_marked(**slot)).count();
+        let slots = list.slots.get(list.marks_from..).unwrap_or_default();
+        let marked = slots.iter().filter(|slot| is_marked(**slot)).take(n);
+        out.extend(marked.filter_map(|&slot| prefix(family, &self.entries[slot as usize].key)));
+        *self.list(session) = list;
+    }
+
+    fn append_sorted(&self, session: u16, family: Family, out: &mut Vec<Prefix>) {
+        let mut order: Vec<(BlobId, [u8; N])> = self.said(session).map(|(e, r)| (r.attributes, e.key)).collect();
+        order.sort_unstable();
+        out.extend(order.iter().filter_map(|(_, key)| prefix(family, key)));
     }
 
     fn memory_bytes(&self) -> usize {
-        self.entries.capacity() * size_of::<Entry<N>>() + self.index.allocation_size() + self.marks.memory_bytes()
+        let lists = self.lists.iter().map(|list| list.slots.capacity()).sum::<usize>();
+        self.entries.capacity() * size_of::<Entry<N>>()
+            + self.more.capacity() * size_of::<Record>()
+            + (lists + self.free.capacity() + self.more_free.capacity() + self.silent.capacity()) * size_of::<u32>()
+            + self.index.allocation_size()
     }
 }
 
-/// The last update of each prefix, IPv4 and IPv6 unicast. The reference counts of the blocks are
-/// the caller's business.
+/// What every peer last said of each prefix, IPv4 and IPv6 unicast. The reference counts of the
+/// blocks are the caller's business. Sessions are below [`MAX_SESSIONS`].
 #[derive(Debug, Default)]
-pub struct Store {
+pub struct Stores {
     v4: Table<5>,
     v6: Table<17>,
 }
 
-impl Store {
-    /// An empty store.
-    pub fn new() -> Store {
-        Store::default()
+/// Does the same with the table of a prefix's family.
+macro_rules! of_family {
+    ($stores:expr, $family:expr, $table:ident => $what:expr) => {
+        match $family {
+            Family::IPV4_UNICAST => {
+                let $table = &mut $stores.v4;
+                $what
+            }
+            _ => {
+                let $table = &mut $stores.v6;
+                $what
+            }
+        }
+    };
+}
+
+impl Stores {
+    /// Nobody has said anything.
+    pub fn new() -> Stores {
+        Stores::default()
     }
 
-    /// Sets what the peer says of `prefix`. Returns the id that stood there, [`BlobId::NONE`] if it
-    /// is new: the caller passes its own reference to `attributes` in and gets the one to the
-    /// returned id back.
-    pub fn announce(&mut self, prefix: Prefix, attributes: BlobId, now_ms: u32) -> BlobId {
+    /// Sets what the peer of `session` says of `prefix`. Returns the id that stood there,
+    /// [`BlobId::NONE`] if it is new: the caller passes its own reference to `attributes` in and
+    /// gets the one to the returned id back.
+    pub fn announce(&mut self, session: usize, prefix: Prefix, attributes: BlobId, now_ms: u32) -> BlobId {
+        of_family!(self, prefix.family(), t => t.announce(number(session), &key(&prefix), attributes, now_ms))
+    }
+
+    /// The peer says nothing of `prefix` any more. Returns the id that stood there,
+    /// [`BlobId::NONE`] if none did.
+    pub fn withdraw(&mut self, session: usize, prefix: &Prefix, now_ms: u32) -> BlobId {
+        of_family!(self, prefix.family(), t => t.withdraw(number(session), &key(prefix), now_ms))
+    }
+
+    /// The attribute block of what the peer of `session` says of `prefix`.
+    pub fn find(&self, session: usize, prefix: &Prefix) -> Option<BlobId> {
         match prefix.family() {
-            Family::IPV4_UNICAST => self.v4.announce(key(&prefix), attributes, now_ms),
-            _ => self.v6.announce(key(&prefix), attributes, now_ms),
+            Family::IPV4_UNICAST => self.v4.find(number(session), &key(prefix)),
+            _ => self.v6.find(number(session), &key(prefix)),
         }
     }
 
-    /// Forgets `prefix`. Returns the id that stood there, [`BlobId::NONE`] if none did.
-    pub fn withdraw(&mut self, prefix: &Prefix) -> BlobId {
+    /// The sessions whose peers announce `prefix`.
+    pub fn announcers(&self, prefix: &Prefix) -> impl Iterator<Item = usize> + '_ {
+        let (mut v4, mut v6) = (None, None);
         match prefix.family() {
-            Family::IPV4_UNICAST => self.v4.withdraw(&key(prefix)),
-            _ => self.v6.withdraw(&key(prefix)),
+            Family::IPV4_UNICAST => v4 = self.v4.slot(&key(prefix)).map(|slot| self.v4.records(slot)),
+            _ => v6 = self.v6.slot(&key(prefix)).map(|slot| self.v6.records(slot)),
         }
+        let records = v4.into_iter().flatten().chain(v6.into_iter().flatten());
+        records.filter(|r| !r.attributes.is_none()).map(|r| usize::from(r.session & !MARK))
     }
 
-    /// The attribute block of `prefix`.
-    pub fn find(&self, prefix: &Prefix) -> Option<BlobId> {
-        match prefix.family() {
-            Family::IPV4_UNICAST => self.v4.entry(&key(prefix)).map(|e| e.attributes),
-            _ => self.v6.entry(&key(prefix)).map(|e| e.attributes),
-        }
+    /// How long ago any peer last said anything about `prefix`, in milliseconds; `None`: not
+    /// lately ([`Stores::forget_silent`]).
+    pub fn age_ms(&self, prefix: &Prefix, now_ms: u32) -> Option<u32> {
+        let (updated_ms, all_ms) = match prefix.family() {
+            Family::IPV4_UNICAST => {
+                (self.v4.slot(&key(prefix)).map(|s| self.v4.entries[s as usize].updated_ms), self.v4.all_ms)
+            }
+            _ => (self.v6.slot(&key(prefix)).map(|s| self.v6.entries[s as usize].updated_ms), self.v6.all_ms),
+        };
+        [updated_ms, all_ms].into_iter().flatten().map(|then| age(now_ms, then)).min()
     }
 
-    /// When `prefix` was last announced, in the caller's milliseconds.
-    pub fn updated_ms(&self, prefix: &Prefix) -> Option<u32> {
-        match prefix.family() {
-            Family::IPV4_UNICAST => self.v4.entry(&key(prefix)).map(|e| e.updated_ms),
-            _ => self.v6.entry(&key(prefix)).map(|e| e.updated_ms),
-        }
+    /// What nobody announces, and has not for `keep_ms`, is forgotten.
+    pub fn forget_silent(&mut self, now_ms: u32, keep_ms: u32) {
+        self.v4.forget_silent(now_ms, keep_ms);
+        self.v6.forget_silent(now_ms, keep_ms);
     }
 
-    /// Number of prefixes.
-    pub fn len(&self) -> usize {
-        self.v4.entries.len() + self.v6.entries.len()
+    /// Number of prefixes that the peer of `session` announces.
+    pub fn len(&self, session: usize) -> usize {
+        self.v4.len_of(number(session)) + self.v6.len_of(number(session))
     }
 
-    /// Whether there is no prefix.
-    pub fn is_empty(&self) -> bool {
-        self.len() == 0
+    /// Whether it announces nothing.
+    pub fn is_empty(&self, session: usize) -> bool {
+        self.len(session) == 0
     }
 
-    /// Number of prefixes of `family`; 0 for a family other than IPv4 and IPv6 unicast.
-    pub fn len_of(&self, family: Family) -> usize {
+    /// The same of `family`; 0 for a family other than IPv4 and IPv6 unicast.
+    pub fn len_of(&self, session: usize, family: Family) -> usize {
         match family {
-            Family::IPV4_UNICAST => self.v4.entries.len(),
-            Family::IPV6_UNICAST => self.v6.entries.len(),
+            Family::IPV4_UNICAST => self.v4.len_of(number(session)),
+            Family::IPV6_UNICAST => self.v6.len_of(number(session)),
             _ => 0,
         }
     }
 
-    /// Every prefix and its block, IPv4 first, else in no order that means anything.
-    pub fn iter(&self) -> impl Iterator<Item = (Prefix, BlobId)> {
-        self.v4.iter(Family::IPV4_UNICAST).chain(self.v6.iter(Family::IPV6_UNICAST))
+    /// Every prefix of a session and its block, IPv4 first, else in no order that means anything.
+    pub fn iter(&self, session: usize) -> impl Iterator<Item = (Prefix, BlobId)> {
+        let v4 = self.v4.said(number(session));
+        let v6 = self.v6.said(number(session));
+        v4.filter_map(|(e, r)| Some((prefix(Family::IPV4_UNICAST, &e.key)?, r.attributes)))
+            .chain(v6.filter_map(|(e, r)| Some((prefix(Family::IPV6_UNICAST, &e.key)?, r.attributes))))
     }
 
-    /// Forgets everything; yields the ids, once for each prefix, for the caller to release.
-    /// The store is empty at once, whether or not the iterator is run to its end.
-    pub fn clear(&mut self) -> impl Iterator<Item = BlobId> + use<> {
-        self.v4.take().map(|e| e.attributes).chain(self.v6.take().map(|e| e.attributes))
+    /// The peer says nothing any more. Returns the ids, once for each prefix, for the caller to
+    /// release.
+    pub fn clear(&mut self, session: usize, now_ms: u32) -> Vec<BlobId> {
+        let mut gone = Vec::new();
+        self.v4.clear(number(session), now_ms, &mut gone);
+        self.v6.clear(number(session), now_ms, &mut gone);
+        gone
     }
 
-    /// The prefixes (of `family`, or all, IPv4 first), those of one block side by side so that a
-    /// replay packs well.
-    pub fn prefixes_by_attributes(&self, family: Option<Family>) -> Vec<Prefix> {
+    /// The prefixes of a session (of `family`, or all, IPv4 first), those of one block side by side
+    /// so that a replay packs well.
+    pub fn prefixes_by_attributes(&self, session: usize, family: Option<Family>) -> Vec<Prefix> {
         let wanted = |f| family.is_none_or(|only| only == f);
-        let mut out = Vec::with_capacity(family.map_or(self.len(), |f| self.len_of(f)));
+        let mut out = Vec::with_capacity(family.map_or(self.len(session), |f| self.len_of(session, f)));
         if wanted(Family::IPV4_UNICAST) {
-            self.v4.append_sorted(Family::IPV4_UNICAST, &mut out);
+            self.v4.append_sorted(number(session), Family::IPV4_UNICAST, &mut out);
         }
         if wanted(Family::IPV6_UNICAST) {
-            self.v6.append_sorted(Family::IPV6_UNICAST, &mut out);
+            self.v6.append_sorted(number(session), Family::IPV6_UNICAST, &mut out);
         }
         out
     }
 
-    /// Marks every prefix of `family`; whatever is announced from now on is marked no more, and
-    /// what is new is not.
-    pub fn mark(&mut self, family: Family) {
-        match family {
-            Family::IPV4_UNICAST => self.v4.marks = Marks::of(self.v4.entries.len()),
-            Family::IPV6_UNICAST => self.v6.marks = Marks::of(self.v6.entries.len()),
-            _ => {}
-        }
+    /// Marks every prefix of `family` of a session; whatever its peer announces from now on is
+    /// marked no more, and what is new is not.
+    pub fn mark(&mut self, session: usize, family: Family) {
+        of_family!(self, family, t => t.mark(number(session), true));
     }
 
-    /// Takes all marks of `family` off.
-    pub fn unmark(&mut self, family: Family) {
-        match family {
-            Family::IPV4_UNICAST => self.v4.marks = Marks::default(),
-            Family::IPV6_UNICAST => self.v6.marks = Marks::default(),
-            _ => {}
-        }
+    /// Takes all these marks off.
+    pub fn unmark(&mut self, session: usize, family: Family) {
+        of_family!(self, family, t => t.mark(number(session), false));
     }
 
     /// Appends to `out` up to `n` prefixes of `family` that are still marked; fewer only where
     /// there are no more.
-    pub fn marked(&self, family: Family, n: usize, out: &mut Vec<Prefix>) {
-        match family {
-            Family::IPV4_UNICAST => self.v4.marked(family, n, out),
-            Family::IPV6_UNICAST => self.v6.marked(family, n, out),
-            _ => {}
-        }
+    pub fn marked(&mut self, session: usize, family: Family, n: usize, out: &mut Vec<Prefix>) {
+        of_family!(self, family, t => t.marked(number(session), family, n, out));
     }
 
     /// Octets in use, without the blocks.
@@ -249,108 +546,10 @@ impl Store {
     }
 }
 
-impl<const N: usize> Table<N> {
-    fn append_sorted(&self, family: Family, out: &mut Vec<Prefix>) {
-        let mut order: Vec<(BlobId, [u8; N])> = self.entries.iter().map(|e| (e.attributes, e.key)).collect();
-        order.sort_unstable();
-        out.extend(order.iter().filter_map(|(_, key)| prefix(family, key)));
-    }
+fn number(session: usize) -> u16 {
+    u16::try_from(session).ok().filter(|n| *n < NOBODY).expect("fewer sessions than MAX_SESSIONS")
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use proptest::prelude::*;
-    use std::collections::{BTreeMap, BTreeSet};
-    use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
-
-    fn some_prefix() -> impl Strategy<Value = Prefix> {
-        // Few distinct addresses, so that calls meet; lengths from 0, so that 0.0.0.0/0 and ::/0
-        // are among them.
-        (any::<bool>(), 0u8..6, 0u8..=32).prop_map(|(v6, octet, len)| {
-            let addr =
-                if v6 { IpAddr::V6(Ipv6Addr::from([octet; 16])) } else { IpAddr::V4(Ipv4Addr::from([octet; 4])) };
-            Prefix::new(addr, len).expect("a length within both families")
-        })
-    }
-
-    #[test]
-    fn an_entry_is_small() {
-        assert_eq!(size_of::<Entry<5>>(), 16);
-        assert_eq!(size_of::<Entry<17>>(), 28);
-        let mut store = Store::new();
-        for n in 0..100_000u32 {
-            let prefix = Prefix::new(IpAddr::V4(Ipv4Addr::from(n << 8)), 24).expect("a prefix");
-            store.announce(prefix, BlobId(1), 0);
-        }
-        assert!(store.memory_bytes() <= 36 * store.len(), "{} octets", store.memory_bytes());
-    }
-
-    proptest! {
-        #[test]
-        fn agrees_with_a_map(calls in prop::collection::vec((0u8..8, some_prefix(), 1u32..6, any::<u32>()), 0..300)) {
-            let mut store = Store::new();
-            let mut model: BTreeMap<Prefix, (BlobId, u32)> = BTreeMap::new();
-            let mut marked: BTreeSet<Prefix> = BTreeSet::new();
-            for (call, prefix, id, now) in calls {
-                let family = prefix.family();
-                match call {
-                    6 => {
-                        store.mark(family);
-                        marked.extend(model.keys().filter(|p| p.family() == family));
-                    }
-                    7 if id > 1 => {}
-                    7 => {
-                        store.unmark(family);
-                        marked.retain(|p| p.family() != family);
-                    }
-                    _ => drop(marked.remove(&prefix)),
-                }
-                let mut found = Vec::new();
-                store.marked(Family::IPV4_UNICAST, usize::MAX, &mut found);
-                store.marked(Family::IPV6_UNICAST, usize::MAX, &mut found);
-                if call < 6 {
-                    found.retain(|p| *p != prefix);
-                }
-                found.sort_unstable();
-                prop_assert_eq!(found, marked.iter().copied().collect::<Vec<_>>());
-                let mut some = Vec::new();
-                store.marked(family, 2, &mut some);
-                prop_assert!(some.len() <= 2);
-                if call >= 6 {
-                    continue;
-                }
-                if call <= 2 {
-                    let was = model.insert(prefix, (BlobId(id), now));
-                    prop_assert_eq!(store.announce(prefix, BlobId(id), now), was.map_or(BlobId::NONE, |w| w.0));
-                } else {
-                    let was = model.remove(&prefix);
-                    prop_assert_eq!(store.withdraw(&prefix), was.map_or(BlobId::NONE, |w| w.0));
-                }
-                prop_assert_eq!(store.find(&prefix), model.get(&prefix).map(|m| m.0));
-                prop_assert_eq!(store.updated_ms(&prefix), model.get(&prefix).map(|m| m.1));
-                prop_assert_eq!(store.len(), model.len());
-            }
-            let all: BTreeMap<Prefix, BlobId> = store.iter().collect();
-            prop_assert_eq!(&all, &model.iter().map(|(p, m)| (*p, m.0)).collect());
-            for family in [Family::IPV4_UNICAST, Family::IPV6_UNICAST] {
-                prop_assert_eq!(store.len_of(family), model.keys().filter(|p| p.family() == family).count());
-                let sorted = store.prefixes_by_attributes(Some(family));
-                let mut wanted: Vec<_> = model.iter().filter(|(p, _)| p.family() == family).map(|(p, m)| (m.0, *p)).collect();
-                wanted.sort_by_key(|(id, _)| *id);
-                prop_assert_eq!(
-                    sorted.iter().map(|p| model[p].0).collect::<Vec<_>>(),
-                    wanted.iter().map(|w| w.0).collect::<Vec<_>>()
-                );
-            }
-            prop_assert_eq!(store.prefixes_by_attributes(None).len(), model.len());
-            let mut cleared: Vec<BlobId> = store.clear().collect();
-            cleared.sort_unstable();
-            let mut ids: Vec<BlobId> = model.values().map(|m| m.0).collect();
-            ids.sort_unstable();
-            prop_assert_eq!(cleared, ids);
-            prop_assert!(store.is_empty());
-            prop_assert_eq!(store.iter().count(), 0);
-        }
-    }
-}
+#[path = "store_tests.rs"]
+mod tests;

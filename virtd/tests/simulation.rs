@@ -3,13 +3,12 @@
 
 mod sim;
 
-use broker::io::{Input, NetlinkId, NetlinkStyle};
 use rand::rngs::SmallRng;
 use rand::{Rng, SeedableRng};
 use sim::{LOCAL, OUR_AS, Sim, T_MS, config, peer_addr, prefix, update};
 use virtd_config::Strategy;
 use wire::bgp::Family;
-use wire::bgp::message::{RefreshKind, RouteRefresh, keepalive};
+use wire::bgp::message::{RefreshKind, RouteRefresh};
 
 const SECOND: u64 = 1_000_000;
 const P: &str = "198.51.100.0/24";
@@ -516,64 +515,4 @@ fn seeded_histories_end_in_what_the_peers_said() {
 fn the_same_inputs_give_the_same_outputs() {
     let events = |seed| format!("{:?}", history(seed, Strategy::WaitForConsensus).events);
     assert_eq!(events(7), events(7));
-}
-
-/// What peer 1 says of [`P`].
-fn an_update() -> Vec<u8> {
-    let std::net::IpAddr::V4(next_hop) = peer_addr(1).ip() else { unreachable!("peers have IPv4 addresses") };
-    update(&[prefix(P)], &[], &[64501], next_hop, None, 0).to_vec()
-}
-
-fn is_stored(sim: &mut Sim) -> bool {
-    let answer = sim.query(serde_json::json!({ "command": "routes", "prefix": P }));
-    answer["received"].as_array().is_some_and(|received| received.len() == 1)
-}
-
-#[test]
-fn an_update_that_came_alone_is_passed_on_first_and_in_the_store_for_whoever_looks() {
-    let mut sim = router(Strategy::WaitForConsensus);
-    sim.core_hears(1, &an_update());
-    assert!(sim.core.has_unstored(), "passed on before it is stored");
-    let mut answers = Vec::new();
-    let style = NetlinkStyle::default();
-    let request =
-        Input::NetlinkRequest { socket: NetlinkId(1), port_id: 1, style, message: &[], answers: &mut answers };
-    sim.core.handle(sim.now, request);
-    assert!(sim.core.has_unstored(), "what an instance asks of its kernel does not wait for the store");
-    sim.core.store_update();
-    assert!(!sim.core.has_unstored());
-    assert!(is_stored(&mut sim));
-    sim.run(SECOND);
-    assert_eq!(sim.table(2).len(), 1, "every instance has heard of it");
-
-    // Whatever else comes finds it stored: the question itself, and the instances' own words.
-    sim.core_hears(1, &update(&[], &[prefix(P)], &[], LOCAL, None, 0));
-    assert!(sim.core.has_unstored() && !is_stored(&mut sim) && !sim.core.has_unstored());
-    sim.core_hears(1, &an_update());
-    assert!(sim.core.has_unstored() && is_stored(&mut sim));
-    sim.core_hears(1, &an_update());
-    sim.leg_sends(0, 2, &keepalive());
-    assert!(!sim.core.has_unstored());
-}
-
-#[test]
-fn an_update_among_others_or_with_somebody_who_is_not_told_all_is_stored_first() {
-    let mut sim = router(Strategy::WaitForConsensus);
-    let two = [an_update(), an_update()].concat();
-    sim.core_hears(1, &two);
-    assert!(!sim.core.has_unstored(), "two at once");
-    let behind_another = [&keepalive()[..], &an_update()].concat();
-    sim.core_hears(1, &behind_another);
-    assert!(!sim.core.has_unstored(), "behind a KEEPALIVE");
-    sim.run(SECOND);
-    sim.kill_instance(2);
-    sim.start_instance(2);
-    sim.core_hears(1, &an_update());
-    let levelling = !sim.core.has_unstored();
-    sim.run(10 * SECOND);
-    sim.core_hears(1, &an_update());
-    assert!(
-        levelling && sim.core.has_unstored(),
-        "an instance that came back is told from the store until it is level"
-    );
 }

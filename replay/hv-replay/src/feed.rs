@@ -6,7 +6,7 @@ use anyhow::Result;
 use bytes::{Bytes, BytesMut};
 use replay::intern::{BlobId, Interner};
 use replay::level;
-use replay::store::Store;
+use replay::store::Stores;
 use std::time::Duration;
 use wire::bgp::message::{RefreshKind, RouteRefresh};
 use wire::bgp::{Family, Prefix, UpdateContext, encode};
@@ -59,10 +59,13 @@ pub trait Source {
     }
 }
 
+/// The store has one session.
+const ONE: usize = 0;
+
 /// Everything one neighbour has announced and not withdrawn, as it was sent (its Adj-RIB-Out).
 #[derive(Debug, Default)]
 pub struct AdjOut {
-    store: Store,
+    stores: Stores,
     interner: Interner,
     /// The block made last and for what: the prefixes of one set of attributes often come in
     /// several items.
@@ -111,7 +114,7 @@ impl AdjOut {
         }
         self.interner.retain(id, u32::try_from(prefixes.len()).unwrap_or(u32::MAX));
         for prefix in prefixes {
-            let old = self.store.announce(*prefix, id, 0);
+            let old = self.stores.announce(ONE, *prefix, id, 0);
             self.interner.release(old);
         }
     }
@@ -121,7 +124,7 @@ impl AdjOut {
         encode::withdraw(prefixes, context, out);
         self.withdrawals_sent += prefixes.len() as u64;
         for prefix in prefixes {
-            let old = self.store.withdraw(prefix);
+            let old = self.stores.withdraw(ONE, prefix, 0);
             self.interner.release(old);
         }
     }
@@ -133,8 +136,8 @@ impl AdjOut {
         if enhanced {
             out.extend_from_slice(&marker(RefreshKind::Begin));
         }
-        let mut prefixes = self.store.prefixes_by_attributes(Some(family));
-        level::replay(&self.store, &self.interner, &mut prefixes, context, false, out);
+        let mut prefixes = self.stores.prefixes_by_attributes(ONE, Some(family));
+        level::replay((&self.stores, ONE), &self.interner, &mut prefixes, context, false, out);
         if enhanced {
             out.extend_from_slice(&marker(RefreshKind::End));
         }
@@ -142,11 +145,11 @@ impl AdjOut {
 
     /// Number of prefixes announced now.
     pub fn len(&self) -> usize {
-        self.store.len()
+        self.stores.len(ONE)
     }
 
     /// Whether nothing is announced.
     pub fn is_empty(&self) -> bool {
-        self.store.is_empty()
+        self.stores.is_empty(ONE)
     }
 }

@@ -3,7 +3,7 @@
 
 use bytes::Bytes;
 use replay::intern::{BlobId, Interner};
-use replay::store::Store;
+use replay::store::Stores;
 use serde::Serialize;
 use std::collections::{BTreeMap, HashSet};
 use std::io::{self, BufWriter, Write};
@@ -45,10 +45,13 @@ pub struct Counts {
     pub malformed: BTreeMap<&'static str, u64>,
 }
 
+/// The store has one session.
+const ONE: usize = 0;
+
 /// The routes and the counters.
 #[derive(Debug)]
 pub struct Learnt {
-    store: Store,
+    stores: Stores,
     interner: Interner,
     canonicaliser: Canonicaliser,
     /// Between the markers of an enhanced route refresh: what was not told again yet (RFC 7313
@@ -62,7 +65,7 @@ pub struct Learnt {
 impl Default for Learnt {
     fn default() -> Learnt {
         Learnt {
-            store: Store::new(),
+            stores: Stores::new(),
             interner: Interner::new(),
             canonicaliser: Canonicaliser::default(),
             stale: BTreeMap::new(),
@@ -106,7 +109,7 @@ impl Learnt {
         told.end_of_rib = update.end_of_rib();
         told.withdrawn = update.withdrawn.chain(update.mp_withdrawn().into_iter().flatten()).collect();
         for prefix in &told.withdrawn {
-            let old = self.store.withdraw(prefix);
+            let old = self.stores.withdraw(ONE, prefix, 0);
             self.interner.release(old);
         }
         self.counts.prefixes_withdrawn += told.withdrawn.len() as u64;
@@ -144,7 +147,7 @@ impl Learnt {
         let id = self.interner.intern(route);
         self.interner.retain(id, u32::try_from(prefixes.len()).unwrap_or(u32::MAX));
         for prefix in &prefixes {
-            let old = self.store.announce(*prefix, id, now_ms);
+            let old = self.stores.announce(ONE, *prefix, id, now_ms);
             self.counts.announcements_repeated += u64::from(old == id);
             self.interner.release(old);
             if let Some(stale) = self.stale.get_mut(&prefix.family()) {
@@ -171,14 +174,14 @@ impl Learnt {
     pub fn refresh(&mut self, marker: &RouteRefresh) -> Vec<Prefix> {
         match marker.kind {
             RefreshKind::Begin => {
-                let family = self.store.iter().map(|(p, _)| p).filter(|p| p.family() == marker.family);
+                let family = self.stores.iter(ONE).map(|(p, _)| p).filter(|p| p.family() == marker.family);
                 self.stale.insert(marker.family, family.collect());
                 Vec::new()
             }
             RefreshKind::End => {
                 let gone: Vec<Prefix> = self.stale.remove(&marker.family).into_iter().flatten().collect();
                 for prefix in &gone {
-                    let old = self.store.withdraw(prefix);
+                    let old = self.stores.withdraw(ONE, prefix, 0);
                     self.interner.release(old);
                 }
                 gone
@@ -189,24 +192,24 @@ impl Learnt {
 
     /// The session ended: a router forgets what it was told on it.
     pub fn clear(&mut self) {
-        self.store = Store::new();
+        self.stores = Stores::new();
         self.interner = Interner::new();
         self.stale.clear();
     }
 
     /// Number of prefixes known now.
     pub fn len(&self) -> usize {
-        self.store.len()
+        self.stores.len(ONE)
     }
 
     /// Whether nothing is known.
     pub fn is_empty(&self) -> bool {
-        self.store.is_empty()
+        self.stores.is_empty(ONE)
     }
 
     /// Number of prefixes of one family known now.
     pub fn len_of(&self, family: Family) -> usize {
-        self.store.len_of(family)
+        self.stores.len_of(ONE, family)
     }
 
     /// A route in words.
@@ -227,7 +230,7 @@ impl Learnt {
             canonical: &'a str,
         }
         let mut out = BufWriter::new(out);
-        let mut routes: Vec<(Prefix, BlobId)> = self.store.iter().collect();
+        let mut routes: Vec<(Prefix, BlobId)> = self.stores.iter(ONE).collect();
         routes.sort_unstable();
         out.write_all(b"{")?;
         for (n, (prefix, id)) in routes.iter().enumerate() {

@@ -18,6 +18,7 @@ mod standby;
 mod verdict;
 
 use super::env::Env;
+use super::followups::Loss;
 use super::io::{Death, InstanceId, Micros, Order, Output, ProcessNews};
 use super::session::Session;
 use crate::config::{Config, Instance, Standby};
@@ -406,7 +407,7 @@ impl Controller {
 
     /// Looks at everything once; called with every tick.
     pub fn tick(&mut self, env: &mut Env, sessions: &mut [Session]) {
-        env.standing = verdict::standing(sessions, self.list.len());
+        env.instances.standing = verdict::standing(sessions, self.list.len());
         self.note_losses(env);
         self.start_due(env);
         self.repeat_orders(env);
@@ -434,14 +435,14 @@ impl Controller {
 
     fn note_losses(&mut self, env: &mut Env) {
         let now = env.now;
-        for (i, session, expired) in env.losses.drain(..) {
-            let Some(c) = self.list.get_mut(i).filter(|c| c.process != Process::Ending) else { continue };
-            c.silent |= expired;
+        for Loss { instance, session, silent } in env.followups.take_losses() {
+            let Some(c) = self.list.get_mut(instance).filter(|c| c.process != Process::Ending) else { continue };
+            c.silent |= silent;
             if c.losses.len() < MAX_PAST {
                 c.losses.push_back((now, session));
             }
         }
-        for (i, session) in env.excused.drain(..) {
+        for (i, session) in env.followups.take_excused() {
             if let Some(c) = self.list.get_mut(i) {
                 c.losses.retain(|(_, s)| *s != session);
             }
@@ -449,7 +450,7 @@ impl Controller {
         let window = Micros::from(env.config.faults.leg_losses_ms) * 1000;
         for (i, c) in self.list.iter_mut().enumerate() {
             // One leg that stands shows that the others were no hang.
-            c.silent &= !env.standing.contains(i as u8);
+            c.silent &= !env.instances.standing.contains(i as u8);
             c.losses.retain(|(at, _)| now < at + window);
         }
     }
@@ -483,16 +484,18 @@ impl Controller {
             env.touch(i);
         }
         let n = i as u8;
-        env.voters.remove(n);
-        env.observers.remove(n);
-        env.master_line.retain(|m| *m != n);
+        env.instances.voters.remove(n);
+        env.instances.observers.remove(n);
+        env.instances.master_line.retain(|m| *m != n);
         match duty {
-            Duty::Voter => env.voters.insert(n),
+            Duty::Voter => env.instances.voters.insert(n),
             // What a cold standby says while it is still being stopped is nobody's word.
-            Duty::Observer | Duty::Drained | Duty::Successor | Duty::Standby(Standby::Warm) => env.observers.insert(n),
+            Duty::Observer | Duty::Drained | Duty::Successor | Duty::Standby(Standby::Warm) => {
+                env.instances.observers.insert(n)
+            }
             Duty::Standby(Standby::Cold) | Duty::Disabled | Duty::Leaving | Duty::Vacant => {}
         }
-        env.walk = true;
+        env.followups.vote_anew();
     }
 
     /// Says once that an instance that was started votes, and how long that took.
@@ -502,7 +505,7 @@ impl Controller {
             let there = sessions.iter().any(|s| s.up.is_some())
                 && sessions.iter().filter(|s| s.up.is_some() && s.knows(i)).all(|s| s.stands(i))
                 && sessions.iter().any(|s| s.stands(i));
-            if !there || env.unlevel.iter().any(|u| u.contains(i as u8)) {
+            if !there || !env.heard.is_level(i) {
                 continue;
             }
             c.started = None;

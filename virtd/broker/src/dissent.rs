@@ -218,7 +218,7 @@ impl Env {
 
     /// Tables that have a key for each prefix: one of each session, and the FIB.
     pub fn tables(&self) -> usize {
-        self.stores.len() + 1
+        self.heard.sessions() + 1
     }
 
     /// On how many prefixes instance `i` is not with the majority now.

@@ -72,8 +72,8 @@ impl Core {
         });
         api::Diversity {
             since_us: self.env.now,
-            voters: self.env.voters.len(),
-            observers: self.env.observers.len(),
+            voters: self.env.instances.voters.len(),
+            observers: self.env.instances.observers.len(),
             least_independent: least.map(|pair| self.pair_names(pair).map(str::to_owned)),
             reading,
             pairs: self.pair_list(&ranked),
@@ -119,7 +119,7 @@ impl Core {
 
     /// Which two are the least independent, if anything is known about that, and in words why.
     fn reading(&self, ranked: &[((u8, u8), Pair)]) -> (Option<(u8, u8)>, String) {
-        let (voters, observers) = (self.env.voters.len(), self.env.observers.len());
+        let (voters, observers) = (self.env.instances.voters.len(), self.env.instances.observers.len());
         let Some((names, first)) = ranked.first() else {
             return (None, "there is one instance: nothing to compare it with".to_owned());
         };

@@ -1,17 +1,17 @@
-//! What all sessions share: the configuration, the instances, the interned routes, the stores of
-//! what peers sent, and the rule that says whose vote counts for which prefix.
+//! What all sessions share. Each part has an owner that keeps it whole: the instances
+//! ([`super::roster`]), what the peers have said ([`super::heard`]), the interned routes, what may
+//! kill an instance ([`super::poison`]), and what is to be done next ([`Followups`], and the outputs).
 
-use super::instance::{InstanceState, Listener};
-use super::io::{ListenerId, Micros, Output};
+use super::followups::Followups;
+use super::heard::Heard;
+use super::io::{Micros, Output};
+use super::roster::Instances;
 use crate::config::{Config, Instance, Strategy, Vote};
 use crate::event::{Event, Severity};
-use ballots::{Law, Rechecks, age_ms};
-use bytes::Bytes;
-use hashbrown::HashMap;
+use ballots::{Law, Rechecks};
 use replay::intern::{BlobId, Interner};
-use replay::store::Store;
 use std::cmp::Reverse;
-use std::collections::{BTreeMap, BinaryHeap};
+use std::collections::BinaryHeap;
 use std::net::{IpAddr, SocketAddr};
 use voter::{Agreement, Members, Rules};
 use wire::bgp::Prefix;
@@ -20,10 +20,6 @@ use wire::bgp::canonical::{self, AttributeSet, Canonicaliser};
 /// A key that keeps changing is decided all the same after this many times T (docs/DECISIONS.md,
 /// "Strategies, T and its cap").
 const FLAP_CAP: u64 = 6;
-/// Withdrawn prefixes remembered one by one as recent input; where there are more, every key counts
-/// as disturbed, which only makes verdicts come later.
-const MAX_RECENT: usize = 1 << 16;
-
 /// Verdicts told one by one in a second; a table's worth of them would keep the loop from its
 /// keepalives. The rest are counted.
 const VERDICTS_PER_SECOND: u32 = 200;
@@ -60,32 +56,14 @@ pub struct Env {
     pub now: Micros,
     /// What is to be done, in order; [`super::turn`] takes it.
     pub out: Vec<Output>,
-    /// The instances, in configured order.
-    pub instances: Vec<InstanceState>,
-    /// Those that may vote at all.
-    pub voters: Members,
-    /// Those that are only compared.
-    pub observers: Members,
-    /// Their listening sockets.
-    pub listeners: BTreeMap<ListenerId, Listener>,
+    /// The instances.
+    pub instances: Instances,
+    /// What the peers have said, and who has been told.
+    pub heard: Heard,
     /// Canonical routes of instances, and what was published.
     pub routes: Interner,
-    /// Attribute blocks of peers, as stored.
-    pub blobs: Interner,
-    /// What each session's peer sent last, by session.
-    pub stores: Vec<Store>,
-    /// For each session, the instances that have not been given everything in its store.
-    pub unlevel: Vec<Members>,
-    /// For each session, what instances are not told because their OPEN lacks something.
-    pub lacks: Vec<super::lacks::Lacks>,
-    /// Somebody abstains because of that.
-    pub lacking: bool,
-    /// Prefixes on which somebody has just begun or ceased to abstain: they are voted on anew.
-    pub judge: Vec<Prefix>,
     /// Voting rules.
     pub rules: Rules,
-    /// Order of succession for master-slave.
-    pub master_line: Vec<u8>,
     /// Attributes left out of the comparison.
     pub ignore: AttributeSet,
     /// Turns UPDATEs into canonical routes.
@@ -94,49 +72,28 @@ pub struct Env {
     pub rechecks: Rechecks,
     /// The longest that any instance is told something late, by its diversity.
     pub held_back_ms: u64,
-    /// An UPDATE that was passed on and has not been taken into its session's store: see
-    /// [`super::Core::settle`].
-    pub owed: Option<(usize, Bytes)>,
-    /// Prefixes of which an instance is just being told once more, on which it abstains.
-    pub exercised: Vec<(Prefix, u8)>,
     /// Some instance is given only some address blocks.
     pub has_blocks: bool,
-    /// By instance, what shuffles the order of its connections.
-    pub shuffles: Vec<super::mux::Random>,
     /// (when, session, instance): when something held back is due.
     wakes: BinaryHeap<Reverse<(Micros, u32, u8)>>,
     /// For `virtctl status`.
     pub counters: Counters,
     /// Verdict events still told this second, and how many were only counted.
     told: VerdictsTold,
-    /// Sessions whose keys must be voted on anew because an electorate changed.
-    pub walk: bool,
+    /// What the sessions and the core ask of each other, until its turn comes.
+    pub followups: Followups,
     /// The last messages to and from every leg.
     pub flight: super::flight::Flight,
     /// What may kill an instance, and is withheld from it.
     pub poison: super::poison::Poison,
-    /// Legs lost since the controller last looked: instance, session, and whether because nothing
-    /// came from the instance.
-    pub losses: Vec<(usize, usize, bool)>,
-    /// Instances and sessions whose losses, those just counted too, turn out to be nobody's fault.
-    pub excused: Vec<(usize, usize)>,
     /// The links, addresses and routes that carry the sessions.
     pub links: super::links::Links,
     /// Peers whose session an operator has shut down, by name.
     pub shut: std::collections::BTreeSet<String>,
     /// Of connections with strangers.
     pub failures: super::strangers::Failures,
-    /// Instances that had an established leg when the controller last looked.
-    pub standing: Members,
-    /// Instances whose vote counts in the FIB.
-    pub in_fib: Members,
-    /// Those of them that BGP's routes are the business of.
-    pub bgp_in_fib: Members,
     /// Keys that are steady without a majority.
     pub without_quorum: u32,
-    recent: HashMap<Prefix, u32, foldhash::fast::RandomState>,
-    /// When more was withdrawn than is remembered one by one.
-    recent_all: Option<u32>,
     next_id: u64,
 }
 
@@ -181,70 +138,35 @@ fn has_blocks(config: &Config) -> bool {
     config.instances.iter().any(|i| i.diversity.as_ref().is_some_and(|d| !d.blocks.is_empty()))
 }
 
-fn shuffle(instance: &Instance) -> super::mux::Random {
-    super::mux::Random::new(instance.diversity.as_ref().map_or(0, |d| d.seed), b"order")
-}
-
 impl Env {
     /// The state before anything happened.
     pub fn new(config: Config, now: Micros) -> Env {
-        let mut voters = Members::default();
-        let mut observers = Members::default();
-        for (i, instance) in config.instances.iter().enumerate() {
-            match (instance.is_voter(), instance.standby) {
-                (true, _) => voters.insert(i as u8),
-                (false, Some(crate::config::Standby::Cold)) => {}
-                (false, _) => observers.insert(i as u8),
-            }
-        }
         let mut ignore = AttributeSet::default();
         config.ignore_attributes.iter().for_each(|c| ignore.insert(*c));
-        let instances = config.instances.iter().map(InstanceState::new).collect();
-        let shuffles = config.instances.iter().map(shuffle).collect();
-        let flight = super::flight::Flight::new(&config.recorder);
-        let (n, poison_restarts) = (config.instances.len(), config.faults.poison_restarts);
+        let instances = Instances::new(&config);
         Env {
-            master_line: (0..config.instances.len() as u8).filter(|i| voters.contains(*i)).collect(),
-            rules: rules(&config.vote, voters.len()),
+            rules: rules(&config.vote, instances.voters.len()),
             held_back_ms: held_back_ms(&config),
             has_blocks: has_blocks(&config),
+            flight: super::flight::Flight::new(&config.recorder),
+            poison: super::poison::Poison::new(config.instances.len(), config.faults.poison_restarts),
+            instances,
             config,
             now,
             out: Vec::new(),
-            instances,
-            voters,
-            observers,
-            listeners: BTreeMap::new(),
+            heard: Heard::default(),
             routes: Interner::new(),
-            blobs: Interner::new(),
-            stores: Vec::new(),
-            unlevel: Vec::new(),
-            lacks: Vec::new(),
-            lacking: false,
-            judge: Vec::new(),
             ignore,
             canonicaliser: Canonicaliser::default(),
             rechecks: Rechecks::default(),
-            owed: None,
-            exercised: Vec::new(),
-            shuffles,
             wakes: BinaryHeap::new(),
             counters: Counters::default(),
             told: VerdictsTold::default(),
-            walk: false,
-            flight,
-            poison: super::poison::Poison::new(n, poison_restarts),
-            losses: Vec::new(),
-            excused: Vec::new(),
+            followups: Followups::default(),
             links: super::links::Links::new(),
             shut: std::collections::BTreeSet::new(),
             failures: super::strangers::Failures::default(),
-            standing: Members::default(),
-            in_fib: Members::default(),
-            bgp_in_fib: Members::default(),
             without_quorum: 0,
-            recent: HashMap::default(),
-            recent_all: None,
             next_id: 0,
         }
     }
@@ -252,60 +174,42 @@ impl Env {
     /// The place at `i`, of those there are or the next, is this instance's from now on; it has no
     /// vote yet.
     pub fn seat(&mut self, i: usize, instance: Instance) {
-        let (state, order) = (InstanceState::new(&instance), shuffle(&instance));
-        match (self.instances.get_mut(i), self.config.instances.get_mut(i), self.shuffles.get_mut(i)) {
-            (Some(s), Some(c), Some(o)) => (*s, *c, *o) = (state, instance, order),
-            _ => {
-                self.instances.push(state);
-                self.config.instances.push(instance);
-                self.shuffles.push(order);
-            }
+        self.instances.seat(i, &instance);
+        match self.config.instances.get_mut(i) {
+            Some(c) => *c = instance,
+            None => self.config.instances.push(instance),
         }
         self.poison.widen(self.instances.len());
-        self.note_diversity();
+        (self.held_back_ms, self.has_blocks) = (held_back_ms(&self.config), has_blocks(&self.config));
     }
 
     /// Nobody has the place at `i` any more: everything that was known of who had it is forgotten.
     pub fn vacate(&mut self, i: usize) {
-        let n = i as u8;
         // Nobody's: it has no name, and no vote could come of it.
         self.seat(i, Instance { observer: true, ..Instance::default() });
-        for set in [&mut self.voters, &mut self.observers, &mut self.standing, &mut self.in_fib, &mut self.bgp_in_fib] {
-            set.remove(n);
-        }
-        self.unlevel.iter_mut().for_each(|set| set.remove(n));
-        self.lacks.iter_mut().for_each(|lacks| lacks.forget(n));
-        self.note_lacks();
-        self.master_line.retain(|m| *m != n);
-        self.listeners.retain(|_, l| l.instance.0 != n);
-        self.exercised.retain(|(_, who)| *who != n);
-        self.losses.retain(|(who, ..)| *who != i);
-        self.excused.retain(|(who, _)| *who != i);
-        self.wakes.retain(|Reverse((_, _, who))| *who != n);
+        self.instances.vacate(i);
+        self.heard.vacate(i);
+        self.followups.forget_instance(i);
+        self.wakes.retain(|Reverse((_, _, who))| usize::from(*who) != i);
         self.poison.forget(i);
-        self.flight.forget(n);
-        self.walk = true;
+        self.flight.forget(i as u8);
+        self.followups.vote_anew();
     }
 
     /// Nobody has the place at `i`.
     pub fn is_vacant(&self, i: usize) -> bool {
-        self.instances.get(i).is_none_or(|s| s.name.is_empty())
+        self.instances.is_vacant(i)
     }
 
     /// Those that somebody has.
     pub fn taken(&self) -> impl Iterator<Item = usize> + '_ {
-        (0..self.instances.len()).filter(|i| !self.is_vacant(*i))
-    }
-
-    /// Reads what the instances' `diversity` means for all.
-    fn note_diversity(&mut self) {
-        (self.held_back_ms, self.has_blocks) = (held_back_ms(&self.config), has_blocks(&self.config));
+        self.instances.taken()
     }
 
     /// Votes by the configured rules, with so many voters.
     pub fn set_rules(&mut self, voters: usize) {
         self.rules = rules(&self.config.vote, voters);
-        self.walk = true;
+        self.followups.vote_anew();
     }
 
     /// Milliseconds since virtd started.
@@ -336,7 +240,7 @@ impl Env {
 
     /// What all votes go by just now.
     pub fn law(&self) -> Law<'_> {
-        Law { now: self.now_ms(), rules: self.rules, master_line: &self.master_line }
+        Law { now: self.now_ms(), rules: self.rules, master_line: &self.instances.master_line }
     }
 
     /// A fresh even id (the driver's are odd).
@@ -367,7 +271,7 @@ impl Env {
 
     /// The name of an instance.
     pub fn name(&self, i: usize) -> &str {
-        self.instances.get(i).map_or("?", |s| &s.name)
+        self.instances.name(i)
     }
 
     /// Whether instance `i` is the one whose word counts at once, of those that are admitted on a
@@ -376,30 +280,16 @@ impl Env {
         self.master(admitted).map(usize::from) == Some(i)
     }
 
-    /// The first in line of these that has a vote: a standby keeps its place there.
     fn master(&self, admitted: Members) -> Option<u8> {
-        let voters = admitted.intersect(self.voters);
-        let heir = || self.master_line.iter().find(|m| voters.contains(**m)).copied();
-        if self.rules.strategy == voter::Strategy::MasterSlave { heir() } else { None }
+        self.instances.master(self.rules.strategy, admitted)
     }
 
     /// Those who are to hear first what a peer says, because their word counts at once: towards the
     /// peers, and in the FIB, where it may be another. `None`: whose it is depends on the key, or
     /// on what it is about, or is nobody's.
     pub fn first_told(&self) -> Option<Members> {
-        let master = self.master(self.voters).filter(|_| self.all_told())?;
-        Some([master].into_iter().chain(self.master(self.bgp_in_fib)).collect())
-    }
-
-    /// A quorum of the configured voters.
-    pub fn quorum(&self) -> usize {
-        self.voters.len() / 2 + 1
-    }
-
-    /// The voters that have a process.
-    pub fn live_voters(&self) -> Members {
-        let lives = |i: &u8| self.instances.get(usize::from(*i)).is_some_and(|s| s.attached);
-        self.voters.iter().filter(lives).collect()
+        let master = self.master(self.instances.voters).filter(|_| self.all_told())?;
+        Some([master].into_iter().chain(self.master(self.instances.bgp_in_fib)).collect())
     }
 
     /// virtd does something to instance `i` that may end its legs.
@@ -446,70 +336,31 @@ impl Env {
         self.out.push(event.into());
     }
 
-    /// A listening socket of instance `i` that a host would hand a connection to `local` to.
-    pub fn listener_for(&self, i: usize, local: IpAddr) -> Option<ListenerId> {
-        let takes = |l: &Listener| {
-            let ip = l.local.ip();
-            l.instance.0 as usize == i
-                && (ip == local
-                    || (ip.is_unspecified() && (ip.is_ipv4() == local.is_ipv4() || (ip.is_ipv6() && !l.v6_only))))
-        };
-        // A bound address beats the wildcard, as in the kernel.
-        let best = self.listeners.iter().filter(|(_, l)| takes(l)).min_by_key(|(_, l)| l.local.ip().is_unspecified());
-        best.map(|(id, _)| *id)
-    }
-
-    /// Remembers that a peer withdrew `prefix` just now: input that disturbs the key although
-    /// nothing of it is stored.
-    pub fn note_withdrawn(&mut self, prefix: Prefix) {
-        let now = self.now_ms() as u32;
-        if self.recent.len() >= MAX_RECENT {
-            self.recent = HashMap::default();
-            self.recent_all = Some(now);
-        }
-        self.recent.insert(prefix, now);
-    }
-
-    /// Remembers that a peer took back all of `store`.
-    pub fn note_gone(&mut self, store: &Store) {
-        if store.len() > MAX_RECENT {
-            self.recent_all = Some(self.now_ms() as u32);
-        } else {
-            store.iter().for_each(|(prefix, _)| self.note_withdrawn(prefix));
-        }
-    }
-
-    /// When any peer last sent something about `prefix`, as an age in milliseconds; `None` when not
+    /// How long ago any peer last sent something about `prefix`, in milliseconds; `None`: not
     /// lately.
     pub fn input_age_ms(&self, prefix: &Prefix) -> Option<u64> {
-        let now = self.now_ms();
-        let stored = self.stores.iter().filter_map(|s| s.updated_ms(prefix)).map(|t| age_ms(now, t)).min();
-        let withdrawn = self.recent.get(prefix).map(|t| age_ms(now, *t));
-        let all = self.recent_all.map(|t| age_ms(now, t));
-        stored.into_iter().chain(withdrawn).chain(all).min()
+        self.heard.age_ms(prefix, self.now_ms())
     }
 
-    /// Forgets withdrawals older than any verdict needs, once a second's worth of ticks.
-    pub fn prune_recent_sometimes(&mut self) {
-        if self.now_ms() % 1000 >= 100 {
-            return;
+    /// Forgets what peers took back when no verdict needs it any more, once a second's worth of
+    /// ticks.
+    pub fn forget_silent_sometimes(&mut self) {
+        let now = self.now_ms();
+        if now % 1000 < 100 {
+            self.heard.forget_silent(now, self.rules.flap_cap_ms);
         }
-        let (now, cap) = (self.now_ms(), self.rules.flap_cap_ms);
-        self.recent_all = self.recent_all.filter(|then| age_ms(now, *then) < cap);
-        self.recent.retain(|_, then| age_ms(now, *then) < cap);
+    }
+
+    /// Whether nobody abstains on anything.
+    pub fn all_told(&self) -> bool {
+        self.poison.is_idle() && self.heard.all_told()
     }
 
     /// The instances that abstain on `prefix` in this table (a session's index, or the FIB):
     /// because some peer that sent it has not been replayed to them (docs/DECISIONS.md, "Bootstrap
     /// without the peer") or cannot tell them, or what it sent kills them. `rests`: the key does.
     pub fn abstainers(&self, prefix: &Prefix, table: u32, rests: bool) -> Members {
-        let mut out = self.poison.abstainers(prefix, table, rests).union(self.exercised_on(prefix));
-        for (unlevel, store) in self.unlevel.iter().zip(&self.stores) {
-            if !unlevel.is_empty() && store.find(prefix).is_some() {
-                out = out.union(*unlevel);
-            }
-        }
-        if self.lacking { out.union(self.untold(prefix)) } else { out }
+        self.poison.abstainers(prefix, table, rests).union(self.heard.untold(prefix))
     }
 
     /// The instances whose configured limits take `prefix` on the session with `peer` out of their
@@ -576,19 +427,19 @@ mod tests {
         config.vote.strategy = Strategy::MasterSlave;
         let new = || {
             let mut env = Env::new(config.clone(), 0);
-            env.unlevel.push(Members::EMPTY);
+            env.heard.open(0);
             env
         };
         let mut env = new();
         assert_eq!(env.first_told(), Some(members(&[0])));
-        env.bgp_in_fib = members(&[1, 2]);
+        env.instances.bgp_in_fib = members(&[1, 2]);
         assert_eq!(env.first_told(), Some(members(&[0, 1])), "the first in line writes no routes of BGP's");
-        env.voters.remove(0);
+        env.instances.voters.remove(0);
         assert_eq!(env.first_told(), Some(members(&[1])), "a standby keeps its place in the line, and no vote");
-        env.unlevel[0].insert(2);
+        env.heard.set_level(0, 2, false);
         assert_eq!(env.first_told(), None, "the last one is away, or catches up");
         let mut env = new();
-        env.exercised.push(("192.0.2.0/24".parse().expect("a prefix"), 0));
+        env.heard.exercise("192.0.2.0/24".parse().expect("a prefix"), 0, true);
         assert_eq!(env.first_told(), None, "the first one abstains on a prefix");
     }
 }

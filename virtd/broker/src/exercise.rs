@@ -15,7 +15,6 @@ use super::mux::Random;
 use super::session::Session;
 use crate::config::{Config, Instance};
 use crate::event::{Event, Severity};
-use voter::Members;
 use wire::bgp::Prefix;
 
 /// The longest between withdraw and re-announcement; often it is much shorter, and both come in one
@@ -111,7 +110,7 @@ impl Exercises {
                     e.state = State::Told { prefix, until: env.now + env.t_us() };
                 }
                 State::Told { prefix, until } if env.now >= until => {
-                    env.exercised.retain(|(p, who)| (*p, *who) != (prefix, i as u8));
+                    env.heard.exercise(prefix, i, false);
                     // It counts again: what it says by now is judged.
                     sessions.iter_mut().for_each(|s| s.judge_soon(&prefix, env));
                     e.rest(env.now);
@@ -149,7 +148,7 @@ impl Exercise {
             if !sessions.iter().all(|s| s.can_spare(i, &prefix, env)) {
                 continue;
             }
-            env.exercised.push((prefix, i as u8));
+            env.heard.exercise(prefix, i, true);
             let Some(session) = sessions.get_mut(from) else { return };
             session.tell_withdrawn(i, prefix, env);
             let text = format!(
@@ -171,7 +170,7 @@ impl Exercise {
 
 /// Nobody is put to the test while something else is going on.
 fn is_calm(env: &Env) -> bool {
-    env.poison.is_idle() && env.unlevel.iter().all(|u| u.is_empty())
+    env.poison.is_idle() && env.heard.all_level()
 }
 
 impl Restart {
@@ -194,12 +193,5 @@ impl Restart {
         let Some(session) = sessions.get_mut(mine[self.random.between(0, last as u64) as usize]) else { return };
         session.restart_leg(i, env);
         self.next = env.now + self.random.between(self.least, self.greatest);
-    }
-}
-
-impl Env {
-    /// Those that abstain on `prefix` because they are just being told of it once more.
-    pub(super) fn exercised_on(&self, prefix: &Prefix) -> Members {
-        self.exercised.iter().filter(|(p, _)| p == prefix).map(|(_, i)| *i).collect()
     }
 }

@@ -12,9 +12,6 @@ use wire::bgp::{Family, Prefix, as2, encode};
 /// A block shorter than this fits a message of 4,096 octets in either form: written with two octets
 /// an AS number, what takes four there takes two and, in AS4_PATH, four more.
 const SURELY_FITS: usize = 2048;
-/// Prefixes voted on one by one because somebody begins or ceases to abstain; of more in one turn
-/// every prefix is, in slices.
-const MAX_JUDGED: usize = 1024;
 
 /// A stored block that may not fit a message of 4,096 octets, in both its forms.
 #[derive(Clone, Debug)]
@@ -72,25 +69,35 @@ pub struct Lacks {
 }
 
 impl Lacks {
-    /// Instance `i` has a leg of these terms.
-    pub fn set(&mut self, i: usize, terms: &Terms) {
+    /// Instance `i` has a leg of these terms. Whether it lacks anything, or did.
+    pub fn set(&mut self, i: usize, terms: &Terms) -> bool {
         let i = i as u8;
-        self.forget(i);
+        let mut changed = self.forget(i);
         for (family, members) in [(Family::IPV4_UNICAST, &mut self.v4), (Family::IPV6_UNICAST, &mut self.v6)] {
             if terms.lacking.contains(&family) {
                 members.insert(i);
+                changed = true;
             }
         }
         if terms.short || terms.narrow {
             self.tight.insert(i);
             self.legs.insert(i, Lack { narrow: terms.narrow, max_message_len: terms.context.max_message_len });
+            changed = true;
         }
+        changed
     }
 
-    /// Instance `i` has no leg any more.
-    pub fn forget(&mut self, i: u8) {
+    /// Instance `i` has no leg any more. Whether it lacked anything.
+    pub fn forget(&mut self, i: u8) -> bool {
+        let lacked = self.lackers().contains(i);
         [&mut self.v4, &mut self.v6, &mut self.tight].into_iter().for_each(|m| m.remove(i));
         self.legs.remove(&i);
+        lacked
+    }
+
+    /// Those that lack anything.
+    pub fn lackers(&self) -> Members {
+        self.v4.union(self.v6).union(self.tight)
     }
 
     /// Whether every leg is told everything.
@@ -129,7 +136,7 @@ impl Lacks {
     }
 
     /// Whether anybody abstains on anything.
-    fn matters(&self) -> bool {
+    pub fn matters(&self) -> bool {
         !self.v4.is_empty() || !self.v6.is_empty() || (!self.tight.is_empty() && !self.long.is_empty())
     }
 
@@ -154,43 +161,11 @@ impl Lacks {
 }
 
 impl Env {
-    /// What instance `i` lacks on a session is another than it was.
-    pub fn note_lacks(&mut self) {
-        self.lacking = self.lacks.iter().any(Lacks::matters);
-    }
-
     /// The peer of `session` says something else about `prefix`, or nothing: see
     /// [`Lacks::changed`].
     pub fn note_length(&mut self, session: usize, prefix: Prefix, long: Option<&Long<'_>>) {
-        if !self.lacks.get_mut(session).is_some_and(|lacks| lacks.changed(&prefix, long)) {
-            return;
+        if self.heard.change_lacks(session, |lacks| lacks.changed(&prefix, long)) {
+            self.followups.vote_on(prefix);
         }
-        self.note_lacks();
-        match self.judge.len() < MAX_JUDGED {
-            true => self.judge.push(prefix),
-            false => self.walk = true,
-        }
-    }
-
-    /// Whether nobody abstains on anything.
-    pub fn all_told(&self) -> bool {
-        self.poison.is_idle() && self.exercised.is_empty() && !self.lacking && self.unlevel.iter().all(|u| u.is_empty())
-    }
-
-    /// Those that some peer's route for `prefix` cannot be told.
-    pub fn untold(&self, prefix: &Prefix) -> Members {
-        let mut out = Members::EMPTY;
-        for (lacks, store) in self.lacks.iter().zip(&self.stores) {
-            let untold = lacks.untold(prefix);
-            if !untold.is_empty() && store.find(prefix).is_some() {
-                out = out.union(untold);
-            }
-        }
-        out
-    }
-
-    /// Those that lack anything anywhere.
-    pub fn lackers(&self) -> Members {
-        self.lacks.iter().fold(Members::EMPTY, |all, l| all.union(l.v4).union(l.v6).union(l.tight))
     }
 }

@@ -38,6 +38,8 @@ pub mod event;
 mod exercise;
 pub mod fib;
 mod flight;
+mod followups;
+mod heard;
 mod independence;
 mod lacks;
 mod leaving;
@@ -48,6 +50,7 @@ mod open;
 mod poison;
 mod query;
 mod reload;
+mod roster;
 mod session;
 pub mod state;
 mod strangers;
@@ -171,11 +174,6 @@ impl Core {
     /// Takes one input; what is to be done is among the outputs ([`turn`]).
     pub fn handle(&mut self, now: Micros, input: Input<'_>) {
         self.env.now = self.env.now.max(now);
-        // A route that an instance asks for hangs on nothing in the stores, and a leg that has been
-        // told what came hears nothing from them.
-        if !matches!(input, Input::NetlinkRequest { .. } | Input::LegDrained { .. }) {
-            self.store_update();
-        }
         let from = self.env.out.len();
         match input {
             Input::Stop => self.stop(),
@@ -211,22 +209,6 @@ impl Core {
             input => self.session_input(input),
         }
         self.learn_ids(from);
-    }
-
-    /// Whether an UPDATE has been passed on that is not in its store yet: one that came alone and
-    /// that every instance hears as it is. Instances take longer over it than the store does, but
-    /// on one processor they begin at once, and the store would be in their way.
-    pub fn has_unstored(&self) -> bool {
-        self.env.owed.is_some()
-    }
-
-    /// Takes it there. Whatever looks into a store does so first.
-    pub fn store_update(&mut self) {
-        if let Some((session, message)) = self.env.owed.take()
-            && let Some(s) = self.sessions.get_mut(session)
-        {
-            s.remember(&message, &mut self.env);
-        }
     }
 
     /// Outputs name connections and legs that the sessions made: later inputs find their session by
@@ -318,11 +300,11 @@ impl Core {
                     .push(Event::new(now, "instance-gone", Severity::Warning, text).with_instance(&name).into());
             }
             Input::Listening { instance, listener, local, v6_only } => {
-                self.env.listeners.insert(listener, Listener { instance, local, v6_only });
+                self.env.instances.listeners.insert(listener, Listener { instance, local, v6_only });
                 session::allow_offers(&mut self.sessions, usize::from(instance.0), &mut self.env);
             }
             Input::ListenerClosed { listener } => {
-                if let Some(l) = self.env.listeners.remove(&listener)
+                if let Some(l) = self.env.instances.listeners.remove(&listener)
                     && let Some(s) = self.env.instances.get_mut(usize::from(l.instance.0))
                 {
                     s.listener_closed = Some(now);
@@ -382,7 +364,7 @@ impl Core {
                 self.controller.tick(&mut self.env, &mut self.sessions);
                 self.pass_on();
                 self.see_to_strangers();
-                self.env.prune_recent_sometimes();
+                self.env.forget_silent_sometimes();
                 self.tell_diversity();
             }
             Input::KeepAlive { at } => {
@@ -423,14 +405,14 @@ impl Core {
             let step = poison.look(i, excused, env.now + quiet, |s, bytes| {
                 sessions.get(s).map_or_else(Vec::new, |session| session.suspects(i, bytes, &hasher, env))
             });
-            let level = sessions.iter().any(|s| s.stands(i)) && !env.unlevel.iter().any(|u| u.contains(i as u8));
+            let level = sessions.iter().any(|s| s.stands(i)) && env.heard.is_level(i);
             let step = step.or_else(|| poison.proceed(i, level, env.now, quiet));
             env.poison = poison;
             let Some(step) = step else { continue };
-            env.walk = true;
+            env.followups.vote_anew();
             if let poison::Step::Found { found, .. } = &step {
                 for suspect in found {
-                    env.excused.push((i, suspect.session));
+                    env.followups.excuse(i, suspect.session);
                     if let Some(s) = sessions.get_mut(suspect.session) {
                         s.is_explained(i);
                     }
@@ -451,7 +433,7 @@ impl Core {
     fn judge_answers(&mut self) {
         let prefixes = self.env.poison.take_answered(self.env.now);
         if prefixes.len() > ANSWERED_AT_ONCE {
-            self.env.walk = true;
+            self.env.followups.vote_anew();
             return;
         }
         for prefix in &prefixes {
@@ -501,7 +483,7 @@ impl Core {
     /// Decides what is due: votes whose time has come, then what the peers are told.
     pub fn decide(&mut self, now: Micros) {
         self.env.now = self.env.now.max(now);
-        let walk = std::mem::take(&mut self.env.walk);
+        let walk = self.env.followups.take_everything();
         // Before the peers are told: what they send must find its way.
         if let Some(fib) = &mut self.fib {
             if walk {
@@ -531,7 +513,7 @@ impl Core {
                 s.wake(i, &mut self.env);
             }
         }
-        for prefix in std::mem::take(&mut self.env.judge) {
+        for prefix in self.env.followups.take_prefixes() {
             self.sessions.iter_mut().for_each(|s| s.judge_soon(&prefix, &mut self.env));
         }
         if walk {
@@ -567,7 +549,7 @@ impl Core {
             let passing = self.controller.passing_deadline(self.next_tick);
             return self.controller.deadline().into_iter().chain(judged).chain(passing).min();
         }
-        if self.env.walk || self.sessions.iter().any(Session::has_work) {
+        if self.env.followups.is_everything() || self.sessions.iter().any(Session::has_work) {
             return Some(self.env.now);
         }
         let recheck = self.env.rechecks.next().map(|at| at * 1000);

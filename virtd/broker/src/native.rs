@@ -25,7 +25,7 @@ impl Native {
     pub(super) fn handle(&mut self, env: &mut Env, input: Input<'_>) {
         match input {
             Input::PeerAccepted { conn, peer, local } => {
-                let Some(listener) = env.listener_for(0, local.ip()) else {
+                let Some(listener) = env.instances.listener_for(0, local.ip()) else {
                     return env.out.push(Output::ClosePeer { conn, abort: true });
                 };
                 let leg = LegId(env.fresh_id());

@@ -292,12 +292,6 @@ impl Poison {
         self.any.is_empty()
     }
 
-    /// Whether nobody abstains on anything, nothing is known that somebody must not be given, and
-    /// nobody has just died of something.
-    pub fn is_unknown(&self) -> bool {
-        self.any.is_empty() && self.marked.is_empty() && self.patients.iter().all(|p| p.ended.is_empty())
-    }
-
     /// The instances that are not told what stands about `prefix`, or have not answered to it in
     /// this table (a session's index, or the FIB), and therefore abstain on it there; where the key
     /// `rests`, also those that were told another form of it than the others.

@@ -76,7 +76,6 @@ pub struct Asker {
 impl Core {
     /// Answers a request. What an operator does is signed by whoever asks, where somebody does.
     pub fn query(&mut self, now: Micros, request: &Request, by: Option<&Asker>) -> Reply {
-        self.store_update();
         self.env.now = self.env.now.max(now);
         let from = self.env.out.len();
         Ok(match request {
@@ -193,7 +192,7 @@ impl Core {
             strategy: env.config.vote.strategy.name().to_owned(),
             k,
             t_ms: env.rules.steady_ms,
-            voters: env.voters.len(),
+            voters: env.instances.voters.len(),
             instances: env.taken().count(),
             instances_attached: Some(env.instances.iter().filter(|i| i.attached).count()),
             strangers_failed: env.failures.total,
@@ -213,9 +212,9 @@ impl Core {
             malformed_updates: c.mended,
             interned_routes: env.routes.len(),
             memory: api::Memory {
-                received_bytes: env.stores.iter().map(replay::store::Store::memory_bytes).sum::<usize>(),
+                received_bytes: env.heard.memory_bytes().0,
                 tables_bytes: self.sessions.iter().map(|s| s.memory_bytes().0).sum::<usize>(),
-                attributes_bytes: env.routes.memory_bytes() + env.blobs.memory_bytes(),
+                attributes_bytes: env.routes.memory_bytes() + env.heard.memory_bytes().1,
                 waiting_bytes: self.sessions.iter().map(|s| s.memory_bytes().1).sum::<usize>(),
                 figures_bytes: self.sessions.iter().map(|s| s.independence.memory_bytes()).sum::<usize>(),
                 verdicts_bytes: env.rechecks.memory_bytes(),
@@ -266,7 +265,7 @@ impl Core {
             router_id: up.map(|u| u.negotiated.peer_router_id),
             hold_time_s: up.map(|u| u.negotiated.hold_time_s),
             families: up.map(|u| u.negotiated.shared.families.iter().map(|f| f.to_string()).collect()),
-            prefixes_in: Some(self.env.stores.get(index).map_or(0, |store| store.len())),
+            prefixes_in: Some(self.env.heard.stores().len(index)),
             prefixes_out: up.map(|u| u.prefixes_out),
             updates_in: up.map(|u| u.updates_in),
             updates_out: up.map(|u| u.updates_out),
@@ -288,7 +287,7 @@ impl Core {
             instance: self.env.name(i).to_owned(),
             state: state.to_owned(),
             detail: detail.to_owned(),
-            votes: self.env.voters.contains(i as u8),
+            votes: self.env.instances.voters.contains(i as u8),
             gone: s.departure(i).map(gone),
             missed_us: s.missed_us(i),
         }
@@ -303,7 +302,7 @@ impl Core {
             .map(|(i, instance)| {
                 let legs = self.sessions.iter().filter_map(|s| s.seats[i].leg.as_ref());
                 let up = legs.clone().filter(|l| l.state == LegState::Established).count();
-                let level = !env.unlevel.iter().any(|u| u.contains(i as u8));
+                let level = env.heard.is_level(i);
                 let duty = self.controller.duty(i);
                 let (pinned, usage, restarts) = self.controller.detail(i);
                 let state = match (instance.attached, duty, up, level) {
@@ -378,7 +377,7 @@ impl Core {
             let told = s.table.entry(slot).is_some_and(|e| e.winner != BlobId::NONE || e.published != BlobId::NONE);
             told || s.table.candidates(slot).iter().any(|id| *id != BlobId::NONE)
         };
-        self.env.stores.iter().any(|store| store.find(prefix).is_some()) || self.sessions.iter().any(says)
+        self.env.heard.stores().announcers(prefix).next().is_some() || self.sessions.iter().any(says)
     }
 
     fn routes(&self, prefix: &Prefix) -> api::Routes {
@@ -396,11 +395,11 @@ impl Core {
 
     /// What a peer sent, described through the UPDATE that a replay would send.
     fn stored(&self, session: usize, prefix: &Prefix) -> Option<api::Route> {
-        self.env.stores[session].find(prefix)?;
+        self.env.heard.stores().find(session, prefix)?;
         let up = self.sessions[session].up.as_ref()?;
         let mut packed = bytes::BytesMut::new();
         let context = up.negotiated.context();
-        replay::level::replay(&self.env.stores[session], &self.env.blobs, &mut [*prefix], &context, false, &mut packed);
+        self.env.heard.replay(session, &mut [*prefix], &context, false, &mut packed);
         let update = Update::parse(packed.get(wire::bgp::frame::HEADER_LEN..)?).ok()?;
         let carried = if update.nlri.is_empty() { Carried::MpReach } else { Carried::Classic };
         let context = CanonicalContext {

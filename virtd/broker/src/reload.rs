@@ -25,7 +25,6 @@ impl Core {
     /// # Errors
     /// It cannot be that, and nothing has changed.
     pub fn reload(&mut self, now: Micros, new: Config, dry_run: bool) -> Result<Reloaded, String> {
-        self.store_update();
         self.env.now = self.env.now.max(now);
         let from = self.env.out.len();
         let plan = self.plan(&new).map_err(|text| format!("{text}; nothing has changed"))?;
@@ -110,7 +109,7 @@ impl Core {
                     if changed {
                         self.controller.assign(i, &instance, &mut self.env);
                     }
-                    self.env.walk = true;
+                    self.env.followups.vote_anew();
                 }
             }
         }

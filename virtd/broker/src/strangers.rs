@@ -113,7 +113,7 @@ impl Session {
         let Some(ext) = self.exts.first().filter(|_| self.exts.len() == 1 && self.up.is_none()) else { return false };
         let (Some(local), false) = (ext.local, env.is_configured(&self.peer)) else { return false };
         let refuses = |(i, s): (usize, &super::session::Seat)| {
-            s.leg.is_none() && (s.offers() >= offers || env.listener_for(i, local.ip()).is_none())
+            s.leg.is_none() && (s.offers() >= offers || env.instances.listener_for(i, local.ip()).is_none())
         };
         !ext.dialled && self.wanted_at.is_none() && self.seats.iter().enumerate().all(refuses)
     }
@@ -231,8 +231,7 @@ impl Core {
         *s = Session::vacant(index, peer, &mut self.env);
         self.env.poison.forget_session(index);
         self.env.flight.forget_session(index);
-        self.env.losses.retain(|(_, session, _)| *session != index);
-        self.env.excused.retain(|(_, session)| *session != index);
+        self.env.followups.forget_session(index);
         self.controller.forget_session(index);
         self.exercises.forget_session(index);
         if self.by_peer.get(&peer) == Some(&index) {

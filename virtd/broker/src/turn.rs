@@ -71,8 +71,6 @@ pub struct Deferred {
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 enum Work {
-    /// An UPDATE goes into the store of its session.
-    Store,
     /// A leg is written to.
     Leg(LegId),
     /// TCP acknowledges what a peer has sent.
@@ -120,9 +118,6 @@ pub fn turn<W: World>(w: &mut W, read: impl FnOnce(&mut W) -> bool) {
     if w.deferred().tick_at.is_some_and(|at| at <= now) {
         w.core().handle(now, Input::Tick);
     }
-    if w.core().has_unstored() {
-        w.deferred().next_turn.push(Work::Store);
-    }
     until_rest(w);
     // Also those whose questions have changed nothing.
     w.answer();
@@ -149,7 +144,6 @@ fn catch_up<W: World>(w: &mut W, nothing_came: bool) {
     }
     for work in due.drain(..) {
         match work {
-            Work::Store => w.core().store_update(),
             Work::Leg(_) => {}
             Work::Acknowledge(conn) => w.acknowledge(conn),
         }

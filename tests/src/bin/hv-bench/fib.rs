@@ -40,14 +40,6 @@ pub const LATENCY: [(&str, Kind); 5] = [
     ("fib-three-kinds", Kind::Fib(&[(Bird, None), (Frr, None), (OpenBgpd, Some(Version::OPENBGPD_13))], true)),
 ];
 
-/// Places, and their like with `--other-virtd`.
-const OTHERS: [(&str, &str); 4] = [
-    ("fib-one", "fib-one-other"),
-    ("fib-three-birds", "fib-three-birds-other"),
-    ("fib-five-birds", "fib-five-birds-other"),
-    ("fib-three-kinds", "fib-three-kinds-other"),
-];
-
 const TABLE: [(&str, Kind); 4] = [
     ("fib-bird", Kind::FibAlone(Bird)),
     ("fib-one", Kind::Fib(&[(Bird, None)], true)),
@@ -83,25 +75,17 @@ fn available(kind: &Kind) -> Result<bool> {
 fn series(arguments: &Arguments, where_: &str, raw: &Path) -> Result<Vec<Series>> {
     let mut places = Vec::new();
     let only = &arguments.fib_places;
-    let other_virtd = arguments.other_virtd.as_ref();
-    let other_virtd = other_virtd
-        .map(|virtd| virtd.canonicalize().with_context(|| format!("--other-virtd {}", virtd.display())))
-        .transpose()?;
     for (name, kind) in &LATENCY {
         let wanted = only.is_empty() || matches!(kind, Kind::FibAlone(_)) || only.iter().any(|place| place == name);
         if !wanted || !available(kind)? {
             continue;
         }
         places.push((Place::start(name, kind)?, Series::new(name)));
-        let other = OTHERS.iter().find(|(like, _)| like == name);
-        if let (Some(virtd), Some((_, other))) = (&other_virtd, other) {
-            places.push((Place::start_build(other, kind, Some(virtd.clone()))?, Series::new(other)));
-        }
     }
     let (count, rate) = (arguments.count.to_string(), arguments.rate.to_string());
     for round in 1..=arguments.rounds {
         for (place, series) in &mut places {
-            if round > 1 && place.name.starts_with("fib-three-kinds") {
+            if round > 1 && place.name == "fib-three-kinds" {
                 // OpenBGPD holds back its sessions once they have ended, longer each time; starting
                 // it anew takes more than a minute.
                 continue;
@@ -139,13 +123,7 @@ fn judge(all: &[Series], where_: &str, figures: &mut Figures) -> Result<()> {
             figures.note(title, median(values.clone()), "us", Some(median(base.clone())));
         }
     }
-    let place = |name| all.iter().find(|s| s.name == name);
-    for (name, other) in OTHERS {
-        let (Some(this), Some(other)) = (place(name), place(other)) else { continue };
-        let title = format!("FIB pass-through p50, {} beyond {name}, {where_}", other.name);
-        figures.note(title, other.added(this, |s| &s.p50), "us", None);
-    }
-    for series in all.iter().skip(1).filter(|s| OTHERS.iter().all(|(_, other)| s.name != *other)) {
+    for series in all.iter().skip(1) {
         let added = series.added(bird, |s| &s.p50);
         let title = format!("FIB pass-through added p50, {}, {where_}", series.name);
         figures.judge(title, (added, "us"), None, "under 100 us", added < ADDED_US);

@@ -27,7 +27,8 @@ const BOUNDS: [(&str, &str, f64, f64); 5] = [
     ("three-kinds", "P2 added p50, virtd three-kinds master-slave", 1.25, 0.75),
 ];
 
-const PLACES: [(&str, Kind); 7] = [
+/// Where one UPDATE is timed.
+pub const PLACES: [(&str, Kind); 7] = [
     ("bird", Kind::Alone(Bird)),
     ("haproxy", Kind::HaProxy),
     ("native", Kind::Virtd(&[Bird], "native", "wait-for-consensus")),
@@ -109,7 +110,8 @@ fn series(arguments: &Arguments, where_: &str, raw: &Path) -> Result<Vec<Series>
     Ok(all)
 }
 
-fn us(result: &Value, key: &str) -> Result<f64> {
+/// A time in the result, in microseconds.
+pub fn us(result: &Value, key: &str) -> Result<f64> {
     ensure!(result["lost"] == 0, "UPDATEs were lost: {result}");
     result[key].as_f64().map(|ns| ns / 1000.0).with_context(|| format!("no {key} in {result}"))
 }

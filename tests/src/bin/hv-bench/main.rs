@@ -8,6 +8,7 @@ mod fib;
 mod fib_trace;
 mod figures;
 mod latency;
+mod pair;
 mod places;
 mod processes;
 mod restart;
@@ -54,11 +55,17 @@ struct Arguments {
     /// Only these places where UPDATEs go into the kernel, beside BIRD alone
     #[arg(long, value_delimiter = ',', value_parser = fib::LATENCY.map(|(name, _)| name))]
     fib_places: Vec<String>,
-    /// Another build of virtd, with its libhvlibc.so beside it, of which UPDATEs go into the kernel
-    /// beside this one's, in the same rounds, in front of one, three and five BIRDs and of three
-    /// kinds
+    /// Another build of virtd, with its libhvlibc.so beside it, that is measured beside this one in
+    /// the same rounds: one UPDATE, one route, a table, its memory. It adds the part `pair`
     #[arg(long, value_name = "FILE")]
     other_virtd: Option<PathBuf>,
+    /// The part `pair` on one processor alone, without tables
+    #[arg(long)]
+    pinned: bool,
+    /// Only these places of the part `pair`: voted, three-birds, three-kinds, fib-one,
+    /// fib-three-birds, and one and three for the tables
+    #[arg(long, value_delimiter = ',')]
+    pairs: Vec<String>,
     /// Keep the processors from sleeping meanwhile (/dev/cpu_dma_latency): what it takes to wake
     /// them is in no figure then
     #[arg(long)]
@@ -98,6 +105,8 @@ enum Part {
     FibTrace,
     /// Five voters against three
     Voters,
+    /// This build beside another (--other-virtd)
+    Pair,
     /// What the criterion benches have left
     Criterion,
 }
@@ -135,6 +144,9 @@ fn run(arguments: &Arguments) -> Result<()> {
     }
     if wanted(Part::Voters) && arguments.voter_prefixes > 0 {
         voters::measure(arguments, &mut figures)?;
+    }
+    if arguments.only.contains(&Part::Pair) || (arguments.only.is_empty() && arguments.other_virtd.is_some()) {
+        pair::measure(arguments, &mut figures)?;
     }
     if wanted(Part::Criterion) {
         criterion::collect(&arguments.criterion, &mut figures)?;

@@ -15,7 +15,8 @@ use tests::daemons::Daemon::{Bird, Frr, OpenBgpd};
 /// of the processor time.
 const AFTER: Duration = Duration::from_secs(1);
 
-const PLACES: [(&str, Kind); 5] = [
+/// Whose time with a table is taken.
+pub const PLACES: [(&str, Kind); 5] = [
     ("bird", Kind::Alone(Bird)),
     ("frr", Kind::Alone(Frr)),
     ("openbgpd", Kind::Alone(OpenBgpd)),

@@ -22,7 +22,7 @@ impl Controller {
     pub(super) fn watch_absent(&mut self, env: &mut Env, sessions: &mut [Session]) {
         let limit = threshold(env);
         for i in 0..self.list.len() {
-            let votes = env.voters.contains(i as u8);
+            let votes = env.instances.voters.contains(i as u8);
             let due = |s: &Session| s.missed_us(i) >= limit && (votes || !s.is_known_to_be_missed(i));
             if !sessions.iter().any(due) || !self.is_missed(i, env) {
                 continue;
@@ -106,16 +106,13 @@ impl Controller {
     pub(super) fn other_that_is_not_level(&self, i: usize, env: &Env, sessions: &[Session]) -> Option<usize> {
         let away = |v: &usize| {
             let down = |c: &super::Control| matches!(c.process, Process::Ending | Process::Down(_));
-            let lives = env.in_fib.contains(*v as u8) || env.instances.get(*v).is_some_and(|s| s.attached);
+            let lives = env.instances.in_fib.contains(*v as u8) || env.instances.get(*v).is_some_and(|s| s.attached);
             let misses = |(n, s): (usize, &Session)| {
-                s.up.is_some()
-                    && s.knows(*v)
-                    && !s.has_left_by_will(*v)
-                    && env.unlevel.get(n).is_some_and(|u| u.contains(*v as u8))
+                s.up.is_some() && s.knows(*v) && !s.has_left_by_will(*v) && env.heard.unlevel(n).contains(*v as u8)
             };
             !lives || self.list.get(*v).is_none_or(down) || sessions.iter().enumerate().any(misses)
         };
-        env.voters.iter().map(usize::from).filter(|v| *v != i).find(away)
+        env.instances.voters.iter().map(usize::from).filter(|v| *v != i).find(away)
     }
 }
 

@@ -90,10 +90,10 @@ impl Controller {
             }
             env.out.push(event.into());
             // Whoever it is master of would be told the wrong thing first each time.
-            if env.master_line.contains(&(i as u8)) {
-                env.master_line.retain(|m| usize::from(*m) != i);
-                env.master_line.push(i as u8);
-                env.walk = true;
+            if env.instances.master_line.contains(&(i as u8)) {
+                env.instances.master_line.retain(|m| usize::from(*m) != i);
+                env.instances.master_line.push(i as u8);
+                env.followups.vote_anew();
             }
         }
         while lasting.differences.len() > MAX_PREFIXES {

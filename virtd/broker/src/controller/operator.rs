@@ -65,7 +65,7 @@ impl Controller {
             return Err(format!("there is no instance {name:?}: expected {}", known.join(", ")));
         };
         let (duty, ours) = (self.duty(i), self.list.get(i).is_some_and(|c| c.process != Process::NotOurs));
-        let last = duty == Duty::Voter && env.voters.len() == 1;
+        let last = duty == Duty::Voter && env.instances.voters.len() == 1;
         if duty == Duty::Leaving {
             return Err(format!("{name} is no part of the router any more and is being ended"));
         }
@@ -83,7 +83,7 @@ impl Controller {
                 self.restart(i, env);
                 // It may be another version now: what killed the old one is tried again.
                 env.poison.forgive(i, env.now + env.t_us());
-                env.walk = true;
+                env.followups.vote_anew();
                 format!("{name} is restarted")
             }
             "drain" | "disable" if last => {
@@ -157,7 +157,7 @@ impl Controller {
         };
         self.set_duty(i, duty, env);
         if duty == Duty::Voter {
-            env.master_line.push(i as u8);
+            env.instances.master_line.push(i as u8);
         }
         let down = self.list.get(i).is_some_and(|c| matches!(c.process, Process::Down(_)));
         if down && duty != Duty::Standby(Standby::Cold) {
@@ -176,7 +176,7 @@ impl Controller {
             self.start(i, env);
         }
         self.set_duty(i, Duty::Voter, env);
-        env.master_line.insert(0, i as u8);
+        env.instances.master_line.insert(0, i as u8);
         Ok(format!("{name} votes and is first in line"))
     }
 

@@ -30,7 +30,7 @@ impl Controller {
         }
         self.set_duty(i, duty, env);
         if duty == Duty::Voter {
-            env.master_line.push(i as u8);
+            env.instances.master_line.push(i as u8);
         }
         env.out.push(Output::Seat { instance: InstanceId(i as u8), seat: Occupant::Taken(Box::new(instance.clone())) });
         if self.list.get(i).is_some_and(|c| c.process == Process::Running) {
@@ -48,7 +48,7 @@ impl Controller {
             self.restart(i, env);
         }
         env.poison.forgive(i, env.now + env.t_us());
-        env.walk = true;
+        env.followups.vote_anew();
     }
 
     /// What instance `i` is for has changed in the configuration; what an operator has said of it
@@ -60,7 +60,7 @@ impl Controller {
         let duty = Duty::configured(instance);
         self.set_duty(i, duty, env);
         if duty == Duty::Voter {
-            env.master_line.push(i as u8);
+            env.instances.master_line.push(i as u8);
         }
         let process = self.list.get(i).map(|c| c.process);
         match (duty, process) {
@@ -124,9 +124,13 @@ impl Controller {
             let like = match replaces {
                 Some(i) => vec![i],
                 // Whoever votes is there already: what it takes part in, this one will.
-                None => {
-                    env.voters.iter().map(usize::from).filter(|i| self.list.get(*i).is_some_and(|c| !c.new)).collect()
-                }
+                None => env
+                    .instances
+                    .voters
+                    .iter()
+                    .map(usize::from)
+                    .filter(|i| self.list.get(*i).is_some_and(|c| !c.new))
+                    .collect(),
             };
             if !has_caught_up(j, &like, env, sessions, fib) {
                 continue;
@@ -152,7 +156,7 @@ impl Controller {
     /// Instance `j` has caught up and takes the place, and the name, of `i`.
     fn succeed(&mut self, j: usize, i: usize, env: &mut Env) {
         let (duty, name) = (self.duty(i), env.config.instances.get(j).map_or_else(String::new, |c| c.name.clone()));
-        let line = env.master_line.iter().position(|m| usize::from(*m) == i);
+        let line = env.instances.master_line.iter().position(|m| usize::from(*m) == i);
         let text = format!("{} has caught up and takes the place of {}", env.name(j), env.name(i));
         env.tell_about("instance-replaced", Severity::Info, j, text);
         if let Some(s) = env.instances.get_mut(i) {
@@ -164,7 +168,7 @@ impl Controller {
         }
         self.set_duty(j, duty, env);
         if let Some(at) = line {
-            env.master_line.insert(at.min(env.master_line.len()), j as u8);
+            env.instances.master_line.insert(at.min(env.instances.master_line.len()), j as u8);
         }
         if duty == Duty::Standby(Standby::Cold) || duty == Duty::Disabled {
             self.end(j, Order::Stop, env);
@@ -183,7 +187,7 @@ impl Controller {
                 env.out.push(Output::Seat { instance: InstanceId(i as u8), seat: Occupant::Empty });
                 continue;
             }
-            let listens = env.listeners.values().any(|l| usize::from(l.instance.0) == i);
+            let listens = env.instances.listeners.values().any(|l| usize::from(l.instance.0) == i);
             let attached = env.instances.get(i).is_some_and(|s| s.attached);
             let has_leg = sessions.iter().any(|s| s.seats.get(i).is_some_and(|s| s.leg.is_some()));
             if listens || attached || has_leg || fib.is_some_and(|f| f.has_sockets(i)) {
@@ -220,7 +224,7 @@ fn has_caught_up(j: usize, like: &[usize], env: &Env, sessions: &[Session], fib:
         return false;
     }
     let everywhere = sessions.iter().filter(|s| like.iter().any(|i| s.stands(*i))).all(|s| s.stands(j));
-    let level = !env.unlevel.iter().any(|u| u.contains(j as u8)) && !sessions.iter().any(|s| s.levels(j));
+    let level = env.heard.is_level(j) && !sessions.iter().any(|s| s.levels(j));
     let in_fib = fib.is_none_or(|f| f.counts(j) || !like.iter().any(|i| f.counts(*i)));
     everywhere && level && in_fib
 }

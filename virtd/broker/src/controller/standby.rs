@@ -15,7 +15,7 @@ impl Controller {
     pub(super) fn watch_strangers(&mut self, env: &Env) {
         let (now, threshold) = (env.now, threshold(env));
         for (i, c) in self.list.iter_mut().enumerate().filter(|(_, c)| c.process == Process::NotOurs) {
-            let there = env.standing.contains(i as u8) || env.instances.get(i).is_some_and(|s| s.attached);
+            let there = env.instances.standing.contains(i as u8) || env.instances.get(i).is_some_and(|s| s.attached);
             c.came |= there;
             if there {
                 c.away = None;
@@ -57,8 +57,8 @@ impl Controller {
         self.set_duty(s, Duty::Voter, env);
         // Nobody here can start one that is not ours: it waits whenever it is there.
         self.set_duty(i, Duty::Standby(if ours { how } else { Standby::Warm }), env);
-        env.master_line.push(s as u8);
-        env.master_line.push(i as u8);
+        env.instances.master_line.push(s as u8);
+        env.instances.master_line.push(i as u8);
         if self.list.get(s).is_some_and(|c| c.process == Process::Down(None)) {
             self.set_process(s, Process::Running);
             if let Some(c) = self.list.get_mut(s) {
@@ -76,7 +76,7 @@ impl Controller {
     fn next_standby(&self, env: &Env) -> Option<(usize, Standby)> {
         let rank = |(n, c): (usize, &super::Control)| {
             let attached = env.instances.get(n).is_some_and(|s| s.attached);
-            let level = env.standing.contains(n as u8) && !env.unlevel.iter().any(|u| u.contains(n as u8));
+            let level = env.instances.standing.contains(n as u8) && env.heard.is_level(n);
             // One of ours was ended for it, and what it says now is a new process' word; one that
             // is not still runs as it was.
             let accused = c.lasting.as_ref().is_some_and(|l| l.stands(env))

@@ -82,7 +82,7 @@ impl Controller {
     pub(super) fn judge(&mut self, env: &mut Env, sessions: &mut [Session]) {
         let f = env.config.faults;
         let prefixes = (0..env.instances.len()).map(|i| env.wrong_prefixes(i));
-        let split = majority_split(prefixes, env.voters, f.min_keys, env.without_quorum, f.split_keys);
+        let split = majority_split(prefixes, env.instances.voters, f.min_keys, env.without_quorum, f.split_keys);
         if split && !self.split_told {
             let text = format!(
                 "the majority itself is in doubt ({} prefixes without one): nobody is accused; compare the instances' configurations",
@@ -155,9 +155,9 @@ impl Controller {
         }
         if self.replace(i, env).is_none() && self.duty(i) == Duty::Voter {
             // The next in line is master from now on, and stays so when this one comes back.
-            env.master_line.retain(|m| usize::from(*m) != i);
-            env.master_line.push(i as u8);
-            env.walk = true;
+            env.instances.master_line.retain(|m| usize::from(*m) != i);
+            env.instances.master_line.push(i as u8);
+            env.followups.vote_anew();
         }
     }
 
@@ -173,7 +173,7 @@ impl Controller {
 
     /// Whether a voter that virtd cannot end loses its vote by this charge, where a standby waits.
     fn is_replaceable(&self, i: usize, charge: &Charge, env: &Env) -> bool {
-        let others = env.voters.iter().any(|v| usize::from(v) != i && env.votes_somewhere(v));
+        let others = env.instances.voters.iter().any(|v| usize::from(v) != i && env.votes_somewhere(v));
         self.list.get(i).is_some_and(|c| c.process == Process::NotOurs && c.duty == Duty::Voter && !c.pinned)
             && env.config.faults.action.of(charge.fault) == FaultAction::Restart
             && self.change.is_none()
@@ -184,9 +184,9 @@ impl Controller {
     fn spared(&self, i: usize, charge: &Charge, env: &Env) -> Option<String> {
         let c = self.list.get(i)?;
         // One that has sessions is missed there; one that has none, in the FIB.
-        let in_fib_only = env.in_fib.contains(i as u8) && !env.standing.contains(i as u8);
-        let votes = |v: u8| if in_fib_only { env.in_fib.contains(v) } else { env.votes_somewhere(v) };
-        let others = env.voters.iter().filter(|v| usize::from(*v) != i && votes(*v)).count();
+        let in_fib_only = env.instances.in_fib.contains(i as u8) && !env.instances.standing.contains(i as u8);
+        let votes = |v: u8| if in_fib_only { env.instances.in_fib.contains(v) } else { env.votes_somewhere(v) };
+        let others = env.instances.voters.iter().filter(|v| usize::from(*v) != i && votes(*v)).count();
         Some(match c.duty {
             Duty::Observer | Duty::Drained => format!("it is {}, so nothing is done", article(c.duty.name())),
             _ if env.config.faults.action.of(charge.fault) == FaultAction::Report => {
@@ -263,7 +263,7 @@ impl Controller {
             let Some(c) = self.list.get_mut(i) else { continue };
             // Who is not level says a whole table while the others rest. That ends with its
             // catching up, which has a cap.
-            let level = !env.unlevel.iter().any(|u| u.contains(i as u8)) && !sessions.iter().any(|s| s.levels(i));
+            let level = env.heard.is_level(i) && !sessions.iter().any(|s| s.levels(i));
             // Alone there is nobody to compare with.
             let floods = level && rate > FLOOD_RATE && others.is_some_and(|o| rate > FLOOD_RATIO * o);
             if !floods {
@@ -384,7 +384,7 @@ fn flapping(c: &Control, env: &Env, sessions: &[Session]) -> Option<Charge> {
 impl Env {
     /// Whether instance `i` has a vote on some session now.
     pub(super) fn votes_somewhere(&self, i: u8) -> bool {
-        self.standing.contains(i) && !self.unlevel.iter().all(|u| u.contains(i))
+        self.instances.standing.contains(i) && !self.heard.is_level_nowhere(i)
     }
 }
 

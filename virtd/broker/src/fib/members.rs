@@ -126,7 +126,7 @@ impl Fib {
             let Some(m) = self.members.get(i).filter(|m| m.waits()) else { continue };
             let quiet = env.now >= m.last_write + env.t_us();
             // One that has sessions is level there first: until then its table has holes.
-            let level = !env.standing.contains(i as u8) || !env.unlevel.iter().any(|u| u.contains(i as u8));
+            let level = !env.instances.standing.contains(i as u8) || env.heard.is_level(i);
             if level && (quiet || self.concurs(i, env)) {
                 self.admit(i, env);
             }
@@ -205,7 +205,7 @@ impl Fib {
             for (i, m) in self.members.iter().enumerate() {
                 let says = self.says(i, slot, kind);
                 all = if says { all.union(kind) } else { all };
-                let votes = m.counts && env.voters.contains(i as u8) && !stale.contains(i as u8);
+                let votes = m.counts && env.instances.voters.contains(i as u8) && !stale.contains(i as u8);
                 match (m.scope.meets(kind), votes) {
                     (false, _) => {}
                     (true, true) => (counted, saying) = (counted + 1, saying + usize::from(says)),
@@ -238,8 +238,10 @@ impl Fib {
         let kinds = self.kinds_at(slot, env);
         // A route of a kind that nobody declares is voted on by those who have it.
         let declared = self.members.iter().any(|m| m.scope.meets(kinds));
-        let (mut members, mut watched) = (Members::EMPTY, env.observers.intersect(self.counting()));
-        for (i, m) in self.members.iter().enumerate().filter(|(i, m)| m.counts && env.voters.contains(*i as u8)) {
+        let (mut members, mut watched) = (Members::EMPTY, env.instances.observers.intersect(self.counting()));
+        for (i, m) in
+            self.members.iter().enumerate().filter(|(i, m)| m.counts && env.instances.voters.contains(*i as u8))
+        {
             let says = self.says(i, slot, FibScope::ALL);
             match m.scope.meets(kinds) || !declared && says {
                 true => members.insert(i as u8),
@@ -269,7 +271,9 @@ impl Fib {
         }
         let kinds = self.kinds_at(slot, env);
         let there = |(i, m): &(usize, &Member)| {
-            m.sockets > 0 && env.voters.contains(*i as u8) && (m.scope.meets(kinds) || self.says(*i, slot, kinds))
+            m.sockets > 0
+                && env.instances.voters.contains(*i as u8)
+                && (m.scope.meets(kinds) || self.says(*i, slot, kinds))
         };
         let quorum = self.members.iter().enumerate().filter(there).count() / 2 + 1;
         (quorum as u8).max(env.rules.min_voters)

@@ -153,8 +153,8 @@ impl Fib {
     /// Verdicts whose time has come, one turn of a walk, then what changed goes to the kernel's
     /// thread.
     pub fn flush(&mut self, env: &mut Env) {
-        env.in_fib = self.counting();
-        env.bgp_in_fib = self.counting_for(FibScope::BGP);
+        env.instances.in_fib = self.counting();
+        env.instances.bgp_in_fib = self.counting_for(FibScope::BGP);
         let mut votes = Votes { fib: self, env };
         for _ in 0..RECHECK_BATCH {
             let Some((_, slot)) = votes.fib.rechecks.due(votes.env.now_ms()) else { break };
@@ -206,9 +206,9 @@ impl Fib {
         let Some(m) = self.members.get(i) else { return "?" };
         if m.scope == FibScope::NONE {
             "writes no FIB"
-        } else if env.observers.contains(i as u8) {
+        } else if env.instances.observers.contains(i as u8) {
             "observer"
-        } else if !env.voters.contains(i as u8) {
+        } else if !env.instances.voters.contains(i as u8) {
             "has no vote"
         } else if m.sockets == 0 {
             "absent"

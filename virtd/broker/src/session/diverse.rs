@@ -6,7 +6,6 @@ use crate::config::ConnectOrder;
 use crate::event::Severity;
 use crate::io::Direction;
 use crate::mux::{Lane, Random};
-use replay::level;
 use wire::bgp::{Prefix, encode};
 
 /// Keys told to a levelling leg in one go.
@@ -51,7 +50,7 @@ pub fn allow_offers(sessions: &mut [Session], i: usize, env: &mut Env) {
         ConnectOrder::Given => {}
         ConnectOrder::Reversed => turns.reverse(),
         ConnectOrder::Shuffled => {
-            let Some(random) = env.shuffles.get_mut(i) else { return };
+            let Some(random) = env.instances.shuffles.get_mut(i) else { return };
             for at in (1..turns.len()).rev() {
                 turns.swap(at, random.between(0, at as u64) as usize);
             }
@@ -94,7 +93,7 @@ impl Session {
         let keys = std::mem::take(&mut self.scratch.keys);
         let (mut to, mut by_keys) = (Members::default(), Members::default());
         let index = self.index;
-        env.walk |= env.poison.refused(index, &bytes, &keys);
+        env.followups.vote_anew_if(env.poison.refused(index, &bytes, &keys));
         // Where somebody is not told everything, whose word counts at once depends on the key.
         let first = if self.has_limits { None } else { env.first_told() };
         for (i, s) in self.seats.iter_mut().enumerate() {
@@ -161,24 +160,6 @@ impl Session {
         }
     }
 
-    /// Whether every instance whose leg stands is passed what the peer says as it comes, so that
-    /// nobody asks which prefixes that is about.
-    pub(super) fn all_hear_all(&self, env: &Env) -> bool {
-        let level = env.unlevel.get(self.index).is_some_and(|unlevel| unlevel.is_empty());
-        let live = |s: &Seat| match &s.leg {
-            Some(leg) => matches!(leg.feed, Feed::Live) && s.waiting() <= HIGH_MARK,
-            None => true,
-        };
-        let plain = env.lacks.get(self.index).is_some_and(|lacks| lacks.is_empty());
-        level
-            && plain
-            && env.poison.is_unknown()
-            && env.exercised.is_empty()
-            && !env.has_blocks
-            && !self.sweeps()
-            && self.seats.iter().all(live)
-    }
-
     /// Tells a levelling leg more of the store, as far as its queue has room.
     pub(super) fn feed(&mut self, i: usize, env: &mut Env) {
         loop {
@@ -195,20 +176,21 @@ impl Session {
             let Scratch { packed, prefixes, .. } = &mut self.scratch;
             prefixes.clear();
             todo.pop_batch(LEVEL_BATCH, prefixes);
-            let lacks = &env.lacks[self.index];
-            if !env.poison.is_idle() || !lacks.is_empty() {
+            let lacks = env.heard.lacks(self.index).filter(|lacks| !lacks.is_empty());
+            if !env.poison.is_idle() || lacks.is_some() {
                 let index = self.index;
                 prefixes.retain(|p| terms.carries(p));
                 // A route that it cannot be told takes the place of the one that it was told
                 // before.
-                let withheld = |p: &mut Prefix| env.poison.withholds(i, index, p) || lacks.is_too_long(i as u8, p);
+                let too_long = |p: &Prefix| lacks.is_some_and(|lacks| lacks.is_too_long(i as u8, p));
+                let withheld = |p: &mut Prefix| env.poison.withholds(i, index, p) || too_long(p);
                 let withheld: Vec<Prefix> = prefixes.extract_if(.., withheld).collect();
                 encode::withdraw(&withheld, &context, packed);
             }
             if env.has_blocks {
                 prefixes.retain(|p| !env.is_outside(i, p));
             }
-            level::replay(&env.stores[self.index], &env.blobs, prefixes, &context, terms.narrow, packed);
+            env.heard.replay(self.index, prefixes, &context, terms.narrow, packed);
             leg.last_update = env.now;
             let bytes = packed.split().freeze();
             if !bytes.is_empty() {
@@ -262,10 +244,8 @@ impl Session {
     pub fn is_fed(&self, i: usize, prefix: &Prefix, env: &Env) -> bool {
         let leg = self.seats.get(i).and_then(|s| s.leg.as_ref());
         let live = leg.is_some_and(|l| l.state == LegState::Established && l.level && matches!(l.feed, Feed::Live));
-        let told = env.lacks.get(self.index).is_some_and(|lacks| !lacks.untold(prefix).contains(i as u8));
-        live && told
-            && env.stores.get(self.index).is_some_and(|s| s.find(prefix).is_some())
-            && !env.is_outside(i, prefix)
+        let told = env.heard.lacks(self.index).is_some_and(|lacks| !lacks.untold(prefix).contains(i as u8));
+        live && told && env.heard.stores().find(self.index, prefix).is_some() && !env.is_outside(i, prefix)
     }
 
     /// Whether what this peer is told about `prefix` is the same without instance `i`.
@@ -283,19 +263,22 @@ impl Session {
         steady
             && undisputed
             && !e.is_lost()
-            && others.len() >= env.quorum().max(env.config.quorum())
+            && others.len() >= env.instances.quorum().max(env.config.quorum())
             && others.iter().any(|m| same(&m))
             && !env.is_master(i, electorate)
     }
 
     /// Whether instance `i` has a leg here, and a quorum is left without it, on every prefix.
     pub fn can_lose(&self, i: usize, env: &Env) -> bool {
-        let mut others = env.voters.intersect(self.attached);
+        let mut others = env.instances.voters.intersect(self.attached);
         let master = env.is_master(i, others);
         others.remove(i as u8);
         // Those that do not vote on everything may be those that are needed.
-        let others = others.minus(env.partial()).minus(env.lackers());
-        self.up.is_some() && self.stands(i) && !master && others.len() >= env.quorum().max(env.config.quorum())
+        let others = others.minus(env.partial()).minus(env.heard.lackers());
+        self.up.is_some()
+            && self.stands(i)
+            && !master
+            && others.len() >= env.instances.quorum().max(env.config.quorum())
     }
 
     /// Ends the leg of instance `i`, which begins anew: Cease, Administrative Reset (RFC 4486).

@@ -12,7 +12,7 @@ use wire::bgp::{Prefix, encode};
 
 impl Session {
     /// An UPDATE of the peer: hygiene, the store, then every leg.
-    pub(super) fn peer_update(&mut self, conn: ConnId, m: Message, alone: bool, env: &mut Env) {
+    pub(super) fn peer_update(&mut self, conn: ConnId, m: Message, env: &mut Env) {
         let Some(up) = &mut self.up else { return };
         up.updates_in += 1;
         env.counters.updates_in += 1;
@@ -23,14 +23,6 @@ impl Session {
         let mut stored = bytes.clone();
         let mut empty = says_nothing(m.body());
         match hygiene::check(m.body(), &context) {
-            Verdict::Pass if empty => {}
-            Verdict::Pass if alone && self.all_hear_all(env) => {
-                // Whoever waits for the route does not wait until it is in the store.
-                self.scratch.keys.clear();
-                self.replicate(bytes, env);
-                env.owed = Some((self.index, stored));
-                return;
-            }
             Verdict::Pass => {}
             Verdict::Reset { notification, finding } => {
                 return self.reset(conn, notification, finding.what, env);
@@ -99,26 +91,22 @@ impl Session {
         let (now, until) = (env.now_ms() as u32, env.now + env.t_us());
         let carried = up.as_ref()?.negotiated.shared.carries();
         for prefix in update.withdrawn.chain(update.mp_withdrawn().into_iter().flatten()).filter(carried) {
-            let old = env.stores[*index].withdraw(&prefix);
-            env.blobs.release(old);
-            env.note_withdrawn(prefix);
-            env.walk |= env.poison.changed(*index, &prefix, &[], until);
+            env.heard.withdraw(*index, &prefix, now);
+            env.followups.vote_anew_if(env.poison.changed(*index, &prefix, &[], until));
             env.note_length(*index, prefix, None);
             keys.push(prefix);
         }
         let mut announce = |carried: Carried, prefixes: &mut dyn Iterator<Item = Prefix>| {
             block.clear();
             encode::stored_attributes(&update, carried, block);
-            let (id, long) = (env.blobs.intern(block), Long::of(block));
+            let (id, long) = (env.heard.blocks().intern(block), Long::of(block));
             for prefix in prefixes {
-                let old = env.stores[*index].announce(prefix, id, now);
-                env.blobs.retain(id, 1);
-                env.blobs.release(old);
-                env.walk |= env.poison.changed(*index, &prefix, block, until);
+                env.heard.announce(*index, prefix, id, now);
+                env.followups.vote_anew_if(env.poison.changed(*index, &prefix, block, until));
                 env.note_length(*index, prefix, long.as_ref());
                 keys.push(prefix);
             }
-            env.blobs.release(id);
+            env.heard.blocks().release(id);
         };
         if !update.nlri.is_empty() {
             announce(Carried::Classic, &mut update.nlri.filter(carried));

@@ -52,7 +52,7 @@ impl Session {
     /// it gave one.
     pub(super) fn departed(&mut self, i: usize, said: Option<Notification>, env: &mut Env) {
         let said = said.map(leaving::plain);
-        let voter = env.voters.contains(i as u8);
+        let voter = env.instances.voters.contains(i as u8);
         let departure = Departure { at: env.now, said, means: Meaning::Wait, voter, excused: false };
         self.seats[i].departure = Some(departure);
         self.excuse_together(env);
@@ -63,13 +63,13 @@ impl Session {
     /// speaker may do.
     pub(super) fn faulted(&mut self, i: usize, n: Notification, env: &mut Env) {
         let (expired, at) = (n.code == 4, env.now);
-        let voter = env.voters.contains(i as u8);
+        let voter = env.instances.voters.contains(i as u8);
         let departure = Departure { at, said: None, means: Meaning::Fault, voter, excused: false };
         self.seats[i].departure = Some(departure);
         self.excuse_together(env);
         let Some(d) = self.seats[i].departure.as_ref() else { return };
         if !expired && !d.excused && !self.ending(i, d, env).moved {
-            env.losses.push((i, self.index, false));
+            env.followups.lost(i, self.index, false);
         }
     }
 
@@ -85,7 +85,7 @@ impl Session {
         for (i, seat) in self.seats.iter_mut().enumerate() {
             if let Some(d) = seat.departure.as_mut().filter(|d| recent(d)) {
                 d.excused = true;
-                env.excused.push((i, self.index));
+                env.followups.excuse(i, self.index);
             }
         }
     }
@@ -93,7 +93,7 @@ impl Session {
     /// The live voters that have had an established leg since this session came up.
     fn with_a_leg_once(&self, env: &Env) -> Members {
         let had = |i: &u8| self.seats.get(usize::from(*i)).is_some_and(|s| s.had_leg);
-        env.live_voters().iter().filter(had).collect()
+        env.instances.live_voters().iter().filter(had).collect()
     }
 
     /// What is known about the end of a leg.
@@ -108,7 +108,7 @@ impl Session {
         Ending {
             said: d.said.clone(),
             age: env.now - d.at,
-            several: env.voters.len() > 1,
+            several: env.instances.voters.len() > 1,
             ours: state.and_then(|s| s.touched).is_some_and(ours),
             reborn: ended.is_some_and(|at| at < since && ours(at)),
             process_ended: ended.is_some_and(|at| at >= since) || state.is_none_or(|s| !s.attached),
@@ -152,14 +152,20 @@ impl Session {
             (Meaning::Died, _) => {
                 env.poison.ended(i, self.index, d.at, End::Closed);
                 // The supervisor counts the deaths of its own.
-                env.losses.extend((at_fault && !ending.supervised).then_some((i, self.index, false)));
+                if at_fault && !ending.supervised {
+                    env.followups.lost(i, self.index, false);
+                }
             }
             (Meaning::Poison, _) => {
                 env.poison.ended(i, self.index, d.at, End::Closed);
-                env.losses.extend(at_fault.then_some((i, self.index, false)));
+                if at_fault {
+                    env.followups.lost(i, self.index, false);
+                }
             }
             (Meaning::Fault, Some(n)) => {
-                env.losses.extend(at_fault.then_some((i, self.index, false)));
+                if at_fault {
+                    env.followups.lost(i, self.index, false);
+                }
                 // UPDATE Message Error (RFC 4271 section 6.3).
                 if n.code == 3 {
                     let end = End::Notification { code: n.code, subcode: n.subcode };
@@ -195,7 +201,7 @@ impl Session {
         let is_bfd = d.said.as_ref().is_some_and(|n| (n.code, n.subcode) == (6, leaving::cease::BFD_DOWN));
         let owner = env.config.peers.iter().find(|p| p.address == address).and_then(|p| p.bfd.clone());
         let alone = is_bfd && owner.as_deref() == Some(name.as_str());
-        let counted = self.left().iter().filter(|(m, _)| env.voters.contains(*m)).count();
+        let counted = self.left().iter().filter(|(m, _)| env.instances.voters.contains(*m)).count();
         let of = self.with_a_leg_once(env).len();
         let standing = match d.voter {
             true => format!("{counted} of {of} voters have"),
@@ -222,7 +228,7 @@ impl Session {
     fn count_leaves(&mut self, told: bool, env: &mut Env) {
         let electorate = self.with_a_leg_once(env);
         let left = self.left();
-        let members: Members = left.iter().map(|(i, _)| *i).filter(|i| env.voters.contains(*i)).collect();
+        let members: Members = left.iter().map(|(i, _)| *i).filter(|i| env.instances.voters.contains(*i)).collect();
         let cut = env.links.cut(self.peer, self.local().map(|l| l.ip()));
         let (n, of) = (members.intersect(electorate).len(), electorate.len());
         match leaving::count(electorate, members, cut.is_some()) {
@@ -256,7 +262,7 @@ impl Session {
             let d = self.seats.get(usize::from(i)).and_then(|s| s.departure.as_ref());
             d.is_some_and(|d| d.means == Meaning::OwnEnd)
         };
-        if !env.voters.is_empty() && env.voters.iter().all(stopped) {
+        if !env.instances.voters.is_empty() && env.instances.voters.iter().all(stopped) {
             let said = Notification::new(6, leaving::cease::SHUTDOWN);
             self.end_by_will(said, "all voters were stopped".to_owned(), env);
         }
@@ -295,7 +301,11 @@ impl Session {
                 (Some(d), _) => format!("{} ({})", d.name(), words(d.said.as_ref())),
                 (None, _) => "has no leg".to_owned(),
             };
-            crate::event::Said { instance: env.name(i).to_owned(), route: what, counted: env.voters.contains(i as u8) }
+            crate::event::Said {
+                instance: env.name(i).to_owned(),
+                route: what,
+                counted: env.instances.voters.contains(i as u8),
+            }
         };
         let seats = self.seats.iter().enumerate().filter(|(i, _)| !env.is_vacant(*i));
         seats.map(said).collect()
@@ -305,7 +315,7 @@ impl Session {
     /// by will a majority of the live voters.
     pub(super) fn wanted_opens(&self, env: &Env) -> usize {
         match self.ended.as_ref().is_some_and(Farewell::awaits_consent) {
-            true => env.live_voters().len() / 2 + 1,
+            true => env.instances.live_voters().len() / 2 + 1,
             false => 1,
         }
     }
@@ -343,7 +353,7 @@ impl Session {
         let since = std::mem::replace(&mut self.ticked_at, env.now);
         // A loop that stood still has seen nothing of what went on meanwhile.
         let passed = (env.now - since).min(10 * TICK_US);
-        let live = env.live_voters();
+        let live = env.instances.live_voters();
         let held = self.up.is_some() && live.intersect(self.attached).len() * 2 > live.len();
         for (i, seat) in self.seats.iter_mut().enumerate() {
             let leg = seat.leg.as_ref().filter(|l| l.state == LegState::Established);
@@ -398,7 +408,7 @@ impl Session {
 
     /// Whether a majority of the live voters has this session now.
     pub fn is_held(&self, env: &Env) -> bool {
-        let live = env.live_voters();
+        let live = env.instances.live_voters();
         self.up.is_some() && live.intersect(self.attached).len() * 2 > live.len()
     }
 

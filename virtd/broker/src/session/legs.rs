@@ -90,7 +90,7 @@ impl Session {
             if self.seats[i].leg.is_some() || env.now < self.seats[i].next_offer {
                 continue;
             }
-            let Some(listener) = env.listener_for(i, local.ip()) else { continue };
+            let Some(listener) = env.instances.listener_for(i, local.ip()) else { continue };
             let id = LegId(env.fresh_id());
             let mut leg = new_leg(id, LegState::OpenWait, true, env.now);
             leg.hold_until = env.now + LEG_OPEN_WAIT_US;
@@ -183,8 +183,8 @@ impl Session {
 
     /// A leg's session stands: feed it. With nothing in the store it is level at once.
     fn leg_established(&mut self, i: usize, env: &mut Env) {
-        let mut keys = env.stores[self.index].prefixes_by_attributes(None);
-        if !env.lacks[self.index].is_empty() {
+        let mut keys = env.heard.stores().prefixes_by_attributes(self.index, None);
+        if env.heard.lacks(self.index).is_some_and(|lacks| !lacks.is_empty()) {
             keys.retain(|p| self.seats[i].carries(p));
         }
         let empty = keys.is_empty();
@@ -204,9 +204,9 @@ impl Session {
         leg.hold_until = if hold_us > 0 { env.now + hold_us } else { Micros::MAX };
         if !empty {
             leg.level_mode().extend(keys);
-            env.unlevel[self.index].insert(i as u8);
+            env.heard.set_level(self.index, i, false);
         } else {
-            env.unlevel[self.index].remove(i as u8);
+            env.heard.set_level(self.index, i, true);
         }
         // The End-of-RIB closes the replay; where there is nothing to replay it is passed on if the
         // peer's has come already.
@@ -221,7 +221,7 @@ impl Session {
         markers.into_iter().for_each(|b| self.give(i, b, env));
         self.table.mark_stale(i, true);
         self.attached.insert(i as u8);
-        env.walk = true;
+        env.followups.vote_anew();
         let text = match empty {
             true => format!("{} joined the session", env.name(i)),
             false => format!("{} joined the session and is given what the peer sent before", env.name(i)),
@@ -267,14 +267,14 @@ impl Session {
     /// The prefixes that an UPDATE announces, with what is stored about them.
     fn announced_by(&self, body: &[u8], hasher: &impl BuildHasher, env: &Env) -> Vec<(Prefix, u64)> {
         let Ok(u) = Update::parse(body) else { return Vec::new() };
-        let stored = |p: &Prefix| env.stores[self.index].find(p).map_or(&[][..], |id| env.blobs.bytes(id));
+        let stored = |p: &Prefix| env.heard.block(self.index, p);
         u.nlri.chain(u.mp_announced().into_iter().flatten()).map(|p| (p, hasher.hash_one(stored(&p)))).collect()
     }
 
     /// The prefixes about which an UPDATE says what is still stored.
     fn still_stands(&self, body: &[u8], hasher: &impl BuildHasher, env: &Env) -> Vec<(Prefix, u64)> {
         let Ok(u) = Update::parse(body) else { return Vec::new() };
-        let stored = |p: &Prefix| env.stores[self.index].find(p).map_or(&[][..], |id| env.blobs.bytes(id));
+        let stored = |p: &Prefix| env.heard.block(self.index, p);
         let (mut classic, mut mp) = (Vec::new(), Vec::new());
         encode::stored_attributes(&u, Carried::Classic, &mut classic);
         encode::stored_attributes(&u, Carried::MpReach, &mut mp);
@@ -328,7 +328,7 @@ impl Session {
             self.give(i, begin.encode(), env);
         }
         let Some(leg) = self.seats[i].leg.as_mut() else { return };
-        leg.level_mode().extend(env.stores[self.index].prefixes_by_attributes(Some(r.family)));
+        leg.level_mode().extend(env.heard.stores().prefixes_by_attributes(self.index, Some(r.family)));
         self.feed(i, env);
     }
 
@@ -386,7 +386,7 @@ impl Session {
             false => self.tell_outside(i, "leg-fault", text, env),
         }
         if expired {
-            env.losses.push((i, self.index, true));
+            env.followups.lost(i, self.index, true);
         }
         if expired && established {
             let hold_s = env.config.timers.leg_hold_s;
@@ -395,8 +395,8 @@ impl Session {
         self.drop_leg(i, env);
         if established {
             self.faulted(i, fault, env);
-        } else if !expired && env.voters.contains(i as u8) {
-            env.losses.push((i, self.index, false));
+        } else if !expired && env.instances.voters.contains(i as u8) {
+            env.followups.lost(i, self.index, false);
         }
     }
 
@@ -411,8 +411,7 @@ impl Session {
             LegState::Connecting => Output::LegRefused { leg: leg.id, errno: libc::ECONNREFUSED },
             _ => Output::CloseLeg { leg: leg.id },
         });
-        env.lacks[self.index].forget(i as u8);
-        env.note_lacks();
+        env.heard.change_lacks(self.index, |lacks| lacks.forget(i as u8));
         let seat = &mut self.seats[i];
         seat.next_offer = seat.next_offer.max(env.now + OFFER_BACKOFF_US);
         if leg.state == LegState::Connecting && self.seats.iter().all(|s| s.leg.is_none()) {
@@ -424,9 +423,9 @@ impl Session {
         if self.attached.contains(i as u8) {
             self.attached.remove(i as u8);
             if self.up.is_some() {
-                env.unlevel[self.index].insert(i as u8);
+                env.heard.set_level(self.index, i, false);
             }
-            env.walk = true;
+            env.followups.vote_anew();
         }
     }
 
@@ -479,9 +478,9 @@ impl Session {
         let Some(leg) = seat.leg.as_mut() else { return };
         (leg.level, seat.missed_us, seat.outside) = (true, 0, Outside::default());
         let replayed = leg.replayed;
-        env.unlevel[self.index].remove(i as u8);
+        env.heard.set_level(self.index, i, true);
         self.table.forget_stale(i, |route| env.routes.release(route));
-        env.walk = true;
+        env.followups.vote_anew();
         if !replayed {
             return;
         }

@@ -294,11 +294,7 @@ impl Session {
     pub fn new(index: usize, peer: SocketAddr, env: &mut Env) -> Session {
         let n = env.instances.len();
         // A place that somebody had was cleared when he gave it back.
-        if env.stores.len() <= index {
-            env.stores.push(replay::store::Store::new());
-            env.unlevel.push(Members::default());
-            env.lacks.push(super::lacks::Lacks::default());
-        }
+        env.heard.open(index);
         let allow_own_as = env.config.allows_own_as(peer.ip());
         Session {
             index,
@@ -337,7 +333,6 @@ impl Session {
     /// Nothing of it is left in what all sessions share.
     pub fn clear(&mut self, env: &mut Env) {
         self.drop_everything(env, None);
-        env.stores[self.index] = replay::store::Store::new();
     }
 
     /// The place at `i`, of those there are or the next, is another instance's from now on. It
@@ -350,10 +345,8 @@ impl Session {
             None => self.seats.push(seat),
         }
         self.table.widen(self.seats.len());
-        if self.up.is_some()
-            && let Some(unlevel) = env.unlevel.get_mut(self.index)
-        {
-            unlevel.insert(i as u8);
+        if self.up.is_some() {
+            env.heard.set_level(self.index, i, false);
         }
         self.configure(env);
     }
@@ -491,21 +484,11 @@ impl Session {
             self.seats[i].backoff = 0;
         }
         self.attached = Members::default();
-        let unlevel = std::mem::take(&mut env.unlevel[self.index]);
-        let lacked = !env.lacks[self.index].is_empty();
-        env.lacks[self.index].clear();
-        if lacked {
-            env.note_lacks();
-        }
-        let store = std::mem::take(&mut env.stores[self.index]);
         // Of who never was a peer nobody has heard anything, so that no vote can change because of
         // him.
-        env.walk |= self.up.is_some() || !store.is_empty() || !unlevel.is_empty() || lacked;
-        env.note_gone(&store);
+        let known = env.heard.end(self.index, env.now_ms() as u32);
+        env.followups.vote_anew_if(known || self.up.is_some());
         env.poison.session_gone(self.index);
-        for (_, id) in store.iter() {
-            env.blobs.release(id);
-        }
         self.forget_dissent(env);
         self.table.clear(|id| env.routes.release(id));
         if self.up.take().is_some() {

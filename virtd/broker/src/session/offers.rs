@@ -16,7 +16,7 @@ impl Session {
     /// The OPENs of the voters that are known. Fresh are those of legs that stand in this attempt;
     /// the others' count where those are split.
     pub(super) fn voices(&self, env: &Env) -> Vec<Voice<'_>> {
-        let voters = self.seats.iter().enumerate().filter(|(i, _)| env.voters.contains(*i as u8));
+        let voters = self.seats.iter().enumerate().filter(|(i, _)| env.instances.voters.contains(*i as u8));
         voters.filter_map(|(instance, s)| Some(Voice { instance, open: s.open.as_ref()?, fresh: s.sits() })).collect()
     }
 
@@ -36,10 +36,7 @@ impl Session {
         let seat = self.seats.get(i)?;
         let hold_s = env.config.timers.leg_hold_s;
         let terms = self.negotiated()?.terms(seat.open.as_ref()?, hold_s, seat.extended_open);
-        if let Some(lacks) = env.lacks.get_mut(self.index) {
-            lacks.set(i, &terms);
-        }
-        env.note_lacks();
+        env.heard.change_lacks(self.index, |lacks| lacks.set(i, &terms));
         let shown = terms.shown.clone();
         self.seats.get_mut(i)?.terms = Some(Box::new(terms));
         Some(shown)
@@ -48,7 +45,7 @@ impl Session {
     /// Tells what instance `i` did on a leg that was not established. Of one without a vote once,
     /// until it takes part or does something else.
     pub(super) fn tell_outside(&mut self, i: usize, kind: &'static str, text: String, env: &mut Env) {
-        if !env.voters.contains(i as u8) {
+        if !env.instances.voters.contains(i as u8) {
             let Some(seat) = self.seats.get_mut(i) else { return };
             if seat.outside.told.as_ref() == Some(&text) {
                 return;
@@ -79,7 +76,7 @@ impl Session {
         if seat.refused.as_ref() != Some(&refusal) {
             let text = format!("{} is refused on this session: {}", env.name(i), refusal.why);
             seat.refused = Some(refusal);
-            let severity = if env.voters.contains(i as u8) { Severity::Alarm } else { Severity::Warning };
+            let severity = if env.instances.voters.contains(i as u8) { Severity::Alarm } else { Severity::Warning };
             env.tell_of("leg-refused", severity, &self.peer, i, text);
         }
         self.drop_leg(i, env);
@@ -133,13 +130,13 @@ impl Session {
             return false;
         };
         let attached = |i: &usize| env.instances.get(*i).is_some_and(|s| s.attached);
-        let live = (0..self.seats.len()).filter(|i| env.voters.contains(*i as u8)).filter(attached);
+        let live = (0..self.seats.len()).filter(|i| env.instances.voters.contains(*i as u8)).filter(attached);
         let opens: Vec<Option<&Open>> = live.map(|i| self.seats[i].open.as_ref()).collect();
         let others = || opens.iter().flatten().filter(|o| !profile.is_of(o));
         let same = |o: &Open| others().filter(|x| (x.asn, x.router_id) == (o.asn, o.router_id)).count();
         let Some((n, open)) = others().map(|o| (same(o), *o)).max_by_key(|(n, _)| *n) else { return false };
-        let alone = env.voters.intersect(self.attached).is_empty();
-        if 2 * n <= opens.len() || (alone && n < env.quorum()) {
+        let alone = env.instances.voters.intersect(self.attached).is_empty();
+        if 2 * n <= opens.len() || (alone && n < env.instances.quorum()) {
             return false;
         }
         let why = format!(

@@ -8,8 +8,11 @@ use wire::bgp::message::{self, RouteRefresh};
 impl Session {
     /// The peer connected to us.
     pub fn accepted(&mut self, conn: ConnId, peer: SocketAddr, local: SocketAddr, env: &mut Env) {
-        let wanted =
-            self.seats.iter().enumerate().any(|(i, s)| s.leg.is_some() || env.listener_for(i, local.ip()).is_some());
+        let wanted = self
+            .seats
+            .iter()
+            .enumerate()
+            .any(|(i, s)| s.leg.is_some() || env.instances.listener_for(i, local.ip()).is_some());
         if !wanted || self.shut {
             return env.out.push(Output::ClosePeer { conn, abort: true });
         }
@@ -95,12 +98,12 @@ impl Session {
             return;
         }
         let voices = self.voices(env);
-        let (ready, known, all) = (voices.iter().filter(|v| v.fresh).count(), voices.len(), env.voters.len());
+        let (ready, known, all) = (voices.iter().filter(|v| v.fresh).count(), voices.len(), env.instances.voters.len());
         let waited = self.exts.iter().any(|e| e.state == ExtState::Connected && env.now >= e.open_due(env));
         if ready < self.wanted_opens(env) {
             return;
         }
-        if !(ready == all || (known == all && ready >= env.quorum()) || waited && ready > 0) {
+        if !(ready == all || (known == all && ready >= env.instances.quorum()) || waited && ready > 0) {
             return;
         }
         let Some((profile, odd)) = super::super::open::learn(&voices) else { return };
@@ -124,25 +127,20 @@ impl Session {
 
     /// Bytes from the peer: whole messages are taken off the front.
     pub fn peer_bytes(&mut self, conn: ConnId, buf: &mut BytesMut, env: &mut Env) {
-        let mut first = true;
         loop {
             let Some(e) = self.ext(conn) else { return };
             // What comes before our OPEN is out can be nothing but an OPEN; the longer form is only
             // for what follows it.
             let extended = e.negotiated.as_ref().is_some_and(|n| n.shared.extended_message);
             match frame::next_message(buf, extended) {
-                Ok(Some(m)) => {
-                    let alone = std::mem::take(&mut first) && buf.is_empty();
-                    self.peer_message(conn, m, alone, env);
-                }
+                Ok(Some(m)) => self.peer_message(conn, m, env),
                 Ok(None) => return,
                 Err(n) => return self.reset(conn, n, "its bytes are not a BGP message", env),
             }
         }
     }
 
-    /// `alone`: nothing else came with it.
-    fn peer_message(&mut self, conn: ConnId, m: Message, alone: bool, env: &mut Env) {
+    fn peer_message(&mut self, conn: ConnId, m: Message, env: &mut Env) {
         let Some(e) = self.ext(conn) else { return };
         let state = e.state;
         if let Some(n) = &e.negotiated
@@ -171,7 +169,7 @@ impl Session {
                 self.establish(conn, env);
             }
             (MessageType::Keepalive, ExtState::Established) => {}
-            (MessageType::Update, ExtState::Established) => self.peer_update(conn, m, alone, env),
+            (MessageType::Update, ExtState::Established) => self.peer_update(conn, m, env),
             (MessageType::RouteRefresh, ExtState::Established) => match RouteRefresh::decode(m.body()) {
                 Ok(r) => self.peer_refresh(r, env),
                 Err(n) => self.reset(conn, n, "its ROUTE-REFRESH is too short", env),
@@ -261,7 +259,7 @@ impl Session {
         let Some(e) = self.exts.iter().find(|e| e.state == ExtState::OpenConfirm && !e.keepalive_sent) else { return };
         let hold_time_s = e.negotiated.as_ref().map_or(0, |n| n.hold_time_s);
         let (conn, due) = (e.id, e.since + offers::patience(env.config.timers.open_wait_ms, hold_time_s));
-        let voters = env.voters;
+        let voters = env.instances.voters;
         let count = |f: &dyn Fn(&Seat) -> bool| {
             self.seats.iter().enumerate().filter(|(i, s)| voters.contains(*i as u8) && f(s)).count()
         };
@@ -269,11 +267,11 @@ impl Session {
         let rejected = count(&|s| s.rejected.is_some());
         let pending = count(&|s| s.leg.as_ref().is_some_and(|l| l.state == LegState::OpenConfirm));
         let waited = env.now >= due;
-        if rejected >= env.quorum() || (rejected > 0 && confirmed == 0 && pending == 0 && waited) {
+        if rejected >= env.instances.quorum() || (rejected > 0 && confirmed == 0 && pending == 0 && waited) {
             let n = self.seats.iter().find_map(|s| s.rejected.clone()).unwrap_or(Notification::new(2, 0));
             return self.reset(conn, n, "the instances refuse its OPEN", env);
         }
-        if confirmed >= env.quorum() || (confirmed > 0 && waited) {
+        if confirmed >= env.instances.quorum() || (confirmed > 0 && waited) {
             let now = env.now;
             if let Some(e) = self.ext(conn) {
                 e.keepalive_sent = true;
@@ -299,7 +297,8 @@ impl Session {
             env.out.push(Output::SendPeer { conn: other.id, bytes: Notification::new(6, 7).encode() });
             env.out.push(Output::ClosePeer { conn: other.id, abort: false });
         }
-        env.unlevel[self.index] = env.voters.union(env.observers).minus(self.attached);
+        let all = env.instances.voters.union(env.instances.observers);
+        env.heard.set_unlevel(self.index, all.minus(self.attached));
         self.up = Some(Up {
             conn,
             negotiated,
@@ -435,7 +434,7 @@ impl Session {
     /// OPEN that nobody may send (RFC 4486: Connection Rejected).
     fn tick_unwanted(&mut self, env: &mut Env) {
         let opening = |s: &Seat| s.leg.as_ref().is_some_and(|l| l.state >= LegState::OpenReceived);
-        let voters = env.voters;
+        let voters = env.instances.voters;
         let ready = self.seats.iter().enumerate().filter(|(i, s)| voters.contains(*i as u8) && opening(s)).count();
         if !self.ended.as_ref().is_some_and(Farewell::awaits_consent) || ready >= self.wanted_opens(env) {
             return;
@@ -451,7 +450,7 @@ impl Session {
     /// owns the connection").
     fn tick_grace(&mut self, env: &mut Env) {
         let Some(conn) = self.up.as_ref().map(|up| up.conn) else { return };
-        if !env.voters.intersect(self.attached).is_empty() {
+        if !env.instances.voters.intersect(self.attached).is_empty() {
             self.no_leg_since = None;
             return;
         }

@@ -95,7 +95,7 @@ impl Session {
     /// One End-of-RIB per family, after a quorum's, or after T of quiet (docs/DECISIONS.md, "One
     /// OPEN, voted on").
     pub(super) fn tick_end_of_rib(&mut self, env: &mut Env) {
-        let voters = env.voters;
+        let voters = env.instances.voters;
         if self.up.as_ref().is_none_or(|up| up.eor_sent.len() == up.negotiated.shared.families.len())
             || self.table.is_walking()
         {
@@ -108,7 +108,7 @@ impl Session {
             seats.iter().enumerate().filter(|(i, s)| voters.contains(*i as u8) && said(s)).count()
         };
         // Of those that have the family.
-        let quorum = |family: &Family| voters.minus(env.lacks[self.index].family(*family)).len() / 2 + 1;
+        let quorum = |family: &Family| voters.minus(env.heard.without(self.index, *family)).len() / 2 + 1;
         let Some(up) = self.up.as_ref() else { return };
         let quiet = env.now >= up.last_published.max(up.since) + t;
         let due: Vec<Family> = up
@@ -137,8 +137,8 @@ impl Session {
 
     /// One instance alone drives, with an alarm (docs/DECISIONS.md, "Strategies, T and its cap").
     fn tell_alone(&mut self, env: &mut Env) {
-        let voting = env.voters.intersect(self.attached);
-        let alone = self.up.is_some() && env.voters.len() > 1 && voting.len() == 1;
+        let voting = env.instances.voters.intersect(self.attached);
+        let alone = self.up.is_some() && env.instances.voters.len() > 1 && voting.len() == 1;
         if alone && !self.alone_told {
             let who = voting.iter().next().map_or("?", |i| env.name(usize::from(i)));
             let text = format!(

@@ -40,9 +40,7 @@ impl Session {
                 // A second beginning begins anew.
                 up.again.retain(|a| a.family != r.family);
                 up.again.push(Again { family: r.family, over: false, gone: 0 });
-                if let Some(store) = env.stores.get_mut(self.index) {
-                    store.mark(r.family);
-                }
+                env.heard.stores_mut().mark(self.index, r.family);
             }
             RefreshKind::End if enhanced => {
                 // An end without a beginning is none.
@@ -86,11 +84,11 @@ impl Session {
         let Some(at) = up.again.iter().position(|a| a.over) else { return };
         let (family, context) = (up.again[at].family, up.negotiated.context());
         let mut prefixes = Vec::new();
-        env.stores[self.index].marked(family, SWEEP_BATCH, &mut prefixes);
+        env.heard.stores_mut().marked(self.index, family, SWEEP_BATCH, &mut prefixes);
         up.again[at].gone += prefixes.len();
         if prefixes.len() < SWEEP_BATCH {
             let gone = up.again.remove(at).gone;
-            env.stores[self.index].unmark(family);
+            env.heard.stores_mut().unmark(self.index, family);
             if gone > 0 {
                 let text =
                     format!("the peer has said {family} again, without {gone} prefixes: they count as withdrawn");

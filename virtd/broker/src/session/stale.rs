@@ -28,7 +28,7 @@ impl Session {
     pub fn concurs(&mut self, i: usize, env: &Env) -> bool {
         let from = self.seats.get(i).map_or(0, |s| s.differs_at).min(self.table.slots());
         let agreement = ById(&env.routes);
-        let sole = env.voters.len() == 1 && env.voters.contains(i as u8);
+        let sole = env.instances.voters.len() == 1 && env.instances.voters.contains(i as u8);
         let differs = |slot: &u32| {
             let Some(e) = self.table.entry(*slot) else { return false };
             if !env.poison.is_idle() && env.poison.abstainers(&e.key, self.index as u32, true).contains(i as u8) {
@@ -42,7 +42,9 @@ impl Session {
             if sole && e.winner == BlobId::NONE && all.iter().enumerate().all(is_silent) {
                 return false;
             }
-            if env.lacking && (self.without_family(&e.key, env).union(env.untold(&e.key))).contains(i as u8) {
+            if env.heard.is_lacking()
+                && (self.without_family(&e.key, env).union(env.heard.cannot_be_told(&e.key))).contains(i as u8)
+            {
                 return false;
             }
             let said = all.get(i).copied().unwrap_or(BlobId::NONE);

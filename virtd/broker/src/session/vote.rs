@@ -39,7 +39,7 @@ impl Voting for Votes<'_> {
     #[inline]
     fn terms(&self, _slot: u32, e: &Entry<Prefix, BlobId>) -> Terms {
         let (session, env) = (&*self.session, &*self.env);
-        let mut watched = env.observers.intersect(session.attached).minus(e.stale);
+        let mut watched = env.instances.observers.intersect(session.attached).minus(e.stale);
         if !watched.is_empty() {
             watched = watched.minus(session.abstainers(&e.key, env)).minus(session.without_family(&e.key, env));
         }
@@ -206,7 +206,7 @@ impl Session {
     }
 
     pub fn electorate(&self, prefix: &Prefix, env: &Env) -> Members {
-        let mut members = env.voters.intersect(self.attached);
+        let mut members = env.instances.voters.intersect(self.attached);
         if !env.all_told() {
             members = members.minus(self.abstainers(prefix, env)).minus(self.without_family(prefix, env));
         }
@@ -219,7 +219,7 @@ impl Session {
     /// Those that have a leg here without the family of `prefix`: they say nothing about it to this
     /// peer.
     pub(super) fn without_family(&self, prefix: &Prefix, env: &Env) -> Members {
-        env.lacks.get(self.index).map_or(Members::EMPTY, |lacks| lacks.family_of(prefix))
+        env.heard.without_family(self.index, prefix)
     }
 
     /// Who is in the electorate of this key has changed.
@@ -262,15 +262,15 @@ impl Session {
     pub fn abstention(&self, i: usize, prefix: &Prefix, env: &Env) -> &'static str {
         if env.poison.abstainers(prefix, self.index as u32, true).contains(i as u8) {
             "abstains: what kills it is withheld from it"
-        } else if env.exercised_on(prefix).contains(i as u8) {
+        } else if env.heard.exercised_on(prefix).contains(i as u8) {
             "abstains: it is being told of it once more"
-        } else if env.observers.contains(i as u8) {
+        } else if env.instances.observers.contains(i as u8) {
             "observer"
         } else if !self.attached.contains(i as u8) {
             "abstains: no leg"
         } else if self.without_family(prefix, env).contains(i as u8) {
             "abstains: its OPEN lacks the family"
-        } else if env.unlevel.iter().any(|u| u.contains(i as u8)) {
+        } else if !env.heard.is_level(i) {
             "abstains: not level"
         } else if env.abstainers(prefix, self.index as u32, true).contains(i as u8) {
             "abstains: its OPEN lacks what it takes to be told what a peer says"
