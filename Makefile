@@ -27,7 +27,7 @@ help: ## What can be made
 build: ## virtd, virtctl, hv-replay and libhvlibc.so, into target/release
 	cargo build --release --workspace
 	[ ! -f $(PROFILE) ] || RUSTFLAGS="$(RUSTFLAGS) $(BY_PROFILE)" cargo build --release -p virtd --bin virtd
-	@[ ! -f $(PROFILE) ] || [ -z "$$(find virtd wire voter replay -path '*/src/*.rs' -newer $(PROFILE) -print -quit)" ] || \
+	@[ ! -f $(PROFILE) ] || [ -z "$$(find virtd wire voter replay collections -path '*/src/*.rs' -newer $(PROFILE) -print -quit)" ] || \
 		echo "virtd's source is newer than its profile, which fits it in part only: 'make profile' writes a new one" >&2
 
 # One UPDATE at a time is what virtd is laid out for, so most of the run is that; without a table what only tables need would count as never used.

@@ -358,7 +358,7 @@ impl<K: Copy + Eq + Hash, V: Copy + Eq + Default> Ballots<K, V> {
     /// The key at `slot` is to be looked at then, unless it stands in the queue already.
     pub fn recheck_at(&mut self, slot: u32, at: Millis, rechecks: &mut Rechecks) {
         if self.entry_mut(slot).is_some_and(|e| !e.set(flag::QUEUED, true)) {
-            rechecks.push(at, self.id, slot);
+            rechecks.push(at, (self.id, slot));
         }
     }
 

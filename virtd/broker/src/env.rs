@@ -7,11 +7,11 @@ use crate::config::{Config, Instance, Strategy, Vote};
 use crate::event::{Event, Severity};
 use ballots::{Law, Rechecks, age_ms};
 use bytes::Bytes;
+use collections::Deadlines;
 use hashbrown::HashMap;
 use replay::intern::{BlobId, Interner};
 use replay::store::Store;
-use std::cmp::Reverse;
-use std::collections::{BTreeMap, BinaryHeap};
+use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
 use voter::{Agreement, Members, Rules};
 use wire::bgp::Prefix;
@@ -103,8 +103,8 @@ pub struct Env {
     pub has_blocks: bool,
     /// By instance, what shuffles the order of its connections.
     pub shuffles: Vec<super::mux::Random>,
-    /// (when, session, instance): when something held back is due.
-    wakes: BinaryHeap<Reverse<(Micros, u32, u8)>>,
+    /// Session and instance, with the microsecond when something held back is due.
+    wakes: Deadlines<(u32, u8)>,
     /// For `virtctl status`.
     pub counters: Counters,
     /// Verdict events still told this second, and how many were only counted.
@@ -228,7 +228,7 @@ impl Env {
             owed: None,
             exercised: Vec::new(),
             shuffles,
-            wakes: BinaryHeap::new(),
+            wakes: Deadlines::default(),
             counters: Counters::default(),
             told: VerdictsTold::default(),
             walk: false,
@@ -281,7 +281,7 @@ impl Env {
         self.exercised.retain(|(_, who)| *who != n);
         self.losses.retain(|(who, ..)| *who != i);
         self.excused.retain(|(who, _)| *who != i);
-        self.wakes.retain(|Reverse((_, _, who))| *who != n);
+        self.wakes.retain(|(_, who)| *who != n);
         self.poison.forget(i);
         self.flight.forget(n);
         self.walk = true;
@@ -320,18 +320,19 @@ impl Env {
 
     /// Session `session` is to look after instance `i` at a time, if there is one.
     pub fn wake_at(&mut self, at: Option<Micros>, session: usize, i: usize) {
-        self.wakes.extend(at.map(|at| Reverse((at, session as u32, i as u8))));
+        if let Some(at) = at {
+            self.wakes.push(at, (session as u32, i as u8));
+        }
     }
 
     /// The next such time.
     pub fn next_wake(&self) -> Option<Micros> {
-        self.wakes.peek().map(|w| w.0.0)
+        self.wakes.next()
     }
 
     /// A session and an instance whose time has come.
     pub fn due_wake(&mut self) -> Option<(usize, usize)> {
-        self.next_wake().filter(|at| *at <= self.now)?;
-        self.wakes.pop().map(|Reverse((_, session, i))| (session as usize, usize::from(i)))
+        self.wakes.due(self.now).map(|(session, i)| (session as usize, usize::from(i)))
     }
 
     /// What all votes go by just now.
