@@ -11,6 +11,7 @@
 mod marks;
 
 use crate::intern::BlobId;
+use collections::make_room;
 use foldhash::fast::RandomState;
 use hashbrown::HashTable;
 use marks::Marks;
@@ -70,11 +71,7 @@ impl<const N: usize> Table<N> {
             self.marks.remove(at);
             return std::mem::replace(&mut entry.attributes, attributes);
         }
-        if self.entries.len() == self.entries.capacity() {
-            // Growing by an eighth, not by doubling, keeps a full table's waste small; the kernel
-            // moves the pages.
-            self.entries.reserve_exact(self.entries.len() / 8 + 64);
-        }
+        make_room(&mut self.entries, 1);
         let at = u32::try_from(self.entries.len()).expect("fewer than 2^32 prefixes");
         self.entries.push(Entry { key, attributes, updated_ms });
         let (entries, hasher) = (&self.entries, &self.hasher);
