@@ -2,9 +2,11 @@
 #![forbid(unsafe_code)]
 
 mod deadlines;
+mod recent;
 mod slots;
 
 pub use deadlines::Deadlines;
+pub use recent::Recent;
 pub use slots::Slots;
 
 /// Makes room for so many more: where there is none, for an eighth of what is there. Doubling would

@@ -11,11 +11,12 @@ use super::socket::{RouteSocket, Sockets};
 use super::table::Damage;
 use super::table::{Holding, Table};
 use super::view::View;
-use super::writer::Batch;
+use super::writer::{Batch, MAX_ENCODED};
 use super::{Counters, Lines};
 use anyhow::{Context, Result};
 use broker::event::{Event, Severity};
 use broker::io::{FibChange, KernelNews};
+use collections::Recent;
 use crossbeam_channel::{Receiver, Sender};
 use hashbrown::{HashMap, HashSet};
 use mio::unix::SourceFd;
@@ -94,9 +95,9 @@ pub struct Worker {
     pub(super) view: View,
     pub(super) paths: Paths,
     pub(super) scan: Option<Scan>,
-    /// The last routes that were written, and the octets that they were read from, the very last
-    /// one first: most routes go where one of these went.
-    pub(super) encoded: Vec<(Box<[u8]>, EncodedRoute)>,
+    /// The last routes that were written, and the octets that they were read from: most routes go
+    /// where one of these went.
+    pub(super) encoded: Recent<(Box<[u8]>, EncodedRoute), MAX_ENCODED>,
     /// The last one sent.
     pub(super) batch: Batch,
     /// What it has read of others' routes.
@@ -155,7 +156,7 @@ impl Worker {
             view: View::default(),
             paths: Paths::new(peers, Some(config.protocol)),
             scan: None,
-            encoded: Vec::new(),
+            encoded: Recent::default(),
             batch: Batch::default(),
             gathered: Gathered::default(),
             scan_number: 0,
