@@ -91,6 +91,8 @@ const FLUSH_BATCH: usize = 8192;
 /// What the instances say, to one peer or in the FIB (crate `ballots`): values are ids of canonical
 /// routes.
 type Table<K = Prefix> = ballots::Ballots<K, BlobId>;
+type Entry = ballots::Entry<Prefix, BlobId>;
+const _: () = assert!(collections::Slots::<Entry>::SLOT_BYTES == size_of::<Entry>());
 
 /// The broker. See the module's comment.
 pub struct Core {
