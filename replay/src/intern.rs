@@ -5,8 +5,8 @@
 //! candidates for each prefix; with four octets in each place instead of a pointer and a length,
 //! that is what the table's size comes to.
 
+use collections::Slots;
 use foldhash::fast::RandomState;
-use hashbrown::HashTable;
 use std::hash::BuildHasher;
 
 /// The id of an interned byte string. Ids are reused once their last reference is released.
@@ -23,27 +23,25 @@ impl BlobId {
         self.0 == 0
     }
 
-    const fn index(self) -> usize {
-        self.0 as usize
+    /// The slot of its string.
+    const fn slot(self) -> u32 {
+        self.0.wrapping_sub(1)
     }
 }
 
-/// One slot of the slab. A free slot has no references; its `hash` is then the next free slot, 0
-/// for none.
-#[derive(Debug, Default)]
-struct Slot {
+#[derive(Debug)]
+struct Blob {
     bytes: Box<[u8]>,
     references: u32,
     hash: u32,
 }
 
+const _: () = assert!(Slots::<Blob>::SLOT_BYTES == size_of::<Blob>());
+
 /// Keeps each distinct byte string once and counts the references to it.
 #[derive(Debug)]
 pub struct Interner {
-    /// Slot 0 is [`BlobId::NONE`]'s and stays empty.
-    slots: Vec<Slot>,
-    table: HashTable<u32>,
-    free: u32,
+    blobs: Slots<Blob>,
     /// Octets of all strings.
     octets: usize,
     /// Random, since peers choose the strings. It shows nowhere: ids depend on the order of calls
@@ -57,7 +55,7 @@ impl Default for Interner {
     }
 }
 
-/// The table takes its tag from the top bits and its position from the low ones; both must come
+/// The index takes its tag from the top bits and its position from the low ones; both must come
 /// from the 32 bits we keep.
 const fn spread(hash: u32) -> u64 {
     (hash as u64) << 32 | hash as u64
@@ -66,13 +64,7 @@ const fn spread(hash: u32) -> u64 {
 impl Interner {
     /// An empty interner.
     pub fn new() -> Interner {
-        Interner {
-            slots: vec![Slot::default()],
-            table: HashTable::new(),
-            free: 0,
-            octets: 0,
-            hasher: RandomState::default(),
-        }
+        Interner { blobs: Slots::default(), octets: 0, hasher: RandomState::default() }
     }
 
     #[allow(clippy::cast_possible_truncation)] // 32 bits of the hash are all that is kept
@@ -88,26 +80,9 @@ impl Interner {
             self.retain(id, 1);
             return id;
         }
-        let id = self.free;
-        let slot = Slot { bytes: bytes.into(), references: 1, hash };
-        let id = match self.slots.get_mut(id as usize) {
-            Some(free) if id != 0 => {
-                self.free = free.hash;
-                *free = slot;
-                id
-            }
-            _ => {
-                // Four thousand million strings of a heap allocation each do not fit any machine
-                // this runs on.
-                let id = u32::try_from(self.slots.len()).expect("fewer than 2^32 strings");
-                self.slots.push(slot);
-                id
-            }
-        };
         self.octets += bytes.len();
-        let slots = &self.slots;
-        self.table.insert_unique(spread(hash), id, |&i| spread(slots[i as usize].hash));
-        BlobId(id)
+        let blob = Blob { bytes: bytes.into(), references: 1, hash };
+        BlobId(self.blobs.insert(blob, |blob| spread(blob.hash)) + 1)
     }
 
     /// The id of `bytes` if they are interned; takes no reference.
@@ -116,11 +91,8 @@ impl Interner {
     }
 
     fn lookup(&self, bytes: &[u8], hash: u32) -> Option<BlobId> {
-        let same = |&i: &u32| {
-            let slot = &self.slots[i as usize];
-            slot.hash == hash && *slot.bytes == *bytes
-        };
-        self.table.find(spread(hash), same).map(|&i| BlobId(i))
+        let same = |blob: &Blob| blob.hash == hash && *blob.bytes == *bytes;
+        self.blobs.find(spread(hash), same).map(|slot| BlobId(slot + 1))
     }
 
     /// Adds `n` references. [`BlobId::NONE`] is ignored.
@@ -128,13 +100,13 @@ impl Interner {
         if id.is_none() {
             return;
         }
-        let Some(slot) = self.slots.get_mut(id.index()).filter(|slot| slot.references > 0) else {
+        let Some(blob) = self.blobs.get_mut(id.slot()) else {
             debug_assert!(false, "retain of {id:?}, which is free");
             return;
         };
         // A count that reached the end stays there: the string is then kept for good, never freed
         // too early.
-        slot.references = slot.references.saturating_add(n);
+        blob.references = blob.references.saturating_add(n);
     }
 
     /// Gives one reference back; with the last one the string goes and its id may be reused.
@@ -143,51 +115,44 @@ impl Interner {
         if id.is_none() {
             return;
         }
-        let Some(slot) = self.slots.get_mut(id.index()).filter(|slot| slot.references > 0) else {
+        let Some(blob) = self.blobs.get_mut(id.slot()) else {
             debug_assert!(false, "release of {id:?}, which is free");
             return;
         };
-        if slot.references == u32::MAX {
+        if blob.references == u32::MAX {
             return;
         }
-        slot.references -= 1;
-        if slot.references > 0 {
-            return;
-        }
-        let hash = slot.hash;
-        self.octets -= slot.bytes.len();
-        slot.bytes = Box::default();
-        slot.hash = self.free;
-        self.free = id.0;
-        if let Ok(entry) = self.table.find_entry(spread(hash), |&i| i == id.0) {
-            entry.remove();
+        blob.references -= 1;
+        if blob.references == 0 {
+            self.octets -= blob.bytes.len();
+            self.blobs.remove(id.slot(), |blob| spread(blob.hash));
         }
     }
 
     /// The string of `id`; empty for [`BlobId::NONE`] and for an id that is free.
     #[inline]
     pub fn bytes(&self, id: BlobId) -> &[u8] {
-        self.slots.get(id.index()).map_or(&[], |slot| &slot.bytes)
+        self.blobs.get(id.slot()).map_or(&[], |blob| &blob.bytes)
     }
 
     /// The references held on `id`; 0 for [`BlobId::NONE`].
     pub fn references(&self, id: BlobId) -> u32 {
-        self.slots.get(id.index()).map_or(0, |slot| slot.references)
+        self.blobs.get(id.slot()).map_or(0, |blob| blob.references)
     }
 
     /// Number of distinct strings.
     pub fn len(&self) -> usize {
-        self.table.len()
+        self.blobs.taken()
     }
 
     /// Whether nothing is interned.
     pub fn is_empty(&self) -> bool {
-        self.table.is_empty()
+        self.blobs.taken() == 0
     }
 
-    /// Octets in use: strings, slots and table, without the allocator's own overhead.
+    /// Octets in use: strings, slots and their index, without the allocator's own overhead.
     pub fn memory_bytes(&self) -> usize {
-        self.octets + self.slots.capacity() * size_of::<Slot>() + self.table.allocation_size()
+        self.octets + self.blobs.memory_bytes()
     }
 }
 

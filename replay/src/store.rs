@@ -15,6 +15,7 @@
 //! nothing needs to know where in the list an entry stands.
 
 use crate::intern::BlobId;
+use collections::make_room;
 use foldhash::fast::RandomState;
 use hashbrown::HashTable;
 use std::collections::VecDeque;
@@ -132,12 +133,9 @@ fn prefix<const N: usize>(family: Family, key: &[u8; N]) -> Option<Prefix> {
     Prefix::from_wire(family, len, octets)
 }
 
-/// Appends, and grows by an eighth, not by doubling: that keeps a full table's waste small, and the
-/// kernel moves the pages.
+/// Appends; returns where.
 fn push<T>(list: &mut Vec<T>, value: T) -> u32 {
-    if list.len() == list.capacity() {
-        list.reserve_exact(list.len() / 8 + 64);
-    }
+    make_room(list, 1);
     list.push(value);
     u32::try_from(list.len() - 1).expect("fewer than 2^32 prefixes")
 }

@@ -179,72 +179,51 @@ fn check_line(lab: &Lab, daemon: &str) -> Result<()> {
     Ok(())
 }
 
-/// FRR waits for virtd, whether it only listens or dials too.
-#[test]
-fn frr_that_was_there_before_virtd_is_served_when_it_comes() -> Result<()> {
+/// A daemon waits for virtd, whether it only listens or dials too; by the time virtd comes it has
+/// become this user.
+fn is_served_later(daemon: Daemon, user: &str, password: Option<&str>) -> Result<()> {
+    let name = daemon.name();
     for passive in [true, false] {
-        let mut lab = Lab::new("early")?;
+        let mut lab = Lab::new(&format!("early-{name}"))?;
         let star = lab.star(1)?;
-        let options = Options { daemons: vec![Daemon::Frr], passive, password: Some("secret".into()), ..dialling() };
-        let spec = options.spec_of("frr", &star.sites);
-        let frr = Instance::start(&lab, &star.router, Daemon::Frr, "frr", &spec, &early(&lab)?)?;
-        check_line(&lab, "frr")?;
+        let site = &star.sites[0];
+        let options = Options { daemons: vec![daemon], passive, password: password.map(Into::into), ..dialling() };
+        let spec = options.spec_of(name, &star.sites);
+        let instance = Instance::start(&lab, &star.router, daemon, name, &spec, &early(&lab)?)?;
+        check_line(&lab, name)?;
         let native = star.router.run("ss", &["-Htnl", "sport", "=", ":179"])?;
         ensure!(native.is_empty(), "somebody listens without virtd: {native}");
-        // By then it has become the user frr.
-        let named = "name = \"frr\"\n";
-        let with_user = |text: String| text.replace(named, &format!("{named}user = \"frr\"\n"));
+        let named = format!("name = \"{name}\"\n");
+        let with_user = |text: String| text.replace(&named, &format!("{named}user = \"{user}\"\n"));
         let mut router = Router::with_toml(&lab, &star, &options, with_user)?;
-        router.instances.push(frr);
-        let arguments = ["--generate", "3", "--md5", "secret"];
-        let mut peer = if passive {
-            Replayer::dial(&lab, &star.sites[0], false, &arguments)?
-        } else {
-            Replayer::listen(&lab, &star.sites[0], false, &arguments)?
-        };
+        router.instances.push(instance);
+        let mut arguments = vec!["--generate", "3"];
+        arguments.extend(password.iter().flat_map(|password| ["--md5", password]));
+        let replayer = if passive { Replayer::dial } else { Replayer::listen };
+        let mut peer = replayer(&lab, site, false, &arguments)?;
         peer.wait_event("session-up", UP)?;
-        router.wait_joined(&star.sites[0].v4.to_string(), UP)?;
+        router.wait_joined(&site.v4.to_string(), UP)?;
         router.wait_voting(UP)?;
-        ensure!(router.instance("frr")?.running(), "FRR has ended");
+        ensure!(router.instance(name)?.running(), "{name} has ended");
         peer.finish()?.check_quiet()?;
+        // It says so a few times a second, and does not spin.
+        let log = fs::read_to_string(lab.directory().join(format!("{name}.log")))?;
+        ensure!(!log.contains("accept: Invalid argument"), "{log}");
         lab.passed();
     }
     Ok(())
 }
 
-/// OpenBGPD waits for virtd as well: its session engine, which gets the listening socket from its
-/// parent, is in another root by then, where virtd's path does not exist.
+#[test]
+fn frr_that_was_there_before_virtd_is_served_when_it_comes() -> Result<()> {
+    is_served_later(Daemon::Frr, "frr", Some("secret"))
+}
+
+/// Its session engine, which gets the listening socket from its parent, is in another root by then,
+/// where virtd's path does not exist.
 #[test]
 fn openbgpd_that_was_there_before_virtd_is_served_when_it_comes() -> Result<()> {
-    for passive in [true, false] {
-        let mut lab = Lab::new("early-openbgpd")?;
-        let star = lab.star(1)?;
-        let options = Options { daemons: vec![Daemon::OpenBgpd], passive, ..dialling() };
-        let spec = options.spec_of("openbgpd", &star.sites);
-        let openbgpd = Instance::start(&lab, &star.router, Daemon::OpenBgpd, "openbgpd", &spec, &early(&lab)?)?;
-        check_line(&lab, "openbgpd")?;
-        let native = star.router.run("ss", &["-Htnl", "sport", "=", ":179"])?;
-        ensure!(native.is_empty(), "somebody listens without virtd: {native}");
-        let named = "name = \"openbgpd\"\n";
-        let with_user = |text: String| text.replace(named, &format!("{named}user = \"_openbgpd\"\n"));
-        let mut router = Router::with_toml(&lab, &star, &options, with_user)?;
-        router.instances.push(openbgpd);
-        let arguments = ["--generate", "3"];
-        let mut peer = if passive {
-            Replayer::dial(&lab, &star.sites[0], false, &arguments)?
-        } else {
-            Replayer::listen(&lab, &star.sites[0], false, &arguments)?
-        };
-        peer.wait_event("session-up", UP)?;
-        router.wait_joined(&star.sites[0].v4.to_string(), UP)?;
-        router.wait_voting(UP)?;
-        peer.finish()?.check_quiet()?;
-        // It says so a few times a second, and does not spin.
-        let log = fs::read_to_string(lab.directory().join("openbgpd.log"))?;
-        ensure!(!log.contains("accept: Invalid argument"), "{log}");
-        lab.passed();
-    }
-    Ok(())
+    is_served_later(Daemon::OpenBgpd, "_openbgpd", None)
 }
 
 /// BIRD cannot be without a route socket, and nobody knows yet whether virtd votes on those: it

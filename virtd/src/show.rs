@@ -340,7 +340,8 @@ pub fn followed(v: &api::Followed) -> String {
 }
 
 /// One event, with what every instance said below it.
-fn event(v: &api::Event) -> String {
+fn event(logged: &api::Logged) -> String {
+    let v = &logged.event;
     let severity = match v.severity.as_str() {
         "alarm" => "ALARM",
         "warning" => "warning",
@@ -350,7 +351,7 @@ fn event(v: &api::Event) -> String {
     // Most texts speak of "this session".
     let session = v.session.as_deref().map(clean).filter(|s| !what.contains(s.as_str()));
     let session = session.map(|s| format!("{s}: ")).unwrap_or_default();
-    let mut out = format!("{} {severity:<7} {:<20} {session}{what}\n", text(&v.time), text(&v.kind));
+    let mut out = format!("{} {severity:<7} {:<20} {session}{what}\n", text(&logged.time), text(&v.kind));
     for said in &v.said {
         let counted = if said.counted { "" } else { "  [not counted]" };
         let _ = writeln!(out, "    {:<12} {}{counted}", text(&said.instance), text(&said.route));

@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 #[serde(default)]
 pub struct Events {
     /// Oldest first.
-    pub events: Vec<Event>,
+    pub events: Vec<Logged>,
 }
 
 /// A line for who follows the events.
@@ -26,23 +26,34 @@ pub enum Followed {
         ended: String,
     },
     /// An event.
-    Event(Box<Event>),
+    Event(Box<Logged>),
 }
 
-/// Something that happened. What it is not about is left out.
+/// An event in the log.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
-pub struct Event {
+pub struct Logged<E = Event> {
     /// From 1, without gaps.
     pub seq: u64,
     /// When: RFC 3339, UTC, milliseconds.
     pub time: String,
+    /// What happened.
+    #[serde(flatten)]
+    pub event: E,
+}
+
+/// Something that happened. What it is not about is left out. Where virtd itself has types, whoever
+/// reads has text.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Event<Kind = String, Severity = String, Prefix = String> {
     /// When: microseconds since virtd's start.
     pub at_us: u64,
-    /// `session-up`, `disagreement`, …: docs/OPERATIONS.md lists all.
-    pub kind: String,
-    /// `info`, `warning`, `alarm`.
-    pub severity: String,
+    /// A kebab-case word that scripts can match: `session-up`, `disagreement`, …
+    /// docs/OPERATIONS.md lists all.
+    pub kind: Kind,
+    /// How much an operator should care: `info`, `warning`, `alarm`.
+    pub severity: Severity,
     /// The session it is about, by its peer.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub session: Option<String>,
@@ -54,7 +65,7 @@ pub struct Event {
     pub since_us: Option<u64>,
     /// The prefix it is about.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub prefix: Option<String>,
+    pub prefix: Option<Prefix>,
     /// What every instance said.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub said: Vec<Said>,
@@ -66,6 +77,37 @@ pub struct Event {
     pub uid: Option<u32>,
     /// One sentence that names the thing and the remedy.
     pub text: String,
+}
+
+impl<Kind, Severity, Prefix> Event<Kind, Severity, Prefix> {
+    /// An event about nothing in particular; add what it is about with the `with_` functions.
+    pub fn new(at_us: u64, kind: Kind, severity: Severity, text: impl Into<String>) -> Self {
+        Event {
+            at_us,
+            kind,
+            severity,
+            session: None,
+            instance: None,
+            since_us: None,
+            prefix: None,
+            said: Vec::new(),
+            pairs: Vec::new(),
+            uid: None,
+            text: text.into(),
+        }
+    }
+
+    /// Names the session, by what an operator calls its peer.
+    pub fn with_session(mut self, peer: impl Into<String>) -> Self {
+        self.session = Some(peer.into());
+        self
+    }
+
+    /// Names the instance.
+    pub fn with_instance(mut self, name: &str) -> Self {
+        self.instance = Some(name.to_owned());
+        self
+    }
 }
 
 /// What one instance said about a key.

@@ -1,12 +1,11 @@
 //! The keys of one table, what the instances say about them, and what was chosen.
 //!
-//! One entry a key, candidates in a second array with one column an instance, both indexed alike,
-//! found by a hash index of their own: about 60 octets a key with three instances and ids of
-//! four octets.
+//! One entry a key, found by its hash, and candidates in a second array with one column an instance,
+//! both indexed alike: about 60 octets a key with three instances and ids of four octets.
 
 use crate::Rechecks;
+use collections::{Slots, make_room};
 use foldhash::fast::RandomState;
-use hashbrown::HashTable;
 use std::hash::{BuildHasher, Hash};
 use std::ops::Range;
 use voter::{Members, Millis, Rules};
@@ -26,12 +25,10 @@ pub(crate) mod flag {
     pub const QUEUED: u8 = 4;
     /// Steady without a majority.
     pub const NO_QUORUM: u8 = 8;
-    /// Not in use: waiting in the free list.
-    pub const FREE: u8 = 16;
     /// [`super::Entry::overruled`] holds something.
-    pub const OVERRULED: u8 = 32;
+    pub const OVERRULED: u8 = 16;
     /// [`Ballots::count`].
-    pub const COUNTED: u8 = 64;
+    pub const COUNTED: u8 = 32;
 }
 
 /// The state of one key.
@@ -120,12 +117,10 @@ pub fn age_ms(now_ms: u64, then: u32) -> u64 {
 pub struct Ballots<K, V> {
     id: u32,
     columns: usize,
-    index: HashTable<u32>,
-    /// Seeded: strangers may choose the keys, and nothing ever depends on the order of the index.
+    /// Seeded: strangers may choose the keys, and nothing ever depends on the order of hashes.
     hasher: RandomState,
-    entries: Vec<Entry<K, V>>,
+    entries: Slots<Entry<K, V>>,
     candidates: Vec<V>,
-    free: Vec<u32>,
     /// Slots whose winner is to be told.
     changed: Vec<u32>,
     /// Keys with a winner.
@@ -142,11 +137,9 @@ impl<K: Copy + Eq + Hash, V: Copy + Eq + Default> Ballots<K, V> {
         Ballots {
             id,
             columns,
-            index: HashTable::new(),
             hasher: RandomState::default(),
-            entries: Vec::new(),
+            entries: Slots::default(),
             candidates: Vec::new(),
-            free: Vec::new(),
             changed: Vec::new(),
             chosen: 0,
             walk_at: None,
@@ -156,7 +149,7 @@ impl<K: Copy + Eq + Hash, V: Copy + Eq + Default> Ballots<K, V> {
 
     /// Keys in use.
     pub fn keys(&self) -> usize {
-        self.index.len()
+        self.entries.taken()
     }
 
     /// Keys with a winner.
@@ -166,21 +159,17 @@ impl<K: Copy + Eq + Hash, V: Copy + Eq + Default> Ballots<K, V> {
 
     /// Octets it takes, without the list of changes.
     pub fn memory_bytes(&self) -> usize {
-        self.entries.capacity() * size_of::<Entry<K, V>>()
-            + self.candidates.capacity() * size_of::<V>()
-            + self.free.capacity() * size_of::<u32>()
-            + self.index.allocation_size()
+        self.entries.memory_bytes() + self.candidates.capacity() * size_of::<V>()
     }
 
     /// Slots, in use or not; what a walk over all keys counts to.
     pub fn slots(&self) -> u32 {
-        self.entries.len() as u32
+        self.entries.slots() as u32
     }
 
     /// The slot of a key.
     pub fn find(&self, key: &K) -> Option<u32> {
-        let entries = &self.entries;
-        self.index.find(self.hasher.hash_one(key), |&i| entries[i as usize].key == *key).copied()
+        self.entries.find(self.hasher.hash_one(key), |e| e.key == *key)
     }
 
     /// A slot for a key that has none.
@@ -198,42 +187,27 @@ impl<K: Copy + Eq + Hash, V: Copy + Eq + Default> Ballots<K, V> {
             first_ms: now_ms as u32,
             last_ms: now_ms as u32,
         };
-        let i = match self.free.pop() {
-            Some(i) => {
-                self.entries[i as usize] = entry;
-                i
-            }
-            None => {
-                if self.entries.len() == self.entries.capacity() {
-                    // By an eighth, not by doubling: a full table's waste stays small, and the
-                    // kernel moves the pages.
-                    let more = self.entries.len() / 8 + 64;
-                    self.entries.reserve_exact(more);
-                    self.candidates.reserve_exact(more * self.columns);
-                }
-                self.entries.push(entry);
-                self.candidates.extend(std::iter::repeat_n(V::default(), self.columns));
-                (self.entries.len() - 1) as u32
-            }
-        };
-        let (entries, hasher) = (&self.entries, &self.hasher);
-        self.index.insert_unique(hasher.hash_one(key), i, |&i| hasher.hash_one(entries[i as usize].key));
-        i
+        let slot = self.entries.insert(entry, |e| self.hasher.hash_one(e.key));
+        // One that was free has its candidates, which say nothing.
+        let more = self.entries.slots() * self.columns - self.candidates.len();
+        make_room(&mut self.candidates, more);
+        self.candidates.extend(std::iter::repeat_n(V::default(), more));
+        slot
     }
 
     /// The keys in use, with their slots.
     pub fn iter(&self) -> impl Iterator<Item = (u32, &Entry<K, V>)> {
-        (0..).zip(&self.entries).filter(|(_, e)| e.flags & flag::FREE == 0)
+        self.entries.iter()
     }
 
     /// The entry at a slot; `None` past the end or where the slot is free.
     pub fn entry(&self, slot: u32) -> Option<&Entry<K, V>> {
-        self.entries.get(slot as usize).filter(|e| e.flags & flag::FREE == 0)
+        self.entries.get(slot)
     }
 
     /// The entry at a slot, to change.
     pub(crate) fn entry_mut(&mut self, slot: u32) -> Option<&mut Entry<K, V>> {
-        self.entries.get_mut(slot as usize).filter(|e| e.flags & flag::FREE == 0)
+        self.entries.get_mut(slot)
     }
 
     /// What every instance says about the key at `slot`.
@@ -358,7 +332,7 @@ impl<K: Copy + Eq + Hash, V: Copy + Eq + Default> Ballots<K, V> {
     /// The key at `slot` is to be looked at then, unless it stands in the queue already.
     pub fn recheck_at(&mut self, slot: u32, at: Millis, rechecks: &mut Rechecks) {
         if self.entry_mut(slot).is_some_and(|e| !e.set(flag::QUEUED, true)) {
-            rechecks.push(at, self.id, slot);
+            rechecks.push(at, (self.id, slot));
         }
     }
 
@@ -396,12 +370,12 @@ impl<K: Copy + Eq + Hash, V: Copy + Eq + Default> Ballots<K, V> {
         if columns <= self.columns {
             return;
         }
-        let mut wide = Vec::with_capacity(self.entries.len() * columns);
+        let mut wide = Vec::with_capacity(self.entries.slots() * columns);
         for said in self.candidates.chunks(self.columns.max(1)) {
             wide.extend_from_slice(said);
             wide.extend(std::iter::repeat_n(V::default(), columns - said.len()));
         }
-        wide.resize(self.entries.len() * columns, V::default());
+        wide.resize(self.entries.slots() * columns, V::default());
         (self.candidates, self.columns) = (wide, columns);
     }
 
@@ -413,13 +387,7 @@ impl<K: Copy + Eq + Hash, V: Copy + Eq + Default> Ballots<K, V> {
         if e.flags & busy != 0 || e.published != V::default() || !e.dissent.is_empty() || !self.is_void(slot) {
             return;
         }
-        let key = e.key;
-        let entries = &self.entries;
-        if let Ok(found) = self.index.find_entry(self.hasher.hash_one(key), |&i| entries[i as usize].key == key) {
-            found.remove();
-        }
-        self.entries[slot as usize].flags = flag::FREE;
-        self.free.push(slot);
+        self.entries.remove(slot, |e| self.hasher.hash_one(e.key));
     }
 
     /// Empties the table; every id it held goes to `release`.

@@ -9,9 +9,8 @@ use super::roster::Instances;
 use crate::config::{Config, Instance, Strategy, Vote};
 use crate::event::{Event, Severity};
 use ballots::{Law, Rechecks};
+use collections::Deadlines;
 use replay::intern::{BlobId, Interner};
-use std::cmp::Reverse;
-use std::collections::BinaryHeap;
 use std::net::{IpAddr, SocketAddr};
 use voter::{Agreement, Members, Rules};
 use wire::bgp::Prefix;
@@ -74,8 +73,8 @@ pub struct Env {
     pub held_back_ms: u64,
     /// Some instance is given only some address blocks.
     pub has_blocks: bool,
-    /// (when, session, instance): when something held back is due.
-    wakes: BinaryHeap<Reverse<(Micros, u32, u8)>>,
+    /// Session and instance, with the microsecond when something held back is due.
+    wakes: Deadlines<(u32, u8)>,
     /// For `virtctl status`.
     pub counters: Counters,
     /// Verdict events still told this second, and how many were only counted.
@@ -159,7 +158,7 @@ impl Env {
             ignore,
             canonicaliser: Canonicaliser::default(),
             rechecks: Rechecks::default(),
-            wakes: BinaryHeap::new(),
+            wakes: Deadlines::default(),
             counters: Counters::default(),
             told: VerdictsTold::default(),
             followups: Followups::default(),
@@ -190,7 +189,7 @@ impl Env {
         self.instances.vacate(i);
         self.heard.vacate(i);
         self.followups.forget_instance(i);
-        self.wakes.retain(|Reverse((_, _, who))| usize::from(*who) != i);
+        self.wakes.retain(|(_, who)| usize::from(*who) != i);
         self.poison.forget(i);
         self.flight.forget(i as u8);
         self.followups.vote_anew();
@@ -224,18 +223,19 @@ impl Env {
 
     /// Session `session` is to look after instance `i` at a time, if there is one.
     pub fn wake_at(&mut self, at: Option<Micros>, session: usize, i: usize) {
-        self.wakes.extend(at.map(|at| Reverse((at, session as u32, i as u8))));
+        if let Some(at) = at {
+            self.wakes.push(at, (session as u32, i as u8));
+        }
     }
 
     /// The next such time.
     pub fn next_wake(&self) -> Option<Micros> {
-        self.wakes.peek().map(|w| w.0.0)
+        self.wakes.next()
     }
 
     /// A session and an instance whose time has come.
     pub fn due_wake(&mut self) -> Option<(usize, usize)> {
-        self.next_wake().filter(|at| *at <= self.now)?;
-        self.wakes.pop().map(|Reverse((_, session, i))| (session as usize, usize::from(i)))
+        self.wakes.due(self.now).map(|(session, i)| (session as usize, usize::from(i)))
     }
 
     /// What all votes go by just now.

@@ -1,7 +1,6 @@
 //! Events: what virtd tells the operator, in order, each with everything needed to understand it.
 
 use serde::Serialize;
-use virtd_api::Pair;
 pub use virtd_api::Said;
 use wire::bgp::Prefix;
 
@@ -17,40 +16,8 @@ pub enum Severity {
     Alarm,
 }
 
-/// One event, as [`virtd_api::Event`] is read. `kind` is a stable kebab-case word that scripts can
-/// match; `text` is for people.
-#[derive(Clone, PartialEq, Debug, Serialize)]
-pub struct Event {
-    /// Microseconds since virtd started.
-    pub at_us: u64,
-    /// `session-up`, `leg-closed`, `disagreement`, `agreement`, …: docs/OPERATIONS.md lists all.
-    pub kind: &'static str,
-    /// How bad.
-    pub severity: Severity,
-    /// The session it is about.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub session: Option<String>,
-    /// The instance it is about.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub instance: Option<String>,
-    /// Since when it has been so, microseconds since virtd started: a disagreement, a fault.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub since_us: Option<u64>,
-    /// The prefix it is about.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub prefix: Option<Prefix>,
-    /// What every instance said.
-    #[serde(skip_serializing_if = "Vec::is_empty")]
-    pub said: Vec<Said>,
-    /// How independent pairs of instances are, as `virtctl diversity` has it.
-    #[serde(skip_serializing_if = "Vec::is_empty")]
-    pub pairs: Vec<Pair>,
-    /// The user who asked for it, by number.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub uid: Option<u32>,
-    /// One sentence that names the thing and the remedy.
-    pub text: String,
-}
+/// One event.
+pub type Event = virtd_api::Event<&'static str, Severity, Prefix>;
 
 /// The operators' list of all kinds: the table under this title is the one that programs are
 /// checked against, too.
@@ -62,37 +29,6 @@ pub fn kinds() -> impl Iterator<Item = &'static str> {
         OPERATIONS.lines().skip_while(|line| *line != "## Events").skip(1).take_while(|line| !line.starts_with("## "));
     let cells = table.filter_map(|line| line.strip_prefix("| `")?.split(" | ").next());
     cells.flat_map(|cell| cell.split('`').step_by(2)).filter(|word| !word.trim().is_empty())
-}
-
-impl Event {
-    /// An event about nothing in particular; add what it is about with the `with_` functions.
-    pub fn new(at_us: u64, kind: &'static str, severity: Severity, text: impl Into<String>) -> Event {
-        Event {
-            at_us,
-            kind,
-            severity,
-            session: None,
-            instance: None,
-            since_us: None,
-            prefix: None,
-            said: Vec::new(),
-            pairs: Vec::new(),
-            uid: None,
-            text: text.into(),
-        }
-    }
-
-    /// Names the session, by what an operator calls its peer.
-    pub fn with_session(mut self, peer: impl Into<String>) -> Event {
-        self.session = Some(peer.into());
-        self
-    }
-
-    /// Names the instance.
-    pub fn with_instance(mut self, name: &str) -> Event {
-        self.instance = Some(name.to_owned());
-        self
-    }
 }
 
 #[cfg(test)]

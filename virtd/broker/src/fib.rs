@@ -45,25 +45,6 @@ const LOOK_US: Micros = 100_000;
 /// kernel's thread: what it says about gateways meanwhile is believed.
 const DOUBT_US: Micros = 2_000_000;
 
-/// Counters for `virtctl fib`.
-#[derive(Clone, Copy, Debug, Default)]
-pub struct Counters {
-    /// Requests of instances that their virtual kernels took.
-    pub requests: u64,
-    /// Requests that were refused with an errno.
-    pub refused: u64,
-    /// Requests that the shim had acknowledged before.
-    pub answered_ahead: u64,
-    /// Those of them that turned out otherwise.
-    pub taken_back: u64,
-    /// Votes held.
-    pub votes: u64,
-    /// Keys handed to the kernel's thread (written or removed).
-    pub published: u64,
-    /// Times an instance's steady candidate was not with the majority.
-    pub dissents: u64,
-}
-
 /// See the module's comment.
 pub struct Fib {
     members: Vec<Member>,
@@ -85,7 +66,8 @@ pub struct Fib {
     next_look: Micros,
     /// What the real kernel does not take, and why (errno).
     failed: BTreeMap<FibKey, i32>,
-    counters: Counters,
+    /// What is counted; how things are now is added when somebody asks.
+    counters: virtd_api::Fib,
     /// When the next event about an answer taken back may be given.
     next_taken_back: Micros,
     effects: Effects,
@@ -109,7 +91,7 @@ impl Fib {
             first_write: None,
             next_look: 0,
             failed: BTreeMap::new(),
-            counters: Counters::default(),
+            counters: virtd_api::Fib::default(),
             next_taken_back: 0,
             effects: Effects::default(),
         })

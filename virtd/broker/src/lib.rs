@@ -94,6 +94,8 @@ const FLUSH_BATCH: usize = 8192;
 /// What the instances say, to one peer or in the FIB (crate `ballots`): values are ids of canonical
 /// routes.
 type Table<K = Prefix> = ballots::Ballots<K, BlobId>;
+type Entry = ballots::Entry<Prefix, BlobId>;
+const _: () = assert!(collections::Slots::<Entry>::SLOT_BYTES == size_of::<Entry>());
 
 /// The broker. See the module's comment.
 pub struct Core {
@@ -212,56 +214,37 @@ impl Core {
     }
 
     /// Outputs name connections and legs that the sessions made: later inputs find their session by
-    /// them.
+    /// them. (With `open = "native"` no peer has one.)
     fn learn_ids(&mut self, from: usize) {
         let out = std::mem::take(&mut self.env.out);
         for o in out.iter().skip(from) {
-            // Most only carry something, and the rest need not be in the cache for them.
-            if !matches!(
-                o,
-                Output::SendPeer { .. }
-                    | Output::SendLeg { .. }
-                    | Output::SendLegLater { .. }
-                    | Output::NetlinkNotify { .. }
-                    | Output::Fib(_)
-                    | Output::Event(_)
-            ) {
-                self.learn(o);
+            match o {
+                Output::Order { instance, order: Order::Stop | Order::Kill } => {
+                    if let Some(fib) = &mut self.fib {
+                        fib.leaving(usize::from(instance.0));
+                    }
+                    self.env.touch(usize::from(instance.0));
+                }
+                Output::Dial { conn, peer, .. } => {
+                    if let Some(&s) = self.by_peer.get(&key(*peer)) {
+                        self.conns.insert(*conn, s);
+                    }
+                }
+                Output::OfferLeg { leg, peer, .. } => {
+                    if let Some(&s) = self.by_peer.get(&key(*peer)) {
+                        self.legs.insert(*leg, s);
+                    }
+                }
+                Output::ClosePeer { conn, .. } => {
+                    self.conns.remove(conn);
+                }
+                Output::CloseLeg { leg } | Output::LegRefused { leg, .. } => {
+                    self.legs.remove(leg);
+                }
+                _ => {}
             }
         }
         self.env.out = out;
-    }
-
-    #[cold]
-    fn learn(&mut self, o: &Output) {
-        if let (Output::Order { instance, order: Order::Stop | Order::Kill }, Some(fib)) = (o, &mut self.fib) {
-            fib.leaving(usize::from(instance.0));
-        }
-        if let Output::Order { instance, order: Order::Stop | Order::Kill } = o {
-            self.env.touch(usize::from(instance.0));
-        }
-        if self.native.is_some() {
-            return;
-        }
-        match o {
-            Output::Dial { conn, peer, .. } => {
-                if let Some(&s) = self.by_peer.get(&key(*peer)) {
-                    self.conns.insert(*conn, s);
-                }
-            }
-            Output::OfferLeg { leg, peer, .. } => {
-                if let Some(&s) = self.by_peer.get(&key(*peer)) {
-                    self.legs.insert(*leg, s);
-                }
-            }
-            Output::ClosePeer { conn, .. } => {
-                self.conns.remove(conn);
-            }
-            Output::CloseLeg { leg } | Output::LegRefused { leg, .. } => {
-                self.legs.remove(leg);
-            }
-            _ => {}
-        }
     }
 
     fn instance_input(&mut self, input: Input<'_>) {

@@ -2,9 +2,9 @@
 //! same again with the same seed.
 
 use super::*;
+use collections::Deadlines;
 use proptest::prelude::*;
-use std::cmp::Reverse;
-use std::collections::{BTreeMap, BinaryHeap};
+use std::collections::BTreeMap;
 
 const PEERS: u8 = 4;
 
@@ -37,19 +37,17 @@ fn arrivals() -> impl Strategy<Value = Vec<(Micros, u8, u8)>> {
 /// and at no others.
 fn play(delay: Delay, seed: u64, arrivals: &[(Micros, u8, u8)]) -> Vec<Said> {
     let mut lanes: Vec<Lane> = (0..PEERS).map(|p| Lane::new(delay, Random::new(seed, &[p]))).collect();
-    let mut wakes = BinaryHeap::new();
+    let mut wakes = Deadlines::default();
     let (mut given, mut came, mut now) = (Vec::new(), BTreeMap::new(), 0);
-    let mut look = |until: Micros,
-                    lanes: &mut Vec<Lane>,
-                    wakes: &mut BinaryHeap<Reverse<(Micros, u8)>>,
-                    came: &BTreeMap<u32, Said>| {
-        while let Some(&Reverse((at, peer))) = wakes.peek().filter(|w| w.0.0 <= until) {
-            wakes.pop();
+    let mut look = |until: Micros, lanes: &mut Vec<Lane>, wakes: &mut Deadlines<u8>, came: &BTreeMap<u32, Said>| {
+        while let Some(at) = wakes.next()
+            && let Some(peer) = wakes.due(until)
+        {
             while let Some(bytes) = lanes[usize::from(peer)].due(at) {
                 let number = u32::from_be_bytes(bytes[..].try_into().expect("four octets"));
                 given.push(Said { given: at, ..came[&number] });
             }
-            wakes.extend(lanes[usize::from(peer)].next_wake().map(|at| Reverse((at, peer))));
+            lanes[usize::from(peer)].next_wake().into_iter().for_each(|at| wakes.push(at, peer));
         }
     };
     for (number, (gap, peer, prefix)) in (0u32..).zip(arrivals) {
@@ -57,7 +55,7 @@ fn play(delay: Delay, seed: u64, arrivals: &[(Micros, u8, u8)]) -> Vec<Said> {
         look(now, &mut lanes, &mut wakes, &came);
         came.insert(number, Said { peer: *peer, prefix: *prefix, number, came: now, given: 0 });
         let wake = lanes[usize::from(*peer)].hold(now, Bytes::copy_from_slice(&number.to_be_bytes()));
-        wakes.extend(wake.map(|at| Reverse((at, *peer))));
+        wake.into_iter().for_each(|at| wakes.push(at, *peer));
     }
     look(Micros::MAX, &mut lanes, &mut wakes, &came);
     assert!(lanes.iter().all(|l| l.is_empty() && l.octets() == 0));

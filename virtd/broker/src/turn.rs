@@ -14,8 +14,6 @@ const MAX_ROUNDS: usize = 64;
 pub const IDLE_US: Micros = 5_000;
 /// What waits for idleness waits no longer than this; below the 40 ms as well.
 const NEVER_IDLE_US: Micros = 30_000;
-/// Notifications that room is kept for between turns; a link that goes down may take a table along.
-const MAX_NOTES_KEPT: usize = 4096;
 
 /// What a turn is run against.
 pub trait World {
@@ -34,8 +32,8 @@ pub trait World {
     /// Gives the instances that wait for an answer of their virtual kernel that answer.
     fn answer(&mut self);
 
-    /// Gives the instances' sockets these notifications of routes, in order, and empties the list.
-    fn notify(&mut self, notes: &mut Vec<(InstanceId, Note)>);
+    /// Gives the instances' sockets these notifications of routes, in order.
+    fn notify(&mut self, notes: Vec<(InstanceId, Note)>);
 
     /// The leg is among those that [`World::write`] writes to.
     fn write_to(&mut self, leg: LegId);
@@ -217,12 +215,8 @@ pub fn pass_on<W: World>(w: &mut W) {
 
 /// Gives the notifications of routes that were put off.
 pub fn notify<W: World>(w: &mut W) {
-    if w.deferred().notes.is_empty() {
-        return;
-    }
-    let mut notes = std::mem::take(&mut w.deferred().notes);
-    w.notify(&mut notes);
-    if notes.capacity() <= MAX_NOTES_KEPT {
-        w.deferred().notes = notes;
+    let notes = std::mem::take(&mut w.deferred().notes);
+    if !notes.is_empty() {
+        w.notify(notes);
     }
 }

@@ -7,7 +7,6 @@
 
 use broker::event::{Event, Severity};
 use crossbeam_channel::{Receiver, RecvTimeoutError, TrySendError};
-use serde::Serialize;
 use std::collections::VecDeque;
 use std::fs::{File, OpenOptions};
 use std::io::{self, Write};
@@ -68,14 +67,6 @@ pub struct Record {
     /// The event as one JSON object without a line end: `seq`, `time` (RFC 3339, UTC) and the
     /// fields of [`Event`].
     pub json: Arc<str>,
-}
-
-#[derive(Serialize)]
-struct Line<'a> {
-    seq: u64,
-    time: String,
-    #[serde(flatten)]
-    event: &'a Event,
 }
 
 #[derive(Default)]
@@ -229,7 +220,7 @@ impl Writer {
         print(event);
         let mut ring = self.shared.ring();
         ring.last_seq += 1;
-        let line = Line { seq: ring.last_seq, time: rfc3339(SystemTime::now()), event };
+        let line = virtd_api::Logged { seq: ring.last_seq, time: rfc3339(SystemTime::now()), event };
         // Nothing in an event can fail to serialise; were it so, a line that says it is better than
         // none.
         let json = serde_json::to_string(&line).unwrap_or_else(|e| format!("{{\"error\":{:?}}}", e.to_string()));

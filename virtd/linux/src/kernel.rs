@@ -1,7 +1,7 @@
 //! The thread that has virtd's own netlink sockets with the real kernel: it writes the voted
 //! routes, watches links, addresses and routes, and sees to it that the kernel holds what was voted
-//! (docs/DECISIONS.md, "A virtual kernel for each instance"). While it sleeps the loop has its
-//! state, and writes single routes itself.
+//! (docs/DECISIONS.md, "A virtual kernel for each instance"). While it sleeps it lends its state to
+//! the loop, which writes single routes itself.
 //!
 //! ```text
 //! loop ──FibChange──▶ table: wanted, held ──batches──▶ writer socket ──▶ kernel
@@ -54,7 +54,7 @@ use paths::Peers;
 use std::collections::BTreeSet;
 use std::net::IpAddr;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, OnceLock, Weak};
+use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 use virtd_api::FibKernel;
 use virtd_config as config;
@@ -89,8 +89,8 @@ impl Bell {
 #[derive(Debug)]
 pub struct KernelLine {
     changes: Sender<Vec<FibChange>>,
-    /// Gone with the thread.
-    worker: Weak<Mutex<thread::Worker>>,
+    /// Holds the worker while the thread sleeps.
+    slot: Receiver<Box<thread::Worker>>,
     bell: Option<Arc<Bell>>,
     peers: Peers,
     /// What it has seen; the sender wakes the loop.
@@ -110,7 +110,7 @@ impl KernelLine {
         let (changes, _) = crossbeam_channel::unbounded();
         KernelLine {
             changes,
-            worker: Weak::new(),
+            slot: crossbeam_channel::never(),
             bell: None,
             peers: Peers::default(),
             news: crossbeam_channel::never(),
@@ -136,10 +136,10 @@ impl KernelLine {
     /// The thread has ended.
     pub fn send(&self, changes: Vec<FibChange>) -> Result<(), Ended> {
         let mut changes = changes;
-        if let Some(worker) = self.worker.upgrade()
-            && let Ok(mut worker) = worker.try_lock()
-        {
-            match worker.write_at_once(changes) {
+        if let Ok(mut worker) = self.slot.try_recv() {
+            let written = worker.try_write(changes);
+            worker.put();
+            match written {
                 Ok(()) => return Ok(()),
                 Err(back) => changes = back,
             }
@@ -279,14 +279,13 @@ pub fn start(config: &config::Fib, started: Instant, waker: LoopWaker) -> Result
     let (teller, news) = crossbeam_channel::bounded(MAX_NEWS);
     let lines = Lines { changes: to_write, news: teller, loop_waker: waker, bell: bell.clone() };
     let peers = Peers::default();
-    let worker = thread::Worker::new(*config, started, sockets, &poll, lines, counters.clone(), peers.clone())?;
-    let worker = Arc::new(Mutex::new(worker));
-    let shared = Arc::downgrade(&worker);
+    let (worker, slot) = thread::Worker::new(*config, started, sockets, &poll, lines, counters.clone(), peers.clone())?;
+    let back = slot.clone();
     let thread = std::thread::Builder::new()
         .name("kernel".into())
-        .spawn(move || thread::run(&worker, poll))
+        .spawn(move || thread::run(worker, &back, poll))
         .context("cannot start the thread that writes the kernel's routes")?;
-    let line = KernelLine { changes, worker: shared, bell: Some(bell.clone()), peers, news, counters };
+    let line = KernelLine { changes, slot, bell: Some(bell.clone()), peers, news, counters };
     Ok((line, Kernel { bell, thread: Some(thread) }))
 }
 

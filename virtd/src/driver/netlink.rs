@@ -388,9 +388,9 @@ impl Driver {
 
     /// Notifications of the instances' virtual kernels, in order; several of one group go in one
     /// datagram, as parts of a dump do.
-    pub(super) fn notify_all(&mut self, notes: &mut Vec<(InstanceId, Note)>) {
+    pub(super) fn notify_all(&mut self, notes: Vec<(InstanceId, Note)>) {
         let encoded = |(instance, note): (InstanceId, Note)| Some((instance, note.group, note.encode()?));
-        let mut notes = notes.drain(..).filter_map(encoded).peekable();
+        let mut notes = notes.into_iter().filter_map(encoded).peekable();
         while let Some((instance, group, first)) = notes.next() {
             let more = |octets: usize, next: &(InstanceId, u32, Bytes)| {
                 (next.0, next.1) == (instance, group) && octets + next.2.len() <= PART

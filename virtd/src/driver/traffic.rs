@@ -63,7 +63,7 @@ impl World for Driver {
         self.answer_all();
     }
 
-    fn notify(&mut self, notes: &mut Vec<(InstanceId, Note)>) {
+    fn notify(&mut self, notes: Vec<(InstanceId, Note)>) {
         self.notify_all(notes);
     }
 

@@ -42,6 +42,7 @@ use super::system::System;
 #[cfg(test)]
 use crate::io::DumpCursor;
 use crate::io::NoteBody;
+use collections::Recent;
 use info::{Info, Infos, List};
 use std::borrow::Cow;
 use std::collections::btree_map::Entry;
@@ -124,7 +125,7 @@ pub struct VirtualKernel {
     /// The last ways that were found to gateways.
     ways: lookup::Ways,
     /// The last new routes, to know the next one by.
-    lasts: Vec<last::Last>,
+    lasts: Recent<last::Last, { lookup::WAYS }>,
 }
 
 impl Default for VirtualKernel {
@@ -146,7 +147,7 @@ impl VirtualKernel {
             tables_v6: BTreeSet::from([RT_TABLE_MAIN, RT_TABLE_LOCAL]),
             last_nh_id: 0,
             ways: lookup::Ways::default(),
-            lasts: Vec::new(),
+            lasts: Recent::default(),
         }
     }
 

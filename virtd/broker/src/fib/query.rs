@@ -12,7 +12,6 @@ const MAX_ENTRIES: usize = 10_000;
 impl Fib {
     /// The state of the whole.
     pub fn status(&self, env: &Env) -> api::Fib {
-        let c = &self.counters;
         let entries = || self.table.iter().map(|(_, e)| e);
         let instances = self
             .members
@@ -34,15 +33,8 @@ impl Fib {
             without_quorum: entries().filter(|e| e.is_lost()).count() as u64,
             failed: self.failed.len(),
             instances,
-            requests: c.requests,
-            refused: c.refused,
-            answered_ahead: c.answered_ahead,
-            taken_back: c.taken_back,
-            votes: c.votes,
-            published: c.published,
-            dissents_total: c.dissents,
             memory_bytes: self.memory_bytes() as u64,
-            kernel: None,
+            ..self.counters.clone()
         }
     }
 

@@ -91,7 +91,7 @@ impl Voting for Votes<'_> {
     fn marked(&mut self, slot: u32, marks: &Marks) {
         let (fib, env) = (&mut *self.fib, &mut *self.env);
         let Some(key) = fib.table.entry(slot).map(|e| e.key) else { return };
-        fib.counters.dissents += marks.newly().len() as u64;
+        fib.counters.dissents_total += marks.newly().len() as u64;
         let why = || format!("not with the majority on {key} in the FIB");
         if !env.mark((dissent::FIB, slot), key.prefix, marks, why) {
             return;

@@ -11,18 +11,20 @@ use super::socket::{RouteSocket, Sockets};
 use super::table::Damage;
 use super::table::{Holding, Table};
 use super::view::View;
-use super::writer::Batch;
+use super::writer::{Batch, MAX_ENCODED};
 use super::{Counters, Lines};
 use anyhow::{Context, Result};
 use broker::event::{Event, Severity};
 use broker::io::{FibChange, KernelNews};
+use collections::Recent;
+use crossbeam_channel::{Receiver, Sender};
 use hashbrown::{HashMap, HashSet};
 use mio::unix::SourceFd;
 use mio::{Events, Interest, Poll, Token};
 use std::collections::BTreeMap;
 use std::os::fd::AsRawFd;
+use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 use virtd_config::{Fib, OnExit};
 use wire::bgp::Prefix;
@@ -45,35 +47,37 @@ const MAX_LAST_ROUNDS: usize = 3;
 const SLOW: Duration = Duration::from_millis(20);
 const AFTER_SLOW: Duration = Duration::from_secs(30);
 
-/// The thread: has the worker whenever it is awake, and the loop may have it meanwhile.
-pub(super) fn run(worker: &Mutex<Worker>, mut poll: Poll) {
+/// The thread: has the worker whenever it is awake, and lends it out of `slot` while it sleeps.
+pub(super) fn run(mut worker: Box<Worker>, slot: &Receiver<Box<Worker>>, mut poll: Poll) {
     let mut events = Events::with_capacity(4);
-    let Ok(mut all) = worker.lock() else { return };
-    all.begin();
-    while !all.lines.bell.stop.load(Ordering::Acquire) {
-        all.turn();
+    worker.begin();
+    while !worker.lines.bell.stop.load(Ordering::Acquire) {
+        worker.turn();
         let now = Instant::now();
         // epoll counts in milliseconds and rounds up; so does this, and no turn comes too early.
-        let sleep = all.due(now).saturating_duration_since(now).min(MAX_SLEEP);
-        all.asleep_until = now + sleep;
-        drop(all);
+        let sleep = worker.due(now).saturating_duration_since(now).min(MAX_SLEEP);
+        worker.asleep_until = now + sleep;
+        worker.put();
         if let Err(e) = poll.poll(&mut events, Some(sleep))
             && e.kind() != std::io::ErrorKind::Interrupted
         {
             log::error!("waiting for netlink: {e}");
             std::thread::sleep(QUIET);
         }
-        let Ok(back) = worker.lock() else { return };
-        all = back;
+        let Ok(back) = slot.recv() else { return };
+        worker = back;
         // Each arrival is an event of its own, so where there is none nothing needs to be asked
         // before a route is written.
-        all.notes_left |= events.iter().any(|event| event.token() == MONITOR);
+        worker.notes_left |= events.iter().any(|event| event.token() == MONITOR);
     }
-    all.finish();
+    worker.finish();
 }
 
 /// All that the thread has.
 pub struct Worker {
+    /// Where it is put while the thread sleeps. There is no other sender: where a panic takes the
+    /// worker along, whoever waits for it is told.
+    slot: Sender<Box<Worker>>,
     pub(super) config: Fib,
     started: Instant,
     pub(super) sockets: Sockets,
@@ -91,9 +95,9 @@ pub struct Worker {
     pub(super) view: View,
     pub(super) paths: Paths,
     pub(super) scan: Option<Scan>,
-    /// The last routes that were written, and the octets that they were read from, the very last
-    /// one first: most routes go where one of these went.
-    pub(super) encoded: Vec<(Box<[u8]>, EncodedRoute)>,
+    /// The last routes that were written, and the octets that they were read from: most routes go
+    /// where one of these went.
+    pub(super) encoded: Recent<(Box<[u8]>, EncodedRoute), MAX_ENCODED>,
     /// The last one sent.
     pub(super) batch: Batch,
     /// What it has read of others' routes.
@@ -117,11 +121,12 @@ pub struct Worker {
     /// The thread sleeps until then at the latest.
     asleep_until: Instant,
     /// Until then the loop writes nothing itself.
-    at_once_from: Instant,
+    loop_writes_from: Instant,
     pace: Pace,
 }
 
 impl Worker {
+    /// The worker, and where it is while the thread sleeps.
     pub(super) fn new(
         config: Fib,
         started: Instant,
@@ -130,11 +135,13 @@ impl Worker {
         lines: Lines,
         counters: Arc<Counters>,
         peers: Peers,
-    ) -> Result<Worker> {
+    ) -> Result<(Box<Worker>, Receiver<Box<Worker>>)> {
         let fd = RouteSocket::as_raw_fd(&sockets.monitor);
         poll.registry().register(&mut SourceFd(&fd), MONITOR, Interest::READABLE).context("cannot wait for netlink")?;
         let now = Instant::now();
-        Ok(Worker {
+        let (putter, slot) = crossbeam_channel::bounded(1);
+        let worker = Worker {
+            slot: putter,
             config,
             started,
             sockets,
@@ -149,7 +156,7 @@ impl Worker {
             view: View::default(),
             paths: Paths::new(peers, Some(config.protocol)),
             scan: None,
-            encoded: Vec::new(),
+            encoded: Recent::default(),
             batch: Batch::default(),
             gathered: Gathered::default(),
             scan_number: 0,
@@ -163,9 +170,10 @@ impl Worker {
             notes_left: true,
             told: false,
             asleep_until: now,
-            at_once_from: now,
+            loop_writes_from: now,
             pace: Pace::new(now),
-        })
+        };
+        Ok((Box::new(worker), slot))
     }
 
     /// Reads what is there. Leftovers first: what is in the kernel decides how the first votes are
@@ -182,15 +190,21 @@ impl Worker {
         }
     }
 
+    /// Puts it where the thread and the loop find it; there is always room for the one.
+    pub(super) fn put(self: Box<Self>) {
+        let slot = self.slot.clone();
+        let _ = slot.send(self);
+    }
+
     /// What the loop has decided, written by the loop itself: handed over, a single route would
-    /// come a change of thread later. Only where few change and the thread sleeps, and only as long
-    /// as that goes fast; otherwise they are given back.
-    pub(super) fn write_at_once(&mut self, changes: Vec<FibChange>) -> Result<(), Vec<FibChange>> {
+    /// come a change of thread later. Only where few change and nothing else is to be done, and
+    /// only as long as that goes fast; otherwise they are given back.
+    pub(super) fn try_write(&mut self, changes: Vec<FibChange>) -> Result<(), Vec<FibChange>> {
         let start = Instant::now();
         let idle = self.table.is_idle() && self.scan.is_none() && !self.lost_notes && self.lines.changes.is_empty();
         // News about them must find room: it is the caller who takes news, and not now.
         let room = self.lines.news.capacity().is_some_and(|all| self.lines.news.len() < all / 2);
-        if !self.pace.is_single(changes.len(), start) || !idle || !room || start < self.at_once_from {
+        if !self.pace.is_single(changes.len(), start) || !idle || !room || start < self.loop_writes_from {
             return Err(changes);
         }
         if self.lines.bell.frozen.load(Ordering::Acquire) {
@@ -200,7 +214,7 @@ impl Worker {
         self.write_some();
         let now = Instant::now();
         if now.duration_since(start) > SLOW {
-            self.at_once_from = now + AFTER_SLOW;
+            self.loop_writes_from = now + AFTER_SLOW;
         }
         if std::mem::take(&mut self.told) {
             self.lines.wake_loop();

@@ -18,7 +18,7 @@ use wire::netlink::message::Writer;
 const BATCH_KEYS: usize = 256;
 /// Routes of which it is remembered how the kernel wants them: as many as a router has ways out
 /// that take turns.
-const MAX_ENCODED: usize = 8;
+pub(super) const MAX_ENCODED: usize = 8;
 /// Octets from which on a send takes no further key; one route may go beyond it. Below the smallest
 /// usual send buffer.
 const BATCH_OCTETS: usize = 48 * 1024;
@@ -147,7 +147,7 @@ impl Worker {
             return;
         }
         let octets = self.table.bytes(want);
-        let last = self.encoded.iter().position(|(of, _)| **of == *octets).map(|at| self.encoded.remove(at));
+        let last = self.encoded.take(|(of, _)| **of == *octets);
         let last = last.and_then(|(of, route)| Some((of, route.to(&key)?)));
         let (of, encoded) = match last.map_or_else(|| self.encode(&key, octets), Ok) {
             Ok(encoded) => encoded,
@@ -160,8 +160,7 @@ impl Worker {
         if !batch.push(first_seq, key, op, encoded.payload()) {
             self.not_written(key, libc::EMSGSIZE);
         }
-        self.encoded.truncate(MAX_ENCODED - 1);
-        self.encoded.insert(0, (of, encoded));
+        self.encoded.push((of, encoded));
     }
 
     /// A wanted route as the kernel wants it, or the errno that says why not.

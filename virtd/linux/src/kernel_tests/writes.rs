@@ -221,3 +221,13 @@ fn a_single_route_is_there_when_the_loop_goes_on_and_a_table_does_not_hold_it_up
         b.stop();
     });
 }
+
+#[test]
+fn where_the_loop_has_lost_the_worker_nobody_waits_for_it() {
+    in_fresh_namespace(|| {
+        let bench = Bench::start(&calm());
+        drop(bench.line.slot.recv().expect("the thread sleeps"));
+        assert_eq!(bench.line.send(Vec::new()), Err(Ended));
+        bench.stop();
+    });
+}

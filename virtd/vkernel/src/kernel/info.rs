@@ -2,8 +2,8 @@
 //! a few next hops are 200,000 numbers.
 
 use super::Refusal;
+use collections::Slots;
 use foldhash::fast::FixedState;
-use hashbrown::HashTable;
 use std::cell::OnceCell;
 use std::hash::BuildHasher;
 use std::mem::size_of;
@@ -122,10 +122,10 @@ pub(super) fn metrics(said: &[RawAttr]) -> Result<Vec<RawAttr>, Refusal> {
 /// Keys that are remembered of one.
 const FEW: usize = 32;
 
-#[derive(Default, Debug)]
-struct Slot {
+#[derive(Debug)]
+struct Kept {
     info: Info,
-    /// Routes that have it; 0: the slot is free.
+    /// Routes that have it.
     users: u32,
     /// The larger, the younger.
     born: u64,
@@ -138,12 +138,12 @@ struct Slot {
     canonical: OnceCell<Box<[u8]>>,
 }
 
+const _: () = assert!(Slots::<Kept>::SLOT_BYTES == size_of::<Kept>());
+
 /// All that are in use, by number.
 #[derive(Debug)]
 pub(super) struct Infos {
-    slots: Vec<Slot>,
-    free: Vec<u32>,
-    index: HashTable<u32>,
+    all: Slots<Kept>,
     hasher: FixedState,
     births: u64,
     /// Those of IPv4 routes that use an object and have metrics.
@@ -154,133 +154,105 @@ pub(super) struct Infos {
 
 impl Infos {
     pub(super) fn new() -> Infos {
-        Infos {
-            slots: Vec::new(),
-            free: Vec::new(),
-            index: HashTable::new(),
-            hasher: FixedState::default(),
-            births: 0,
-            with_both: 0,
-            none: Info::default(),
-        }
+        Infos { all: Slots::default(), hasher: FixedState::default(), births: 0, with_both: 0, none: Info::default() }
     }
 
     pub(super) fn get(&self, id: u32) -> &Info {
-        self.slots.get(id as usize).map_or(&self.none, |slot| &slot.info)
+        self.all.get(id).map_or(&self.none, |kept| &kept.info)
     }
 
     /// What a route that has this and no more says to the vote, in canonical octets; `write` is
     /// asked once.
     pub(super) fn canonical(&self, id: u32, write: impl FnOnce() -> Vec<u8>) -> &[u8] {
-        self.slots.get(id as usize).map_or(&[], |slot| slot.canonical.get_or_init(|| write().into()))
+        self.all.get(id).map_or(&[], |kept| kept.canonical.get_or_init(|| write().into()))
     }
 
     /// The number of an equal one, which has one user more now.
     pub(super) fn intern(&mut self, info: Info) -> u32 {
-        let hash = self.hasher.hash_one(&info);
-        let slots = &self.slots;
-        if let Some(&id) = self.index.find(hash, |&id| slots.get(id as usize).is_some_and(|s| s.info == info)) {
+        if let Some(id) = self.find(&info) {
             self.retain(id);
             return id;
         }
         self.births += 1;
         self.with_both += usize::from(info.has_both());
-        let slot = Slot { info, users: 1, born: self.births, ..Slot::default() };
-        let id = match self.free.pop() {
-            Some(id) => {
-                if let Some(place) = self.slots.get_mut(id as usize) {
-                    *place = slot;
-                }
-                id
-            }
-            None => {
-                self.slots.push(slot);
-                (self.slots.len() - 1) as u32
-            }
-        };
-        let (slots, hasher) = (&self.slots, &self.hasher);
-        self.index.insert_unique(hash, id, |&id| slots.get(id as usize).map_or(0, |s| hasher.hash_one(&s.info)));
-        id
+        let (born, keys, canonical) = (self.births, Vec::new(), OnceCell::new());
+        let kept = Kept { info, users: 1, born, keys, many: false, canonical };
+        self.all.insert(kept, |kept| self.hasher.hash_one(&kept.info))
+    }
+
+    fn find(&self, info: &Info) -> Option<u32> {
+        self.all.find(self.hasher.hash_one(info), |kept| kept.info == *info)
     }
 
     /// What an IPv4 route over an object that says no metrics shares (fib_find_info_nh): the
     /// youngest that is alike in all but them.
     pub(super) fn alike(&self, info: &Info) -> Option<&Info> {
         if self.with_both == 0 {
-            let hash = self.hasher.hash_one(info);
-            return self.index.find(hash, |&id| self.get(id) == info).map(|&id| self.get(id));
+            return self.find(info).map(|id| self.get(id));
         }
         let alike = |other: &Info| *info == Info { metrics: info.metrics.clone(), flow: info.flow, ..other.clone() };
-        let used = self.slots.iter().filter(|slot| slot.users > 0 && slot.info.nh_id == info.nh_id);
-        used.filter(|slot| alike(&slot.info)).max_by_key(|slot| slot.born).map(|slot| &slot.info)
+        let same_object = self.all.iter().map(|(_, kept)| kept).filter(|kept| kept.info.nh_id == info.nh_id);
+        same_object.filter(|kept| alike(&kept.info)).max_by_key(|kept| kept.born).map(|kept| &kept.info)
     }
 
     pub(super) fn retain(&mut self, id: u32) {
-        if let Some(slot) = self.slots.get_mut(id as usize) {
-            slot.users = slot.users.saturating_add(1);
+        if let Some(kept) = self.all.get_mut(id) {
+            kept.users = kept.users.saturating_add(1);
         }
     }
 
     /// One user less; with the last it goes.
     pub(super) fn release(&mut self, id: u32) {
-        let Some(slot) = self.slots.get_mut(id as usize) else { return };
-        slot.users = slot.users.saturating_sub(1);
-        if slot.users > 0 {
-            return;
+        let Some(kept) = self.all.get_mut(id) else { return };
+        kept.users = kept.users.saturating_sub(1);
+        if kept.users == 0 {
+            self.with_both = self.with_both.saturating_sub(usize::from(kept.info.has_both()));
+            self.all.remove(id, |kept| self.hasher.hash_one(&kept.info));
         }
-        (slot.keys, slot.canonical) = (Vec::new(), OnceCell::new());
-        let info = std::mem::take(&mut slot.info);
-        self.with_both = self.with_both.saturating_sub(usize::from(info.has_both()));
-        let hash = self.hasher.hash_one(&info);
-        if let Ok(entry) = self.index.find_entry(hash, |&other| other == id) {
-            entry.remove();
-        }
-        self.free.push(id);
     }
 
     /// The routes of a key have it now.
     pub(super) fn joined(&mut self, id: u32, key: &FibKey) {
-        let Some(slot) = self.slots.get_mut(id as usize).filter(|slot| !slot.many && slot.users > 0) else { return };
-        if slot.keys.len() < FEW {
-            slot.keys.push(*key);
+        let Some(kept) = self.all.get_mut(id).filter(|kept| !kept.many) else { return };
+        if kept.keys.len() < FEW {
+            kept.keys.push(*key);
         } else {
-            (slot.keys, slot.many) = (Vec::new(), true);
+            (kept.keys, kept.many) = (Vec::new(), true);
         }
     }
 
     /// They have it no more.
     pub(super) fn left(&mut self, id: u32, key: &FibKey) {
-        if let Some(slot) = self.slots.get_mut(id as usize) {
-            slot.keys.retain(|other| other != key);
+        if let Some(kept) = self.all.get_mut(id) {
+            kept.keys.retain(|other| other != key);
         }
     }
 
     /// The keys whose routes have it, in no order; `None`: too many to remember.
     pub(super) fn keys(&self, id: u32) -> Option<&[FibKey]> {
-        self.slots.get(id as usize).filter(|slot| !slot.many).map(|slot| slot.keys.as_slice())
+        self.all.get(id).filter(|kept| !kept.many).map(|kept| kept.keys.as_slice())
     }
 
     /// How many routes have it.
     pub(super) fn users(&self, id: u32) -> usize {
-        self.slots.get(id as usize).map_or(0, |slot| slot.users as usize)
+        self.all.get(id).map_or(0, |kept| kept.users as usize)
     }
 
     /// Which one a number stands for: no two are born at the same time. `None`: for none.
     pub(super) fn born(&self, id: u32) -> Option<u64> {
-        self.slots.get(id as usize).filter(|slot| slot.users > 0).map(|slot| slot.born)
+        self.all.get(id).map(|kept| kept.born)
     }
 
     /// Those that are in use.
     pub(super) fn iter(&self) -> impl Iterator<Item = (u32, &Info)> {
-        let used = self.slots.iter().enumerate().filter(|(_, slot)| slot.users > 0);
-        used.map(|(id, slot)| (id as u32, &slot.info))
+        self.all.iter().map(|(id, kept)| (id, &kept.info))
     }
 
     pub(super) fn memory_bytes(&self) -> usize {
-        let keys = |slot: &Slot| slot.keys.capacity() * size_of::<FibKey>();
-        let octets = |slot: &Slot| slot.canonical.get().map_or(0, |octets| octets.len());
-        let inner: usize = self.slots.iter().map(|slot| slot.info.memory_bytes() + keys(slot) + octets(slot)).sum();
-        self.slots.capacity() * size_of::<Slot>() + (self.free.capacity() + self.index.capacity()) * 4 + inner
+        let keys = |kept: &Kept| kept.keys.capacity() * size_of::<FibKey>();
+        let octets = |kept: &Kept| kept.canonical.get().map_or(0, |octets| octets.len());
+        let inner = self.all.iter().map(|(_, kept)| kept.info.memory_bytes() + keys(kept) + octets(kept));
+        self.all.memory_bytes() + inner.sum::<usize>()
     }
 }
 

@@ -4,7 +4,7 @@
 
 use super::super::system::System;
 use super::VirtualKernel;
-use super::lookup::{Known, WAYS};
+use super::lookup::Known;
 use super::v4::real;
 use std::net::{IpAddr, Ipv4Addr};
 use wire::bgp::Prefix;
@@ -20,7 +20,7 @@ const LEN: usize = 4;
 #[derive(Debug)]
 pub(super) struct Last {
     /// What stood behind the header of the request.
-    octets: Vec<u8>,
+    octets: Box<[u8]>,
     /// Where in it the destination is.
     dst: usize,
     key: FibKey,
@@ -33,7 +33,7 @@ pub(super) struct Last {
 
 impl Last {
     pub(super) fn memory_bytes(&self) -> usize {
-        size_of::<Last>() + self.octets.capacity()
+        size_of::<Last>() + self.octets.len()
     }
 
     /// Whether this is the same but for where it goes.
@@ -49,21 +49,14 @@ impl VirtualKernel {
     /// number of what it shares. Nothing of what the answer hangs on may have changed, and what is
     /// wrong is left to who takes it apart.
     pub(super) fn as_before(&mut self, said: &[u8], system: &System) -> Option<(FibKey, u32)> {
-        let at = self.lasts.iter().position(|last| last.is_like(said))?;
-        // The next one is most likely like this one, and the one that was not asked for the longest
-        // time is the first to go.
-        self.lasts.get_mut(..=at)?.rotate_right(1);
-        let last = self.lasts.first()?;
-        if !self.ways.contain(&last.way)
-            || !self.is_current(&last.way, system)
-            || self.infos.born(last.id) != Some(last.born)
-        {
+        let &Last { dst, key, way, id, born, .. } = self.lasts.find(|last| last.is_like(said))?;
+        if !self.ways.contain(&way) || !self.is_current(&way, system) || self.infos.born(id) != Some(born) {
             return None;
         }
-        let octets: [u8; LEN] = said.get(last.dst..last.dst + LEN)?.try_into().ok()?;
+        let octets: [u8; LEN] = said.get(dst..dst + LEN)?.try_into().ok()?;
         let address = IpAddr::V4(Ipv4Addr::from(octets));
         let prefix = Prefix::new(address, *said.get(DST_LEN_AT)?).filter(|prefix| prefix.addr() == address)?;
-        Some((FibKey { prefix, ..last.key }, last.id))
+        Some((FibKey { prefix, ..key }, id))
     }
 
     /// A route was taken. Of those over an object, to a device or over several hops the answer
@@ -77,19 +70,12 @@ impl VirtualKernel {
             && real(m.prefsrc).is_none();
         // Its own key may lead over its gateway: then there is no way any more.
         let asked = gateway.map(|gateway| (gateway, m.oif.unwrap_or(0), key.table, m.scope));
-        let way = self.ways.last().filter(|way| plain && asked.is_some_and(|asked| way.answers(&asked)));
+        let way = asked.filter(|_| plain).and_then(|asked| self.ways.find(&asked));
         // What was known of the like of it is outdated, or it would not have been taken apart.
         self.lasts.retain(|last| !last.is_like(said));
         let (Some(way), Some(born), Some(dst)) = (way, self.infos.born(id), RouteMessage::dst_at(said, LEN)) else {
             return;
         };
-        let octets = match self.lasts.len() < WAYS {
-            true => None,
-            false => self.lasts.pop().map(|last| last.octets),
-        };
-        let mut octets = octets.unwrap_or_default();
-        octets.clear();
-        octets.extend_from_slice(said);
-        self.lasts.insert(0, Last { octets, dst, key, way, id, born });
+        self.lasts.push(Last { octets: said.into(), dst, key, way, id, born });
     }
 }

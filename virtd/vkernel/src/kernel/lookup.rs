@@ -5,7 +5,8 @@ use super::super::system::{LOOPBACK, System};
 use super::check::INVALID_GATEWAY;
 use super::info::Info;
 use super::{Refusal, VirtualKernel};
-use std::cell::Cell;
+use collections::Recent;
+use std::cell::RefCell;
 use std::net::{IpAddr, Ipv6Addr};
 use wire::bgp::Prefix;
 use wire::netlink::consts::*;
@@ -34,48 +35,28 @@ pub(super) const WAYS: usize = 8;
 
 /// The last ways that were found.
 #[derive(Default, Debug)]
-pub(super) struct Ways {
-    known: [Cell<Option<Known>>; WAYS],
-    /// The place of the one that was found or asked for last.
-    last: Cell<usize>,
-    /// Whose place the next new one gets.
-    oldest: Cell<usize>,
-}
+pub(super) struct Ways(RefCell<Recent<Known, WAYS>>);
 
 impl Ways {
-    /// The one that was found last, if it still stands.
-    pub(super) fn last(&self) -> Option<Known> {
-        self.known.get(self.last.get())?.get()
-    }
-
     /// Whether it still stands.
     pub(super) fn contain(&self, way: &Known) -> bool {
-        self.known.iter().any(|known| known.get() == Some(*way))
+        self.0.borrow().iter().any(|known| known == way)
     }
 
     /// The routes of this key have changed: what may have led over them has to be found anew.
     pub(super) fn changed(&self, key: &FibKey) {
-        for known in &self.known {
-            if known.get().is_some_and(|way| way.may_lead_over(key)) {
-                known.set(None);
-            }
-        }
+        self.0.borrow_mut().retain(|way| !way.may_lead_over(key));
     }
 
-    fn find(&self, asked: &Asked) -> Option<Known> {
-        let at = self.known.iter().position(|known| known.get().is_some_and(|way| way.asked == *asked))?;
-        self.last.set(at);
-        self.last()
+    /// The one that was found, if it still stands.
+    pub(super) fn find(&self, asked: &Asked) -> Option<Known> {
+        self.0.borrow_mut().find(|way| way.asked == *asked).copied()
     }
 
     fn found(&self, way: Known) {
-        let same = self.known.iter().position(|known| known.get().is_some_and(|known| known.asked == way.asked));
-        let free = || self.known.iter().position(|known| known.get().is_none());
-        let at = same.or_else(free).unwrap_or_else(|| self.oldest.replace((self.oldest.get() + 1) % WAYS));
-        self.last.set(at);
-        if let Some(place) = self.known.get(at) {
-            place.set(Some(way));
-        }
+        let mut ways = self.0.borrow_mut();
+        ways.retain(|known| known.asked != way.asked);
+        ways.push(way);
     }
 }
 
@@ -93,10 +74,6 @@ pub(super) struct Known {
 pub(super) type Asked = (IpAddr, u32, u32, u8);
 
 impl Known {
-    pub(super) fn answers(&self, asked: &Asked) -> bool {
-        self.asked == *asked
-    }
-
     /// Whether a change of this key's routes may change the way.
     pub(super) fn may_lead_over(&self, key: &FibKey) -> bool {
         let gateway = self.asked.0;
