@@ -212,7 +212,7 @@ fn a_long_turn_keeps_everybody_alive_and_declares_nobody_dead() {
     sim.connect_peer(1);
     sim.run(1_000_000);
     let mut keep_alive = |at: u64| {
-        sim.core.handle(sim.now, Input::KeepAlive { at });
+        sim.core.handle(at, Input::KeepAlive);
         let out = sim.core.take_outputs();
         let message = |o: &Output| match o {
             Output::SendPeer { bytes, .. } | Output::SendLeg { bytes, .. } => bytes.clone(),

@@ -437,7 +437,7 @@ fn history(seed: u64, strategy: Strategy) -> Sim {
     let (config, with_fib) = (config(3, strategy), seed % 2 == 1);
     let mut sim = if with_fib { Sim::with_fib(&config) } else { Sim::new(&config) };
     // How much of what has come is read in one turn.
-    sim.batch = 1 + seed as usize / 2 % 4;
+    (sim.batch, sim.hurried) = (1 + seed as usize / 2 % 4, seed / 8 % 2 == 1);
     (1..=3).for_each(|n| sim.connect_peer(n));
     sim.run(SECOND);
     let mut truth = std::collections::BTreeMap::new();

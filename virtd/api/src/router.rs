@@ -60,9 +60,22 @@ pub struct Status {
     pub interned_routes: usize,
     /// Where memory goes.
     pub memory: Memory,
+    /// The longest turn of the loop since the start: nobody was served meanwhile.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub longest_turn: Option<Turn>,
     /// How the file of events fares. Left out where there is none.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub event_log: Option<EventLog>,
+}
+
+/// A turn of the loop.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Turn {
+    /// Its processor time, in microseconds.
+    pub us: u64,
+    /// From its beginning to its end, in microseconds.
+    pub wall_us: u64,
 }
 
 /// Who the router is towards its peers.

@@ -291,9 +291,9 @@ impl<K: Copy + Eq + Hash, V: Copy + Eq + Default> Ballots<K, V> {
         }
     }
 
-    /// Takes at most so many keys off the list of changes; what is to be told of them goes to
-    /// `told`: winner and slot.
-    pub fn take_changed(&mut self, most: usize, told: &mut Vec<(V, u32)>) {
+    /// Takes at most so many keys off the list of changes, and returns how many; what is to be told
+    /// of them goes to `told`: winner and slot.
+    pub fn take_changed(&mut self, most: usize, told: &mut Vec<(V, u32)>) -> usize {
         let batch = self.changed.len().min(most);
         let mut changed = std::mem::take(&mut self.changed);
         for slot in changed.drain(..batch) {
@@ -306,6 +306,7 @@ impl<K: Copy + Eq + Hash, V: Copy + Eq + Default> Ballots<K, V> {
             }
         }
         self.changed = changed;
+        batch
     }
 
     /// This was told about the key at `slot`. What was before is the caller's to release.

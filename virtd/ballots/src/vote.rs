@@ -177,11 +177,12 @@ pub fn recheck<T: Voting>(at: &mut T, slot: u32) {
     }
 }
 
-/// Goes on with a walk ([`Ballots::start_walk`]) by at most so many slots.
-pub fn walk<T: Voting>(at: &mut T, most: u32) {
-    for slot in at.parts().0.slice(most) {
-        vote(at, slot);
-    }
+/// Goes on with a walk ([`Ballots::start_walk`]) by at most so many slots; returns by how many.
+pub fn walk<T: Voting>(at: &mut T, most: usize) -> usize {
+    let slots = at.parts().0.slice(u32::try_from(most).unwrap_or(u32::MAX));
+    let walked = slots.len();
+    slots.for_each(|slot| vote(at, slot));
+    walked
 }
 
 /// Input disturbs a key as a changed candidate does; it matters only where the key would otherwise

@@ -122,7 +122,7 @@ impl Lab {
     }
 
     /// One slice of a walk; the keys that were voted on.
-    fn walks(&mut self, most: u32) -> Vec<u32> {
+    fn walks(&mut self, most: usize) -> Vec<u32> {
         self.votes.get_mut().clear();
         walk(self, most);
         self.votes.take()

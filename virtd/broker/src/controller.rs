@@ -123,8 +123,8 @@ struct Control {
     restarts: VecDeque<Micros>,
     /// When it lost its leg of which session, its own end left out.
     losses: VecDeque<(Micros, usize)>,
-    /// A leg's hold time has expired and none has come up since.
-    silent: bool,
+    /// When a leg's hold time expired; nothing has come from it since.
+    silent: Option<Micros>,
     /// When and how its processes ended last.
     last_end: Option<(Micros, String)>,
     /// When it was last told to end.
@@ -193,7 +193,7 @@ impl Control {
             },
             restarts: VecDeque::new(),
             losses: VecDeque::new(),
-            silent: false,
+            silent: None,
             last_end: None,
             asked: None,
             ordered: None,
@@ -433,11 +433,19 @@ impl Controller {
         self.list.iter_mut().for_each(|c| c.losses.retain(|(_, s)| *s != session));
     }
 
+    /// Whether a leg of instance `i` has ended because nothing came from it, and nothing has come on
+    /// any other since.
+    pub fn hangs(&self, i: usize, env: &Env) -> bool {
+        let hold = Micros::from(env.config.timers.leg_hold_s) * 1_000_000;
+        let heard = env.instances.get(i).map_or(0, |s| s.last_heard);
+        self.list.get(i).is_some_and(|c| c.silent.is_some()) && env.now >= heard + hold
+    }
+
     fn note_losses(&mut self, env: &mut Env) {
         let now = env.now;
         for Loss { instance, session, silent } in env.followups.take_losses() {
             let Some(c) = self.list.get_mut(instance).filter(|c| c.process != Process::Ending) else { continue };
-            c.silent |= silent;
+            c.silent = if silent { Some(now) } else { c.silent };
             if c.losses.len() < MAX_PAST {
                 c.losses.push_back((now, session));
             }
@@ -449,8 +457,9 @@ impl Controller {
         }
         let window = Micros::from(env.config.faults.leg_losses_ms) * 1000;
         for (i, c) in self.list.iter_mut().enumerate() {
-            // One leg that stands shows that the others were no hang.
-            c.silent &= !env.instances.standing.contains(i as u8);
+            // What came later shows that it was no hang.
+            let heard = env.instances.get(i).map_or(0, |s| s.last_heard);
+            c.silent = c.silent.filter(|at| heard <= *at);
             c.losses.retain(|(at, _)| now < at + window);
         }
     }
@@ -509,7 +518,7 @@ impl Controller {
                 continue;
             }
             c.started = None;
-            c.silent = false;
+            c.silent = None;
             let seconds = (env.now - started) as f64 / 1e6;
             let what = if c.duty == Duty::Voter { "votes" } else { "has caught up" };
             let text = format!("{} {what}, {seconds:.1} s after its start", env.name(i));

@@ -26,6 +26,13 @@ pub struct InstanceState {
     /// When it last sent an UPDATE on any session: it may still be digesting what one peer sent
     /// while it tells another.
     pub last_output: Micros,
+    /// When anything last came from it on any leg.
+    pub last_heard: Micros,
+    /// Its legs that have the short hold time ([`crate::session::SHORT_LEGS`]), as of the last
+    /// tick, and those that have come since.
+    pub short_legs: usize,
+    /// When a leg of it was last opened anew because too few of these were left.
+    pub shortened: Option<Micros>,
     /// What it did wrong last, in words.
     pub last_fault: Option<String>,
     /// When virtd last did something to it that may end its legs.
@@ -59,6 +66,9 @@ impl InstanceState {
             dissents_total: 0,
             candidates: 0,
             last_output: 0,
+            last_heard: 0,
+            short_legs: 0,
+            shortened: None,
             last_fault: None,
             touched: None,
             last_death: None,

@@ -222,12 +222,10 @@ pub enum Input<'a> {
     Tick,
     /// virtd ends: every peer and every instance is told.
     Stop,
-    /// There is so much to read that the turn goes on: KEEPALIVEs that are due must leave
-    /// meanwhile. Nobody's time is over: what they have said may be among what is not read yet.
-    KeepAlive {
-        /// What the time is by now; that of the turn stands still.
-        at: Micros,
-    },
+    /// In the place of [`Input::Tick`] while there is more to read than one turn has time for:
+    /// KEEPALIVEs that are due leave. Nobody's time is over: what they have said may be among what
+    /// is not read yet.
+    KeepAlive,
 }
 
 /// What happened to the processes of an instance.

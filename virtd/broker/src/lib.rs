@@ -29,6 +29,7 @@
 mod instance;
 pub mod io;
 
+mod busy;
 mod controller;
 mod differs;
 mod dissent;
@@ -83,13 +84,12 @@ const MIN_TRIAL_US: Micros = 2_000_000;
 /// Prefixes voted on at once, on every session, because an instance is judged on them again; where
 /// there are more, all keys are, in turns.
 const ANSWERED_AT_ONCE: usize = 64;
-/// Keys whose time has come that are looked at in one turn.
-const RECHECK_BATCH: usize = 8192;
-/// Keys of a table voted on anew in one turn after an electorate changed; a walk over a full table
-/// never holds up live updates.
-const WALK_BATCH: u32 = 4096;
-/// Keys of a table told in one turn: to its peer, or to the kernel's thread.
-const FLUSH_BATCH: usize = 8192;
+/// Keys that are decided on or told in one go, of all sessions, and of the FIB: some milliseconds'
+/// worth. The next go comes after what has come meanwhile is read.
+const KEYS_AT_ONCE: usize = 16_384;
+/// Keys compared in one tick to find out whether an instance that has caught up says what was
+/// chosen.
+const COMPARED_AT_ONCE: usize = 1 << 18;
 
 /// What the instances say, to one peer or in the FIB (crate `ballots`): values are ids of canonical
 /// routes.
@@ -114,6 +114,8 @@ pub struct Core {
     told_strangers: HashMap<SocketAddr, ()>,
     /// Places of sessions that nobody has.
     vacant_sessions: Vec<usize>,
+    /// Sessions that may have something to decide or to tell, the one that waits longest first.
+    busy: busy::Busy,
     /// Where the next search for a place begins.
     evict_from: usize,
     /// The figures of sessions that are no more.
@@ -148,6 +150,7 @@ impl Core {
             reports: Vec::new(),
             told_strangers: HashMap::new(),
             vacant_sessions: Vec::new(),
+            busy: busy::Busy::default(),
             evict_from: 0,
             gone_independence: independence::Independence::default(),
             told_diversity: false,
@@ -335,6 +338,7 @@ impl Core {
             Input::LegDrained { leg, queued } => self.on_leg(leg, |s, env| s.leg_drained(leg, queued, env)),
             Input::Tick if env_now >= self.next_tick => {
                 self.next_tick = env_now + session::TICK_US;
+                self.busy.all(self.sessions.len());
                 self.env.links.forget(env_now);
                 for s in &mut self.sessions {
                     s.tick(&mut self.env);
@@ -344,15 +348,17 @@ impl Core {
                 self.tell_findings();
                 self.admit_concurring();
                 self.exercises.tick(&mut self.sessions, &mut self.env);
+                let controller = &self.controller;
+                session::look_for_hangs(&mut self.sessions, |i, env| controller.hangs(i, env), &mut self.env);
                 self.controller.tick(&mut self.env, &mut self.sessions);
                 self.pass_on();
                 self.see_to_strangers();
                 self.env.forget_silent_sometimes();
                 self.tell_diversity();
             }
-            Input::KeepAlive { at } => {
+            Input::KeepAlive => {
                 let Core { sessions, env, .. } = self;
-                sessions.iter_mut().for_each(|s| s.keep_alive(at, env));
+                sessions.iter_mut().for_each(|s| s.keep_alive(env));
             }
             _ => {}
         }
@@ -435,15 +441,18 @@ impl Core {
     }
 
     /// Admits instances that have caught up and say what was chosen, everywhere they take part (the
-    /// rule of quiet, in `session/legs.rs`, is for those that do not).
+    /// rule of quiet, in `session/legs.rs`, is for those that do not). So many keys are compared in
+    /// one tick; a difference that comes where it has been looked is one as among those that vote.
     fn admit_concurring(&mut self) {
+        let mut left = COMPARED_AT_ONCE;
         for i in 0..self.env.instances.len() {
             let waits = |s: &Session| s.waits_for_admission(i);
             if !self.sessions.iter().any(waits) {
                 continue;
             }
-            let env = &self.env;
-            if self.sessions.iter_mut().filter(|s| s.stands(i)).all(|s| s.concurs(i, env)) {
+            let Core { sessions, env, .. } = self;
+            let mut standing = sessions.iter_mut().filter(|s| s.stands(i));
+            if standing.all(|s| s.concurs(i, &mut left, env)) {
                 for s in self.sessions.iter_mut().filter(|s| s.waits_for_admission(i)) {
                     s.admit(i, &mut self.env);
                 }
@@ -452,13 +461,17 @@ impl Core {
     }
 
     fn on_conn(&mut self, conn: ConnId, f: impl FnOnce(&mut Session, &mut Env)) {
-        if let Some(s) = self.conns.get(&conn).and_then(|&s| self.sessions.get_mut(s)) {
+        let Some(&index) = self.conns.get(&conn) else { return };
+        self.busy.push(index);
+        if let Some(s) = self.sessions.get_mut(index) {
             f(s, &mut self.env);
         }
     }
 
     fn on_leg(&mut self, leg: LegId, f: impl FnOnce(&mut Session, &mut Env)) {
-        if let Some(s) = self.legs.get(&leg).and_then(|&s| self.sessions.get_mut(s)) {
+        let Some(&index) = self.legs.get(&leg) else { return };
+        self.busy.push(index);
+        if let Some(s) = self.sessions.get_mut(index) {
             f(s, &mut self.env);
         }
     }
@@ -485,13 +498,18 @@ impl Core {
         }
         let from = self.env.out.len();
         self.tell_differences();
-        for _ in 0..RECHECK_BATCH {
-            let Some((session, slot)) = self.env.rechecks.due(self.env.now_ms()) else { break };
+        let mut left = KEYS_AT_ONCE;
+        while left > 0
+            && let Some((session, slot)) = self.env.rechecks.due(self.env.now_ms())
+        {
+            left -= 1;
+            self.busy.push(session as usize);
             if let Some(s) = self.sessions.get_mut(session as usize) {
                 ballots::recheck(&mut s.votes(&mut self.env), slot);
             }
         }
         while let Some((session, i)) = self.env.due_wake() {
+            self.busy.push(session);
             if let Some(s) = self.sessions.get_mut(session) {
                 s.wake(i, &mut self.env);
             }
@@ -501,9 +519,15 @@ impl Core {
         }
         if walk {
             self.sessions.iter_mut().for_each(|s| s.table.start_walk());
+            self.busy.all(self.sessions.len());
         }
-        for s in &mut self.sessions {
-            s.flush(&mut self.env);
+        for _ in 0..self.busy.len() {
+            let Some(index) = self.busy.pop() else { break };
+            let Some(s) = self.sessions.get_mut(index) else { continue };
+            s.flush(&mut left, &mut self.env);
+            if s.has_work() {
+                self.busy.push(index);
+            }
         }
         self.learn_ids(from);
     }
@@ -532,7 +556,7 @@ impl Core {
             let passing = self.controller.passing_deadline(self.next_tick);
             return self.controller.deadline().into_iter().chain(judged).chain(passing).min();
         }
-        if self.env.followups.is_everything() || self.sessions.iter().any(Session::has_work) {
+        if self.env.followups.is_everything() || !self.busy.is_empty() {
             return Some(self.env.now);
         }
         let recheck = self.env.rechecks.next().map(|at| at * 1000);

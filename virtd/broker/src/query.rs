@@ -219,6 +219,7 @@ impl Core {
                 figures_bytes: self.sessions.iter().map(|s| s.independence.memory_bytes()).sum::<usize>(),
                 verdicts_bytes: env.rechecks.memory_bytes(),
             },
+            longest_turn: None,
             event_log: None,
         }
     }

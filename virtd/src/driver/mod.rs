@@ -26,13 +26,14 @@ use crate::serve::{EventLoop, Lines};
 use anyhow::{Context, Result};
 use broker::event::{Event, Severity};
 use broker::io::{ConnId, Input, InstanceId, LegId, ListenerId, Micros, NetlinkId, Output};
-use broker::turn::{self, Deferred};
+use broker::turn::{self, Deferred, World as _};
 use broker::{Answer, Core};
 use bytes::Bytes;
 use crossbeam_channel::{Receiver, TrySendError};
 use hashbrown::{HashMap, HashSet};
 use mio::unix::SourceFd;
 use mio::{Events, Interest, Poll, Registry, Token, Waker};
+use nix::time::{ClockId, clock_gettime};
 use socket2::Socket;
 use std::collections::VecDeque;
 use std::io::ErrorKind;
@@ -42,7 +43,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 use stream::{Io, Stream};
-use virtd_api::Request;
+use virtd_api::{Request, Turn};
 use virtd_config::Config;
 use virtd_linux::foreign::{self, Foreign};
 use virtd_linux::instances::Report;
@@ -67,9 +68,8 @@ const LEG_LINGER_US: Micros = 1_000_000;
 const FAREWELL_US: Micros = 1_000_000;
 /// Failed connects whose errno waits for SO_ERROR.
 const MAX_FAILED: usize = 4096;
-/// After reading for so long KEEPALIVEs are looked after: a third of the shortest hold time is a
-/// second (RFC 4271 section 4.2).
-const BUSY_US: Micros = 300_000;
+/// A turn that has taken so long goes no further than what it has begun; the rest gets the next one.
+const TURN_US: Micros = 10_000;
 
 /// What a token stands for.
 #[derive(Clone, Copy, Debug)]
@@ -96,12 +96,19 @@ struct Ready {
     /// Read until the socket says it is empty: data and the end of the stream may have come as one
     /// edge.
     exhaust: bool,
+    /// When that was found.
+    came: Micros,
 }
 
-impl From<&mio::event::Event> for Ready {
-    fn from(e: &mio::event::Event) -> Ready {
+impl Ready {
+    fn new(e: &mio::event::Event, came: Micros) -> Ready {
         let over = e.is_read_closed() || e.is_error();
-        Ready { token: e.token(), readable: e.is_readable() || over, writable: e.is_writable(), exhaust: over }
+        Ready { token: e.token(), readable: e.is_readable() || over, writable: e.is_writable(), exhaust: over, came }
+    }
+
+    /// One that is read without waiting for an edge.
+    fn again(token: Token, came: Micros) -> Ready {
+        Ready { token, readable: true, writable: false, exhaust: true, came }
     }
 }
 
@@ -110,8 +117,6 @@ struct Peer {
     token: Token,
     /// Dialled and not connected yet.
     dialling: bool,
-    /// Stands in the list of those that have not been acknowledged.
-    heard: bool,
     agreed: options::Agreed,
 }
 
@@ -193,8 +198,8 @@ pub struct Driver {
     waker: Arc<Waker>,
     started: Instant,
     now: Micros,
-    /// When KEEPALIVEs were looked after last, or the turn began.
-    kept_alive: Micros,
+    /// The longest turn so far.
+    longest_turn: Turn,
     sources: HashMap<Token, Source>,
     next_token: usize,
     next_id: u64,
@@ -224,8 +229,12 @@ pub struct Driver {
     refusal: (Micros, String),
     /// Connections to peers that the operator knows to have been refused: whose, and where to.
     told_passages: HashSet<(InstanceId, IpAddr, u16)>,
+    /// Sources that have something for us, in the order in which that was found.
+    ready: Vec<Ready>,
     /// Sources to be read again without waiting for an edge.
     again: Vec<Token>,
+    /// While a tick waits for them: those found until then come before it.
+    unread_until: Option<Micros>,
     accept_again: Option<Micros>,
     /// Accept has failed and the operator knows; until it works again.
     accept_failing: bool,
@@ -283,7 +292,7 @@ impl Driver {
             waker,
             started: Instant::now(),
             now: 0,
-            kept_alive: 0,
+            longest_turn: Turn::default(),
             sources: HashMap::new(),
             next_token: 1,
             next_id: 1,
@@ -304,7 +313,9 @@ impl Driver {
             users,
             refusal: (0, String::new()),
             told_passages: HashSet::new(),
+            ready: Vec::new(),
             again: Vec::new(),
+            unread_until: None,
             accept_again: None,
             accept_failing: false,
             deferred: Deferred::default(),
@@ -346,66 +357,70 @@ impl Driver {
     /// Only when epoll itself fails.
     fn run_loop(&mut self, control: &Receiver<ControlRequest>, stop: &AtomicBool) -> Result<()> {
         let mut events = Events::with_capacity(1024);
-        let mut again = Vec::new();
         while !stop.load(Ordering::Relaxed) {
-            self.once(&mut events, &mut again, control)?;
+            self.once(&mut events, control)?;
         }
-        turn::turn(self, |driver| {
-            driver.broker.handle(driver.now, Input::Stop);
-            true
-        });
+        turn::turn(self, |driver| driver.broker.handle(driver.now, Input::Stop));
         let patience = self.now + FAREWELL_US;
         while !self.closing.is_empty() && self.now < patience {
-            self.once(&mut events, &mut again, control)?;
+            self.once(&mut events, control)?;
         }
         Ok(())
     }
 
-    /// Waits for something to happen and sees to it. `again`: room for what is to be read without
-    /// waiting.
-    fn once(&mut self, events: &mut Events, again: &mut Vec<Token>, control: &Receiver<ControlRequest>) -> Result<()> {
+    /// Waits for something to happen and sees to it.
+    fn once(&mut self, events: &mut Events, control: &Receiver<ControlRequest>) -> Result<()> {
         let timeout = self.timeout();
         match self.poll.poll(events, timeout) {
             Ok(()) => {}
             Err(e) if e.kind() == ErrorKind::Interrupted => return Ok(()),
             Err(e) => return Err(e).context("epoll_wait"),
         }
-        self.now = self.started.elapsed().as_micros() as Micros;
-        self.kept_alive = self.now;
-        turn::turn(self, |driver| driver.read(events, again, control));
+        let processor = thread_time();
+        self.now = self.elapsed();
+        turn::turn(self, |driver| driver.read(events, control));
         self.finish_closing();
+        let turn =
+            Turn { us: thread_time().saturating_sub(processor).as_micros() as u64, wall_us: self.elapsed() - self.now };
+        if turn.us > self.longest_turn.us {
+            self.longest_turn = turn;
+        }
         Ok(())
     }
 
-    /// Gives the core what has come; whether anything has.
-    fn read(&mut self, events: &Events, again: &mut Vec<Token>, control: &Receiver<ControlRequest>) -> bool {
+    fn elapsed(&self) -> Micros {
+        self.started.elapsed().as_micros() as Micros
+    }
+
+    /// Gives the core what has come, as far as there is time.
+    fn read(&mut self, events: &Events, control: &Receiver<ControlRequest>) {
         self.accept_late();
-        std::mem::swap(again, &mut self.again);
-        let came = !(events.is_empty() && again.is_empty());
-        let at_once = again.drain(..).map(|token| Ready { token, readable: true, writable: false, exhaust: true });
-        for r in at_once.chain(events.iter().map(Ready::from)) {
-            self.on_event(r, control);
-            let at = self.started.elapsed().as_micros() as Micros;
-            if at >= self.kept_alive + BUSY_US {
-                self.kept_alive = at;
-                turn::keep_alive(self, at);
-            }
-        }
-        if !came {
+        let mut ready = std::mem::take(&mut self.ready);
+        ready.extend(self.again.drain(..).map(|token| Ready::again(token, self.now)));
+        ready.extend(events.iter().map(|event| Ready::new(event, self.now)));
+        if ready.is_empty() {
             foreign::close_spent();
         }
-        came
+        let mut done = 0;
+        for r in &ready {
+            self.on_event(r, control);
+            done += 1;
+            if self.is_late() {
+                break;
+            }
+        }
+        ready.drain(..done);
+        self.ready = ready;
     }
 
     fn timeout(&mut self) -> Option<Duration> {
         let wake_at = turn::wake_at(self);
-        if !self.again.is_empty() {
+        if !(self.again.is_empty() && self.ready.is_empty()) {
             return Some(Duration::ZERO);
         }
         let closing = if self.closing.is_empty() { None } else { Some(self.now + LEG_LINGER_US / 4) };
         let at = [wake_at, self.accept_again, self.listen_again, closing].into_iter().flatten().min()?;
-        let now = self.started.elapsed().as_micros() as Micros;
-        Some(Duration::from_micros(at.saturating_sub(now)))
+        Some(Duration::from_micros(at.saturating_sub(self.elapsed())))
     }
 
     fn registry(&self) -> &Registry {
@@ -453,8 +468,8 @@ impl Driver {
         }
     }
 
-    fn on_event(&mut self, ready: Ready, control: &Receiver<ControlRequest>) {
-        let Ready { token, readable, writable, exhaust } = ready;
+    fn on_event(&mut self, ready: &Ready, control: &Receiver<ControlRequest>) {
+        let Ready { token, readable, writable, exhaust, .. } = *ready;
         let Some(source) = self.sources.get(&token).copied() else { return };
         match source {
             Source::Waker => {
@@ -480,6 +495,9 @@ impl Driver {
                         let kernel = self.lines.kernel.counters.snapshot();
                         fib.memory_bytes += kernel.memory;
                         fib.kernel = Some(kernel);
+                    }
+                    if let Ok(Answer::Status(status)) = &mut answer {
+                        status.longest_turn = Some(self.longest_turn);
                     }
                     let _ = request.reply.try_send(answer);
                 }
@@ -523,9 +541,14 @@ impl Driver {
     fn add_peer(&mut self, conn: ConnId, stream: std::net::TcpStream, dialling: bool) -> Result<()> {
         let token = self.register(stream.as_raw_fd(), Source::Peer(conn), true)?;
         let stream = Stream::new(Io::Tcp(stream));
-        self.peers.insert(conn, Peer { stream, token, dialling, heard: false, agreed: options::Agreed::default() });
+        self.peers.insert(conn, Peer { stream, token, dialling, agreed: options::Agreed::default() });
         Ok(())
     }
+}
+
+/// Processor time that this thread has used.
+fn thread_time() -> Duration {
+    clock_gettime(ClockId::CLOCK_THREAD_CPUTIME_ID).map_or(Duration::ZERO, Duration::from)
 }
 
 impl EventLoop for Driver {

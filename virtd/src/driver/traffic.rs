@@ -20,6 +20,17 @@ impl World for Driver {
         self.now
     }
 
+    fn is_late(&self) -> bool {
+        self.elapsed() >= self.now + TURN_US
+    }
+
+    fn has_unread(&mut self) -> bool {
+        let until = *self.unread_until.get_or_insert(self.now);
+        let unread = self.ready.first().is_some_and(|r| r.came <= until);
+        self.unread_until = Some(until).filter(|_| unread);
+        unread
+    }
+
     fn deferred(&mut self) -> &mut Deferred {
         &mut self.deferred
     }
@@ -69,18 +80,6 @@ impl World for Driver {
 
     fn write_to(&mut self, leg: LegId) {
         self.written.push(Source::Leg(leg));
-    }
-
-    /// Linux would acknowledge within the read, and whoever waits for the UPDATE would wait as
-    /// well. (TCP_QUICKACK, tcp(7): 1 sends an acknowledgement that is due, 0 puts those to come
-    /// off. The kernel does not wait where much comes.)
-    fn acknowledge(&mut self, conn: ConnId) {
-        let Some(peer) = self.peers.get_mut(&conn) else { return };
-        peer.heard = false;
-        let Io::Tcp(socket) = &peer.stream.io else { return };
-        let socket = socket2::SockRef::from(socket);
-        // One that is closing, say: its acknowledgements come as with anybody.
-        let _ = socket.set_tcp_quickack(true).and_then(|()| socket.set_tcp_quickack(false));
     }
 
     fn is_written(&self) -> bool {
@@ -135,8 +134,6 @@ impl Driver {
             return;
         }
         let end = p.stream.read(&mut self.scratch, &mut self.passed, exhaust);
-        let first = !std::mem::replace(&mut p.heard, true);
-        self.deferred.acknowledge(conn, first, self.now);
         let closing = p.stream.closing.is_some();
         if !closing && !p.stream.rx.is_empty() {
             let mut buf = std::mem::take(&mut p.stream.rx);

@@ -197,6 +197,8 @@ pub struct Sim {
     inbox: VecDeque<Came>,
     /// How much of it is read in one turn.
     pub batch: usize,
+    /// No turn has time for more than one round.
+    pub hurried: bool,
     /// What is put off.
     deferred: Deferred,
     /// Octets that sockets have not taken yet, and to whom they go, in the order in which they
@@ -257,6 +259,7 @@ impl Sim {
             next_keepalive: 2_000_000,
             inbox: VecDeque::new(),
             batch: 1,
+            hurried: false,
             deferred: Deferred::default(),
             queued: BTreeMap::new(),
             writing: Vec::new(),

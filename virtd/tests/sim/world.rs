@@ -5,7 +5,7 @@ use broker::io::{Micros, Note};
 
 impl Sim {
     /// Gives the core what has come, as much as is read in one turn; whether anything had.
-    pub(super) fn read(&mut self) -> bool {
+    pub(super) fn read(&mut self) {
         let n = self.inbox.len().min(self.batch);
         for came in self.inbox.drain(..n).collect::<Vec<_>>() {
             let now = self.now;
@@ -25,7 +25,6 @@ impl Sim {
                 Came::Else(input) => self.core.handle(now, input),
             }
         }
-        n > 0
     }
 
     fn queue(&mut self, to: To, bytes: Bytes) {
@@ -46,6 +45,14 @@ impl World for Sim {
 
     fn now(&self) -> Micros {
         self.now
+    }
+
+    fn is_late(&self) -> bool {
+        self.hurried
+    }
+
+    fn has_unread(&mut self) -> bool {
+        false
     }
 
     fn deferred(&mut self) -> &mut Deferred {
@@ -112,8 +119,6 @@ impl World for Sim {
     fn write_to(&mut self, leg: LegId) {
         self.list(To::Leg(leg));
     }
-
-    fn acknowledge(&mut self, _: ConnId) {}
 
     fn is_written(&self) -> bool {
         self.writing.is_empty()

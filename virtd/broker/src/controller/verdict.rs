@@ -126,7 +126,7 @@ impl Controller {
         let Some(c) = self.list.get_mut(i) else { return };
         (c.accused, c.deferred) = (Some(env.now), deferred);
         c.losses.clear();
-        c.silent = false;
+        c.silent = None;
         if let Some(s) = env.instances.get_mut(i) {
             s.last_fault = Some(charge.why.clone());
         }
@@ -352,7 +352,7 @@ fn wrong(i: usize, env: &Env, sessions: &[Session]) -> Option<Charge> {
 /// A hang: no leg is left, and one went because nothing came from the instance.
 fn silent(c: &Control, i: usize, env: &Env, sessions: &[Session]) -> Option<Charge> {
     let attached = env.instances.get(i)?.attached;
-    if !c.silent || !attached || sessions.iter().any(|s| s.stands(i)) {
+    if c.silent.is_none() || !attached || sessions.iter().any(|s| s.stands(i)) {
         return None;
     }
     let hold_s = env.config.timers.leg_hold_s;

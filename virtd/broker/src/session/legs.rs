@@ -128,6 +128,9 @@ impl Session {
         if leg.hold_us > 0 {
             leg.hold_until = now + leg.hold_us;
         }
+        if let Some(instance) = env.instances.get_mut(i) {
+            instance.last_heard = now;
+        }
         match (m.kind, leg.state) {
             (MessageType::Notification, _) => self.leg_notified(i, &m, env),
             (MessageType::Open, LegState::OpenWait) => match Open::decode(m.body()) {
@@ -166,16 +169,25 @@ impl Session {
         if let Some(refusal) = negotiated.refuses(open) {
             return self.refuse(i, refusal, env);
         }
-        let hold = Micros::from(env.config.timers.leg_hold_s.min(open.hold_time_s)) * 1_000_000;
-        let id = leg.id;
-        let Some(bytes) = self.agree(i, env) else { return };
+        let (id, offered_s) = (leg.id, open.hold_time_s);
+        let short = env.instances.get(i).is_none_or(|s| s.short_legs < SHORT_LEGS);
+        let hold_s = match (short, negotiated.hold_time_s) {
+            (true, _) => env.config.timers.leg_hold_s,
+            (false, 0) => LONG_HOLD_S,
+            (false, peers) => peers.max(env.config.timers.leg_hold_s),
+        };
+        let hold = Micros::from(hold_s.min(offered_s)) * 1_000_000;
+        let Some(bytes) = self.agree(i, hold_s, env) else { return };
+        if let Some(instance) = env.instances.get_mut(i).filter(|_| short) {
+            instance.short_legs += 1;
+        }
         self.seats[i].refused = None;
         self.tell_differences(i..i + 1, env);
         env.out.push(Output::SendLeg { leg: id, bytes });
         env.out.push(Output::SendLeg { leg: id, bytes: message::keepalive() });
         if let Some(leg) = self.seats[i].leg.as_mut() {
             leg.state = LegState::OpenConfirm;
-            leg.hold_us = hold;
+            (leg.hold_us, leg.short) = (hold, short);
             leg.hold_until = env.now + if hold > 0 { hold } else { LEG_OPEN_WAIT_US };
             leg.next_keepalive = if hold > 0 { env.now + hold / 3 } else { Micros::MAX };
         }
@@ -440,9 +452,23 @@ impl Session {
                 self.leg_fault(i, Some(Notification::new(4, 0)), why, env);
                 continue;
             }
-            leg.keep_alive(env.now, env);
+            leg.keep_alive(env);
             self.check_level(i, env);
         }
+    }
+
+    /// Instance `i` hangs, as its other legs have shown: this one ends before its time.
+    pub fn silence(&mut self, i: usize, env: &mut Env) {
+        if self.stands(i) {
+            let why = "the instance hangs or is mute: nothing has come from it on any leg";
+            self.leg_fault(i, Some(Notification::new(4, 0)), why, env);
+        }
+    }
+
+    /// Whether instance `i` has an established leg here, and whether that has the short hold time.
+    pub fn hold_of(&self, i: usize) -> Option<bool> {
+        let leg = self.seats.get(i)?.leg.as_ref()?;
+        (leg.state == LegState::Established).then_some(leg.short)
     }
 
     /// The catch-up rule of docs/DECISIONS.md, "When an instance that comes back votes": input
@@ -490,10 +516,10 @@ impl Session {
 }
 
 impl Leg {
-    /// Sends the KEEPALIVE that is due at `now`.
-    pub(super) fn keep_alive(&mut self, now: Micros, env: &mut Env) {
-        if self.state >= LegState::OpenConfirm && now >= self.next_keepalive {
-            self.next_keepalive = now + self.hold_us / 3;
+    /// Sends the KEEPALIVE that is due.
+    pub(super) fn keep_alive(&mut self, env: &mut Env) {
+        if self.state >= LegState::OpenConfirm && env.now >= self.next_keepalive {
+            self.next_keepalive = env.now + self.hold_us / 3;
             env.out.push(Output::SendLeg { leg: self.id, bytes: message::keepalive() });
         }
     }
@@ -526,6 +552,7 @@ fn new_leg(id: LegId, state: LegState, offered: bool, now: Micros) -> Leg {
         since: now,
         hold_until: Micros::MAX,
         hold_us: 0,
+        short: false,
         next_keepalive: Micros::MAX,
         queued: 0,
         feed: Feed::Live,
@@ -535,5 +562,36 @@ fn new_leg(id: LegId, state: LegState, offered: bool, now: Micros) -> Leg {
         last_update: now,
         eor: Vec::new(),
         after_feed: Vec::new(),
+    }
+}
+
+/// Sees to it that a hang shows soon: an instance of which nothing has come on any leg for the short
+/// hold time, and of which no leg is left that has it, loses all; where too few have it, one is
+/// opened anew.
+pub fn look_for_hangs(sessions: &mut [Session], hung: impl Fn(usize, &Env) -> bool, env: &mut Env) {
+    for i in 0..env.instances.len() {
+        let (mut short, mut long) = (0, 0);
+        for is_short in sessions.iter().filter_map(|s| s.hold_of(i)) {
+            short += usize::from(is_short);
+            long += usize::from(!is_short);
+        }
+        let now = env.now;
+        let Some(instance) = env.instances.get_mut(i) else { continue };
+        instance.short_legs = short;
+        let may_shorten = instance.shortened.is_none_or(|at| now >= at + SHORTEN_US);
+        if long == 0 {
+            continue;
+        }
+        if short == 0 && hung(i, env) {
+            sessions.iter_mut().for_each(|s| s.silence(i, env));
+        } else if short < MIN_SHORT_LEGS && may_shorten {
+            let may_go = |s: &&mut Session| s.hold_of(i) == Some(false) && s.can_lose(i, env);
+            if let Some(session) = sessions.iter_mut().find(may_go) {
+                session.restart_leg(i, env);
+                if let Some(instance) = env.instances.get_mut(i) {
+                    instance.shortened = Some(now);
+                }
+            }
+        }
     }
 }

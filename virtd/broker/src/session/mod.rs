@@ -27,11 +27,12 @@ use super::independence::Independence;
 use super::io::{ConnId, LegId, Micros, Output};
 use super::mux::Lane;
 use super::open::{Difference, Negotiated, Profile, Refusal, Terms};
-use super::{Table, WALK_BATCH};
+use super::{KEYS_AT_ONCE, Table};
 use bytes::{Bytes, BytesMut};
 use diverse::Lag;
 pub use diverse::allow_offers;
 pub use leave::{Departure, Farewell};
+pub use legs::look_for_hangs;
 use replay::level::Todo;
 use std::net::SocketAddr;
 use voter::Members;
@@ -59,6 +60,17 @@ const MAX_OPENING: usize = 4;
 /// next SYN would be four seconds off and more (RFC 6298: 1, 3, 7, 15 s …), a daemon's retry is
 /// now.
 const DIAL_ANEW_US: Micros = 3_000_000;
+
+/// So many legs of an instance have the hold time `leg_hold_s`, by which it is seen that it hangs:
+/// a hold time holds for as long as a leg, and each short one costs a KEEPALIVE each way every third
+/// of it. The others have the peer's.
+pub const SHORT_LEGS: usize = 8;
+/// Where fewer are left than this, one is opened anew.
+const MIN_SHORT_LEGS: usize = 2;
+/// How long after another.
+const SHORTEN_US: Micros = 10_000_000;
+/// The hold time of a leg whose peer has none.
+const LONG_HOLD_S: u16 = 240;
 
 /// State of one TCP connection with the peer (RFC 4271 section 8.2.2, as far as it is ours).
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -138,6 +150,8 @@ pub struct Leg {
     since: Micros,
     hold_until: Micros,
     hold_us: Micros,
+    /// By its hold time it is seen whether the instance hangs.
+    short: bool,
     next_keepalive: Micros,
     queued: usize,
     feed: Feed,
@@ -192,8 +206,9 @@ pub struct Seat {
     /// It has no vote and does not come to take part: what the operator was told of that, and that
     /// it is missed.
     outside: Outside,
-    /// The slot at which it was last found to say something else than what was chosen.
-    differs_at: u32,
+    /// How far it has been found to say what was chosen: the next slot that is looked at, and how
+    /// many before it were the same.
+    compared: (u32, u32),
 }
 
 /// What was told of an instance without a vote that does not come to take part in a session: each
@@ -451,11 +466,11 @@ impl Session {
         self.offer_legs(env);
     }
 
-    /// Sends the KEEPALIVEs that are due at `at`, to the peer and on the legs.
-    pub fn keep_alive(&mut self, at: Micros, env: &mut Env) {
-        self.keep_peer_alive(at, env);
+    /// Sends the KEEPALIVEs that are due, to the peer and on the legs.
+    pub fn keep_alive(&mut self, env: &mut Env) {
+        self.keep_peer_alive(env);
         for leg in self.seats.iter_mut().filter_map(|s| s.leg.as_mut()) {
-            leg.keep_alive(at, env);
+            leg.keep_alive(env);
         }
     }
 

@@ -31,10 +31,9 @@ impl Session {
         }
     }
 
-    /// Works out what the leg of instance `i` speaks, and gives the OPEN that it is shown.
-    pub(super) fn agree(&mut self, i: usize, env: &mut Env) -> Option<Bytes> {
+    /// Works out what the leg of instance `i`, with this hold time, speaks, and gives the OPEN that it is shown.
+    pub(super) fn agree(&mut self, i: usize, hold_s: u16, env: &mut Env) -> Option<Bytes> {
         let seat = self.seats.get(i)?;
-        let hold_s = env.config.timers.leg_hold_s;
         let terms = self.negotiated()?.terms(seat.open.as_ref()?, hold_s, seat.extended_open);
         env.heard.change_lacks(self.index, |lacks| lacks.set(i, &terms));
         let shown = terms.shown.clone();

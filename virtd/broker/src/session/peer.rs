@@ -389,14 +389,15 @@ impl Session {
             let n = Notification::new(8, 0);
             self.reset(conn, n, "send hold time expired: the peer takes nothing of what it is sent", env);
         }
-        self.keep_peer_alive(now, env);
+        self.keep_peer_alive(env);
         self.accept_if_quorum(env);
         self.tick_end_of_rib(env);
         self.tick_grace(env);
         self.tick_unwanted(env);
     }
 
-    pub(super) fn keep_peer_alive(&mut self, now: Micros, env: &mut Env) {
+    pub(super) fn keep_peer_alive(&mut self, env: &mut Env) {
+        let now = env.now;
         for e in self.exts.iter_mut().filter(|e| e.keepalive_sent && now >= e.next_keepalive) {
             e.next_keepalive = keepalive_due(now, e.negotiated.as_ref());
             env.out.push(Output::SendPeer { conn: e.id, bytes: message::keepalive() });

@@ -1,7 +1,6 @@
 //! What the peer is told: walks over the votes, UPDATEs packed from what changed, End-of-RIB.
 
 use super::*;
-use crate::FLUSH_BATCH;
 use crate::event::{Event, Severity};
 use replay::intern::BlobId;
 use wire::bgp::encode;
@@ -15,24 +14,26 @@ impl Session {
             || self.up.as_ref().is_some_and(|up| self.table.changes() > 0 && up.queued < HIGH_MARK)
     }
 
-    /// One turn of the walk, then the keys that changed are told to the peer.
-    pub fn flush(&mut self, env: &mut Env) {
+    /// Goes on with the walk, then tells the peer the keys that changed: both of so many keys at
+    /// most, of which as many as were done are taken off.
+    pub fn flush(&mut self, left: &mut usize, env: &mut Env) {
         self.sweep(env);
-        ballots::walk(&mut self.votes(env), WALK_BATCH);
-        self.publish(env);
+        *left -= ballots::walk(&mut self.votes(env), *left);
+        *left -= self.publish(*left, env);
         self.tell_alone(env);
     }
 
-    /// Packs what changed into UPDATEs: one message's worth of prefixes to each route.
-    fn publish(&mut self, env: &mut Env) {
-        let Some(up) = self.up.as_mut().filter(|up| up.queued < HIGH_MARK) else { return };
+    /// Packs what changed into UPDATEs: one message's worth of prefixes to each route. Returns how
+    /// many keys that were.
+    fn publish(&mut self, most: usize, env: &mut Env) -> usize {
+        let Some(up) = self.up.as_mut().filter(|up| up.queued < HIGH_MARK) else { return 0 };
         if self.table.changes() == 0 && up.refreshing.is_empty() {
-            return;
+            return 0;
         }
         let context = up.negotiated.context();
         let Scratch { packed, prefixes, changed, .. } = &mut self.scratch;
         changed.clear();
-        self.table.take_changed(FLUSH_BATCH, changed);
+        let taken = self.table.take_changed(most, changed);
         changed.sort_unstable_by_key(|(winner, slot)| (*winner, *slot));
         let mut rest = changed.as_slice();
         while let Some(&(winner, _)) = rest.first() {
@@ -90,6 +91,7 @@ impl Session {
                 env.out.push(Output::SendPeer { conn: up.conn, bytes: end.encode() });
             }
         }
+        taken
     }
 
     /// One End-of-RIB per family, after a quorum's, or after T of quiet (docs/DECISIONS.md, "One
@@ -122,7 +124,7 @@ impl Session {
         if due.is_empty() {
             return;
         }
-        self.publish(env);
+        self.publish(KEYS_AT_ONCE, env);
         if self.table.changes() > 0 {
             return; // the peer's queue is full: the marker follows the routes
         }

@@ -23,10 +23,13 @@ impl Session {
     /// nothing, and need not wait for its output to fall quiet. What the only voter says of a
     /// prefix on which nothing was chosen and nobody else says anything is no difference: there is
     /// nothing to wait for, and where peers send new prefixes all the time its output never is
-    /// quiet. Looks first where it last found a difference, so that watching a table come in costs
-    /// one walk over it.
-    pub fn concurs(&mut self, i: usize, env: &Env) -> bool {
-        let from = self.seats.get(i).map_or(0, |s| s.differs_at).min(self.table.slots());
+    /// quiet. At most `left` keys are compared, beginning where the last look ended: at a
+    /// difference, or for want of time.
+    pub fn concurs(&mut self, i: usize, left: &mut usize, env: &Env) -> bool {
+        let slots = self.table.slots();
+        let (at, same) = self.seats.get(i).map_or((0, 0), |s| s.compared);
+        // A table that has shrunk is compared anew.
+        let (from, mut same) = if at < slots { (at, same) } else { (0, 0) };
         let agreement = ById(&env.routes);
         let sole = env.instances.voters.len() == 1 && env.instances.voters.contains(i as u8);
         let differs = |slot: &u32| {
@@ -51,11 +54,20 @@ impl Session {
             let said = if e.stale.contains(i as u8) { BlobId::NONE } else { said };
             !agreement.agrees(said, e.winner)
         };
-        let found = (from..self.table.slots()).find(differs).or_else(|| (0..from).find(differs));
-        if let Some(seat) = self.seats.get_mut(i) {
-            seat.differs_at = found.unwrap_or(0);
+        let mut at = from;
+        while same < slots && *left > 0 {
+            *left -= 1;
+            if differs(&at) {
+                same = 0;
+                break;
+            }
+            same += 1;
+            at = if at + 1 < slots { at + 1 } else { 0 };
         }
-        found.is_none()
+        if let Some(seat) = self.seats.get_mut(i) {
+            seat.compared = (at, same);
+        }
+        same >= slots
     }
 
     /// Those that abstain on `prefix` towards this peer: see [`Env::abstainers`].
