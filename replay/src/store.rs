@@ -2,9 +2,10 @@
 //! prefixes for all of them, with who announces each of them, and the id of the attribute block
 //! ([`wire::bgp::encode::stored_attributes`], held in an [`Interner`](crate::intern::Interner)).
 //!
-//! A session is a small number, given by the caller. The time that a question takes grows with the
+//! A session is a small number, given by the caller; what a session said that has ended is taken out
+//! in slices, under a number that is nobody's. The time that a question takes grows with the
 //! sessions that announce the prefix, and not with those that there are. An IPv4 prefix of one
-//! session takes 24 octets and an IPv6 prefix 36, each further session of either 16, and a prefix
+//! session takes 24 octets and an IPv6 prefix 36, each further session of either 14, and a prefix
 //! some 7 of index.
 //!
 //! ```text
@@ -76,6 +77,8 @@ struct List {
     gone: usize,
     /// Before this one nothing is marked.
     marks_from: usize,
+    /// How often its entries have been moved.
+    moved: u32,
 }
 
 impl List {
@@ -191,6 +194,7 @@ impl<const N: usize> Table<N> {
         Some(record.attributes).filter(|id| !id.is_none())
     }
 
+    /// Its list; there is one of everybody whose number has been given.
     fn list(&mut self, session: u16) -> &mut List {
         let at = usize::from(session);
         if self.lists.len() <= at {
@@ -239,7 +243,7 @@ impl<const N: usize> Table<N> {
         list.gone += 1;
         if list.gone > MIN_GONE + list.slots.len() / 2 {
             let slots = std::mem::take(&mut list.slots);
-            *list = List::default();
+            *list = List { moved: list.moved.wrapping_add(1), ..List::default() };
             let kept = slots.into_iter().filter(|&slot| {
                 let stands = self.records(slot).any(|r| r.is_of(session) && !r.attributes.is_none());
                 if !stands {
@@ -288,9 +292,14 @@ impl<const N: usize> Table<N> {
         BlobId::NONE
     }
 
-    fn clear(&mut self, session: u16, now_ms: u32, gone: &mut Vec<BlobId>) {
-        let list = std::mem::take(self.list(session));
-        for slot in list.slots {
+    /// Takes `n` of what a session has said out, from the end of its list; how many that were.
+    fn take_out(&mut self, session: u16, n: usize, now_ms: u32, gone: &mut Vec<BlobId>) -> usize {
+        let list = self.list(session);
+        let slots = list.slots.split_off(list.slots.len().saturating_sub(n));
+        if list.slots.is_empty() {
+            *list = List { moved: list.moved.wrapping_add(1), ..List::default() };
+        }
+        for &slot in &slots {
             let was = self.remove(session, slot);
             if !was.is_none() {
                 self.entries[slot as usize].updated_ms = now_ms;
@@ -298,6 +307,7 @@ impl<const N: usize> Table<N> {
             }
         }
         self.bound_silent(now_ms);
+        slots.len()
     }
 
     /// Forgets the entries that have been silent for `keep_ms`.
@@ -376,6 +386,21 @@ impl<const N: usize> Table<N> {
         *self.list(session) = list;
     }
 
+    /// The next `n` of what a session says, behind `place`; whether there may be more.
+    fn next(&self, session: u16, family: Family, place: &mut Place, n: usize, out: &mut Vec<Prefix>) -> bool {
+        let Some(list) = self.lists.get(usize::from(session)) else { return false };
+        if place.moved != list.moved {
+            *place = Place { moved: list.moved, at: 0 };
+        }
+        let slots = list.slots.get(place.at..).unwrap_or_default();
+        let slots = slots.get(..n).unwrap_or(slots);
+        place.at += slots.len();
+        let stands = |slot: u32| self.records(slot).any(|r| r.is_of(session) && !r.attributes.is_none());
+        let standing = slots.iter().filter(|slot| stands(**slot));
+        out.extend(standing.filter_map(|&slot| prefix(family, &self.entries[slot as usize].key)));
+        place.at < list.slots.len()
+    }
+
     fn append_sorted(&self, session: u16, family: Family, out: &mut Vec<Prefix>) {
         let mut order: Vec<(BlobId, [u8; N])> = self.said(session).map(|(e, r)| (r.attributes, e.key)).collect();
         order.sort_unstable();
@@ -391,12 +416,48 @@ impl<const N: usize> Table<N> {
     }
 }
 
+/// How far one table has been read.
+#[derive(Clone, Copy, Default, Debug)]
+struct Place {
+    moved: u32,
+    at: usize,
+}
+
+/// How far what a peer says has been read, slice by slice ([`Stores::next`]). What comes while it is
+/// read may be among it or not; what stood before and still stands is.
+#[derive(Clone, Copy, Default, Debug)]
+pub struct Cursor {
+    family: Option<Family>,
+    v4: Option<Place>,
+    v6: Option<Place>,
+}
+
+impl Cursor {
+    /// Nothing has been read, of one family or of all.
+    pub fn new(family: Option<Family>) -> Cursor {
+        let place = |f| family.is_none_or(|only| only == f).then(Place::default);
+        Cursor { family, v4: place(Family::IPV4_UNICAST), v6: place(Family::IPV6_UNICAST) }
+    }
+
+    /// Reads again what was read, of a family more.
+    pub fn with(self, family: Family) -> Cursor {
+        Cursor::new(self.family.filter(|only| *only == family))
+    }
+}
+
 /// What every peer last said of each prefix, IPv4 and IPv6 unicast. The reference counts of the
 /// blocks are the caller's business. Sessions are below [`MAX_SESSIONS`].
 #[derive(Debug, Default)]
 pub struct Stores {
     v4: Table<5>,
     v6: Table<17>,
+    /// By session, the number that its records have; [`NOBODY`]: it has said nothing.
+    numbers: Vec<u16>,
+    /// By such a number, whose it is; `None` of one that waits in `ended`, or is nobody's.
+    sessions: Vec<Option<usize>>,
+    /// Numbers of sessions that have ended, whose records have not all been taken out.
+    ended: Vec<u16>,
+    free: Vec<u16>,
 }
 
 /// Does the same with the table of a prefix's family.
@@ -421,24 +482,51 @@ impl Stores {
         Stores::default()
     }
 
+    fn number(&self, session: usize) -> u16 {
+        self.numbers.get(session).copied().unwrap_or(NOBODY)
+    }
+
+    fn known(&self, session: usize) -> Option<u16> {
+        Some(self.number(session)).filter(|number| *number != NOBODY)
+    }
+
+    fn number_or_new(&mut self, session: usize) -> u16 {
+        if let Some(known) = self.known(session) {
+            return known;
+        }
+        let next = u16::try_from(self.sessions.len()).ok().filter(|n| *n < NOBODY);
+        let number = self.free.pop().or(next).expect("fewer sessions than MAX_SESSIONS");
+        if self.sessions.len() <= usize::from(number) {
+            self.sessions.push(None);
+        }
+        self.sessions[usize::from(number)] = Some(session);
+        if self.numbers.len() <= session {
+            self.numbers.resize(session + 1, NOBODY);
+        }
+        self.numbers[session] = number;
+        number
+    }
+
     /// Sets what the peer of `session` says of `prefix`. Returns the id that stood there,
     /// [`BlobId::NONE`] if it is new: the caller passes its own reference to `attributes` in and
     /// gets the one to the returned id back.
     pub fn announce(&mut self, session: usize, prefix: Prefix, attributes: BlobId, now_ms: u32) -> BlobId {
-        of_family!(self, prefix.family(), t => t.announce(number(session), &key(&prefix), attributes, now_ms))
+        let number = self.number_or_new(session);
+        of_family!(self, prefix.family(), t => t.announce(number, &key(&prefix), attributes, now_ms))
     }
 
     /// The peer says nothing of `prefix` any more. Returns the id that stood there,
     /// [`BlobId::NONE`] if none did.
     pub fn withdraw(&mut self, session: usize, prefix: &Prefix, now_ms: u32) -> BlobId {
-        of_family!(self, prefix.family(), t => t.withdraw(number(session), &key(prefix), now_ms))
+        let number = self.number(session);
+        of_family!(self, prefix.family(), t => t.withdraw(number, &key(prefix), now_ms))
     }
 
     /// The attribute block of what the peer of `session` says of `prefix`.
     pub fn find(&self, session: usize, prefix: &Prefix) -> Option<BlobId> {
         match prefix.family() {
-            Family::IPV4_UNICAST => self.v4.find(number(session), &key(prefix)),
-            _ => self.v6.find(number(session), &key(prefix)),
+            Family::IPV4_UNICAST => self.v4.find(self.number(session), &key(prefix)),
+            _ => self.v6.find(self.number(session), &key(prefix)),
         }
     }
 
@@ -450,7 +538,8 @@ impl Stores {
             _ => v6 = self.v6.slot(&key(prefix)).map(|slot| self.v6.records(slot)),
         }
         let records = v4.into_iter().flatten().chain(v6.into_iter().flatten());
-        records.filter(|r| !r.attributes.is_none()).map(|r| usize::from(r.session & !MARK))
+        let session = |r: Record| self.sessions.get(usize::from(r.session & !MARK)).copied().flatten();
+        records.filter(|r| !r.attributes.is_none()).filter_map(session)
     }
 
     /// How long ago any peer last said anything about `prefix`, in milliseconds; `None`: not
@@ -473,7 +562,7 @@ impl Stores {
 
     /// Number of prefixes that the peer of `session` announces.
     pub fn len(&self, session: usize) -> usize {
-        self.v4.len_of(number(session)) + self.v6.len_of(number(session))
+        self.v4.len_of(self.number(session)) + self.v6.len_of(self.number(session))
     }
 
     /// Whether it announces nothing.
@@ -484,27 +573,55 @@ impl Stores {
     /// The same of `family`; 0 for a family other than IPv4 and IPv6 unicast.
     pub fn len_of(&self, session: usize, family: Family) -> usize {
         match family {
-            Family::IPV4_UNICAST => self.v4.len_of(number(session)),
-            Family::IPV6_UNICAST => self.v6.len_of(number(session)),
+            Family::IPV4_UNICAST => self.v4.len_of(self.number(session)),
+            Family::IPV6_UNICAST => self.v6.len_of(self.number(session)),
             _ => 0,
         }
     }
 
     /// Every prefix of a session and its block, IPv4 first, else in no order that means anything.
     pub fn iter(&self, session: usize) -> impl Iterator<Item = (Prefix, BlobId)> {
-        let v4 = self.v4.said(number(session));
-        let v6 = self.v6.said(number(session));
+        let v4 = self.v4.said(self.number(session));
+        let v6 = self.v6.said(self.number(session));
         v4.filter_map(|(e, r)| Some((prefix(Family::IPV4_UNICAST, &e.key)?, r.attributes)))
             .chain(v6.filter_map(|(e, r)| Some((prefix(Family::IPV6_UNICAST, &e.key)?, r.attributes))))
     }
 
-    /// The peer says nothing any more. Returns the ids, once for each prefix, for the caller to
-    /// release.
-    pub fn clear(&mut self, session: usize, now_ms: u32) -> Vec<BlobId> {
-        let mut gone = Vec::new();
-        self.v4.clear(number(session), now_ms, &mut gone);
-        self.v6.clear(number(session), now_ms, &mut gone);
-        gone
+    /// The peer says nothing any more. What it said is taken out by [`Stores::take_out`].
+    pub fn end(&mut self, session: usize) {
+        if let Some(number) = self.known(session) {
+            self.numbers[session] = NOBODY;
+            self.sessions[usize::from(number)] = None;
+            self.ended.push(number);
+        }
+    }
+
+    /// Whether something of sessions that have ended is still there.
+    pub fn has_ended(&self) -> bool {
+        !self.ended.is_empty()
+    }
+
+    /// Takes out `n` of what sessions said that have ended. The ids go to `gone`, once for each
+    /// prefix, for the caller to release.
+    pub fn take_out(&mut self, mut n: usize, now_ms: u32, gone: &mut Vec<BlobId>) {
+        while n > 0
+            && let Some(&number) = self.ended.last()
+        {
+            let taken = self.v4.take_out(number, n, now_ms, gone);
+            let taken = taken + self.v6.take_out(number, n - taken, now_ms, gone);
+            if taken < n {
+                self.ended.pop();
+                self.free.push(number);
+            }
+            n -= taken;
+        }
+    }
+
+    /// How many prefixes a cursor has not read yet, at most.
+    pub fn unread(&self, session: usize, cursor: &Cursor) -> usize {
+        let left = |slots: usize, place: Option<Place>| place.map_or(0, |place| slots.saturating_sub(place.at));
+        let number = self.number(session);
+        left(self.v4.len_of(number), cursor.v4) + left(self.v6.len_of(number), cursor.v6)
     }
 
     /// The prefixes of a session (of `family`, or all, IPv4 first), those of one block side by side
@@ -513,39 +630,59 @@ impl Stores {
         let wanted = |f| family.is_none_or(|only| only == f);
         let mut out = Vec::with_capacity(family.map_or(self.len(session), |f| self.len_of(session, f)));
         if wanted(Family::IPV4_UNICAST) {
-            self.v4.append_sorted(number(session), Family::IPV4_UNICAST, &mut out);
+            self.v4.append_sorted(self.number(session), Family::IPV4_UNICAST, &mut out);
         }
         if wanted(Family::IPV6_UNICAST) {
-            self.v6.append_sorted(number(session), Family::IPV6_UNICAST, &mut out);
+            self.v6.append_sorted(self.number(session), Family::IPV6_UNICAST, &mut out);
         }
         out
+    }
+
+    /// The next prefixes that the peer of `session` announces, IPv4 first, not many more than `n` and
+    /// in the order in which they came; whether there may be more.
+    pub fn next(&self, session: usize, cursor: &mut Cursor, n: usize, out: &mut Vec<Prefix>) -> bool {
+        if let Some(place) = &mut cursor.v4 {
+            if self.v4.next(self.number(session), Family::IPV4_UNICAST, place, n, out) {
+                return true;
+            }
+            cursor.v4 = None;
+        }
+        if let Some(place) = &mut cursor.v6 {
+            if self.v6.next(self.number(session), Family::IPV6_UNICAST, place, n, out) {
+                return true;
+            }
+            cursor.v6 = None;
+        }
+        false
     }
 
     /// Marks every prefix of `family` of a session; whatever its peer announces from now on is
     /// marked no more, and what is new is not.
     pub fn mark(&mut self, session: usize, family: Family) {
-        of_family!(self, family, t => t.mark(number(session), true));
+        if let Some(number) = self.known(session) {
+            of_family!(self, family, t => t.mark(number, true));
+        }
     }
 
     /// Takes all these marks off.
     pub fn unmark(&mut self, session: usize, family: Family) {
-        of_family!(self, family, t => t.mark(number(session), false));
+        if let Some(number) = self.known(session) {
+            of_family!(self, family, t => t.mark(number, false));
+        }
     }
 
     /// Appends to `out` up to `n` prefixes of `family` that are still marked; fewer only where
     /// there are no more.
     pub fn marked(&mut self, session: usize, family: Family, n: usize, out: &mut Vec<Prefix>) {
-        of_family!(self, family, t => t.marked(number(session), family, n, out));
+        if let Some(number) = self.known(session) {
+            of_family!(self, family, t => t.marked(number, family, n, out));
+        }
     }
 
     /// Octets in use, without the blocks.
     pub fn memory_bytes(&self) -> usize {
         self.v4.memory_bytes() + self.v6.memory_bytes()
     }
-}
-
-fn number(session: usize) -> u16 {
-    u16::try_from(session).ok().filter(|n| *n < NOBODY).expect("fewer sessions than MAX_SESSIONS")
 }
 
 #[cfg(test)]

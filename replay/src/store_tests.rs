@@ -20,6 +20,19 @@ fn numbered(n: u32) -> Prefix {
     Prefix::new(IpAddr::V4(Ipv4Addr::from(n << 8)), 24).expect("a prefix")
 }
 
+/// The session ends, and what it said is taken out in slices; nobody sees any of it meanwhile.
+fn clear(stores: &mut Stores, session: usize, now: u32) -> Vec<BlobId> {
+    let mut gone = Vec::new();
+    let one = stores.iter(session).next().map(|(prefix, _)| prefix);
+    stores.end(session);
+    while stores.has_ended() {
+        assert!(stores.is_empty(session) && stores.iter(session).next().is_none());
+        assert!(one.is_none_or(|p| stores.find(session, &p).is_none() && stores.announcers(&p).all(|s| s != session)));
+        stores.take_out(7, now, &mut gone);
+    }
+    gone
+}
+
 #[test]
 fn an_entry_is_small() {
     assert_eq!((size_of::<Entry<5>>(), size_of::<Entry<17>>(), size_of::<Record>()), (20, 32, 10));
@@ -41,7 +54,7 @@ fn what_all_took_back_gives_its_memory_back() {
         stores.announce(n as usize % 3, numbered(n), BlobId(1), 0);
     }
     for session in 0..3 {
-        assert_eq!(stores.clear(session, 10).len(), if session == 0 { 33_334 } else { 33_333 });
+        assert_eq!(clear(&mut stores, session, 10).len(), if session == 0 { 33_334 } else { 33_333 });
     }
     stores.forget_silent(10 + KEEP_MS, KEEP_MS);
     assert!(stores.memory_bytes() < 1 << 19, "{} octets", stores.memory_bytes());
@@ -55,10 +68,29 @@ fn more_silence_than_is_remembered_makes_all_young() {
         stores.announce(1, numbered(n), BlobId(1), 0);
     }
     assert_eq!(stores.age_ms(&numbered(1 << 20), 500), Some(500));
-    stores.clear(1, 500);
+    clear(&mut stores, 1, 500);
     assert_eq!(stores.age_ms(&numbered(1 << 20), 600), Some(100));
     stores.forget_silent(500 + KEEP_MS, KEEP_MS);
     assert_eq!(stores.age_ms(&numbered(1 << 20), 600 + KEEP_MS), Some(600 + KEEP_MS));
+}
+
+/// Whatever is said and taken back while it is read, who reads it in slices has been told of all that
+/// stood then and stands now.
+#[test]
+fn what_is_read_in_slices_misses_nothing_that_stands() {
+    let mut stores = Stores::new();
+    (0..1000).for_each(|n| _ = stores.announce(0, numbered(n), BlobId(1), 0));
+    let (mut cursor, mut read) = (Cursor::new(None), Vec::new());
+    assert!(stores.next(0, &mut cursor, 500, &mut read));
+    assert_eq!(read.len(), 500);
+    // So many that the list is made anew meanwhile.
+    (0..900).for_each(|n| _ = stores.withdraw(0, &numbered(n), 1));
+    stores.announce(0, numbered(5000), BlobId(1), 1);
+    while stores.next(0, &mut cursor, 10, &mut read) {}
+    let standing: BTreeSet<Prefix> = stores.iter(0).map(|(p, _)| p).collect();
+    assert_eq!(standing.len(), 101);
+    assert!(standing.iter().all(|p| read.contains(p)));
+    assert!(!stores.next(0, &mut Cursor::new(Some(Family::IPV6_UNICAST)), 10, &mut Vec::new()));
 }
 
 proptest! {
@@ -96,7 +128,7 @@ proptest! {
                     marked.retain(|(s, p)| *s != session || p.family() != family);
                 }
                 _ => {
-                    let mut gone = stores.clear(session, now);
+                    let mut gone = clear(&mut stores, session, now);
                     gone.sort_unstable();
                     let mine = model.extract_if(.., |(s, _), _| *s == session);
                     let mut ids = Vec::new();

@@ -100,18 +100,28 @@ impl Heard {
 
     /// The session has ended: nothing that its peer said stands, and nobody abstains because of it.
     /// False where there was nothing of either.
-    pub fn end(&mut self, session: usize, now_ms: u32) -> bool {
-        let mut known = !self.unlevel(session).is_empty();
+    pub fn end(&mut self, session: usize) -> bool {
+        let mut known = !self.unlevel(session).is_empty() || !self.stores.is_empty(session);
         self.set_unlevel(session, Members::EMPTY);
         if let Some(untold) = self.untold.get_mut(session).filter(|u| !u.lacks.is_empty()) {
             untold.lacks.clear();
             self.note_lacks();
             known = true;
         }
-        let gone = self.stores.clear(session, now_ms);
-        known |= !gone.is_empty();
-        gone.into_iter().for_each(|id| self.blocks.release(id));
+        self.stores.end(session);
         known
+    }
+
+    /// Whether something of sessions that have ended is still there.
+    pub fn has_ended(&self) -> bool {
+        self.stores.has_ended()
+    }
+
+    /// Takes out `n` of what their peers said.
+    pub fn take_out(&mut self, n: usize, now_ms: u64) {
+        let mut gone = Vec::new();
+        self.stores.take_out(n, now_ms as u32, &mut gone);
+        gone.into_iter().for_each(|id| self.blocks.release(id));
     }
 
     /// The instances that have not been given everything that the peer of `session` has said.

@@ -496,6 +496,7 @@ impl Core {
         if self.native.is_some() {
             return;
         }
+        self.env.heard.take_out(KEYS_AT_ONCE, self.env.now_ms());
         let from = self.env.out.len();
         self.tell_differences();
         let mut left = KEYS_AT_ONCE;
@@ -556,7 +557,7 @@ impl Core {
             let passing = self.controller.passing_deadline(self.next_tick);
             return self.controller.deadline().into_iter().chain(judged).chain(passing).min();
         }
-        if self.env.followups.is_everything() || !self.busy.is_empty() {
+        if self.env.followups.is_everything() || self.env.heard.has_ended() || !self.busy.is_empty() {
             return Some(self.env.now);
         }
         let recheck = self.env.rechecks.next().map(|at| at * 1000);

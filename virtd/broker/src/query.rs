@@ -278,7 +278,7 @@ impl Core {
 
     /// An instance's leg, or how the one ended that it had.
     fn leg(&self, s: &super::session::Session, i: usize) -> api::Leg {
-        let (state, detail) = s.leg_words(i);
+        let (state, detail) = s.leg_words(i, &self.env);
         let gone = |d: &super::session::Departure| api::Gone {
             what: d.name().to_owned(),
             how: d.how(),

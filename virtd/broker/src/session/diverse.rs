@@ -10,6 +10,8 @@ use wire::bgp::{Prefix, encode};
 
 /// Keys told to a levelling leg in one go.
 const LEVEL_BATCH: usize = 2000;
+/// Keys that it is told before anything else is looked at.
+const FED_AT_ONCE: usize = 8 * LEVEL_BATCH;
 /// Between two offers whose order matters: long enough for each to be accepted before the next is
 /// there.
 const ORDER_STEP_US: Micros = 20_000;
@@ -162,12 +164,14 @@ impl Session {
 
     /// Tells a levelling leg more of the store, as far as its queue has room.
     pub(super) fn feed(&mut self, i: usize, env: &mut Env) {
-        loop {
+        // The rest follows when this has been written.
+        let mut told = 0;
+        while told < FED_AT_ONCE {
             let waiting = self.seats[i].waiting();
             let Seat { leg: Some(leg), terms: Some(terms), .. } = &mut self.seats[i] else { return };
             let Feed::Levelling(todo) = &mut leg.feed else { return };
-            if todo.is_empty() {
-                break;
+            if todo.is_empty() && leg.rest.is_none() {
+                return self.is_fed_now(i, env);
             }
             if waiting >= LOW_MARK {
                 return;
@@ -176,6 +180,11 @@ impl Session {
             let Scratch { packed, prefixes, .. } = &mut self.scratch;
             prefixes.clear();
             todo.pop_batch(LEVEL_BATCH, prefixes);
+            if let Some(rest) = leg.rest.as_mut().filter(|_| prefixes.is_empty())
+                && !env.heard.stores().next(self.index, rest, LEVEL_BATCH, prefixes)
+            {
+                leg.rest = None;
+            }
             let lacks = env.heard.lacks(self.index).filter(|lacks| !lacks.is_empty());
             if !env.poison.is_idle() || lacks.is_some() {
                 let index = self.index;
@@ -194,9 +203,14 @@ impl Session {
             leg.last_update = env.now;
             let bytes = packed.split().freeze();
             if !bytes.is_empty() {
+                told += LEVEL_BATCH;
                 self.give(i, bytes, env);
             }
         }
+    }
+
+    /// Instance `i` has been told everything key by key.
+    fn is_fed_now(&mut self, i: usize, env: &mut Env) {
         let Some(leg) = self.seats[i].leg.as_mut() else { return };
         leg.feed = Feed::Live;
         for bytes in std::mem::take(&mut leg.after_feed) {

@@ -7,6 +7,7 @@ use crate::flight;
 use crate::io::{Direction, Recorded};
 use crate::poison::{End, Suspect};
 use replay::level;
+use replay::store::Cursor;
 use std::hash::BuildHasher;
 use wire::bgp::Prefix;
 use wire::bgp::canonical::Carried;
@@ -195,12 +196,8 @@ impl Session {
 
     /// A leg's session stands: feed it. With nothing in the store it is level at once.
     fn leg_established(&mut self, i: usize, env: &mut Env) {
-        let mut keys = env.heard.stores().prefixes_by_attributes(self.index, None);
-        if env.heard.lacks(self.index).is_some_and(|lacks| !lacks.is_empty()) {
-            keys.retain(|p| self.seats[i].carries(p));
-        }
-        let empty = keys.is_empty();
         let families = self.seats[i].terms.as_ref().map(|t| t.shared.families.clone()).unwrap_or_default();
+        let empty = families.iter().all(|f| env.heard.stores().len_of(self.index, *f) == 0);
         let mut peer_eor = self.up.as_ref().map(|up| up.peer_eor.clone()).unwrap_or_default();
         peer_eor.retain(|f| families.contains(f));
         let seat = &mut self.seats[i];
@@ -215,7 +212,8 @@ impl Session {
         let (hold_us, mut markers) = (leg.hold_us, Vec::new());
         leg.hold_until = if hold_us > 0 { env.now + hold_us } else { Micros::MAX };
         if !empty {
-            leg.level_mode().extend(keys);
+            leg.level_mode();
+            leg.rest = Some(Cursor::new(None));
             env.heard.set_level(self.index, i, false);
         } else {
             env.heard.set_level(self.index, i, true);
@@ -340,7 +338,8 @@ impl Session {
             self.give(i, begin.encode(), env);
         }
         let Some(leg) = self.seats[i].leg.as_mut() else { return };
-        leg.level_mode().extend(env.heard.stores().prefixes_by_attributes(self.index, Some(r.family)));
+        leg.level_mode();
+        leg.rest = Some(leg.rest.map_or(Cursor::new(Some(r.family)), |rest| rest.with(r.family)));
         self.feed(i, env);
     }
 
@@ -556,6 +555,7 @@ fn new_leg(id: LegId, state: LegState, offered: bool, now: Micros) -> Leg {
         next_keepalive: Micros::MAX,
         queued: 0,
         feed: Feed::Live,
+        rest: None,
         level: false,
         fed_since: None,
         replayed: false,

@@ -155,6 +155,8 @@ pub struct Leg {
     next_keepalive: Micros,
     queued: usize,
     feed: Feed,
+    /// While it is fed: what stands in the store and has not been looked at yet.
+    rest: Option<replay::store::Cursor>,
     /// It has been given everything in the store and been quiet for T since.
     level: bool,
     /// Everything has been handed over; level follows after quiet.
@@ -439,7 +441,7 @@ impl Session {
     }
 
     /// State and detail of an instance's leg, for people.
-    pub fn leg_words(&self, i: usize) -> (&'static str, String) {
+    pub fn leg_words(&self, i: usize, env: &Env) -> (&'static str, String) {
         let Some(leg) = self.seats.get(i).and_then(|s| s.leg.as_ref()) else { return ("none", String::new()) };
         let state = match leg.state {
             LegState::Connecting => "Connect",
@@ -450,7 +452,10 @@ impl Session {
         };
         let detail = match (&leg.feed, leg.level, leg.state) {
             (_, _, s) if s != LegState::Established => String::new(),
-            (Feed::Levelling(todo), ..) => format!("{} prefixes still to be told", todo.len()),
+            (Feed::Levelling(todo), ..) => {
+                let rest = leg.rest.as_ref().map_or(0, |rest| env.heard.stores().unread(self.index, rest));
+                format!("{} prefixes still to be told", todo.len() + rest)
+            }
             (Feed::Live, false, _) => "waiting for its output to fall quiet".to_owned(),
             (Feed::Live, true, _) => "level".to_owned(),
         };
@@ -501,7 +506,7 @@ impl Session {
         self.attached = Members::default();
         // Of who never was a peer nobody has heard anything, so that no vote can change because of
         // him.
-        let known = env.heard.end(self.index, env.now_ms() as u32);
+        let known = env.heard.end(self.index);
         env.followups.vote_anew_if(known || self.up.is_some());
         env.poison.session_gone(self.index);
         self.forget_dissent(env);

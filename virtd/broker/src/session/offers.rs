@@ -159,11 +159,6 @@ impl Seat {
     pub(super) fn sits(&self) -> bool {
         self.leg.as_ref().is_some_and(|l| l.state >= LegState::OpenReceived)
     }
-
-    /// Whether its leg is told of `prefix`, and its word on it counts.
-    pub(super) fn carries(&self, prefix: &wire::bgp::Prefix) -> bool {
-        self.terms.as_ref().is_none_or(|t| t.carries(prefix))
-    }
 }
 
 impl Ext {
