@@ -293,7 +293,14 @@ impl<const N: usize> Table<N> {
     }
 
     /// Takes `n` of what a session has said out, from the end of its list; how many that were.
-    fn take_out(&mut self, session: u16, n: usize, now_ms: u32, gone: &mut Vec<BlobId>) -> usize {
+    fn take_out(
+        &mut self,
+        session: u16,
+        family: Family,
+        n: usize,
+        now_ms: u32,
+        gone: &mut Vec<(Prefix, BlobId)>,
+    ) -> usize {
         let list = self.list(session);
         let slots = list.slots.split_off(list.slots.len().saturating_sub(n));
         if list.slots.is_empty() {
@@ -302,8 +309,9 @@ impl<const N: usize> Table<N> {
         for &slot in &slots {
             let was = self.remove(session, slot);
             if !was.is_none() {
-                self.entries[slot as usize].updated_ms = now_ms;
-                gone.push(was);
+                let entry = &mut self.entries[slot as usize];
+                entry.updated_ms = now_ms;
+                gone.extend(prefix(family, &entry.key).map(|prefix| (prefix, was)));
             }
         }
         self.bound_silent(now_ms);
@@ -601,14 +609,14 @@ impl Stores {
         !self.ended.is_empty()
     }
 
-    /// Takes out `n` of what sessions said that have ended. The ids go to `gone`, once for each
-    /// prefix, for the caller to release.
-    pub fn take_out(&mut self, mut n: usize, now_ms: u32, gone: &mut Vec<BlobId>) {
+    /// Takes out `n` of what sessions said that have ended. It goes to `gone`; the ids are the
+    /// caller's to release.
+    pub fn take_out(&mut self, mut n: usize, now_ms: u32, gone: &mut Vec<(Prefix, BlobId)>) {
         while n > 0
             && let Some(&number) = self.ended.last()
         {
-            let taken = self.v4.take_out(number, n, now_ms, gone);
-            let taken = taken + self.v6.take_out(number, n - taken, now_ms, gone);
+            let taken = self.v4.take_out(number, Family::IPV4_UNICAST, n, now_ms, gone);
+            let taken = taken + self.v6.take_out(number, Family::IPV6_UNICAST, n - taken, now_ms, gone);
             if taken < n {
                 self.ended.pop();
                 self.free.push(number);

@@ -30,7 +30,7 @@ fn clear(stores: &mut Stores, session: usize, now: u32) -> Vec<BlobId> {
         assert!(one.is_none_or(|p| stores.find(session, &p).is_none() && stores.announcers(&p).all(|s| s != session)));
         stores.take_out(7, now, &mut gone);
     }
-    gone
+    gone.into_iter().map(|(_, id)| id).collect()
 }
 
 #[test]

@@ -1,6 +1,7 @@
 //! What one part of the core has found out and another has to act on: kept until that one's turn
 //! comes, at the end of the turn or at the next tick.
 
+use std::collections::BTreeSet;
 use wire::bgp::Prefix;
 
 /// Prefixes voted on one by one; where there are more of them, every prefix is, in slices.
@@ -22,6 +23,11 @@ pub struct Loss {
 pub struct Followups {
     /// An electorate has changed: every key is voted on anew.
     all: bool,
+    /// The same of every key of these sessions.
+    tables: BTreeSet<usize>,
+    /// Who has been told what the peers of these sessions say has changed: what they announce is
+    /// voted on anew, on every session.
+    peers: BTreeSet<usize>,
     /// Somebody has just begun or ceased to abstain on these.
     prefixes: Vec<Prefix>,
     losses: Vec<Loss>,
@@ -40,6 +46,22 @@ impl Followups {
         self.all |= changed;
     }
 
+    /// An instance has come to a session, or has left it, or has been told all that its peer says.
+    pub fn vote_anew_on(&mut self, session: usize) {
+        self.tables.insert(session);
+        self.peers.insert(session);
+    }
+
+    /// Takes the sessions whose keys are voted on anew.
+    pub fn take_tables(&mut self) -> BTreeSet<usize> {
+        std::mem::take(&mut self.tables)
+    }
+
+    /// Takes the sessions whose peers' prefixes are voted on anew.
+    pub fn take_peers(&mut self) -> BTreeSet<usize> {
+        std::mem::take(&mut self.peers)
+    }
+
     /// Somebody has begun or ceased to abstain on this prefix.
     pub fn vote_on(&mut self, prefix: Prefix) {
         match self.prefixes.len() < MAX_PREFIXES {
@@ -48,9 +70,9 @@ impl Followups {
         }
     }
 
-    /// Whether every key waits to be voted on.
-    pub fn is_everything(&self) -> bool {
-        self.all
+    /// Whether any key waits to be voted on.
+    pub fn has_votes(&self) -> bool {
+        self.all || !self.tables.is_empty() || !self.peers.is_empty() || !self.prefixes.is_empty()
     }
 
     /// Takes that order.

@@ -30,6 +30,8 @@ pub struct Heard {
     unlevel: BTreeMap<u8, usize>,
     /// Somebody abstains because of what he lacks.
     lacking: bool,
+    /// Of a session that has ended somebody had not been told everything.
+    ended_untold: bool,
     /// Prefixes of which an instance is just being told once more, on which it abstains.
     exercised: Vec<(Prefix, u8)>,
 }
@@ -99,17 +101,15 @@ impl Heard {
     }
 
     /// The session has ended: nothing that its peer said stands, and nobody abstains because of it.
-    /// False where there was nothing of either.
-    pub fn end(&mut self, session: usize) -> bool {
-        let mut known = !self.unlevel(session).is_empty() || !self.stores.is_empty(session);
+    pub fn end(&mut self, session: usize) {
+        self.ended_untold |= !self.unlevel(session).is_empty();
         self.set_unlevel(session, Members::EMPTY);
         if let Some(untold) = self.untold.get_mut(session).filter(|u| !u.lacks.is_empty()) {
             untold.lacks.clear();
             self.note_lacks();
-            known = true;
+            self.ended_untold = true;
         }
         self.stores.end(session);
-        known
     }
 
     /// Whether something of sessions that have ended is still there.
@@ -117,11 +117,15 @@ impl Heard {
         self.stores.has_ended()
     }
 
-    /// Takes out `n` of what their peers said.
-    pub fn take_out(&mut self, n: usize, now_ms: u64) {
+    /// Takes out `n` of what their peers said. Returns the prefixes on which somebody may abstain no
+    /// more.
+    pub fn take_out(&mut self, n: usize, now_ms: u64) -> Vec<Prefix> {
         let mut gone = Vec::new();
         self.stores.take_out(n, now_ms as u32, &mut gone);
-        gone.into_iter().for_each(|id| self.blocks.release(id));
+        gone.iter().for_each(|(_, id)| self.blocks.release(*id));
+        let untold = self.ended_untold;
+        self.ended_untold &= self.stores.has_ended();
+        if untold { gone.into_iter().map(|(prefix, _)| prefix).collect() } else { Vec::new() }
     }
 
     /// The instances that have not been given everything that the peer of `session` has said.

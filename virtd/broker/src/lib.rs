@@ -73,7 +73,9 @@ use native::Native;
 use poison::{Poison, Report};
 pub use query::{Answer, Asker, Reply};
 use replay::intern::BlobId;
+use replay::store::Cursor;
 use session::Session;
+use std::collections::VecDeque;
 use std::net::SocketAddr;
 use wire::bgp::Prefix;
 
@@ -114,6 +116,8 @@ pub struct Core {
     told_strangers: HashMap<SocketAddr, ()>,
     /// Places of sessions that nobody has.
     vacant_sessions: Vec<usize>,
+    /// Sessions of whose peers every prefix is voted on anew, and how far that has come.
+    renewed: VecDeque<(usize, Cursor)>,
     /// Sessions that may have something to decide or to tell, the one that waits longest first.
     busy: busy::Busy,
     /// Where the next search for a place begins.
@@ -150,6 +154,7 @@ impl Core {
             reports: Vec::new(),
             told_strangers: HashMap::new(),
             vacant_sessions: Vec::new(),
+            renewed: VecDeque::new(),
             busy: busy::Busy::default(),
             evict_from: 0,
             gone_independence: independence::Independence::default(),
@@ -426,7 +431,9 @@ impl Core {
             return;
         }
         for prefix in &prefixes {
-            self.sessions.iter_mut().for_each(|s| s.vote_on(prefix, &mut self.env));
+            for s in &mut self.sessions {
+                s.vote_on(prefix, &mut self.env);
+            }
         }
         if let Some(fib) = self.fib.as_mut().filter(|_| !prefixes.is_empty()) {
             fib.table.start_walk();
@@ -480,9 +487,10 @@ impl Core {
     pub fn decide(&mut self, now: Micros) {
         self.env.now = self.env.now.max(now);
         let walk = self.env.followups.take_everything();
+        let (tables, peers) = (self.env.followups.take_tables(), self.env.followups.take_peers());
         // Before the peers are told: what they send must find its way.
         if let Some(fib) = &mut self.fib {
-            if walk {
+            if walk || !peers.is_empty() {
                 fib.table.start_walk();
             }
             let from = self.env.out.len();
@@ -496,7 +504,6 @@ impl Core {
         if self.native.is_some() {
             return;
         }
-        self.env.heard.take_out(KEYS_AT_ONCE, self.env.now_ms());
         let from = self.env.out.len();
         self.tell_differences();
         let mut left = KEYS_AT_ONCE;
@@ -518,10 +525,17 @@ impl Core {
         for prefix in self.env.followups.take_prefixes() {
             self.sessions.iter_mut().for_each(|s| s.judge_soon(&prefix, &mut self.env));
         }
-        if walk {
-            self.sessions.iter_mut().for_each(|s| s.table.start_walk());
-            self.busy.all(self.sessions.len());
+        for (index, s) in self.sessions.iter_mut().enumerate().filter(|(index, _)| walk || tables.contains(index)) {
+            s.table.start_walk();
+            self.busy.push(index);
         }
+        if walk {
+            self.renewed.clear();
+        } else {
+            self.renewed.retain(|(session, _)| !peers.contains(session));
+            self.renewed.extend(peers.into_iter().map(|session| (session, Cursor::new(None))));
+        }
+        self.renew(&mut left);
         for _ in 0..self.busy.len() {
             let Some(index) = self.busy.pop() else { break };
             let Some(s) = self.sessions.get_mut(index) else { continue };
@@ -531,6 +545,28 @@ impl Core {
             }
         }
         self.learn_ids(from);
+    }
+
+    /// Has prefixes voted on, on every session, because of what has become of who announced them.
+    fn renew(&mut self, left: &mut usize) {
+        let most = |left: usize, sessions: usize| (left / sessions.max(1)).max(1);
+        let sessions = self.sessions.len();
+        let mut prefixes = self.env.heard.take_out(most(*left, sessions), self.env.now_ms());
+        while prefixes.is_empty()
+            && let Some((session, cursor)) = self.renewed.front_mut()
+        {
+            if !self.env.heard.stores().next(*session, cursor, most(*left, sessions), &mut prefixes) {
+                self.renewed.pop_front();
+            }
+        }
+        for prefix in &prefixes {
+            for (index, s) in self.sessions.iter_mut().enumerate() {
+                if s.vote_on(prefix, &mut self.env) {
+                    self.busy.push(index);
+                }
+            }
+        }
+        *left = left.saturating_sub(prefixes.len() * sessions);
     }
 
     /// virtd ends: every peer and every instance is told.
@@ -557,7 +593,11 @@ impl Core {
             let passing = self.controller.passing_deadline(self.next_tick);
             return self.controller.deadline().into_iter().chain(judged).chain(passing).min();
         }
-        if self.env.followups.is_everything() || self.env.heard.has_ended() || !self.busy.is_empty() {
+        if self.env.followups.has_votes()
+            || self.env.heard.has_ended()
+            || !self.renewed.is_empty()
+            || !self.busy.is_empty()
+        {
             return Some(self.env.now);
         }
         let recheck = self.env.rechecks.next().map(|at| at * 1000);

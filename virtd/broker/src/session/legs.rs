@@ -231,7 +231,7 @@ impl Session {
         markers.into_iter().for_each(|b| self.give(i, b, env));
         self.table.mark_stale(i, true);
         self.attached.insert(i as u8);
-        env.followups.vote_anew();
+        env.followups.vote_anew_on(self.index);
         let text = match empty {
             true => format!("{} joined the session", env.name(i)),
             false => format!("{} joined the session and is given what the peer sent before", env.name(i)),
@@ -436,7 +436,7 @@ impl Session {
             if self.up.is_some() {
                 env.heard.set_level(self.index, i, false);
             }
-            env.followups.vote_anew();
+            env.followups.vote_anew_on(self.index);
         }
     }
 
@@ -505,7 +505,7 @@ impl Session {
         let replayed = leg.replayed;
         env.heard.set_level(self.index, i, true);
         self.table.forget_stale(i, |route| env.routes.release(route));
-        env.followups.vote_anew();
+        env.followups.vote_anew_on(self.index);
         if !replayed {
             return;
         }

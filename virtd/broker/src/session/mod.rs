@@ -504,10 +504,7 @@ impl Session {
             self.seats[i].backoff = 0;
         }
         self.attached = Members::default();
-        // Of who never was a peer nobody has heard anything, so that no vote can change because of
-        // him.
-        let known = env.heard.end(self.index);
-        env.followups.vote_anew_if(known || self.up.is_some());
+        env.heard.end(self.index);
         env.poison.session_gone(self.index);
         self.forget_dissent(env);
         self.table.clear(|id| env.routes.release(id));

@@ -222,11 +222,13 @@ impl Session {
         env.heard.without_family(self.index, prefix)
     }
 
-    /// Who is in the electorate of this key has changed.
-    pub fn vote_on(&mut self, prefix: &Prefix, env: &mut Env) {
-        if let Some(slot) = self.table.find(prefix) {
+    /// Who is in the electorate of this key may have changed. Whether there is one.
+    pub fn vote_on(&mut self, prefix: &Prefix, env: &mut Env) -> bool {
+        let slot = self.table.find(prefix);
+        if let Some(slot) = slot {
             ballots::vote(&mut self.votes(env), slot);
         }
+        slot.is_some()
     }
 
     /// The votes on its keys.
