@@ -25,6 +25,9 @@ use wire::bgp::message::{Capability, Open};
 use wire::bgp::update::{Nlri, Update, attr, flag};
 use wire::bgp::{Family, Notification, Prefix, SessionKind, encode, frame};
 
+/// Between two turns. A router that says one route at a time would wake this program for each, and
+/// take turns on the processor with it; so it reads many at once.
+const PAUSE: Duration = Duration::from_millis(2);
 /// Between two looks at every neighbour's timers.
 const LOOK: Duration = Duration::from_millis(20);
 const PROGRESS_EVERY: Duration = Duration::from_secs(1);
@@ -340,6 +343,7 @@ impl<'a> Exchange<'a> {
                 self.show(now);
             }
             self.longest_turn = self.longest_turn.max(turn.elapsed());
+            std::thread::sleep(PAUSE);
             let until = self.complete.map_or(self.started + self.options.timeout, |at| at + self.options.stay);
             if now >= until {
                 break;
