@@ -12,6 +12,7 @@ pub mod alarms;
 pub mod alone;
 pub mod curve;
 pub mod daemons;
+pub mod exchange;
 pub mod faults;
 pub mod fib;
 pub mod igp;

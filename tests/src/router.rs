@@ -39,6 +39,8 @@ pub struct Options {
     pub strategy: &'static str,
     /// `t_ms` of virtd.toml.
     pub t_ms: u32,
+    /// The sessions, where they are not one with each site.
+    pub peers: Vec<PeerSpec>,
     /// Sessions over IPv4.
     pub v4: bool,
     /// Sessions over IPv6.
@@ -69,6 +71,7 @@ impl Default for Options {
             inbound: "rfc7606",
             strategy: "wait-for-consensus",
             t_ms: 3_000,
+            peers: Vec::new(),
             v4: true,
             v6: false,
             passive: true,
@@ -92,7 +95,7 @@ impl Options {
         RouterSpec {
             asn: ASN,
             router_id: ROUTER_ID,
-            peers: peers.collect(),
+            peers: if self.peers.is_empty() { peers.collect() } else { self.peers.clone() },
             networks: Vec::new(),
             lie: None,
             fib: self.fib,

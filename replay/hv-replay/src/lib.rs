@@ -15,10 +15,11 @@
 //! Reading order: [`session`] (pure), [`link`], [`route`], [`feed`] and its sources [`generate`],
 //! [`trace`], [`script`], [`learn`], [`report`], [`neighbour`], [`run`] (one neighbour), [`record`]
 //! and [`reproduce`] (one that plays what virtd recorded), [`probe`] (two, measuring; or one and
-//! [`fib`], with a trace [`passage`]), [`diff`].
+//! [`fib`], with a trace [`passage`]), [`exchange`] (very many, counting), [`diff`].
 #![forbid(unsafe_code)]
 
 pub mod diff;
+pub mod exchange;
 pub mod feed;
 pub mod fib;
 pub mod generate;

@@ -59,6 +59,11 @@ fn md5_option(peer: IpAddr, key: &str) -> [u8; 216] {
     option
 }
 
+/// Room for what [`Link::event`] reads; several links may share it.
+pub fn buffer() -> Box<[u8]> {
+    vec![0; READ_SIZE].into()
+}
+
 /// The sockets of one neighbour. Uses two tokens: the listener's, and the connection's right after
 /// it.
 #[derive(Debug)]
@@ -70,7 +75,6 @@ pub struct Link {
     listener: Option<TcpListener>,
     stream: Option<Stream>,
     dial_at: Option<Instant>,
-    scratch: Box<[u8]>,
     /// Octets read and written.
     pub octets: (u64, u64),
     /// Our address on the connection, once there is one.
@@ -110,7 +114,6 @@ impl Link {
             listener: None,
             stream: None,
             dial_at: None,
-            scratch: vec![0; READ_SIZE].into(),
             octets: (0, 0),
             local: None,
             remote: None,
@@ -203,8 +206,8 @@ impl Link {
         Ok(())
     }
 
-    /// Carries out what an event on one of the tokens means. The time of what was read is taken
-    /// right after the read.
+    /// Carries out what an event on one of the tokens means; reads into `buffer`. The time of what
+    /// was read is taken right after the read.
     ///
     /// # Errors
     /// The poller refuses a registration.
@@ -213,6 +216,7 @@ impl Link {
         token: Token,
         session: &mut Session,
         registry: &Registry,
+        buffer: &mut [u8],
         news: &mut Vec<News>,
     ) -> Result<()> {
         if token == self.token {
@@ -232,7 +236,7 @@ impl Link {
             stream.connecting = None;
             self.up(session)?;
         }
-        self.read(session, registry, news)?;
+        self.read(session, registry, buffer, news)?;
         self.flush(session, registry, news)
     }
 
@@ -285,17 +289,23 @@ impl Link {
         Ok(())
     }
 
-    fn read(&mut self, session: &mut Session, registry: &Registry, news: &mut Vec<News>) -> Result<()> {
+    fn read(
+        &mut self,
+        session: &mut Session,
+        registry: &Registry,
+        buffer: &mut [u8],
+        news: &mut Vec<News>,
+    ) -> Result<()> {
         // Until the kernel has no more: the poller tells of new octets only, not of what was left.
         while let Some(stream) = &mut self.stream {
-            match stream.socket.read(&mut self.scratch) {
+            match stream.socket.read(buffer) {
                 Ok(0) => {
                     session.close("the neighbour closed the connection".into(), news);
                     self.shut(registry);
                 }
                 Ok(n) => {
                     self.octets.0 += n as u64;
-                    session.rx.extend_from_slice(self.scratch.get(..n).unwrap_or_default());
+                    session.rx.extend_from_slice(buffer.get(..n).unwrap_or_default());
                     session.received(Instant::now(), news);
                 }
                 Err(e) if e.kind() == ErrorKind::WouldBlock => break,

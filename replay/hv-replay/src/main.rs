@@ -4,6 +4,7 @@
 use anyhow::{Context, Result, bail};
 use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
 use hv_replay::diff::{DiffOptions, diff};
+use hv_replay::exchange::{ExchangeOptions, exchange};
 use hv_replay::options::{FeedOptions, ReproduceOptions, RunOptions, SessionOptions};
 use hv_replay::probe::{ProbeOptions, probe};
 use hv_replay::{reproduce, run, script};
@@ -30,6 +31,9 @@ struct Options {
 enum Command {
     /// Measure the router between two sessions: the time of one UPDATE, or of a whole table
     Probe(ProbeOptions),
+    /// Play all neighbours of a route server: each announces its own routes and waits for those of
+    /// all the others
+    Exchange(ExchangeOptions),
     /// Compare two tables that --table wrote; exit status 1 if they differ
     Diff(DiffOptions),
 }
@@ -58,6 +62,8 @@ Examples:
     hv-replay probe --feed '...' --fib /run/netns/router
   Each change that a recorded trace makes there, at 3000 times its speed:
     hv-replay probe --feed '...' --fib /run/netns/router --mrt updates.gz --speed 3000
+  700 neighbours of a route server, each with 50 routes, until all have everything (hv-replay exchange --help):
+    hv-replay exchange --connect 10.0.0.1 --neighbours 700 --routes 50 --first-address 10.0.16.0
 
 ";
 
@@ -89,6 +95,7 @@ fn act(options: &Options) -> Result<u8> {
     let Options { command, session, feed, reproduce: again, run: until } = options;
     let well = match command {
         Some(Command::Probe(options)) => probe(options)?,
+        Some(Command::Exchange(options)) => exchange(options)?,
         Some(Command::Diff(options)) => {
             diff(options, &mut std::io::stdout().lock()).context("cannot compare")?.is_none()
         }

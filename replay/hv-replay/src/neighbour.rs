@@ -2,7 +2,7 @@
 
 use crate::feed::{AdjOut, Item, Source};
 use crate::learn::{Learnt, Told};
-use crate::link::Link;
+use crate::link::{self, Link};
 use crate::options::{FeedOptions, SessionOptions, Speed};
 use crate::report::{self, Clock, Events, Summary};
 use crate::route::{PathRewrite, Rewrite};
@@ -118,6 +118,7 @@ pub struct Neighbour {
     first_item: Option<Instant>,
     came_up: Option<Instant>,
     clock: Clock,
+    buffer: Box<[u8]>,
     news: Vec<News>,
 }
 
@@ -172,6 +173,7 @@ impl Neighbour {
             first_item: None,
             came_up: None,
             clock,
+            buffer: link::buffer(),
             news: Vec::new(),
         })
     }
@@ -182,7 +184,7 @@ impl Neighbour {
     /// The poller fails.
     pub fn event(&mut self, token: Token, registry: &Registry, events: &mut Events) -> Result<()> {
         if self.link.owns(token) {
-            self.link.event(token, &mut self.session, registry, &mut self.news)?;
+            self.link.event(token, &mut self.session, registry, &mut self.buffer, &mut self.news)?;
             self.digest(events);
         }
         Ok(())

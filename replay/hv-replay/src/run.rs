@@ -80,18 +80,27 @@ impl Driver {
             due = [due, neighbour.step(self.poll.registry(), events)?].into_iter().flatten().min();
         }
         let wait = due.map_or(LOOK_UP, |at| at.saturating_duration_since(Instant::now()).min(LOOK_UP));
-        // The kernel counts in milliseconds and would sleep past a nearer deadline.
-        let wait = if self.busy || wait < Duration::from_millis(1) { Duration::ZERO } else { wait };
-        match self.poll.poll(&mut self.ready, Some(wait)) {
-            Err(e) if e.kind() == ErrorKind::Interrupted => return Ok(()),
-            other => other?,
-        }
+        self.wait(wait)?;
         for event in &self.ready {
             for neighbour in neighbours.iter_mut() {
                 neighbour.event(event.token(), self.poll.registry(), events)?;
             }
         }
         Ok(())
+    }
+
+    /// Waits until sockets are ready, but no longer than this; returns which are.
+    ///
+    /// # Errors
+    /// The poller fails.
+    pub fn wait(&mut self, most: Duration) -> Result<&mio::Events> {
+        // The kernel counts in milliseconds and would sleep past a nearer deadline.
+        let wait = if self.busy || most < Duration::from_millis(1) { Duration::ZERO } else { most };
+        match self.poll.poll(&mut self.ready, Some(wait)) {
+            Err(e) if e.kind() == ErrorKind::Interrupted => self.ready.clear(),
+            other => other?,
+        }
+        Ok(&self.ready)
     }
 
     /// Says goodbye to everyone and waits for the kernel to take it.

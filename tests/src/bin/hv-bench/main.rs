@@ -4,6 +4,7 @@
 #![forbid(unsafe_code)]
 
 mod criterion;
+mod exchange;
 mod fib;
 mod fib_trace;
 mod figures;
@@ -76,6 +77,21 @@ struct Arguments {
     /// Routes of the real table that they are given; 0 leaves them out
     #[arg(long, default_value_t = 200_000)]
     voter_prefixes: u32,
+    /// Exchanges to play: how many neighbours, and how many routes each of them has
+    #[arg(long, value_name = "NxK", value_delimiter = ',', default_value = "100x50,300x50")]
+    exchange: Vec<exchange::Size>,
+    /// The route servers to play them to. All of it: --only exchange
+    /// --exchange 100x50,300x50,700x50,1000x50,100x2000,300x500,700x500 --exchange-kill
+    /// --exchange-places bird,openbgpd,frr,virtd-bird,virtd-three,virtd-three-consensus
+    #[arg(long, value_delimiter = ',', default_value = "bird,virtd-bird", value_parser = exchange::PLACES.map(|(name, _)| name))]
+    exchange_places: Vec<String>,
+    /// An exchange that is not complete after so many seconds is given up, and said to be
+    #[arg(long, default_value_t = 180)]
+    exchange_timeout: u64,
+    /// Kill BIRD behind virtd, where others vote, too, once an exchange is complete, start it again, and say what the
+    /// neighbours saw until it voted again
+    #[arg(long)]
+    exchange_kill: bool,
     /// Only these parts
     #[arg(long, value_enum, value_delimiter = ',')]
     only: Vec<Part>,
@@ -105,6 +121,8 @@ enum Part {
     FibTrace,
     /// Five voters against three
     Voters,
+    /// A route server with hundreds of neighbours
+    Exchange,
     /// This build beside another (--other-virtd)
     Pair,
     /// What the criterion benches have left
@@ -144,6 +162,9 @@ fn run(arguments: &Arguments) -> Result<()> {
     }
     if wanted(Part::Voters) && arguments.voter_prefixes > 0 {
         voters::measure(arguments, &mut figures)?;
+    }
+    if wanted(Part::Exchange) {
+        exchange::measure(arguments, &mut figures)?;
     }
     if arguments.only.contains(&Part::Pair) || (arguments.only.is_empty() && arguments.other_virtd.is_some()) {
         pair::measure(arguments, &mut figures)?;
