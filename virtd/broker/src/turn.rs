@@ -102,7 +102,8 @@ pub fn wake_at<W: World>(w: &mut W) -> Option<Micros> {
 /// not wait for votes that are due.
 fn until_rest<W: World>(w: &mut W) {
     for round in 0..MAX_ROUNDS {
-        if round > 0 || rests(w) {
+        let decides = round > 0 || rests(w);
+        if decides {
             let now = w.now();
             w.core().decide(now);
             if rests(w) {
@@ -111,7 +112,8 @@ fn until_rest<W: World>(w: &mut W) {
         }
         pass_on(w);
         notify(w);
-        if w.is_late() {
+        // Whatever there is to read, something is decided in every turn.
+        if decides && w.is_late() {
             return;
         }
     }
