@@ -5,11 +5,11 @@
 //! A session is a small number, given by the caller; what a session said that has ended is taken out
 //! in slices, under a number that is nobody's. The time that a question takes grows with the
 //! sessions that announce the prefix, and not with those that there are. An IPv4 prefix of one
-//! session takes 24 octets and an IPv6 prefix 36, each further session of either 14, and a prefix
-//! some 7 of index.
+//! session takes 20 octets and an IPv6 prefix 32, one of several sessions 14 more for each, and a
+//! prefix some 7 of index.
 //!
 //! ```text
-//!  index ─▶ entry: key, when, first (session, block) ─▶ more (session, block) ─▶ more …
+//!  index ─▶ entry: key, when, session and block; of several ─▶ session, block ─▶ session, block …
 //!  list of a session: entries that it announces, or has announced
 //! ```
 //! What a session withdraws keeps its place in the session's list until half of that is such: so
@@ -24,11 +24,13 @@ use std::hash::BuildHasher;
 use wire::bgp::{Family, Prefix};
 
 /// Sessions that there may be.
-pub const MAX_SESSIONS: usize = MARK as usize - 1;
+pub const MAX_SESSIONS: usize = SEVERAL as usize;
 /// In a record's session: the record has not come again since [`Stores::mark`].
 const MARK: u16 = 1 << 15;
 /// In the place of a session: nobody.
 const NOBODY: u16 = MARK - 1;
+/// In the place of a session: several.
+const SEVERAL: u16 = MARK - 2;
 /// The end of a chain.
 const END: u32 = u32::MAX;
 /// Prefixes that nobody announces any more, and of which is known one by one when they went. Where
@@ -37,35 +39,62 @@ const MAX_SILENT: usize = 1 << 16;
 /// A list with fewer withdrawn entries is left as it is.
 const MIN_GONE: usize = 64;
 
-/// One prefix (its address octets with the length behind them), and the first of those that
-/// announce it.
+/// One prefix (its address octets with the length behind them), and who announces it.
 #[derive(Clone, Copy, Debug)]
 struct Entry<const N: usize> {
     key: [u8; N],
-    first: Record,
+    by: By,
     /// When anybody last said anything of it, in the caller's milliseconds.
     updated_ms: u32,
 }
 
-/// What one session says of a prefix; [`BlobId::NONE`]: it has withdrawn it.
+/// Who announces a prefix: nobody, one session, or [`SEVERAL`].
 #[derive(Clone, Copy, Debug)]
 #[repr(Rust, packed(2))]
-struct Record {
+struct By {
     session: u16,
-    attributes: BlobId,
-    /// The next of the same prefix, in [`Table::more`].
-    next: u32,
+    /// Of one session, the id of what it says; of several, the first of them in [`Table::more`].
+    value: u32,
 }
 
-impl Record {
-    const NONE: Record = Record { session: NOBODY, attributes: BlobId::NONE, next: END };
+impl By {
+    const NOBODY: By = By { session: NOBODY, value: 0 };
+}
 
+/// What one session says of a prefix; [`BlobId::NONE`]: it has withdrawn it.
+#[derive(Clone, Copy, Debug)]
+struct Said {
+    session: u16,
+    attributes: BlobId,
+}
+
+impl Said {
     fn is_of(&self, session: u16) -> bool {
         self.session & !MARK == session
     }
 
     fn is_marked(&self) -> bool {
         self.session & MARK != 0
+    }
+
+    fn stands(&self) -> bool {
+        !self.attributes.is_none()
+    }
+}
+
+/// The same of one of several.
+#[derive(Clone, Copy, Debug)]
+#[repr(Rust, packed(2))]
+struct Record {
+    session: u16,
+    attributes: BlobId,
+    /// The next of the same prefix, or [`END`].
+    next: u32,
+}
+
+impl Record {
+    fn said(&self) -> Said {
+        Said { session: self.session, attributes: self.attributes }
     }
 }
 
@@ -158,7 +187,7 @@ impl<const N: usize> Table<N> {
         if let Some(slot) = self.slot(key) {
             return slot;
         }
-        let entry = Entry { key: *key, first: Record::NONE, updated_ms: 0 };
+        let entry = Entry { key: *key, by: By::NOBODY, updated_ms: 0 };
         let slot = match self.free.pop() {
             Some(slot) => {
                 self.entries[slot as usize] = entry;
@@ -172,26 +201,65 @@ impl<const N: usize> Table<N> {
     }
 
     /// What everybody says of the prefix at `slot`, withdrawals among it.
-    fn records(&self, slot: u32) -> impl Iterator<Item = Record> + '_ {
-        let first = self.entries.get(slot as usize).map(|e| e.first).filter(|r| r.session != NOBODY);
-        std::iter::successors(first, |r| self.more.get(r.next as usize).copied())
+    fn said(&self, slot: u32) -> impl Iterator<Item = Said> + '_ {
+        let by = self.entries.get(slot as usize).map_or(By::NOBODY, |e| e.by);
+        let (one, chain) = match by.session {
+            NOBODY => (None, END),
+            SEVERAL => (None, by.value),
+            session => (Some(Said { session, attributes: BlobId(by.value) }), END),
+        };
+        let more = std::iter::successors(self.more.get(chain as usize), |r| self.more.get(r.next as usize));
+        one.into_iter().chain(more.map(Record::said))
     }
 
-    fn record_mut(&mut self, slot: u32, session: u16) -> Option<&mut Record> {
-        let first = &mut self.entries.get_mut(slot as usize)?.first;
-        if first.is_of(session) {
-            return Some(first);
+    fn said_by(&self, session: u16, slot: u32) -> Option<Said> {
+        self.said(slot).find(|said| said.is_of(session))
+    }
+
+    /// What this session says is another than before: it has said something.
+    fn set(&mut self, slot: u32, said: Said) {
+        let Some(entry) = self.entries.get_mut(slot as usize) else { return };
+        if entry.by.session != SEVERAL {
+            entry.by = By { session: said.session, value: said.attributes.0 };
+            return;
         }
-        let mut at = first.next;
-        while !self.more.get(at as usize)?.is_of(session) {
-            at = self.more.get(at as usize)?.next;
+        let mut at = entry.by.value;
+        while let Some(record) = self.more.get_mut(at as usize) {
+            if record.said().is_of(said.session & !MARK) {
+                (record.session, record.attributes) = (said.session, said.attributes);
+                return;
+            }
+            at = record.next;
         }
-        self.more.get_mut(at as usize)
+    }
+
+    /// A session that has said nothing of it says this.
+    fn add(&mut self, slot: u32, said: Said) {
+        let Said { session, attributes } = said;
+        let by = self.entries[slot as usize].by;
+        self.entries[slot as usize].by = match by.session {
+            NOBODY => By { session, value: attributes.0 },
+            SEVERAL => By { session: SEVERAL, value: self.add_record(Record { session, attributes, next: by.value }) },
+            first => {
+                let next = self.add_record(Record { session: first, attributes: BlobId(by.value), next: END });
+                By { session: SEVERAL, value: self.add_record(Record { session, attributes, next }) }
+            }
+        };
+    }
+
+    fn add_record(&mut self, record: Record) -> u32 {
+        match self.more_free.pop() {
+            Some(at) => {
+                self.more[at as usize] = record;
+                at
+            }
+            None => push(&mut self.more, record),
+        }
     }
 
     fn find(&self, session: u16, key: &[u8; N]) -> Option<BlobId> {
-        let record = self.records(self.slot(key)?).find(|r| r.is_of(session))?;
-        Some(record.attributes).filter(|id| !id.is_none())
+        let said = self.said_by(session, self.slot(key)?)?;
+        said.stands().then_some(said.attributes)
     }
 
     /// Its list; there is one of everybody whose number has been given.
@@ -206,38 +274,20 @@ impl<const N: usize> Table<N> {
     fn announce(&mut self, session: u16, key: &[u8; N], attributes: BlobId, now_ms: u32) -> BlobId {
         let slot = self.slot_or_new(key);
         self.entries[slot as usize].updated_ms = now_ms;
-        if let Some(record) = self.record_mut(slot, session) {
-            record.session = session;
-            let was = record.attributes;
-            record.attributes = attributes;
-            self.list(session).gone -= usize::from(was.is_none());
-            return was;
+        if let Some(was) = self.said_by(session, slot) {
+            self.set(slot, Said { session, attributes });
+            self.list(session).gone -= usize::from(!was.stands());
+            return was.attributes;
         }
-        let first = self.entries[slot as usize].first;
-        let next = match first.session {
-            NOBODY => END,
-            _ => match self.more_free.pop() {
-                Some(at) => {
-                    self.more[at as usize] = first;
-                    at
-                }
-                None => push(&mut self.more, first),
-            },
-        };
-        self.entries[slot as usize].first = Record { session, attributes, next };
+        self.add(slot, Said { session, attributes });
         push(&mut self.list(session).slots, slot);
         BlobId::NONE
     }
 
     fn withdraw(&mut self, session: u16, key: &[u8; N], now_ms: u32) -> BlobId {
         let Some(slot) = self.slot(key) else { return BlobId::NONE };
-        let Some(record) = self.record_mut(slot, session) else { return BlobId::NONE };
-        record.session = session;
-        let was = record.attributes;
-        record.attributes = BlobId::NONE;
-        if was.is_none() {
-            return was;
-        }
+        let Some(was) = self.said_by(session, slot).filter(Said::stands) else { return BlobId::NONE };
+        self.set(slot, Said { session, attributes: BlobId::NONE });
         self.entries[slot as usize].updated_ms = now_ms;
         let list = self.list(session);
         list.gone += 1;
@@ -245,7 +295,7 @@ impl<const N: usize> Table<N> {
             let slots = std::mem::take(&mut list.slots);
             *list = List { moved: list.moved.wrapping_add(1), ..List::default() };
             let kept = slots.into_iter().filter(|&slot| {
-                let stands = self.records(slot).any(|r| r.is_of(session) && !r.attributes.is_none());
+                let stands = self.said_by(session, slot).is_some_and(|said| said.stands());
                 if !stands {
                     self.remove(session, slot);
                 }
@@ -255,36 +305,36 @@ impl<const N: usize> Table<N> {
             self.list(session).slots = kept;
             self.bound_silent(now_ms);
         }
-        was
+        was.attributes
     }
 
     /// The session says nothing of this prefix.
     fn remove(&mut self, session: u16, slot: u32) -> BlobId {
         let Some(entry) = self.entries.get_mut(slot as usize) else { return BlobId::NONE };
-        let was;
-        if entry.first.is_of(session) {
-            was = entry.first.attributes;
-            let next = entry.first.next;
-            match self.more.get(next as usize) {
-                Some(second) => {
-                    entry.first = *second;
-                    self.more_free.push(next);
-                }
-                None => {
-                    entry.first = Record::NONE;
-                    self.silent.push_back(slot);
-                }
+        let by = entry.by;
+        if by.session != SEVERAL {
+            let said = Said { session: by.session, attributes: BlobId(by.value) };
+            if by.session == NOBODY || !said.is_of(session) {
+                return BlobId::NONE;
             }
-            return was;
+            entry.by = By::NOBODY;
+            self.silent.push_back(slot);
+            return said.attributes;
         }
-        let (mut before, mut at) = (END, entry.first.next);
+        let (mut before, mut at) = (END, by.value);
         while let Some(record) = self.more.get(at as usize).copied() {
-            if record.is_of(session) {
+            if record.said().is_of(session) {
                 match self.more.get_mut(before as usize) {
                     Some(before) => before.next = record.next,
-                    None => entry.first.next = record.next,
+                    None => entry.by.value = record.next,
                 }
                 self.more_free.push(at);
+                // Where one is left it stands in the entry.
+                let first = entry.by.value;
+                if let Some(left) = self.more.get(first as usize).copied().filter(|left| left.next == END) {
+                    entry.by = By { session: left.session, value: left.attributes.0 };
+                    self.more_free.push(first);
+                }
                 return record.attributes;
             }
             (before, at) = (at, record.next);
@@ -323,7 +373,7 @@ impl<const N: usize> Table<N> {
         self.all_ms = self.all_ms.filter(|then| age(now_ms, *then) < keep_ms);
         while let Some(&slot) = self.silent.front() {
             let (nobody, updated_ms) =
-                self.entries.get(slot as usize).map_or((false, 0), |e| (e.first.session == NOBODY, e.updated_ms));
+                self.entries.get(slot as usize).map_or((false, 0), |e| (e.by.session == NOBODY, e.updated_ms));
             if nobody && age(now_ms, updated_ms) < keep_ms {
                 break;
             }
@@ -350,7 +400,7 @@ impl<const N: usize> Table<N> {
         // One that stands in the list of the silent twice is free already, or somebody else's.
         let found = self
             .index
-            .find_entry(self.hasher.hash_one(key), |&i| i == slot && entries[i as usize].first.session == NOBODY);
+            .find_entry(self.hasher.hash_one(key), |&i| i == slot && entries[i as usize].by.session == NOBODY);
         let Ok(found) = found else { return };
         found.remove();
         self.free.push(slot);
@@ -361,11 +411,11 @@ impl<const N: usize> Table<N> {
     }
 
     /// The entries of a session, with what it says.
-    fn said(&self, session: u16) -> impl Iterator<Item = (&Entry<N>, Record)> {
+    fn iter(&self, session: u16) -> impl Iterator<Item = (&Entry<N>, BlobId)> {
         let slots = self.lists.get(usize::from(session)).map_or(&[][..], |list| &list.slots);
         slots.iter().filter_map(move |&slot| {
-            let record = self.records(slot).find(|r| r.is_of(session))?;
-            (!record.attributes.is_none()).then_some((&self.entries[slot as usize], record))
+            let said = self.said_by(session, slot).filter(Said::stands)?;
+            Some((&self.entries[slot as usize], said.attributes))
         })
     }
 
@@ -376,8 +426,8 @@ impl<const N: usize> Table<N> {
     fn mark(&mut self, session: u16, on: bool) {
         let list = std::mem::take(self.list(session));
         for &slot in &list.slots {
-            if let Some(record) = self.record_mut(slot, session).filter(|r| !r.attributes.is_none()) {
-                record.session = session | if on { MARK } else { 0 };
+            if let Some(said) = self.said_by(session, slot).filter(Said::stands) {
+                self.set(slot, Said { session: session | if on { MARK } else { 0 }, ..said });
             }
         }
         *self.list(session) = List { marks_from: 0, ..list };
@@ -385,7 +435,7 @@ impl<const N: usize> Table<N> {
 
     fn marked(&mut self, session: u16, family: Family, n: usize, out: &mut Vec<Prefix>) {
         let mut list = std::mem::take(self.list(session));
-        let is_marked = |slot: u32| self.records(slot).any(|r| r.is_of(session) && r.is_marked());
+        let is_marked = |slot: u32| self.said_by(session, slot).is_some_and(|said| said.is_marked());
         let slots = list.slots.get(list.marks_from..).unwrap_or_default();
         list.marks_from += slots.iter().take_while(|slot| !is_marked(**slot)).count();
         let slots = list.slots.get(list.marks_from..).unwrap_or_default();
@@ -403,14 +453,14 @@ impl<const N: usize> Table<N> {
         let slots = list.slots.get(place.at..).unwrap_or_default();
         let slots = slots.get(..n).unwrap_or(slots);
         place.at += slots.len();
-        let stands = |slot: u32| self.records(slot).any(|r| r.is_of(session) && !r.attributes.is_none());
+        let stands = |slot: u32| self.said_by(session, slot).is_some_and(|said| said.stands());
         let standing = slots.iter().filter(|slot| stands(**slot));
         out.extend(standing.filter_map(|&slot| prefix(family, &self.entries[slot as usize].key)));
         place.at < list.slots.len()
     }
 
     fn append_sorted(&self, session: u16, family: Family, out: &mut Vec<Prefix>) {
-        let mut order: Vec<(BlobId, [u8; N])> = self.said(session).map(|(e, r)| (r.attributes, e.key)).collect();
+        let mut order: Vec<(BlobId, [u8; N])> = self.iter(session).map(|(e, id)| (id, e.key)).collect();
         order.sort_unstable();
         out.extend(order.iter().filter_map(|(_, key)| prefix(family, key)));
     }
@@ -502,7 +552,7 @@ impl Stores {
         if let Some(known) = self.known(session) {
             return known;
         }
-        let next = u16::try_from(self.sessions.len()).ok().filter(|n| *n < NOBODY);
+        let next = u16::try_from(self.sessions.len()).ok().filter(|n| usize::from(*n) < MAX_SESSIONS);
         let number = self.free.pop().or(next).expect("fewer sessions than MAX_SESSIONS");
         if self.sessions.len() <= usize::from(number) {
             self.sessions.push(None);
@@ -542,12 +592,12 @@ impl Stores {
     pub fn announcers(&self, prefix: &Prefix) -> impl Iterator<Item = usize> + '_ {
         let (mut v4, mut v6) = (None, None);
         match prefix.family() {
-            Family::IPV4_UNICAST => v4 = self.v4.slot(&key(prefix)).map(|slot| self.v4.records(slot)),
-            _ => v6 = self.v6.slot(&key(prefix)).map(|slot| self.v6.records(slot)),
+            Family::IPV4_UNICAST => v4 = self.v4.slot(&key(prefix)).map(|slot| self.v4.said(slot)),
+            _ => v6 = self.v6.slot(&key(prefix)).map(|slot| self.v6.said(slot)),
         }
-        let records = v4.into_iter().flatten().chain(v6.into_iter().flatten());
-        let session = |r: Record| self.sessions.get(usize::from(r.session & !MARK)).copied().flatten();
-        records.filter(|r| !r.attributes.is_none()).filter_map(session)
+        let said = v4.into_iter().flatten().chain(v6.into_iter().flatten());
+        let session = |said: Said| self.sessions.get(usize::from(said.session & !MARK)).copied().flatten();
+        said.filter(Said::stands).filter_map(session)
     }
 
     /// How long ago any peer last said anything about `prefix`, in milliseconds; `None`: not
@@ -589,10 +639,9 @@ impl Stores {
 
     /// Every prefix of a session and its block, IPv4 first, else in no order that means anything.
     pub fn iter(&self, session: usize) -> impl Iterator<Item = (Prefix, BlobId)> {
-        let v4 = self.v4.said(self.number(session));
-        let v6 = self.v6.said(self.number(session));
-        v4.filter_map(|(e, r)| Some((prefix(Family::IPV4_UNICAST, &e.key)?, r.attributes)))
-            .chain(v6.filter_map(|(e, r)| Some((prefix(Family::IPV6_UNICAST, &e.key)?, r.attributes))))
+        let (v4, v6) = (self.v4.iter(self.number(session)), self.v6.iter(self.number(session)));
+        let v4 = v4.filter_map(|(e, id)| Some((prefix(Family::IPV4_UNICAST, &e.key)?, id)));
+        v4.chain(v6.filter_map(|(e, id)| Some((prefix(Family::IPV6_UNICAST, &e.key)?, id))))
     }
 
     /// The peer says nothing any more. What it said is taken out by [`Stores::take_out`].
