@@ -26,7 +26,7 @@ pub struct InstanceState {
     /// When it last sent an UPDATE on any session: it may still be digesting what one peer sent
     /// while it tells another.
     pub last_output: Micros,
-    /// When anything last came from it on any leg.
+    /// When anything last came from it on any established leg.
     pub last_heard: Micros,
     /// Its legs that have the short hold time ([`crate::session::SHORT_LEGS`]), as of the last
     /// tick, and those that have come since.

@@ -129,7 +129,10 @@ impl Session {
         if leg.hold_us > 0 {
             leg.hold_until = now + leg.hold_us;
         }
-        if let Some(instance) = env.instances.get_mut(i) {
+        // One that is mute may still say OPEN on each new leg.
+        if leg.state == LegState::Established
+            && let Some(instance) = env.instances.get_mut(i)
+        {
             instance.last_heard = now;
         }
         match (m.kind, leg.state) {
