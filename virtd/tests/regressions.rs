@@ -291,3 +291,25 @@ fn an_update_that_says_nothing_reaches_no_instance() {
     assert_eq!(are_given(&end_of_rib, &local_pref), 0);
     assert_eq!(are_given(&end_of_rib, &end_of_rib), 3);
 }
+
+/// Votes whose time has come never keep what has been decided from the peers, however many they are.
+#[test]
+fn what_is_decided_is_told_while_a_table_of_votes_is_due() {
+    const KEYS: u32 = 60_000;
+    let mut sim = Sim::new(&config(3, Strategy::ContinuousMajority));
+    (1..=2).for_each(|n| sim.connect_peer(n));
+    sim.run(1_000_000);
+    let prefixes: Vec<String> =
+        (0..KEYS).map(|n| format!("{}/24", std::net::Ipv4Addr::from((10 << 24) + (n << 8)))).collect();
+    for some in prefixes.chunks(500) {
+        sim.announce(1, &some.iter().map(String::as_str).collect::<Vec<_>>(), &[64501]);
+    }
+    sim.run(10_000);
+    assert_eq!(sim.table(2).len(), KEYS as usize);
+    // All of them are due at once, and no turn has time for more than one round.
+    sim.now += u64::from(T_MS) * 1000;
+    (sim.batch, sim.hurried) = (usize::MAX, true);
+    sim.announce(1, &["198.51.100.0/24"], &[64501]);
+    sim.run(1);
+    assert!(sim.table(2).contains_key(&prefix("198.51.100.0/24")));
+}

@@ -86,12 +86,15 @@ const MIN_TRIAL_US: Micros = 2_000_000;
 /// Prefixes voted on at once, on every session, because an instance is judged on them again; where
 /// there are more, all keys are, in turns.
 const ANSWERED_AT_ONCE: usize = 64;
-/// Keys that are decided on or told in one go, of all sessions, and of the FIB: some milliseconds'
-/// worth. The next go comes after what has come meanwhile is read.
-const KEYS_AT_ONCE: usize = 16_384;
+/// Keys of all sessions that are told in one go, and of the FIB: some milliseconds' worth. The next
+/// go comes after what has come meanwhile is read.
+const KEYS_AT_ONCE: usize = 8192;
+/// Keys that are voted on in one go because their time has come, and as many because an electorate
+/// has changed. However many wait, what has been decided is told.
+const VOTES_AT_ONCE: usize = KEYS_AT_ONCE / 2;
 /// Keys compared in one tick to find out whether an instance that has caught up says what was
 /// chosen.
-const COMPARED_AT_ONCE: usize = 1 << 18;
+const COMPARED_AT_ONCE: usize = 1 << 17;
 
 /// What the instances say, to one peer or in the FIB (crate `ballots`): values are ids of canonical
 /// routes.
@@ -506,11 +509,8 @@ impl Core {
         }
         let from = self.env.out.len();
         self.tell_differences();
-        let mut left = KEYS_AT_ONCE;
-        while left > 0
-            && let Some((session, slot)) = self.env.rechecks.due(self.env.now_ms())
-        {
-            left -= 1;
+        for _ in 0..VOTES_AT_ONCE {
+            let Some((session, slot)) = self.env.rechecks.due(self.env.now_ms()) else { break };
             self.busy.push(session as usize);
             if let Some(s) = self.sessions.get_mut(session as usize) {
                 ballots::recheck(&mut s.votes(&mut self.env), slot);
@@ -535,11 +535,12 @@ impl Core {
             self.renewed.retain(|(session, _)| !peers.contains(session));
             self.renewed.extend(peers.into_iter().map(|session| (session, Cursor::new(None))));
         }
-        self.renew(&mut left);
+        let (mut votes, mut told) = (VOTES_AT_ONCE, KEYS_AT_ONCE);
+        self.renew(&mut votes);
         for _ in 0..self.busy.len() {
             let Some(index) = self.busy.pop() else { break };
             let Some(s) = self.sessions.get_mut(index) else { continue };
-            s.flush(&mut left, &mut self.env);
+            s.flush(&mut votes, &mut told, &mut self.env);
             if s.has_work() {
                 self.busy.push(index);
             }

@@ -4,7 +4,7 @@
 use super::super::dissent::{self, Words};
 use super::super::env::Env;
 use super::super::io::{FibChange, Output};
-use super::super::{KEYS_AT_ONCE, Table};
+use super::super::{KEYS_AT_ONCE, Table, VOTES_AT_ONCE};
 use super::Fib;
 use crate::config::FibScope;
 use crate::event::Said;
@@ -156,18 +156,18 @@ impl Fib {
         env.instances.in_fib = self.counting();
         env.instances.bgp_in_fib = self.counting_for(FibScope::BGP);
         let mut votes = Votes { fib: self, env };
-        for _ in 0..KEYS_AT_ONCE {
+        for _ in 0..VOTES_AT_ONCE {
             let Some((_, slot)) = votes.fib.rechecks.due(votes.env.now_ms()) else { break };
             ballots::recheck(&mut votes, slot);
         }
-        ballots::walk(&mut votes, KEYS_AT_ONCE / 2);
+        ballots::walk(&mut votes, VOTES_AT_ONCE);
         self.publish(env);
     }
 
     /// What changed goes to the kernel.
     pub fn publish(&mut self, env: &mut Env) {
         let mut told = std::mem::take(&mut self.told);
-        self.table.take_changed(KEYS_AT_ONCE / 2, &mut told);
+        self.table.take_changed(KEYS_AT_ONCE, &mut told);
         let mut changes = Vec::with_capacity(told.len());
         for (winner, slot) in told.drain(..) {
             let Some(key) = self.table.entry(slot).map(|e| e.key) else { continue };

@@ -14,12 +14,12 @@ impl Session {
             || self.up.as_ref().is_some_and(|up| self.table.changes() > 0 && up.queued < HIGH_MARK)
     }
 
-    /// Goes on with the walk, then tells the peer the keys that changed: both of so many keys at
-    /// most, of which as many as were done are taken off.
-    pub fn flush(&mut self, left: &mut usize, env: &mut Env) {
+    /// Goes on with the walk by `votes` keys at most, then tells the peer `told` of those that
+    /// changed at most; as many as were done are taken off.
+    pub fn flush(&mut self, votes: &mut usize, told: &mut usize, env: &mut Env) {
         self.sweep(env);
-        *left -= ballots::walk(&mut self.votes(env), *left);
-        *left -= self.publish(*left, env);
+        *votes -= ballots::walk(&mut self.votes(env), *votes);
+        *told -= self.publish(*told, env);
         self.tell_alone(env);
     }
 
