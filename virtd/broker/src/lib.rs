@@ -5,7 +5,11 @@
 //! |---|---|
 //! | [`turn`] | the order of a turn: read, pass on, decide, and what is put off |
 //! | [`io`] | what goes in and comes out |
-//! | `env` | what all sessions share: instances, interned routes, stores, whose vote counts |
+//! | `env` | what all sessions share, and whose vote counts |
+//! | `roster`, `instance` | who there is; what is known of one instance |
+//! | `heard` | what the peers have said, and who has not been told all of it |
+//! | `followups` | what one part has found out and another has to act on |
+//! | `busy` | which sessions have something to do |
 //! | `session` | one peer: its TCP connections, the legs, what the votes go by |
 //! | `open` | OPEN negotiation |
 //! | [`fib`] | virtual kernels, and the votes on what goes to the real one |
