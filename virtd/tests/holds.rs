@@ -40,7 +40,7 @@ fn a_hang_shows_as_soon_with_many_legs_and_ends_them_all() {
         let holds = shown(&sim, i);
         assert_eq!((count(&holds, SHORT), holds.len() - count(&holds, LONG)), (8, 8), "{holds:?}");
     }
-    sim.instances[0].fault.mute = true;
+    (sim.instances[0].fault.mute, sim.instances[0].fault.frozen) = (true, true);
     assert_eq!(supervise(&mut sim, 8), [], "its hold time has not ended");
     assert_eq!(supervise(&mut sim, 4), [(0, Order::Kill), (0, Order::Start)]);
     assert!(said(&sim, "instance-faulty")[0].1.contains("hangs"));

@@ -12,14 +12,14 @@ impl SimInstance {
     pub(super) fn close(&mut self, style: usize, leg: LegId) -> Vec<(u64, Bytes)> {
         let Some(peer) = self.legs.iter().find(|l| l.id == leg.0).map(|l| l.peer) else { return vec![] };
         self.legs.retain(|l| l.id != leg.0);
-        let mute = self.fault.mute;
+        let frozen = self.fault.frozen;
         let (gone, kept) = std::mem::take(&mut self.rib).into_iter().partition(|((p, _), _)| *p == peer);
         let gone: BTreeMap<(u8, Prefix), Vec<u32>> = gone;
         self.rib = kept;
         let others: Vec<(u64, u8)> =
             self.legs.iter().filter(|l| l.up && l.peer != peer).map(|l| (l.id, l.peer)).collect();
         let mut said = Vec::new();
-        for (_, prefix) in gone.into_keys().filter(|_| !mute) {
+        for (_, prefix) in gone.into_keys().filter(|_| !frozen) {
             said.extend(others.iter().filter_map(|(id, to)| Some((*id, self.says(style, *to, prefix, None)?))));
         }
         said

@@ -119,6 +119,8 @@ pub struct Fault {
     pub hides: BTreeSet<Prefix>,
     /// Says nothing at all any more, keepalives included.
     pub mute: bool,
+    /// Nor what it would say of its own where a leg goes.
+    pub frozen: bool,
     /// Its process dies when it is told of one of these.
     pub dies_of: BTreeSet<Prefix>,
     /// It answers an UPDATE with one of these by NOTIFICATION 3/1.
