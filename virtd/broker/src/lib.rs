@@ -542,6 +542,9 @@ impl Core {
         let (mut votes, mut told) = (VOTES_AT_ONCE, KEYS_AT_ONCE);
         self.renew(&mut votes);
         for _ in 0..self.busy.len() {
+            if told == 0 {
+                break; // the others are the first next time
+            }
             let Some(index) = self.busy.pop() else { break };
             let Some(s) = self.sessions.get_mut(index) else { continue };
             s.flush(&mut votes, &mut told, &mut self.env);
