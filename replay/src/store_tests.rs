@@ -1,5 +1,6 @@
 //! The table of what all peers sent, against a map.
 
+use super::table::{Entry, MAX_SILENT, Record};
 use super::*;
 use proptest::prelude::*;
 use std::collections::{BTreeMap, BTreeSet};
