@@ -313,3 +313,29 @@ fn what_is_decided_is_told_while_a_table_of_votes_is_due() {
     sim.run(1);
     assert!(sim.table(2).contains_key(&prefix("198.51.100.0/24")));
 }
+
+/// Whoever comes back is compared anew, also where he was level before: until he has said what was
+/// chosen, or T has passed, his silence is no vote.
+#[test]
+fn who_comes_back_is_not_taken_at_his_former_word() {
+    let mut sim = Sim::new(&config(3, Strategy::WaitForConsensus));
+    (1..=2).for_each(|n| sim.connect_peer(n));
+    sim.run(SECOND);
+    sim.announce(1, &[P, Q], &[64501]);
+    sim.run(5 * SECOND);
+    let state = |sim: &mut Sim| sim.query(serde_json::json!({"command": "instances"}))["instances"][2]["state"].clone();
+    // Once he comes back and says all again.
+    sim.kill_instance(2);
+    sim.run(SECOND);
+    sim.restart_instance(2);
+    sim.run(5 * SECOND);
+    assert_eq!(state(&mut sim), "voting");
+    sim.kill_instance(2);
+    sim.run(SECOND);
+    sim.instances[2].fault.hides.insert(prefix(P));
+    sim.restart_instance(2);
+    sim.run(u64::from(T_MS) * 500);
+    assert_eq!(state(&mut sim), "catching-up", "it has not said all again");
+    sim.run(u64::from(T_MS) * 7000);
+    assert_eq!(state(&mut sim), "voting");
+}

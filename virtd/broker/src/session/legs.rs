@@ -205,6 +205,7 @@ impl Session {
         peer_eor.retain(|f| families.contains(f));
         let seat = &mut self.seats[i];
         (seat.backoff, seat.rejected, seat.departure, seat.had_leg) = (0, None, None, true);
+        seat.compared = (0, 0);
         let Some(leg) = seat.leg.as_mut() else { return };
         leg.state = LegState::Established;
         leg.since = env.now;
