@@ -15,6 +15,7 @@ mod net;
 mod netlink;
 pub mod options;
 mod passage;
+mod ready;
 mod requests;
 mod settings;
 mod shim;
@@ -34,6 +35,7 @@ use hashbrown::{HashMap, HashSet};
 use mio::unix::SourceFd;
 use mio::{Events, Interest, Poll, Registry, Token, Waker};
 use nix::time::{ClockId, clock_gettime};
+use ready::{Ready, Waiting};
 use socket2::Socket;
 use std::collections::VecDeque;
 use std::io::ErrorKind;
@@ -86,30 +88,6 @@ enum Source {
     Netlink(NetlinkId),
     /// The real netlink socket behind it.
     Kernel(NetlinkId),
-}
-
-/// One source that has something for us.
-struct Ready {
-    token: Token,
-    readable: bool,
-    writable: bool,
-    /// Read until the socket says it is empty: data and the end of the stream may have come as one
-    /// edge.
-    exhaust: bool,
-    /// When that was found.
-    came: Micros,
-}
-
-impl Ready {
-    fn new(e: &mio::event::Event, came: Micros) -> Ready {
-        let over = e.is_read_closed() || e.is_error();
-        Ready { token: e.token(), readable: e.is_readable() || over, writable: e.is_writable(), exhaust: over, came }
-    }
-
-    /// One that is read without waiting for an edge.
-    fn again(token: Token, came: Micros) -> Ready {
-        Ready { token, readable: true, writable: false, exhaust: true, came }
-    }
 }
 
 struct Peer {
@@ -229,8 +207,8 @@ pub struct Driver {
     refusal: (Micros, String),
     /// Connections to peers that the operator knows to have been refused: whose, and where to.
     told_passages: HashSet<(InstanceId, IpAddr, u16)>,
-    /// Sources that have something for us, in the order in which that was found.
-    ready: Vec<Ready>,
+    /// Sources that have something for us.
+    waiting: Waiting,
     /// Sources to be read again without waiting for an edge.
     again: Vec<Token>,
     /// While a tick waits for them: those found until then come before it.
@@ -313,7 +291,7 @@ impl Driver {
             users,
             refusal: (0, String::new()),
             told_passages: HashSet::new(),
-            ready: Vec::new(),
+            waiting: Waiting::default(),
             again: Vec::new(),
             unread_until: None,
             accept_again: None,
@@ -395,27 +373,26 @@ impl Driver {
     /// Gives the core what has come, as far as there is time.
     fn read(&mut self, events: &Events, control: &Receiver<ControlRequest>) {
         self.accept_late();
-        let mut ready = std::mem::take(&mut self.ready);
-        ready.extend(self.again.drain(..).map(|token| Ready::again(token, self.now)));
-        ready.extend(events.iter().map(|event| Ready::new(event, self.now)));
-        if ready.is_empty() {
+        for token in std::mem::take(&mut self.again) {
+            self.waiting.push(token, Ready::again(self.now));
+        }
+        for event in events {
+            self.waiting.push(event.token(), Ready::new(event, self.now));
+        }
+        if self.waiting.is_empty() {
             foreign::close_spent();
         }
-        let mut done = 0;
-        for r in &ready {
-            self.on_event(r, control);
-            done += 1;
+        while let Some((token, ready)) = self.waiting.pop() {
+            self.on_event(token, ready, control);
             if self.is_late() {
                 break;
             }
         }
-        ready.drain(..done);
-        self.ready = ready;
     }
 
     fn timeout(&mut self) -> Option<Duration> {
         let wake_at = turn::wake_at(self);
-        if !(self.again.is_empty() && self.ready.is_empty()) {
+        if !(self.again.is_empty() && self.waiting.is_empty()) {
             return Some(Duration::ZERO);
         }
         let closing = if self.closing.is_empty() { None } else { Some(self.now + LEG_LINGER_US / 4) };
@@ -468,8 +445,8 @@ impl Driver {
         }
     }
 
-    fn on_event(&mut self, ready: &Ready, control: &Receiver<ControlRequest>) {
-        let Ready { token, readable, writable, exhaust, .. } = *ready;
+    fn on_event(&mut self, token: Token, ready: Ready, control: &Receiver<ControlRequest>) {
+        let Ready { readable, writable, exhaust, .. } = ready;
         let Some(source) = self.sources.get(&token).copied() else { return };
         match source {
             Source::Waker => {

@@ -26,7 +26,7 @@ impl World for Driver {
 
     fn has_unread(&mut self) -> bool {
         let until = *self.unread_until.get_or_insert(self.now);
-        let unread = self.ready.first().is_some_and(|r| r.came <= until);
+        let unread = self.waiting.oldest().is_some_and(|came| came <= until);
         self.unread_until = Some(until).filter(|_| unread);
         unread
     }
