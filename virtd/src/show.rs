@@ -9,6 +9,12 @@ use virtd_api as api;
 pub fn status(v: &api::Status) -> String {
     let mut rows: Vec<(&str, String)> = Vec::new();
     rows.push(("up for", micros(v.uptime_us)));
+    if let Some(turn) = v.longest_turn {
+        rows.push((
+            "longest turn",
+            format!("{} ms of processor time, {} ms on the clock", turn.us / 1000, turn.wall_us / 1000),
+        ));
+    }
     rows.push(("router", format!("AS {}, router id {}", or_dash(v.router.asn), or_dash(v.router.router_id))));
     let k = v.k.map(|k| format!(", k = {k}")).unwrap_or_default();
     rows.push(("strategy", format!("{}{k}, T = {}", text(&v.strategy), duration(Duration::from_millis(v.t_ms)))));

@@ -121,6 +121,8 @@ pub struct Fault {
     pub mute: bool,
     /// Nor what it would say of its own where a leg goes.
     pub frozen: bool,
+    /// Peers on whose legs it sends no KEEPALIVE.
+    pub mute_on: BTreeSet<u8>,
     /// Its process dies when it is told of one of these.
     pub dies_of: BTreeSet<Prefix>,
     /// It answers an UPDATE with one of these by NOTIFICATION 3/1.
@@ -507,7 +509,8 @@ impl Sim {
                     self.peers.iter().filter(|(_, p)| p.established && !p.silent).map(|(n, _)| *n).collect();
                 up.into_iter().for_each(|n| self.peer_sends(n, &keepalive()));
                 let alive = self.instances.iter().filter(|i| !i.fault.mute);
-                let legs: Vec<u64> = alive.flat_map(|i| i.legs.iter().filter(|l| l.up).map(|l| l.id)).collect();
+                let speaks = |i: &SimInstance, l: &SimLeg| l.up && !i.fault.mute_on.contains(&l.peer);
+                let legs: Vec<u64> = alive.flat_map(|i| i.legs.iter().filter(|l| speaks(i, l)).map(|l| l.id)).collect();
                 legs.into_iter().for_each(|l| self.send_leg(l, &keepalive()));
             }
             self.input(Input::Tick);
