@@ -62,6 +62,8 @@ impl Replayer {
         command.args(["--router-id", &format!("10.255.1.{}", site.number)]);
         command.args(["--families", if v6 { "ipv6" } else { "ipv4" }]);
         for (option, file) in [("--json", "summary.json"), ("--table", "table.json"), ("--events", "events.jsonl")] {
+            // What one before it has left is not taken for its own.
+            let _ = fs::remove_file(folder.join(file));
             command.arg(option).arg(folder.join(file));
         }
         command.args(arguments);

@@ -77,3 +77,14 @@ fn where_too_few_short_legs_are_left_another_is_opened_anew() {
     assert!(sim.events_of("leg-restarted").len() >= 6);
     assert!((9..=14).all(|n| sim.peers[&n].notifications.is_empty()), "no peer hears of it");
 }
+
+#[test]
+fn peers_that_leave_one_after_the_other_cost_no_leg_of_the_rest() {
+    let mut sim = exchange(Strategy::WaitForConsensus);
+    for n in 1..=14 {
+        let conn = sim.peers.get(&n).and_then(|p| p.conn).expect("it is there");
+        sim.input(Input::PeerClosed { conn, errno: 0 });
+        sim.run(SECOND);
+    }
+    assert_eq!(sim.events_of("leg-restarted").len(), 0);
+}

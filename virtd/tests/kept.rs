@@ -223,3 +223,35 @@ fn a_next_hop_of_class_e_is_one_where_the_router_says_so() {
         assert_eq!(sim.events_of("malformed-update").len(), usize::from(!allowed));
     }
 }
+
+/// An instance dials and is offered a connection at the same time. It drops its dial itself once its
+/// session stands; a refusal that reaches FRR just then ends that session.
+#[test]
+fn a_dial_beside_a_leg_that_stands_waits_instead_of_being_refused() {
+    let mut sim = Sim::new(&config(3, Strategy::WaitForConsensus));
+    (0..3).for_each(|i| sim.start_instance(i));
+    sim.connect_peer(1);
+    sim.run(3 * SECOND);
+    let dial = |sim: &mut Sim, leg: u64| {
+        let peer = SocketAddr::new(peer_addr(1).ip(), 179);
+        sim.input(Input::LegDialed { leg: LegId(leg), instance: InstanceId(0), peer, local: None });
+    };
+    let legs_up =
+        |sim: &mut Sim| sim.query(serde_json::json!({"command": "instances"}))["instances"][0]["legs_up"].clone();
+    dial(&mut sim, 101);
+    sim.run(8 * SECOND);
+    sim.input(Input::LegClosed { leg: LegId(101) });
+    sim.run(8 * SECOND);
+    assert_eq!((sim.refused.len(), legs_up(&mut sim)), (0, 1.into()), "it has dropped the dial itself");
+    // One that never does is not left waiting for good.
+    dial(&mut sim, 103);
+    sim.run(12 * SECOND);
+    assert_eq!((std::mem::take(&mut sim.refused), legs_up(&mut sim)), (vec![LegId(103)], 1.into()));
+    // The last of several counts, and ends with the leg.
+    dial(&mut sim, 105);
+    dial(&mut sim, 107);
+    assert_eq!(sim.refused, [LegId(105)]);
+    sim.drop_leg(0, 1, None);
+    assert_eq!(sim.refused, [LegId(105), LegId(107)]);
+    assert!(sim.no_reset());
+}

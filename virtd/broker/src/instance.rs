@@ -31,8 +31,8 @@ pub struct InstanceState {
     /// Its legs that have the short hold time ([`crate::session::SHORT_LEGS`]), as of the last
     /// tick, and those that have come since.
     pub short_legs: usize,
-    /// When a leg of it was last opened anew because too few of these were left.
-    pub shortened: Option<Micros>,
+    /// Since when too few of these are left, or since one was last opened anew for that.
+    pub few_short: Option<Micros>,
     /// What it did wrong last, in words.
     pub last_fault: Option<String>,
     /// When virtd last did something to it that may end its legs.
@@ -68,7 +68,7 @@ impl InstanceState {
             last_output: 0,
             last_heard: 0,
             short_legs: 0,
-            shortened: None,
+            few_short: None,
             last_fault: None,
             touched: None,
             last_death: None,

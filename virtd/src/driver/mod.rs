@@ -44,7 +44,7 @@ use std::os::fd::{AsRawFd, OwnedFd, RawFd};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
-use stream::{Io, Stream};
+use stream::{Io, READ_BUDGET, Stream};
 use virtd_api::{Request, Turn};
 use virtd_config::Config;
 use virtd_linux::foreign::{self, Foreign};
@@ -207,6 +207,8 @@ pub struct Driver {
     refusal: (Micros, String),
     /// Connections to peers that the operator knows to have been refused: whose, and where to.
     told_passages: HashSet<(InstanceId, IpAddr, u16)>,
+    /// Processor time at the beginning of this turn.
+    began: Duration,
     /// Sources that have something for us.
     waiting: Waiting,
     /// Sources to be read again without waiting for an edge.
@@ -291,6 +293,7 @@ impl Driver {
             users,
             refusal: (0, String::new()),
             told_passages: HashSet::new(),
+            began: Duration::ZERO,
             waiting: Waiting::default(),
             again: Vec::new(),
             unread_until: None,
@@ -300,7 +303,7 @@ impl Driver {
             written: Vec::new(),
             spare: Vec::new(),
             closing: Vec::new(),
-            scratch: vec![0; 64 << 10],
+            scratch: vec![0; READ_BUDGET],
             from_kernel: vec![0; netlink::MAX_FROM_KERNEL],
             datagram: Vec::new(),
             answers: Vec::new(),
@@ -354,16 +357,20 @@ impl Driver {
             Err(e) if e.kind() == ErrorKind::Interrupted => return Ok(()),
             Err(e) => return Err(e).context("epoll_wait"),
         }
-        let processor = thread_time();
+        self.began = thread_time();
         self.now = self.elapsed();
         turn::turn(self, |driver| driver.read(events, control));
         self.finish_closing();
-        let turn =
-            Turn { us: thread_time().saturating_sub(processor).as_micros() as u64, wall_us: self.elapsed() - self.now };
+        let turn = Turn { us: self.used(), wall_us: self.elapsed() - self.now };
         if turn.us > self.longest_turn.us {
             self.longest_turn = turn;
         }
         Ok(())
+    }
+
+    /// Processor time of this turn so far.
+    fn used(&self) -> Micros {
+        thread_time().saturating_sub(self.began).as_micros() as Micros
     }
 
     fn elapsed(&self) -> Micros {
@@ -374,20 +381,38 @@ impl Driver {
     fn read(&mut self, events: &Events, control: &Receiver<ControlRequest>) {
         self.accept_late();
         for token in std::mem::take(&mut self.again) {
-            self.waiting.push(token, Ready::again(self.now));
+            let asking = self.asks(token);
+            self.waiting.push(token, Ready::again(self.now), asking);
         }
         for event in events {
-            self.waiting.push(event.token(), Ready::new(event, self.now));
+            let ready = Ready::new(event, self.now);
+            // The end of a daemon's channel comes after what the daemon has said before.
+            let asking = !ready.exhaust && self.asks(event.token());
+            self.waiting.push(event.token(), ready, asking);
         }
         if self.waiting.is_empty() {
             foreign::close_spent();
+        }
+        while let Some((token, ready)) = self.waiting.pop_asking() {
+            self.on_event(token, ready, control);
         }
         while let Some((token, ready)) = self.waiting.pop() {
             self.on_event(token, ready, control);
             if self.is_late() {
                 break;
             }
+            // Who has more goes behind the others.
+            if self.again.last() == Some(&token) && !self.asks(token) {
+                self.again.pop();
+                self.waiting.push(token, Ready::again(self.now), false);
+            }
         }
+    }
+
+    /// Whether somebody who has said something there stands still until he has his answer: a daemon
+    /// cannot see to any of its sessions meanwhile.
+    fn asks(&self, token: Token) -> bool {
+        matches!(self.sources.get(&token), Some(Source::Shims(_) | Source::Channel(_) | Source::Netlink(_)))
     }
 
     fn timeout(&mut self) -> Option<Duration> {

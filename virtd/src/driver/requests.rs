@@ -337,6 +337,14 @@ impl Driver {
         }
     }
 
+    /// Reads what an instance has said to a peer on connections that it has now: a new one comes
+    /// after that.
+    fn hear_out(&mut self, instance: InstanceId, peer: IpAddr) {
+        let to_peer = |l: &Leg| l.instance == instance && l.names.is_none_or(|(_, remote)| remote.ip() == peer);
+        let legs: Vec<LegId> = self.legs.iter().filter(|(_, l)| to_peer(l)).map(|(id, _)| *id).collect();
+        legs.into_iter().for_each(|leg| self.leg_readable(leg, true));
+    }
+
     fn connect(
         &mut self,
         to: Foreign,
@@ -345,6 +353,7 @@ impl Driver {
         (local, remote): (SocketAddr, SocketAddr),
         Dialled { cookie, filler, wanted }: Dialled,
     ) {
+        self.hear_out(instance, remote.ip());
         let id = LegId(self.fresh_id());
         sys::widen(&end);
         let added = self.add_leg(id, end, |stream, token| Leg {

@@ -11,7 +11,7 @@ use virtd_linux::foreign::{self, Foreign};
 /// Slices per writev; the kernel takes up to 1024, more than 64 gains nothing.
 const MAX_SLICES: usize = 64;
 /// Octets taken from one side before the others get their turn.
-pub const READ_BUDGET: usize = 256 << 10;
+pub const READ_BUDGET: usize = 32 << 10;
 
 /// What is underneath.
 #[derive(Debug)]

@@ -223,6 +223,8 @@ pub struct Sim {
     pub extended: BTreeSet<usize>,
     /// What was dialled, and which connections were closed.
     pub dials: Vec<ConnId>,
+    /// The instances' own dials that were refused.
+    pub refused: Vec<LegId>,
     pub hung_up: Vec<ConnId>,
     /// Of these connections the test itself says what their sockets take.
     pub by_hand: BTreeSet<ConnId>,
@@ -274,6 +276,7 @@ impl Sim {
             told_later: Vec::new(),
             extended: BTreeSet::new(),
             dials: Vec::new(),
+            refused: Vec::new(),
             hung_up: Vec::new(),
             by_hand: BTreeSet::new(),
             held: false,

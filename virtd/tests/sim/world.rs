@@ -83,7 +83,7 @@ impl World for Sim {
                 said.into_iter().for_each(|(id, bytes)| self.send_leg(id, &bytes));
             }
             Output::Dial { conn, .. } => self.dials.push(conn),
-            Output::LegRefused { .. } => {}
+            Output::LegRefused { leg, .. } => self.refused.push(leg),
             Output::ClosePeer { conn, .. } => {
                 self.write_one(To::Peer(conn));
                 self.hung_up.push(conn);

@@ -22,6 +22,8 @@ const OFFER_BACKOFF_US: Micros = 1_000_000;
 const OFFER_BACKOFF_MAX: u32 = 5;
 /// An instance that accepted a leg or dialled and then says nothing is given up after this.
 const LEG_OPEN_WAIT_US: Micros = 30_000_000;
+/// A dial of an instance that has a leg is left without an answer for so long.
+const SECOND_WAIT_US: Micros = 10_000_000;
 /// Messages (End-of-RIB, end of refresh) kept until a levelling leg has been told every key.
 const MAX_OWED: usize = 16;
 /// A leg that was given everything counts after this many times T even where its output never falls
@@ -32,14 +34,17 @@ impl Session {
     /// Instance `i` calls connect. True where a dial to the peer is wanted.
     pub fn leg_dialled(&mut self, id: LegId, i: usize, local: Option<SocketAddr>, env: &mut Env) {
         if self.shut {
-            return env.out.push(Output::LegRefused { leg: id, errno: libc::ECONNREFUSED });
+            return env.out.push(refused(id));
         }
         self.note_wanted(env);
         self.weigh(i, true, env);
         let Some(seat) = self.seats.get_mut(i) else { return };
         // An offered leg on which it has already spoken wins: it dialled before it saw the offer.
+        // It drops its dial itself once its session stands. To FRR, a refusal just then is the end
+        // of that session.
         if seat.leg.as_ref().is_some_and(|l| l.offered && l.state >= LegState::OpenReceived) {
-            return env.out.push(Output::LegRefused { leg: id, errno: libc::ECONNREFUSED });
+            let before = seat.second.replace((id, env.now + SECOND_WAIT_US));
+            return env.out.extend(before.map(|(leg, _)| refused(leg)));
         }
         self.drop_leg(i, env);
         self.seats[i].leg = Some(new_leg(id, LegState::Connecting, false, env.now));
@@ -373,6 +378,10 @@ impl Session {
 
     /// The instance closed its leg, or died.
     pub fn leg_closed(&mut self, id: LegId, env: &mut Env) {
+        if let Some(seat) = self.seats.iter_mut().find(|s| s.second.is_some_and(|(leg, _)| leg == id)) {
+            seat.second = None;
+            return;
+        }
         let Some(i) = self.seat_of(id) else { return };
         let Some(leg) = self.seats[i].leg.as_ref() else { return };
         let established = leg.state == LegState::Established;
@@ -423,9 +432,10 @@ impl Session {
             lane.clear();
         }
         env.out.push(match leg.state {
-            LegState::Connecting => Output::LegRefused { leg: leg.id, errno: libc::ECONNREFUSED },
+            LegState::Connecting => refused(leg.id),
             _ => Output::CloseLeg { leg: leg.id },
         });
+        env.out.extend(self.seats[i].second.take().map(|(leg, _)| refused(leg)));
         env.heard.change_lacks(self.index, |lacks| lacks.forget(i as u8));
         let seat = &mut self.seats[i];
         seat.next_offer = seat.next_offer.max(env.now + OFFER_BACKOFF_US);
@@ -446,6 +456,8 @@ impl Session {
 
     pub(super) fn tick_legs(&mut self, env: &mut Env) {
         for i in 0..self.seats.len() {
+            let second = self.seats[i].second.take_if(|(_, until)| env.now >= *until);
+            env.out.extend(second.map(|(leg, _)| refused(leg)));
             let Some(leg) = self.seats[i].leg.as_mut() else { continue };
             if leg.state != LegState::Connecting && env.now >= leg.hold_until {
                 let why = match leg.state {
@@ -547,6 +559,10 @@ impl Leg {
     }
 }
 
+fn refused(leg: LegId) -> Output {
+    Output::LegRefused { leg, errno: libc::ECONNREFUSED }
+}
+
 fn new_leg(id: LegId, state: LegState, offered: bool, now: Micros) -> Leg {
     Leg {
         id,
@@ -570,8 +586,8 @@ fn new_leg(id: LegId, state: LegState, offered: bool, now: Micros) -> Leg {
 }
 
 /// Sees to it that a hang shows soon: an instance of which nothing has come on any leg for the short
-/// hold time, and of which no leg is left that has it, loses all; where too few have it, one is
-/// opened anew.
+/// hold time, and of which no leg is left that has it, loses all; where too few have it for a while,
+/// one is opened anew.
 pub fn look_for_hangs(sessions: &mut [Session], hung: impl Fn(usize, &Env) -> bool, env: &mut Env) {
     for i in 0..env.instances.len() {
         let (mut short, mut long) = (0, 0);
@@ -582,18 +598,17 @@ pub fn look_for_hangs(sessions: &mut [Session], hung: impl Fn(usize, &Env) -> bo
         let now = env.now;
         let Some(instance) = env.instances.get_mut(i) else { continue };
         instance.short_legs = short;
-        let may_shorten = instance.shortened.is_none_or(|at| now >= at + SHORTEN_US);
-        if long == 0 {
-            continue;
-        }
-        if short == 0 && hung(i, env) {
+        let too_few = short < MIN_SHORT_LEGS && long > 0;
+        let since = *instance.few_short.get_or_insert(now);
+        instance.few_short = instance.few_short.filter(|_| too_few);
+        if short == 0 && long > 0 && hung(i, env) {
             sessions.iter_mut().for_each(|s| s.silence(i, env));
-        } else if short < MIN_SHORT_LEGS && may_shorten {
+        } else if too_few && now >= since + SHORTEN_US {
             let may_go = |s: &&mut Session| s.hold_of(i) == Some(false) && s.can_lose(i, env);
             if let Some(session) = sessions.iter_mut().find(may_go) {
                 session.restart_leg(i, env);
                 if let Some(instance) = env.instances.get_mut(i) {
-                    instance.shortened = Some(now);
+                    instance.few_short = Some(now);
                 }
             }
         }

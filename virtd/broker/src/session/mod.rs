@@ -67,7 +67,8 @@ const DIAL_ANEW_US: Micros = 3_000_000;
 pub const SHORT_LEGS: usize = 8;
 /// Where fewer are left than this, one is opened anew.
 const MIN_SHORT_LEGS: usize = 2;
-/// How long after another.
+/// How long that has to last, and how long after another: peers that leave one after the other take
+/// their legs with them, and those of an instance that has just come are not all up yet.
 const SHORTEN_US: Micros = 10_000_000;
 /// The hold time of a leg whose peer has none.
 const LONG_HOLD_S: u16 = 240;
@@ -175,6 +176,8 @@ pub struct Leg {
 pub struct Seat {
     /// Its leg, if any.
     pub leg: Option<Leg>,
+    /// A dial of it that waits although it has a leg, and until when.
+    second: Option<(LegId, Micros)>,
     /// What is held back from it, where its diversity says so.
     lane: Option<Box<Lane>>,
     /// How long its connections are held back, where its diversity says so.
@@ -484,6 +487,9 @@ impl Session {
         for i in 0..self.seats.len() {
             if let Some(lane) = &mut self.seats[i].lane {
                 lane.clear();
+            }
+            if let Some((leg, _)) = self.seats[i].second.take() {
+                env.out.push(Output::LegRefused { leg, errno: libc::ECONNREFUSED });
             }
             if let Some(leg) = self.seats[i].leg.take() {
                 match leg.state {
