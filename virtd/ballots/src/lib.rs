@@ -8,6 +8,7 @@
 //! | file | holds |
 //! |---|---|
 //! | `table` | [`Ballots`]: the keys, the candidates, the list of changes, where a walk stands |
+//! | `common` | [`Common`]: keys at rest, of many tables at once |
 //! | `vote` | the vote on one key, and what begins one; what it asks of its user ([`Voting`]) |
 //!
 //! Keys are the user's, and so are values: small ids, of which the default means "nothing". A table
@@ -15,9 +16,11 @@
 //! Which value wins is the crate `voter`'s to say.
 #![forbid(unsafe_code)]
 
+mod common;
 mod table;
 mod vote;
 
+pub use common::{Common, Rest};
 pub use table::{Ballots, Entry, age_ms};
 pub use vote::{Law, Marks, Terms, Voting, recheck, say, vote, walk};
 

@@ -4,6 +4,7 @@
 //! both indexed alike: about 60 octets a key with three instances and ids of four octets.
 
 use crate::Rechecks;
+use crate::common::Rest;
 use collections::{Slots, make_room};
 use foldhash::fast::RandomState;
 use std::hash::{BuildHasher, Hash};
@@ -14,6 +15,9 @@ use voter::{Members, Millis, Rules};
 /// majority decides on it at once: what converges takes less, and a master that floods gets no more
 /// than this past (docs/DECISIONS.md, "Strategies, T and its cap").
 const MASTER_TURNS: u8 = 5;
+
+/// So many slots a table keeps when the last key has gone.
+const MAX_KEPT: usize = 64;
 
 /// Bits of [`Entry::flags`].
 pub(crate) mod flag {
@@ -89,6 +93,12 @@ impl<K, V: Copy + Default> Entry<K, V> {
         self.turns > MASTER_TURNS
     }
 
+    /// Nothing is held against anybody, nothing stands overruled, and the master has said no more
+    /// than one thing since it last rested.
+    pub(crate) fn is_calm(&self) -> bool {
+        self.flags & (flag::NO_QUORUM | flag::OVERRULED) == 0 && self.dissent.is_empty() && self.turns <= 1
+    }
+
     /// Whether it is steady without a majority.
     pub fn is_lost(&self) -> bool {
         self.flags & flag::NO_QUORUM != 0
@@ -104,6 +114,37 @@ impl<K, V: Copy + Default> Entry<K, V> {
     /// What stands overruled, if anything does: "nothing" may.
     pub fn overruled(&self) -> Option<V> {
         (self.flags & flag::OVERRULED != 0).then_some(self.overruled)
+    }
+}
+
+impl<K: Copy, V: Copy + Default> Entry<K, V> {
+    /// A key of which this is known, with what each of so many instances says.
+    pub fn at_rest(key: K, rest: &Rest<V>, columns: usize, now_ms: Millis, rules: &Rules) -> (Entry<K, V>, Vec<V>) {
+        let then = (now_ms as u32).wrapping_sub(rules.steady_ms as u32);
+        let entry = Entry {
+            flags: flag::COUNTED,
+            stale: rest.stale,
+            winner: rest.value,
+            published: rest.value,
+            ..Entry::new(key, then)
+        };
+        let said = |i| if rest.who.contains(i as u8) { rest.value } else { V::default() };
+        (entry, (0..columns).map(said).collect())
+    }
+
+    fn new(key: K, at_ms: u32) -> Entry<K, V> {
+        Entry {
+            key,
+            flags: 0,
+            turns: 0,
+            dissent: Members::default(),
+            stale: Members::default(),
+            winner: V::default(),
+            published: V::default(),
+            overruled: V::default(),
+            first_ms: at_ms,
+            last_ms: at_ms,
+        }
     }
 }
 
@@ -175,24 +216,62 @@ impl<K: Copy + Eq + Hash, V: Copy + Eq + Default> Ballots<K, V> {
     /// A slot for a key that has none.
     pub fn add(&mut self, key: K, now_ms: u64) -> u32 {
         debug_assert!(self.find(&key).is_none(), "a key has one slot");
-        let entry = Entry {
-            key,
-            flags: 0,
-            turns: 0,
-            dissent: Members::default(),
-            stale: Members::default(),
-            winner: V::default(),
-            published: V::default(),
-            overruled: V::default(),
-            first_ms: now_ms as u32,
-            last_ms: now_ms as u32,
-        };
+        self.insert(Entry::new(key, now_ms as u32))
+    }
+
+    fn insert(&mut self, entry: Entry<K, V>) -> u32 {
         let slot = self.entries.insert(entry, |e| self.hasher.hash_one(e.key));
         // One that was free has its candidates, which say nothing.
         let more = self.entries.slots() * self.columns - self.candidates.len();
         make_room(&mut self.candidates, more);
         self.candidates.extend(std::iter::repeat_n(V::default(), more));
         slot
+    }
+
+    /// A slot for a key that was at rest.
+    pub fn rouse(&mut self, key: K, rest: &Rest<V>, now_ms: Millis, rules: &Rules) -> u32 {
+        debug_assert!(self.find(&key).is_none(), "a key has one slot");
+        let (entry, said) = Entry::at_rest(key, rest, self.columns, now_ms, rules);
+        let slot = self.insert(entry);
+        self.candidates_mut(slot).copy_from_slice(&said);
+        self.chosen += 1;
+        slot
+    }
+
+    /// What is known of the key at `slot`, where nothing is left to be decided about it, whoever of
+    /// `all` votes: they say what was chosen, or are stale, and nobody says anything else; it has
+    /// been told; and nothing hangs on it.
+    pub fn at_rest(&self, slot: u32, all: Members) -> Option<(K, Rest<V>)> {
+        let e = self.entry(slot).filter(|e| e.is_calm() && e.flags & (flag::DIRTY | flag::RESEND) == 0)?;
+        let who = self.agreed(slot, e.winner, all).filter(|_| e.winner == e.published)?;
+        Some((e.key, Rest { value: e.winner, who, stale: e.stale }))
+    }
+
+    /// Who says `value`, where it is not nothing, nobody says anything else, and those of `all` who
+    /// say nothing are stale.
+    pub(crate) fn agreed(&self, slot: u32, value: V, all: Members) -> Option<Members> {
+        let (none, stale) = (V::default(), self.entry(slot)?.stale);
+        let mut who = Members::EMPTY;
+        for (i, said) in self.candidates(slot).iter().enumerate() {
+            if *said == value {
+                who.insert(i as u8);
+            } else if *said != none {
+                return None;
+            }
+        }
+        (value != none && !who.is_empty() && all.minus(who).minus(stale).is_empty()).then_some(who)
+    }
+
+    /// Takes a key out whose state [`Ballots::at_rest`] gave. All references it had are the
+    /// caller's to release: to what was chosen, to what was told, and of everybody who says it.
+    pub fn lay_down(&mut self, slot: u32) {
+        self.candidates_mut(slot).fill(V::default());
+        self.entries.remove(slot, |e| self.hasher.hash_one(e.key));
+        self.chosen = self.chosen.saturating_sub(1);
+        if self.entries.taken() == 0 && self.entries.slots() > MAX_KEPT {
+            // A table's worth of slots that nobody needs any more.
+            (self.entries, self.candidates) = (Slots::default(), Vec::new());
+        }
     }
 
     /// The keys in use, with their slots.
@@ -304,6 +383,9 @@ impl<K: Copy + Eq + Hash, V: Copy + Eq + Default> Ballots<K, V> {
                 true => self.tidy(slot),
                 false => told.push((e.winner, slot)),
             }
+        }
+        if changed.is_empty() {
+            changed.shrink_to(MAX_KEPT);
         }
         self.changed = changed;
         batch

@@ -86,6 +86,15 @@ pub trait Voting {
     fn temper(&mut self, _slot: u32, _terms: &Terms, _outcome: &mut Outcome<Self::Value>) {}
     /// The marks on a key have changed.
     fn marked(&mut self, slot: u32, marks: &Marks);
+    /// Those whose word the table waits for, where a key on which all agree is taken out once it has
+    /// been told ([`crate::Common`]): nothing is left to be looked at later.
+    fn awaited(&self) -> Option<Members> {
+        None
+    }
+    /// A vote on the key at `slot` is over; it may be given back.
+    fn voted(&mut self, slot: u32) {
+        self.parts().0.tidy(slot);
+    }
 }
 
 /// Instance `i` says `value` about the key at `slot`. Where that is something else than before it
@@ -134,7 +143,8 @@ pub fn vote<T: Voting>(at: &mut T, slot: u32) {
     };
     let (was, was_lost) = (e.dissent, e.is_lost());
     let mut outcome = voter::decide(&rules, &ballot, terms.watched, &at.agreement(), now);
-    adopt(at, slot, &outcome);
+    let settled = is_settled(at, slot, &outcome);
+    adopt(at, slot, &outcome, !settled);
     if outcome.recheck_at.is_none() {
         at.temper(slot, &terms, &mut outcome);
     }
@@ -198,11 +208,20 @@ fn note_input<T: Voting>(at: &mut T, slot: u32, now: Millis, rules: &Rules) {
     }
 }
 
+/// Whether time changes nothing about this outcome: all agree, and nothing was held against anybody.
+#[inline]
+fn is_settled<T: Voting>(at: &T, slot: u32, outcome: &Outcome<T::Value>) -> bool {
+    let Some(all) = at.awaited() else { return false };
+    let Some(e) = at.ballots().entry(slot).filter(|e| e.is_calm()) else { return false };
+    let winner = if let Decision::Publish(value) = outcome.decision { value } else { e.winner };
+    outcome.overruled.is_none() && at.ballots().agreed(slot, winner, all).is_some()
+}
+
 /// Carries an outcome into the table: the winner, what stands overruled, the recheck.
 #[inline]
-fn adopt<T: Voting>(at: &mut T, slot: u32, outcome: &Outcome<T::Value>) {
+fn adopt<T: Voting>(at: &mut T, slot: u32, outcome: &Outcome<T::Value>, recheck: bool) {
     let (table, rechecks) = at.parts();
-    if let Some(when) = outcome.recheck_at {
+    if let Some(when) = outcome.recheck_at.filter(|_| recheck) {
         table.recheck_at(slot, when, rechecks);
     }
     let Some(e) = table.entry_mut(slot) else { return };
@@ -231,5 +250,5 @@ fn rest<T: Voting>(at: &mut T, slot: u32, now: Millis, rules: &Rules) {
     if let Some(e) = table.entry(slot).filter(|e| e.turns > 1 && e.age(now) < rules.steady_ms) {
         table.recheck_at(slot, now + rules.steady_ms - e.age(now), rechecks);
     }
-    table.tidy(slot);
+    at.voted(slot);
 }

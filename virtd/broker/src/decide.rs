@@ -46,6 +46,9 @@ impl Core {
             self.sessions.iter_mut().for_each(|s| s.judge_soon(&prefix, &mut self.env));
         }
         for (index, s) in self.sessions.iter_mut().enumerate().filter(|(index, _)| walk || tables.contains(index)) {
+            if !self.env.keys_rest() && self.env.common.keys(index as u32) > 0 {
+                s.rouse_all(&mut self.env);
+            }
             s.table.start_walk();
             self.busy.push(index);
         }

@@ -8,7 +8,8 @@ use super::io::{Micros, Output};
 use super::roster::Instances;
 use crate::config::{Config, Instance, Strategy, Vote};
 use crate::event::{Event, Severity};
-use ballots::{Law, Rechecks};
+use ballots::{Common, Law, Rechecks};
+use bytes::BytesMut;
 use collections::Deadlines;
 use replay::intern::{BlobId, Interner};
 use std::net::{IpAddr, SocketAddr};
@@ -47,6 +48,22 @@ pub struct Counters {
     pub mended: u64,
 }
 
+/// Buffers that are kept, so that the update path allocates nothing in steady state: of all
+/// sessions, one of which has them at a time.
+#[derive(Default)]
+pub struct Scratch {
+    /// Attributes, as stored.
+    pub block: Vec<u8>,
+    /// Messages.
+    pub packed: BytesMut,
+    /// Prefixes of one message.
+    pub prefixes: Vec<Prefix>,
+    /// Keys that are told: what was chosen, and the slot.
+    pub changed: Vec<(BlobId, u32)>,
+    /// What the UPDATE of a peer is about.
+    pub keys: Vec<Prefix>,
+}
+
 /// See the module's comment.
 pub struct Env {
     /// What the operator configured.
@@ -61,6 +78,8 @@ pub struct Env {
     pub heard: Heard,
     /// Canonical routes of instances, and what was published.
     pub routes: Interner,
+    /// The sessions' keys at rest.
+    pub common: Common<Prefix, BlobId>,
     /// Voting rules.
     pub rules: Rules,
     /// Attributes left out of the comparison.
@@ -94,6 +113,8 @@ pub struct Env {
     /// Keys that are steady without a majority.
     pub without_quorum: u32,
     next_id: u64,
+    /// See [`Scratch`].
+    pub scratch: Scratch,
 }
 
 /// [`Agreement`] over ids of canonical routes.
@@ -144,6 +165,7 @@ impl Env {
         config.ignore_attributes.iter().for_each(|c| ignore.insert(*c));
         let instances = Instances::new(&config);
         Env {
+            common: Common::default(),
             rules: rules(&config.vote, instances.voters.len()),
             held_back_ms: held_back_ms(&config),
             has_blocks: has_blocks(&config),
@@ -167,6 +189,7 @@ impl Env {
             failures: super::strangers::Failures::default(),
             without_quorum: 0,
             next_id: 0,
+            scratch: Scratch::default(),
         }
     }
 
@@ -209,6 +232,12 @@ impl Env {
     pub fn set_rules(&mut self, voters: usize) {
         self.rules = rules(&self.config.vote, voters);
         self.followups.vote_anew();
+    }
+
+    /// Whether a key on which all agree wants no vote, whoever is left: not where too few are no
+    /// majority.
+    pub fn keys_rest(&self) -> bool {
+        self.rules.min_voters <= 1
     }
 
     /// Milliseconds since virtd started.

@@ -142,7 +142,7 @@ impl Exercise {
         }
         for _ in 0..TRIES {
             let at = self.random.between(0, sessions.len() as u64 - 1) as usize;
-            let Some(prefix) = sessions.get(at).and_then(|s| s.any_key(&mut self.random)) else { continue };
+            let Some(prefix) = sessions.get(at).and_then(|s| s.any_key(&mut self.random, env)) else { continue };
             let fed = |s: &Session| s.is_fed(i, &prefix, env);
             let Some(from) = sessions.iter().position(fed) else { continue };
             if !sessions.iter().all(|s| s.can_spare(i, &prefix, env)) {

@@ -213,7 +213,8 @@ impl Core {
             interned_routes: env.routes.len(),
             memory: api::Memory {
                 received_bytes: env.heard.memory_bytes().0,
-                tables_bytes: self.sessions.iter().map(|s| s.memory_bytes().0).sum::<usize>(),
+                tables_bytes: env.common.memory_bytes()
+                    + self.sessions.iter().map(|s| s.memory_bytes().0).sum::<usize>(),
                 attributes_bytes: env.routes.memory_bytes() + env.heard.memory_bytes().1,
                 waiting_bytes: self.sessions.iter().map(|s| s.memory_bytes().1).sum::<usize>(),
                 figures_bytes: self.sessions.iter().map(|s| s.independence.memory_bytes()).sum::<usize>(),
@@ -374,9 +375,9 @@ impl Core {
     /// been told something.
     fn is_known(&self, prefix: &Prefix) -> bool {
         let says = |s: &super::session::Session| {
-            let Some(slot) = s.table.find(prefix) else { return false };
-            let told = s.table.entry(slot).is_some_and(|e| e.winner != BlobId::NONE || e.published != BlobId::NONE);
-            told || s.table.candidates(slot).iter().any(|id| *id != BlobId::NONE)
+            let Some((e, said)) = s.look(prefix, &self.env) else { return false };
+            let told = e.winner != BlobId::NONE || e.published != BlobId::NONE;
+            told || said.iter().any(|id| *id != BlobId::NONE)
         };
         self.env.heard.stores().announcers(prefix).next().is_some() || self.sessions.iter().any(says)
     }
@@ -464,12 +465,16 @@ impl super::session::Session {
     /// What an operator should know of a key without a majority: usually what was published before
     /// stays. Under master-slave the master's word went out at once, and nobody can say that it is
     /// wrong.
-    pub fn what_stays(&self, slot: u32, electorate: voter::Members, env: &super::env::Env) -> String {
-        let said = self.table.candidates(slot);
+    pub fn what_stays(
+        &self,
+        winner: BlobId,
+        said: &[BlobId],
+        electorate: voter::Members,
+        env: &super::env::Env,
+    ) -> String {
         let master = electorate.iter().map(usize::from).find(|i| env.is_master(*i, electorate));
-        let winner = self.table.entry(slot).map(|e| e.winner);
         let agrees = |a, b| super::env::ById(&env.routes).agrees(a, b);
-        match master.filter(|m| said.get(*m).zip(winner).is_some_and(|(says, winner)| agrees(*says, winner))) {
+        match master.filter(|m| said.get(*m).is_some_and(|says| agrees(*says, winner))) {
             Some(m) => format!("what {}, the master, says is published", env.name(m)),
             None => "what was published stays".to_owned(),
         }
@@ -478,10 +483,8 @@ impl super::session::Session {
     /// What everybody says about one prefix on this session; `None` where nobody ever said
     /// anything.
     fn routes(&self, prefix: &Prefix, env: &super::env::Env) -> Option<api::Told> {
-        let slot = self.table.find(prefix)?;
-        let e = self.table.entry(slot)?;
+        let (e, candidates) = self.look(prefix, env)?;
         let text = |id: BlobId| (id != BlobId::NONE).then(|| words(env.routes.bytes(id), self.is_as4()));
-        let candidates = self.table.candidates(slot);
         let electorate = self.electorate(prefix, env).minus(e.stale);
         let said = candidates
             .iter()
@@ -515,7 +518,7 @@ impl super::session::Session {
             n => format!(", {n} of them to the letter"),
         };
         let why = if e.is_lost() {
-            format!("no majority: {}", self.what_stays(slot, electorate, env))
+            format!("no majority: {}", self.what_stays(e.winner, &candidates, electorate, env))
         } else {
             let restless = if e.is_restless() { "; the master does not leave it alone" } else { "" };
             let (of, strategy) = (electorate.len(), env.config.vote.strategy.name());

@@ -77,7 +77,8 @@ impl Controller {
         let Some(c) = self.list.get_mut(i) else { return false };
         let before = c.lasting.take().unwrap_or_default();
         let differences = differences(i, &before.differences, env, sessions);
-        let is_known = |prefix: &Prefix| sessions.iter().any(|s| s.table.find(prefix).is_some());
+        let is_known =
+            |prefix: &Prefix| env.common.has(prefix) || sessions.iter().any(|s| s.table.find(prefix).is_some());
         let same = before.restarted && before.is_same(&differences, is_known);
         let mut lasting = match same {
             true => Lasting { differences, told: true, looked: env.now, ..*before },

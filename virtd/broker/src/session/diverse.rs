@@ -1,6 +1,7 @@
 //! What a leg is given: the peer's messages as they come, or what stands in the store key by key;
 //! at once, or held back as the diversity of its instance says; all of it, or its address blocks.
 
+use super::super::env::Scratch;
 use super::*;
 use crate::config::ConnectOrder;
 use crate::event::Severity;
@@ -92,7 +93,7 @@ impl Seat {
 impl Session {
     /// Gives a peer's message to every leg; its prefixes stand in `scratch.keys`.
     pub(super) fn replicate(&mut self, bytes: Bytes, env: &mut Env) {
-        let keys = std::mem::take(&mut self.scratch.keys);
+        let keys = std::mem::take(&mut env.scratch.keys);
         let (mut to, mut by_keys) = (Members::default(), Members::default());
         let index = self.index;
         env.followups.vote_anew_if(env.poison.refused(index, &bytes, &keys));
@@ -156,7 +157,7 @@ impl Session {
         }
         env.poison.deliver(env.now, self.index, to, &bytes);
         env.flight.note(env.now, self.index, Direction::To(to), &bytes);
-        self.scratch.keys = keys;
+        env.scratch.keys = keys;
         for i in by_keys.iter() {
             self.feed(usize::from(i), env);
         }
@@ -177,7 +178,8 @@ impl Session {
                 return;
             }
             let context = terms.context;
-            let Scratch { packed, prefixes, .. } = &mut self.scratch;
+            let mut scratch = std::mem::take(&mut env.scratch);
+            let Scratch { packed, prefixes, .. } = &mut scratch;
             prefixes.clear();
             todo.pop_batch(LEVEL_BATCH, prefixes);
             if let Some(rest) = leg.rest.as_mut().filter(|_| prefixes.is_empty())
@@ -202,6 +204,7 @@ impl Session {
             env.heard.replay(self.index, prefixes, &context, terms.narrow, packed);
             leg.last_update = env.now;
             let bytes = packed.split().freeze();
+            env.scratch = scratch;
             if !bytes.is_empty() {
                 told += LEVEL_BATCH;
                 self.give(i, bytes, env);
@@ -247,12 +250,6 @@ impl Session {
         env.input_age_ms(&e.key).is_some_and(|age| age < 2 * env.held_back_ms)
     }
 
-    /// Some key of this session, each as likely.
-    pub fn any_key(&self, random: &mut Random) -> Option<Prefix> {
-        let last = self.table.slots().checked_sub(1)?;
-        self.table.entry(random.between(0, u64::from(last)) as u32).map(|e| e.key)
-    }
-
     /// Whether this session's peer has announced `prefix` and instance `i` is told what it says as
     /// it comes.
     pub fn is_fed(&self, i: usize, prefix: &Prefix, env: &Env) -> bool {
@@ -264,15 +261,12 @@ impl Session {
 
     /// Whether what this peer is told about `prefix` is the same without instance `i`.
     pub fn can_spare(&self, i: usize, prefix: &Prefix, env: &Env) -> bool {
-        let Some((slot, e)) = self.table.find(prefix).and_then(|slot| Some((slot, self.table.entry(slot)?))) else {
-            return true;
-        };
+        let Some((e, said)) = self.look(prefix, env) else { return true };
         let steady = e.age(env.now_ms()) >= env.rules.steady_ms;
         let undisputed = e.dissent.is_empty() && e.stale.is_empty() && e.overruled().is_none();
         let electorate = self.electorate(prefix, env);
         let mut others = electorate;
         others.remove(i as u8);
-        let said = self.table.candidates(slot);
         let same = |m: &u8| said.get(usize::from(*m)) == Some(&e.winner);
         steady
             && undisputed

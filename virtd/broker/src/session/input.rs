@@ -50,7 +50,7 @@ impl Session {
             return;
         }
         if empty || self.remember(&stored, env).is_none() {
-            self.scratch.keys.clear();
+            env.scratch.keys.clear();
         }
         self.tell_withheld(env);
         self.replicate(bytes, env);
@@ -79,8 +79,15 @@ impl Session {
 
     /// Takes the UPDATE into the store; its prefixes are left in `scratch.keys`.
     pub fn remember(&mut self, message: &Bytes, env: &mut Env) -> Option<()> {
-        let Session { scratch: Scratch { block, keys, .. }, up, index, .. } = self;
+        let (mut block, mut keys) = (std::mem::take(&mut env.scratch.block), std::mem::take(&mut env.scratch.keys));
         keys.clear();
+        let done = self.store(message, &mut block, &mut keys, env);
+        (env.scratch.block, env.scratch.keys) = (block, keys);
+        done
+    }
+
+    fn store(&mut self, message: &Bytes, block: &mut Vec<u8>, keys: &mut Vec<Prefix>, env: &mut Env) -> Option<()> {
+        let Session { up, index, .. } = self;
         let update = Update::parse(message.get(frame::HEADER_LEN..)?).ok()?;
         if let (Some(family), Some(up)) = (update.end_of_rib(), up.as_mut()) {
             if up.negotiated.shared.families.contains(&family) && !up.peer_eor.contains(&family) {

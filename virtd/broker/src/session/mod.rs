@@ -12,6 +12,7 @@
 
 mod count;
 mod diverse;
+mod hangs;
 mod input;
 mod leave;
 mod legs;
@@ -19,6 +20,7 @@ mod offers;
 mod peer;
 mod publish;
 mod refresh;
+mod rest;
 mod stale;
 mod vote;
 
@@ -31,8 +33,8 @@ use super::{KEYS_AT_ONCE, Table};
 use bytes::{Bytes, BytesMut};
 use diverse::Lag;
 pub use diverse::allow_offers;
+pub use hangs::look_for_hangs;
 pub use leave::{Departure, Farewell};
-pub use legs::look_for_hangs;
 use replay::level::Todo;
 use std::net::SocketAddr;
 use voter::Members;
@@ -250,7 +252,6 @@ pub struct Session {
     /// Offers to listening instances start here, so that those that dial anyway come first.
     offer_from: Micros,
     no_leg_since: Option<Micros>,
-    scratch: Scratch,
     has_limits: bool,
     /// Times an established session ended.
     pub resets: u64,
@@ -267,16 +268,6 @@ pub struct Session {
     last_local: Option<SocketAddr>,
     /// When the last tick was.
     ticked_at: Micros,
-}
-
-/// Buffers that are kept, so that the update path allocates nothing in steady state.
-#[derive(Default)]
-struct Scratch {
-    block: Vec<u8>,
-    packed: BytesMut,
-    prefixes: Vec<wire::bgp::Prefix>,
-    changed: Vec<(replay::intern::BlobId, u32)>,
-    keys: Vec<wire::bgp::Prefix>,
 }
 
 /// An established session.
@@ -296,6 +287,8 @@ pub struct Up {
     refreshing: Vec<Family>,
     /// Families that the peer says again by itself, or has.
     again: Vec<refresh::Again>,
+    /// Families of which keys at rest are still to be told again, from which number on.
+    telling_again: Vec<(Family, u32)>,
     last_published: Micros,
     /// Octets the peer's socket has not taken.
     queued: usize,
@@ -332,7 +325,6 @@ impl Session {
             attached: Members::default(),
             offer_from: 0,
             no_leg_since: None,
-            scratch: Scratch::default(),
             has_limits: env.has_limits(),
             resets: 0,
             independence: Independence::default(),
@@ -514,6 +506,7 @@ impl Session {
         env.poison.session_gone(self.index);
         self.forget_dissent(env);
         self.table.clear(|id| env.routes.release(id));
+        self.clear_at_rest(env);
         if self.up.take().is_some() {
             self.resets += 1;
         }

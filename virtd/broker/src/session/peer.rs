@@ -308,6 +308,7 @@ impl Session {
             refresh_end: Vec::new(),
             refreshing: Vec::new(),
             again: Vec::new(),
+            telling_again: Vec::new(),
             last_published: env.now,
             queued: 0,
             stalled: None,

@@ -1,5 +1,6 @@
 //! What the peer is told: walks over the votes, UPDATEs packed from what changed, End-of-RIB.
 
+use super::super::env::Scratch;
 use super::*;
 use crate::event::{Event, Severity};
 use replay::intern::BlobId;
@@ -11,6 +12,7 @@ impl Session {
     pub fn has_work(&self) -> bool {
         self.table.is_walking()
             || self.sweeps()
+            || self.up.as_ref().is_some_and(|up| !up.telling_again.is_empty() && up.queued < HIGH_MARK)
             || self.up.as_ref().is_some_and(|up| self.table.changes() > 0 && up.queued < HIGH_MARK)
     }
 
@@ -26,12 +28,19 @@ impl Session {
     /// Packs what changed into UPDATEs: one message's worth of prefixes to each route. Returns how
     /// many keys that were.
     fn publish(&mut self, most: usize, env: &mut Env) -> usize {
-        let Some(up) = self.up.as_mut().filter(|up| up.queued < HIGH_MARK) else { return 0 };
+        if self.up.as_ref().is_none_or(|up| up.queued >= HIGH_MARK) {
+            return 0;
+        }
+        if self.table.changes() < most {
+            self.tell_again_at_rest(env);
+        }
+        let Some(up) = self.up.as_mut() else { return 0 };
         if self.table.changes() == 0 && up.refreshing.is_empty() {
             return 0;
         }
         let context = up.negotiated.context();
-        let Scratch { packed, prefixes, changed, .. } = &mut self.scratch;
+        let mut scratch = std::mem::take(&mut env.scratch);
+        let Scratch { packed, prefixes, changed, .. } = &mut scratch;
         changed.clear();
         let taken = self.table.take_changed(most, changed);
         changed.sort_unstable_by_key(|(winner, slot)| (*winner, *slot));
@@ -76,21 +85,20 @@ impl Session {
             }
         }
         env.counters.published += changed.len() as u64;
-        for (_, slot) in changed.iter() {
-            self.table.tidy(*slot);
-        }
         if !packed.is_empty() {
             up.updates_out += 1;
             up.last_published = env.now;
             env.out.push(Output::SendPeer { conn: up.conn, bytes: packed.split().freeze() });
         }
-        if self.table.changes() == 0 {
+        if self.table.changes() == 0 && up.telling_again.is_empty() {
             up.refreshing.clear();
             for family in up.refresh_end.drain(..) {
                 let end = RouteRefresh { family, kind: RefreshKind::End };
                 env.out.push(Output::SendPeer { conn: up.conn, bytes: end.encode() });
             }
         }
+        changed.iter().for_each(|(_, slot)| self.settle(*slot, env));
+        env.scratch = scratch;
         taken
     }
 

@@ -65,6 +65,7 @@ impl Session {
                 up.refresh_end.push(family);
             }
         }
+        up.telling_again.push((family, 0));
         for slot in 0..self.table.slots() {
             let told = self.table.entry(slot).filter(|e| e.published != BlobId::NONE);
             if told.is_some_and(|e| e.key.family() == family) {

@@ -11,6 +11,7 @@ impl Session {
     /// Instance `i` is no more: it says nothing, and nothing is held against it.
     pub(super) fn forget_candidates(&mut self, i: usize, env: &mut Env) {
         let id = self.index as u32;
+        self.forget_at_rest(i, env);
         self.table.forget(i, |slot, route, marked| {
             env.routes.release(route);
             if marked {
@@ -67,7 +68,7 @@ impl Session {
         if let Some(seat) = self.seats.get_mut(i) {
             seat.compared = (at, same);
         }
-        same >= slots
+        same >= slots && self.not_said_again(i, env) == 0
     }
 
     /// Those that abstain on `prefix` towards this peer: see [`Env::abstainers`].

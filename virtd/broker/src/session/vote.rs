@@ -67,6 +67,14 @@ impl Voting for Votes<'_> {
         self.env.routes.release(old);
     }
 
+    fn awaited(&self) -> Option<Members> {
+        self.env.keys_rest().then(|| self.session.awaited(self.env))
+    }
+
+    fn voted(&mut self, slot: u32) {
+        self.session.settle(slot, self.env);
+    }
+
     /// Nobody is accused because somebody is late: sending a first table, or told late.
     #[inline]
     fn temper(&mut self, slot: u32, terms: &Terms, outcome: &mut Outcome<BlobId>) {
@@ -91,7 +99,7 @@ impl Voting for Votes<'_> {
 
     fn marked(&mut self, slot: u32, marks: &Marks) {
         let (session, env) = (&*self.session, &mut *self.env);
-        let Some(prefix) = session.table.entry(slot).map(|e| e.key) else { return };
+        let Some((prefix, winner)) = session.table.entry(slot).map(|e| (e.key, e.winner)) else { return };
         let peer = if marks.newly().is_empty() { String::new() } else { env.peer_name(&session.peer) };
         let why = || format!("not with the majority on {prefix} towards {peer}");
         if !env.mark((session.index as u32, slot), prefix, marks, why) {
@@ -99,7 +107,7 @@ impl Voting for Votes<'_> {
         }
         let words = Words {
             kinds: ["no-quorum", "disagreement", "agreement"],
-            stays: &session.what_stays(slot, marks.terms.electorate, env),
+            stays: &session.what_stays(winner, session.table.candidates(slot), marks.terms.electorate, env),
             place: "published",
             is_void: session.table.is_void(slot),
         };
@@ -192,9 +200,16 @@ impl Session {
         }
         let now = env.now_ms();
         let slot = match (route, self.table.find(&prefix)) {
-            (BlobId::NONE, None) => return,
             (_, Some(slot)) => slot,
-            (_, None) => self.table.add(prefix, now),
+            (_, None) => match self.find_at_rest(&prefix, env) {
+                Some(rest) if rest == route && env.poison.is_idle() => return self.says_again(i, &prefix, route, env),
+                Some(_) => match self.rouse(&prefix, env) {
+                    Some(slot) => slot,
+                    None => return,
+                },
+                None if route == BlobId::NONE => return,
+                None => self.table.add(prefix, now),
+            },
         };
         let answers = !env.poison.is_idle() && env.poison.said(i, self.index as u32, &prefix);
         let mut votes = self.votes(env);

@@ -1,0 +1,132 @@
+//! Keys at rest are kept once for all sessions: nothing that is seen from outside knows of it.
+
+mod sim;
+
+use sim::{Sim, config, prefix};
+use std::collections::BTreeSet;
+use virtd_config::Strategy;
+use wire::bgp::message::{RefreshKind, RouteRefresh};
+use wire::bgp::{Family, Prefix};
+
+const SECOND: u64 = 1_000_000;
+const PREFIXES: u32 = 300;
+
+/// So many peers, the first of which has announced [`PREFIXES`].
+fn exchange(peers: u8, strategy: Strategy) -> Sim {
+    let mut sim = Sim::new(&config(3, strategy));
+    (0..3).for_each(|i| sim.start_instance(i));
+    (1..=peers).for_each(|n| sim.connect_peer(n));
+    sim.run(2 * SECOND);
+    let names: Vec<String> = (0..PREFIXES).map(|n| format!("10.{}.{}.0/24", n / 256, n % 256)).collect();
+    for names in names.chunks(100) {
+        sim.announce(1, &names.iter().map(String::as_str).collect::<Vec<&str>>(), &[64501]);
+    }
+    sim.run(3 * SECOND);
+    assert!((2..=peers).all(|n| sim.table(n).len() == PREFIXES as usize));
+    sim
+}
+
+fn tables_bytes(sim: &mut Sim) -> u64 {
+    sim.query(serde_json::json!({"command": "status"}))["memory"]["tables_bytes"].as_u64().expect("octets")
+}
+
+fn updates(sim: &Sim) -> Vec<u64> {
+    sim.peers.values().map(|p| p.updates).collect()
+}
+
+#[test]
+fn a_peer_more_that_is_told_the_same_costs_a_bit_a_key() {
+    for strategy in [Strategy::WaitForConsensus, Strategy::MasterSlave, Strategy::ContinuousMajority] {
+        let (mut few, mut many) = (exchange(3, strategy), exchange(60, strategy));
+        let (few, many) = (tables_bytes(&mut few), tables_bytes(&mut many));
+        assert!(many < few + 57 * u64::from(PREFIXES) * 2, "{few} octets with 3 peers, {many} with 60");
+    }
+}
+
+#[test]
+fn a_word_that_differs_is_masked_and_named_and_forgotten_when_it_does_not_differ_any_more() {
+    let mut sim = exchange(4, Strategy::WaitForConsensus);
+    let p = prefix("10.0.7.0/24");
+    sim.instances[1].fault.lies_about.insert(p);
+    sim.announce(1, &["10.0.7.0/24"], &[64501, 64777]);
+    sim.run(4 * SECOND);
+    assert_eq!(sim.table(2)[&p].0, [sim::OUR_AS, 64501, 64777]);
+    let named: BTreeSet<_> = sim.events_of("disagreement").iter().map(|e| (e.session.clone(), e.prefix)).collect();
+    assert_eq!(named.len(), 3, "on every session: {named:?}");
+    sim.instances[1].fault.lies_about.clear();
+    sim.announce(1, &["10.0.7.0/24"], &[64501]);
+    sim.run(4 * SECOND);
+    assert_eq!(sim.events_of("agreement").len(), 3);
+    assert_eq!(sim.table(2)[&p].0, [sim::OUR_AS, 64501]);
+    let answer = sim.query(serde_json::json!({"command": "routes", "prefix": "10.0.7.0/24"}));
+    let told = answer["sessions"].as_array().expect("what each peer is told");
+    assert!(
+        told.len() == 3 && told.iter().all(|t| t["why"].as_str().is_some_and(|w| w.contains("3 of 3 agree"))),
+        "{answer}"
+    );
+    assert_eq!(told[0]["said"].as_array().map(Vec::len), Some(3));
+}
+
+#[test]
+fn an_instance_goes_and_comes_back_and_no_peer_hears_of_it() {
+    for strategy in [Strategy::WaitForConsensus, Strategy::MasterSlave] {
+        let mut sim = exchange(4, strategy);
+        let (before, p) = (updates(&sim), prefix("10.0.9.0/24"));
+        for i in [0, 2] {
+            sim.kill_instance(i);
+            sim.run(3 * SECOND);
+            sim.instances[i].fault.hides.insert(p);
+            sim.restart_instance(i);
+            sim.run(20 * SECOND);
+            assert!(
+                sim.events
+                    .iter()
+                    .any(|e| e.kind == "leg-level" && e.instance.as_deref() == Some(["i0", "i1", "i2"][i]))
+            );
+            let wrong: Vec<_> = sim.events_of("disagreement").iter().map(|e| (e.prefix, e.instance.clone())).collect();
+            assert!(!wrong.is_empty() && wrong.iter().all(|(about, _)| *about == Some(p)), "{wrong:?}");
+            sim.kill_instance(i);
+            sim.start_instance(i);
+            sim.run(20 * SECOND);
+            sim.events.clear();
+        }
+        assert_eq!(updates(&sim), before);
+        assert!((2..=4).all(|n| sim.table(n).len() == PREFIXES as usize) && sim.no_reset());
+    }
+}
+
+#[test]
+fn all_that_was_told_is_told_again_on_request_once_each() {
+    let mut sim = exchange(4, Strategy::WaitForConsensus);
+    let before = sim.peers[&3].history.len();
+    // One of them changes meanwhile.
+    sim.peer_sends(3, &RouteRefresh { family: Family::IPV4_UNICAST, kind: RefreshKind::Request }.encode());
+    sim.announce(1, &["10.0.9.0/24"], &[64501, 64777]);
+    sim.run(3 * SECOND);
+    let told: Vec<Prefix> = sim.peers[&3].history[before..].iter().map(|(p, _, _)| *p).collect();
+    let once: BTreeSet<Prefix> = told.iter().copied().collect();
+    assert_eq!(once.len(), PREFIXES as usize);
+    assert!(told.len() <= once.len() + 1, "{} of {}", told.len(), once.len());
+    let before = sim.peers[&3].history.len();
+    sim.peer_sends(3, &RouteRefresh { family: Family::IPV4_UNICAST, kind: RefreshKind::Request }.encode());
+    sim.run(3 * SECOND);
+    assert_eq!(sim.peers[&3].history.len() - before, PREFIXES as usize, "and a second time");
+    assert_eq!(sim.table(3)[&prefix("10.0.9.0/24")].0, [sim::OUR_AS, 64501, 64777]);
+}
+
+#[test]
+fn who_announced_goes_and_everybody_is_told() {
+    let mut sim = exchange(4, Strategy::ContinuousMajority);
+    sim.withdraw(1, &["10.0.9.0/24"]);
+    sim.run(2 * SECOND);
+    assert!((2..=4).all(|n| sim.table(n).len() == PREFIXES as usize - 1));
+    let conn = sim.peers[&1].conn.expect("a connection");
+    sim.input(broker::io::Input::PeerClosed { conn, errno: 0 });
+    sim.run(3 * SECOND);
+    assert!((2..=4).all(|n| sim.table(n).is_empty()));
+    let left = tables_bytes(&mut sim);
+    sim.connect_peer(1);
+    sim.run(2 * SECOND);
+    assert!(sim.no_reset() || sim.events_of("session-down").len() == 1);
+    assert!(left > 0);
+}
