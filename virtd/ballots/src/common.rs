@@ -24,8 +24,8 @@ const END: u32 = u32::MAX;
 pub struct Rest<V> {
     /// What was chosen and told.
     pub value: V,
-    /// Who says it; the others say nothing. Everybody who votes or is compared is among them, or
-    /// among `stale`.
+    /// Who says it; the others say nothing. Everybody who votes or is compared is among them, or has
+    /// come since and is among `stale`.
     pub who: Members,
     /// Who said it before he was gone, or has come since and has said nothing yet.
     pub stale: Members,

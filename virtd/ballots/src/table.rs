@@ -239,7 +239,7 @@ impl<K: Copy + Eq + Hash, V: Copy + Eq + Default> Ballots<K, V> {
     }
 
     /// What is known of the key at `slot`, where nothing is left to be decided about it, whoever of
-    /// `all` votes: they say what was chosen, or are stale, and nobody says anything else; it has
+    /// `all` votes: they say what was chosen, or said it before they were gone, and nobody says anything else; it has
     /// been told; and nothing hangs on it.
     pub fn at_rest(&self, slot: u32, all: Members) -> Option<(K, Rest<V>)> {
         let e = self.entry(slot).filter(|e| e.is_calm() && e.flags & (flag::DIRTY | flag::RESEND) == 0)?;
@@ -247,10 +247,10 @@ impl<K: Copy + Eq + Hash, V: Copy + Eq + Default> Ballots<K, V> {
         Some((e.key, Rest { value: e.winner, who, stale: e.stale }))
     }
 
-    /// Who says `value`, where it is not nothing, nobody says anything else, and those of `all` who
-    /// say nothing are stale.
+    /// Who says `value`, stale or not, where it is not nothing, all of `all` do, and nobody says
+    /// anything else.
     pub(crate) fn agreed(&self, slot: u32, value: V, all: Members) -> Option<Members> {
-        let (none, stale) = (V::default(), self.entry(slot)?.stale);
+        let none = V::default();
         let mut who = Members::EMPTY;
         for (i, said) in self.candidates(slot).iter().enumerate() {
             if *said == value {
@@ -259,7 +259,7 @@ impl<K: Copy + Eq + Hash, V: Copy + Eq + Default> Ballots<K, V> {
                 return None;
             }
         }
-        (value != none && !who.is_empty() && all.minus(who).minus(stale).is_empty()).then_some(who)
+        (value != none && !who.is_empty() && all.minus(who).is_empty()).then_some(who)
     }
 
     /// Takes a key out whose state [`Ballots::at_rest`] gave. All references it had are the
