@@ -459,6 +459,11 @@ fn flood(t: &mut Trial<'_>) -> Result<()> {
     if t.scene.keeper == Keeper::Virtd {
         let name = name_of(t, index)?;
         t.named(&name, &["instance-faulty"], "routes a second")?;
+        if t.through_master {
+            // What it said stands until its processes have ended, and then for T.
+            t.named(&name, &["instance-gone"], "")?;
+            t.dwell();
+        }
     }
     let grown = t.scene.memory_mib().saturating_sub(memory);
     ensure!(grown < FLOOD_MEMORY_MIB, "virtd grew by {grown} MiB");

@@ -33,6 +33,9 @@ pub(crate) mod flag {
     pub const OVERRULED: u8 = 16;
     /// [`Ballots::count`].
     pub const COUNTED: u8 = 32;
+    /// Was at rest before: it does so again only when it stands in no queue, else each change would
+    /// leave one more recheck there.
+    pub const ROUSED: u8 = 64;
 }
 
 /// The state of one key.
@@ -122,7 +125,7 @@ impl<K: Copy, V: Copy + Default> Entry<K, V> {
     pub fn at_rest(key: K, rest: &Rest<V>, columns: usize, now_ms: Millis, rules: &Rules) -> (Entry<K, V>, Vec<V>) {
         let then = (now_ms as u32).wrapping_sub(rules.steady_ms as u32);
         let entry = Entry {
-            flags: flag::COUNTED,
+            flags: flag::COUNTED | flag::ROUSED,
             stale: rest.stale,
             winner: rest.value,
             published: rest.value,
@@ -243,6 +246,9 @@ impl<K: Copy + Eq + Hash, V: Copy + Eq + Default> Ballots<K, V> {
     /// been told; and nothing hangs on it.
     pub fn at_rest(&self, slot: u32, all: Members) -> Option<(K, Rest<V>)> {
         let e = self.entry(slot).filter(|e| e.is_calm() && e.flags & (flag::DIRTY | flag::RESEND) == 0)?;
+        if e.flags & flag::ROUSED != 0 && e.flags & flag::QUEUED != 0 {
+            return None;
+        }
         let who = self.agreed(slot, e.winner, all).filter(|_| e.winner == e.published)?;
         Some((e.key, Rest { value: e.winner, who, stale: e.stale }))
     }

@@ -74,6 +74,12 @@ impl Core {
         self.learn_ids(from);
     }
 
+    /// No key rests from now on (docs/DECISIONS.md, "Keys at rest are held in common"): only for
+    /// comparing, since nothing that is seen from outside depends on it.
+    pub fn never_rest(&mut self) {
+        self.env.never_rest = true;
+    }
+
     /// Has prefixes voted on, on every session, because of what has become of who announced them.
     fn renew(&mut self, left: &mut usize) {
         let most = |left: usize, sessions: usize| (left / sessions.max(1)).max(1);

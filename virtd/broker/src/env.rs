@@ -115,6 +115,8 @@ pub struct Env {
     next_id: u64,
     /// See [`Scratch`].
     pub scratch: Scratch,
+    /// See [`super::Core::never_rest`].
+    pub never_rest: bool,
 }
 
 /// [`Agreement`] over ids of canonical routes.
@@ -190,6 +192,7 @@ impl Env {
             without_quorum: 0,
             next_id: 0,
             scratch: Scratch::default(),
+            never_rest: false,
         }
     }
 
@@ -237,7 +240,7 @@ impl Env {
     /// Whether a key on which all agree wants no vote, whoever is left: not where too few are no
     /// majority.
     pub fn keys_rest(&self) -> bool {
-        self.rules.min_voters <= 1
+        self.rules.min_voters <= 1 && !self.never_rest
     }
 
     /// Milliseconds since virtd started.

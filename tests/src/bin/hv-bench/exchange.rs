@@ -15,7 +15,7 @@ use std::time::{Duration, Instant};
 use tests::daemons::Daemon::{self, Bird, Frr, OpenBgpd};
 use tests::daemons::{Attach, Instance};
 use tests::exchange::Exchange;
-use tests::lab::Lab;
+use tests::lab::{Lab, Netns};
 use tests::router::{Options, Router};
 
 /// What may be asked for with `--exchange-places`; the first is the reference. Where three vote,
@@ -31,6 +31,9 @@ pub const PLACES: [(&str, Kind); 6] = [
 const THREE: [Daemon; 3] = [Bird, Frr, OpenBgpd];
 /// Until a killed instance is missed, and until it votes again.
 const PATIENCE: Duration = Duration::from_secs(180);
+
+/// After the last route, until nothing is looked at any more.
+const SETTLES: Duration = Duration::from_secs(15);
 
 /// How many neighbours, and how many routes each of them has.
 #[derive(Clone, Copy, Debug)]
@@ -67,6 +70,8 @@ struct Outcome {
     virtd: Option<Memory>,
     /// All daemons' and their helpers' VmRSS together, KiB.
     daemons: f64,
+    /// Processor time at rest, and for how many seconds that was.
+    rest: Option<(Cpu, f64)>,
     /// `virtctl status`.
     status: Option<Value>,
     /// A killed instance's time from its start until it voted again.
@@ -123,6 +128,7 @@ fn play(arguments: &Arguments, size: Size, kind: &Kind) -> Result<Outcome> {
     let cpu = processes::cpu(&ns)?.since(before);
     let virtd = router.as_ref().map(|_| processes::memory(&ns, "virtd")).transpose()?;
     let daemons = processes::resident(&ns, |name| name != "virtd")?;
+    let rest = if complete && arguments.exchange_rest > 0 { Some(rest(&ns, arguments.exchange_rest)?) } else { None };
     let status = router.as_ref().and_then(|router| router.ctl(&["status"]).ok());
     let mut voting_s = None;
     // A sole instance's death is the end of its sessions.
@@ -133,7 +139,15 @@ fn play(arguments: &Arguments, size: Size, kind: &Kind) -> Result<Outcome> {
     let report = players.finish()?;
     drop((players, alone, router));
     lab.passed();
-    Ok(Outcome { report, cpu, virtd, daemons, status, voting_s })
+    Ok(Outcome { report, cpu, virtd, daemons, rest, status, voting_s })
+}
+
+/// Processor time while nothing is said but KEEPALIVEs.
+fn rest(ns: &Netns, seconds: u64) -> Result<(Cpu, f64)> {
+    std::thread::sleep(SETTLES);
+    let (start, before) = (Instant::now(), processes::cpu(ns)?);
+    std::thread::sleep(Duration::from_secs(seconds));
+    Ok((processes::cpu(ns)?.since(before), start.elapsed().as_secs_f64()))
 }
 
 /// BIRD dies and is started again; the seconds from its start until it votes.
@@ -154,6 +168,7 @@ impl Outcome {
             "cpu_s": { "virtd": self.cpu.virtd, "daemons": self.cpu.others },
             "virtd_kib": self.virtd.map(|m| json!({ "rss": m.now, "hwm": m.peak })), "daemons_rss_kib": self.daemons,
             "status": self.status, "voting_s": self.voting_s,
+            "rest": self.rest.map(|(cpu, s)| json!({ "virtd_s": cpu.virtd, "daemons_s": cpu.others, "seconds": s })),
         })
     }
 
@@ -209,6 +224,13 @@ impl Outcome {
             None => {
                 figures.note(title("processor time"), self.cpu.others, "s", reference.map(|r| r.cpu.others));
                 figures.note(title("VmRSS"), self.daemons / 1024.0, "MiB", reference.map(|r| r.daemons / 1024.0));
+            }
+        }
+        if let Some((cpu, seconds)) = self.rest {
+            let percent = |used: f64| 100.0 * used / seconds;
+            figures.note(title("processor at rest, daemons"), percent(cpu.others), "%", None);
+            if self.virtd.is_some() {
+                figures.note(title("processor at rest, virtd"), percent(cpu.virtd), "%", None);
             }
         }
         if let (Some(voting), stay) = (self.voting_s, &r["stay"]) {

@@ -92,6 +92,9 @@ struct Arguments {
     /// neighbours saw until it voted again
     #[arg(long)]
     exchange_kill: bool,
+    /// Measure the processor time of a complete exchange at rest, for so many seconds.
+    #[arg(long, value_name = "S", default_value_t = 0)]
+    exchange_rest: u64,
     /// Only these parts
     #[arg(long, value_enum, value_delimiter = ',')]
     only: Vec<Part>,

@@ -51,9 +51,10 @@ impl Session {
     /// Nothing is to be done about the key at `slot` just now: it is given back, or laid to rest.
     pub(super) fn settle(&mut self, slot: u32, env: &mut Env) {
         let may = self.up.is_some() && env.keys_rest() && env.poison.is_idle();
-        let at_rest = if may { self.table.at_rest(slot, self.awaited(env)) } else { None };
+        let at_rest = if may { self.table.at_rest(slot, self.awaited()) } else { None };
         let Some((prefix, rest)) = at_rest else { return self.table.tidy(slot) };
-        let compared = self.awaited(env).intersect(rest.who).minus(rest.stale);
+        let with_duty = env.instances.voters.union(env.instances.observers);
+        let compared = with_duty.intersect(self.attached).intersect(rest.who).minus(rest.stale);
         self.count(slot, compared, Members::EMPTY, Members::EMPTY, false, env);
         self.table.lay_down(slot);
         let new = env.common.put(self.number(), prefix, rest);
@@ -61,9 +62,10 @@ impl Session {
         (0..had).for_each(|_| env.routes.release(rest.value));
     }
 
-    /// Those whose word a key waits for before it is at rest.
-    pub(super) fn awaited(&self, env: &Env) -> Members {
-        env.instances.voters.union(env.instances.observers).intersect(self.attached)
+    /// Those whose word a key waits for before it is at rest; also of who has no duty now, since he
+    /// may have one again while his leg stands.
+    pub(super) fn awaited(&self) -> Members {
+        self.attached
     }
 
     /// What instance `i` has said so far is what it said before it was gone.

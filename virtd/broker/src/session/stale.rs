@@ -33,22 +33,21 @@ impl Session {
         let (from, mut same) = if at < slots { (at, same) } else { (0, 0) };
         let agreement = ById(&env.routes);
         let sole = env.instances.voters.len() == 1 && env.instances.voters.contains(i as u8);
+        // Nothing is awaited from it there.
+        let excused = |prefix: &Prefix| {
+            (!env.poison.is_idle() && env.poison.abstainers(prefix, self.index as u32, true).contains(i as u8))
+                || env.is_outside(i, prefix)
+                || (env.heard.is_lacking()
+                    && (self.without_family(prefix, env).union(env.heard.cannot_be_told(prefix))).contains(i as u8))
+        };
         let differs = |slot: &u32| {
             let Some(e) = self.table.entry(*slot) else { return false };
-            if !env.poison.is_idle() && env.poison.abstainers(&e.key, self.index as u32, true).contains(i as u8) {
-                return false;
-            }
-            if env.is_outside(i, &e.key) {
+            if excused(&e.key) {
                 return false;
             }
             let all = self.table.candidates(*slot);
             let is_silent = |(n, said): (usize, &BlobId)| n == i || *said == BlobId::NONE;
             if sole && e.winner == BlobId::NONE && all.iter().enumerate().all(is_silent) {
-                return false;
-            }
-            if env.heard.is_lacking()
-                && (self.without_family(&e.key, env).union(env.heard.cannot_be_told(&e.key))).contains(i as u8)
-            {
                 return false;
             }
             let said = all.get(i).copied().unwrap_or(BlobId::NONE);
@@ -65,10 +64,14 @@ impl Session {
             same += 1;
             at = if at + 1 < slots { at + 1 } else { 0 };
         }
+        let concurs = same >= slots
+            && (self.not_said_again(i, env) == 0
+                || (!env.poison.is_idle() || env.has_blocks || env.heard.is_lacking())
+                    && env.common.stale_keys(self.index as u32, i).iter().all(excused));
         if let Some(seat) = self.seats.get_mut(i) {
             seat.compared = (at, same);
         }
-        same >= slots && self.not_said_again(i, env) == 0
+        concurs
     }
 
     /// Those that abstain on `prefix` towards this peer: see [`Env::abstainers`].

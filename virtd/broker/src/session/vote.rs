@@ -68,7 +68,7 @@ impl Voting for Votes<'_> {
     }
 
     fn awaited(&self) -> Option<Members> {
-        self.env.keys_rest().then(|| self.session.awaited(self.env))
+        self.env.keys_rest().then(|| self.session.awaited())
     }
 
     fn voted(&mut self, slot: u32) {
