@@ -80,10 +80,14 @@ fn pass(sim: &mut Sim, us: u64, dead: &mut usize, down: &BTreeSet<usize>) {
     }
 }
 
+/// What a peer has now, and everything that it was ever told.
+type Table = BTreeMap<Prefix, (Vec<u32>, Option<u32>)>;
+type Told = BTreeMap<u8, Vec<(Prefix, Option<u32>, bool)>>;
+
 /// What can be seen from outside when everything is quiet.
 #[derive(PartialEq, Debug)]
 struct Seen {
-    tables: BTreeMap<u8, BTreeMap<Prefix, (Vec<u32>, Option<u32>)>>,
+    tables: BTreeMap<u8, Table>,
     closed: Vec<(u8, u32, Vec<String>)>,
     standing: BTreeSet<(String, String, String)>,
     lost: BTreeSet<(String, String)>,
@@ -150,7 +154,7 @@ struct Run {
     seen: Vec<(usize, String, Seen)>,
     verdicts: BTreeMap<(String, String, String, String), u32>,
     left: u64,
-    heard: BTreeMap<u8, Vec<(Prefix, Option<u32>, bool)>>,
+    heard: Told,
     levels: Vec<(u64, Option<String>)>,
 }
 
@@ -383,7 +387,7 @@ fn compare(seed: u64, strategy: Strategy, slow: bool) -> Vec<String> {
             found.push(format!("{at} VERDICTS: {:?} / {:?}", only(&a, &b), only(&b, &a)));
         }
         if a.heard != b.heard {
-            let sorted = |h: &BTreeMap<u8, Vec<(Prefix, Option<u32>, bool)>>| {
+            let sorted = |h: &Told| {
                 let mut h = h.clone();
                 h.values_mut().for_each(|v| v.sort());
                 h
