@@ -400,7 +400,8 @@ fn sockets_that_close_in_the_middle_leave_nothing_and_there_are_only_so_many() {
         }
         wait("the fds to be closed", || {
             lab.end_of_turn();
-            fds() == before
+            // Tests beside this one are in this process, too, and may have closed theirs since.
+            fds() <= before
         });
         let mut sockets = Vec::new();
         let refused = loop {
@@ -415,7 +416,8 @@ fn sockets_that_close_in_the_middle_leave_nothing_and_there_are_only_so_many() {
         drop(sockets);
         wait("the fds to be closed", || {
             lab.end_of_turn();
-            fds() == before
+            // Tests beside this one are in this process, too, and may have closed theirs since.
+            fds() <= before
         });
         Socket::open(&shim, 5000);
     });
