@@ -92,7 +92,8 @@ struct Arguments {
     /// neighbours saw until it voted again
     #[arg(long)]
     exchange_kill: bool,
-    /// Measure the processor time of a complete exchange at rest, for so many seconds.
+    /// Once an exchange is complete, measure for so many seconds what processor time it takes at rest, with nothing
+    /// but KEEPALIVEs; 0 leaves it out
     #[arg(long, value_name = "S", default_value_t = 0)]
     exchange_rest: u64,
     /// Only these parts

@@ -559,7 +559,8 @@ impl Leg {
     }
 }
 
-fn refused(leg: LegId) -> Output {
+/// A dial of an instance fails as if nobody listened.
+pub(super) fn refused(leg: LegId) -> Output {
     Output::LegRefused { leg, errno: libc::ECONNREFUSED }
 }
 

@@ -481,11 +481,11 @@ impl Session {
                 lane.clear();
             }
             if let Some((leg, _)) = self.seats[i].second.take() {
-                env.out.push(Output::LegRefused { leg, errno: libc::ECONNREFUSED });
+                env.out.push(legs::refused(leg));
             }
             if let Some(leg) = self.seats[i].leg.take() {
                 match leg.state {
-                    LegState::Connecting => env.out.push(Output::LegRefused { leg: leg.id, errno: libc::ECONNREFUSED }),
+                    LegState::Connecting => env.out.push(legs::refused(leg.id)),
                     _ => {
                         if let (true, Some(bytes)) = (leg.state >= LegState::OpenConfirm, farewell.clone()) {
                             env.out.push(Output::SendLeg { leg: leg.id, bytes });
