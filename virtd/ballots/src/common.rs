@@ -55,6 +55,21 @@ struct Tally {
     stale: Vec<usize>,
 }
 
+/// A set of tables.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Tables<'a>(&'a [u64]);
+
+impl Tables<'_> {
+    /// Their numbers, ascending.
+    pub fn iter(&self) -> impl Iterator<Item = u32> + '_ {
+        let of_word = |(at, word): (usize, &u64)| {
+            let word = *word;
+            (0..64).filter(move |bit| word >> bit & 1 == 1).map(move |bit| at as u32 * 64 + bit)
+        };
+        self.0.iter().enumerate().flat_map(of_word)
+    }
+}
+
 /// See the module's comment. Each record holds one reference to its value.
 #[derive(Debug)]
 pub struct Common<K, V> {
@@ -113,6 +128,18 @@ impl<K: Copy + Eq + Hash, V: Copy + Eq> Common<K, V> {
     pub fn iter(&self, table: u32) -> impl Iterator<Item = (K, Rest<V>)> + '_ {
         let of_row = move |row: &Row<K>| Some((row.key, self.records.get(self.record_of(table, row)? as usize)?.rest));
         self.rows.iter().filter_map(move |(_, row)| of_row(row))
+    }
+
+    /// Tells `tell` of every key and each of its values in which tables it rests.
+    pub fn each(&self, mut tell: impl FnMut(&K, V, &Tables<'_>)) {
+        for (_, row) in self.rows.iter() {
+            let mut at = row.first;
+            while let Some(record) = self.records.get(at as usize) {
+                let from = at as usize * self.stride;
+                tell(&row.key, record.rest.value, &Tables(self.bits.get(from..from + self.stride).unwrap_or_default()));
+                at = record.next;
+            }
+        }
     }
 
     /// The key of this number, if it rests in the table: numbers are below [`Common::numbers`], and

@@ -117,6 +117,8 @@ pub struct Env {
     pub scratch: Scratch,
     /// See [`super::Core::never_rest`].
     pub never_rest: bool,
+    /// Sessions of an earlier virtd go on, and too few instances are level again to decide anything.
+    pub awaits_quorum: bool,
 }
 
 /// [`Agreement`] over ids of canonical routes.
@@ -193,6 +195,7 @@ impl Env {
             next_id: 0,
             scratch: Scratch::default(),
             never_rest: false,
+            awaits_quorum: false,
         }
     }
 
@@ -241,6 +244,12 @@ impl Env {
     /// majority.
     pub fn keys_rest(&self) -> bool {
         self.rules.min_voters <= 1 && !self.never_rest
+    }
+
+    /// Ids from now on are greater than this one.
+    pub fn skip_ids(&mut self, past: u64) {
+        // Of the same parity as before.
+        self.next_id = self.next_id.max(past.next_multiple_of(2));
     }
 
     /// Milliseconds since virtd started.

@@ -397,6 +397,11 @@ pub enum Output {
         /// RST at once: nobody here listens, as a host without a listener would answer.
         abort: bool,
     },
+    /// All that the peer has asked to be told again has been handed over ([`journal::Record`]).
+    Refreshed {
+        /// On which connection.
+        conn: ConnId,
+    },
     /// Stop or go on reading from a peer (native mode only: TCP's own back-pressure).
     PausePeer {
         /// Which.

@@ -10,6 +10,7 @@
 //! | `heard` | what the peers have said, and who has not been told all of it |
 //! | `followups` | what one part has found out and another has to act on |
 //! | `decide` | what is decided in a turn, and how much of it |
+//! | [`adopt`] | sessions of an earlier virtd go on |
 //! | `busy` | which sessions have something to do |
 //! | `session` | one peer: its TCP connections, the legs, what the votes go by |
 //! | `open` | OPEN negotiation |
@@ -34,6 +35,7 @@
 mod instance;
 pub mod io;
 
+pub mod adopt;
 mod busy;
 mod controller;
 mod decide;
@@ -136,6 +138,8 @@ pub struct Core {
     /// The operator knows how the instances are made to differ.
     told_diversity: bool,
     fib: Option<Fib>,
+    /// While too few instances are level for a decision: when it began.
+    adopted_at: Option<Micros>,
 }
 
 /// A peer's address as a key: the port does not matter.
@@ -169,6 +173,7 @@ impl Core {
             gone_independence: independence::Independence::default(),
             told_diversity: false,
             fib: Fib::new(config),
+            adopted_at: None,
         }
     }
 
@@ -367,6 +372,7 @@ impl Core {
                 self.controller.tick(&mut self.env, &mut self.sessions);
                 self.pass_on();
                 self.see_to_strangers();
+                self.end_adoption();
                 self.env.forget_silent_sometimes();
                 self.tell_diversity();
             }

@@ -258,6 +258,7 @@ impl Driver {
                 }
             }
             Output::Dial { conn, peer, local, leg } => self.dial(conn, peer, local, leg),
+            Output::Refreshed { .. } => {}
             Output::ClosePeer { conn, abort } => self.close_peer(conn, abort),
             Output::CloseLeg { leg } => self.close_leg(leg),
             Output::PausePeer { conn, pause } => {

@@ -8,6 +8,7 @@
 
 #![allow(dead_code, reason = "each test file uses a part of it")]
 
+mod crash;
 mod ends;
 mod fib;
 pub mod supervised;
@@ -230,6 +231,10 @@ pub struct Sim {
     pub by_hand: BTreeSet<ConnId>,
     /// In a turn, or told to wait: what comes is read later.
     held: bool,
+    /// What virtd's driver keeps of the peers' streams.
+    pub journal: Vec<u8>,
+    /// How it was set up.
+    config: Config,
 }
 
 /// Something that the router reads.
@@ -280,6 +285,8 @@ impl Sim {
             hung_up: Vec::new(),
             by_hand: BTreeSet::new(),
             held: false,
+            journal: Vec::new(),
+            config: config.clone(),
         };
         (0..n).for_each(|i| sim.start_instance(i));
         sim
@@ -361,6 +368,7 @@ impl Sim {
         self.peers.insert(n, SimPeer { conn: Some(conn), ..SimPeer::default() });
         let mut peer = peer_addr(n);
         peer.set_port(40000);
+        self.opened(conn, peer);
         self.held = true;
         self.input(Input::PeerAccepted { conn, peer, local: SocketAddr::new(LOCAL.into(), 179) });
         self.held = false;

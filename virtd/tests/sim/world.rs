@@ -2,6 +2,7 @@
 
 use super::*;
 use broker::io::{Micros, Note};
+use journal::Record;
 
 impl Sim {
     /// Gives the core what has come, as much as is read in one turn; whether anything had.
@@ -11,6 +12,9 @@ impl Sim {
             let now = self.now;
             match came {
                 Came::Octets(from, bytes) => {
+                    if let To::Peer(conn) = from {
+                        Record::FromPeer { conn: conn.0, octets: &bytes }.append_to(&mut self.journal);
+                    }
                     let mut buf = BytesMut::from(bytes);
                     let buf = &mut buf;
                     self.core.handle(
@@ -73,6 +77,7 @@ impl World for Sim {
                 self.deferred.write_to(leg);
             }
             Output::SendPeer { conn, bytes } => {
+                Record::ToPeer { conn: conn.0, octets: &bytes }.append_to(&mut self.journal);
                 self.queue(To::Peer(conn), bytes);
                 self.list(To::Peer(conn));
             }
@@ -84,7 +89,9 @@ impl World for Sim {
             }
             Output::Dial { conn, .. } => self.dials.push(conn),
             Output::LegRefused { leg, .. } => self.refused.push(leg),
+            Output::Refreshed { conn } => Record::Refreshed { conn: conn.0 }.append_to(&mut self.journal),
             Output::ClosePeer { conn, .. } => {
+                Record::Closed { conn: conn.0 }.append_to(&mut self.journal);
                 self.write_one(To::Peer(conn));
                 self.hung_up.push(conn);
                 for p in self.peers.values_mut().filter(|p| p.conn == Some(conn)) {

@@ -10,6 +10,7 @@
 //! plays the peer. Both halves meet in two places: the peer's OPEN waits for the instances' OPENs
 //! (the profile), and our KEEPALIVE that accepts the peer's OPEN waits for a quorum of legs.
 
+mod adopt;
 mod count;
 mod diverse;
 mod hangs;
@@ -30,6 +31,7 @@ use super::io::{ConnId, LegId, Micros, Output};
 use super::mux::Lane;
 use super::open::{Difference, Negotiated, Profile, Refusal, Terms};
 use super::{KEYS_AT_ONCE, Table};
+pub use adopt::Adopted;
 use bytes::{Bytes, BytesMut};
 use diverse::Lag;
 pub use diverse::allow_offers;

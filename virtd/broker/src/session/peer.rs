@@ -299,23 +299,7 @@ impl Session {
         }
         let all = env.instances.voters.union(env.instances.observers);
         env.heard.set_unlevel(self.index, all.minus(self.attached));
-        self.up = Some(Up {
-            conn,
-            negotiated,
-            since: env.now,
-            peer_eor: Vec::new(),
-            eor_sent: Vec::new(),
-            refresh_end: Vec::new(),
-            refreshing: Vec::new(),
-            again: Vec::new(),
-            telling_again: Vec::new(),
-            last_published: env.now,
-            queued: 0,
-            stalled: None,
-            updates_in: 0,
-            updates_out: 0,
-            prefixes_out: 0,
-        });
+        self.up = Some(Up::new(conn, negotiated, env.now));
         env.tell("session-up", Severity::Info, &self.peer, text);
         self.note_return(env);
         // Candidates that legs sent while the peer had not answered yet are voted on now.
@@ -464,6 +448,27 @@ impl Session {
 }
 
 impl Up {
+    /// A session that is established now.
+    pub(super) fn new(conn: ConnId, negotiated: Negotiated, now: Micros) -> Up {
+        Up {
+            conn,
+            negotiated,
+            since: now,
+            peer_eor: Vec::new(),
+            eor_sent: Vec::new(),
+            refresh_end: Vec::new(),
+            refreshing: Vec::new(),
+            again: Vec::new(),
+            telling_again: Vec::new(),
+            last_published: now,
+            queued: 0,
+            stalled: None,
+            updates_in: 0,
+            updates_out: 0,
+            prefixes_out: 0,
+        }
+    }
+
     /// RFC 9687: what is to be sent has not been taken for the send hold time. Without a hold time
     /// there is none.
     fn is_stuck(&self, now: Micros) -> bool {

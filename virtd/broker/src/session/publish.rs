@@ -91,7 +91,9 @@ impl Session {
             env.out.push(Output::SendPeer { conn: up.conn, bytes: packed.split().freeze() });
         }
         if self.table.changes() == 0 && up.telling_again.is_empty() {
-            up.refreshing.clear();
+            if !std::mem::take(&mut up.refreshing).is_empty() {
+                env.out.push(Output::Refreshed { conn: up.conn });
+            }
             for family in up.refresh_end.drain(..) {
                 let end = RouteRefresh { family, kind: RefreshKind::End };
                 env.out.push(Output::SendPeer { conn: up.conn, bytes: end.encode() });

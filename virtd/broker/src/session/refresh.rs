@@ -25,6 +25,18 @@ pub(super) struct Again {
     gone: usize,
 }
 
+impl Again {
+    /// Which family.
+    pub(super) fn family(&self) -> Family {
+        self.family
+    }
+
+    /// It has come to its end.
+    pub(super) fn is_over(&self) -> bool {
+        self.over
+    }
+}
+
 impl Session {
     /// A ROUTE-REFRESH of the peer's.
     pub(super) fn peer_refresh(&mut self, r: RouteRefresh, env: &mut Env) {
@@ -52,7 +64,7 @@ impl Session {
 
     /// The peer asks for everything again: out of what was published (docs/DECISIONS.md, "Bootstrap
     /// without the peer").
-    fn asked_again(&mut self, family: Family, env: &mut Env) {
+    pub(super) fn asked_again(&mut self, family: Family, env: &mut Env) {
         let Some(up) = &mut self.up else { return };
         if up.refreshing.contains(&family) {
             return;

@@ -228,6 +228,10 @@ impl Session {
         if self.has_limits {
             members = members.minus(env.out_of_scope(self.peer.ip(), prefix));
         }
+        // After virtd's own death nobody decides alone because he came first.
+        if env.awaits_quorum && members.len() < env.instances.quorum() {
+            return Members::EMPTY;
+        }
         members
     }
 

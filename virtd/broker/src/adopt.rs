@@ -1,0 +1,206 @@
+//! Sessions of an earlier virtd go on: what the journal says of their connections becomes sessions
+//! again, and what sessions stand for is written as an image.
+//!
+//! The instances are not in it. They come back by themselves, each is given what the peers have said,
+//! and what the peers were told stands until enough of them are level.
+
+use crate::Core;
+use crate::io::{ConnId, Micros};
+use crate::session::Adopted;
+use bytes::BytesMut;
+use hashbrown::HashMap;
+use journal::{Log, Record};
+use replay::intern::BlobId;
+use std::collections::BTreeMap;
+use wire::bgp::encode;
+use wire::bgp::frame::{self, next_message};
+use wire::bgp::{Prefix, SessionKind, UpdateContext};
+
+/// For so long most of the voters are waited for, dead or alive.
+const QUORUM_US: Micros = 15_000_000;
+/// After this whoever is level decides.
+const PATIENCE_US: Micros = 60_000_000;
+/// A record of an image ends once it has so many octets.
+const CHUNK: usize = 64 << 10;
+
+/// What was told of a prefix.
+type Told = (BlobId, Prefix);
+
+/// The journal of an earlier virtd is being read.
+pub struct Adoption<'c> {
+    core: &'c mut Core,
+    streams: HashMap<ConnId, Stream>,
+}
+
+/// One connection.
+#[derive(Default)]
+struct Stream {
+    /// Its session.
+    session: usize,
+    /// Octets of the peer's that are no whole message yet.
+    rx: BytesMut,
+    adopted: Adopted,
+}
+
+/// What became of a connection.
+#[derive(Debug)]
+pub struct Kept {
+    /// Which.
+    pub conn: ConnId,
+    /// Its session goes on; else it is to be closed.
+    pub stands: bool,
+    /// Octets of the peer's that are no whole message yet.
+    pub rx: BytesMut,
+}
+
+impl Core {
+    /// Begins to read the journal of an earlier virtd. Nothing else has happened to this core yet.
+    pub fn adoption(&mut self, now: Micros) -> Adoption<'_> {
+        self.env.now = self.env.now.max(now);
+        Adoption { core: self, streams: HashMap::new() }
+    }
+
+    /// Writes an image of all sessions that stand: what [`Core::adoption`] makes the same of. The
+    /// driver adds the connections, and what waits in its buffers.
+    pub fn write_image(&mut self, log: &mut impl Log) {
+        let Core { sessions, env, .. } = self;
+        let conns: Vec<Option<ConnId>> = sessions.iter().map(|s| s.write_slice(log, env)).collect();
+        let wide = |s: &crate::session::Session| s.up.as_ref().is_none_or(|up| up.negotiated.shared.as4);
+        // What rests on the same sessions is said once for all of them.
+        let mut groups: BTreeMap<(Vec<u64>, bool), Vec<Told>> = BTreeMap::new();
+        env.common.each(|prefix, route, tables| {
+            let tables = || tables.iter().map(|t| t as usize);
+            for as4 in [true, false] {
+                let same = tables().filter(|t| sessions.get(*t).is_some_and(|s| wide(s) == as4));
+                let ids: Vec<u64> = same.filter_map(|t| Some(conns.get(t)?.as_ref()?.0)).collect();
+                if !ids.is_empty() {
+                    groups.entry((ids, as4)).or_default().push((route, *prefix));
+                }
+            }
+        });
+        let mut out = BytesMut::new();
+        for ((ids, as4), mut routes) in groups {
+            routes.sort_unstable_by_key(|(route, prefix)| (*route, prefix.family()));
+            let mut told = |out: &mut BytesMut| {
+                Record::Told { conns: ids.clone(), as4: Some(as4), octets: out }.append_to(log);
+                out.clear();
+            };
+            for group in routes.chunk_by(|a, b| a.0 == b.0 && a.1.family() == b.1.family()) {
+                let prefixes: Vec<Prefix> = group.iter().map(|(_, prefix)| *prefix).collect();
+                encode::announce(env.routes.bytes(group[0].0), &prefixes, &context(as4), &mut out);
+                if out.len() >= CHUNK {
+                    told(&mut out);
+                }
+            }
+            if !out.is_empty() {
+                told(&mut out);
+            }
+        }
+    }
+
+    /// Looks whether enough instances are level for decisions.
+    pub(super) fn end_adoption(&mut self) {
+        let Some(since) = self.adopted_at else { return };
+        let instances = &self.env.instances;
+        let live = instances.live_voters();
+        let level = live.iter().filter(|i| self.env.heard.is_level(usize::from(*i))).count();
+        let most_live = level * 2 > live.len() && self.env.now >= since + QUORUM_US;
+        if level >= instances.quorum() || most_live || self.env.now >= since + PATIENCE_US {
+            (self.adopted_at, self.env.awaits_quorum) = (None, false);
+            self.env.followups.vote_anew();
+        }
+    }
+}
+
+/// How an image says what rests on several sessions.
+fn context(as4: bool) -> UpdateContext {
+    UpdateContext {
+        as4,
+        kind: SessionKind::Ebgp,
+        class_e: true,
+        extended_next_hop: true,
+        max_message_len: frame::MAX_LEN_EXTENDED,
+    }
+}
+
+impl Adoption<'_> {
+    /// Takes the next record. What belongs to no connection that is known is nothing.
+    pub fn take(&mut self, record: &Record<'_>) {
+        match record {
+            Record::Opened { conn, opened } => self.opened(ConnId(*conn), opened),
+            Record::Closed { conn } => {
+                self.end(ConnId(*conn), true);
+            }
+            Record::FromPeer { conn, octets } | Record::Said { conn, octets } => self.said(ConnId(*conn), octets),
+            Record::ToPeer { conn, octets } => self.told(ConnId(*conn), octets, None),
+            Record::Told { conns, as4, octets } => {
+                conns.iter().for_each(|conn| self.told(ConnId(*conn), octets, *as4));
+            }
+            Record::Refreshed { conn } => {
+                if let Some(stream) = self.streams.get_mut(&ConnId(*conn)) {
+                    stream.adopted.refreshed();
+                }
+            }
+            Record::Unsent { .. } | Record::Standing { .. } => {}
+        }
+    }
+
+    fn opened(&mut self, conn: ConnId, opened: &journal::Opened) {
+        self.core.env.skip_ids(conn.0);
+        let Some(session) = self.core.session_for(opened.remote) else { return };
+        let stream = Stream { session, ..Stream::default() };
+        self.streams.insert(conn, stream);
+        self.core.conns.insert(conn, session);
+        if let Some(s) = self.core.sessions.get_mut(session) {
+            s.adopt(conn, opened.dialled, opened.local, opened.remote, &self.core.env);
+        }
+    }
+
+    fn said(&mut self, conn: ConnId, octets: &[u8]) {
+        let Some(stream) = self.streams.get_mut(&conn) else { return };
+        let Core { sessions, env, .. } = &mut *self.core;
+        let Some(session) = sessions.get_mut(stream.session) else { return };
+        stream.rx.extend_from_slice(octets);
+        // What cannot be framed has ended the session, as its other stream says.
+        while let Ok(Some(m)) = next_message(&mut stream.rx, session.has_long_messages(conn)) {
+            session.adopt_said(conn, m, &mut stream.adopted, env);
+        }
+        env.out.clear();
+    }
+
+    fn told(&mut self, conn: ConnId, octets: &[u8], as4: Option<bool>) {
+        let Some(stream) = self.streams.get_mut(&conn) else { return };
+        let Core { sessions, env, .. } = &mut *self.core;
+        let Some(session) = sessions.get_mut(stream.session) else { return };
+        let mut messages = BytesMut::from(octets);
+        while let Ok(Some(m)) = next_message(&mut messages, true) {
+            session.adopt_told(conn, &m, as4, &mut stream.adopted, env);
+        }
+    }
+
+    fn end(&mut self, conn: ConnId, closed: bool) -> Option<Kept> {
+        let stream = self.streams.remove(&conn)?;
+        let Core { sessions, env, conns, .. } = &mut *self.core;
+        let session = sessions.get_mut(stream.session)?;
+        let stands = session.adopt_end(conn, stream.adopted, closed, env);
+        if !stands {
+            conns.remove(&conn);
+        }
+        Some(Kept { conn, stands, rx: stream.rx })
+    }
+
+    /// The journal is at its end. What became of each connection that had not ended before.
+    pub fn finish(mut self) -> Vec<Kept> {
+        self.core.env.out.clear();
+        let mut conns: Vec<ConnId> = self.streams.keys().copied().collect();
+        conns.sort_unstable();
+        let kept: Vec<Kept> = conns.into_iter().filter_map(|conn| self.end(conn, false)).collect();
+        let core = self.core;
+        if kept.iter().any(|k| k.stands) {
+            core.adopted_at = Some(core.env.now);
+            core.env.awaits_quorum = true;
+        }
+        core.busy.all(core.sessions.len());
+        kept
+    }
+}

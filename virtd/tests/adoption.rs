@@ -1,0 +1,103 @@
+//! virtd dies, and the next one goes on with its journal: no peer hears anything but what is new.
+
+mod sim;
+
+use sim::{Fault, Sim, config, prefix};
+use std::collections::BTreeSet;
+use virtd_config::Strategy;
+
+const SECOND: u64 = 1_000_000;
+
+const STRATEGIES: [Strategy; 4] =
+    [Strategy::MasterSlave, Strategy::ContinuousMajority, Strategy::WaitForConsensus, Strategy::FirstK];
+
+/// Three peers, two of which have routes; everything has settled.
+fn settled(instances: usize, strategy: Strategy) -> Sim {
+    let mut sim = Sim::new(&config(instances, strategy));
+    (1..=3).for_each(|n| sim.connect_peer(n));
+    sim.run(3 * SECOND);
+    sim.announce(1, &["203.0.113.0/24", "198.51.100.0/24"], &[64501]);
+    sim.announce(2, &["198.18.0.0/15", "198.51.100.0/24"], &[64502, 65000]);
+    sim.run(10 * SECOND);
+    assert!(sim.no_reset());
+    assert_eq!(sim.table(3).len(), 3);
+    sim
+}
+
+/// How many UPDATEs each peer has been sent.
+fn updates(sim: &Sim) -> Vec<u64> {
+    sim.peers.values().map(|p| p.updates).collect()
+}
+
+#[test]
+fn peers_hear_nothing() {
+    for (strategy, n, image) in STRATEGIES.into_iter().flat_map(|s| [(s, 3, false), (s, 3, true), (s, 1, true)]) {
+        let mut sim = settled(n, strategy);
+        let before = updates(&sim);
+        for _ in 0..3 {
+            sim.virtd_dies(image);
+            sim.run(20 * SECOND);
+        }
+        assert!(sim.no_reset(), "{strategy:?} {n}");
+        assert_eq!(updates(&sim), before, "{strategy:?} {n}: nobody is told again what he was told");
+        sim.run(200 * SECOND);
+        assert!(sim.no_reset(), "{strategy:?} {n}: keepalives go on");
+        assert_eq!(updates(&sim), before, "{strategy:?} {n}");
+        assert_eq!(sim.table(3).len(), 3);
+    }
+}
+
+#[test]
+fn what_changes_meanwhile_is_told_once() {
+    for (strategy, image) in STRATEGIES.into_iter().flat_map(|s| [(s, false), (s, true)]) {
+        let mut sim = settled(3, strategy);
+        let before = updates(&sim)[2];
+        sim.virtd_dies(image);
+        sim.withdraw(1, &["203.0.113.0/24"]);
+        sim.announce(2, &["192.88.99.0/24"], &[64502]);
+        sim.run(30 * SECOND);
+        let table = sim.table(3);
+        assert!(sim.no_reset());
+        assert!(!table.contains_key(&prefix("203.0.113.0/24")) && table.contains_key(&prefix("192.88.99.0/24")));
+        assert_eq!(table.len(), 3);
+        // A withdrawal and an announcement.
+        assert_eq!(updates(&sim)[2], before + 2, "{strategy:?}");
+    }
+}
+
+#[test]
+fn who_lies_decides_nothing_because_he_is_first() {
+    for strategy in STRATEGIES {
+        let mut sim = settled(3, strategy);
+        let before = sim.table(3);
+        sim.instances[0].fault = Fault { lies_about: BTreeSet::from([prefix("203.0.113.0/24")]), ..Fault::default() };
+        // Only the liar is there for the first ten seconds.
+        for i in 1..3 {
+            sim.instances[i].listening = false;
+        }
+        sim.virtd_dies(true);
+        sim.run(10 * SECOND);
+        assert_eq!(sim.table(3), before, "{strategy:?}");
+        (1..3).for_each(|i| sim.start_instance(i));
+        sim.run(40 * SECOND);
+        assert!(sim.no_reset());
+        assert_eq!(sim.table(3), before, "{strategy:?}");
+        let lied = sim.peers[&3].history.iter().filter(|(_, med, _)| med.is_some()).count();
+        assert_eq!(lied, 0, "{strategy:?}: no peer ever heard the lie");
+    }
+}
+
+#[test]
+fn half_a_message_is_not_lost() {
+    let mut sim = settled(3, Strategy::MasterSlave);
+    let text = sim::update(&[prefix("192.88.99.0/24")], &[], &[64501], "192.0.2.1".parse().unwrap(), None, 0);
+    let mut journal = std::mem::take(&mut sim.journal);
+    let conn = sim.peers[&1].conn.expect("a connection").0;
+    journal::Record::FromPeer { conn, octets: &text[..30] }.append_to(&mut journal);
+    let mut core = broker::Core::new(&config(3, Strategy::MasterSlave), sim.now);
+    let mut adoption = core.adoption(sim.now);
+    journal::read(&journal).for_each(|r| adoption.take(&r.expect("a record")));
+    let kept = adoption.finish();
+    let rx: Vec<(u64, &[u8])> = kept.iter().map(|k| (k.conn.0, &k.rx[..])).filter(|(_, rx)| !rx.is_empty()).collect();
+    assert_eq!(rx, [(conn, &text[..30])]);
+}
