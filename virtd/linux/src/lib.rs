@@ -12,12 +12,14 @@
 //! | [`foreign`] | files that others have passed |
 //! | [`files`] | the limit of open files |
 //! | [`eventlog`] | the log of events |
+//! | [`journal`] | what the next worker must know, in memory that outlives this one |
 
 pub mod bypass;
 pub mod eventlog;
 pub mod files;
 pub mod foreign;
 pub mod instances;
+pub mod journal;
 pub mod kernel;
 pub mod kinds;
 pub mod sys;
