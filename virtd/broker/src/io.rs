@@ -397,6 +397,11 @@ pub enum Output {
         /// RST at once: nobody here listens, as a host without a listener would answer.
         abort: bool,
     },
+    /// The session on this connection stands: KEEPALIVEs may be sent on it.
+    Established {
+        /// Which.
+        conn: ConnId,
+    },
     /// All that the peer has asked to be told again has been handed over ([`journal::Record`]).
     Refreshed {
         /// On which connection.

@@ -8,7 +8,7 @@
 
 mod shared;
 
-use journal::{HEADER, Log, OLDEST, VERSION, header, kind, size};
+use journal::{HEADER, Log, OLDEST, Record, VERSION, header, kind, size};
 use shared::{HeadFile, Mapped, NONE, READING, WRITING};
 use std::ffi::CStr;
 use std::fs;
@@ -204,7 +204,9 @@ impl Journal {
     fn breaks(&mut self, why: &io::Error) {
         if !std::mem::replace(&mut self.broken, true) {
             self.head.head().broken.store(1, SeqCst);
-            log::error!("the journal cannot be written any more ({why}): virtd's own end would be that of all sessions");
+            log::error!(
+                "the journal cannot be written any more ({why}): virtd's own end would be that of all sessions"
+            );
         }
     }
 
@@ -213,6 +215,8 @@ impl Journal {
         let place = self.free.pop()?;
         let entry = self.head.head().places.get(place as usize)?;
         entry.taken.store(0, SeqCst);
+        entry.given.store(0, SeqCst);
+        entry.stands.store(0, SeqCst);
         entry.conn.store(conn, SeqCst);
         Some(Place(place))
     }
@@ -242,6 +246,36 @@ impl Journal {
     /// How much the kernel has taken on a connection.
     pub fn taken(&self, place: Place) -> u64 {
         self.head.head().places.get(place.0 as usize).map_or(0, |p| p.taken.load(SeqCst))
+    }
+
+    /// The peer is told this.
+    pub fn tells(&mut self, place: Place, conn: u64, octets: &[u8]) {
+        // Counted first: what is not sent yet can only be more than is known of.
+        if let Some(entry) = self.head.head().places.get(place.0 as usize) {
+            entry.given.fetch_add(octets.len() as u64, SeqCst);
+        }
+        Record::ToPeer { conn, octets }.append_to(self);
+    }
+
+    /// So much was given to a connection, as the log has it.
+    pub fn set_given(&self, place: Place, given: u64) {
+        if let Some(entry) = self.head.head().places.get(place.0 as usize) {
+            entry.given.store(given, SeqCst);
+        }
+    }
+
+    /// The session on this connection stands.
+    pub fn stands(&self, place: Place) {
+        if let Some(entry) = self.head.head().places.get(place.0 as usize) {
+            entry.stands.store(1, SeqCst);
+        }
+    }
+
+    /// Whether a KEEPALIVE may be sent on a connection just now: its session stands, and the kernel
+    /// has taken everything before.
+    pub fn may_keep_alive(&self, place: Place) -> bool {
+        let entry = self.head.head().places.get(place.0 as usize);
+        entry.is_some_and(|e| e.stands.load(SeqCst) == 1 && e.given.load(SeqCst) == e.taken.load(SeqCst))
     }
 
     /// Reads at most `most` octets from a peer into the log.

@@ -1,5 +1,4 @@
 use super::*;
-use ::journal::Record;
 use std::io::{Read, Write};
 use std::os::unix::net::UnixStream;
 
@@ -21,14 +20,13 @@ fn what_goes_through_is_there() {
     theirs.write_all(b"hello").expect("room");
     assert_eq!(journal.receive(&ours, 7, 100).expect("octets"), b"hello");
     assert_eq!(journal.receive(&ours, 7, 100).map(<[u8]>::len).unwrap_err().kind(), io::ErrorKind::WouldBlock);
-    Record::ToPeer { conn: 7, octets: b"good day" }.append_to(&mut journal);
+    journal.tells(place, 7, b"good day");
     let sent = journal.send(&ours, place, &[IoSlice::new(b"good"), IoSlice::new(b" day")]).expect("room");
     assert_eq!((sent, journal.taken(place)), (8, 8));
     let mut heard = [0; 8];
     theirs.read_exact(&mut heard).expect("octets");
     assert_eq!(&heard, b"good day");
-    let expected =
-        [Record::FromPeer { conn: 7, octets: b"hello" }, Record::ToPeer { conn: 7, octets: b"good day" }];
+    let expected = [Record::FromPeer { conn: 7, octets: b"hello" }, Record::ToPeer { conn: 7, octets: b"good day" }];
     assert_eq!(records(&journal), expected);
     drop(theirs);
     assert_eq!(journal.receive(&ours, 7, 100).expect("the end"), b"");
@@ -61,4 +59,79 @@ fn a_newer_one_is_refused_by_its_number() {
     let mut fds: Vec<OwnedFd> = journal.fds().into_iter().map(dup).collect();
     let refused = Journal::inherit(&mut fds).expect_err("a newer one").to_string();
     assert!(refused.contains(&format!("version {}", VERSION + 1)), "{refused}");
+}
+
+/// What a worker does, endlessly: octets from one side go to the other. What was read and not passed
+/// on before is passed on first.
+fn pass_on(journal: &mut Journal, from: &UnixStream, to: &UnixStream, place: Place) -> ! {
+    let (mut read, mut given, mut rest) = (Vec::new(), 0, Vec::new());
+    for record in journal.segments().into_iter().flat_map(::journal::read) {
+        match record.expect("a record") {
+            Record::FromPeer { octets, .. } => read.extend_from_slice(octets),
+            Record::ToPeer { octets, .. } => {
+                given += octets.len();
+                rest.extend_from_slice(octets);
+            }
+            _ => {}
+        }
+    }
+    let mut unsent = rest.split_off(journal.taken(place) as usize);
+    let mut unread = read.split_off(given);
+    loop {
+        if !unread.is_empty() {
+            journal.tells(place, 1, &unread);
+            unsent.append(&mut unread);
+        }
+        if !unsent.is_empty()
+            && let Ok(n) = journal.send(to, place, &[IoSlice::new(&unsent)])
+        {
+            unsent.drain(..n);
+        }
+        if unsent.len() < 4096
+            && let Ok(octets) = journal.receive(from, 1, 700)
+        {
+            unread.extend_from_slice(octets);
+        }
+    }
+}
+
+/// Killed at any instruction, a worker loses nothing and says nothing twice.
+#[test]
+fn whenever_it_is_killed_no_octet_is_lost() {
+    use nix::sys::signal::{Signal, kill};
+    use nix::sys::wait::waitpid;
+    use nix::unistd::{ForkResult, fork};
+    const KILLS: u64 = 300;
+    let (mut source, from) = UnixStream::pair().expect("a pair");
+    let (to, mut sink) = UnixStream::pair().expect("a pair");
+    for s in [&source, &sink, &from, &to] {
+        s.set_nonblocking(true).expect("a flag");
+    }
+    let mut journal = Journal::create().expect("a journal");
+    let place = journal.open(1).expect("a place");
+    let octet = |n: u64| (n.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 56) as u8;
+    let (mut written, mut heard, mut caught) = (0u64, 0u64, 0);
+    for round in 0..KILLS {
+        // SAFETY: the child uses nothing but the journal, the sockets and memory of its own.
+        let child = match unsafe { fork() }.expect("a child") {
+            ForkResult::Child => pass_on(&mut journal, &from, &to, place),
+            ForkResult::Parent { child } => child,
+        };
+        let until = std::time::Instant::now() + std::time::Duration::from_micros(200 + round * 37 % 3000);
+        while std::time::Instant::now() < until {
+            let some: Vec<u8> = (written..written + 500).map(octet).collect();
+            written += source.write(&some).unwrap_or(0) as u64;
+            let mut got = [0; 2000];
+            let n = sink.read(&mut got).unwrap_or(0);
+            for o in &got[..n] {
+                assert_eq!(*o, octet(heard), "octet {heard}, round {round}");
+                heard += 1;
+            }
+        }
+        kill(child, Signal::SIGKILL).expect("it runs");
+        waitpid(child, None).expect("it ends");
+        caught += usize::from(journal.head.head().call.kind.load(SeqCst) != NONE);
+        journal.settle_call();
+    }
+    assert!(heard > 0 && caught > 0, "{heard} octets, {caught} in a call");
 }

@@ -75,7 +75,7 @@ fn run(config: &Config, arguments: &Arguments) -> anyhow::Result<()> {
                 let _ = lines.events.try_send(Event::new(0, "state-unreadable", Severity::Warning, text));
             }
         }
-        Driver::new(config.clone(), core, lines)
+        Driver::new(config.clone(), core, lines, Vec::new())
     };
     serve::serve(config, Some(&arguments.config), arguments.shim.as_deref(), open)
 }

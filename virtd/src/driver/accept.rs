@@ -53,6 +53,7 @@ impl Driver {
                             p.agreed.set(instance, libc::IPPROTO_TCP, option, value);
                         }
                     }
+                    self.keep(conn, false, local, peer);
                     self.broker.handle(self.now, Input::PeerAccepted { conn, peer, local });
                 }
                 Err(e) if e.kind() == ErrorKind::WouldBlock => return,

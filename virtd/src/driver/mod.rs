@@ -8,6 +8,7 @@
 //! does not take waits for the next writable edge.
 
 mod accept;
+mod adopt;
 mod keys;
 mod link_reset;
 mod listen;
@@ -49,6 +50,7 @@ use virtd_api::{Request, Turn};
 use virtd_config::Config;
 use virtd_linux::foreign::{self, Foreign};
 use virtd_linux::instances::Report;
+use virtd_linux::journal::Journal;
 use virtd_linux::sys::{self, Errno};
 use wire::shim::Reply;
 
@@ -235,15 +237,18 @@ pub struct Driver {
     passed: Vec<u8>,
     lines: Lines,
     lost_events: u64,
+    /// What the next worker must know; none where nothing can be kept.
+    journal: Option<Journal>,
 }
 
 impl Driver {
-    /// Opens the sockets: the BGP port on every configured address, where it takes connections once
+    /// Takes over what an earlier worker has left, and opens the sockets: the BGP port on every configured address, where it takes connections once
     /// an instance listens, and the shim's.
     ///
     /// # Errors
     /// Names the address or path that could not be opened, and the likely remedy.
-    pub fn new(config: Config, broker: Core, lines: Lines) -> Result<Driver> {
+    pub fn new(config: Config, broker: Core, lines: Lines, inherited: Vec<OwnedFd>) -> Result<Driver> {
+        let estate = adopt::Estate::of(inherited);
         let poll = Poll::new().context("epoll")?;
         let waker = Arc::new(Waker::new(poll.registry(), Token(0)).context("eventfd")?);
         let mut listeners = Vec::new();
@@ -310,8 +315,10 @@ impl Driver {
             passed: foreign::room(),
             lines,
             lost_events: 0,
+            journal: None,
         };
         driver.sources.insert(Token(0), Source::Waker);
+        driver.take_over(estate);
         let by_name = shim::listen_by_name(&driver.config.shim_socket);
         if let Err(e) = &by_name {
             let text = format!(
@@ -361,6 +368,9 @@ impl Driver {
         self.now = self.elapsed();
         turn::turn(self, |driver| driver.read(events, control));
         self.finish_closing();
+        if let Some(journal) = &self.journal {
+            journal.is_done();
+        }
         let turn = Turn { us: self.used(), wall_us: self.elapsed() - self.now };
         if turn.us > self.longest_turn.us {
             self.longest_turn = turn;

@@ -7,6 +7,7 @@ use std::io::{self, IoSlice, Read, Write};
 use std::net::{Shutdown, TcpStream};
 use std::os::fd::{AsRawFd, RawFd};
 use virtd_linux::foreign::{self, Foreign};
+use virtd_linux::journal::{Journal, Place};
 
 /// Slices per writev; the kernel takes up to 1024, more than 64 gains nothing.
 const MAX_SLICES: usize = 64;
@@ -64,6 +65,15 @@ impl AsRawFd for Io {
     }
 }
 
+/// What the journal needs to know of a connection with a peer.
+#[derive(Clone, Copy, Debug)]
+pub struct Kept {
+    /// Its name there.
+    pub conn: u64,
+    /// Where it is counted what the kernel has taken.
+    pub place: Place,
+}
+
 /// What a read ended with.
 #[derive(Debug, PartialEq, Eq)]
 pub enum ReadEnd {
@@ -93,6 +103,8 @@ pub struct Stream {
     pub listed: bool,
     /// The kernel took no more at the last try; the writable edge ends that.
     pub blocked: bool,
+    /// It stands in the journal.
+    pub kept: Option<Kept>,
 }
 
 impl Stream {
@@ -108,6 +120,7 @@ impl Stream {
             half_closed: false,
             listed: false,
             blocked: false,
+            kept: None,
         }
     }
 
@@ -127,15 +140,29 @@ impl Stream {
     /// Reads what there is, up to the budget, into `rx`; with `exhaust` until the socket itself
     /// says that it is empty or at its end. `scratch` and `room` are shared by all streams, so that
     /// an idle one holds no buffer.
-    pub fn read(&mut self, scratch: &mut [u8], room: &mut Vec<u8>, exhaust: bool) -> ReadEnd {
+    pub fn read(
+        &mut self,
+        scratch: &mut [u8],
+        room: &mut Vec<u8>,
+        exhaust: bool,
+        journal: Option<&mut Journal>,
+    ) -> ReadEnd {
+        let mut journal = journal.zip(self.kept);
         let mut taken = 0;
         while taken < READ_BUDGET {
-            match self.io.read(scratch, room) {
-                Ok((0, false)) => return ReadEnd::Closed(0),
-                Ok((n, files)) => {
+            let read = match &mut journal {
+                Some((journal, kept)) => {
+                    journal.receive(&self.io, kept.conn, scratch.len()).map(|octets| (octets, false))
+                }
+                None => self.io.read(scratch, room).map(|(n, files)| (scratch.get(..n).unwrap_or_default(), files)),
+            };
+            match read {
+                Ok(([], false)) => return ReadEnd::Closed(0),
+                Ok((octets, files)) => {
+                    let n = octets.len();
                     taken += n;
                     if self.closing.is_none() {
-                        self.rx.extend_from_slice(scratch.get(..n).unwrap_or_default());
+                        self.rx.extend_from_slice(octets);
                     }
                     // A short read means the socket is empty: the next octet brings a new edge.
                     if n < scratch.len() && !exhaust && !files {
@@ -164,15 +191,23 @@ impl Stream {
     }
 
     /// Writes what the kernel takes. An error is left to the next read to report.
-    pub fn write(&mut self) {
+    pub fn write(&mut self, journal: Option<&mut Journal>) {
         self.listed = false;
         if self.blocked {
             return;
         }
+        let mut journal = journal.zip(self.kept);
         while let Some(first) = self.tx.front() {
             // One message is what mostly waits, and room for the slices of many is a kilobyte that
             // is not in the cache.
-            let written = if self.tx.len() == 1 { self.io.write(first) } else { self.write_several() };
+            let written = match &mut journal {
+                Some((journal, kept)) if self.tx.len() == 1 => {
+                    journal.send(&self.io, kept.place, &[IoSlice::new(first)])
+                }
+                Some((journal, kept)) => self.several(|slices| journal.send(&self.io, kept.place, slices)),
+                None if self.tx.len() == 1 => self.io.write(first),
+                None => self.several(|slices| self.io.write_vectored(slices)),
+            };
             match written {
                 Ok(sent) => self.sent(sent),
                 Err(e) if e.kind() == io::ErrorKind::WouldBlock => {
@@ -197,14 +232,14 @@ impl Stream {
     }
 
     #[inline(never)]
-    fn write_several(&self) -> io::Result<usize> {
+    fn several(&self, write: impl FnOnce(&[IoSlice<'_>]) -> io::Result<usize>) -> io::Result<usize> {
         let mut slices = [IoSlice::new(&[]); MAX_SLICES];
         let mut n = 0;
         for (slice, bytes) in slices.iter_mut().zip(&self.tx) {
             *slice = IoSlice::new(bytes);
             n += 1;
         }
-        self.io.write_vectored(slices.get(..n).unwrap_or_default())
+        write(slices.get(..n).unwrap_or_default())
     }
 
     fn sent(&mut self, mut n: usize) {

@@ -10,6 +10,7 @@ use super::stream::ReadEnd;
 use super::*;
 use broker::io::Note;
 use broker::turn::World;
+use journal::Record;
 
 impl World for Driver {
     fn core(&mut self) -> &mut Core {
@@ -41,6 +42,11 @@ impl World for Driver {
         match o {
             Output::SendPeer { conn, bytes } => {
                 if let Some(p) = self.peers.get_mut(&conn) {
+                    if let Some((journal, kept)) = self.journal.as_mut().zip(p.stream.kept)
+                        && p.stream.closing.is_none()
+                    {
+                        journal.tells(kept.place, kept.conn, &bytes);
+                    }
                     p.stream.push(bytes);
                     if !std::mem::replace(&mut p.stream.listed, true) {
                         self.written.push(Source::Peer(conn));
@@ -106,6 +112,7 @@ impl Driver {
         let failed = match (s.take_error(), s.peer_addr(), s.local_addr()) {
             (Ok(None), Ok(peer), Ok(local)) => {
                 p.dialling = false;
+                self.keep(conn, true, local, peer);
                 return self.broker.handle(self.now, Input::PeerConnected { conn, local, peer });
             }
             (Ok(Some(e)) | Err(e), ..) => e.raw_os_error().unwrap_or(libc::EIO),
@@ -135,7 +142,10 @@ impl Driver {
         if !readable || p.stream.paused {
             return;
         }
-        let end = p.stream.read(&mut self.scratch, &mut self.passed, exhaust);
+        if let Some(journal) = self.journal.as_ref() {
+            journal.begins();
+        }
+        let end = p.stream.read(&mut self.scratch, &mut self.passed, exhaust, self.journal.as_mut());
         let closing = p.stream.closing.is_some();
         if !closing && !p.stream.rx.is_empty() {
             let mut buf = std::mem::take(&mut p.stream.rx);
@@ -169,7 +179,7 @@ impl Driver {
             }
             return;
         }
-        let end = leg.stream.read(&mut self.scratch, &mut self.passed, exhaust);
+        let end = leg.stream.read(&mut self.scratch, &mut self.passed, exhaust, None);
         let closing = leg.stream.closing.is_some();
         if !closing && !leg.stream.rx.is_empty() {
             let mut buf = std::mem::take(&mut leg.stream.rx);
@@ -198,7 +208,7 @@ impl Driver {
             Source::Peer(conn) => {
                 let Some(p) = self.peers.get_mut(&conn).filter(|p| !p.dialling) else { return };
                 let before = p.stream.queued();
-                p.stream.write();
+                p.stream.write(self.journal.as_mut());
                 let queued = p.stream.queued();
                 if before > 0 && p.stream.closing.is_none() {
                     self.broker
@@ -209,7 +219,7 @@ impl Driver {
                 let Some(l) = self.legs.get_mut(&leg) else { return };
                 l.later = false;
                 let before = l.stream.queued();
-                l.stream.write();
+                l.stream.write(None);
                 let queued = l.stream.queued();
                 if (queued > 0) != l.wants_write {
                     l.wants_write = queued > 0;
@@ -258,7 +268,18 @@ impl Driver {
                 }
             }
             Output::Dial { conn, peer, local, leg } => self.dial(conn, peer, local, leg),
-            Output::Refreshed { .. } => {}
+            Output::Refreshed { conn } => {
+                if let Some(journal) = &mut self.journal {
+                    Record::Refreshed { conn: conn.0 }.append_to(journal);
+                }
+            }
+            Output::Established { conn } => {
+                if let Some((journal, kept)) =
+                    self.journal.as_ref().zip(self.peers.get(&conn).and_then(|p| p.stream.kept))
+                {
+                    journal.stands(kept.place);
+                }
+            }
             Output::ClosePeer { conn, abort } => self.close_peer(conn, abort),
             Output::CloseLeg { leg } => self.close_leg(leg),
             Output::PausePeer { conn, pause } => {
@@ -315,7 +336,7 @@ impl Driver {
         Ok(())
     }
 
-    fn close_peer(&mut self, conn: ConnId, abort: bool) {
+    pub(super) fn close_peer(&mut self, conn: ConnId, abort: bool) {
         let Some(p) = self.peers.get_mut(&conn) else { return };
         if abort || p.dialling {
             if let Io::Tcp(s) = &p.stream.io {
@@ -373,6 +394,10 @@ impl Driver {
     pub(super) fn drop_peer(&mut self, conn: ConnId) {
         if let Some(p) = self.peers.remove(&conn) {
             self.forget(p.token, p.stream.io.as_raw_fd());
+            if let Some((journal, kept)) = self.journal.as_mut().zip(p.stream.kept) {
+                Record::Closed { conn: kept.conn }.append_to(journal);
+                journal.close(kept.place);
+            }
         }
     }
 

@@ -92,7 +92,7 @@ impl Lab {
         let (mut driver, kernel) = loop {
             config.port = free_port();
             let (lines, kernel, wakes) = lines(&sender, &config);
-            match Driver::new(config.clone(), Core::new(&config, 0), lines) {
+            match Driver::new(config.clone(), Core::new(&config, 0), lines, Vec::new()) {
                 Ok(driver) => {
                     let _ = wakes.set(driver.waker());
                     // For what the kernel's thread has said before.

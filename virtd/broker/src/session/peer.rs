@@ -300,6 +300,7 @@ impl Session {
         let all = env.instances.voters.union(env.instances.observers);
         env.heard.set_unlevel(self.index, all.minus(self.attached));
         self.up = Some(Up::new(conn, negotiated, env.now));
+        env.out.push(Output::Established { conn });
         env.tell("session-up", Severity::Info, &self.peer, text);
         self.note_return(env);
         // Candidates that legs sent while the peer had not answered yet are voted on now.

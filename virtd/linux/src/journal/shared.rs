@@ -7,7 +7,6 @@ use nix::sys::memfd::{MFdFlags, memfd_create};
 use std::cell::UnsafeCell;
 use std::ffi::CStr;
 use std::io::{self, IoSlice};
-use std::marker::PhantomData;
 use std::os::fd::{AsRawFd, OwnedFd, RawFd};
 use std::ptr::NonNull;
 use std::sync::atomic::{AtomicI32, AtomicU32, AtomicU64, Ordering};
@@ -54,6 +53,10 @@ pub(super) struct Place {
     pub conn: AtomicU64,
     /// Octets that the kernel has taken.
     pub taken: AtomicU64,
+    /// Octets that it was to be given; never too few.
+    pub given: AtomicU64,
+    /// 1: its session stands.
+    pub stands: AtomicU64,
 }
 
 /// The system call that is under way, or was when the process ended.
@@ -182,7 +185,6 @@ impl Drop for Mapped {
 #[derive(Debug)]
 pub(super) struct HeadFile {
     mapped: Mapped,
-    _is: PhantomData<Head>,
 }
 
 impl HeadFile {
@@ -200,7 +202,7 @@ impl HeadFile {
         }
         let all = mapped.len();
         mapped.prepare(all)?;
-        Ok(HeadFile { mapped, _is: PhantomData })
+        Ok(HeadFile { mapped })
     }
 
     pub fn head(&self) -> &Head {

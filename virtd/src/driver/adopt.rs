@@ -1,0 +1,204 @@
+//! What an earlier worker has left: its connections with peers, and the journal that says what they
+//! are. KEEPALIVEs leave before anything else is done; then the core reads the journal, and what the
+//! kernel had not taken of what peers were told is queued again.
+
+use super::*;
+use broker::adopt::Kept;
+use bytes::BytesMut;
+use journal::{Opened, Record};
+use virtd_config::OpenMode;
+use virtd_linux::journal::{Place, Refused};
+use wire::bgp::message;
+
+/// One connection, as the journal has it.
+#[derive(Default)]
+struct Told {
+    opened: Option<Opened>,
+    /// Octets that it was given.
+    given: u64,
+    /// Of them the kernel has not taken so many; they are the last ones of `tail`.
+    taken: u64,
+    tail: BytesMut,
+}
+
+impl Driver {
+    /// A connection with a peer stands: what goes over it is kept from now on.
+    pub(super) fn keep(&mut self, conn: ConnId, dialled: bool, local: SocketAddr, remote: SocketAddr) {
+        let Some((journal, p)) = self.journal.as_mut().zip(self.peers.get_mut(&conn)) else { return };
+        let Some(place) = journal.open(conn.0) else { return };
+        p.stream.kept = Some(stream::Kept { conn: conn.0, place });
+        let opened = Opened { fd: p.stream.io.as_raw_fd(), dialled, local, remote };
+        Record::Opened { conn: conn.0, opened }.append_to(journal);
+    }
+
+    /// Goes on where an earlier worker has ended, or begins a journal.
+    pub(super) fn take_over(&mut self, estate: Estate) {
+        if self.config.open == OpenMode::Native {
+            return;
+        }
+        match estate.journal {
+            Ok(Some(journal)) => self.adopt(journal, estate.connections),
+            Ok(None) => {}
+            Err(e) => self.alarm("not-taken-over", format!("the sessions of the virtd before end: {e}")),
+        }
+        if self.journal.is_none() {
+            match Journal::create() {
+                Ok(journal) => self.journal = Some(journal),
+                Err(e) => {
+                    let text = format!("no journal can be kept ({e}): virtd's own end would be that of all sessions");
+                    self.alarm("no-journal", text);
+                }
+            }
+        }
+    }
+
+    fn alarm(&mut self, kind: &'static str, text: String) {
+        let event = Event::new(self.now, kind, Severity::Alarm, text);
+        self.tell(event);
+    }
+
+    fn adopt(&mut self, journal: Journal, mut fds: Vec<OwnedFd>) {
+        let (mut streams, mut adoption) = (HashMap::<u64, Told>::new(), self.broker.adoption(self.now));
+        for (conn, _, taken) in journal.places() {
+            streams.insert(conn, Told { taken, ..Told::default() });
+        }
+        let mut damage = None;
+        for record in journal.segments().into_iter().flat_map(journal::read) {
+            match record {
+                Ok(record) => {
+                    note(&record, &mut streams);
+                    adoption.take(&record);
+                }
+                Err(e) => damage = Some(e),
+            }
+        }
+        let kept = adoption.finish();
+        let damage = damage.map(|e| format!("the journal is damaged, some sessions may end: {e}"));
+        damage.into_iter().for_each(|text| self.alarm("not-taken-over", text));
+        let last = streams.keys().copied().max().unwrap_or(0);
+        // The driver's ids are odd.
+        self.next_id = self.next_id.max(last.next_multiple_of(2) + 1);
+        self.journal = Some(journal);
+        let mut stand = 0;
+        for kept in kept {
+            let stream = streams.remove(&kept.conn.0).unwrap_or_default();
+            stand += usize::from(self.adopt_connection(kept, stream, &mut fds));
+        }
+        if let Some(journal) = &mut self.journal {
+            for (conn, place, _) in journal.places().collect::<Vec<_>>() {
+                if !self.peers.contains_key(&ConnId(conn)) {
+                    Record::Closed { conn }.append_to(journal);
+                    journal.close(place);
+                }
+            }
+        }
+        let text = format!("{stand} sessions of the virtd before go on");
+        let event = Event::new(self.now, "taken-over", Severity::Info, text);
+        self.tell(event);
+    }
+
+    /// Goes on with a connection. Whether its session stands.
+    fn adopt_connection(&mut self, kept: Kept, stream: Told, fds: &mut Vec<OwnedFd>) -> bool {
+        let Kept { conn, stands, rx } = kept;
+        let socket = stream.opened.as_ref().and_then(|opened| peer_socket(opened, fds));
+        let added = socket.is_some_and(|socket| self.add_peer(conn, socket, false).is_ok());
+        let place = self.journal.as_ref().and_then(|journal| journal.place_of(conn.0));
+        let Some((p, (place, _))) = self.peers.get_mut(&conn).filter(|_| added).zip(place) else {
+            if stands {
+                self.broker.handle(self.now, Input::PeerClosed { conn, errno: libc::EBADF });
+            }
+            return false;
+        };
+        p.stream.rx = rx;
+        p.stream.kept = Some(stream::Kept { conn: conn.0, place });
+        let unsent = stream.given.saturating_sub(stream.taken).min(stream.tail.len() as u64) as usize;
+        let tail = stream.tail.freeze();
+        p.stream.push(tail.slice(tail.len() - unsent..));
+        if let Some(journal) = &self.journal {
+            journal.set_given(place, stream.given);
+            if stands {
+                journal.stands(place);
+            }
+        }
+        self.written.push(Source::Peer(conn));
+        // What came meanwhile makes no edge.
+        self.again.extend(self.peers.get(&conn).map(|p| p.token));
+        if !stands {
+            self.close_peer(conn, false);
+        }
+        stands
+    }
+}
+
+/// What a record says of what is to be sent.
+fn note(record: &Record<'_>, streams: &mut HashMap<u64, Told>) {
+    let mut sent = |conn: &u64, octets: &[u8], given: &dyn Fn(u64) -> u64| {
+        let Some(stream) = streams.get_mut(conn) else { return };
+        stream.given = given(stream.given);
+        stream.tail.extend_from_slice(octets);
+        let unsent = stream.given.saturating_sub(stream.taken);
+        let known = stream.tail.len().saturating_sub(usize::try_from(unsent).unwrap_or(usize::MAX));
+        let _ = stream.tail.split_to(known);
+    };
+    match record {
+        Record::Opened { conn, opened } => {
+            if let Some(stream) = streams.get_mut(conn) {
+                stream.opened = Some(opened.clone());
+            }
+        }
+        Record::ToPeer { conn, octets } => sent(conn, octets, &|given| given + octets.len() as u64),
+        Record::Unsent { conn, total, octets } => sent(conn, octets, &|_| *total),
+        _ => {}
+    }
+}
+
+/// The socket of a connection, if it is that of this peer.
+fn peer_socket(opened: &Opened, fds: &mut Vec<OwnedFd>) -> Option<std::net::TcpStream> {
+    let at = fds.iter().position(|fd| fd.as_raw_fd() == opened.fd)?;
+    let socket = Socket::from(fds.swap_remove(at));
+    // One that the peer has ended meanwhile has no address any more; reading says so.
+    let is_its = |addr: socket2::SockAddr| addr.as_socket().is_none_or(|addr| addr == opened.remote);
+    let fits = sys::domain(&socket).is_some_and(|d| d != libc::AF_UNIX) && socket.peer_addr().map_or(true, is_its);
+    fits.then(|| socket.into())
+}
+
+/// What an earlier worker has left.
+pub(super) struct Estate {
+    journal: Result<Option<Journal>, Refused>,
+    connections: Vec<OwnedFd>,
+}
+
+impl Estate {
+    /// Looks through what was inherited. KEEPALIVEs leave at once on every connection that can take
+    /// one, since reading the journal takes a while. What is of no use is closed: the port is free
+    /// for new listening sockets then.
+    pub(super) fn of(mut fds: Vec<OwnedFd>) -> Estate {
+        let mut journal = Journal::inherit(&mut fds);
+        let mut connections = Vec::new();
+        if let Ok(Some(journal)) = &mut journal {
+            let mut numbers = HashMap::new();
+            for record in journal.segments().into_iter().flat_map(journal::read).map_while(Result::ok) {
+                if let Record::Opened { conn, opened } = record {
+                    numbers.insert(conn, opened.fd);
+                }
+            }
+            for (conn, place, _) in journal.places().collect::<Vec<_>>() {
+                let number = numbers.get(&conn);
+                let Some(at) = fds.iter().position(|fd| Some(&fd.as_raw_fd()) == number) else { continue };
+                let fd = fds.swap_remove(at);
+                keep_alive(journal, conn, place, &fd);
+                connections.push(fd);
+            }
+        }
+        Estate { journal, connections }
+    }
+}
+
+fn keep_alive(journal: &mut Journal, conn: u64, place: Place, fd: &OwnedFd) {
+    if journal.may_keep_alive(place) {
+        let keepalive = message::keepalive();
+        journal.tells(place, conn, &keepalive);
+        // What is not taken waits with the rest.
+        let _ = journal.send(fd, place, &[std::io::IoSlice::new(&keepalive)]);
+    }
+}
