@@ -1,11 +1,11 @@
 //! Events: what virtd tells the operator, in order, each with everything needed to understand it.
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 pub use virtd_api::Said;
 use wire::bgp::Prefix;
 
 /// How much an operator should care.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug, Serialize)]
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Severity {
     /// Ordinary life: a session came up, an instance attached.

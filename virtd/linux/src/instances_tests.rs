@@ -20,18 +20,15 @@ struct Core {
     orders: Sender<(InstanceId, Order)>,
     reports: Receiver<Report>,
     wishes: Sender<(InstanceId, IpAddr)>,
-    _poll: mio::Poll,
 }
 
 impl Core {
     fn new() -> (Core, CoreLine) {
-        let poll = mio::Poll::new().unwrap();
-        let waker = Arc::new(mio::Waker::new(poll.registry(), mio::Token(0)).unwrap());
         let ((orders, ordered), (reporter, reports)) = (crossbeam_channel::unbounded(), crossbeam_channel::unbounded());
         // Never a wish: the sender is kept so that the line is not taken for one that has ended.
         let (wishes, neighbours) = crossbeam_channel::unbounded();
-        let line = CoreLine { orders: ordered, neighbours, reports: reporter, waker };
-        (Core { orders, reports, wishes, _poll: poll }, line)
+        let line = CoreLine { orders: ordered, neighbours, reports: reporter };
+        (Core { orders, reports, wishes }, line)
     }
 
     fn order(&self, i: u8, order: Order) {

@@ -12,6 +12,7 @@
 //! | [`foreign`] | files that others have passed |
 //! | [`files`] | the limit of open files |
 //! | [`eventlog`] | the log of events |
+//! | [`notify`] | what a service manager is told |
 
 pub mod bypass;
 pub mod eventlog;
@@ -20,4 +21,5 @@ pub mod foreign;
 pub mod instances;
 pub mod kernel;
 pub mod kinds;
+pub mod notify;
 pub mod sys;
