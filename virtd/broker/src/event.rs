@@ -49,7 +49,7 @@ mod tests {
     #[test]
     fn every_kind_that_is_documented_is_one() {
         let mut source = String::new();
-        for crate_of_virtd in ["../src", "src", "../linux/src"] {
+        for crate_of_virtd in ["../src", "src", "../linux/src", "../master/src"] {
             sources(&Path::new(env!("CARGO_MANIFEST_DIR")).join(crate_of_virtd), &mut source);
         }
         let all: Vec<_> = kinds().collect();

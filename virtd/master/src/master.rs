@@ -2,7 +2,7 @@
 
 use crate::link::{Link, Received, file_of};
 use crate::message::{Begin, Died, ToMaster, ToWorker, Told, fit};
-use crate::pace::{MANY, Pace};
+use crate::pace::Pace;
 use crate::process;
 use crate::seats::{Refused, Seats, Step};
 use anyhow::{Context, Result, bail};
@@ -246,7 +246,7 @@ impl Master {
 
     /// A worker: the twin's, or one that has nothing of any before.
     fn start(&mut self) -> Result<()> {
-        let (link, theirs) = process::new_link().context("cannot make the link to the worker")?;
+        let (link, theirs) = Link::pair().context("cannot make the link to the worker")?;
         let started = match std::mem::replace(&mut self.twin, Twin::None) {
             Twin::Here { pid, line } if process::go(&line, &theirs).is_ok() => pid,
             _ => {
@@ -552,9 +552,7 @@ impl Master {
         let ran_ms = u64::try_from(worker.since.elapsed().as_millis()).unwrap_or(u64::MAX);
         let (wait, deaths) = self.pace.died(Instant::now());
         let (pid, how) = (worker.pid.as_raw().unsigned_abs(), process::how(status.as_ref()));
-        log::error!(
-            "the worker (process {pid}) {how}; there were {deaths} deaths within a minute, of {MANY} that are too many"
-        );
+        log::error!("the worker (process {pid}) {how}; the next one is started in {:.1} s", wait.as_secs_f64());
         self.died = Some(Died { pid, how: fit(how), ran_ms, deaths });
         (self.start_at, self.twin_at) = (Some(Instant::now() + wait), None);
     }

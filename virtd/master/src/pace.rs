@@ -9,8 +9,6 @@ const WINDOW: Duration = Duration::from_secs(60);
 const SHORTEST: Duration = Duration::from_millis(100);
 /// A router that is away for longer helps nobody.
 const LONGEST: Duration = Duration::from_secs(5);
-/// So many within [`WINDOW`] are an alarm of their own.
-pub const MANY: u32 = 3;
 /// Deaths that are remembered: with these the wait is the longest.
 const MAX_DEATHS: usize = 16;
 

@@ -1,6 +1,6 @@
 //! The worker's and the twin's processes, as the master sees them.
 
-use crate::link::{self, Link};
+use crate::link;
 use nix::errno::Errno;
 use nix::sys::wait::{Id, WaitPidFlag, WaitStatus, waitid};
 use nix::unistd::Pid;
@@ -76,12 +76,4 @@ pub fn how(status: Option<&WaitStatus>) -> String {
 /// Whether this end of a pair is what it should be.
 pub fn is_line(file: &OwnedFd) -> bool {
     sys::is_unix(file, libc::SOCK_SEQPACKET)
-}
-
-/// The two ends of a new link.
-///
-/// # Errors
-/// The kernel's.
-pub fn new_link() -> io::Result<(Link, OwnedFd)> {
-    Link::pair()
 }
