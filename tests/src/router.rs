@@ -221,12 +221,17 @@ impl Router {
     /// started go on.
     pub fn restart_virtd(&mut self, lab: &Lab) -> Result<()> {
         self.virtd.stop();
-        let mut command = self.ns.command(built("virtd")?);
-        command.arg("--config").arg(self.folder.join("virtd.toml"));
-        self.virtd = lab.spawn("virtd", &mut command)?;
+        self.virtd = self.spawn_virtd(lab)?;
         wait_until("virtd to answer virtctl again", START_TIMEOUT, || {
             self.status().map(|_| ()).map_err(|e| format!("{e:#}"))
         })
+    }
+
+    /// Starts virtd with the same file once more.
+    pub fn spawn_virtd(&self, lab: &Lab) -> Result<Process> {
+        let mut command = self.ns.command(built("virtd")?);
+        command.arg("--config").arg(self.folder.join("virtd.toml"));
+        lab.spawn("virtd", &mut command)
     }
 
     /// What a daemon needs to become an instance.

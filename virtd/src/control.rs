@@ -9,8 +9,8 @@
 
 mod clients;
 
-use crate::serve;
 use crate::state;
+use crate::worker::Master;
 use anyhow::{Context, bail};
 use broker::event;
 use broker::{Answer, Asker, Reply};
@@ -30,7 +30,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 use virtd_api::{COMMANDS, Done, Followed, Refused, Request, Status};
-use virtd_config::{Config, Instance, parse};
+use virtd_config::Config;
 use virtd_linux::eventlog::EventLog;
 use virtd_linux::kernel::leftover::{self, Flushed};
 
@@ -65,32 +65,11 @@ pub struct ControlRequest {
 pub struct ControlQueue {
     requests: Sender<ControlRequest>,
     waker: Option<Arc<mio::Waker>>,
-    reloader: Option<Arc<Reloader>>,
+    /// Who reads the configuration again; held by one reload at a time, so that the master knows
+    /// which configuration the places are of that it hears of.
+    reloader: Option<Arc<Mutex<Master>>>,
     /// The file of what outlasts a restart. Whoever changes that has it alone until it is written.
     state: Option<Arc<Mutex<PathBuf>>>,
-}
-
-/// Where the configuration is read again from.
-#[derive(Clone, Debug)]
-pub struct Reloader {
-    /// The file.
-    pub file: PathBuf,
-    /// `--shim`.
-    pub shim: Option<PathBuf>,
-    /// virtd can start instances: it has found the shim.
-    pub starts: bool,
-}
-
-impl Reloader {
-    /// Reads the file and checks everything that is checked before a start.
-    fn read(&self) -> Result<Config, String> {
-        let config = parse::load(&self.file).map_err(|e| format!("{e}\nnothing has changed"))?;
-        serve::check_all(&config, self.shim.as_deref()).map_err(|e| format!("{e:#}\nnothing has changed"))?;
-        if !self.starts && config.instances.iter().any(Instance::is_ours) {
-            return Err("virtd was started without libhvlibc.so, and can start no instance until it is started again; nothing has changed".into());
-        }
-        Ok(config)
-    }
 }
 
 /// The two ends of the way from the control socket to the driver; every request wakes `waker`.
@@ -102,8 +81,8 @@ pub fn queue(waker: Option<Arc<mio::Waker>>) -> (ControlQueue, Receiver<ControlR
 impl ControlQueue {
     /// With a configuration that can be read again.
     #[must_use]
-    pub fn with_reload(self, reloader: Reloader) -> ControlQueue {
-        ControlQueue { reloader: Some(Arc::new(reloader)), ..self }
+    pub fn with_reload(self, master: Master) -> ControlQueue {
+        ControlQueue { reloader: Some(Arc::new(Mutex::new(master))), ..self }
     }
 
     /// With a file for what outlasts a restart.
@@ -127,14 +106,20 @@ impl ControlQueue {
         Ok(answered)
     }
 
-    /// Reads the configuration again, on the thread that asks, and has the core become what it
-    /// says, or with `dry_run` say what it would do.
+    /// Has the master read the configuration again, while the thread that asks waits, and the core
+    /// become what it says, or with `dry_run` say what it would do.
     ///
     /// # Errors
     /// There is something wrong with the file, the core does not want it, or does not answer.
     pub fn reload(&self, dry_run: bool, by: Option<Asker>) -> Reply {
         let reloader = self.reloader.as_ref().ok_or("there is no file to read again")?;
-        self.send(Request::Reload { dry_run }, by, Some(Box::new(reloader.read()?)))
+        let master = reloader.lock().unwrap_or_else(PoisonError::into_inner);
+        let (id, config) = master.read(dry_run).map_err(|e| format!("{e}\nnothing has changed"))?;
+        let answer = self.send(Request::Reload { dry_run }, by, Some(Box::new(config)));
+        if !dry_run {
+            master.adopted(id, answer.is_ok());
+        }
+        answer
     }
 
     /// Asks the core and waits for its answer.

@@ -1,5 +1,5 @@
 //! virtd and virtctl: the loop ([`driver`]) between peers, instances and the core ([`broker`]), and
-//! all that is put together around it.
+//! all that is put together around it. That is the worker; the master is in [`virtd_master`].
 
 pub mod control;
 pub mod driver;
@@ -7,3 +7,4 @@ pub mod recorder;
 pub mod serve;
 pub mod show;
 pub mod state;
+pub mod worker;

@@ -1,32 +1,29 @@
-//! The whole of virtd, put together: event log, control socket, core and driver, instances; and
-//! taken apart again on SIGTERM.
+//! The worker, put together: event log, control socket, core and driver; and taken apart again when
+//! the master says so. What the master checks before is here, too.
 
-use crate::control::{self, ControlQueue, ControlRequest, ControlSocket, Reloader};
+use crate::control::{self, ControlQueue, ControlRequest, ControlSocket};
 use crate::recorder;
 use crate::show;
+use crate::worker::{self, Beginning, Ears, Master};
 use anyhow::{Context, Result, bail};
 use broker::Answer;
 use broker::event::{Event, Severity};
-use broker::io::{InstanceId, Order, Record};
+use broker::io::Record;
 use crossbeam_channel::{Receiver, Sender};
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
-use std::net::IpAddr;
-use std::os::linux::net::SocketAddrExt;
-use std::os::unix::ffi::OsStrExt;
-use std::os::unix::net::{SocketAddr, UnixDatagram};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant, SystemTime};
 use virtd_config::{Config, Fib, OpenMode};
 use virtd_linux::bypass;
 use virtd_linux::eventlog::{self, EventSender};
 use virtd_linux::files;
-use virtd_linux::instances::{CoreLine, Instances, Report, Roster, preflight, syntax};
+use virtd_linux::instances::{Report, preflight, syntax};
 use virtd_linux::kernel::{self, KernelLine, features, leftover};
 
-/// Orders and reports that may wait: some for every instance that there can be.
+/// Reports that may wait: some for every instance that there can be.
 const MAX_WAITING: usize = 256;
 /// How long those that follow the events may take to be told the last ones.
 const LAST_WORDS: Duration = Duration::from_millis(500);
@@ -38,12 +35,8 @@ const MAX_RECORDS: usize = 16;
 pub struct Lines {
     /// To the event log.
     pub events: Sender<Event>,
-    /// To the supervisor of the instances.
-    pub orders: Sender<(InstanceId, Order)>,
-    /// To it as well: who is to begin its session with which neighbour anew.
-    pub neighbours: Sender<(InstanceId, IpAddr)>,
-    /// Whom the supervisor starts.
-    pub roster: Roster,
+    /// To the master, which supervises the instances.
+    pub master: Master,
     /// From it; the sender wakes the loop.
     pub reports: Receiver<Report>,
     /// To the flight recorder.
@@ -114,25 +107,22 @@ pub fn check_all(config: &Config, shim: Option<&Path>) -> Result<Option<PathBuf>
     Ok(found)
 }
 
-/// Runs virtd until SIGTERM or SIGINT. `open` makes the loop and opens its sockets, the shim's
-/// among them; the events it sends must never make it wait. `file` is where `config` was read from,
-/// and is read again when an operator asks for that.
+/// What the master checks.
+pub const CHECKS: virtd_master::Checks =
+    virtd_master::Checks { start: check, reload: check_all, find_shim: |named| preflight::find_shim(named).ok() };
+
+/// Runs the worker until the master says that it is to end. `open` makes the loop and opens its
+/// sockets, the shim's among them; the events it sends must never make it wait.
 ///
 /// # Errors
 /// What could not be opened or started, with the remedy.
-pub fn serve<L: EventLoop>(
-    config: &Config,
-    file: Option<&Path>,
-    shim: Option<&Path>,
-    open: impl FnOnce(&Config, Lines) -> Result<L>,
-) -> Result<()> {
-    files::raise();
-    let named = shim;
-    // None may need it yet; a reload can bring one that does.
-    let shim = check(config, shim)?.or_else(|| preflight::find_shim(named).ok());
+pub fn serve<L: EventLoop>(beginning: Beginning, open: impl FnOnce(&Config, Lines) -> Result<L>) -> Result<()> {
+    let Beginning { link, twins, begin, config } = beginning;
+    let config = &config;
     let start = Instant::now();
     let (events, log, events_thread) =
         eventlog::start(config.event_log.as_deref()).context("cannot start the event log's thread")?;
+    begin.died.iter().flat_map(|died| worker::obituary(died, since(start))).for_each(|event| events.send(event));
     look_for_leftovers(config, start, events.clone())?;
     if let Some(text) = features::missing(config.fib.is_some()) {
         events.send(Event::new(since(start), "kernel-lacks", Severity::Warning, text));
@@ -145,69 +135,63 @@ pub fn serve<L: EventLoop>(
     if let Some(text) = files::shortage(config) {
         events.send(Event::new(0, "few-files", Severity::Warning, text));
     }
-    let roster = Roster::new(config);
-    let (orders, ordered) = crossbeam_channel::bounded(MAX_WAITING);
-    let (neighbours, to_restart) = crossbeam_channel::bounded(MAX_WAITING);
+    let (master, to_master) = Master::new(&begin.file);
     let (reporter, reports) = crossbeam_channel::bounded(MAX_WAITING);
     let (records, to_record) = crossbeam_channel::bounded(MAX_RECORDS);
     let recording = recorder::start(&config.recorder, to_record, SystemTime::now(), events.clone())?;
-    let found = shim.is_some();
     let wake_loop = Arc::new(OnceLock::new());
     let (kernel, kernel_thread) = watch_kernel(config, start, &wake_loop)?;
     let ports = bypass::Ports::default();
     ports.set(config);
     let lines = {
-        let (events, roster, ports) = (events.channel(), roster.clone(), ports.clone());
-        Lines { events, orders, neighbours, roster, reports, records, ports, kernel }
+        let (events, master, ports) = (events.channel(), master.clone(), ports.clone());
+        Lines { events, master, reports, records, ports, kernel }
     };
     let mut driver = open(config, lines)?;
     let _ = wake_loop.set(driver.waker());
     let _ = driver.waker().wake();
     let (queue, requests) = control::queue(Some(driver.waker()));
-    let mut queue = queue.with_state(config.state.clone());
-    if let Some(file) = file {
-        let (file, shim) = (file.to_owned(), named.map(Path::to_owned));
-        queue = queue.with_reload(Reloader { file, shim, starts: found });
-    }
+    let queue = queue.with_state(config.state.clone()).with_reload(master.clone());
     let asking = asking.map(|socket| socket.read_only().serve(queue.clone(), log.clone())).transpose();
     let asking = asking.context("cannot start the thread of the control socket for asking")?;
     let guard = control.serve(queue.clone(), log.clone()).context("cannot start the control socket's thread")?;
-    let stop = Arc::new(AtomicBool::new(false));
     // From here on every socket on the BGP port that is not ours is a stranger's.
     let watch = bypass::start(config.port, ports, start, events.clone());
     let watch = watch.context("cannot start the thread that looks for what goes past virtd")?;
-    // Instances come last: their shim needs the socket that the driver has opened.
-    let instances = match shim {
-        Some(shim) => {
-            let (orders, neighbours, reports, waker) = (ordered, to_restart, reporter, driver.waker());
-            let core = CoreLine { orders, neighbours, reports, waker };
-            let started = Instances::start(config, roster, &shim, start, events, core);
-            Some(started.context("cannot start the instances' thread")?)
-        }
-        None => {
-            drop(events);
-            None
-        }
-    };
-    let instances = Arc::new(Mutex::new(instances));
+    let (stop, ending) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicBool::new(false)));
     let frozen = kernel_thread.as_ref().map(kernel::Kernel::frozen).unwrap_or_default();
-    watch_signals(&stop, &driver.waker(), &instances, &frozen, queue)?;
+    watch_signals(master.clone(), &stop, &driver.waker(), &frozen)?;
+    let ears = Ears {
+        master: master.clone(),
+        start,
+        events,
+        reports: reporter,
+        waker: wake_loop,
+        twins,
+        stop: stop.clone(),
+        frozen,
+        reload: Box::new(move || reload(&queue)),
+        ending: ending.clone(),
+    };
+    ears.listen(link.clone()).context("cannot start the thread that hears the master")?;
+    worker::write(link.clone(), to_master).context("cannot start the thread that speaks to the master")?;
     log::info!("virtd serves {} with {} instances", listening(config), config.instances.len());
 
-    notify("READY=1");
+    master.ready();
     let result = driver.run(&requests, &stop);
+    ending.store(true, Ordering::Release);
+    link.end();
     drop(driver);
     if let Some(thread) = kernel_thread {
         thread.stop();
     }
-    end_instances(&instances);
     drop((guard, asking));
     drop(watch);
     if let Some(recording) = recording {
         // The driver was the only one to send it records.
         let _ = recording.join();
     }
-    // The last sender of events is gone with driver and instances: what is left is written, and the
+    // The last sender of events is gone with driver and link: what is left is written, and the
     // thread ends.
     let _ = events_thread.join();
     log.wait_for_followers(LAST_WORDS);
@@ -215,7 +199,7 @@ pub fn serve<L: EventLoop>(
 }
 
 /// Microseconds since virtd's start, as events have them.
-fn since(start: Instant) -> u64 {
+pub(crate) fn since(start: Instant) -> u64 {
     u64::try_from(start.elapsed().as_micros()).unwrap_or(u64::MAX)
 }
 
@@ -266,27 +250,6 @@ fn listening(config: &Config) -> String {
     config.listen.iter().map(|a| std::net::SocketAddr::new(*a, config.port).to_string()).collect::<Vec<_>>().join(", ")
 }
 
-/// Tells a service manager that asked for it (sd_notify(3)), so that daemons ordered after virtd
-/// find its socket.
-fn notify(state: &str) {
-    let Some(path) = std::env::var_os("NOTIFY_SOCKET") else { return };
-    let address = match path.as_bytes().strip_prefix(b"@") {
-        Some(name) => SocketAddr::from_abstract_name(name),
-        None => SocketAddr::from_pathname(&path),
-    };
-    let sent = address.and_then(|a| UnixDatagram::unbound()?.send_to_addr(state.as_bytes(), &a));
-    if let Err(e) = sent {
-        log::warn!("NOTIFY_SOCKET {}: {e}", path.display());
-    }
-}
-
-fn end_instances(instances: &Mutex<Option<Instances>>) {
-    let taken = instances.lock().unwrap_or_else(PoisonError::into_inner).take();
-    if let Some(instances) = taken {
-        instances.stop();
-    }
-}
-
 /// SIGHUP: there is nobody to answer but the log.
 fn tell_reload(queue: &ControlQueue) {
     match queue.reload(false, None) {
@@ -296,46 +259,37 @@ fn tell_reload(queue: &ControlQueue) {
     }
 }
 
-/// On the first signal the instances end while the loop still runs, so that what they say last
-/// (Cease) is heard; then the loop ends. A second signal ends the process where it stands, and the
-/// kernel the instances.
+/// On a thread of its own: it may take a while, and the master must be heard.
+fn reload(queue: &ControlQueue) {
+    let queue = queue.clone();
+    let reload = std::thread::Builder::new().name("reload".into()).spawn(move || tell_reload(&queue));
+    if let Err(e) = reload {
+        log::error!("SIGHUP: no thread to read the configuration: {e}");
+    }
+}
+
+/// Signals are for the master, which has the instances end before the worker does. Whoever sends one
+/// to a whole process group means it. Where the master is gone, the loop ends.
 fn watch_signals(
+    master: Master,
     stop: &Arc<AtomicBool>,
     waker: &Arc<mio::Waker>,
-    instances: &Arc<Mutex<Option<Instances>>>,
     frozen: &Arc<AtomicBool>,
-    queue: ControlQueue,
 ) -> Result<()> {
     let mut signals = Signals::new([SIGTERM, SIGINT, SIGHUP]).context("cannot watch for signals")?;
-    let (stop, waker, instances, frozen) = (stop.clone(), waker.clone(), instances.clone(), frozen.clone());
+    let (stop, waker, frozen) = (stop.clone(), waker.clone(), frozen.clone());
     let watch = move || {
-        let mut stopping = false;
         for signal in signals.forever() {
-            if signal == SIGHUP {
-                let queue = queue.clone();
-                // It may take a while, and a signal to end must be heard.
-                let reload = std::thread::Builder::new().name("reload".into()).spawn(move || tell_reload(&queue));
-                if let Err(e) = reload {
-                    log::error!("SIGHUP: no thread to read the configuration: {e}");
-                }
+            if !master.is_gone() || signal == SIGHUP {
+                log::debug!("signal {signal} is for the master");
                 continue;
             }
-            if std::mem::replace(&mut stopping, true) {
+            if stop.swap(true, Ordering::AcqRel) {
                 std::process::exit(128 + signal);
             }
-            log::info!("virtd ends (signal {signal})");
-            notify("STOPPING=1");
+            log::info!("virtd's worker ends (signal {signal})");
             frozen.store(true, Ordering::Release);
-            let (stop, waker, instances) = (stop.clone(), waker.clone(), instances.clone());
-            // On a thread of its own, so that a second signal is heard meanwhile.
-            let ending = std::thread::Builder::new().name("stop".into()).spawn(move || {
-                end_instances(&instances);
-                stop.store(true, Ordering::Release);
-                let _ = waker.wake();
-            });
-            if ending.is_err() {
-                std::process::exit(128 + signal);
-            }
+            let _ = waker.wake();
         }
     };
     std::thread::Builder::new().name("signals".into()).spawn(watch).context("cannot start the signals' thread")?;

@@ -6,6 +6,9 @@ use std::os::unix::net::UnixStream;
 use std::time::Duration;
 use virtd_api::{EventLog, Status};
 use virtd_config::Instance;
+use virtd_master::link::{Link, Received};
+use virtd_master::message::{Begin, Died, ToMaster, ToWorker, Told};
+use virtd_master::twin::Twins;
 
 /// A loop without sockets that answers every request with its number and says what it sees of
 /// `stop`.
@@ -57,41 +60,39 @@ fn ask_on(mut stream: UnixStream, request: &str) -> String {
     line
 }
 
-/// The whole life: up, asked, its instance seen, SIGTERM, all gone and everything on file. One
-/// test, as signals are the process's.
+/// The whole life: up, asked, told of an instance, stopped, all gone and everything on file.
 #[test]
-fn from_start_to_sigterm() {
+fn from_start_to_stop() {
     let dir = tempfile::tempdir().unwrap();
-    let shim = dir.path().join("libhvlibc.so");
-    std::fs::copy(std::fs::canonicalize("/lib/x86_64-linux-gnu/libdl.so.2").unwrap_or("/proc/self/exe".into()), &shim)
-        .unwrap();
     let config = Config {
         control_socket: dir.path().join("control"),
         shim_socket: dir.path().join("hv"),
         event_log: Some(dir.path().join("events")),
-        instances: vec![Instance {
-            name: "frr".into(),
-            command: ["sleep", "99"].map(str::to_owned).into(),
-            ..Instance::default()
-        }],
+        instances: vec![Instance { name: "frr".into(), ..Instance::default() }],
         ..Config::default()
     };
-    let server = {
-        let config = config.clone();
-        std::thread::spawn(move || serve(&config, None, Some(&shim), |_, lines| Stub::new(lines.events)))
+    let (master, link) = Link::pair().unwrap();
+    let link = Arc::new(Link::over(link));
+    let died = Died { pid: 7, how: "was ended by SIGSEGV".into(), ran_ms: 1, deaths: 1 };
+    let beginning = Beginning {
+        twins: Arc::new(Twins::new(link.clone())),
+        link,
+        begin: Begin { died: Some(died), ..Begin::default() },
+        config: config.clone(),
     };
+    let server = std::thread::spawn(move || serve(beginning, |_, lines| Stub::new(lines.events)));
+    assert!(matches!(master.receive(), Received::Message(ToMaster::Ready, None)));
+    let told = Told::new("instance-started", Severity::Info, "frr was started".into());
+    master.send(&ToWorker::Event(told), None).unwrap();
     let start = Instant::now();
-    let started = loop {
+    loop {
         assert!(start.elapsed() < Duration::from_secs(20) && !server.is_finished(), "virtd did not come up");
-        // It is refused between bind and listen.
-        if let Ok(stream) = UnixStream::connect(&config.control_socket) {
-            let events = ask_on(stream, "{\"command\":\"events\"}");
-            if events.contains("instance-started") && events.contains("loop-up") {
-                break events;
-            }
+        let events = ask(&config.control_socket, "{\"command\":\"events\"}");
+        if ["worker-died", "loop-up", "instance-started"].iter().all(|kind| events.contains(kind)) {
+            break;
         }
         std::thread::sleep(Duration::from_millis(10));
-    };
+    }
     for n in [1, 2] {
         let status: Status = serde_json::from_str(&ask(&config.control_socket, "{\"command\":\"status\"}")).unwrap();
         // The core's answer, and how the file of events fares.
@@ -99,7 +100,9 @@ fn from_start_to_sigterm() {
         assert_eq!((status.votes, status.event_log), (n, Some(log)));
     }
 
-    nix::sys::signal::kill(nix::unistd::Pid::this(), nix::sys::signal::Signal::SIGTERM).unwrap();
+    let told = Told::new("instance-stopped", Severity::Info, "frr has ended".into());
+    master.send(&ToWorker::Event(told), None).unwrap();
+    master.send(&ToWorker::Stop, None).unwrap();
     server.join().unwrap().unwrap();
     assert!(!config.control_socket.exists(), "the control socket outlived virtd");
     let file = std::fs::read_to_string(config.event_log.unwrap()).unwrap();
@@ -109,7 +112,7 @@ fn from_start_to_sigterm() {
         .collect();
     let place = |kind: &str| kinds.iter().position(|k| k == kind).unwrap_or_else(|| panic!("no {kind} in {kinds:?}"));
     assert!(place("instance-stopped") < place("loop-down"), "the loop must hear the instances' last words: {kinds:?}");
-    assert!(started.contains("sleep 99"));
+    assert!(!kinds.iter().any(|kind| kind == "master-gone"), "{kinds:?}");
 }
 
 #[test]

@@ -1,11 +1,11 @@
 //! Events: what virtd tells the operator, in order, each with everything needed to understand it.
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 pub use virtd_api::Said;
 use wire::bgp::Prefix;
 
 /// How much an operator should care.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug, Serialize)]
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Severity {
     /// Ordinary life: a session came up, an instance attached.
@@ -49,7 +49,7 @@ mod tests {
     #[test]
     fn every_kind_that_is_documented_is_one() {
         let mut source = String::new();
-        for crate_of_virtd in ["../src", "src", "../linux/src"] {
+        for crate_of_virtd in ["../src", "src", "../linux/src", "../master/src"] {
             sources(&Path::new(env!("CARGO_MANIFEST_DIR")).join(crate_of_virtd), &mut source);
         }
         let all: Vec<_> = kinds().collect();

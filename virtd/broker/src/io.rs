@@ -8,6 +8,7 @@ use crate::config;
 use crate::event::Event;
 use bytes::{Bytes, BytesMut};
 pub use kernel::{FibChange, KernelNews};
+use serde::{Deserialize, Serialize};
 use std::net::{IpAddr, SocketAddr};
 pub use vkernel::io::{Change, DumpCursor, Link, Note, NoteBody, OtherRoute, Place};
 use voter::Members;
@@ -229,7 +230,7 @@ pub enum Input<'a> {
 }
 
 /// What happened to the processes of an instance.
-#[derive(Clone, PartialEq, Eq, Debug)]
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub enum ProcessNews {
     /// They run.
     Started {
@@ -270,7 +271,7 @@ pub enum ProcessNews {
 }
 
 /// How a process ended.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub enum Death {
     /// It exited with status 0: it was asked to end, and did so.
     InOrder,
@@ -299,7 +300,7 @@ impl Death {
 }
 
 /// What the supervisor is to do with an instance.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub enum Order {
     /// Start it, unless it runs.
     Start,

@@ -550,6 +550,15 @@ impl Instance {
         self.label.as_deref().unwrap_or(&self.name)
     }
 
+    /// Everything about it but what can change while it runs.
+    #[must_use]
+    pub fn lasting(&self) -> Instance {
+        let mut i = self.clone();
+        (i.label, i.observer, i.standby) = (None, false, None);
+        (i.limit_sessions, i.limit_families, i.limit_prefixes) = Default::default();
+        i
+    }
+
     /// Whether it votes from the start.
     pub fn is_voter(&self) -> bool {
         !self.observer && self.standby.is_none()

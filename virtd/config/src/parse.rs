@@ -31,6 +31,11 @@ pub enum LoadError {
 
 /// Reads and checks a configuration file.
 pub fn load(file: &Path) -> Result<Config, LoadError> {
+    Ok(parse(file, &read(file)?)?)
+}
+
+/// Reads a configuration file, as far as it is not too long for one.
+pub fn read(file: &Path) -> Result<String, LoadError> {
     let read = || {
         let length = std::fs::metadata(file)?.len();
         if length > MAX_FILE {
@@ -38,8 +43,7 @@ pub fn load(file: &Path) -> Result<Config, LoadError> {
         }
         std::fs::read_to_string(file)
     };
-    let source = read().map_err(|error| LoadError::Read { file: file.display().to_string(), error })?;
-    Ok(parse(file, &source)?)
+    read().map_err(|error| LoadError::Read { file: file.display().to_string(), error })
 }
 
 /// Checks the text of a configuration file; `file` is only for messages.

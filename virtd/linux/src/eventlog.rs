@@ -57,6 +57,12 @@ impl EventSender {
     }
 }
 
+/// A sender whose events somebody else takes, at most `room` of them waiting.
+pub fn line(room: usize) -> (EventSender, Receiver<Event>) {
+    let (channel, receiver) = crossbeam_channel::bounded(room);
+    (EventSender { channel, dropped: Arc::default() }, receiver)
+}
+
 /// One event as virtctl and the file get it.
 #[derive(Clone, Debug)]
 pub struct Record {

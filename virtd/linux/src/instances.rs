@@ -2,18 +2,17 @@
 //!
 //! Each gets the shim preloaded, HV_SOCKET and HV_INSTANCE, a process group of its own, and its
 //! output in virtd's log. A kind of several processes has them in one group, started one after
-//! another; the end of any is the end of all. Nothing survives virtd: at an orderly end each group
-//! gets SIGTERM and after [`TERM_PATIENCE`] SIGKILL; should virtd die itself, the kernel kills each
-//! main process (PR_SET_PDEATHSIG). A main process that ends is an event; its group is ended too.
+//! another; the end of any is the end of all. At an orderly end of virtd each group gets SIGTERM
+//! and after [`TERM_PATIENCE`] SIGKILL. What a virtd leaves that was killed itself, the next one
+//! ends before it starts anything ([`left`]). A main process that ends is an event; its group is
+//! ended too.
 //! Whether and when it is started again is for the core to say: it is told of every start and end,
 //! and of what the processes use, and sends orders ([`Order`]).
-//!
-//! The kernel takes the death of the *thread* that forked for the death of the parent. So one
-//! thread starts all instances and lives until [`Instances::stop`].
 
 mod death;
 mod group;
 mod launch;
+mod left;
 mod library;
 pub mod neighbour;
 pub mod preflight;
@@ -70,6 +69,27 @@ const MAX_LINE: u64 = 2048;
 pub struct Instances {
     stop: Option<Sender<()>>,
     keeper: Option<JoinHandle<()>>,
+    groups: Groups,
+}
+
+/// The process groups of the instances that run.
+#[derive(Clone, Debug)]
+pub struct Groups(Arc<Mutex<left::Groups>>);
+
+impl Groups {
+    /// SIGKILL to all of them, at once.
+    pub fn kill(&self) {
+        let groups = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        groups.list().for_each(|group| signal_group(group, Signal::SIGKILL));
+    }
+
+    fn started(&self, label: &str, group: Pid) {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).started(label, group);
+    }
+
+    fn ended(&self, group: Pid) {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).ended(group);
+    }
 }
 
 impl Instances {
@@ -86,12 +106,21 @@ impl Instances {
         core: CoreLine,
     ) -> io::Result<Instances> {
         let preload = Preload { shim: shim.to_owned(), socket: config.shim_socket.clone() };
-        let reporter = Reporter::new(start, events, core.reports, core.waker);
+        let reporter = Reporter::new(start, events, core.reports);
+        let record = left::record_beside(&config.shim_socket);
+        left::end(&record);
+        let groups = Groups(Arc::new(Mutex::new(left::Groups::new(record))));
+        let kept = groups.clone();
         let (stop, stopped) = crossbeam_channel::bounded(1);
-        let keeper = std::thread::Builder::new()
-            .name("instances".into())
-            .spawn(move || Keeper::new(roster, preload, reporter).keep(&core.orders, &core.neighbours, &stopped))?;
-        Ok(Instances { stop: Some(stop), keeper: Some(keeper) })
+        let keeper = std::thread::Builder::new().name("instances".into()).spawn(move || {
+            Keeper::new(roster, preload, reporter, kept).keep(&core.orders, &core.neighbours, &stopped)
+        })?;
+        Ok(Instances { stop: Some(stop), keeper: Some(keeper), groups })
+    }
+
+    /// The process groups that there are, now and later.
+    pub fn groups(&self) -> Groups {
+        self.groups.clone()
     }
 
     /// Ends them all and returns when the last is gone, after little more than [`TERM_PATIENCE`] at
@@ -176,15 +205,14 @@ pub struct CoreLine {
     pub neighbours: Receiver<(InstanceId, IpAddr)>,
     /// What the core is told.
     pub reports: Sender<Report>,
-    /// Wakes the core's loop, which then takes the reports.
-    pub waker: Arc<mio::Waker>,
 }
 
-/// The thread that starts the instances, and must outlive them.
+/// The thread that starts the instances.
 struct Keeper {
     roster: Roster,
     preload: Preload,
     reporter: Reporter,
+    groups: Groups,
     /// By instance: those that run.
     waiters: Vec<Option<Waiter>>,
     ended: Sender<usize>,
@@ -196,12 +224,12 @@ struct Keeper {
 }
 
 impl Keeper {
-    fn new(roster: Roster, preload: Preload, reporter: Reporter) -> Keeper {
+    fn new(roster: Roster, preload: Preload, reporter: Reporter, groups: Groups) -> Keeper {
         let (ended, endings) = crossbeam_channel::unbounded();
         let waiters = (0..roster.places()).map(|_| None).collect();
         let memory = Arc::new(Mutex::new(death::Memory::new()));
         let (usage, asking) = (usage::Meter::default(), Arc::default());
-        Keeper { roster, preload, reporter, waiters, ended, endings, usage, memory, asking }
+        Keeper { roster, preload, reporter, groups, waiters, ended, endings, usage, memory, asking }
     }
 
     /// Starts everybody but cold standbys and whom an operator has disabled, then obeys until the
@@ -254,6 +282,7 @@ impl Keeper {
         let memory = self.memory.clone();
         match start_one(i, &instance, &folder, &self.preload, &self.reporter, &self.ended, memory) {
             Ok(waiter) => {
+                self.groups.started(&waiter.name, waiter.group);
                 if let Some(seat) = self.waiters.get_mut(i) {
                     *seat = Some(waiter);
                 }
@@ -323,6 +352,7 @@ impl Keeper {
     fn reap(&mut self, i: usize) {
         if let Some(waiter) = self.waiters.get_mut(i).and_then(Option::take) {
             let _ = waiter.thread.join();
+            self.groups.ended(waiter.group);
         }
     }
 
@@ -360,6 +390,7 @@ impl Keeper {
         }
         for waiter in waiters {
             let _ = waiter.thread.join();
+            self.groups.ended(waiter.group);
         }
     }
 }
@@ -515,8 +546,8 @@ fn wait(
     ProcessNews::Ended { unasked: !asked, text: format!("{what} {how}") }
 }
 
-/// Where the kernel leaves a core file (core(5)).
-fn core_dump() -> String {
+/// Where the kernel leaves a core file (core(5)), as the end of a sentence.
+pub fn core_dump() -> String {
     let pattern = fs::read_to_string("/proc/sys/kernel/core_pattern").unwrap_or_default();
     format!(", with a core dump (kernel.core_pattern is {:?})", pattern.trim())
 }

@@ -4,11 +4,19 @@ use broker::io::Death;
 use nix::sched::{CpuSet, sched_getaffinity};
 use nix::sys::signal::kill;
 use serde_json::Value;
+use std::path::PathBuf;
+use std::sync::atomic::AtomicU32;
 use virtd_config::Environment;
+
+/// A shim's socket of each test's own: what is left of another virtd with the same one is ended.
+pub(super) fn socket() -> PathBuf {
+    static NEXT: AtomicU32 = AtomicU32::new(0);
+    format!("/tmp/hv-test-{}-{}.sock", std::process::id(), NEXT.fetch_add(1, Ordering::Relaxed)).into()
+}
 
 /// An empty library stands in for the shim: what matters here is that the process gets its path.
 fn config(instances: Vec<Instance>) -> Config {
-    Config { instances, shim_socket: "/tmp/hv-test.sock".into(), ..Config::default() }
+    Config { instances, shim_socket: socket(), ..Config::default() }
 }
 
 fn shell(name: &str, script: &str) -> Instance {
@@ -20,18 +28,15 @@ struct Core {
     orders: Sender<(InstanceId, Order)>,
     reports: Receiver<Report>,
     wishes: Sender<(InstanceId, IpAddr)>,
-    _poll: mio::Poll,
 }
 
 impl Core {
     fn new() -> (Core, CoreLine) {
-        let poll = mio::Poll::new().unwrap();
-        let waker = Arc::new(mio::Waker::new(poll.registry(), mio::Token(0)).unwrap());
         let ((orders, ordered), (reporter, reports)) = (crossbeam_channel::unbounded(), crossbeam_channel::unbounded());
         // Never a wish: the sender is kept so that the line is not taken for one that has ended.
         let (wishes, neighbours) = crossbeam_channel::unbounded();
-        let line = CoreLine { orders: ordered, neighbours, reports: reporter, waker };
-        (Core { orders, reports, wishes, _poll: poll }, line)
+        let line = CoreLine { orders: ordered, neighbours, reports: reporter };
+        (Core { orders, reports, wishes }, line)
     }
 
     fn order(&self, i: u8, order: Order) {
@@ -114,7 +119,7 @@ fn an_instance_gets_its_environment_and_a_session_of_its_own() {
     let (instances, log) = launch(vec![instance]);
     let text = contents(&file);
     let lines: Vec<&str> = text.lines().collect();
-    assert_eq!(lines[0], "/tmp/hv-test.sock frr b c");
+    assert!(lines[0].starts_with("/tmp/hv-test-") && lines[0].ends_with(".sock frr b c"), "{text}");
     assert!(lines[1].starts_with('/') && lines[1].ends_with(":libm.so.6"), "{text}");
     assert_eq!(lines[2], "/");
     let ids: Vec<&str> = lines[3].split(' ').collect();
@@ -235,8 +240,9 @@ fn a_start_that_overtakes_the_end_is_none_the_less_obeyed() {
     let (core, line) = Core::new();
     let roster = Roster::new(&config(vec![shell("short", "exit 3")]));
     let preload = Preload { shim: "/nonexistent".into(), socket: "/nonexistent".into() };
-    let reporter = Reporter::new(Instant::now(), events, line.reports, line.waker);
-    let mut keeper = Keeper::new(roster, preload, reporter);
+    let reporter = Reporter::new(Instant::now(), events, line.reports);
+    let groups = Groups(Arc::new(Mutex::new(left::Groups::new(left::record_beside(&socket())))));
+    let mut keeper = Keeper::new(roster, preload, reporter, groups);
     keeper.start(0);
     core.started();
     assert_eq!(core.news().1, ProcessNews::Died { death: Death::Exit });

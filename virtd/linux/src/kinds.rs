@@ -316,9 +316,9 @@ fn remove(path: &Path) -> io::Result<()> {
     fs::rename(path, aside)
 }
 
-/// A daemon that changes its user outlives a virtd that is killed (prctl(2), PR_SET_PDEATHSIG), and
-/// would take part beside the one that is about to start. Its command line, which names this very
-/// folder, tells it from any other.
+/// A daemon outlives a master that is killed, and would take part beside the one that is about to
+/// start. Its command line, which names this very folder, tells it from any other; this finds what
+/// is left of a group whose leader is gone.
 fn end_leftovers(programs: &[Program], folder: &Path) {
     let folder = folder.display().to_string();
     let named = |p: &&Program| p.command.iter().any(|a| a.starts_with(&folder));

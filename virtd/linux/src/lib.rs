@@ -13,6 +13,7 @@
 //! | [`files`] | the limit of open files |
 //! | [`eventlog`] | the log of events |
 //! | [`journal`] | what the next worker must know, in memory that outlives this one |
+//! | [`notify`] | what a service manager is told |
 
 pub mod bypass;
 pub mod eventlog;
@@ -22,4 +23,5 @@ pub mod instances;
 pub mod journal;
 pub mod kernel;
 pub mod kinds;
+pub mod notify;
 pub mod sys;

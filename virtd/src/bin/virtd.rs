@@ -3,13 +3,18 @@
 use broker::Core;
 use broker::event::{Event, Severity};
 use clap::Parser;
-use std::path::PathBuf;
+use nix::sys::prctl::set_name;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
-use virtd::driver::Driver;
+use std::sync::Arc;
+use virtd::driver::{Driver, Estate};
 use virtd::serve::{self, Lines};
 use virtd::state;
+use virtd::worker;
 use virtd_config::{Config, parse, summary};
 use virtd_linux::files;
+use virtd_master::inherited;
+use virtd_master::twin::Twins;
 
 const EXAMPLES: &str = "\
 Example, two commands:
@@ -35,8 +40,8 @@ Ask a running one: virtctl status, virtctl events -f.";
 #[command(name = "virtd", version, after_help = EXAMPLES)]
 struct Arguments {
     /// The configuration file (TOML)
-    #[arg(long, short, value_name = "FILE")]
-    config: PathBuf,
+    #[arg(long, short, value_name = "FILE", required_unless_present = "worker")]
+    config: Option<PathBuf>,
     /// Check the file and print what would be done; exit status 0 if it would start, 1 if not
     #[arg(long)]
     check: bool,
@@ -44,30 +49,58 @@ struct Arguments {
     /// there, in /usr/lib/virtd
     #[arg(long, value_name = "PATH")]
     shim: Option<PathBuf>,
+    /// For virtd itself: this process is the worker, and its standard input the link to the master
+    #[arg(long, hide = true, conflicts_with_all = ["config", "check", "shim"])]
+    worker: bool,
+    /// For virtd itself: what the worker before had open is open
+    #[arg(long, hide = true, requires = "worker")]
+    resumed: bool,
 }
 
 fn main() -> ExitCode {
     let arguments = Arguments::parse();
-    env_logger::Builder::from_env(env_logger::Env::default().default_filter_or("info")).init();
-    let outcome = match parse::load(&arguments.config) {
-        Err(e) => Err(anyhow::Error::new(e)),
-        Ok(config) if arguments.check => check(&config, &arguments),
-        Ok(config) => run(&config, &arguments),
-    };
-    match outcome {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(e) => {
-            eprintln!("{e:#}");
-            ExitCode::FAILURE
-        }
+    if arguments.worker {
+        return ended(work(arguments.resumed).map(|()| ExitCode::SUCCESS));
     }
+    start_log();
+    let (file, shim) = (arguments.config.unwrap_or_default(), arguments.shim.as_deref());
+    ended(if arguments.check {
+        check(&file, shim).map(|()| ExitCode::SUCCESS)
+    } else {
+        virtd_master::run(&file, shim, serve::CHECKS)
+    })
 }
 
-fn run(config: &Config, arguments: &Arguments) -> anyhow::Result<()> {
+fn start_log() {
+    env_logger::Builder::from_env(env_logger::Env::default().default_filter_or("info")).init();
+}
+
+fn ended(outcome: anyhow::Result<ExitCode>) -> ExitCode {
+    outcome.unwrap_or_else(|e| {
+        eprintln!("{e:#}");
+        ExitCode::FAILURE
+    })
+}
+
+/// The worker. Its twin is made first, before there are threads.
+fn work(resumed: bool) -> anyhow::Result<()> {
+    let _ = set_name(c"virtd-worker");
+    // The twin, too, has as many files as this process.
+    files::raise();
+    let inherited = if resumed { inherited::inherited()? } else { Vec::new() };
+    let link = Arc::new(inherited::link()?);
+    let twins = Arc::new(Twins::new(link.clone()));
+    let twin = twins.make();
+    start_log();
+    if let Err(e) = twin {
+        log::error!("no twin can be made ({e}): should this process die, its sessions die with it");
+    }
+    // KEEPALIVEs leave here; what the former worker had open else is closed.
+    let estate = Estate::of(inherited);
     let open = |config: &Config, lines: Lines| {
         let mut core = Core::new(config, 0);
         match state::read(&config.state) {
-            Ok(state) => core.restore(&state).into_iter().for_each(|i| lines.roster.rest(i)),
+            Ok(state) => core.restore(&state).into_iter().for_each(|i| lines.master.rest(i)),
             Err(text) => {
                 let text =
                     format!("{text}: what an operator has shut down, drained, disabled or pinned is not so any more");
@@ -75,19 +108,20 @@ fn run(config: &Config, arguments: &Arguments) -> anyhow::Result<()> {
                 let _ = lines.events.try_send(Event::new(0, "state-unreadable", Severity::Warning, text));
             }
         }
-        Driver::new(config.clone(), core, lines, Vec::new())
+        Driver::new(config.clone(), core, lines, estate)
     };
-    serve::serve(config, Some(&arguments.config), arguments.shim.as_deref(), open)
+    serve::serve(worker::beginning(link, twins)?, open)
 }
 
-fn check(config: &Config, arguments: &Arguments) -> anyhow::Result<()> {
-    print!("{}", summary::summary(config));
-    if let Some(shim) = serve::check_all(config, arguments.shim.as_deref())? {
+fn check(file: &Path, shim: Option<&Path>) -> anyhow::Result<()> {
+    let config = parse::load(file)?;
+    print!("{}", summary::summary(&config));
+    if let Some(shim) = serve::check_all(&config, shim)? {
         println!("{:<16}{}", "shim", shim.display());
     }
-    if let Some(text) = files::shortage(config) {
+    if let Some(text) = files::shortage(&config) {
         println!("{:<16}warning: {text}", "open files");
     }
-    println!("{} is good.", arguments.config.display());
+    println!("{} is good.", file.display());
     Ok(())
 }

@@ -162,8 +162,8 @@ fn peer_socket(opened: &Opened, fds: &mut Vec<OwnedFd>) -> Option<std::net::TcpS
     fits.then(|| socket.into())
 }
 
-/// What an earlier worker has left.
-pub(super) struct Estate {
+/// What an earlier worker has left: nothing, where it was orderly or the first.
+pub struct Estate {
     journal: Result<Option<Journal>, Refused>,
     connections: Vec<OwnedFd>,
 }
@@ -172,7 +172,7 @@ impl Estate {
     /// Looks through what was inherited. KEEPALIVEs leave at once on every connection that can take
     /// one, since reading the journal takes a while. What is of no use is closed: the port is free
     /// for new listening sockets then.
-    pub(super) fn of(mut fds: Vec<OwnedFd>) -> Estate {
+    pub fn of(mut fds: Vec<OwnedFd>) -> Estate {
         let mut journal = Journal::inherit(&mut fds);
         let mut connections = Vec::new();
         if let Ok(Some(journal)) = &mut journal {

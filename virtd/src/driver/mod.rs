@@ -25,6 +25,7 @@ mod traffic;
 
 use crate::control::ControlRequest;
 use crate::serve::{EventLoop, Lines};
+pub use adopt::Estate;
 use anyhow::{Context, Result};
 use broker::event::{Event, Severity};
 use broker::io::{ConnId, Input, InstanceId, LegId, ListenerId, Micros, NetlinkId, Output};
@@ -247,8 +248,7 @@ impl Driver {
     ///
     /// # Errors
     /// Names the address or path that could not be opened, and the likely remedy.
-    pub fn new(config: Config, broker: Core, lines: Lines, inherited: Vec<OwnedFd>) -> Result<Driver> {
-        let estate = adopt::Estate::of(inherited);
+    pub fn new(config: Config, broker: Core, lines: Lines, estate: Estate) -> Result<Driver> {
         let poll = Poll::new().context("epoll")?;
         let waker = Arc::new(Waker::new(poll.registry(), Token(0)).context("eventfd")?);
         let mut listeners = Vec::new();

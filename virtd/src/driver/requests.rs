@@ -246,7 +246,7 @@ impl Driver {
         if !known {
             self.share_socket();
         }
-        self.lines.roster.set(i, taken.clone());
+        self.lines.master.seat(instance, taken.as_ref());
         if let Some(place) = self.config.instances.get_mut(i) {
             *place = taken.unwrap_or_default();
         }

@@ -242,7 +242,7 @@ impl Driver {
         match o {
             Output::Event(event) => self.tell(*event),
             Output::Order { instance, order } => {
-                if self.lines.orders.try_send((instance, order)).is_err() {
+                if self.lines.master.order(instance, order).is_err() {
                     let who = self.instance_name(instance);
                     self.warn(
                         "order-lost",
@@ -253,7 +253,7 @@ impl Driver {
                 }
             }
             Output::RestartNeighbour { instance, peer } => {
-                if self.lines.neighbours.try_send((instance, peer)).is_err() {
+                if self.lines.master.neighbour(instance, peer).is_err() {
                     let who = self.instance_name(instance);
                     let text = format!("{who} was not asked to begin its session with {peer} anew: too many wait");
                     self.warn("neighbour-restart-failed", text);

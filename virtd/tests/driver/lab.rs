@@ -19,11 +19,11 @@ use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 use virtd::control::{self, ControlRequest};
-use virtd::driver::Driver;
+use virtd::driver::{Driver, Estate};
 use virtd::serve::EventLoop;
 use virtd::serve::Lines;
+use virtd::worker::Master;
 use virtd_config::{Config, Instance, OpenMode};
-use virtd_linux::instances::Roster;
 use virtd_linux::kernel::{Kernel, KernelLine, LoopWaker};
 use wire::shim::{Accepted, MAX_MESSAGE, Options, PROTOCOL_VERSION, Reply, Request};
 
@@ -92,7 +92,7 @@ impl Lab {
         let (mut driver, kernel) = loop {
             config.port = free_port();
             let (lines, kernel, wakes) = lines(&sender, &config);
-            match Driver::new(config.clone(), Core::new(&config, 0), lines, Vec::new()) {
+            match Driver::new(config.clone(), Core::new(&config, 0), lines, Estate::of(Vec::new())) {
                 Ok(driver) => {
                     let _ = wakes.set(driver.waker());
                     // For what the kernel's thread has said before.
@@ -436,9 +436,7 @@ fn lines(events: &Sender<Event>, config: &Config) -> (Lines, Option<Kernel>, Loo
     let lines = Lines {
         ports: Default::default(),
         events: events.clone(),
-        orders: bounded(1).0,
-        neighbours: bounded(1).0,
-        roster: Roster::default(),
+        master: Master::new(Path::new("virtd.toml")).0,
         reports: bounded(1).1,
         records: bounded(1).0,
         kernel,

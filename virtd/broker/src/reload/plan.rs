@@ -47,14 +47,6 @@ pub struct Plan {
     pub later: Vec<String>,
 }
 
-/// Everything about an instance but what can change while it runs.
-fn lasting(instance: &Instance) -> Instance {
-    let mut i = instance.clone();
-    (i.label, i.observer, i.standby) = (None, false, None);
-    (i.limit_sessions, i.limit_families, i.limit_prefixes) = Default::default();
-    i
-}
-
 /// Whether another may run beside it: the sockets of a `kind`'s daemon are in its folder, except
 /// where its own file names them, and of what a `command` opens virtd knows nothing.
 fn can_run_twice(instance: &Instance) -> bool {
@@ -96,7 +88,7 @@ pub fn instances(
         if p.leaves {
             steps.push(Step::Keep(p.at));
         }
-        let same = |there: &Instance| lasting(there) == lasting(w);
+        let same = |there: &Instance| there.lasting() == w.lasting();
         let stays = labelled(w, p.config.label().to_owned());
         let adjusted = |at, there: &Instance| {
             let new = labelled(w, there.label().to_owned());

@@ -8,11 +8,7 @@ use nix::errno::Errno;
 use nix::fcntl::OFlag;
 use nix::sched::{CpuSet, sched_setaffinity};
 use nix::sys::personality::{self, Persona};
-use nix::sys::prctl::set_pdeathsig;
-use nix::sys::signal::Signal;
-use nix::unistd::{
-    Gid, Pid, Uid, User, getgrouplist, getppid, pipe2, setgid, setgroups, setpgid, setsid, setuid, write,
-};
+use nix::unistd::{Gid, Pid, Uid, User, getgrouplist, pipe2, setgid, setgroups, setpgid, setsid, setuid, write};
 use std::ffi::{CString, OsString};
 use std::fs::File;
 use std::io::{self, Read};
@@ -83,7 +79,7 @@ struct Inside {
     told: OwnedFd,
 }
 
-/// Starts one process of an instance, from the thread that will outlive it.
+/// Starts one process of an instance.
 pub(super) fn spawn(instance: &Instance, program: &Program, preload: &Preload, place: Place) -> io::Result<Child> {
     let Some(entry) = kinds::entry(instance, &preload.socket, preload.shim(instance))?.map(Arc::new) else {
         return command(instance, program, preload, place, None)?.spawn();
@@ -147,14 +143,13 @@ fn command(
     if program.preload {
         preloaded(&mut command, instance, preload);
     }
-    let parent = Pid::this();
     // SAFETY: the closure runs in the forked child of a process with threads, so it may only make
     // async-signal-safe calls: these are bare system calls (glibc's wrappers of setuid and its kin
     // have no other thread to tell), and nothing allocates.
     unsafe {
         command.pre_exec(move || {
             surroundings.take()?;
-            become_instance(account.as_ref(), parent, place, way.as_ref())
+            become_instance(account.as_ref(), place, way.as_ref())
         })
     };
     Ok(command)
@@ -210,7 +205,7 @@ fn preloaded(command: &mut Command, instance: &Instance, preload: &Preload) {
     command.env("HV_SOCKET", &preload.socket).env("HV_INSTANCE", instance.label());
 }
 
-fn become_instance(account: Option<&Account>, parent: Pid, place: Place, way: Option<&Inside>) -> io::Result<()> {
+fn become_instance(account: Option<&Account>, place: Place, way: Option<&Inside>) -> io::Result<()> {
     let this = Pid::from_raw(0);
     match place {
         Place::Session => drop(setsid()?),
@@ -224,11 +219,6 @@ fn become_instance(account: Option<&Account>, parent: Pid, place: Place, way: Op
         setgroups(&account.groups)?;
         setgid(account.gid)?;
         setuid(account.uid)?;
-    }
-    // After setuid, which would clear it; and the parent may have died before it was set.
-    set_pdeathsig(Signal::SIGKILL)?;
-    if getppid() != parent {
-        return Err(Errno::ESRCH.into());
     }
     Ok(())
 }

@@ -7,7 +7,6 @@ use broker::event::{Event, Severity};
 use broker::io::{InstanceId, ProcessNews};
 use crossbeam_channel::Sender;
 use std::net::IpAddr;
-use std::sync::Arc;
 use std::time::Instant;
 use virtd_config::Instance;
 
@@ -17,18 +16,12 @@ pub(super) struct Reporter {
     start: Instant,
     events: EventSender,
     reports: Sender<Report>,
-    waker: Arc<mio::Waker>,
 }
 
 impl Reporter {
     /// `start` is the zero of [`Event::at_us`].
-    pub(super) fn new(
-        start: Instant,
-        events: EventSender,
-        reports: Sender<Report>,
-        waker: Arc<mio::Waker>,
-    ) -> Reporter {
-        Reporter { start, events, reports, waker }
+    pub(super) fn new(start: Instant, events: EventSender, reports: Sender<Report>) -> Reporter {
+        Reporter { start, events, reports }
     }
 
     /// Tells the operator.
@@ -40,14 +33,10 @@ impl Reporter {
         u64::try_from(self.start.elapsed().as_micros()).unwrap_or(u64::MAX)
     }
 
-    /// Tells the core. It takes what waits with every turn of its loop; should it ever not keep up,
-    /// waiting here harms nobody.
+    /// Tells the core, by way of the master's loop. That takes what waits; should it ever not keep
+    /// up, waiting here harms nobody.
     pub(super) fn news(&self, instance: InstanceId, news: ProcessNews) {
-        if self.reports.send(Report { instance, news }).is_ok()
-            && let Err(e) = self.waker.wake()
-        {
-            log::error!("the core cannot be woken: {e}");
-        }
+        let _ = self.reports.send(Report { instance, news });
     }
 
     /// Tells the operator what became of a neighbour's restart.

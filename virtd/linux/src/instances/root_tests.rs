@@ -103,7 +103,7 @@ fn preflight_looks_into_the_root() {
         ..Instance::default()
     };
     let check = |instance: Instance| {
-        let config = Config { instances: vec![instance], shim_socket: "/tmp/hv-test.sock".into(), ..Config::default() };
+        let config = Config { instances: vec![instance], shim_socket: super::tests::socket(), ..Config::default() };
         let found = preflight::check(&config, &path("shim.so"));
         found.join("\n").replace(&dir.path().display().to_string(), "DIR")
     };

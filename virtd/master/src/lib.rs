@@ -1,0 +1,35 @@
+//! virtd is three processes, so that the death of the part that talks to the network is
+//! survivable.
+//!
+//! ```text
+//!            configuration, signals
+//!                     │
+//!   systemd ─────▶ master ────── starts, reaps ──────▶ instances
+//!                  │    │                                  │
+//!            link  │    │ "go"                             │ legs, channels
+//!                  ▼    ▼                                  ▼
+//!               worker  twin  ◀── one table of fds ──▶  worker
+//! ```
+//!
+//! - The **master** reads the configuration, starts and reaps the instances, and starts the worker
+//!   again when it dies. It reads no octet from the network.
+//! - The **worker** is all the rest of virtd. It asks the master over a [`link`] for what it may
+//!   not do itself; [`message`] has what both can say.
+//! - The **twin** shares the worker's table of fds and is a child of the master. It does nothing
+//!   until the worker is dead. Then it executes the worker's successor, which has every fd under
+//!   its old number. [`twin`] has the worker's part of that.
+//!
+//! A worker that an attacker has taken over can name an instance to the master, out of the
+//! configuration that the master itself has read, and nothing else: [`seats`].
+
+pub mod inherited;
+pub mod link;
+mod master;
+pub mod message;
+mod pace;
+mod process;
+pub mod seats;
+mod sys;
+pub mod twin;
+
+pub use master::{Checks, run};

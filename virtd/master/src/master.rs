@@ -1,0 +1,621 @@
+//! The master's loop: signals, what the worker says, and the ends of processes.
+
+use crate::link::{Link, Received, file_of};
+use crate::message::{Begin, Died, ToMaster, ToWorker, Told, fit};
+use crate::pace::Pace;
+use crate::process;
+use crate::seats::{Refused, Seats, Step};
+use anyhow::{Context, Result, bail};
+use broker::event::{Event, Severity};
+use broker::io::{InstanceId, Order, ProcessNews};
+use crossbeam_channel::{Receiver, Sender, after, bounded, never, select};
+use nix::sys::signal::{Signal, kill};
+use nix::sys::wait::WaitStatus;
+use nix::unistd::Pid;
+use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
+use signal_hook::iterator::Signals;
+use std::collections::VecDeque;
+use std::net::IpAddr;
+use std::os::fd::{AsFd, OwnedFd};
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+use virtd_config::{Config, Instance, parse};
+use virtd_linux::eventlog::{self, EventSender};
+use virtd_linux::instances::{CoreLine, Groups, Instances, Report, Roster};
+use virtd_linux::notify::notify;
+
+/// What may wait for the master's loop, for the supervisor or for the worker.
+const MAX_WAITING: usize = 1024;
+/// Events that wait while there is no worker.
+const MAX_EVENTS: usize = 1024;
+/// How long the worker may take to end when it is told to.
+const STOP_PATIENCE: Duration = Duration::from_secs(10);
+/// A twin that dies is replaced no sooner than this after it was made.
+const TWIN_PAUSE: Duration = Duration::from_secs(1);
+
+/// What is checked before a configuration is in force; each gives the shim, where one is needed.
+#[derive(Clone, Copy, Debug)]
+pub struct Checks {
+    /// Before a start.
+    pub start: fn(&Config, Option<&Path>) -> Result<Option<PathBuf>>,
+    /// Before a reload.
+    pub reload: fn(&Config, Option<&Path>) -> Result<Option<PathBuf>>,
+    /// Finds the shim where no instance needs it yet.
+    pub find_shim: fn(Option<&Path>) -> Option<PathBuf>,
+}
+
+/// A configuration, and the text that it was made of.
+#[derive(Clone, Debug)]
+struct Document {
+    text: String,
+    config: Config,
+}
+
+impl Document {
+    fn read(file: &Path) -> Result<Document, parse::LoadError> {
+        let text = parse::read(file)?;
+        let config = parse::parse(file, &text)?;
+        Ok(Document { text, config })
+    }
+}
+
+/// What the loop waits for, besides the supervisor's words. `life` numbers workers.
+enum Happening {
+    Signal(i32),
+    Said { life: u32, message: Received<ToMaster> },
+    Twin { life: u32, pid: Option<Pid>, line: OwnedFd },
+    Exited { pid: Pid, status: Option<WaitStatus> },
+    Read { life: u32, id: u64, dry_run: bool, outcome: Result<Box<Document>, String> },
+    InstancesEnded,
+}
+
+struct Worker {
+    pid: Pid,
+    since: Instant,
+    link: Arc<Link>,
+    lines: Sender<(ToWorker, Option<OwnedFd>)>,
+    ready: bool,
+    ended: Option<Option<WaitStatus>>,
+    /// All that it has said was heard.
+    silent: bool,
+}
+
+/// The twin of the worker that there is, or was.
+enum Twin {
+    None,
+    /// The worker makes one, or is about to.
+    Coming,
+    Here {
+        pid: Pid,
+        line: OwnedFd,
+    },
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Stage {
+    Runs,
+    /// The instances are being ended.
+    Ends,
+    /// They are gone.
+    Over,
+}
+
+struct Supervisor {
+    instances: Option<Instances>,
+    groups: Groups,
+    orders: Sender<(InstanceId, Order)>,
+    neighbours: Sender<(InstanceId, IpAddr)>,
+}
+
+struct Master {
+    file: PathBuf,
+    named_shim: Option<PathBuf>,
+    shim: Option<PathBuf>,
+    checks: Checks,
+    /// In force.
+    current: Document,
+    /// Read for a reload, whose outcome is not known yet.
+    proposed: Option<(u64, Document)>,
+    seats: Seats,
+    roster: Roster,
+    supervisor: Option<Supervisor>,
+    /// Given to the supervisor when it starts.
+    tellers: Option<(EventSender, Sender<Report>)>,
+    happens: Sender<Happening>,
+    life: u32,
+    worker: Option<Worker>,
+    twin: Twin,
+    was_ready: bool,
+    pace: Pace,
+    died: Option<Died>,
+    start_at: Option<Instant>,
+    twin_at: Option<Instant>,
+    kill_at: Option<Instant>,
+    events: VecDeque<Event>,
+    stage: Stage,
+}
+
+/// Runs virtd with the configuration in `file` until SIGTERM or SIGINT. `shim` is where the operator
+/// says that libhvlibc.so is.
+///
+/// # Errors
+/// The configuration is wrong, or a process cannot be started. What the first worker finds wrong it
+/// says itself; then the result is a failure without words.
+pub fn run(file: &Path, shim: Option<&Path>, checks: Checks) -> Result<ExitCode> {
+    let current = Document::read(file)?;
+    // None may need it yet; a reload can bring one that does.
+    let found = (checks.start)(&current.config, shim)?.or_else(|| (checks.find_shim)(shim));
+    let (happens, happenings) = bounded(MAX_WAITING);
+    let (events, to_tell) = eventlog::line(MAX_WAITING);
+    let (reporter, reports) = bounded(MAX_WAITING);
+    watch_signals(happens.clone())?;
+    let roster = Roster::default();
+    let mut master = Master {
+        file: file.to_owned(),
+        named_shim: shim.map(Path::to_owned),
+        shim: found,
+        checks,
+        current,
+        proposed: None,
+        seats: Seats::new(roster.clone()),
+        roster,
+        supervisor: None,
+        tellers: Some((events, reporter)),
+        happens,
+        life: 0,
+        worker: None,
+        twin: Twin::None,
+        was_ready: false,
+        pace: Pace::default(),
+        died: None,
+        start_at: Some(Instant::now()),
+        twin_at: None,
+        kill_at: None,
+        events: VecDeque::new(),
+        stage: Stage::Runs,
+    };
+    master.run(&happenings, &to_tell, &reports)
+}
+
+fn watch_signals(happens: Sender<Happening>) -> Result<()> {
+    let mut signals = Signals::new([SIGTERM, SIGINT, SIGHUP]).context("cannot watch for signals")?;
+    let watch = move || {
+        for signal in signals.forever() {
+            if happens.send(Happening::Signal(signal)).is_err() {
+                return;
+            }
+        }
+    };
+    std::thread::Builder::new().name("signals".into()).spawn(watch).context("cannot start the signals' thread")?;
+    Ok(())
+}
+
+impl Master {
+    fn run(
+        &mut self,
+        happenings: &Receiver<Happening>,
+        events: &Receiver<Event>,
+        reports: &Receiver<Report>,
+    ) -> Result<ExitCode> {
+        loop {
+            self.keep_time()?;
+            let start_at = self.start_at.filter(|_| !matches!(self.twin, Twin::Coming));
+            let next = [start_at, self.twin_at, self.kill_at].into_iter().flatten().min();
+            let pause = next.map_or_else(never, |at| after(at.saturating_duration_since(Instant::now())));
+            select! {
+                recv(happenings) -> happened => {
+                    let Ok(happened) = happened else { bail!("the master's threads are gone") };
+                    if let Happening::InstancesEnded = happened {
+                        // What they have caused comes before the worker's end.
+                        reports.try_iter().for_each(|report| self.report(report));
+                        events.try_iter().for_each(|event| self.tell(event));
+                    }
+                    self.happened(happened);
+                }
+                recv(events) -> event => if let Ok(event) = event { self.tell(event) },
+                recv(reports) -> report => if let Ok(report) = report { self.report(report) },
+                recv(pause) -> _ => {}
+            }
+            if let Some(code) = self.is_over() {
+                return Ok(code);
+            }
+        }
+    }
+
+    /// Does what is due.
+    fn keep_time(&mut self) -> Result<()> {
+        let now = Instant::now();
+        let due = |at: &mut Option<Instant>| at.take_if(|at| *at <= now).is_some();
+        // A twin that may still come is waited for: it has what the worker had open.
+        if !matches!(self.twin, Twin::Coming) && due(&mut self.start_at) {
+            self.start()?;
+        }
+        if due(&mut self.twin_at) && self.stage == Stage::Runs && matches!(self.twin, Twin::None) {
+            self.send(ToWorker::MakeTwin, None);
+        }
+        if due(&mut self.kill_at)
+            && let Some(worker) = &self.worker
+        {
+            log::error!("the worker (process {}) does not end and is killed", worker.pid);
+            let _ = kill(worker.pid, Signal::SIGKILL);
+        }
+        Ok(())
+    }
+
+    /// A worker: the twin's, or one that has nothing of any before.
+    fn start(&mut self) -> Result<()> {
+        let (link, theirs) = Link::pair().context("cannot make the link to the worker")?;
+        let started = match std::mem::replace(&mut self.twin, Twin::None) {
+            Twin::Here { pid, line } if process::go(&line, &theirs).is_ok() => pid,
+            _ => {
+                let pid = process::fresh(theirs).context("cannot start the worker")?;
+                self.watch(pid)?;
+                pid
+            }
+        };
+        self.life += 1;
+        let (life, link) = (self.life, Arc::new(link));
+        let (lines, to_send) = bounded::<(ToWorker, Option<OwnedFd>)>(MAX_WAITING);
+        let (reading, writing, happens) = (link.clone(), link.clone(), self.happens.clone());
+        let read = move || {
+            loop {
+                let message = reading.receive();
+                let over = matches!(message, Received::End);
+                if happens.send(Happening::Said { life, message }).is_err() || over {
+                    return;
+                }
+            }
+        };
+        let write = move || {
+            for (message, file) in to_send {
+                if let Err(e) = writing.send(&message, file.as_ref().map(AsFd::as_fd)) {
+                    log::warn!("the worker cannot be told something: {e}");
+                }
+            }
+        };
+        std::thread::Builder::new().name("from-worker".into()).spawn(read)?;
+        std::thread::Builder::new().name("to-worker".into()).spawn(write)?;
+        let since = Instant::now();
+        self.worker = Some(Worker { pid: started, since, link, lines, ready: false, ended: None, silent: false });
+        // A request for a reload has died with whoever asked.
+        self.proposed = None;
+        let labels = self.seats.begin(&self.current.config);
+        let text = file_of(&self.current.text).context("cannot hand over the configuration")?;
+        let (file, died, restarts) = (self.file.clone(), self.died.take(), life - 1);
+        let begin = Begin { file, labels, restarts, died, master: Pid::this().as_raw().unsigned_abs() };
+        self.send(ToWorker::Begin(begin), Some(text));
+        Ok(())
+    }
+
+    /// Has the loop told of a child's end.
+    fn watch(&self, pid: Pid) -> Result<()> {
+        let happens = self.happens.clone();
+        let wait = move || {
+            let status = process::end_of(pid);
+            let _ = happens.send(Happening::Exited { pid, status });
+        };
+        std::thread::Builder::new().name("child".into()).spawn(wait).context("cannot start a thread")?;
+        Ok(())
+    }
+
+    /// Never waits: a worker that does not read what it is told misses it.
+    fn send(&mut self, message: ToWorker, file: Option<OwnedFd>) {
+        let Some(worker) = &self.worker else { return };
+        if let Err(e) = worker.lines.try_send((message, file))
+            && worker.ended.is_none()
+        {
+            log::warn!("the worker is not told something: {e}");
+        }
+    }
+
+    fn happened(&mut self, happening: Happening) {
+        match happening {
+            Happening::Signal(SIGHUP) if self.stage == Stage::Runs => self.send(ToWorker::Reload, None),
+            Happening::Signal(SIGHUP) => {}
+            Happening::Signal(signal) => self.end(signal),
+            Happening::Said { life, message } => self.said(life, message),
+            Happening::Twin { life, pid, line } => self.twin_came(life, pid, line),
+            Happening::Exited { pid, status } => self.exited(pid, status),
+            Happening::Read { life, id, dry_run, outcome } => self.was_read(life, id, dry_run, outcome),
+            Happening::InstancesEnded => self.instances_ended(),
+        }
+    }
+
+    fn said(&mut self, life: u32, message: Received<ToMaster>) {
+        if life != self.life {
+            return;
+        }
+        match message {
+            Received::Message(message, file) => self.obey(message, file),
+            Received::Wrong(e) => log::error!("the worker says what is no message: {e}"),
+            Received::End => {
+                if let Some(worker) = &mut self.worker {
+                    worker.silent = true;
+                    // Whoever hears nothing any more has to end.
+                    self.kill_at.get_or_insert(Instant::now() + STOP_PATIENCE);
+                }
+                self.bury();
+            }
+        }
+    }
+
+    fn obey(&mut self, message: ToMaster, file: Option<OwnedFd>) {
+        match message {
+            ToMaster::Twin => self.twin_comes(file),
+            ToMaster::Ready => self.ready(),
+            ToMaster::Order { index, order } => match self.seats.slot(index) {
+                Some(slot) => self.order(slot, order),
+                None => log::error!("the worker orders {order:?} of nobody's place {index}"),
+            },
+            ToMaster::Neighbour { index, peer } => {
+                let wish = self.seats.slot(index).map(|slot| (InstanceId(slot as u8), peer));
+                let sent = self.supervisor.as_ref().zip(wish).map(|(s, wish)| s.neighbours.try_send(wish));
+                if !matches!(sent, Some(Ok(()))) {
+                    log::warn!("the session with {peer} of place {index} is not begun anew");
+                }
+            }
+            ToMaster::Seat { index, who } => {
+                let known: Vec<&Config> =
+                    self.proposed.iter().map(|(_, d)| &d.config).chain([&self.current.config]).collect();
+                if let Err(Refused(why)) = self.seats.seat(index, who.as_ref(), &known) {
+                    log::error!("the worker is refused place {index}: {why}");
+                }
+            }
+            ToMaster::Rest { index } => self.seats.rest(index),
+            ToMaster::Read { id, dry_run } => self.read(id, dry_run),
+            ToMaster::Adopted { id, taken } => {
+                if let Some((_, document)) = self.proposed.take_if(|(proposed, _)| *proposed == id)
+                    && taken
+                {
+                    self.current = document;
+                }
+            }
+        }
+    }
+
+    fn order(&self, slot: usize, order: Order) {
+        let sent = self.supervisor.as_ref().map(|s| s.orders.try_send((InstanceId(slot as u8), order)));
+        if !matches!(sent, Some(Ok(()))) && self.stage == Stage::Runs {
+            log::warn!("{order:?} of place {slot} cannot be passed on: there is no supervisor, or it is stuck");
+        }
+    }
+
+    fn twin_comes(&mut self, line: Option<OwnedFd>) {
+        let Some(line) = line.filter(process::is_line) else {
+            return log::error!("the worker has no line for its twin");
+        };
+        let (life, happens) = (self.life, self.happens.clone());
+        self.twin = Twin::Coming;
+        let hear = move || {
+            let pid = process::hello(&line);
+            let _ = happens.send(Happening::Twin { life, pid, line });
+        };
+        if let Err(e) = std::thread::Builder::new().name("twin".into()).spawn(hear) {
+            log::error!("no thread to hear of the twin: {e}");
+            self.twin = Twin::None;
+        }
+    }
+
+    fn twin_came(&mut self, life: u32, pid: Option<Pid>, line: OwnedFd) {
+        let wanted = life == self.life && self.stage != Stage::Over;
+        match pid.filter(|pid| self.watch(*pid).is_ok()) {
+            Some(pid) if wanted => self.twin = Twin::Here { pid, line },
+            // Without its line it ends.
+            Some(_) => {}
+            None if wanted => {
+                self.twin = Twin::None;
+                self.twin_at = Some(Instant::now() + TWIN_PAUSE);
+            }
+            None => {}
+        }
+    }
+
+    /// The worker serves: whoever does not run is started, and it is told who does.
+    fn ready(&mut self) {
+        let Some(worker) = self.worker.as_mut().filter(|worker| !worker.ready) else { return };
+        worker.ready = true;
+        let steps = self.seats.ready();
+        if self.supervisor.is_some() {
+            for step in steps {
+                match step {
+                    Step::Tell(index, news) => self.send(ToWorker::News { index, news }, None),
+                    Step::Start(slot) => self.order(slot, Order::Start),
+                    Step::Stop(slot) => self.order(slot, Order::Stop),
+                    Step::Kill(slot) => self.order(slot, Order::Kill),
+                }
+            }
+        } else if self.stage == Stage::Runs
+            && let Err(e) = self.start_instances()
+        {
+            log::error!("the instances cannot be started: {e:#}");
+        }
+        for event in std::mem::take(&mut self.events) {
+            self.tell(event);
+        }
+        if !std::mem::replace(&mut self.was_ready, true) && self.stage == Stage::Runs {
+            notify("READY=1");
+        }
+    }
+
+    /// They come last: their shim needs the socket that the worker has opened.
+    fn start_instances(&mut self) -> Result<()> {
+        let (Some(shim), Some((events, reports))) = (self.shim.clone(), self.tellers.take()) else { return Ok(()) };
+        let (orders, ordered) = bounded(MAX_WAITING);
+        let (neighbours, to_restart) = bounded(MAX_WAITING);
+        let core = CoreLine { orders: ordered, neighbours: to_restart, reports };
+        let (config, roster) = (&self.current.config, self.roster.clone());
+        let instances = Instances::start(config, roster, &shim, Instant::now(), events, core)
+            .context("cannot start the instances' thread")?;
+        let groups = instances.groups();
+        self.supervisor = Some(Supervisor { instances: Some(instances), groups, orders, neighbours });
+        Ok(())
+    }
+
+    /// On a thread of its own: the daemons are asked, too.
+    fn read(&mut self, id: u64, dry_run: bool) {
+        let (life, happens, file) = (self.life, self.happens.clone(), self.file.clone());
+        let (named, starts, check) = (self.named_shim.clone(), self.shim.is_some(), self.checks.reload);
+        let read = move || {
+            let read = || {
+                let document = Document::read(&file).map_err(|e| e.to_string())?;
+                check(&document.config, named.as_deref()).map_err(|e| format!("{e:#}"))?;
+                if !starts && document.config.instances.iter().any(Instance::is_ours) {
+                    return Err(
+                        "virtd was started without libhvlibc.so, and can start no instance until it is started again"
+                            .to_owned(),
+                    );
+                }
+                Ok(Box::new(document))
+            };
+            let _ = happens.send(Happening::Read { life, id, dry_run, outcome: read() });
+        };
+        if let Err(e) = std::thread::Builder::new().name("reload".into()).spawn(read) {
+            let refused = Some(format!("no thread to read the configuration: {e}"));
+            self.send(ToWorker::Configuration { id, refused }, None);
+        }
+    }
+
+    fn was_read(&mut self, life: u32, id: u64, dry_run: bool, outcome: Result<Box<Document>, String>) {
+        if life != self.life {
+            return;
+        }
+        let handed = outcome.and_then(|document| {
+            let file = file_of(&document.text).map_err(|e| format!("it cannot be handed over: {e}"))?;
+            Ok((document, file))
+        });
+        match handed {
+            Ok((document, file)) => {
+                if !dry_run {
+                    self.proposed = Some((id, *document));
+                }
+                self.send(ToWorker::Configuration { id, refused: None }, Some(file));
+            }
+            Err(e) => self.send(ToWorker::Configuration { id, refused: Some(fit(e)) }, None),
+        }
+    }
+
+    fn report(&mut self, report: Report) {
+        let usage = matches!(report.news, ProcessNews::Usage { .. });
+        let Some((index, news)) = self.seats.heard(usize::from(report.instance.0), report.news) else { return };
+        let news = match news {
+            ProcessNews::Ended { unasked, text } => ProcessNews::Ended { unasked, text: fit(text) },
+            ProcessNews::Failed { text } => ProcessNews::Failed { text: fit(text) },
+            other => other,
+        };
+        // Until then it is told of all that runs when it is ready.
+        if let Some(worker) = self.worker.as_ref().filter(|worker| worker.ready)
+            && !(usage && worker.lines.len() > MAX_WAITING / 2)
+        {
+            self.send(ToWorker::News { index, news }, None);
+        }
+    }
+
+    fn tell(&mut self, event: Event) {
+        if self.worker.as_ref().is_some_and(|worker| worker.ready && worker.ended.is_none()) {
+            self.send(ToWorker::Event(Told::from(event)), None);
+        } else if self.events.len() < MAX_EVENTS {
+            self.events.push_back(event);
+        }
+    }
+
+    fn exited(&mut self, pid: Pid, status: Option<WaitStatus>) {
+        if let Some(worker) = self.worker.as_mut().filter(|worker| worker.pid == pid) {
+            worker.ended = Some(status);
+            // The twin has its end of the link, too, so that this does not end by itself.
+            worker.link.end();
+            self.bury();
+        } else if matches!(&self.twin, Twin::Here { pid: twin, .. } if *twin == pid) {
+            self.twin = Twin::None;
+            if self.stage == Stage::Runs {
+                let text = format!(
+                    "the twin (process {pid}) {}: until there is another, the worker's sessions would not outlast its death",
+                    process::how(status.as_ref())
+                );
+                self.tell(Event::new(0, "twin-died", Severity::Warning, text));
+                self.twin_at = Some(Instant::now() + TWIN_PAUSE);
+            }
+        }
+    }
+
+    /// The worker is dead and all that it has said was heard: there will be another.
+    fn bury(&mut self) {
+        let Some(worker) = self.worker.take_if(|worker| worker.silent && worker.ended.is_some()) else { return };
+        let status = worker.ended.flatten();
+        self.kill_at = None;
+        if !self.was_ready || self.stage != Stage::Runs {
+            // Whoever asks learns it from here.
+            self.worker = Some(worker);
+            return;
+        }
+        let ran_ms = u64::try_from(worker.since.elapsed().as_millis()).unwrap_or(u64::MAX);
+        let (wait, deaths) = self.pace.died(Instant::now());
+        let (pid, how) = (worker.pid.as_raw().unsigned_abs(), process::how(status.as_ref()));
+        log::error!("the worker (process {pid}) {how}; the next one is started in {:.1} s", wait.as_secs_f64());
+        self.died = Some(Died { pid, how: fit(how), ran_ms, deaths });
+        (self.start_at, self.twin_at) = (Some(Instant::now() + wait), None);
+    }
+
+    /// On the first signal the instances end while the worker still runs, so that what they say last
+    /// (Cease) is heard; then the worker ends. A second signal ends everything where it stands.
+    fn end(&mut self, signal: i32) {
+        if self.stage != Stage::Runs {
+            self.end_at_once();
+            std::process::exit(128 + signal);
+        }
+        log::info!("virtd ends (signal {signal})");
+        notify("STOPPING=1");
+        self.stage = Stage::Ends;
+        self.start_at = None;
+        self.send(ToWorker::Freeze, None);
+        let (instances, happens) = (self.supervisor.as_mut().and_then(|s| s.instances.take()), self.happens.clone());
+        let end = move || {
+            if let Some(instances) = instances {
+                instances.stop();
+            }
+            let _ = happens.send(Happening::InstancesEnded);
+        };
+        if std::thread::Builder::new().name("stop".into()).spawn(end).is_err() {
+            self.end_at_once();
+            std::process::exit(128 + signal);
+        }
+    }
+
+    fn end_at_once(&mut self) {
+        if let Some(supervisor) = &self.supervisor {
+            supervisor.groups.kill();
+        }
+        self.end_twin();
+        if let Some(worker) = self.worker.as_ref().filter(|worker| worker.ended.is_none()) {
+            let _ = kill(worker.pid, Signal::SIGKILL);
+        }
+    }
+
+    /// It has all that the worker has open, which would stay open.
+    fn end_twin(&mut self) {
+        if let Twin::Here { pid, .. } = std::mem::replace(&mut self.twin, Twin::None) {
+            let _ = kill(pid, Signal::SIGKILL);
+        }
+    }
+
+    fn instances_ended(&mut self) {
+        self.stage = Stage::Over;
+        self.end_twin();
+        self.send(ToWorker::Stop, None);
+        self.kill_at = Some(Instant::now() + STOP_PATIENCE);
+    }
+
+    /// The exit status, where there is nothing left to do.
+    fn is_over(&self) -> Option<ExitCode> {
+        let ended = self.worker.as_ref().map(|worker| worker.ended);
+        match (self.stage, ended) {
+            // What is wrong it has said itself.
+            (Stage::Runs, Some(Some(_))) if !self.was_ready => Some(ExitCode::FAILURE),
+            (Stage::Over, None) => Some(ExitCode::FAILURE),
+            (Stage::Over, Some(Some(Some(WaitStatus::Exited(_, 0))))) => Some(ExitCode::SUCCESS),
+            (Stage::Over, Some(Some(_))) => Some(ExitCode::FAILURE),
+            _ => None,
+        }
+    }
+}

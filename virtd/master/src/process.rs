@@ -1,0 +1,79 @@
+//! The worker's and the twin's processes, as the master sees them.
+
+use crate::link;
+use nix::errno::Errno;
+use nix::sys::wait::{Id, WaitPidFlag, WaitStatus, waitid};
+use nix::unistd::Pid;
+use std::fs;
+use std::io;
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::os::unix::process::CommandExt;
+use std::process::{Command, Stdio};
+use std::time::Duration;
+use virtd_linux::{instances, sys};
+
+/// The program that the master itself is, also where its file was replaced.
+const PROGRAM: &str = "/proc/self/exe";
+/// How long a twin may take to say its process id.
+const HELLO: Duration = Duration::from_secs(5);
+
+/// Starts a worker that has nothing of any before.
+///
+/// # Errors
+/// The kernel's.
+pub fn fresh(link: OwnedFd) -> io::Result<Pid> {
+    let child = Command::new(PROGRAM).arg0("virtd").arg("--worker").stdin(Stdio::from(link)).spawn()?;
+    Ok(Pid::from_raw(i32::try_from(child.id()).map_err(io::Error::other)?))
+}
+
+/// Has a twin become the worker.
+///
+/// # Errors
+/// It is gone.
+pub fn go(line: &OwnedFd, link: &OwnedFd) -> io::Result<()> {
+    link::send(line, PROGRAM.as_bytes(), Some(link.as_fd()))
+}
+
+/// What the twin at the other end says its process id is, if it is a child of this process. `None`
+/// where there is no twin.
+pub fn hello(line: &OwnedFd) -> Option<Pid> {
+    let patience = nix::sys::time::TimeVal::new(HELLO.as_secs() as i64, 0);
+    nix::sys::socket::setsockopt(line, nix::sys::socket::sockopt::ReceiveTimeout, &patience).ok()?;
+    let mut octets = [0; 4];
+    let n = nix::sys::socket::recv(line.as_raw_fd(), &mut octets, nix::sys::socket::MsgFlags::empty()).ok()?;
+    let pid = Pid::from_raw(i32::from_ne_bytes(octets));
+    (n == octets.len() && is_child(pid)).then_some(pid)
+}
+
+/// Nobody but its own children is this process's to wait for, and to kill.
+fn is_child(pid: Pid) -> bool {
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+    let parent = stat.rsplit_once(") ").and_then(|(_, rest)| rest.split(' ').nth(1)?.parse().ok());
+    parent == Some(Pid::this().as_raw())
+}
+
+/// Waits for the end of a child, and reaps it.
+pub fn end_of(pid: Pid) -> Option<WaitStatus> {
+    loop {
+        match waitid(Id::Pid(pid), WaitPidFlag::WEXITED) {
+            Err(Errno::EINTR) => {}
+            ended => return ended.ok(),
+        }
+    }
+}
+
+/// How a process ended, in words.
+pub fn how(status: Option<&WaitStatus>) -> String {
+    match status {
+        Some(WaitStatus::Exited(_, status)) => format!("has exited with status {status}"),
+        Some(WaitStatus::Signaled(_, signal, core)) => {
+            format!("was ended by {signal}{}", if *core { instances::core_dump() } else { String::new() })
+        }
+        other => format!("is gone ({other:?})"),
+    }
+}
+
+/// Whether this end of a pair is what it should be.
+pub fn is_line(file: &OwnedFd) -> bool {
+    sys::is_unix(file, libc::SOCK_SEQPACKET)
+}

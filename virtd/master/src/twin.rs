@@ -1,0 +1,42 @@
+//! The worker's part in the making of its twin.
+//!
+//! The master must know every twin that there may be, however soon the worker dies. So the worker
+//! first sends it the other end of the twin's line and then makes the twin, which says its process
+//! id over the line. Where the worker dies in between, nobody has the twin's end any more, and the
+//! master sees the line end.
+
+use crate::link::{self, Link};
+use crate::message::ToMaster;
+use crate::sys;
+use std::io;
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::sync::{Arc, Mutex, PoisonError};
+
+/// Makes twins.
+#[derive(Debug)]
+pub struct Twins {
+    link: Arc<Link>,
+    /// The twin's end of its line. It is in the table that both share, so it must stay open.
+    line: Mutex<Option<OwnedFd>>,
+}
+
+impl Twins {
+    /// Of a worker with this link.
+    pub fn new(link: Arc<Link>) -> Twins {
+        Twins { link, line: Mutex::default() }
+    }
+
+    /// Makes one. The end of the last one's line is closed: that one is dead, or is to die.
+    ///
+    /// # Errors
+    /// The kernel's. Without a twin all goes on; should the worker die, its sessions die with it.
+    pub fn make(&self) -> io::Result<()> {
+        let mut line = self.line.lock().unwrap_or_else(PoisonError::into_inner);
+        let (twins, masters) = link::pair()?;
+        self.link.send(&ToMaster::Twin, Some(masters.as_fd()))?;
+        drop(masters);
+        sys::clone_twin(twins.as_raw_fd(), self.link.as_raw_fd())?;
+        *line = Some(twins);
+        Ok(())
+    }
+}
