@@ -217,9 +217,10 @@ pub fn groups(instance: &Instance) -> Vec<&str> {
     }
 }
 
-/// The number of the user who besides root may be this instance: `user`, or whom its kind becomes.
+/// The number of the user who besides root may be this instance: `user`, or whom its kind becomes. A
+/// daemon that finds virtd again after the death of the worker does so as that user.
 pub fn uid(instance: &Instance) -> Option<u32> {
-    let user = instance.user.as_deref().or_else(|| owner(instance))?;
+    let user = instance.user.as_deref().or_else(|| users(instance).first().copied())?;
     Accounts(instance.root.as_deref()).user(user).ok().map(|u| u.uid)
 }
 
