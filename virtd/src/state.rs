@@ -26,9 +26,7 @@ pub fn read(path: &Path) -> Result<State, String> {
         if length > MAX_OCTETS {
             return Err(format!("it has {length} octets"));
         }
-        let text = fs::read(path).map_err(|e| e.to_string())?;
-        let state: State = serde_json::from_slice(&text).map_err(|e| e.to_string())?;
-        state.check()
+        understand(&fs::read(path).map_err(|e| e.to_string())?)
     };
     understood().map_err(|why| {
         let aside = beside(path, "unreadable");
@@ -38,6 +36,15 @@ pub fn read(path: &Path) -> Result<State, String> {
         };
         format!("{shown} is not understood ({why}){kept}")
     })
+}
+
+/// What stands in the file.
+///
+/// # Errors
+/// Why it is not understood.
+pub fn understand(text: &[u8]) -> Result<State, String> {
+    let state: State = serde_json::from_slice(text).map_err(|e| e.to_string())?;
+    state.check()
 }
 
 /// Writes the file anew.

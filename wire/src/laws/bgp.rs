@@ -1,6 +1,8 @@
 //! BGP: streams, OPEN, NOTIFICATION, ROUTE-REFRESH, UPDATE.
 
-use crate::bgp::canonical::{AttributeSet, CanonicalContext, Canonicaliser, Carried, Parts, describe};
+use crate::bgp::canonical::{
+    AttributeSet, CanonicalContext, Canonicaliser, Carried, Parts, describe, segment, segments,
+};
 use crate::bgp::encode;
 use crate::bgp::frame::{HEADER_LEN, MAX_LEN, MAX_LEN_EXTENDED, Message, MessageType, next_message};
 use crate::bgp::hygiene::{MAX_FINDINGS, Verdict, check};
@@ -268,7 +270,14 @@ fn narrowed(body: &[u8], parsed: &Update<'_>, full: &CanonicalContext) {
     assert_eq!(check(&narrow, &context), Verdict::Pass, "a narrowed UPDATE does not pass");
     let wide = as2::widen(&narrow).expect("it has passed");
     let carried = carried_by(parsed);
-    if parsed.nlri.is_empty() && parsed.mp_announced().is_none() {
+    // AS4_PATH has no room for a confederation's members (RFC 6793 section 3): large ones are lost.
+    let large = |(kind, members): (u8, &[u8])| {
+        let confederation = matches!(kind, segment::AS_CONFED_SEQUENCE | segment::AS_CONFED_SET);
+        confederation && members.as_chunks::<4>().0.iter().any(|n| n[..2] != [0, 0])
+    };
+    let path = Attributes::new(f.attributes).flatten().find(|a| a.code == attr::AS_PATH).map(|a| a.value);
+    let lost = path.is_some_and(|path| segments(path, 4).flatten().any(large));
+    if lost || parsed.nlri.is_empty() && parsed.mp_announced().is_none() {
         return;
     }
     let without = |body: &[u8]| {
