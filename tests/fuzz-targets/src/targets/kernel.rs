@@ -97,8 +97,8 @@ fn holds_what_it_says(kernel: &mut VirtualKernel, system: &System) {
     }
     // With what it was told by, each can be deleted.
     for route in routes {
-        // As in Linux a route by an object is told with the hops of that, and deleted without them.
-        let bare = RouteMessage { gateway: None, oif: None, multipath: Vec::new(), ..route.clone() };
+        // As in Linux a route by an object is told with hops and type of that, and deleted without.
+        let bare = RouteMessage { kind: 0, gateway: None, oif: None, multipath: Vec::new(), ..route.clone() };
         let route = if route.nh_id.is_some() { bare } else { route };
         let payload = route.to_payload().expect("it was read");
         let request = message(RTM_DELROUTE, NLM_F_REQUEST, &payload);
