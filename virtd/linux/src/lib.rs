@@ -12,6 +12,7 @@
 //! | [`foreign`] | files that others have passed |
 //! | [`files`] | the limit of open files |
 //! | [`eventlog`] | the log of events |
+//! | [`written`] | files that are written: no link is followed |
 
 pub mod bypass;
 pub mod eventlog;
@@ -21,3 +22,4 @@ pub mod instances;
 pub mod kernel;
 pub mod kinds;
 pub mod sys;
+pub mod written;

@@ -9,7 +9,7 @@ use virtd::driver::Driver;
 use virtd::serve::{self, Lines};
 use virtd::state;
 use virtd_config::{Config, parse, summary};
-use virtd_linux::files;
+use virtd_linux::{files, kinds};
 
 const EXAMPLES: &str = "\
 Example, two commands:
@@ -87,6 +87,9 @@ fn check(config: &Config, arguments: &Arguments) -> anyhow::Result<()> {
     }
     if let Some(text) = files::shortage(config) {
         println!("{:<16}warning: {text}", "open files");
+    }
+    for text in kinds::roots(config) {
+        println!("{:<16}warning: {text}", "rights");
     }
     println!("{} is good.", arguments.config.display());
     Ok(())
