@@ -19,7 +19,7 @@ BY_PROFILE := -Cprofile-use=$(PROFILE) -Cllvm-args=-no-pgo-warn-mismatch
 INSTRUMENTED := target/profile/release
 PROFDATA := $(shell rustc --print sysroot)/lib/rustlib/$(HOST)/bin/llvm-profdata
 
-.PHONY: help build profile test faults sessions curve soak calm topotests demo bench lint fmt deny install clean packages
+.PHONY: help build profile test fuzz faults sessions curve soak calm topotests demo bench lint fmt deny install clean packages
 
 help: ## What can be made
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "%-9s %s\n", $$1, $$2 }' Makefile
@@ -52,6 +52,10 @@ test: packages ## Everything, with the real daemons in network namespaces (insta
 	cargo test --workspace --doc
 	@rm -f target/not-tested
 	cargo test --workspace --lib --bins --tests; status=$$?; .ci/not-tested; exit $$status
+
+fuzz: ## Mutated inputs for everything that reads what others wrote, a minute for each target; it ends with how to run cargo-fuzz (FUZZ_SECONDS=60, TARGET=NAME)
+	cargo run --profile fuzz -p fuzz --bin hv-fuzz -- --seconds $(or $(FUZZ_SECONDS),60) $(if $(TARGET),--target $(TARGET))
+	@echo "Led by coverage, with a nightly compiler: 'cargo install cargo-fuzz', then 'cargo +nightly fuzz run --fuzz-dir tests/fuzz $(or $(TARGET),update)'"
 
 faults: packages ## Every fault under every strategy, judged by the neighbours' own logs; about eight minutes (FILTER=TEXT, STRATEGY=NAME)
 	cargo build --workspace

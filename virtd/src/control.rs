@@ -310,7 +310,10 @@ fn client(stream: &UnixStream, place: &Place, service: &Service) -> io::Result<(
 }
 
 /// What a line asks, or why it asks nothing: read as a value first, so that this can be said.
-fn request(line: &[u8]) -> Result<Request, String> {
+///
+/// # Errors
+/// A sentence for whoever has sent it.
+pub fn request(line: &[u8]) -> Result<Request, String> {
     let request: Value = serde_json::from_slice(line).map_err(|e| format!("not a JSON request: {e}"))?;
     let word = request.get("command").and_then(Value::as_str).ok_or("the request has no \"command\"")?;
     if !COMMANDS.contains(&word) {

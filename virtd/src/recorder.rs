@@ -26,6 +26,7 @@ use std::thread::JoinHandle;
 use std::time::{Duration, SystemTime};
 use virtd_config::Recorder;
 use virtd_linux::eventlog::{EventSender, rfc3339};
+use virtd_linux::written;
 use wire::bgp::frame::next_message;
 use wire::bgp::hex;
 use wire::mrt::{Ends, Writer};
@@ -214,11 +215,7 @@ fn put(path: &Path, bytes: &[u8]) -> Result<()> {
     let mut new = path.as_os_str().to_owned();
     new.push(".new");
     let new = PathBuf::from(new);
-    let done = fs::write(&new, bytes).and_then(|()| fs::rename(&new, path));
-    if done.is_err() {
-        let _ = fs::remove_file(&new);
-    }
-    done.with_context(|| format!("writing {}", path.display()))
+    written::replace(path, &new, bytes, 0o666, false).with_context(|| format!("writing {}", path.display()))
 }
 
 /// The record that a file belongs to, `20261121T091500000Z-poison-frr` for

@@ -51,6 +51,24 @@ fn written(config: &Recorder, records: Vec<Record>) -> (Vec<String>, Vec<String>
 }
 
 #[test]
+fn a_link_where_a_record_is_to_be_is_named_and_not_followed() {
+    let base = "19700101T000002000Z-poison-frr";
+    for name in [format!("{base}.json"), format!("{base}.json.new"), format!("{base}.mrt.new")] {
+        let dir = tempfile::tempdir().unwrap();
+        let (folder, victim) = (dir.path().join("records"), dir.path().join("shadow"));
+        fs::create_dir(&folder).unwrap();
+        fs::write(&victim, "root").unwrap();
+        std::os::unix::fs::symlink(&victim, folder.join(&name)).unwrap();
+        let config = Recorder { folder: Some(folder), ..Recorder::default() };
+        let (_, events) = written(&config, vec![record("frr", 2)]);
+        let told = events.concat();
+        assert!(told.contains("no record could be written") && told.contains("is a symbolic link"), "{told}");
+        assert!(told.contains(&name) && told.contains("remove it"), "{told}");
+        assert_eq!(fs::read(&victim).unwrap(), b"root");
+    }
+}
+
+#[test]
 fn a_record_is_an_account_messages_and_a_reproducer() {
     let dir = tempfile::tempdir().unwrap();
     let config = Recorder { folder: Some(dir.path().join("new")), ..Recorder::default() };

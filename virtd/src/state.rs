@@ -3,9 +3,9 @@
 
 pub use broker::state::State;
 use std::fs;
-use std::io::{self, Write};
-use std::os::unix::fs::OpenOptionsExt;
+use std::io;
 use std::path::{Path, PathBuf};
+use virtd_linux::written;
 
 /// A file that is longer is none of ours.
 const MAX_OCTETS: u64 = 1 << 20;
@@ -17,6 +17,8 @@ const MAX_OCTETS: u64 = 1 << 20;
 /// is put aside under the name given, so that it is not lost with the next change.
 pub fn read(path: &Path) -> Result<State, String> {
     let shown = path.display();
+    // It is left where it is: put aside it would be gone, and what it leads to may be what is meant.
+    written::no_link(path).map_err(|e| format!("state: {e}"))?;
     let length = match fs::metadata(path) {
         Ok(m) => m.len(),
         Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(State::default()),
@@ -26,9 +28,7 @@ pub fn read(path: &Path) -> Result<State, String> {
         if length > MAX_OCTETS {
             return Err(format!("it has {length} octets"));
         }
-        let text = fs::read(path).map_err(|e| e.to_string())?;
-        let state: State = serde_json::from_slice(&text).map_err(|e| e.to_string())?;
-        state.check()
+        understand(&fs::read(path).map_err(|e| e.to_string())?)
     };
     understood().map_err(|why| {
         let aside = beside(path, "unreadable");
@@ -40,6 +40,15 @@ pub fn read(path: &Path) -> Result<State, String> {
     })
 }
 
+/// What stands in the file.
+///
+/// # Errors
+/// Why it is not understood.
+pub fn understand(text: &[u8]) -> Result<State, String> {
+    let state: State = serde_json::from_slice(text).map_err(|e| e.to_string())?;
+    state.check()
+}
+
 /// Writes the file anew.
 ///
 /// # Errors
@@ -49,12 +58,9 @@ pub fn write(path: &Path, state: &State) -> io::Result<()> {
         fs::create_dir_all(folder)?;
     }
     let new = beside(path, "new");
-    let mut file = fs::OpenOptions::new().create(true).write(true).truncate(true).mode(0o640).open(&new)?;
     let mut text = serde_json::to_vec_pretty(state)?;
     text.push(b'\n');
-    file.write_all(&text)?;
-    file.sync_all()?;
-    fs::rename(&new, path)?;
+    written::replace(path, &new, &text, 0o640, true)?;
     if let Some(folder) = path.parent() {
         // So that the name is on the disk as well.
         fs::File::open(folder)?.sync_all()?;
@@ -116,5 +122,25 @@ mod tests {
         }
         fs::create_dir(&path).unwrap();
         assert!(read(&path).is_err(), "a folder");
+    }
+
+    #[test]
+    fn a_link_in_the_place_of_the_file_is_named_and_left_alone() {
+        let dir = tempfile::tempdir().unwrap();
+        let (path, victim) = (dir.path().join("state.json"), dir.path().join("shadow"));
+        let whole = serde_json::to_vec(&shut(&["192.0.2.1"])).unwrap();
+        fs::write(&victim, &whole).unwrap();
+        for link in [&path, &dir.path().join("state.json.new")] {
+            std::os::unix::fs::symlink(&victim, link).unwrap();
+            let told = write(&path, &shut(&[])).unwrap_err().to_string();
+            assert!(told.contains(&format!("{} is a symbolic link", link.display())), "{told}");
+            assert_eq!(fs::read(&victim).unwrap(), whole);
+            if link == &path {
+                let told = read(&path).unwrap_err();
+                assert!(told.contains("state.json is a symbolic link") && told.contains("remove it"), "{told}");
+            }
+            assert!(fs::symlink_metadata(link).unwrap().is_symlink(), "it is not put aside either");
+            fs::remove_file(link).unwrap();
+        }
     }
 }

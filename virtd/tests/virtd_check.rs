@@ -84,6 +84,26 @@ fn check_looks_for_what_the_instances_need() {
 }
 
 #[test]
+fn check_warns_of_what_stays_root() {
+    let dir = tempfile::tempdir().unwrap();
+    let own = |name: &str, rest: &str| format!("[[instance]]\nname='{name}'\ncommand=['/bin/sleep','9']\n{rest}\n");
+    let file = format!("[router]\naccept_any = true\n{}{}", own("a", ""), own("b", "user='nobody'"));
+    let maps = std::fs::read_to_string("/proc/self/maps").unwrap();
+    let library = maps.lines().filter_map(|l| l.split_whitespace().nth(5)).find(|p| p.contains("/libgcc_s.so"));
+    // Where whoever an instance becomes can read it.
+    let o = virtd(dir.path(), &file, &["--check", "--shim", library.expect("every Rust program has it")]);
+    assert!(o.status.success(), "a warning is no error: {}", text(&o.stderr));
+    let said = text(&o.stdout);
+    let lines: Vec<&str> = said.lines().filter(|l| l.starts_with("rights")).collect();
+    assert_eq!(
+        lines,
+        [
+            "rights          warning: instance a runs as root: /bin/sleep does not give its rights up; `user` names whom it is to become"
+        ]
+    );
+}
+
+#[test]
 fn check_says_what_a_kind_lacks() {
     let dir = tempfile::tempdir().unwrap();
     let shim = dir.path().join("s.so");

@@ -4,6 +4,8 @@
 
 #[cfg(feature = "bgp")]
 pub mod bgp;
+#[cfg(any(test, feature = "laws"))]
+pub mod laws;
 #[cfg(feature = "bgp")]
 pub mod mrt;
 pub mod netlink;

@@ -358,7 +358,7 @@ impl<'a> Request<'a> {
     /// # Errors
     /// [`Malformed`] for anything [`Request::encode`] would not have written.
     pub fn decode(bytes: &'a [u8]) -> Result<Request<'a>, Malformed> {
-        let mut r = Reader { rest: bytes };
+        let mut r = Reader::new(bytes)?;
         let request = match r.u8()? {
             1 => {
                 let (version, instance) = (r.u16()?, r.text()?);
@@ -437,7 +437,7 @@ impl<'a> Reply<'a> {
     /// # Errors
     /// [`Malformed`] for anything [`Reply::encode`] would not have written.
     pub fn decode(bytes: &'a [u8]) -> Result<Reply<'a>, Malformed> {
-        let mut r = Reader { rest: bytes };
+        let mut r = Reader::new(bytes)?;
         let reply = match r.u8()? {
             1 => Reply::Welcome { bgp_port: r.u16()?, netlink: r.flag()?, answer_ahead: r.flag()? },
             2 => Reply::Done,
@@ -475,7 +475,7 @@ impl Accepted {
     /// # Errors
     /// [`Malformed`] for anything [`Accepted::encode`] would not have written.
     pub fn decode(bytes: &[u8]) -> Result<Accepted, Malformed> {
-        let mut r = Reader { rest: bytes };
+        let mut r = Reader::new(bytes)?;
         if r.u8()? != 1 {
             return Err(Malformed);
         }

@@ -63,6 +63,11 @@ pub(super) struct Reader<'a> {
 }
 
 impl<'a> Reader<'a> {
+    /// Of a whole message.
+    pub(super) fn new(message: &'a [u8]) -> Result<Reader<'a>, Malformed> {
+        if message.len() > MAX_MESSAGE { Err(Malformed) } else { Ok(Reader { rest: message }) }
+    }
+
     pub(super) fn take(&mut self, n: usize) -> Result<&'a [u8], Malformed> {
         let (now, later) = self.rest.split_at_checked(n).ok_or(Malformed)?;
         self.rest = later;

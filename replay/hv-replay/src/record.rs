@@ -62,7 +62,15 @@ struct Chosen {
 /// The file cannot be read or is no record, has no such session, or lacks the messages.
 pub fn read(path: &Path, peer: Option<IpAddr>) -> Result<Reproducer> {
     let text = fs::read(path).with_context(|| format!("cannot read {}", path.display()))?;
-    let file: File = serde_json::from_slice(&text).with_context(|| format!("{} is no record", path.display()))?;
+    parse(&text, path, peer)
+}
+
+/// The same of a record that stands in `text`; `path` is its name, and that of the MRT beside it.
+///
+/// # Errors
+/// As [`read`].
+pub fn parse(text: &[u8], path: &Path, peer: Option<IpAddr>) -> Result<Reproducer> {
+    let file: File = serde_json::from_slice(text).with_context(|| format!("{} is no record", path.display()))?;
     choose(file, path, peer).with_context(|| format!("{} cannot be played", path.display()))
 }
 

@@ -116,9 +116,17 @@ pub fn open(path: &Path, peer_filter: Option<&str>) -> Result<Box<dyn Source>> {
         Err(e @ mrt::MrtError::Open { .. }) => return Err(e.into()),
         other => other.with_context(nothing)?,
     };
+    play(reader, PeerFilter::parse(peer_filter)?).with_context(nothing)
+}
+
+/// The same of what is open already.
+///
+/// # Errors
+/// There is nothing in it that can be played.
+pub fn play(reader: mrt::Reader, filter: PeerFilter) -> Result<Box<dyn Source>> {
     let mut trace = Trace {
         reader,
-        filter: PeerFilter::parse(peer_filter)?,
+        filter,
         first_us: None,
         last_us: 0,
         rib: Grouper::default(),
@@ -126,7 +134,7 @@ pub fn open(path: &Path, peer_filter: Option<&str>) -> Result<Box<dyn Source>> {
         skipped: 0,
         done: false,
     };
-    trace.begin().with_context(nothing)?;
+    trace.begin()?;
     Ok(Box::new(trace))
 }
 

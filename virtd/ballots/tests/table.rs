@@ -302,3 +302,16 @@ fn every_value_is_held_as_often_as_it_stands_in_the_table() {
         assert!(lab.held.values().all(|count| *count == 0), "{:?}", lab.held);
     }
 }
+
+/// Times are kept in 32 bits of milliseconds, which are full after 49 days.
+#[test]
+fn a_key_that_rests_does_so_when_the_milliseconds_begin_anew() {
+    let rest = ballots::Rest { value: 7, who: Members::first(3), stale: Members::EMPTY };
+    let rules = Lab::new(Strategy::WaitForConsensus { k: 2 }).rules;
+    for now in [T, (1 << 32) - 1, 1 << 32, (1 << 32) + 1, (1 << 32) + T / 2, (1 << 32) + T, (5 << 32) + 3] {
+        let (entry, _) = Entry::at_rest(9, &rest, 3, now, &rules);
+        assert!(entry.rests(&rules, now), "at {now}");
+        assert_eq!(entry.age(now), T, "at {now}");
+        assert_eq!(entry.age(now + T), 2 * T, "at {now}");
+    }
+}

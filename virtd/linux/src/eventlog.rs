@@ -5,10 +5,11 @@
 //! (`virtctl events -f`) read from the ring by sequence number; one that is slower than the ring
 //! misses events and is told how many, and costs nobody else anything.
 
+use crate::written;
 use broker::event::{Event, Severity};
 use crossbeam_channel::{Receiver, RecvTimeoutError, TrySendError};
 use std::collections::VecDeque;
-use std::fs::{File, OpenOptions};
+use std::fs::File;
 use std::io::{self, Write};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
@@ -307,7 +308,7 @@ impl Sink {
         }
         self.checked = Some(Instant::now());
         if let Some(file) = &mut self.file {
-            let same = match (file.get_ref().metadata(), std::fs::metadata(&self.path)) {
+            let same = match (file.get_ref().metadata(), std::fs::symlink_metadata(&self.path)) {
                 (Ok(open), Ok(named)) => open.ino() == named.ino() && open.dev() == named.dev(),
                 _ => false,
             };
@@ -316,7 +317,7 @@ impl Sink {
             }
             self.flush();
         }
-        match OpenOptions::new().append(true).create(true).open(&self.path) {
+        match written::append(&self.path) {
             Ok(file) => {
                 let mut file = io::BufWriter::new(file);
                 if self.failing.is_some() {

@@ -113,6 +113,32 @@ fn a_file_that_cannot_be_written_stops_nothing() {
 }
 
 #[test]
+fn a_link_in_the_place_of_the_file_is_named_and_not_followed() {
+    let dir = tempfile::tempdir().unwrap();
+    let (path, victim) = (dir.path().join("events"), dir.path().join("shadow"));
+    std::fs::write(&victim, "root").unwrap();
+    std::os::unix::fs::symlink(&victim, &path).unwrap();
+    let mut sink = Sink::new(&path);
+    sink.write("lost");
+    sink.flush();
+    let why = sink.failing.clone().expect("it is not written");
+    assert!(why.contains("events is a symbolic link") && why.contains("remove it or name the file itself"), "{why}");
+    assert_eq!(std::fs::read(&victim).unwrap(), b"root");
+    // Nor one that comes while the file is open.
+    std::fs::remove_file(&path).unwrap();
+    sink.checked = None;
+    sink.write("kept");
+    sink.flush();
+    assert_eq!(sink.failing, None);
+    std::fs::rename(&path, dir.path().join("events.1")).unwrap();
+    std::os::unix::fs::symlink("events.1", &path).unwrap();
+    sink.checked = None;
+    sink.write("lost");
+    sink.flush();
+    assert!(sink.failing.is_some() && sink.lost == 2, "{:?} {}", sink.failing, sink.lost);
+}
+
+#[test]
 fn a_failing_file_is_tried_again() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("later/events");

@@ -7,6 +7,7 @@
 pub mod accounts;
 pub mod root;
 
+use crate::written;
 use accounts::{Account, Accounts};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
@@ -17,7 +18,7 @@ use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use virtd_config::places::vtysh_settings;
 pub use virtd_config::places::{control, control_socket, folder, folder_beside};
-use virtd_config::{FibScope, Instance, Kind};
+use virtd_config::{Config, FibScope, Instance, Kind};
 
 /// Where FRR's daemons are (Debian's package; FRR's own default).
 const FRR: &str = "/usr/lib/frr";
@@ -136,9 +137,9 @@ fn write_vtysh_settings(folder: &Path) -> io::Result<()> {
     // now.
     let name = folder.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
     let new = settings.join(format!("vtysh.conf.{name}"));
-    fs::write(&new, VTYSH_SETTINGS)?;
-    fs::set_permissions(&new, fs::Permissions::from_mode(0o644))?;
-    fs::rename(&new, settings.join("vtysh.conf"))
+    let file = settings.join("vtysh.conf");
+    written::replace(&file, &new, VTYSH_SETTINGS.as_bytes(), 0o644, false)?;
+    fs::set_permissions(&file, fs::Permissions::from_mode(0o644))
 }
 
 /// The program of a kind that speaks BGP, with the option that has it say its version and end.
@@ -222,6 +223,29 @@ pub fn groups(instance: &Instance) -> Vec<&str> {
 pub fn uid(instance: &Instance) -> Option<u32> {
     let user = instance.user.as_deref().or_else(|| users(instance).first().copied())?;
     Accounts(instance.root.as_deref()).user(user).ok().map(|u| u.uid)
+}
+
+/// The instances that virtd starts and that stay root, each a sentence with the remedy. FRR and
+/// OpenBGPD give their rights up by themselves; BIRD keeps those that it has been started with, and
+/// so does any other command.
+pub fn roots(config: &Config) -> Vec<String> {
+    let stays = |i: &&Instance| match (i.kind, &i.user) {
+        (Some(Kind::OpenBgpd), _) | (Some(Kind::Frr), None) => false,
+        (_, None) => true,
+        (_, Some(_)) => uid(i) == Some(0),
+    };
+    let told = |i: &Instance| {
+        let what = match i.kind {
+            Some(Kind::Bird) => "BIRD",
+            Some(kind) => kind.name(),
+            None => i.command.first().map_or("its command", String::as_str),
+        };
+        format!(
+            "instance {} runs as root: {what} does not give its rights up; `user` names whom it is to become",
+            i.name
+        )
+    };
+    config.instances.iter().filter(|i| i.is_ours()).filter(stays).map(told).collect()
 }
 
 /// The way into an instance's root, if it has one. What it shares with this system: the folder of

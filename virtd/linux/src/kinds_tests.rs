@@ -146,3 +146,31 @@ fn what_an_earlier_run_left_is_removed() {
     assert_eq!((found.permissions().mode() & 0o777, std::os::unix::fs::MetadataExt::uid(&found)), (0o755, nobody.uid));
     assert!(prepare(&instance(Kind::Bird, Some("no-such-user")), &folder).is_err());
 }
+
+#[test]
+fn who_stays_root_is_named() {
+    let named = |mut i: Instance, name: &str| {
+        i.name = name.into();
+        i
+    };
+    let own = |user: Option<&str>| Instance {
+        command: vec!["/opt/bgpd".into(), "-f".into()],
+        user: user.map(str::to_owned),
+        ..Instance::default()
+    };
+    let instances = vec![
+        named(instance(Kind::Frr, None), "frr"),
+        named(instance(Kind::Frr, Some("root")), "frr-root"),
+        named(instance(Kind::OpenBgpd, None), "openbgpd"),
+        named(instance(Kind::Bird, None), "bird"),
+        named(instance(Kind::Bird, Some("nobody")), "bird-nobody"),
+        named(own(None), "own"),
+        named(own(Some("root")), "own-root"),
+        named(own(Some("nobody")), "own-nobody"),
+        named(Instance::default(), "started-by-something-else"),
+    ];
+    let told = roots(&Config { instances, ..Config::default() });
+    let named: Vec<&str> = told.iter().map(|t| t.split(' ').nth(1).unwrap()).collect();
+    assert_eq!(named, ["frr-root", "bird", "own", "own-root"]);
+    assert!(told[2].contains("/opt/bgpd does not give its rights up; `user` names"), "{}", told[2]);
+}

@@ -14,6 +14,7 @@
 //! | [`eventlog`] | the log of events |
 //! | [`journal`] | what the next worker must know, in memory that outlives this one |
 //! | [`notify`] | what a service manager is told |
+//! | [`written`] | files that are written: no link is followed |
 
 pub mod bypass;
 pub mod eventlog;
@@ -25,3 +26,4 @@ pub mod kernel;
 pub mod kinds;
 pub mod notify;
 pub mod sys;
+pub mod written;

@@ -12,7 +12,7 @@ use virtd::serve::{self, Lines};
 use virtd::state;
 use virtd::worker;
 use virtd_config::{Config, parse, summary};
-use virtd_linux::files;
+use virtd_linux::{files, kinds};
 use virtd_master::inherited;
 use virtd_master::twin::Twins;
 
@@ -121,6 +121,9 @@ fn check(file: &Path, shim: Option<&Path>) -> anyhow::Result<()> {
     }
     if let Some(text) = files::shortage(&config) {
         println!("{:<16}warning: {text}", "open files");
+    }
+    for text in kinds::roots(&config) {
+        println!("{:<16}warning: {text}", "rights");
     }
     println!("{} is good.", file.display());
     Ok(())

@@ -102,6 +102,7 @@ impl SimPeer {
                     return false;
                 }
                 self.updates += 1;
+                self.raw.push(m.bytes.clone());
                 for p in u.withdrawn {
                     self.table.remove(&p);
                     self.history.push((p, None, false));
@@ -121,12 +122,13 @@ impl SimPeer {
 fn path_of(u: &Update<'_>) -> Vec<u32> {
     let value =
         Attributes::new(u.attributes).flatten().find(|a| a.code == attr::AS_PATH).map(|a| a.value).unwrap_or_default();
-    value
-        .get(2..)
-        .unwrap_or_default()
-        .chunks(4)
-        .map(|c| u32::from_be_bytes(c.try_into().expect("four octets")))
-        .collect()
+    let (mut rest, mut path) = (value, Vec::new());
+    while let [_, count, tail @ ..] = rest {
+        let members = tail.get(..4 * usize::from(*count)).expect("the router never sends a malformed path");
+        path.extend(members.as_chunks().0.iter().map(|c| u32::from_be_bytes(*c)));
+        rest = &tail[members.len()..];
+    }
+    path
 }
 
 fn med_of(u: &Update<'_>) -> Option<u32> {

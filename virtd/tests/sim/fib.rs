@@ -15,9 +15,14 @@ impl Sim {
     /// A router whose FIB is voted on, and whose instances write what they learn. The kernel has
     /// one link, which carries all peers.
     pub fn with_fib(config: &Config) -> Sim {
+        Sim::with_fib_begun_at(config, 0)
+    }
+
+    /// The same, with a clock that stands at `now` when it begins.
+    pub fn with_fib_begun_at(config: &Config, now: u64) -> Sim {
         let mut config = Config { fib: Some(virtd_config::Fib::default()), ..config.clone() };
         config.instances.iter_mut().for_each(|i| i.netlink = true);
-        let mut sim = Sim::new(&config);
+        let mut sim = Sim::begun_at(&config, now);
         sim.fib = true;
         let link = Link { index: LINK, name: "eth0".to_owned(), up: true, running: true };
         sim.input(Input::Kernel(KernelNews::Change(Change::Link(link))));
@@ -37,6 +42,11 @@ impl Sim {
         self.core.handle(self.now, Input::NetlinkRequest { socket, port_id, style, message, answers: &mut answers });
         self.read_all();
         answers
+    }
+
+    /// The same by instance `i`, over its socket.
+    pub fn asks_kernel(&mut self, i: usize, message: &[u8]) -> Vec<Bytes> {
+        self.netlink_request(self.socket(i), 100 + i as u32, message)
     }
 
     fn socket(&self, i: usize) -> NetlinkId {

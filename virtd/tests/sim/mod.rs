@@ -72,11 +72,13 @@ pub fn update(
 ) -> Bytes {
     let mut attributes: Vec<Vec<u8>> = Vec::new();
     if !prefixes.is_empty() {
+        // One segment; no test needs a longer path whole.
+        let path = &path[..path.len().min(255)];
         let mut as_path = vec![2, path.len() as u8];
         path.iter().for_each(|a| as_path.extend(a.to_be_bytes()));
         attributes.push(vec![0x40, attr::ORIGIN, 1, 0]);
-        let mut a = if style == 1 {
-            vec![0x50, attr::AS_PATH, 0, as_path.len() as u8]
+        let mut a = if style == 1 || as_path.len() > 255 {
+            [&[0x50, attr::AS_PATH][..], &(as_path.len() as u16).to_be_bytes()].concat()
         } else {
             vec![0x40, attr::AS_PATH, as_path.len() as u8]
         };
@@ -176,6 +178,8 @@ pub struct SimPeer {
     pub open_extended: bool,
     /// Sends no keepalives any more.
     pub silent: bool,
+    /// The UPDATEs it was sent, whole.
+    pub raw: Vec<Bytes>,
     /// Every state each prefix went through.
     pub history: Vec<(Prefix, Option<u32>, bool)>,
 }
@@ -254,10 +258,15 @@ enum To {
 
 impl Sim {
     pub fn new(config: &Config) -> Sim {
+        Sim::begun_at(config, 0)
+    }
+
+    /// A router whose clock stands at `now` when it begins.
+    pub fn begun_at(config: &Config, now: u64) -> Sim {
         let n = config.instances.len();
         let mut sim = Sim {
-            core: Core::new(config, 0),
-            now: 0,
+            core: Core::new(config, now),
+            now,
             instances: (0..n).map(|_| SimInstance::default()).collect(),
             peers: BTreeMap::new(),
             events: Vec::new(),
@@ -267,7 +276,7 @@ impl Sim {
             written: Vec::new(),
             deaths: Vec::new(),
             next_odd: 1,
-            next_keepalive: 2_000_000,
+            next_keepalive: now + 2_000_000,
             inbox: VecDeque::new(),
             batch: 1,
             hurried: false,

@@ -4,6 +4,7 @@
 
 use super::*;
 use crate::bgp::{Family, Prefix, encode};
+use crate::laws::bgp::bodies;
 use bytes::BytesMut;
 use proptest::collection::vec;
 use proptest::prelude::*;
@@ -160,18 +161,6 @@ fn prefixes() -> impl Strategy<Value = Vec<Prefix>> {
             .prop_map(move |(len, octets)| Prefix::from_wire(family, len, &octets).unwrap())
     };
     any::<bool>().prop_flat_map(move |v6| vec(one(v6), 1..400))
-}
-
-/// The bodies of the messages in `bytes`.
-fn bodies(mut bytes: &[u8], max: usize) -> Vec<&[u8]> {
-    std::iter::from_fn(|| {
-        let len = usize::from(u16::from_be_bytes([*bytes.get(16)?, *bytes.get(17)?]));
-        assert!(len <= max && bytes[..16] == [0xff; 16] && bytes[18] == 2);
-        let body = &bytes[HEADER..len];
-        bytes = &bytes[len..];
-        Some(body)
-    })
-    .collect()
 }
 
 proptest! {

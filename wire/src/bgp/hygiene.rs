@@ -20,7 +20,7 @@ use values::{Action, Problem};
 
 /// Findings kept of one UPDATE: enough to say what is wrong; a message can hold 20,000 faulty
 /// attributes.
-const MAX_FINDINGS: usize = 16;
+pub(crate) const MAX_FINDINGS: usize = 16;
 
 /// What one check found.
 #[derive(Clone, PartialEq, Eq, Debug)]

@@ -362,6 +362,9 @@ fn multiprotocol_attributes() {
         ("withdrawn IPv6 prefix overruns", "800f06 0002 01 202001", "reset 3/9"),
         ("MP_UNREACH_NLRI of 2 octets", "800f020002", "reset 3/9"),
         ("IPv4 through IPv4", "800e0d 0001 01 04 c0000201 00 18c63364", "pass"),
+        ("IPv4 through no host address", "800e0d 0001 01 04 00010db8 00 18c63364", "withdraw"),
+        ("IPv4 through a multicast address", "800e0d 0001 01 04 e0000001 00 18c63364", "withdraw"),
+        ("nothing through no host address", "800e09 0001 01 04 00000000 00", "pass"),
         (
             "IPv4 through IPv6, not negotiated",
             "800e19 0001 01 10 20010db8000000000000000000000001 00 18c63364",

@@ -31,8 +31,8 @@ pub use message::{Frame, Frames, Header, Writer};
 pub use nexthop::NexthopMessage;
 pub use route::RouteMessage;
 
-#[cfg(test)]
-mod captures;
+#[cfg(any(test, feature = "laws"))]
+pub mod captures;
 #[cfg(all(test, feature = "bgp"))]
 mod daemons_tests;
 #[cfg(all(test, feature = "bgp"))]

@@ -2,50 +2,17 @@
 //! form.
 
 use super::consts::*;
-use super::fib::{EncodedRoute, FibHop, FibKey, FibRoute, MAX_HOPS, encode_delete, encode_route};
-use super::message::{AckOptions, write_ack};
+use super::fib::{EncodedRoute, FibHop, FibKey, FibRoute, MAX_HOPS, encode_route};
 use super::nexthop::GroupEntry;
 use super::route::PathHop;
 use super::*;
 use crate::bgp::Prefix;
+use crate::laws::netlink as laws;
 use proptest::collection::vec;
 use proptest::option;
 use proptest::prelude::*;
 use proptest::sample::{Index, select};
 use std::net::IpAddr;
-
-/// Reads the octets as everything they could be; the result does not matter.
-fn read_everything(bytes: &[u8]) {
-    for frame in Frames::new(bytes).flatten() {
-        let _ = (frame.family(), frame.errno(), frame.header.is_dump());
-        read_payload(frame.payload);
-        let mut out = Vec::new();
-        write_ack(&mut out, &frame, 1, libc::EINVAL, AckOptions::default());
-        assert!(Frames::new(&out).all(|answer| answer.is_ok()));
-    }
-}
-
-fn read_payload(payload: &[u8]) {
-    let nexthop = NexthopMessage::parse(payload);
-    if let Ok(nexthop) = &nexthop {
-        assert_eq!(NexthopMessage::parse(&nexthop.to_payload().unwrap()).as_ref(), Ok(nexthop));
-    }
-    if let Ok(route) = RouteMessage::parse(payload) {
-        assert_eq!(RouteMessage::parse(&route.to_payload().unwrap()).as_ref(), Ok(&route));
-        let resolved = FibRoute::from_message(&route, |_| nexthop.as_ref().ok());
-        if let (Ok(key), Ok(meaning)) = (FibKey::from_message(&route), resolved) {
-            let _ = (key.to_string(), meaning.to_string(), encode_delete(&key, 1, 2));
-            let written = encode_route(&key, &meaning, 1, 2).unwrap();
-            assert_eq!(FibKey::from_message(&RouteMessage::parse(&written).unwrap()), Ok(key));
-        }
-    }
-    let _ = LinkMessage::parse(payload);
-    let _ = AddrMessage::parse(payload);
-    let _ = FibRoute::from_bytes(payload);
-    for attr in Attrs::new(payload).flatten() {
-        let _ = (attr.u8(), attr.u16(), attr.u32(), attr.via(), attr.name(), attr.nested().count());
-    }
-}
 
 fn address(v6: bool) -> BoxedStrategy<IpAddr> {
     match v6 {
@@ -160,8 +127,8 @@ fn fib_route() -> impl Strategy<Value = FibRoute> {
 proptest! {
     #[test]
     fn random_octets_never_panic(bytes in vec(any::<u8>(), 0..200)) {
-        read_everything(&bytes);
-        read_payload(&bytes);
+        laws::datagram(&bytes);
+        laws::payload(&bytes);
     }
 
     #[test]
@@ -178,9 +145,9 @@ proptest! {
         if let Some(cut) = cut {
             bytes.truncate(cut.index(bytes.len()));
         }
-        read_everything(&bytes);
+        laws::datagram(&bytes);
         if let Some(payload) = bytes.get(16..) {
-            read_payload(payload);
+            laws::payload(payload);
         }
     }
 

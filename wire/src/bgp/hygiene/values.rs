@@ -331,7 +331,13 @@ fn mp_reach(value: &[u8], context: &UpdateContext) -> Judged {
     };
     ensure(expected, reset("the next hop of MP_REACH_NLRI has an unexpected length (RFC 7606 section 7.11)"))?;
     let splits = !mp.family.is_voted() || Nlri::check(mp.family, mp.nlri).is_some();
-    ensure(splits, reset("MP_REACH_NLRI does not split into prefixes (RFC 7606 section 5.3, RFC 4760 section 7)"))
+    ensure(splits, reset("MP_REACH_NLRI does not split into prefixes (RFC 7606 section 5.3, RFC 4760 section 7)"))?;
+    if mp.family != Family::IPV4_UNICAST || mp.next_hop.len() != 4 || mp.nlri.is_empty() {
+        return Ok(());
+    }
+    // Told on, it is a NEXT_HOP, and that would be withdrawn.
+    let what = "MP_REACH_NLRI's IPv4 next hop is no host address (as NEXT_HOP's: RFC 4271 section 6.3)";
+    next_hop(mp.next_hop, context).map_err(|_| Problem::withdraw(sub::NEXT_HOP, what))
 }
 
 fn mp_unreach(value: &[u8]) -> Judged {

@@ -1,0 +1,6 @@
+//! The targets.
+
+pub mod bgp;
+pub mod core;
+pub mod kernel;
+pub mod text;
