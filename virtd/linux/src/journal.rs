@@ -9,9 +9,10 @@
 mod shared;
 
 use journal::{HEADER, Log, OLDEST, Record, VERSION, header, kind, size};
+use nix::sys::memfd::{MFdFlags, memfd_create};
 use shared::{HeadFile, Mapped, NONE, READING, WRITING};
 use std::ffi::CStr;
-use std::fs;
+use std::fs::{self, File};
 use std::io::{self, IoSlice};
 use std::os::fd::{AsRawFd, OwnedFd, RawFd};
 use std::sync::atomic::Ordering::SeqCst;
@@ -43,6 +44,20 @@ pub enum Refused {
 /// A place for what is counted of one connection.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Place(u32);
+
+/// An image that is being written.
+#[derive(Debug)]
+pub struct Image {
+    file: File,
+    set: usize,
+}
+
+impl Image {
+    /// Where it is written.
+    pub fn file(&self) -> &File {
+        &self.file
+    }
+}
 
 /// See the module's comment.
 #[derive(Debug)]
@@ -172,6 +187,43 @@ impl Journal {
         Ok(())
     }
 
+    /// Begins a log that goes on where an image will end that is written from now on: [`Image`] is
+    /// where. Until it is complete ([`Journal::has_image`]) the logs before count as well.
+    ///
+    /// # Errors
+    /// The kernel's; or too many images have not been completed.
+    pub fn begin_image(&mut self) -> io::Result<Image> {
+        let (first, count) = self.sets();
+        if self.broken || count >= shared::SETS {
+            return Err(io::Error::other("no further log can be begun"));
+        }
+        let set = (first + count) % shared::SETS;
+        let image = memfd_create(IMAGE_NAME, MFdFlags::MFD_CLOEXEC)?;
+        self.open_log(set)?;
+        let head = self.head.head();
+        head.sets[set].image_fd.store(image.as_raw_fd(), SeqCst);
+        head.state.store(state(first, count + 1), SeqCst);
+        Ok(Image { file: File::from(image), set })
+    }
+
+    /// The image is complete: nothing before it counts any more.
+    ///
+    /// # Errors
+    /// It cannot be read.
+    pub fn has_image(&mut self, image: Image) -> io::Result<()> {
+        let octets = image.file.metadata()?.len();
+        let set = image.set;
+        self.images[set] = Some(Mapped::of(image.file.into())?);
+        self.head.head().sets[set].image_len.store(octets, SeqCst);
+        let (first, count) = self.sets();
+        let after = (set + shared::SETS - first) % shared::SETS;
+        self.head.head().state.store(state(set, count - after), SeqCst);
+        for old in (first..first + after).map(|old| old % shared::SETS) {
+            (self.logs[old], self.images[old]) = (None, None);
+        }
+        Ok(())
+    }
+
     /// All that is written, in order.
     pub fn segments(&self) -> Vec<&[u8]> {
         let (first, count) = self.sets();
@@ -255,6 +307,11 @@ impl Journal {
             entry.given.fetch_add(octets.len() as u64, SeqCst);
         }
         Record::ToPeer { conn, octets }.append_to(self);
+    }
+
+    /// How much was given to a connection.
+    pub fn given(&self, place: Place) -> u64 {
+        self.head.head().places.get(place.0 as usize).map_or(0, |p| p.given.load(SeqCst))
     }
 
     /// So much was given to a connection, as the log has it.

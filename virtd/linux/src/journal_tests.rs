@@ -53,6 +53,34 @@ fn the_next_process_finds_it() {
 }
 
 #[test]
+fn an_image_takes_the_place_of_what_is_before_it() {
+    let mut journal = Journal::create().expect("a journal");
+    let record = |conn| Record::Closed { conn };
+    record(1).append_to(&mut journal);
+    let lost = journal.begin_image().expect("an image");
+    record(2).append_to(&mut journal);
+    assert_eq!(records(&journal), [record(1), record(2)], "it is not complete");
+    // One whose writer dies; the next one counts.
+    drop(lost);
+    let image = journal.begin_image().expect("an image");
+    record(3).append_to(&mut journal);
+    assert_eq!(records(&journal), [record(1), record(2), record(3)]);
+    let mut octets = Vec::new();
+    record(7).append_to(&mut octets);
+    image.file().write_all(&octets).expect("room");
+    journal.has_image(image).expect("it can be read");
+    record(4).append_to(&mut journal);
+    assert_eq!(records(&journal), [record(7), record(3), record(4)]);
+    assert_eq!(journal.fds().len(), 3, "the head, the image, the log");
+    for _ in 0..20 {
+        let image = journal.begin_image().expect("an image");
+        image.file().write_all(&octets).expect("room");
+        journal.has_image(image).expect("it can be read");
+    }
+    assert_eq!(records(&journal), [record(7)]);
+}
+
+#[test]
 fn a_newer_one_is_refused_by_its_number() {
     let journal = Journal::create().expect("a journal");
     journal.head.head().version.store(VERSION + 1, SeqCst);

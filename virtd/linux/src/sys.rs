@@ -221,6 +221,47 @@ impl From<io::Error> for Errno {
     }
 }
 
+/// A file that is readable when the process has ended (pidfd_open(2), Linux 5.3).
+///
+/// # Errors
+/// What the kernel says.
+pub fn pidfd(pid: nix::unistd::Pid) -> io::Result<OwnedFd> {
+    // SAFETY: two numbers; the result is an fd that nobody owns yet.
+    let fd = unsafe { libc::syscall(libc::SYS_pidfd_open, pid.as_raw(), 0) };
+    match RawFd::try_from(fd) {
+        // SAFETY: as above.
+        Ok(fd) if fd >= 0 => Ok(unsafe { OwnedFd::from_raw_fd(fd) }),
+        _ => Err(io::Error::last_os_error()),
+    }
+}
+
+/// A copy of this process does `work` with `file` and ends: with 0 where `work` says true. It has no
+/// other file open, so that nothing of this process's lives longer because of it. Only the thread
+/// that calls goes on in it: `work` may allocate, as the C library's fork(3) leaves its heap whole,
+/// and may wait for nobody.
+///
+/// # Errors
+/// What the kernel says.
+pub fn fork_alone(file: &std::fs::File, work: impl FnOnce(&std::fs::File) -> bool) -> io::Result<nix::unistd::Pid> {
+    use nix::unistd::ForkResult;
+    // SAFETY: the child makes system calls and does `work`, whose callers keep to the above; it never
+    // returns.
+    unsafe {
+        if let ForkResult::Parent { child } = nix::unistd::fork()? {
+            return Ok(child);
+        }
+        // What work panics of is printed nowhere: another thread may hold the lock.
+        let to = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
+            if libc::dup2(file.as_raw_fd(), 0) != 0 || libc::syscall(libc::SYS_close_range, 1, u32::MAX, 0) != 0 {
+                return false;
+            }
+            let file = std::mem::ManuallyDrop::new(std::fs::File::from_raw_fd(0));
+            work(&file)
+        }));
+        libc::_exit(i32::from(!matches!(to, Ok(true))))
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -27,6 +27,7 @@ impl Driver {
         let Some((journal, p)) = self.journal.as_mut().zip(self.peers.get_mut(&conn)) else { return };
         let Some(place) = journal.open(conn.0) else { return };
         p.stream.kept = Some(stream::Kept { conn: conn.0, place });
+        p.ends = Some((dialled, local, remote));
         let opened = Opened { fd: p.stream.io.as_raw_fd(), dialled, local, remote };
         Record::Opened { conn: conn.0, opened }.append_to(journal);
     }
@@ -110,6 +111,7 @@ impl Driver {
             return false;
         };
         p.stream.rx = rx;
+        p.ends = stream.opened.map(|o| (o.dialled, o.local, o.remote));
         p.stream.kept = Some(stream::Kept { conn: conn.0, place });
         let unsent = stream.given.saturating_sub(stream.taken).min(stream.tail.len() as u64) as usize;
         let tail = stream.tail.freeze();

@@ -9,6 +9,7 @@
 
 mod accept;
 mod adopt;
+mod image;
 mod keys;
 mod link_reset;
 mod listen;
@@ -91,6 +92,8 @@ enum Source {
     Netlink(NetlinkId),
     /// The real netlink socket behind it.
     Kernel(NetlinkId),
+    /// The process that writes an image of the journal.
+    Image,
 }
 
 struct Peer {
@@ -99,6 +102,8 @@ struct Peer {
     /// Dialled and not connected yet.
     dialling: bool,
     agreed: options::Agreed,
+    /// Whether we dialled it, our address and the peer's.
+    ends: Option<(bool, SocketAddr, SocketAddr)>,
 }
 
 struct Leg {
@@ -240,6 +245,9 @@ pub struct Driver {
     lost_events: u64,
     /// What the next worker must know; none where nothing can be kept.
     journal: Option<Journal>,
+    /// The image of it that is being written, and not before when another one is.
+    image: Option<image::Writing>,
+    image_again: Micros,
 }
 
 impl Driver {
@@ -316,6 +324,8 @@ impl Driver {
             lines,
             lost_events: 0,
             journal: None,
+            image: None,
+            image_again: 0,
         };
         driver.sources.insert(Token(0), Source::Waker);
         driver.take_over(estate);
@@ -371,6 +381,7 @@ impl Driver {
         if let Some(journal) = &self.journal {
             journal.is_done();
         }
+        self.keep_journal_short();
         let turn = Turn { us: self.used(), wall_us: self.elapsed() - self.now };
         if turn.us > self.longest_turn.us {
             self.longest_turn = turn;
@@ -535,6 +546,7 @@ impl Driver {
                 }
             }
             Source::Kernel(id) => self.kernel_readable(id),
+            Source::Image => self.image_written(),
             Source::Peer(conn) => {
                 self.peer_event(conn, readable, writable, exhaust);
             }
@@ -553,7 +565,7 @@ impl Driver {
     fn add_peer(&mut self, conn: ConnId, stream: std::net::TcpStream, dialling: bool) -> Result<()> {
         let token = self.register(stream.as_raw_fd(), Source::Peer(conn), true)?;
         let stream = Stream::new(Io::Tcp(stream));
-        self.peers.insert(conn, Peer { stream, token, dialling, agreed: options::Agreed::default() });
+        self.peers.insert(conn, Peer { stream, token, dialling, agreed: options::Agreed::default(), ends: None });
         Ok(())
     }
 }

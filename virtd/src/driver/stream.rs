@@ -129,6 +129,11 @@ impl Stream {
         self.queued
     }
 
+    /// The octets that the kernel has not taken yet.
+    pub fn unsent(&self) -> Vec<u8> {
+        self.tx.iter().flat_map(|bytes| bytes.iter().copied()).collect()
+    }
+
     /// Appends to what is to be sent.
     pub fn push(&mut self, bytes: Bytes) {
         if !bytes.is_empty() && self.closing.is_none() {

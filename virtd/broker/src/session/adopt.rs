@@ -213,15 +213,28 @@ impl Session {
     /// sent, and to have been sent, for that. Of keys at rest nothing ([`crate::adopt`]). The
     /// connection, where there is one.
     pub fn write_slice(&self, log: &mut impl Log, env: &mut Env) -> Option<ConnId> {
-        let (up, profile) = (self.up.as_ref()?, self.profile.as_ref()?);
-        let open = self.exts.iter().find(|e| e.id == up.conn)?.peer_open.as_ref()?;
-        // Both OPENs, and the KEEPALIVEs that accept them.
-        let accepted = |open: Bytes| BytesMut::from_iter(open.into_iter().chain(message::keepalive()));
-        said(up.conn, &mut accepted(open.encode()), log);
-        told(up.conn, &mut accepted(profile.open().encode()), log);
+        self.write_openings(log);
+        let up = self.up.as_ref()?;
         self.write_said(up, log, env);
         self.write_told(up, log, env);
         Some(up.conn)
+    }
+
+    /// On each connection the OPENs, and the KEEPALIVEs that accept them, as far as they have come.
+    fn write_openings(&self, log: &mut impl Log) {
+        for e in self.exts.iter().filter(|e| e.state != ExtState::Connect) {
+            let mut out = BytesMut::from_iter(e.peer_open.iter().flat_map(Open::encode));
+            if e.keepalive_seen {
+                out.extend_from_slice(&message::keepalive());
+            }
+            said(e.id, &mut out, log);
+            let ours = self.profile.as_ref().filter(|_| e.state >= ExtState::OpenSent);
+            out.extend(ours.iter().flat_map(|profile| profile.open().encode()));
+            if e.keepalive_sent {
+                out.extend_from_slice(&message::keepalive());
+            }
+            told(e.id, &mut out, log);
+        }
     }
 
     /// What the peer has said.
