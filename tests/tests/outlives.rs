@@ -7,7 +7,6 @@ use nix::unistd::Pid;
 use std::collections::BTreeMap;
 use std::fs;
 use std::time::Duration;
-use tests::daemons::Daemon;
 use tests::kinds::Kinds;
 use tests::lab::{Lab, Star, run, wait_for, wait_until};
 use tests::replayer::Replayer;

@@ -22,8 +22,8 @@ use virtd::control::{self, ControlRequest};
 use virtd::driver::Driver;
 use virtd::serve::EventLoop;
 use virtd::serve::Lines;
+use virtd::worker::Master;
 use virtd_config::{Config, Instance, OpenMode};
-use virtd_linux::instances::Roster;
 use virtd_linux::kernel::{Kernel, KernelLine, LoopWaker};
 use wire::shim::{Accepted, MAX_MESSAGE, Options, PROTOCOL_VERSION, Reply, Request};
 
@@ -436,9 +436,7 @@ fn lines(events: &Sender<Event>, config: &Config) -> (Lines, Option<Kernel>, Loo
     let lines = Lines {
         ports: Default::default(),
         events: events.clone(),
-        orders: bounded(1).0,
-        neighbours: bounded(1).0,
-        roster: Roster::default(),
+        master: Master::new(Path::new("virtd.toml")).0,
         reports: bounded(1).1,
         records: bounded(1).0,
         kernel,
