@@ -23,6 +23,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 use virtd_config::{Config, Instance, parse};
 use virtd_linux::eventlog::{self, EventSender};
+use virtd_linux::files;
 use virtd_linux::instances::{CoreLine, Groups, Instances, Report, Roster};
 use virtd_linux::notify::notify;
 
@@ -145,6 +146,8 @@ struct Master {
 /// says itself; then the result is a failure without words.
 pub fn run(file: &Path, shim: Option<&Path>, checks: Checks) -> Result<ExitCode> {
     let current = Document::read(file)?;
+    // Two for each process of an instance, whose output is read here.
+    files::raise();
     // None may need it yet; a reload can bring one that does.
     let found = (checks.start)(&current.config, shim)?.or_else(|| (checks.find_shim)(shim));
     let (happens, happenings) = bounded(MAX_WAITING);
