@@ -346,6 +346,11 @@ impl Router {
         })
     }
 
+    /// The process id of virtd's worker, which has the sessions; 0 where virtd does not answer.
+    pub fn worker(&self) -> u32 {
+        self.status().ok().and_then(|status| status.worker).map_or(0, |worker| worker.pid)
+    }
+
     /// What `virtctl status` says.
     pub fn status(&self) -> Result<Status> {
         self.ctl(&["status"])

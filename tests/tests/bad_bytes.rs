@@ -67,7 +67,7 @@ impl Scene {
 
     /// How many file descriptors virtd has.
     fn open_files(&self) -> usize {
-        std::fs::read_dir(format!("/proc/{}/fd", self.router.virtd.pid())).map_or(0, Iterator::count)
+        std::fs::read_dir(format!("/proc/{}/fd", self.router.worker())).map_or(0, Iterator::count)
     }
 
     /// Waits until so many legs of all instances stand.

@@ -102,7 +102,7 @@ impl Scene {
 
     /// the most resident memory that virtd ever had, in KiB.
     fn memory_kib(&self) -> u64 {
-        let status = std::fs::read_to_string(format!("/proc/{}/status", self.router.virtd.pid())).unwrap_or_default();
+        let status = std::fs::read_to_string(format!("/proc/{}/status", self.router.worker())).unwrap_or_default();
         let line = status.lines().find_map(|l| l.strip_prefix("VmHWM:")).unwrap_or_default();
         line.split_whitespace().next().and_then(|n| n.parse().ok()).unwrap_or(u64::MAX)
     }

@@ -54,7 +54,7 @@ fn leg(router: &Router, peer: &str, instance: &str) -> Result<String> {
 
 /// Resident memory of virtd at its largest, in KiB.
 fn peak_kib(router: &Router) -> u64 {
-    let status = fs::read_to_string(format!("/proc/{}/status", router.virtd.pid())).unwrap_or_default();
+    let status = fs::read_to_string(format!("/proc/{}/status", router.worker())).unwrap_or_default();
     let line = status.lines().find_map(|l| l.strip_prefix("VmHWM:")).unwrap_or_default();
     line.split_whitespace().next().and_then(|n| n.parse().ok()).unwrap_or(u64::MAX)
 }

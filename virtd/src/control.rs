@@ -29,7 +29,7 @@ use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
-use virtd_api::{COMMANDS, Done, Followed, Refused, Request, Status};
+use virtd_api::{COMMANDS, Done, Followed, Refused, Request, Status, Worker};
 use virtd_config::Config;
 use virtd_linux::eventlog::EventLog;
 use virtd_linux::kernel::leftover::{self, Flushed};
@@ -68,6 +68,8 @@ pub struct ControlQueue {
     /// Who reads the configuration again; held by one reload at a time, so that the master knows
     /// which configuration the places are of that it hears of.
     reloader: Option<Arc<Mutex<Master>>>,
+    /// For who asks for the status.
+    worker: Option<Worker>,
     /// The file of what outlasts a restart. Whoever changes that has it alone until it is written.
     state: Option<Arc<Mutex<PathBuf>>>,
 }
@@ -75,7 +77,7 @@ pub struct ControlQueue {
 /// The two ends of the way from the control socket to the driver; every request wakes `waker`.
 pub fn queue(waker: Option<Arc<mio::Waker>>) -> (ControlQueue, Receiver<ControlRequest>) {
     let (requests, receiver) = crossbeam_channel::bounded(QUEUE);
-    (ControlQueue { requests, waker, reloader: None, state: None }, receiver)
+    (ControlQueue { requests, waker, reloader: None, worker: None, state: None }, receiver)
 }
 
 impl ControlQueue {
@@ -83,6 +85,12 @@ impl ControlQueue {
     #[must_use]
     pub fn with_reload(self, master: Master) -> ControlQueue {
         ControlQueue { reloader: Some(Arc::new(Mutex::new(master))), ..self }
+    }
+
+    /// With a word on the process that this is.
+    #[must_use]
+    pub fn with_worker(self, worker: Worker) -> ControlQueue {
+        ControlQueue { worker: Some(worker), ..self }
     }
 
     /// With a file for what outlasts a restart.
@@ -340,7 +348,8 @@ impl Service {
             Request::Session { .. } | Request::Instance { .. } if changes => self.queue.ask_and_keep(request, by),
             _ => match self.queue.ask(request, by)? {
                 Answer::Status(status) => {
-                    Ok(Answer::Status(Box::new(Status { event_log: self.log.file(), ..*status })))
+                    let (event_log, worker) = (self.log.file(), self.queue.worker);
+                    Ok(Answer::Status(Box::new(Status { event_log, worker, ..*status })))
                 }
                 Answer::Flush { flush: protocol } => flush(protocol).map(Answer::Done),
                 answered => Ok(answered),

@@ -16,6 +16,7 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant, SystemTime};
+use virtd_api::Worker;
 use virtd_config::{Config, Fib, OpenMode};
 use virtd_linux::bypass;
 use virtd_linux::eventlog::{self, EventSender};
@@ -151,7 +152,8 @@ pub fn serve<L: EventLoop>(beginning: Beginning, open: impl FnOnce(&Config, Line
     let _ = wake_loop.set(driver.waker());
     let _ = driver.waker().wake();
     let (queue, requests) = control::queue(Some(driver.waker()));
-    let queue = queue.with_state(config.state.clone()).with_reload(master.clone());
+    let worker = Worker { pid: std::process::id(), restarts: begin.restarts };
+    let queue = queue.with_state(config.state.clone()).with_reload(master.clone()).with_worker(worker);
     let asking = asking.map(|socket| socket.read_only().serve(queue.clone(), log.clone())).transpose();
     let asking = asking.context("cannot start the thread of the control socket for asking")?;
     let guard = control.serve(queue.clone(), log.clone()).context("cannot start the control socket's thread")?;

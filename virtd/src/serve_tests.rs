@@ -77,7 +77,7 @@ fn from_start_to_stop() {
     let beginning = Beginning {
         twins: Arc::new(Twins::new(link.clone())),
         link,
-        begin: Begin { died: Some(died), ..Begin::default() },
+        begin: Begin { died: Some(died), restarts: 1, ..Begin::default() },
         config: config.clone(),
     };
     let server = std::thread::spawn(move || serve(beginning, |_, lines| Stub::new(lines.events)));
@@ -98,6 +98,7 @@ fn from_start_to_stop() {
         // The core's answer, and how the file of events fares.
         let log = EventLog { file: config.event_log.clone().unwrap(), failing: None, lost: 0 };
         assert_eq!((status.votes, status.event_log), (n, Some(log)));
+        assert_eq!(status.worker.map(|worker| worker.restarts), Some(1));
     }
 
     let told = Told::new("instance-stopped", Severity::Info, "frr has ended".into());

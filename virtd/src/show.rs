@@ -15,6 +15,10 @@ pub fn status(v: &api::Status) -> String {
             format!("{} ms of processor time, {} ms on the clock", turn.us / 1000, turn.wall_us / 1000),
         ));
     }
+    if let Some(worker) = v.worker.filter(|worker| worker.restarts > 0) {
+        let times = if worker.restarts == 1 { "once".to_owned() } else { format!("{} times", worker.restarts) };
+        rows.push(("worker", format!("process {}; started again {times}, since the one before died", worker.pid)));
+    }
     rows.push(("router", format!("AS {}, router id {}", or_dash(v.router.asn), or_dash(v.router.router_id))));
     let k = v.k.map(|k| format!(", k = {k}")).unwrap_or_default();
     rows.push(("strategy", format!("{}{k}, T = {}", text(&v.strategy), duration(Duration::from_millis(v.t_ms)))));

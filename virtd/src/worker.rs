@@ -5,6 +5,7 @@ use crate::serve::since;
 use broker::event::{Event, Severity};
 use broker::io::{InstanceId, Order};
 use crossbeam_channel::{Receiver, Sender, bounded};
+use socket2::SockRef;
 use std::collections::HashMap;
 use std::net::IpAddr;
 use std::os::fd::OwnedFd;
@@ -14,7 +15,9 @@ use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 use virtd_config::{Config, Instance, parse};
 use virtd_linux::eventlog::EventSender;
+use virtd_linux::foreign::Foreign;
 use virtd_linux::instances::Report;
+use virtd_linux::sys;
 use virtd_master::link::{Link, Received, text_of};
 use virtd_master::message::{Begin, Died, ToMaster, ToWorker, Told, Who};
 use virtd_master::twin::Twins;
@@ -289,6 +292,23 @@ impl Ears {
         let text = "the master is gone: sessions go on, but an instance that ends is not started again, and nothing survives \
                     the next fault; restart virtd";
         self.events.send(Event::new(since(self.start), "master-gone", Severity::Alarm, text));
+    }
+}
+
+/// Closes what the worker before had open. What may be a file that another process has passed is
+/// closed by nobody who has other things to do; what is in the way of a new socket is closed here.
+pub fn let_go(inherited: Vec<OwnedFd>) {
+    for fd in inherited {
+        let socket = SockRef::from(&fd);
+        let listens = socket.is_listener().unwrap_or(false);
+        let internet = matches!(sys::domain(&fd), Some(libc::AF_INET | libc::AF_INET6));
+        if listens || internet {
+            // Whoever has set it, nobody is waited for.
+            let _ = socket.set_linger(None);
+            drop(fd);
+        } else {
+            drop(Foreign::new(fd));
+        }
     }
 }
 

@@ -236,7 +236,7 @@ impl Scene {
 
     /// What virtd has in memory, MiB.
     pub fn memory_mib(&self) -> u64 {
-        let status = text_of(std::path::Path::new(&format!("/proc/{}/status", self.router.virtd.pid())));
+        let status = text_of(std::path::Path::new(&format!("/proc/{}/status", self.router.worker())));
         let line = status.lines().find_map(|l| l.strip_prefix("VmRSS:")).unwrap_or_default();
         line.split_whitespace().next().and_then(|kib| kib.parse::<u64>().ok()).unwrap_or_default() / 1024
     }

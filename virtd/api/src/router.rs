@@ -63,9 +63,22 @@ pub struct Status {
     /// The longest turn of the loop since the start: nobody was served meanwhile.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub longest_turn: Option<Turn>,
+    /// virtd's process that has all this, and that is started again when it dies.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub worker: Option<Worker>,
     /// How the file of events fares. Left out where there is none.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub event_log: Option<EventLog>,
+}
+
+/// virtd's worker.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Worker {
+    /// Its process id.
+    pub pid: u32,
+    /// How many there were before it since virtd's start; each has died.
+    pub restarts: u32,
 }
 
 /// A turn of the loop.

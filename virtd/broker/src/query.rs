@@ -222,6 +222,7 @@ impl Core {
             },
             longest_turn: None,
             event_log: None,
+            worker: None,
         }
     }
 

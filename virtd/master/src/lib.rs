@@ -22,6 +22,7 @@
 //! A worker that an attacker has taken over can name an instance to the master, out of the
 //! configuration that the master itself has read, and nothing else: [`seats`].
 
+mod document;
 pub mod inherited;
 pub mod link;
 mod master;
@@ -32,4 +33,5 @@ pub mod seats;
 mod sys;
 pub mod twin;
 
-pub use master::{Checks, run};
+pub use document::Checks;
+pub use master::run;

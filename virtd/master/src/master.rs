@@ -1,5 +1,6 @@
 //! The master's loop: signals, what the worker says, and the ends of processes.
 
+use crate::document::{Checks, Document};
 use crate::link::{Link, Received, file_of};
 use crate::message::{Begin, Died, ToMaster, ToWorker, Told, fit};
 use crate::pace::Pace;
@@ -21,8 +22,9 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
-use virtd_config::{Config, Instance, parse};
+use virtd_config::Config;
 use virtd_linux::eventlog::{self, EventSender};
+use virtd_linux::files;
 use virtd_linux::instances::{CoreLine, Groups, Instances, Report, Roster};
 use virtd_linux::notify::notify;
 
@@ -34,32 +36,6 @@ const MAX_EVENTS: usize = 1024;
 const STOP_PATIENCE: Duration = Duration::from_secs(10);
 /// A twin that dies is replaced no sooner than this after it was made.
 const TWIN_PAUSE: Duration = Duration::from_secs(1);
-
-/// What is checked before a configuration is in force; each gives the shim, where one is needed.
-#[derive(Clone, Copy, Debug)]
-pub struct Checks {
-    /// Before a start.
-    pub start: fn(&Config, Option<&Path>) -> Result<Option<PathBuf>>,
-    /// Before a reload.
-    pub reload: fn(&Config, Option<&Path>) -> Result<Option<PathBuf>>,
-    /// Finds the shim where no instance needs it yet.
-    pub find_shim: fn(Option<&Path>) -> Option<PathBuf>,
-}
-
-/// A configuration, and the text that it was made of.
-#[derive(Clone, Debug)]
-struct Document {
-    text: String,
-    config: Config,
-}
-
-impl Document {
-    fn read(file: &Path) -> Result<Document, parse::LoadError> {
-        let text = parse::read(file)?;
-        let config = parse::parse(file, &text)?;
-        Ok(Document { text, config })
-    }
-}
 
 /// What the loop waits for, besides the supervisor's words. `life` numbers workers.
 enum Happening {
@@ -145,6 +121,8 @@ struct Master {
 /// says itself; then the result is a failure without words.
 pub fn run(file: &Path, shim: Option<&Path>, checks: Checks) -> Result<ExitCode> {
     let current = Document::read(file)?;
+    // Two for each process of an instance, whose output is read here.
+    files::raise();
     // None may need it yet; a reload can bring one that does.
     let found = (checks.start)(&current.config, shim)?.or_else(|| (checks.find_shim)(shim));
     let (happens, happenings) = bounded(MAX_WAITING);
@@ -458,18 +436,8 @@ impl Master {
         let (life, happens, file) = (self.life, self.happens.clone(), self.file.clone());
         let (named, starts, check) = (self.named_shim.clone(), self.shim.is_some(), self.checks.reload);
         let read = move || {
-            let read = || {
-                let document = Document::read(&file).map_err(|e| e.to_string())?;
-                check(&document.config, named.as_deref()).map_err(|e| format!("{e:#}"))?;
-                if !starts && document.config.instances.iter().any(Instance::is_ours) {
-                    return Err(
-                        "virtd was started without libhvlibc.so, and can start no instance until it is started again"
-                            .to_owned(),
-                    );
-                }
-                Ok(Box::new(document))
-            };
-            let _ = happens.send(Happening::Read { life, id, dry_run, outcome: read() });
+            let outcome = Document::checked(&file, named.as_deref(), starts, check).map(Box::new);
+            let _ = happens.send(Happening::Read { life, id, dry_run, outcome });
         };
         if let Err(e) = std::thread::Builder::new().name("reload".into()).spawn(read) {
             let refused = Some(format!("no thread to read the configuration: {e}"));

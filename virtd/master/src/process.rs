@@ -3,7 +3,7 @@
 use crate::link;
 use nix::errno::Errno;
 use nix::sys::wait::{Id, WaitPidFlag, WaitStatus, waitid};
-use nix::unistd::Pid;
+use nix::unistd::{Pid, getpgrp};
 use std::fs;
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
@@ -45,11 +45,15 @@ pub fn hello(line: &OwnedFd) -> Option<Pid> {
     (n == octets.len() && is_child(pid)).then_some(pid)
 }
 
-/// Nobody but its own children is this process's to wait for, and to kill.
+/// Nobody but its own children is this process's to wait for, and to kill; and those in other groups
+/// are instances.
 fn is_child(pid: Pid) -> bool {
     let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
-    let parent = stat.rsplit_once(") ").and_then(|(_, rest)| rest.split(' ').nth(1)?.parse().ok());
-    parent == Some(Pid::this().as_raw())
+    let rest = stat.rsplit_once(") ").map_or("", |(_, rest)| rest);
+    // The state, the parent, the group (proc(5)).
+    let mut numbers = rest.split(' ').skip(1).map(str::parse);
+    let is = |number: Option<Result<i32, _>>, wanted: Pid| matches!(number, Some(Ok(n)) if n == wanted.as_raw());
+    is(numbers.next(), Pid::this()) && is(numbers.next(), getpgrp())
 }
 
 /// Waits for the end of a child, and reaps it.

@@ -29,13 +29,15 @@ pub struct Memory {
     pub peak: f64,
 }
 
-/// The processes in a namespace: id and name.
+/// The processes in a namespace: id and name. Those of virtd, of which the worker is the largest,
+/// are all called `virtd`.
 pub fn of(ns: &Netns) -> Result<Vec<(u32, String)>> {
     let text = run("ip", &["netns", "pids", ns.name()])?;
     let pids = text.split_whitespace().filter_map(|p| p.parse().ok());
     // One may have ended meanwhile.
     Ok(pids
         .filter_map(|p: u32| Some((p, fs::read_to_string(format!("/proc/{p}/comm")).ok()?.trim().to_owned())))
+        .map(|(p, name)| (p, if name.starts_with("virtd-") { "virtd".to_owned() } else { name }))
         .collect())
 }
 
