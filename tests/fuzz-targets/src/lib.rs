@@ -48,10 +48,10 @@ pub const TARGETS: [Target; 15] = [
     Target { name: "vkernel", check: vkernel, seeds: targets::kernel::conversations, bounded: 5_000 },
     Target { name: "shim", check: shim, seeds: targets::text::shim_messages, bounded: 40_000 },
     Target { name: "mrt", check: mrt, seeds: targets::text::mrt_files, bounded: 15_000 },
-    Target { name: "config", check: config, seeds: targets::text::configurations, bounded: 1_500 },
+    Target { name: "config", check: config, seeds: targets::text::configurations, bounded: 10_000 },
     Target { name: "request", check: request, seeds: targets::text::requests, bounded: 40_000 },
     Target { name: "state", check: state, seeds: targets::text::states, bounded: 20_000 },
     Target { name: "script", check: script, seeds: targets::text::scripts, bounded: 20_000 },
     Target { name: "record", check: record, seeds: targets::text::records, bounded: 10_000 },
-    Target { name: "core", check: core, seeds: targets::core::histories, bounded: 150 },
+    Target { name: "core", check: core, seeds: targets::core::histories, bounded: 300 },
 ];

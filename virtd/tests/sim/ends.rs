@@ -122,13 +122,19 @@ impl SimPeer {
 fn path_of(u: &Update<'_>) -> Vec<u32> {
     let value =
         Attributes::new(u.attributes).flatten().find(|a| a.code == attr::AS_PATH).map(|a| a.value).unwrap_or_default();
+    // Of two octets a number towards a peer that knows no more.
+    members(value, 4).or_else(|| members(value, 2)).expect("the router never sends a malformed path")
+}
+
+/// All numbers of a path's segments, each of so many octets.
+fn members(value: &[u8], width: usize) -> Option<Vec<u32>> {
     let (mut rest, mut path) = (value, Vec::new());
     while let [_, count, tail @ ..] = rest {
-        let members = tail.get(..4 * usize::from(*count)).expect("the router never sends a malformed path");
-        path.extend(members.as_chunks().0.iter().map(|c| u32::from_be_bytes(*c)));
-        rest = &tail[members.len()..];
+        let octets = tail.get(..width * usize::from(*count))?;
+        path.extend(octets.chunks(width).map(|c| c.iter().fold(0, |n, octet| n << 8 | u32::from(*octet))));
+        rest = &tail[octets.len()..];
     }
-    path
+    rest.is_empty().then_some(path)
 }
 
 fn med_of(u: &Update<'_>) -> Option<u32> {

@@ -21,6 +21,8 @@ const HONEST: u8 = 2;
 const WATCHER: u8 = 3;
 /// The instance that says what it likes.
 const LIAR: usize = 0;
+/// Who says the same where the liar is to have a majority.
+const ACCOMPLICE: usize = 1;
 /// What one input does, at most: each step costs a turn or more.
 const MAX_STEPS: usize = 60;
 
@@ -51,16 +53,19 @@ fn framed(kind: u8, body: &[u8]) -> Vec<u8> {
 }
 
 /// A history: steps, each an octet that says what is done and what it takes. The first octet says
-/// which strategy, and whether the FIB is voted on.
+/// which strategy, whether the FIB is voted on, and whether a second instance says what the liar
+/// says.
 ///
 /// Whatever the stranger and the liar say: the core goes on, what it tells peers is sound and whole,
 /// the sessions with the honest peer and the watcher stand, and what the honest peer says last is
-/// what the watcher ends with, and the kernel.
+/// what the watcher ends with, and the kernel. Two liars of three are believed: then what peers are
+/// told need only be sound.
 pub fn core(data: &[u8]) {
     let mut input = Input(data);
     let Some(how) = input.octet() else { return };
     let strategy = if how & 1 == 0 { Strategy::WaitForConsensus } else { Strategy::ContinuousMajority };
     let (config, fib) = (config(3, strategy), how & 2 != 0);
+    let liars: &[usize] = if how & 32 != 0 { &[LIAR, ACCOMPLICE] } else { &[LIAR] };
     let mut sim = if fib { Sim::with_fib(&config) } else { Sim::new(&config) };
     sim.batch = 1 + usize::from(how >> 2 & 3);
     sim.hurried = how & 16 != 0;
@@ -69,11 +74,11 @@ pub fn core(data: &[u8]) {
     let mut truth = BTreeMap::new();
     say(&mut sim, &mut truth, 0, 0);
     for _ in 0..MAX_STEPS {
-        if step(&mut sim, &mut input, &mut truth, fib).is_none() {
+        if step(&mut sim, &mut input, &mut truth, (fib, liars)).is_none() {
             break;
         }
     }
-    comes_to_rest(&mut sim, truth, fib);
+    comes_to_rest(&mut sim, truth, (fib, liars));
 }
 
 /// The honest peer announces (or withdraws) one of its prefixes.
@@ -88,7 +93,12 @@ fn say(sim: &mut Sim, truth: &mut BTreeMap<Prefix, Option<Vec<u32>>>, which: u8,
     truth.insert(prefix(&text), told);
 }
 
-fn step(sim: &mut Sim, input: &mut Input<'_>, truth: &mut BTreeMap<Prefix, Option<Vec<u32>>>, fib: bool) -> Option<()> {
+fn step(
+    sim: &mut Sim,
+    input: &mut Input<'_>,
+    truth: &mut BTreeMap<Prefix, Option<Vec<u32>>>,
+    (fib, liars): (bool, &[usize]),
+) -> Option<()> {
     match input.octet()? % 12 {
         0 => sim.peer_sends(STRANGER, input.octets()?),
         1 | 2 => {
@@ -98,12 +108,13 @@ fn step(sim: &mut Sim, input: &mut Input<'_>, truth: &mut BTreeMap<Prefix, Optio
         3 => sim.connect_peer(STRANGER),
         4 => {
             let peer = 1 + input.octet()? % 3;
-            sim.leg_sends(LIAR, peer, input.octets()?);
+            let octets = input.octets()?;
+            liars.iter().for_each(|&i| sim.leg_sends(i, peer, octets));
         }
         5 | 6 => {
             let peer = 1 + input.octet()? % 3;
             let message = framed(input.octet()?, input.octets()?);
-            sim.leg_sends(LIAR, peer, &message);
+            liars.iter().for_each(|&i| sim.leg_sends(i, peer, &message));
         }
         7 => match sim.instances.get(LIAR).is_some_and(|i| i.listening) {
             true => sim.kill_instance(LIAR),
@@ -164,21 +175,28 @@ fn whole(frame: &wire::netlink::Frame<'_>) -> Vec<u8> {
 }
 
 /// The liar is started again and lies no more, the stranger goes: what is then?
-fn comes_to_rest(sim: &mut Sim, mut truth: BTreeMap<Prefix, Option<Vec<u32>>>, fib: bool) {
-    if sim.instances.get(LIAR).is_some_and(|i| i.listening) {
-        sim.kill_instance(LIAR);
+fn comes_to_rest(sim: &mut Sim, mut truth: BTreeMap<Prefix, Option<Vec<u32>>>, (fib, liars): (bool, &[usize])) {
+    for &i in liars {
+        if sim.instances.get(i).is_some_and(|i| i.listening) {
+            sim.kill_instance(i);
+        }
+        sim.start_instance(i);
     }
-    sim.start_instance(LIAR);
     say(sim, &mut truth, 7, 1);
     sim.run(30 * SECOND);
     for n in [HONEST, WATCHER] {
         let Some(peer) = sim.peers.get(&n) else { continue };
-        assert!(peer.established && peer.closed == 0, "peer {n}: {:?}", sim.events);
-        assert!(peer.notifications.is_empty(), "peer {n}: {:?}", peer.notifications);
         for update in &peer.raw {
             let body = update.get(19..).unwrap_or_default();
             assert_eq!(check(body, &UpdateContext::EBGP), Verdict::Pass, "peer {n} is told {update:02x?}");
         }
+        if liars.len() == 1 {
+            assert!(peer.established && peer.closed == 0, "peer {n}: {:?}", sim.events);
+            assert!(peer.notifications.is_empty(), "peer {n}: {:?}", peer.notifications);
+        }
+    }
+    if liars.len() > 1 {
+        return;
     }
     // What the stranger has announced as well may be the better route.
     let contested: BTreeSet<Prefix> =
@@ -203,7 +221,7 @@ pub fn histories() -> Vec<Vec<u8>> {
     let kind = |m: &Vec<u8>| m.get(18).map_or(0, |k| k - 1);
     let mut all: Vec<Vec<u8>> = Vec::new();
     for (n, some) in messages.chunks(4).enumerate() {
-        let mut history = vec![n as u8];
+        let mut history = vec![n as u8 | if n % 2 == 1 { 32 } else { 0 }];
         for (i, m) in some.iter().enumerate() {
             history.extend([1, kind(m)].into_iter().chain(body(m)));
             history.extend([5, i as u8, kind(m)].into_iter().chain(body(m)));

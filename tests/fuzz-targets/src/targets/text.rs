@@ -3,9 +3,11 @@
 use hv_replay::feed::Item;
 use hv_replay::trace::{self, PeerFilter};
 use hv_replay::{options, record as records_of, script as language};
+use serde_json::json;
 use std::io::Cursor;
 use std::path::Path;
 use virtd::{control, state as state_file};
+use virtd_config::diagnostic::MAX_PROBLEMS;
 use virtd_config::{parse, summary};
 use wire::bgp::hex;
 use wire::laws;
@@ -52,7 +54,15 @@ pub fn config(data: &[u8]) {
                 assert!(problem.span.as_ref().is_none_or(|s| s.start <= s.end && s.end <= source.len()), "{problem:?}");
                 assert!(!problem.message.is_empty());
             }
-            assert!(e.to_string().starts_with("virtd.toml:"));
+            let told = e.to_string();
+            for span in e.problems().iter().take(MAX_PROBLEMS).filter_map(|p| p.span.as_ref()) {
+                let before = source.get(..span.start).unwrap_or(source);
+                let (line, last) = (before.split('\n').count(), before.rsplit('\n').next().unwrap_or(before));
+                // What ends a line is none of its columns.
+                let shown = source.split('\n').nth(line - 1).unwrap_or_default().trim_end_matches('\r');
+                let column = last.get(..shown.len()).unwrap_or(last).chars().count() + 1;
+                assert!(told.contains(&format!("virtd.toml:{line}:{column}: ")), "{line}:{column}: {told}");
+            }
         }
     }
 }
@@ -103,9 +113,19 @@ pub fn script(data: &[u8]) {
 
 /// The account of a flight record, as hv-replay reads it.
 pub fn record(data: &[u8]) {
-    if let Ok(record) = records_of::parse(data, Path::new("/nonexistent/record.json"), None) {
-        laws::bgp::open(record.open.encode().get(19..).unwrap_or_default());
-    }
+    let path = Path::new("/nonexistent/record.json");
+    let Ok(record) = records_of::parse(data, path, None) else { return };
+    let open = record.open.encode();
+    laws::bgp::open(open.get(19..).unwrap_or_default());
+    // An account that says the same is read as the same.
+    let given: Vec<String> = record.messages.iter().map(|m| hex(m)).collect();
+    let session = json!({"peer": record.peer, "open": hex(&open), "messages_given": given.len(), "given": given});
+    let account = json!({
+        "kind": record.kind, "instance": record.instance, "reproduce": {"peer": record.peer}, "sessions": [session],
+    });
+    let again = records_of::parse(account.to_string().as_bytes(), path, None).expect("an account of ours");
+    assert_eq!((&again.messages, again.peer, again.left_out), (&record.messages, record.peer, 0));
+    assert_eq!((again.kind, again.instance, again.open.encode()), (record.kind, record.instance, open));
 }
 
 /// What [`shim`] begins with.
