@@ -192,6 +192,7 @@ impl Estate {
                 connections.push(fd);
             }
         }
+        crate::worker::let_go(fds);
         Estate { journal, connections }
     }
 }
