@@ -321,7 +321,7 @@ pub fn make_twin(twins: &Twins) {
 
 /// What the operator is to know of the worker before this one.
 pub fn obituary(died: &Died, now: u64) -> Vec<Event> {
-    let Died { pid, how, ran_ms, deaths } = died;
+    let Died { pid, how, ran_ms, deaths, .. } = died;
     let this = std::process::id();
     let text = format!(
         "virtd's worker (process {pid}) {how}, after {:.1} s; process {this} is the worker now, the instances have gone on, and the \

@@ -5,16 +5,16 @@
 //! and what the peers were told stands until enough of them are level.
 
 use crate::Core;
-use crate::io::{ConnId, Micros};
+use crate::io::{ConnId, Micros, Output};
 use crate::session::Adopted;
-use bytes::BytesMut;
+use bytes::{Bytes, BytesMut};
 use hashbrown::HashMap;
 use journal::{Log, Record};
 use replay::intern::BlobId;
 use std::collections::BTreeMap;
 use wire::bgp::encode;
 use wire::bgp::frame::{self, next_message};
-use wire::bgp::{Prefix, SessionKind, UpdateContext};
+use wire::bgp::{Notification, Prefix, SessionKind, UpdateContext};
 
 /// For so long most of the voters are waited for, dead or alive.
 const QUORUM_US: Micros = 15_000_000;
@@ -30,6 +30,22 @@ type Told = (BlobId, Prefix);
 pub struct Adoption<'c> {
     core: &'c mut Core,
     streams: HashMap<ConnId, Stream>,
+    /// Messages of peers since [`Adoption::watch`].
+    count: usize,
+    /// Told the number of each before anything is done with it.
+    watched_by: Option<Box<dyn FnMut(usize)>>,
+    remedies: BTreeMap<usize, Remedy>,
+    /// What has been found and done, for the operator.
+    outputs: Vec<Output>,
+}
+
+/// What is done in the place of a message that has killed a virtd.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Remedy {
+    /// It counts as the withdrawal of its prefixes, as RFC 7606 has it for what is malformed.
+    Withdraw,
+    /// Its session ends.
+    Reset,
 }
 
 /// One connection.
@@ -40,6 +56,8 @@ struct Stream {
     /// Octets of the peer's that are no whole message yet.
     rx: BytesMut,
     adopted: Adopted,
+    /// It ends because of a message of the peer's.
+    reset: bool,
 }
 
 /// What became of a connection.
@@ -49,6 +67,8 @@ pub struct Kept {
     pub conn: ConnId,
     /// Its session goes on; else it is to be closed.
     pub stands: bool,
+    /// The NOTIFICATION that is to be sent before.
+    pub farewell: Option<Bytes>,
     /// Octets of the peer's that are no whole message yet.
     pub rx: BytesMut,
 }
@@ -57,7 +77,8 @@ impl Core {
     /// Begins to read the journal of an earlier virtd. Nothing else has happened to this core yet.
     pub fn adoption(&mut self, now: Micros) -> Adoption<'_> {
         self.env.now = self.env.now.max(now);
-        Adoption { core: self, streams: HashMap::new() }
+        let (streams, remedies, outputs) = Default::default();
+        Adoption { core: self, streams, count: 0, watched_by: None, remedies, outputs }
     }
 
     /// Writes an image of all sessions that stand: what [`Core::adoption`] makes the same of. The
@@ -112,6 +133,23 @@ impl Core {
     }
 }
 
+/// Faults of debug builds, for tests of what follows from a fault of virtd's own.
+#[cfg(debug_assertions)]
+pub mod faults {
+    use std::sync::OnceLock;
+    use wire::bgp::Prefix;
+    use wire::bgp::update::Update;
+
+    /// An UPDATE that announces this prefix ends the process.
+    pub static PANICS_ON: OnceLock<Prefix> = OnceLock::new();
+
+    pub(crate) fn may_panic(body: &[u8]) {
+        let Some(fatal) = PANICS_ON.get() else { return };
+        let announces = Update::parse(body).is_ok_and(|mut update| update.nlri.any(|prefix| prefix == *fatal));
+        assert!(!announces, "a test wants virtd to fail at {fatal}");
+    }
+}
+
 /// How an image says what rests on several sessions.
 fn context(as4: bool) -> UpdateContext {
     UpdateContext {
@@ -124,6 +162,14 @@ fn context(as4: bool) -> UpdateContext {
 }
 
 impl Adoption<'_> {
+    /// From now on each message of a peer's is numbered, from 0, and its number is told before
+    /// anything is done with it. What is done in its place is the remedy's.
+    pub fn watch(&mut self, watcher: impl FnMut(usize) + 'static, remedies: &BTreeMap<usize, Remedy>) {
+        self.count = 0;
+        self.watched_by = Some(Box::new(watcher));
+        self.remedies.clone_from(remedies);
+    }
+
     /// Takes the next record. What belongs to no connection that is known is nothing.
     pub fn take(&mut self, record: &Record<'_>) {
         match record {
@@ -157,13 +203,25 @@ impl Adoption<'_> {
     }
 
     fn said(&mut self, conn: ConnId, octets: &[u8]) {
-        let Some(stream) = self.streams.get_mut(&conn) else { return };
-        let Core { sessions, env, .. } = &mut *self.core;
+        let Adoption { core, streams, count, watched_by, remedies, outputs } = self;
+        let Some(stream) = streams.get_mut(&conn) else { return };
+        let Core { sessions, env, .. } = &mut **core;
         let Some(session) = sessions.get_mut(stream.session) else { return };
         stream.rx.extend_from_slice(octets);
         // What cannot be framed has ended the session, as its other stream says.
         while let Ok(Some(m)) = next_message(&mut stream.rx, session.has_long_messages(conn)) {
-            session.adopt_said(conn, m, &mut stream.adopted, env);
+            if let Some(watcher) = watched_by {
+                watcher(*count);
+            }
+            let remedy = remedies.get(&std::mem::replace(count, *count + 1));
+            match remedy {
+                None => session.adopt_said(conn, m, &mut stream.adopted, env),
+                Some(remedy) => {
+                    outputs.extend(session.told_of_remedy(*remedy, &m, env));
+                    stream.reset |=
+                        *remedy == Remedy::Reset || !session.adopt_withdrawn(conn, &m, &mut stream.adopted, env);
+                }
+            }
         }
         env.out.clear();
     }
@@ -182,11 +240,13 @@ impl Adoption<'_> {
         let stream = self.streams.remove(&conn)?;
         let Core { sessions, env, conns, .. } = &mut *self.core;
         let session = sessions.get_mut(stream.session)?;
-        let stands = session.adopt_end(conn, stream.adopted, closed, env);
+        let stands = session.adopt_end(conn, stream.adopted, closed || stream.reset, env);
+        // What exactly was wrong nobody knows (RFC 4486: Administrative Reset).
+        let farewell = stream.reset.then(|| Notification::new(6, 4).encode());
         if !stands {
             conns.remove(&conn);
         }
-        Some(Kept { conn, stands, rx: stream.rx })
+        Some(Kept { conn, stands, farewell, rx: stream.rx })
     }
 
     /// The journal is at its end. What became of each connection that had not ended before.
@@ -201,6 +261,7 @@ impl Adoption<'_> {
             core.env.awaits_quorum = true;
         }
         core.busy.all(core.sessions.len());
+        core.env.out.append(&mut self.outputs);
         kept
     }
 }

@@ -3,7 +3,7 @@
 use crate::document::{Checks, Document};
 use crate::link::{Link, Received, file_of};
 use crate::message::{Begin, Died, ToMaster, ToWorker, Told, fit};
-use crate::pace::Pace;
+use crate::pace::{Cause, Pace, Toll};
 use crate::process;
 use crate::seats::{Refused, Seats, Step};
 use anyhow::{Context, Result, bail};
@@ -518,10 +518,14 @@ impl Master {
             return;
         }
         let ran_ms = u64::try_from(worker.since.elapsed().as_millis()).unwrap_or(u64::MAX);
-        let (wait, deaths) = self.pace.died(Instant::now());
+        let cause = match status {
+            Some(WaitStatus::Signaled(_, Signal::SIGKILL, _)) => Cause::Killed { early: !worker.ready },
+            _ => Cause::Fault,
+        };
+        let Toll { wait, deaths, faults } = self.pace.died(Instant::now(), cause);
         let (pid, how) = (worker.pid.as_raw().unsigned_abs(), process::how(status.as_ref()));
         log::error!("the worker (process {pid}) {how}; the next one is started in {:.1} s", wait.as_secs_f64());
-        self.died = Some(Died { pid, how: fit(how), ran_ms, deaths });
+        self.died = Some(Died { pid, how: fit(how), ran_ms, deaths, faults });
         (self.start_at, self.twin_at) = (Some(Instant::now() + wait), None);
     }
 

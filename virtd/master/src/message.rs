@@ -135,6 +135,8 @@ pub struct Died {
     pub ran_ms: u64,
     /// How many have died within a minute, with this one.
     pub deaths: u32,
+    /// How many of them by their own fault, not because somebody killed them (SIGKILL).
+    pub faults: u32,
 }
 
 /// An event, as far as the master tells any.

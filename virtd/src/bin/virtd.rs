@@ -87,6 +87,11 @@ fn work(resumed: bool) -> anyhow::Result<()> {
     let _ = set_name(c"virtd-worker");
     // The twin, too, has as many files as this process.
     files::raise();
+    end_at_a_panic();
+    #[cfg(debug_assertions)]
+    if let Some(prefix) = std::env::var("HV_TEST_PANICS_ON").ok().and_then(|prefix| prefix.parse().ok()) {
+        let _ = broker::adopt::faults::PANICS_ON.set(prefix);
+    }
     let inherited = if resumed { inherited::inherited()? } else { Vec::new() };
     let link = Arc::new(inherited::link()?);
     let twins = Arc::new(Twins::new(link.clone()));
@@ -97,6 +102,8 @@ fn work(resumed: bool) -> anyhow::Result<()> {
     }
     // KEEPALIVEs leave here; what the former worker had open else is closed.
     let estate = Estate::of(inherited);
+    let beginning = worker::beginning(link, twins)?;
+    let estate = estate.after(beginning.begin.died.as_ref());
     let open = |config: &Config, lines: Lines| {
         let mut core = Core::new(config, 0);
         match state::read(&config.state) {
@@ -110,7 +117,17 @@ fn work(resumed: bool) -> anyhow::Result<()> {
         }
         Driver::new(config.clone(), core, lines, estate)
     };
-    serve::serve(worker::beginning(link, twins)?, open)
+    serve::serve(beginning, open)
+}
+
+/// A thread that unwinds would close files that the next worker needs. (A release build aborts by
+/// itself.)
+fn end_at_a_panic() {
+    let tell = std::panic::take_hook();
+    std::panic::set_hook(Box::new(move |info| {
+        tell(info);
+        std::process::abort();
+    }));
 }
 
 fn check(file: &Path, shim: Option<&Path>) -> anyhow::Result<()> {

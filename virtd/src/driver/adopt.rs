@@ -3,12 +3,24 @@
 //! kernel had not taken of what peers were told is queued again.
 
 use super::*;
-use broker::adopt::Kept;
+use broker::adopt::{Adoption, Kept, Remedy};
 use bytes::BytesMut;
 use journal::{Opened, Record};
+use nix::sys::memfd::{MFdFlags, memfd_create};
+use nix::sys::wait::{WaitStatus, waitpid};
+use std::collections::BTreeMap;
+use std::fs::File;
+use std::os::unix::fs::FileExt;
 use virtd_config::OpenMode;
 use virtd_linux::journal::{Place, Refused};
+use virtd_master::message::Died;
+use wire::bgp::Notification;
 use wire::bgp::message;
+
+/// After so many faults of its own within a minute a worker does not go on with what there was.
+const MAX_FAULTS: u32 = 3;
+/// Messages of one turn that are given another meaning; where there are more, it is not they.
+const MAX_REMEDIES: usize = 4;
 
 /// One connection, as the journal has it.
 #[derive(Default)]
@@ -38,6 +50,7 @@ impl Driver {
             return;
         }
         match estate.journal {
+            Ok(Some(journal)) if estate.faults >= MAX_FAULTS => self.let_down(journal, &estate.connections),
             Ok(Some(journal)) => self.adopt(journal, estate.connections),
             Ok(None) => {}
             Err(e) => self.alarm("not-taken-over", format!("the sessions of the virtd before end: {e}")),
@@ -53,6 +66,25 @@ impl Driver {
         }
     }
 
+    /// What the former workers have left kills each next one: it is given up.
+    fn let_down(&mut self, journal: Journal, connections: &[OwnedFd]) {
+        let open: Vec<(u64, Place)> = journal.places().map(|(conn, place, _)| (conn, place)).collect();
+        for record in journal.segments().into_iter().flat_map(journal::read).map_while(Result::ok) {
+            let Record::Opened { conn, opened } = record else { continue };
+            let place = open.iter().find(|(c, _)| *c == conn).map(|(_, place)| *place);
+            let fd = connections.iter().find(|fd| fd.as_raw_fd() == opened.fd);
+            // Whole messages have left: another may follow.
+            if let Some((_, fd)) = place.filter(|place| journal.may_keep_alive(*place)).zip(fd) {
+                let _ = net::send(fd, &Notification::new(6, 0).encode());
+            }
+        }
+        let text = format!(
+            "virtd has died {MAX_FAULTS} times within a minute: {} sessions are given up, since going on with them may be what kills it; please report it, with the core file",
+            connections.len()
+        );
+        self.alarm("not-taken-over", text);
+    }
+
     fn alarm(&mut self, kind: &'static str, text: String) {
         let event = Event::new(self.now, kind, Severity::Alarm, text);
         self.tell(event);
@@ -64,7 +96,8 @@ impl Driver {
             streams.insert(conn, Told { taken, ..Told::default() });
         }
         let mut damage = None;
-        for record in journal.segments().into_iter().flat_map(journal::read) {
+        let (done, begun) = split(journal.segments(), journal.begun());
+        for record in done.into_iter().flat_map(journal::read) {
             match record {
                 Ok(record) => {
                     note(&record, &mut streams);
@@ -73,7 +106,13 @@ impl Driver {
                 Err(e) => damage = Some(e),
             }
         }
+        try_first(&mut adoption, begun);
+        for record in journal::read(begun).map_while(Result::ok) {
+            note(&record, &mut streams);
+            adoption.take(&record);
+        }
         let kept = adoption.finish();
+        journal.is_done();
         let damage = damage.map(|e| format!("the journal is damaged, some sessions may end: {e}"));
         damage.into_iter().for_each(|text| self.alarm("not-taken-over", text));
         let last = streams.keys().copied().max().unwrap_or(0);
@@ -100,7 +139,7 @@ impl Driver {
 
     /// Goes on with a connection. Whether its session stands.
     fn adopt_connection(&mut self, kept: Kept, stream: Told, fds: &mut Vec<OwnedFd>) -> bool {
-        let Kept { conn, stands, rx } = kept;
+        let Kept { conn, stands, farewell, rx } = kept;
         let socket = stream.opened.as_ref().and_then(|opened| peer_socket(opened, fds));
         let added = socket.is_some_and(|socket| self.add_peer(conn, socket, false).is_ok());
         let place = self.journal.as_ref().and_then(|journal| journal.place_of(conn.0));
@@ -122,6 +161,14 @@ impl Driver {
                 journal.stands(place);
             }
         }
+        if let Some(farewell) = farewell {
+            if let Some(journal) = &mut self.journal {
+                journal.tells(place, conn.0, &farewell);
+            }
+            if let Some(p) = self.peers.get_mut(&conn) {
+                p.stream.push(farewell);
+            }
+        }
         self.written.push(Source::Peer(conn));
         // What came meanwhile makes no edge.
         self.again.extend(self.peers.get(&conn).map(|p| p.token));
@@ -129,6 +176,48 @@ impl Driver {
             self.close_peer(conn, false);
         }
         stands
+    }
+}
+
+/// What the former worker has seen through, and what it had only begun with.
+fn split(mut segments: Vec<&[u8]>, begun: Option<usize>) -> (Vec<&[u8]>, &[u8]) {
+    let last = segments.pop().unwrap_or_default();
+    let (done, begun) = begun.and_then(|at| last.split_at_checked(at)).unwrap_or((last, &[]));
+    segments.push(done);
+    (segments, begun)
+}
+
+/// Has a copy of this process do what the former worker had begun with: a message that kills the copy
+/// is given another meaning, and the rest is tried again.
+fn try_first(adoption: &mut Adoption<'_>, begun: &[u8]) {
+    let mut remedies = BTreeMap::new();
+    while !begun.is_empty() && remedies.len() < MAX_REMEDIES {
+        let Some(at) = dies_at(adoption, begun, &remedies) else { break };
+        log::error!("message {at} of those that the worker before had begun with kills this one, too");
+        let remedy = if remedies.contains_key(&at) { Remedy::Reset } else { Remedy::Withdraw };
+        if remedies.insert(at, remedy) == Some(Remedy::Reset) {
+            break; // it is not the message
+        }
+    }
+    adoption.watch(|_| {}, &remedies);
+}
+
+/// The number of the message at which a copy of this process dies, if it does.
+fn dies_at(adoption: &mut Adoption<'_>, begun: &[u8], remedies: &BTreeMap<usize, Remedy>) -> Option<usize> {
+    let progress = File::from(memfd_create(c"virtd-trial", MFdFlags::MFD_CLOEXEC).ok()?);
+    let copy = sys::fork_alone(&progress, |file| {
+        let Ok(file) = file.try_clone() else { return true };
+        adoption.watch(move |n| drop(file.write_all_at(&(n as u64).to_ne_bytes(), 0)), remedies);
+        journal::read(begun).map_while(Result::ok).for_each(|record| adoption.take(&record));
+        true
+    });
+    match waitpid(copy.ok()?, None) {
+        Ok(WaitStatus::Exited(_, 0)) => None,
+        _ => {
+            let mut at = [0; 8];
+            progress.read_exact_at(&mut at, 0).ok()?;
+            usize::try_from(u64::from_ne_bytes(at)).ok()
+        }
     }
 }
 
@@ -168,6 +257,8 @@ fn peer_socket(opened: &Opened, fds: &mut Vec<OwnedFd>) -> Option<std::net::TcpS
 pub struct Estate {
     journal: Result<Option<Journal>, Refused>,
     connections: Vec<OwnedFd>,
+    /// So many workers have died within a minute by their own fault.
+    faults: u32,
 }
 
 impl Estate {
@@ -193,7 +284,13 @@ impl Estate {
             }
         }
         crate::worker::let_go(fds);
-        Estate { journal, connections }
+        Estate { journal, connections, faults: 0 }
+    }
+
+    /// After a worker that died so.
+    #[must_use]
+    pub fn after(self, died: Option<&Died>) -> Estate {
+        Estate { faults: died.map_or(0, |died| died.faults), ..self }
     }
 }
 

@@ -14,6 +14,14 @@ fn tcp(for_address: SocketAddr) -> io::Result<Socket> {
     Ok(socket)
 }
 
+/// Sends what the kernel takes at once.
+///
+/// # Errors
+/// What the kernel says.
+pub fn send(to: &impl std::os::fd::AsFd, octets: &[u8]) -> io::Result<usize> {
+    socket2::SockRef::from(to).send_with_flags(octets, libc::MSG_DONTWAIT | libc::MSG_NOSIGNAL)
+}
+
 /// Listens on an address; IPv6 takes no IPv4. Accepted connections inherit TCP_NODELAY.
 ///
 /// # Errors

@@ -5,13 +5,16 @@
 //! who vote are level.
 
 use super::*;
+use crate::adopt::Remedy;
+use crate::event::{Event, Severity};
+use crate::io::{Direction, Recorded};
 use crate::open;
 use ballots::Rest;
 use hashbrown::HashSet;
 use journal::{Log, Record};
 use replay::intern::BlobId;
 use wire::bgp::canonical::{CanonicalContext, Carried};
-use wire::bgp::frame::{Message, MessageType};
+use wire::bgp::frame::{self, Message, MessageType};
 use wire::bgp::message::{self, RefreshKind, RouteRefresh};
 use wire::bgp::update::Update;
 use wire::bgp::{Prefix, UpdateContext, encode};
@@ -77,6 +80,56 @@ impl Session {
             _ => {}
         }
         self.adopt_established(conn, env);
+    }
+
+    /// An UPDATE counts as the withdrawal of all its prefixes. False where that cannot be said.
+    pub fn adopt_withdrawn(&mut self, conn: ConnId, m: &Message, adopted: &mut Adopted, env: &mut Env) -> bool {
+        let Some(context) = self.up.as_ref().filter(|up| up.conn == conn).map(|up| up.negotiated.context()) else {
+            return false;
+        };
+        let Ok(update) = Update::parse(m.body()) else { return false };
+        let withdrawn = update.withdrawn.chain(update.mp_withdrawn().into_iter().flatten());
+        let announced = update.nlri.chain(update.mp_announced().into_iter().flatten());
+        let prefixes: Vec<Prefix> = withdrawn.chain(announced).collect();
+        let mut packed = BytesMut::new();
+        encode::withdraw(&prefixes, &context, &mut packed);
+        while let Ok(Some(m)) = frame::next_message(&mut packed, self.has_long_messages(conn)) {
+            self.adopt_said(conn, m, adopted, env);
+        }
+        m.kind == MessageType::Update
+    }
+
+    /// What the operator is told of a message that has killed a virtd, and what is kept of it.
+    pub fn told_of_remedy(&self, remedy: Remedy, m: &Message, env: &Env) -> [Output; 2] {
+        let peer = env.peer_name(&self.peer);
+        let done = match remedy {
+            Remedy::Withdraw => "it counts as the withdrawal of its prefixes",
+            Remedy::Reset => "its session is reset",
+        };
+        let text = format!(
+            "a message of {peer} kills virtd (the next one died of it, too, when it was tried): {done}; it is kept in the recorder's folder, please report it"
+        );
+        let event = Event::new(env.now, "virtd-poison", Severity::Alarm, text).with_session(peer);
+        let up = self.up.as_ref();
+        let message = Recorded {
+            at: env.now,
+            peer: self.peer,
+            local: self.last_local,
+            peer_as: up.map_or(0, |up| up.negotiated.peer_as),
+            local_as: self.profile.as_ref().map_or(0, |p| p.asn),
+            as4: up.is_some_and(|up| up.negotiated.shared.as4),
+            open: self.exts.iter().find_map(|e| e.peer_open.as_ref()).map(Open::encode).unwrap_or_default(),
+            direction: Direction::To(Members::EMPTY),
+            bytes: m.bytes.clone(),
+        };
+        let record = crate::io::Record {
+            at: env.now,
+            kind: "virtd-poison",
+            instance: "virtd".to_owned(),
+            messages: vec![message],
+            account: serde_json::json!({ "remedy": done }),
+        };
+        [event.into(), Output::Record(Box::new(record))]
     }
 
     /// The peer was told this. `as4`: how wide AS numbers in it are, where that is not as the peer
