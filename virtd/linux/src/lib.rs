@@ -12,11 +12,13 @@
 //! | [`foreign`] | files that others have passed |
 //! | [`files`] | the limit of open files |
 //! | [`eventlog`] | the log of events |
+//! | [`confine`] | what a worker gives up before it hears from anybody |
 //! | [`journal`] | what the next worker must know, in memory that outlives this one |
 //! | [`notify`] | what a service manager is told |
 //! | [`written`] | files that are written: no link is followed |
 
 pub mod bypass;
+pub mod confine;
 pub mod eventlog;
 pub mod files;
 pub mod foreign;

@@ -12,7 +12,7 @@ use virtd::serve::{self, Lines};
 use virtd::state;
 use virtd::worker;
 use virtd_config::{Config, parse, summary};
-use virtd_linux::{files, kinds};
+use virtd_linux::{confine, files, kinds};
 use virtd_master::inherited;
 use virtd_master::twin::Twins;
 
@@ -104,7 +104,13 @@ fn work(resumed: bool) -> anyhow::Result<()> {
     let estate = Estate::of(inherited);
     let beginning = worker::beginning(link, twins)?;
     let estate = estate.after(beginning.begin.died.as_ref());
+    // Before there are threads, and before anybody is heard.
+    let left = confine::confine(&beginning.config);
     let open = |config: &Config, lines: Lines| {
+        if !left.is_empty() {
+            let text = format!("the worker keeps more rights than it needs: {}", left.join(", "));
+            let _ = lines.events.try_send(Event::new(0, "not-confined", Severity::Warning, text));
+        }
         let mut core = Core::new(config, 0);
         match state::read(&config.state) {
             Ok(state) => core.restore(&state).into_iter().for_each(|i| lines.master.rest(i)),
