@@ -62,8 +62,8 @@ struct Death {
     image_before: bool,
     /// What the peers say in this step has been read only in part; the last two without effect.
     busy: Option<Busy>,
-    /// Which instance comes back so much later.
-    late: Option<(usize, u64)>,
+    /// Which instances come back later, one after the other, and after how long.
+    late: Vec<(usize, u64)>,
     /// The next one dies so much later.
     again_after: Option<u64>,
 }
@@ -176,9 +176,11 @@ impl History {
                     image: rng.random_ratio(1, 3),
                     image_before: rng.random_ratio(1, 3),
                     busy,
-                    late: rng
-                        .random_ratio(1, 3)
-                        .then(|| (rng.random_range(0..voters), rng.random_range(0..12 * SECOND))),
+                    late: {
+                        let several = rng.random_ratio(1, 2);
+                        let mut one = |i| Some((i, rng.random_range(0..5 * SECOND))).filter(|_| rng.random());
+                        if several { (0..voters).filter_map(&mut one).collect() } else { Vec::new() }
+                    },
                     again_after: rng
                         .random_ratio(1, 3)
                         .then(|| rng.random_range(0..2u64) * rng.random_range(0..4 * SECOND)),
@@ -483,8 +485,8 @@ impl<'h> Run<'h> {
         }
     }
 
-    fn dies(&mut self, image: bool, late: Option<(usize, u64)>) {
-        let late = late.filter(|(i, _)| self.sim.instances[*i].listening);
+    fn dies(&mut self, image: bool, late: &[(usize, u64)]) {
+        let late: Vec<_> = late.iter().filter(|(i, _)| self.sim.instances[*i].listening).collect();
         self.log.push_str(&format!(
             "    virtd dies @{}{}\n",
             self.sim.now / 1000,
@@ -498,9 +500,9 @@ impl<'h> Run<'h> {
         lost.map(|(y, _)| *y).collect::<Vec<_>>().into_iter().for_each(|y| self.connects(y));
         // What had been asked for may be told once more.
         self.asked.values_mut().for_each(|n| *n += 1);
-        if let Some((i, us)) = late {
-            self.pass(us);
-            self.sim.restart_instance(i);
+        for (i, us) in late {
+            self.pass(*us);
+            self.sim.restart_instance(*i);
         }
     }
 
@@ -520,10 +522,10 @@ impl<'h> Run<'h> {
             run.judge();
             if let Some(d) = death {
                 // What was read and not seen through is in no image.
-                run.dies(d.image && !d.busy.as_ref().is_some_and(|b| b.reads), d.late);
+                run.dies(d.image && !d.busy.as_ref().is_some_and(|b| b.reads), &d.late);
                 if let Some(us) = d.again_after {
                     run.pass(us);
-                    run.dies(!d.image, None);
+                    run.dies(!d.image, &[]);
                 }
             }
             match step {
