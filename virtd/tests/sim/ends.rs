@@ -20,7 +20,10 @@ impl SimInstance {
             self.legs.iter().filter(|l| l.up && l.peer != peer).map(|l| (l.id, l.peer)).collect();
         let mut said = Vec::new();
         for (_, prefix) in gone.into_keys().filter(|_| !frozen) {
-            said.extend(others.iter().filter_map(|(id, to)| Some((*id, self.says(style, *to, prefix, None)?))));
+            for (id, to) in &others {
+                let path = self.best(*to, prefix, None);
+                said.extend(self.says(style, *to, prefix, path.as_deref()).map(|bytes| (*id, bytes)));
+            }
         }
         said
     }
@@ -36,6 +39,7 @@ impl SimInstance {
                 // A new session is given everything known from the others.
                 for ((p, prefix), path) in self.rib.clone() {
                     if p != from {
+                        let path = self.best(from, prefix, Some(path)).expect("a path");
                         answers.extend(self.says(style, from, prefix, Some(&path)).map(|b| (leg, b)));
                     }
                 }
@@ -60,6 +64,7 @@ impl SimInstance {
                         None => drop(self.rib.remove(&(from, prefix))),
                     }
                     for (id, peer) in &others {
+                        let path = self.best(*peer, prefix, path.clone());
                         answers.extend(self.says(style, *peer, prefix, path.as_deref()).map(|b| (*id, b)));
                     }
                 }
@@ -67,6 +72,15 @@ impl SimInstance {
             }
             _ => vec![],
         }
+    }
+
+    /// What it says to a peer of a prefix of which it has last heard this.
+    fn best(&self, to: u8, prefix: Prefix, last: Option<Vec<u32>>) -> Option<Vec<u32>> {
+        if !self.decides {
+            return last;
+        }
+        let others = self.rib.iter().filter(|((p, of), _)| *p != to && *of == prefix);
+        others.min_by_key(|((p, _), path)| (path.len(), *path, *p)).map(|(_, path)| path.clone())
     }
 
     fn says(&self, style: usize, _to: u8, prefix: Prefix, path: Option<&[u32]>) -> Option<Bytes> {
@@ -109,8 +123,10 @@ impl SimPeer {
                 }
                 let (path, med) = (path_of(&u), med_of(&u));
                 for p in u.nlri {
-                    self.table.insert(p, (path.clone(), med));
+                    let before = self.table.insert(p, (path.clone(), med));
+                    self.repeated.extend(before.filter(|b| *b == (path.clone(), med)).map(|_| p));
                     self.history.push((p, med, true));
+                    self.paths.push(path.clone());
                 }
             }
             MessageType::RouteRefresh => {}

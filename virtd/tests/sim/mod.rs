@@ -159,6 +159,8 @@ pub struct SimInstance {
     pub eor_heard: u32,
     /// The messages themselves.
     pub raw: Vec<Bytes>,
+    /// Of what several peers say of a prefix it says the best; else the last.
+    decides: bool,
 }
 
 #[derive(Default)]
@@ -182,6 +184,10 @@ pub struct SimPeer {
     pub raw: Vec<Bytes>,
     /// Every state each prefix went through.
     pub history: Vec<(Prefix, Option<u32>, bool)>,
+    /// The path of each announcement among these.
+    pub paths: Vec<Vec<u32>>,
+    /// What it was told although it had been told just that.
+    pub repeated: Vec<Prefix>,
 }
 
 pub struct Sim {
@@ -237,6 +243,12 @@ pub struct Sim {
     held: bool,
     /// What virtd's driver keeps of the peers' streams.
     pub journal: Vec<u8>,
+    /// So many turns are run, and no more for now.
+    pub turns_left: Option<usize>,
+    /// No socket of a peer's takes anything just now.
+    blocked: bool,
+    /// The instances that start from now on choose among what several peers say of a prefix.
+    pub decide: bool,
     /// How it was set up.
     config: Config,
 }
@@ -295,6 +307,9 @@ impl Sim {
             by_hand: BTreeSet::new(),
             held: false,
             journal: Vec::new(),
+            turns_left: None,
+            blocked: false,
+            decide: false,
             config: config.clone(),
         };
         (0..n).for_each(|i| sim.start_instance(i));
@@ -312,7 +327,8 @@ impl Sim {
     }
 
     fn start_instance_with(&mut self, i: usize, fault: Fault) {
-        self.instances[i] = SimInstance { listening: true, fault, ..SimInstance::default() };
+        let decides = self.decide;
+        self.instances[i] = SimInstance { listening: true, fault, decides, ..SimInstance::default() };
         self.input(Input::InstanceAttached { instance: InstanceId(i as u8), pid: 100 + i as u32 });
         let local = "0.0.0.0:179".parse().expect("an address");
         self.input(Input::Listening {
@@ -433,6 +449,11 @@ impl Sim {
 
     fn read_all(&mut self) {
         loop {
+            match &mut self.turns_left {
+                Some(0) => return,
+                Some(left) => *left -= 1,
+                None => {}
+            }
             self.turn();
             if self.inbox.is_empty() {
                 return;

@@ -129,10 +129,13 @@ impl World for Sim {
     }
 
     fn is_written(&self) -> bool {
-        self.writing.is_empty()
+        self.blocked || self.writing.is_empty()
     }
 
     fn write(&mut self) {
+        if self.blocked {
+            return;
+        }
         for to in std::mem::take(&mut self.writing) {
             self.write_one(to);
         }
