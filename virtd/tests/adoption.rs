@@ -101,3 +101,43 @@ fn half_a_message_is_not_lost() {
     let rx: Vec<(u64, &[u8])> = kept.iter().map(|k| (k.conn.0, &k.rx[..])).filter(|(_, rx)| !rx.is_empty()).collect();
     assert_eq!(rx, [(conn, &text[..30])]);
 }
+
+#[test]
+fn what_a_majority_has_ended_stays_so() {
+    for image in [false, true] {
+        let mut sim = settled(3, Strategy::MasterSlave);
+        // Maximum number of prefixes reached (RFC 4486): two of three want peer 1 no more.
+        for i in 0..2 {
+            sim.leave(i, 1, Some(wire::bgp::Notification::new(6, 1)));
+        }
+        sim.run(5 * SECOND);
+        assert_eq!(sim.peers[&1].closed, 1, "it is ended");
+        sim.virtd_dies(image);
+        sim.run(10 * SECOND);
+        sim.connect_peer(1);
+        sim.run(20 * SECOND);
+        assert!(!sim.peers[&1].established, "it waits for a majority that wants it back, {image}");
+        for i in 0..2 {
+            sim.instances[i].fault.refuses.remove(&1);
+        }
+        sim.run(120 * SECOND);
+        sim.connect_peer(1);
+        sim.run(40 * SECOND);
+        assert!(sim.peers[&1].established, "{image}");
+    }
+}
+
+#[test]
+fn who_has_left_before_counts_with_who_leaves_after() {
+    for image in [false, true] {
+        let mut sim = settled(3, Strategy::MasterSlave);
+        sim.leave(0, 1, Some(wire::bgp::Notification::new(6, 1)));
+        sim.run(3 * SECOND);
+        sim.virtd_dies(image);
+        sim.run(20 * SECOND);
+        assert_eq!(sim.peers[&1].closed, 0, "one of three");
+        sim.leave(1, 1, Some(wire::bgp::Notification::new(6, 1)));
+        sim.run(5 * SECOND);
+        assert_eq!(sim.peers[&1].closed, 1, "two of three");
+    }
+}

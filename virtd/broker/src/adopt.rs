@@ -6,7 +6,7 @@
 
 use crate::Core;
 use crate::io::{ConnId, Micros, Output};
-use crate::session::Adopted;
+use crate::session::{Adopted, Standing, Whose};
 use bytes::{Bytes, BytesMut};
 use hashbrown::HashMap;
 use journal::{Log, Record};
@@ -89,6 +89,12 @@ impl Core {
     /// driver adds the connections, and what waits in its buffers.
     pub fn write_image(&mut self, log: &mut impl Log) {
         let Core { sessions, env, .. } = self;
+        for s in sessions.iter().filter(|s| !s.vacant) {
+            let standing = s.standing(env);
+            if standing != Standing::default() {
+                Whose { peer: s.peer, standing }.append_to(log);
+            }
+        }
         let conns: Vec<Option<ConnId>> = sessions.iter().map(|s| s.write_slice(log, env)).collect();
         let wide = |s: &crate::session::Session| s.up.as_ref().is_none_or(|up| up.negotiated.shared.as4);
         // What rests on the same sessions is said once for all of them.
@@ -165,6 +171,15 @@ fn context(as4: bool) -> UpdateContext {
     }
 }
 
+impl Whose {
+    /// Has the journal keep it.
+    pub fn append_to(&self, log: &mut impl Log) {
+        // Of names and numbers there always is a text.
+        let text = serde_json::to_string(self).unwrap_or_default();
+        Record::Standing { text: &text }.append_to(log);
+    }
+}
+
 impl Adoption<'_> {
     /// From now on the watcher is told of each message of a peer's before anything is done with it.
     pub fn watch(&mut self, watcher: impl FnMut(Said) + 'static) {
@@ -193,8 +208,17 @@ impl Adoption<'_> {
                     stream.adopted.refreshed();
                 }
             }
+            Record::Standing { text } => self.standing(text),
             // Remedies are known before the first record is taken.
-            Record::Unsent { .. } | Record::Standing { .. } | Record::Remedied { .. } => {}
+            Record::Unsent { .. } | Record::Remedied { .. } => {}
+        }
+    }
+
+    fn standing(&mut self, text: &str) {
+        let Ok(Whose { peer, standing }) = serde_json::from_str(text) else { return };
+        let Some(session) = self.core.session_for(peer) else { return };
+        if let Some(s) = self.core.sessions.get_mut(session) {
+            s.adopt_standing(standing, &self.core.env);
         }
     }
 

@@ -403,6 +403,8 @@ pub enum Output {
         /// Which.
         conn: ConnId,
     },
+    /// How a session stands, where the journal has to know.
+    Standing(Box<crate::session::Whose>),
     /// All that the peer has asked to be told again has been handed over ([`journal::Record`]).
     Refreshed {
         /// On which connection.

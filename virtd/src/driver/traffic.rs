@@ -268,6 +268,11 @@ impl Driver {
                 }
             }
             Output::Dial { conn, peer, local, leg } => self.dial(conn, peer, local, leg),
+            Output::Standing(whose) => {
+                if let Some(journal) = &mut self.journal {
+                    whose.append_to(journal);
+                }
+            }
             Output::Refreshed { conn } => {
                 if let Some(journal) = &mut self.journal {
                     Record::Refreshed { conn: conn.0 }.append_to(journal);

@@ -89,6 +89,7 @@ impl World for Sim {
             }
             Output::Dial { conn, .. } => self.dials.push(conn),
             Output::LegRefused { leg, .. } => self.refused.push(leg),
+            Output::Standing(whose) => whose.append_to(&mut self.journal),
             Output::Established { .. } => {}
             Output::Refreshed { conn } => Record::Refreshed { conn: conn.0 }.append_to(&mut self.journal),
             Output::ClosePeer { conn, .. } => {

@@ -22,9 +22,16 @@ pub struct Departure {
     pub means: Meaning,
     /// It had a vote then: what an observer, a standby or a successor does never counts, whatever
     /// becomes of it later.
-    voter: bool,
+    pub(super) voter: bool,
     /// A majority lost its legs together with this one: nobody's fault.
     excused: bool,
+}
+
+impl Departure {
+    /// A voter has left by its own will.
+    pub(super) fn left(at: Micros, said: Option<Notification>) -> Departure {
+        Departure { at, said, means: Meaning::Leave, voter: true, excused: false }
+    }
 }
 
 /// How this session was last ended by those that had it.

@@ -23,6 +23,7 @@ mod publish;
 mod refresh;
 mod rest;
 mod stale;
+mod standing;
 mod vote;
 
 use super::env::Env;
@@ -38,6 +39,7 @@ pub use diverse::allow_offers;
 pub use hangs::look_for_hangs;
 pub use leave::{Departure, Farewell};
 use replay::level::Todo;
+pub use standing::{Standing, Whose};
 use std::net::SocketAddr;
 use voter::Members;
 use wire::bgp::message::Open;
@@ -270,6 +272,8 @@ pub struct Session {
     last_local: Option<SocketAddr>,
     /// When the last tick was.
     ticked_at: Micros,
+    /// What the journal says of it.
+    kept_standing: Standing,
 }
 
 /// An established session.
@@ -336,6 +340,7 @@ impl Session {
             tied: false,
             last_local: None,
             ticked_at: env.now,
+            kept_standing: Standing::default(),
         }
     }
 
@@ -466,6 +471,7 @@ impl Session {
         self.tick_departures(env);
         self.open_if_ready(env);
         self.offer_legs(env);
+        self.keep_standing(env);
     }
 
     /// Sends the KEEPALIVEs that are due, to the peer and on the legs.
