@@ -14,6 +14,7 @@ impl Sim {
     /// virtd dies between two turns, and the next goes on with its journal. `image`: first the
     /// journal is written anew in short.
     pub fn virtd_dies(&mut self, image: bool) {
+        let before = (self.core.digest(), self.core.census());
         if image {
             self.write_journal_anew();
         }
@@ -32,6 +33,7 @@ impl Sim {
             assert_eq!(kept.stands, there, "{kept:?}");
             assert!(kept.rx.is_empty(), "the simulation's peers send whole messages");
         }
+        assert_eq!((self.core.digest(), self.core.census()), before, "the next virtd is what this one was");
         for i in 0..self.instances.len() {
             let SimInstance { fault, listening, .. } = std::mem::take(&mut self.instances[i]);
             if listening {
