@@ -405,7 +405,10 @@ mod tests {
         Record::Closed { conn: 1 }.append_to(&mut file);
         assert_eq!(unstamp(&file, OLDEST..=VERSION).map(|records| read(records).count()), Ok(1));
         let refused = unstamp(&file, VERSION + 1..=VERSION + 2).map_err(|e| e.to_string());
-        assert_eq!(refused, Err(format!("it is of version {VERSION}; this virtd reads {} to {}", VERSION + 1, VERSION + 2)));
+        assert_eq!(
+            refused,
+            Err(format!("it is of version {VERSION}; this virtd reads {} to {}", VERSION + 1, VERSION + 2))
+        );
         for no in [&file[..15], &file[1..], b"", &[0; 40]] {
             assert_eq!(unstamp(no, OLDEST..=VERSION), Err(Unread::NoImage));
         }

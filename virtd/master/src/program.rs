@@ -88,7 +88,8 @@ impl Program {
     /// Why it cannot take over, in words.
     pub fn tried(self, begin: &ToWorker, text: &OwnedFd, image: &OwnedFd, expects: Census) -> Result<Program, String> {
         let shown = self.named.path.display().to_string();
-        let (version, census) = self.ask(begin, text, image).map_err(|why| format!("{shown} cannot take over: {why}"))?;
+        let (version, census) =
+            self.ask(begin, text, image).map_err(|why| format!("{shown} cannot take over: {why}"))?;
         if census != expects {
             let (found, is) = (in_words(census), in_words(expects));
             return Err(format!("{shown} ({version}) cannot take over: it finds {found}, where there are {is}"));

@@ -10,6 +10,7 @@ use std::sync::Arc;
 use virtd::driver::{Driver, Estate};
 use virtd::serve::{self, Lines};
 use virtd::state;
+use virtd::upgrade;
 use virtd::worker;
 use virtd_config::{Config, parse, summary};
 use virtd_linux::{files, kinds};
@@ -55,10 +56,16 @@ struct Arguments {
     /// For virtd itself: what the worker before had open is open
     #[arg(long, hide = true, requires = "worker")]
     resumed: bool,
+    /// For virtd itself: this process only sees whether it could be the worker
+    #[arg(long = "try", hide = true, requires = "worker", conflicts_with = "resumed")]
+    tries: bool,
 }
 
 fn main() -> ExitCode {
     let arguments = Arguments::parse();
+    if arguments.tries {
+        return ended(try_out().map(|()| ExitCode::SUCCESS));
+    }
     if arguments.worker {
         return ended(work(arguments.resumed).map(|()| ExitCode::SUCCESS));
     }
@@ -80,6 +87,12 @@ fn ended(outcome: anyhow::Result<ExitCode>) -> ExitCode {
         eprintln!("{e:#}");
         ExitCode::FAILURE
     })
+}
+
+/// Whether this program could go on where the worker is. It opens nothing and changes nothing.
+fn try_out() -> anyhow::Result<()> {
+    let _ = set_name(c"virtd-try");
+    upgrade::try_out(&inherited::link()?)
 }
 
 /// The worker. Its twin is made first, before there are threads.

@@ -43,7 +43,7 @@ impl Sim {
     }
 
     /// The journal as an image of what stands.
-    fn write_journal_anew(&mut self) {
+    pub fn write_journal_anew(&mut self) {
         let mut image = Vec::new();
         for (conn, n) in self.peers.iter().filter_map(|(n, p)| Some((p.conn.filter(|_| p.established)?, *n))) {
             let (local, mut remote) = (SocketAddr::new(LOCAL.into(), 179), peer_addr(n));
