@@ -57,6 +57,8 @@ pub struct Options {
     pub tune: fn(&str, &mut RouterSpec),
     /// Another build of virtd than the one beside this program, with the shim that lies beside it.
     pub virtd: Option<PathBuf>,
+    /// Variables in virtd's environment.
+    pub environment: Vec<(&'static str, &'static str)>,
 }
 
 impl Default for Options {
@@ -80,6 +82,7 @@ impl Default for Options {
             fib: false,
             tune: |_, _| (),
             virtd: None,
+            environment: Vec::new(),
         }
     }
 }
@@ -207,7 +210,7 @@ impl Router {
         let beside = program.with_file_name("libhvlibc.so");
         let library = if beside.is_file() { beside } else { built("libhvlibc.so")? };
         let mut command = star.router.command(program);
-        command.arg("--config").arg(&config);
+        command.arg("--config").arg(&config).envs(options.environment.iter().copied());
         let virtd = lab.spawn("virtd", &mut command)?;
         lab.watch_log(&folder.join("events.jsonl"));
         let router = Router { virtd, instances: Vec::new(), folder, ns: star.router.clone(), library };

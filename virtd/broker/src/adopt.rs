@@ -32,14 +32,16 @@ type Told = (BlobId, Prefix);
 pub struct Adoption<'c> {
     core: &'c mut Core,
     streams: HashMap<ConnId, Stream>,
-    /// Messages of peers since [`Adoption::watch`].
-    count: usize,
-    /// Told the number of each before anything is done with it.
-    watched_by: Option<Box<dyn FnMut(usize)>>,
-    remedies: BTreeMap<usize, Remedy>,
+    /// Told of each message of a peer's before anything is done with it.
+    watched_by: Option<Box<dyn FnMut(Said)>>,
+    /// With whether the operator is to be told.
+    remedies: BTreeMap<Said, (Remedy, bool)>,
     /// What has been found and done, for the operator.
     outputs: Vec<Output>,
 }
+
+/// A message of a peer's: the connection, and which of all that the journal has of the peer.
+pub type Said = (ConnId, u64);
 
 /// What is done in the place of a message that has killed a virtd.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -58,6 +60,8 @@ struct Stream {
     /// Octets of the peer's that are no whole message yet.
     rx: BytesMut,
     adopted: Adopted,
+    /// How many messages the peer has sent.
+    said: u64,
     /// It ends because of a message of the peer's.
     reset: bool,
 }
@@ -130,7 +134,7 @@ impl Core {
     pub fn adoption(&mut self, now: Micros) -> Adoption<'_> {
         self.env.now = self.env.now.max(now);
         let (streams, remedies, outputs) = Default::default();
-        Adoption { core: self, streams, count: 0, watched_by: None, remedies, outputs }
+        Adoption { core: self, streams, watched_by: None, remedies, outputs }
     }
 
     /// Writes an image of all sessions that stand: what [`Core::adoption`] makes the same of. The
@@ -241,12 +245,14 @@ fn context(as4: bool) -> UpdateContext {
 }
 
 impl Adoption<'_> {
-    /// From now on each message of a peer's is numbered, from 0, and its number is told before
-    /// anything is done with it. What is done in its place is the remedy's.
-    pub fn watch(&mut self, watcher: impl FnMut(usize) + 'static, remedies: &BTreeMap<usize, Remedy>) {
-        self.count = 0;
+    /// From now on the watcher is told of each message of a peer's before anything is done with it.
+    pub fn watch(&mut self, watcher: impl FnMut(Said) + 'static) {
         self.watched_by = Some(Box::new(watcher));
-        self.remedies.clone_from(remedies);
+    }
+
+    /// The message gets another meaning, wherever it comes. `new`: the operator does not know yet.
+    pub fn remedy(&mut self, message: Said, remedy: Remedy, new: bool) {
+        self.remedies.insert(message, (remedy, new));
     }
 
     /// Takes the next record. What belongs to no connection that is known is nothing.
@@ -266,7 +272,8 @@ impl Adoption<'_> {
                     stream.adopted.refreshed();
                 }
             }
-            Record::Unsent { .. } | Record::Standing { .. } => {}
+            // Remedies are known before the first record is taken.
+            Record::Unsent { .. } | Record::Standing { .. } | Record::Remedied { .. } => {}
         }
     }
 
@@ -282,21 +289,22 @@ impl Adoption<'_> {
     }
 
     fn said(&mut self, conn: ConnId, octets: &[u8]) {
-        let Adoption { core, streams, count, watched_by, remedies, outputs } = self;
+        let Adoption { core, streams, watched_by, remedies, outputs } = self;
         let Some(stream) = streams.get_mut(&conn) else { return };
         let Core { sessions, env, .. } = &mut **core;
         let Some(session) = sessions.get_mut(stream.session) else { return };
         stream.rx.extend_from_slice(octets);
         // What cannot be framed has ended the session, as its other stream says.
         while let Ok(Some(m)) = next_message(&mut stream.rx, session.has_long_messages(conn)) {
+            let which = (conn, stream.said);
+            stream.said += 1;
             if let Some(watcher) = watched_by {
-                watcher(*count);
+                watcher(which);
             }
-            let remedy = remedies.get(&std::mem::replace(count, *count + 1));
-            match remedy {
+            match remedies.get(&which) {
                 None => session.adopt_said(conn, m, &mut stream.adopted, env),
-                Some(remedy) => {
-                    outputs.extend(session.told_of_remedy(*remedy, &m, env));
+                Some((remedy, new)) => {
+                    outputs.extend(new.then(|| session.told_of_remedy(*remedy, &m, env)).into_iter().flatten());
                     stream.reset |=
                         *remedy == Remedy::Reset || !session.adopt_withdrawn(conn, &m, &mut stream.adopted, env);
                 }

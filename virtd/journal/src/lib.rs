@@ -108,6 +108,17 @@ pub enum Record<'a> {
         /// On which connection.
         conn: u64,
     },
+    /// A message of the peer's has killed a virtd. Whoever reads the journal gives it this other
+    /// meaning from the first time on.
+    Remedied {
+        /// On which connection.
+        conn: u64,
+        /// Which of the messages that the peer has sent, as the journal has them from its first
+        /// record on, from 0.
+        message: u64,
+        /// Its session was reset; else it counts as the withdrawal of its prefixes.
+        reset: bool,
+    },
     /// How a session stands that has no connection, or that some have left: JSON, as the core has
     /// it.
     Standing {
@@ -204,6 +215,8 @@ pub mod kind {
     pub const REFRESHED: u8 = 8;
     /// [`super::Record::Standing`].
     pub const STANDING: u8 = 9;
+    /// [`super::Record::Remedied`].
+    pub const REMEDIED: u8 = 10;
 }
 
 /// Where records go.
@@ -256,6 +269,9 @@ impl Record<'_> {
             }
             Record::Unsent { conn, total, octets } => log.record(kind::UNSENT, *conn, &[&total.to_le_bytes(), octets]),
             Record::Refreshed { conn } => log.record(kind::REFRESHED, *conn, &[]),
+            Record::Remedied { conn, message, reset } => {
+                log.record(kind::REMEDIED, *conn, &[&message.to_le_bytes(), &[u8::from(*reset)]]);
+            }
             Record::Standing { text } => log.record(kind::STANDING, 0, &[text.as_bytes()]),
         }
     }
@@ -340,6 +356,12 @@ fn understood(kind: u8, conn: u64, payload: &[u8]) -> Result<Record<'_>, &'stati
             Record::Unsent { conn, total: number(total), octets }
         }
         kind::REFRESHED => Record::Refreshed { conn },
+        kind::REMEDIED => match payload.split_first_chunk::<8>() {
+            Some((message, [reset @ (0 | 1)])) => {
+                Record::Remedied { conn, message: number(message), reset: *reset == 1 }
+            }
+            _ => return Err("it does not name a message"),
+        },
         kind::STANDING => Record::Standing { text: std::str::from_utf8(payload).map_err(|_| "it is no text")? },
         _ => return Err(""),
     })
@@ -367,6 +389,7 @@ mod tests {
             Record::Told { conns: vec![], as4: None, octets },
             Record::Unsent { conn: 4, total: 1 << 40, octets },
             Record::Refreshed { conn: 4 },
+            Record::Remedied { conn: 4, message: 1 << 33, reset: true },
             Record::Standing { text: "{}" },
             Record::Closed { conn: 3 },
         ]

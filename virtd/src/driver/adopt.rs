@@ -3,7 +3,7 @@
 //! kernel had not taken of what peers were told is queued again.
 
 use super::*;
-use broker::adopt::{Adoption, Kept, Remedy};
+use broker::adopt::{Adoption, Kept, Remedy, Said};
 use bytes::BytesMut;
 use journal::{Opened, Record};
 use nix::sys::memfd::{MFdFlags, memfd_create};
@@ -90,12 +90,19 @@ impl Driver {
         self.tell(event);
     }
 
-    fn adopt(&mut self, journal: Journal, mut fds: Vec<OwnedFd>) {
+    fn adopt(&mut self, mut journal: Journal, mut fds: Vec<OwnedFd>) {
         let (mut streams, mut adoption) = (HashMap::<u64, Told>::new(), self.broker.adoption(self.now));
         for (conn, _, taken) in journal.places() {
             streams.insert(conn, Told { taken, ..Told::default() });
         }
         let mut damage = None;
+        // What has killed a virtd once would do so again.
+        for record in journal.segments().into_iter().flat_map(journal::read).map_while(Result::ok) {
+            if let Record::Remedied { conn, message, reset } = record {
+                let remedy = if reset { Remedy::Reset } else { Remedy::Withdraw };
+                adoption.remedy((ConnId(conn), message), remedy, false);
+            }
+        }
         let (done, begun) = split(journal.segments(), journal.begun());
         for record in done.into_iter().flat_map(journal::read) {
             match record {
@@ -106,12 +113,15 @@ impl Driver {
                 Err(e) => damage = Some(e),
             }
         }
-        try_first(&mut adoption, begun);
+        let found = try_first(&mut adoption, begun);
         for record in journal::read(begun).map_while(Result::ok) {
             note(&record, &mut streams);
             adoption.take(&record);
         }
         let kept = adoption.finish();
+        for ((conn, message), remedy) in found {
+            Record::Remedied { conn: conn.0, message, reset: remedy == Remedy::Reset }.append_to(&mut journal);
+        }
         journal.is_done();
         let damage = damage.map(|e| format!("the journal is damaged, some sessions may end: {e}"));
         damage.into_iter().for_each(|text| self.alarm("not-taken-over", text));
@@ -188,35 +198,40 @@ fn split(mut segments: Vec<&[u8]>, begun: Option<usize>) -> (Vec<&[u8]>, &[u8]) 
 }
 
 /// Has a copy of this process do what the former worker had begun with: a message that kills the copy
-/// is given another meaning, and the rest is tried again.
-fn try_first(adoption: &mut Adoption<'_>, begun: &[u8]) {
-    let mut remedies = BTreeMap::new();
-    while !begun.is_empty() && remedies.len() < MAX_REMEDIES {
-        let Some(at) = dies_at(adoption, begun, &remedies) else { break };
-        log::error!("message {at} of those that the worker before had begun with kills this one, too");
-        let remedy = if remedies.contains_key(&at) { Remedy::Reset } else { Remedy::Withdraw };
-        if remedies.insert(at, remedy) == Some(Remedy::Reset) {
+/// is given another meaning, and the rest is tried again. What was found.
+fn try_first(adoption: &mut Adoption<'_>, begun: &[u8]) -> BTreeMap<Said, Remedy> {
+    let mut found = BTreeMap::new();
+    while !begun.is_empty() && found.len() < MAX_REMEDIES {
+        let Some(at) = dies_at(adoption, begun) else { break };
+        log::error!("a message that the worker before had begun with kills this one, too: {at:?}");
+        let remedy = if found.contains_key(&at) { Remedy::Reset } else { Remedy::Withdraw };
+        adoption.remedy(at, remedy, true);
+        if found.insert(at, remedy) == Some(Remedy::Reset) {
             break; // it is not the message
         }
     }
-    adoption.watch(|_| {}, &remedies);
+    found
 }
 
-/// The number of the message at which a copy of this process dies, if it does.
-fn dies_at(adoption: &mut Adoption<'_>, begun: &[u8], remedies: &BTreeMap<usize, Remedy>) -> Option<usize> {
+/// The message at which a copy of this process dies, if it does.
+fn dies_at(adoption: &mut Adoption<'_>, begun: &[u8]) -> Option<Said> {
     let progress = File::from(memfd_create(c"virtd-trial", MFdFlags::MFD_CLOEXEC).ok()?);
     let copy = sys::fork_alone(&progress, |file| {
         let Ok(file) = file.try_clone() else { return true };
-        adoption.watch(move |n| drop(file.write_all_at(&(n as u64).to_ne_bytes(), 0)), remedies);
+        adoption.watch(move |(conn, message)| {
+            let _ = file.write_all_at(&conn.0.to_ne_bytes(), 0);
+            let _ = file.write_all_at(&message.to_ne_bytes(), 8);
+        });
         journal::read(begun).map_while(Result::ok).for_each(|record| adoption.take(&record));
         true
     });
     match waitpid(copy.ok()?, None) {
         Ok(WaitStatus::Exited(_, 0)) => None,
         _ => {
-            let mut at = [0; 8];
-            progress.read_exact_at(&mut at, 0).ok()?;
-            usize::try_from(u64::from_ne_bytes(at)).ok()
+            let (mut conn, mut message) = ([0; 8], [0; 8]);
+            progress.read_exact_at(&mut conn, 0).ok()?;
+            progress.read_exact_at(&mut message, 8).ok()?;
+            Some((ConnId(u64::from_ne_bytes(conn)), u64::from_ne_bytes(message)))
         }
     }
 }

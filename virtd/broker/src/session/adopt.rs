@@ -107,7 +107,7 @@ impl Session {
             Remedy::Reset => "its session is reset",
         };
         let text = format!(
-            "a message of {peer} kills virtd (the next one died of it, too, when it was tried): {done}; it is kept in the recorder's folder, please report it"
+            "a message of {peer} kills virtd (the next one died of it, too, when it was tried): {done}; with [recorder] it is kept: please report it"
         );
         let event = Event::new(env.now, "virtd-poison", Severity::Alarm, text).with_session(peer);
         let up = self.up.as_ref();
