@@ -116,6 +116,11 @@ fn work(resumed: bool) -> anyhow::Result<()> {
     // KEEPALIVEs leave here; what the former worker had open else is closed.
     let estate = Estate::of(inherited);
     let beginning = worker::beginning(link, twins)?;
+    // A test has a program die when it has a twin and does not serve yet.
+    #[cfg(debug_assertions)]
+    if let Some(file) = std::env::var_os("HV_TEST_DIES") {
+        assert!(std::env::current_exe().is_ok_and(|this| this != file), "a test wants this program to die");
+    }
     let estate = estate.after(beginning.begin.died.as_ref());
     let open = |config: &Config, lines: Lines| {
         let mut core = Core::new(config, 0);
