@@ -28,6 +28,7 @@ pub mod quiet;
 pub mod raw;
 pub mod replayer;
 pub mod router;
+pub mod scene;
 pub mod sessions;
 pub use untested;
 pub mod versions;

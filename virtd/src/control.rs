@@ -8,8 +8,10 @@
 //! what changes something.
 
 mod clients;
+mod upgrade;
 
 use crate::state;
+use crate::upgrade::WantsImage;
 use crate::worker::Master;
 use anyhow::{Context, bail};
 use broker::event;
@@ -29,7 +31,7 @@ use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
-use virtd_api::{COMMANDS, Done, Followed, Refused, Request, Status, Worker};
+use virtd_api::{COMMANDS, Done, Followed, Refused, Request, Status, Upgrade, Worker};
 use virtd_config::Config;
 use virtd_linux::eventlog::EventLog;
 use virtd_linux::kernel::leftover::{self, Flushed};
@@ -72,12 +74,14 @@ pub struct ControlQueue {
     worker: Option<Worker>,
     /// The file of what outlasts a restart. Whoever changes that has it alone until it is written.
     state: Option<Arc<Mutex<PathBuf>>>,
+    /// Where the loop is asked for an image of the sessions.
+    images: Option<Sender<WantsImage>>,
 }
 
 /// The two ends of the way from the control socket to the driver; every request wakes `waker`.
 pub fn queue(waker: Option<Arc<mio::Waker>>) -> (ControlQueue, Receiver<ControlRequest>) {
     let (requests, receiver) = crossbeam_channel::bounded(QUEUE);
-    (ControlQueue { requests, waker, reloader: None, worker: None, state: None }, receiver)
+    (ControlQueue { requests, waker, reloader: None, worker: None, state: None, images: None }, receiver)
 }
 
 impl ControlQueue {
@@ -311,6 +315,15 @@ fn client(stream: &UnixStream, place: &Place, service: &Service) -> io::Result<(
                     return refuse(stream, format!("{MAX_FOLLOWERS} clients follow the events already"));
                 }
             }
+            Ok(Request::Upgrade { to, dry_run }) => match service.try_program(to, dry_run, &user) {
+                Err(text) => refuse(stream, text)?,
+                Ok((id, tried)) => {
+                    answer(stream, &tried)?;
+                    if !dry_run {
+                        service.queue.upgrade(id);
+                    }
+                }
+            },
             Ok(request) => answer(stream, &json(service.ask(request, user.clone()))?)?,
         }
         place.may_ask();
@@ -338,10 +351,24 @@ fn asker(stream: &UnixStream) -> Asker {
 }
 
 impl Service {
+    /// # Errors
+    /// Nothing can be changed here.
+    fn may_change(&self) -> Result<(), String> {
+        match self.read_only {
+            true => Err("this control socket is for asking only: changes go to control_socket".to_owned()),
+            false => Ok(()),
+        }
+    }
+
+    fn try_program(&self, to: Option<PathBuf>, dry_run: bool, by: &Asker) -> Result<(u64, Upgrade), String> {
+        self.may_change()?;
+        self.queue.try_program(to, dry_run, by)
+    }
+
     fn ask(&self, request: Request, by: Asker) -> Reply {
         let changes = !request.only_reads();
-        if changes && self.read_only {
-            return Err("this control socket is for asking only: changes go to control_socket".to_owned());
+        if changes {
+            self.may_change()?;
         }
         match request {
             Request::Reload { dry_run } => self.queue.reload(dry_run, Some(by)),

@@ -7,4 +7,5 @@ pub mod recorder;
 pub mod serve;
 pub mod show;
 pub mod state;
+pub mod upgrade;
 pub mod worker;

@@ -4,6 +4,7 @@
 use crate::control::{self, ControlQueue, ControlRequest, ControlSocket};
 use crate::recorder;
 use crate::show;
+use crate::upgrade::Leave;
 use crate::worker::{self, Beginning, Ears, Master};
 use anyhow::{Context, Result, bail};
 use broker::Answer;
@@ -46,6 +47,8 @@ pub struct Lines {
     pub ports: bypass::Ports,
     /// To and from the thread that reads and writes the kernel's routes.
     pub kernel: KernelLine,
+    /// Another program may take over.
+    pub leave: Leave,
 }
 
 /// The loop that does all I/O with peers and instances: the driver, or a test's stand-in.
@@ -144,16 +147,19 @@ pub fn serve<L: EventLoop>(beginning: Beginning, open: impl FnOnce(&Config, Line
     let (kernel, kernel_thread) = watch_kernel(config, start, &wake_loop)?;
     let ports = bypass::Ports::default();
     ports.set(config);
+    let (leave, (images, to_write)) = (Arc::new(AtomicBool::new(false)), crossbeam_channel::bounded(1));
     let lines = {
         let (events, master, ports) = (events.channel(), master.clone(), ports.clone());
-        Lines { events, master, reports, records, ports, kernel }
+        let leave = Leave { wanted: leave.clone(), images: to_write, twins: twins.clone() };
+        Lines { events, master, reports, records, ports, kernel, leave }
     };
     let mut driver = open(config, lines)?;
     let _ = wake_loop.set(driver.waker());
     let _ = driver.waker().wake();
     let (queue, requests) = control::queue(Some(driver.waker()));
     let worker = Worker { pid: std::process::id(), restarts: begin.restarts };
-    let queue = queue.with_state(config.state.clone()).with_reload(master.clone()).with_worker(worker);
+    let queue =
+        queue.with_state(config.state.clone()).with_reload(master.clone()).with_worker(worker).with_images(images);
     let asking = asking.map(|socket| socket.read_only().serve(queue.clone(), log.clone())).transpose();
     let asking = asking.context("cannot start the thread of the control socket for asking")?;
     let guard = control.serve(queue.clone(), log.clone()).context("cannot start the control socket's thread")?;
@@ -172,6 +178,7 @@ pub fn serve<L: EventLoop>(beginning: Beginning, open: impl FnOnce(&Config, Line
         twins,
         stop: stop.clone(),
         frozen,
+        leave,
         reload: Box::new(move || reload(&queue)),
         ending: ending.clone(),
     };

@@ -264,6 +264,20 @@ pub fn reload(v: &api::Reloaded) -> String {
     out
 }
 
+/// `virtctl upgrade`.
+pub fn upgrade(v: &api::Upgrade) -> String {
+    let program = |p: &api::Program| format!("{} ({})", text(&p.version), clean(&p.path.display().to_string()));
+    let (from, to) = (program(&v.from), program(&v.to));
+    let found = format!("{} sessions, {} prefixes from their peers and {} to them", v.sessions, v.heard, v.told);
+    let goes = if v.dry_run { format!("could take over from {from}") } else { format!("takes over from {from}") };
+    format!("{to} reads all there is ({found}) and {goes}\n")
+}
+
+/// A line of text.
+pub fn line(words: &str) -> String {
+    format!("{}\n", text(words))
+}
+
 /// What a command has done.
 pub fn done(v: &api::Done) -> String {
     format!("{}\n", text(&v.done))

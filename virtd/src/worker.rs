@@ -2,13 +2,14 @@
 //! says to them.
 
 use crate::serve::since;
+use broker::adopt::Census;
 use broker::event::{Event, Severity};
 use broker::io::{InstanceId, Order};
 use crossbeam_channel::{Receiver, Sender, bounded};
 use socket2::SockRef;
 use std::collections::HashMap;
 use std::net::IpAddr;
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
@@ -19,7 +20,7 @@ use virtd_linux::foreign::Foreign;
 use virtd_linux::instances::Report;
 use virtd_linux::sys;
 use virtd_master::link::{Link, Received, text_of};
-use virtd_master::message::{Begin, Died, ToMaster, ToWorker, Told, Who};
+use virtd_master::message::{Begin, Died, Named, ToMaster, ToWorker, Told, Who};
 use virtd_master::twin::Twins;
 
 /// What may wait for the master: an order and a place for each instance that there can be, and some
@@ -27,6 +28,8 @@ use virtd_master::twin::Twins;
 const MAX_WAITING: usize = 1024;
 /// How long the master may take to read the configuration: it has each daemon look at its own file.
 const READ_PATIENCE: Duration = Duration::from_secs(120);
+/// How long the master may take to try a program: longer than it waits for that itself.
+const TRY_PATIENCE: Duration = Duration::from_secs(60);
 /// So many workers that die within a minute are an alarm of their own.
 const MANY_DEATHS: u32 = 3;
 
@@ -48,6 +51,12 @@ pub struct Beginning {
 /// # Errors
 /// The master is gone, or says something else.
 pub fn beginning(link: Arc<Link>, twins: Arc<Twins>) -> anyhow::Result<Beginning> {
+    let (begin, config) = begun(&link)?;
+    Ok(Beginning { link, twins, begin, config })
+}
+
+/// What the master says first, and the configuration.
+pub(crate) fn begun(link: &Link) -> anyhow::Result<(Begin, Config)> {
     let (begin, file) = match link.receive() {
         Received::Message(ToWorker::Begin(begin), Some(file)) => (begin, file),
         other => anyhow::bail!("the master does not say how to begin: {other:?}"),
@@ -56,7 +65,7 @@ pub fn beginning(link: Arc<Link>, twins: Arc<Twins>) -> anyhow::Result<Beginning
     for (instance, label) in config.instances.iter_mut().zip(&begin.labels) {
         instance.label = (*label != instance.name).then(|| label.clone());
     }
-    Ok(Beginning { link, twins, begin, config })
+    Ok((begin, config))
 }
 
 /// The line to the master. Nobody waits for it but who wants the configuration read.
@@ -65,16 +74,24 @@ pub struct Master(Arc<Shared>);
 
 #[derive(Debug)]
 struct Shared {
-    messages: Sender<ToMaster>,
+    messages: Sender<Message>,
     file: PathBuf,
     gone: AtomicBool,
     last_id: AtomicU64,
     /// Who waits for a configuration.
     readers: Mutex<HashMap<u64, Sender<Answer>>>,
+    /// Who waits for a program that is tried.
+    triers: Mutex<HashMap<u64, Sender<Tried>>>,
 }
+
+/// With the file that goes along.
+type Message = (ToMaster, Option<OwnedFd>);
 
 /// A configuration's text as a file, or what is wrong with it.
 type Answer = Result<OwnedFd, String>;
+
+/// The program that the worker is made of, and the one that was tried, or why that cannot take over.
+type Tried = (Named, Result<Named, String>);
 
 /// The master is gone, or does not keep up.
 #[derive(Clone, Copy, Debug)]
@@ -83,7 +100,7 @@ pub struct NotTold;
 impl Master {
     /// Over this link; `file` is where the configuration was read from. Also what the thread that
     /// writes takes.
-    pub fn new(file: &Path) -> (Master, Receiver<ToMaster>) {
+    pub fn new(file: &Path) -> (Master, Receiver<Message>) {
         let (messages, to_send) = bounded(MAX_WAITING);
         let shared = Shared {
             messages,
@@ -91,6 +108,7 @@ impl Master {
             gone: AtomicBool::default(),
             last_id: AtomicU64::default(),
             readers: Mutex::default(),
+            triers: Mutex::default(),
         };
         (Master(Arc::new(shared)), to_send)
     }
@@ -159,20 +177,53 @@ impl Master {
         }
     }
 
+    /// Has the master try another program, with an image of the sessions. The number of this try, what
+    /// the worker is made of, and that program.
+    ///
+    /// # Errors
+    /// Why it cannot take over.
+    pub fn attempt(&self, to: Option<PathBuf>, census: Census, image: OwnedFd) -> Result<(u64, Named, Named), String> {
+        let id = self.0.last_id.fetch_add(1, Ordering::Relaxed) + 1;
+        let (answer, answered) = bounded(1);
+        self.triers().insert(id, answer);
+        let told = self.tell_with(ToMaster::Try { id, to, census }, Some(image));
+        let answer = told.map_err(|NotTold| "the master is gone, or does not keep up".to_owned());
+        let answer = answer
+            .and_then(|()| answered.recv_timeout(TRY_PATIENCE).map_err(|_| "the master does not answer".to_owned()));
+        self.triers().remove(&id);
+        let (from, to) = answer?;
+        Ok((id, from, to?))
+    }
+
+    /// The program that was tried is to take over.
+    pub fn upgrade(&self, id: u64) {
+        if self.tell(ToMaster::Upgrade { id }).is_err() {
+            log::error!("the master is not told that the program is to take over");
+        }
+    }
+
     /// Whether there is no master any more.
     pub fn is_gone(&self) -> bool {
         self.0.gone.load(Ordering::Acquire)
     }
 
     fn tell(&self, message: ToMaster) -> Result<(), NotTold> {
+        self.tell_with(message, None)
+    }
+
+    fn tell_with(&self, message: ToMaster, file: Option<OwnedFd>) -> Result<(), NotTold> {
         if self.is_gone() {
             return Err(NotTold);
         }
-        self.0.messages.try_send(message).map_err(|_full_or_gone| NotTold)
+        self.0.messages.try_send((message, file)).map_err(|_full_or_gone| NotTold)
     }
 
     fn readers(&self) -> std::sync::MutexGuard<'_, HashMap<u64, Sender<Answer>>> {
         self.0.readers.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn triers(&self) -> std::sync::MutexGuard<'_, HashMap<u64, Sender<Tried>>> {
+        self.0.triers.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn answer(&self, id: u64, answer: Answer) {
@@ -184,6 +235,7 @@ impl Master {
     fn has_gone(&self) {
         self.0.gone.store(true, Ordering::Release);
         self.readers().clear();
+        self.triers().clear();
     }
 }
 
@@ -191,10 +243,10 @@ impl Master {
 ///
 /// # Errors
 /// There is no thread.
-pub fn write(link: Arc<Link>, messages: Receiver<ToMaster>) -> std::io::Result<()> {
+pub fn write(link: Arc<Link>, messages: Receiver<Message>) -> std::io::Result<()> {
     let write = move || {
-        for message in messages {
-            if link.send(&message, None).is_err() {
+        for (message, file) in messages {
+            if link.send(&message, file.as_ref().map(AsFd::as_fd)).is_err() {
                 return;
             }
         }
@@ -220,6 +272,8 @@ pub struct Ears {
     pub stop: Arc<AtomicBool>,
     /// Nothing is taken out of the kernel any more.
     pub frozen: Arc<AtomicBool>,
+    /// The loop is to end where it stands: another program takes over.
+    pub leave: Arc<AtomicBool>,
     /// Reads the configuration again, for nobody in particular.
     pub reload: Box<dyn Fn() + Send>,
     /// virtd ends by itself: that the link ends is no news.
@@ -258,10 +312,19 @@ impl Ears {
             ToWorker::Configuration { id, refused: None } => {
                 self.master.answer(id, file.ok_or_else(|| "the master has sent no text".to_owned()));
             }
+            ToWorker::Tried { id, from, to } => {
+                if let Some(trier) = self.master.triers().remove(&id) {
+                    let _ = trier.try_send((from, to));
+                }
+            }
+            ToWorker::Leave => {
+                self.leave.store(true, Ordering::Release);
+                self.wake();
+            }
             ToWorker::Reload => (self.reload)(),
             ToWorker::MakeTwin => make_twin(&self.twins),
             ToWorker::Freeze => self.frozen.store(true, Ordering::Release),
-            ToWorker::Begin(_) | ToWorker::Stop => {}
+            ToWorker::Begin(_) | ToWorker::Try | ToWorker::Stop => {}
         }
     }
 

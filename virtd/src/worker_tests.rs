@@ -5,12 +5,12 @@ use virtd_master::link::file_of;
 fn nobody_waits_for_a_master_that_is_gone() {
     let (master, messages) = Master::new(Path::new("virtd.toml"));
     assert!(master.order(InstanceId(1), Order::Start).is_ok());
-    assert_eq!(messages.try_recv(), Ok(ToMaster::Order { index: 1, order: Order::Start }));
+    assert_eq!(messages.try_recv().map(|(message, _)| message), Ok(ToMaster::Order { index: 1, order: Order::Start }));
     let reading = std::thread::spawn({
         let master = master.clone();
         move || master.read(false)
     });
-    assert_eq!(messages.recv(), Ok(ToMaster::Read { id: 1, dry_run: false }));
+    assert_eq!(messages.recv().map(|(message, _)| message), Ok(ToMaster::Read { id: 1, dry_run: false }));
     master.has_gone();
     assert!(reading.join().unwrap().unwrap_err().contains("master"));
     assert!(master.order(InstanceId(1), Order::Start).is_err());
@@ -24,7 +24,7 @@ fn a_configuration_comes_as_the_text_that_the_master_has_read() {
         let master = master.clone();
         move || master.read(false)
     });
-    assert_eq!(messages.recv(), Ok(ToMaster::Read { id: 1, dry_run: false }));
+    assert_eq!(messages.recv().map(|(message, _)| message), Ok(ToMaster::Read { id: 1, dry_run: false }));
     let text = "[router]\naccept_any = true\n[[instance]]\nname = \"frr\"\n";
     master.answer(1, Ok(file_of(text).unwrap()));
     let (id, config) = reading.join().unwrap().unwrap();

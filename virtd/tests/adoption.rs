@@ -2,8 +2,11 @@
 
 mod sim;
 
+use broker::adopt::Census;
+use journal::{OLDEST, VERSION};
 use sim::{Fault, Sim, config, prefix};
 use std::collections::BTreeSet;
+use virtd::upgrade::examine;
 use virtd_config::Strategy;
 
 const SECOND: u64 = 1_000_000;
@@ -139,5 +142,49 @@ fn who_has_left_before_counts_with_who_leaves_after() {
         sim.leave(1, 1, Some(wire::bgp::Notification::new(6, 1)));
         sim.run(5 * SECOND);
         assert_eq!(sim.peers[&1].closed, 1, "two of three");
+    }
+}
+
+/// An image of a settled router, in a file of its own.
+fn image() -> (Vec<u8>, Census) {
+    let mut sim = settled(3, Strategy::MasterSlave);
+    let mut file = journal::stamp().to_vec();
+    sim.write_journal_anew();
+    file.extend_from_slice(&sim.journal);
+    (file, sim.core.census())
+}
+
+#[test]
+fn a_program_that_is_tried_finds_all_there_is() {
+    let (file, census) = image();
+    let config = config(3, Strategy::MasterSlave);
+    assert_eq!((census.sessions, census.heard), (3, 4));
+    assert!(census.told > 0);
+    assert_eq!(examine(&config, &file, OLDEST..=VERSION).unwrap(), census);
+}
+
+#[test]
+fn what_is_of_another_version_or_damaged_is_refused_by_name() {
+    let (file, census) = image();
+    let config = config(3, Strategy::MasterSlave);
+    let refused = |file: &[u8], reads| format!("{:#}", examine(&config, file, reads).unwrap_err());
+    let text = refused(&file, VERSION + 1..=VERSION + 3);
+    assert!(text.contains(&format!("it is of version {VERSION}; this virtd reads {} to", VERSION + 1)), "{text}");
+    let mut newer = file.clone();
+    newer[8] = 9;
+    assert!(refused(&newer, OLDEST..=VERSION).contains("it is of version 9; this virtd reads"));
+    let text = refused(&file[..file.len() - 9], OLDEST..=VERSION);
+    assert!(text.contains("damaged: it ends within a record"), "{text}");
+    assert!(refused(b"something else", OLDEST..=VERSION).contains("no image"));
+    let mut unknown = file.clone();
+    unknown[20] = 77;
+    assert!(refused(&unknown, OLDEST..=VERSION).contains("kind 77"));
+    // Whatever it is, it is read as something else or refused.
+    for at in 16..file.len() {
+        let mut damaged = file.clone();
+        damaged[at] ^= 0x41;
+        if let Ok(found) = examine(&config, &damaged, OLDEST..=VERSION) {
+            assert!(found.sessions <= census.sessions, "octet {at}: {found:?}");
+        }
     }
 }

@@ -16,6 +16,7 @@
 //! | [`Request::Diversity`] | [`Diversity`] |
 //! | [`Request::Instance`], [`Request::Change`] | [`Done`] |
 //! | [`Request::Reload`] | [`Reloaded`] |
+//! | [`Request::Upgrade`] | [`Upgrade`] |
 //! | [`Request::Events`] | [`Events`]; with `follow` a line of [`Followed`] for each |
 //! | any that is refused | [`Refused`] |
 //!
@@ -43,6 +44,7 @@ pub use router::{
 pub use routes::{Candidate, Difference, Differing, Differs, Received, Route, Routes, Told};
 
 use serde::{Deserialize, Serialize};
+use std::path::PathBuf;
 
 fn yes() -> bool {
     true
@@ -73,6 +75,36 @@ pub struct Reloaded {
     pub later: Vec<String>,
     /// It was only asked what would be done.
     pub dry_run: bool,
+}
+
+/// Another program was tried, and takes over where that was asked.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Upgrade {
+    /// What the worker is made of.
+    pub from: Program,
+    /// What the next one is made of.
+    pub to: Program,
+    /// Sessions that it has read, and would read so again.
+    pub sessions: u64,
+    /// Prefixes that their peers announce.
+    pub heard: u64,
+    /// Prefixes that their peers were told.
+    pub told: u64,
+    /// It was only tried.
+    pub dry_run: bool,
+    /// The process id of the worker that is to end. That of the next one is in `status`.
+    pub worker: u32,
+}
+
+/// A program of virtd's.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Program {
+    /// Its version.
+    pub version: String,
+    /// Its file.
+    pub path: PathBuf,
 }
 
 /// Why there is no answer.

@@ -1,9 +1,10 @@
 //! What a client may ask.
 
 use serde::{Deserialize, Deserializer, Serialize};
+use std::path::PathBuf;
 
 /// The words of [`Request`]'s `command`.
-pub const COMMANDS: [&str; 12] = [
+pub const COMMANDS: [&str; 13] = [
     "status",
     "sessions",
     "instances",
@@ -16,6 +17,7 @@ pub const COMMANDS: [&str; 12] = [
     "session",
     "change",
     "reload",
+    "upgrade",
 ];
 
 /// One line from a client. A field that is left out or null is as in [`Default`].
@@ -101,6 +103,15 @@ pub enum Request {
         #[serde(default, deserialize_with = "or_default")]
         dry_run: bool,
     },
+    /// Another program takes the place of virtd's worker.
+    Upgrade {
+        /// Its file; virtd's own, as it is there now, where it is left out.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        to: Option<PathBuf>,
+        /// Only try it.
+        #[serde(default, deserialize_with = "or_default")]
+        dry_run: bool,
+    },
     /// What happened.
     Events {
         /// The past and then each new event, until the client closes.
@@ -132,7 +143,9 @@ impl Request {
             Request::Instances { exec } => exec.is_none(),
             Request::Session { action, .. } => action.is_none(),
             Request::Fib { flush, .. } => !flush,
-            Request::Instance { .. } | Request::Change { .. } | Request::Reload { .. } => false,
+            Request::Instance { .. } | Request::Change { .. } | Request::Reload { .. } | Request::Upgrade { .. } => {
+                false
+            }
             Request::Status
             | Request::Sessions
             | Request::Routes { .. }

@@ -11,7 +11,9 @@ use bytes::{Bytes, BytesMut};
 use hashbrown::HashMap;
 use journal::{Log, Record};
 use replay::intern::BlobId;
+use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
+use std::hash::{DefaultHasher, Hash, Hasher};
 use wire::bgp::encode;
 use wire::bgp::frame::{self, next_message};
 use wire::bgp::{Notification, Prefix, SessionKind, UpdateContext};
@@ -77,6 +79,56 @@ pub struct Kept {
     pub rx: BytesMut,
 }
 
+/// What a session is: what its peer has said and was told. A number that depends on no order, with
+/// which two cores of one program are compared.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct Digest {
+    /// Prefixes that the peer announces.
+    pub heard: u64,
+    /// Prefixes that it was told.
+    pub told: u64,
+    sum: u64,
+}
+
+impl Digest {
+    /// The peer announces this, with these attributes.
+    pub(crate) fn hears(&mut self, prefix: &Prefix, block: &[u8]) {
+        self.heard += 1;
+        self.mix(&(1u8, prefix, block));
+    }
+
+    /// It was told this canonical route.
+    pub(crate) fn tells(&mut self, prefix: &Prefix, route: &[u8]) {
+        self.told += 1;
+        self.mix(&(2u8, prefix, route));
+    }
+
+    /// Something that stands once for the whole session.
+    pub(crate) fn mix(&mut self, what: &impl Hash) {
+        let mut hasher = DefaultHasher::new();
+        what.hash(&mut hasher);
+        self.sum = self.sum.wrapping_add(hasher.finish());
+    }
+
+    fn add(&mut self, other: Digest) {
+        self.heard += other.heard;
+        self.told += other.told;
+        self.sum = self.sum.wrapping_add(other.sum);
+    }
+}
+
+/// How much there is in all sessions that stand: what two programs can compare.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Census {
+    /// Sessions.
+    pub sessions: u64,
+    /// Prefixes that their peers announce.
+    pub heard: u64,
+    /// Prefixes that their peers were told.
+    pub told: u64,
+}
+
 impl Core {
     /// Begins to read the journal of an earlier virtd. Nothing else has happened to this core yet.
     pub fn adoption(&mut self, now: Micros) -> Adoption<'_> {
@@ -127,6 +179,33 @@ impl Core {
                 told(&mut out);
             }
         }
+    }
+
+    /// What each session that stands is, by its connection: equal before and after it was written
+    /// ([`Core::write_image`]) and read ([`Core::adoption`]).
+    pub fn digest(&self) -> BTreeMap<ConnId, Digest> {
+        let mut all: Vec<Option<(ConnId, Digest)>> = self.sessions.iter().map(|s| s.digest(&self.env)).collect();
+        self.env.common.each(|prefix, route, tables| {
+            let mut said = Digest::default();
+            said.tells(prefix, self.env.routes.bytes(route));
+            for table in tables.iter() {
+                if let Some(Some((_, digest))) = all.get_mut(table as usize) {
+                    digest.add(said);
+                }
+            }
+        });
+        all.into_iter().flatten().collect()
+    }
+
+    /// How much all sessions that stand have.
+    pub fn census(&self) -> Census {
+        let mut census = Census::default();
+        for (i, session) in self.sessions.iter().enumerate().filter(|(_, s)| s.up.is_some()) {
+            census.sessions += 1;
+            census.heard += self.env.heard.stores().len(i) as u64;
+            census.told += (self.env.common.keys(i as u32) + session.published().count()) as u64;
+        }
+        census
     }
 
     /// Looks whether enough instances are level for decisions.

@@ -104,7 +104,9 @@ impl Core {
                     _ => self.decided(done, matches!(request, Request::Session { .. })),
                 }
             }
-            Request::Reload { .. } | Request::Events { .. } => return Err("that is not for the core".to_owned()),
+            Request::Reload { .. } | Request::Upgrade { .. } | Request::Events { .. } => {
+                return Err("that is not for the core".to_owned());
+            }
         })
     }
 

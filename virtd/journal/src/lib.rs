@@ -20,12 +20,15 @@
 
 use serde::{Deserialize, Serialize};
 use std::net::SocketAddr;
+use std::ops::RangeInclusive;
 
 /// The form of journals and images. One that is newer is refused by this number; an older one is
 /// read, as long as it is not older than [`OLDEST`].
 pub const VERSION: u32 = 1;
 /// The oldest form that is read.
 pub const OLDEST: u32 = 1;
+/// What an image in a file of its own begins with: "virtdimg", the version, zeros.
+const STAMP: [u8; 8] = *b"virtdimg";
 /// Octets before a record's payload.
 pub const HEADER: usize = 16;
 /// Most octets of a payload: more is damage.
@@ -149,6 +152,47 @@ pub enum Damage {
         /// What is wrong.
         why: &'static str,
     },
+}
+
+/// Why a file is no image that can be read.
+#[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
+pub enum Unread {
+    /// It does not begin as one.
+    #[error("it is no image of a journal")]
+    NoImage,
+    /// It is newer or older than what is read.
+    #[error("it is of version {is}; this virtd reads {oldest} to {newest}")]
+    Version {
+        /// What it is.
+        is: u32,
+        /// The oldest that is read.
+        oldest: u32,
+        /// The newest.
+        newest: u32,
+    },
+}
+
+/// What an image in a file of its own begins with; its records follow.
+pub fn stamp() -> [u8; HEADER] {
+    let mut stamp = [0; HEADER];
+    stamp[..8].copy_from_slice(&STAMP);
+    stamp[8..12].copy_from_slice(&VERSION.to_le_bytes());
+    stamp
+}
+
+/// The records of such a file. `reads`: the versions that are read, [`OLDEST`] to [`VERSION`].
+///
+/// # Errors
+/// It is no image, or of another version.
+pub fn unstamp(octets: &[u8], reads: RangeInclusive<u32>) -> Result<&[u8], Unread> {
+    let (stamp, records) = octets.split_first_chunk::<HEADER>().ok_or(Unread::NoImage)?;
+    let [a, b, c, d] = [stamp[8], stamp[9], stamp[10], stamp[11]];
+    let is = u32::from_le_bytes([a, b, c, d]);
+    match stamp.starts_with(&STAMP) {
+        false => Err(Unread::NoImage),
+        true if reads.contains(&is) => Ok(records),
+        true => Err(Unread::Version { is, oldest: *reads.start(), newest: *reads.end() }),
+    }
 }
 
 /// Numbers of the kinds.
@@ -375,6 +419,21 @@ mod tests {
             for record in read(&octets) {
                 let _ = record;
             }
+        }
+    }
+
+    #[test]
+    fn an_image_of_another_version_is_refused_by_name() {
+        let mut file = stamp().to_vec();
+        Record::Closed { conn: 1 }.append_to(&mut file);
+        assert_eq!(unstamp(&file, OLDEST..=VERSION).map(|records| read(records).count()), Ok(1));
+        let refused = unstamp(&file, VERSION + 1..=VERSION + 2).map_err(|e| e.to_string());
+        assert_eq!(
+            refused,
+            Err(format!("it is of version {VERSION}; this virtd reads {} to {}", VERSION + 1, VERSION + 2))
+        );
+        for no in [&file[..15], &file[1..], b"", &[0; 40]] {
+            assert_eq!(unstamp(no, OLDEST..=VERSION), Err(Unread::NoImage));
         }
     }
 

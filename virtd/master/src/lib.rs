@@ -17,10 +17,12 @@
 //!   not do itself; [`message`] has what both can say.
 //! - The **twin** shares the worker's table of fds and is a child of the master. It does nothing
 //!   until the worker is dead. Then it executes the worker's successor, which has every fd under
-//!   its old number. [`twin`] has the worker's part of that.
+//!   its old number. [`twin`] has the worker's part of that. That may be another program than the
+//!   worker was: `master/upgrade.rs`.
 //!
 //! A worker that an attacker has taken over can name an instance to the master, out of the
-//! configuration that the master itself has read, and nothing else: [`seats`].
+//! configuration that the master itself has read ([`seats`]), and a program that root alone can have
+//! written, to be tried as the next worker's; nothing else.
 
 mod document;
 pub mod inherited;
@@ -29,6 +31,7 @@ mod master;
 pub mod message;
 mod pace;
 mod process;
+mod program;
 pub mod seats;
 mod sys;
 pub mod twin;

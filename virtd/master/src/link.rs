@@ -6,14 +6,17 @@ use nix::errno::Errno;
 use nix::fcntl::{FcntlArg, SealFlag, fcntl};
 use nix::sys::memfd::{MFdFlags, memfd_create};
 use nix::sys::socket::{
-    AddressFamily, ControlMessage, MsgFlags, Shutdown, SockFlag, SockType, sendmsg, shutdown, socketpair,
+    AddressFamily, ControlMessage, MsgFlags, Shutdown, SockFlag, SockType, sendmsg, setsockopt, shutdown, socketpair,
+    sockopt,
 };
+use nix::sys::time::TimeVal;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use std::fs::File;
 use std::io::{self, IoSlice, Write};
 use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd, RawFd};
 use std::os::unix::fs::FileExt;
+use std::time::Duration;
 use virtd_linux::{foreign, sys};
 
 /// Octets of a configuration's text at most; the file's own limit is lower.
@@ -76,6 +79,15 @@ impl Link {
             Ok(message) => Received::Message(message, files.pop()),
             Err(e) => Received::Wrong(e.to_string()),
         }
+    }
+
+    /// From now on nobody waits for a message longer than this: it counts as the end.
+    ///
+    /// # Errors
+    /// The kernel's.
+    pub fn waits(&self, patience: Duration) -> io::Result<()> {
+        let patience = TimeVal::new(i64::try_from(patience.as_secs()).unwrap_or(i64::MAX), 0);
+        Ok(setsockopt(&self.0, sockopt::ReceiveTimeout, &patience)?)
     }
 
     /// Ends it both ways. What was sent before is received all the same.

@@ -1,10 +1,13 @@
 //! The master's loop: signals, what the worker says, and the ends of processes.
 
+mod upgrade;
+
 use crate::document::{Checks, Document};
 use crate::link::{Link, Received, file_of};
 use crate::message::{Begin, Died, ToMaster, ToWorker, Told, fit};
 use crate::pace::{Cause, Pace, Toll};
 use crate::process;
+use crate::program::Program;
 use crate::seats::{Refused, Seats, Step};
 use anyhow::{Context, Result, bail};
 use broker::event::{Event, Severity};
@@ -22,6 +25,7 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
+use upgrade::Upgrades;
 use virtd_config::Config;
 use virtd_linux::eventlog::{self, EventSender};
 use virtd_linux::files;
@@ -45,6 +49,8 @@ enum Happening {
     Exited { pid: Pid, status: Option<WaitStatus> },
     Read { life: u32, id: u64, dry_run: bool, outcome: Result<Box<Document>, String> },
     InstancesEnded,
+    Tried { life: u32, id: u64, outcome: Result<Program, String> },
+    Keeper { pid: Pid, line: OwnedFd },
 }
 
 struct Worker {
@@ -104,6 +110,9 @@ struct Master {
     worker: Option<Worker>,
     twin: Twin,
     was_ready: bool,
+    upgrades: Upgrades,
+    /// How many workers have died.
+    restarts: u32,
     pace: Pace,
     died: Option<Died>,
     start_at: Option<Instant>,
@@ -146,6 +155,8 @@ pub fn run(file: &Path, shim: Option<&Path>, checks: Checks) -> Result<ExitCode>
         worker: None,
         twin: Twin::None,
         was_ready: false,
+        upgrades: Upgrades::new(Program::own().context("cannot open virtd's own program")?),
+        restarts: 0,
         pace: Pace::default(),
         died: None,
         start_at: Some(Instant::now()),
@@ -180,7 +191,7 @@ impl Master {
         loop {
             self.keep_time()?;
             let start_at = self.start_at.filter(|_| !matches!(self.twin, Twin::Coming));
-            let next = [start_at, self.twin_at, self.kill_at].into_iter().flatten().min();
+            let next = [start_at, self.twin_at, self.kill_at, self.upgrades.ready_by].into_iter().flatten().min();
             let pause = next.map_or_else(never, |at| after(at.saturating_duration_since(Instant::now())));
             select! {
                 recv(happenings) -> happened => {
@@ -213,6 +224,9 @@ impl Master {
         if due(&mut self.twin_at) && self.stage == Stage::Runs && matches!(self.twin, Twin::None) {
             self.send(ToWorker::MakeTwin, None);
         }
+        if due(&mut self.upgrades.ready_by) {
+            self.upgrade_is_late();
+        }
         if due(&mut self.kill_at)
             && let Some(worker) = &self.worker
         {
@@ -225,10 +239,15 @@ impl Master {
     /// A worker: the twin's, or one that has nothing of any before.
     fn start(&mut self) -> Result<()> {
         let (link, theirs) = Link::pair().context("cannot make the link to the worker")?;
-        let started = match std::mem::replace(&mut self.twin, Twin::None) {
-            Twin::Here { pid, line } if process::go(&line, &theirs).is_ok() => pid,
-            _ => {
-                let pid = process::fresh(theirs).context("cannot start the worker")?;
+        let program = self.upgrades.program.executable();
+        let inherits = match std::mem::replace(&mut self.twin, Twin::None) {
+            Twin::Here { pid, line } if process::go(&line, &theirs, &program).is_ok() => Some(pid),
+            _ => self.keeper_goes(&theirs),
+        };
+        let started = match inherits {
+            Some(pid) => pid,
+            None => {
+                let pid = process::fresh(theirs, &program).context("cannot start the worker")?;
                 self.watch(pid)?;
                 pid
             }
@@ -261,7 +280,7 @@ impl Master {
         self.proposed = None;
         let labels = self.seats.begin(&self.current.config);
         let text = file_of(&self.current.text).context("cannot hand over the configuration")?;
-        let (file, died, restarts) = (self.file.clone(), self.died.take(), life - 1);
+        let (file, died, restarts) = (self.file.clone(), self.died.take(), self.restarts);
         let begin = Begin { file, labels, restarts, died, master: Pid::this().as_raw().unsigned_abs() };
         self.send(ToWorker::Begin(begin), Some(text));
         Ok(())
@@ -298,6 +317,8 @@ impl Master {
             Happening::Exited { pid, status } => self.exited(pid, status),
             Happening::Read { life, id, dry_run, outcome } => self.was_read(life, id, dry_run, outcome),
             Happening::InstancesEnded => self.instances_ended(),
+            Happening::Tried { life, id, outcome } => self.was_tried(life, id, outcome),
+            Happening::Keeper { pid, line } => self.keeper_came(pid, line),
         }
     }
 
@@ -348,8 +369,13 @@ impl Master {
                     && taken
                 {
                     self.current = document;
+                    self.forget_tried();
                 }
             }
+            ToMaster::Try { id, to, census } => self.attempt(id, to, census, file),
+            ToMaster::Upgrade { id } => self.upgrade(id),
+            ToMaster::Keeper => self.keeper_comes(file),
+            ToMaster::Tried { .. } => log::error!("the worker says that it was tried"),
         }
     }
 
@@ -412,6 +438,7 @@ impl Master {
         for event in std::mem::take(&mut self.events) {
             self.tell(event);
         }
+        self.served();
         if !std::mem::replace(&mut self.was_ready, true) && self.stage == Stage::Runs {
             notify("READY=1");
         }
@@ -517,6 +544,11 @@ impl Master {
             self.worker = Some(worker);
             return;
         }
+        if self.ended_for_upgrade(&worker, status.as_ref()) {
+            (self.start_at, self.twin_at) = (Some(Instant::now()), None);
+            return;
+        }
+        self.restarts += 1;
         let ran_ms = u64::try_from(worker.since.elapsed().as_millis()).unwrap_or(u64::MAX);
         let cause = match status {
             Some(WaitStatus::Signaled(_, Signal::SIGKILL, _)) => Cause::Killed { early: !worker.ready },

@@ -1,9 +1,11 @@
 //! What master and worker say to each other.
 
+use broker::adopt::Census;
 use broker::event::{Event, Severity, kinds};
 use broker::io::{Order, ProcessNews};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
+use std::fmt;
 use std::io;
 use std::net::IpAddr;
 use std::path::PathBuf;
@@ -63,6 +65,46 @@ pub enum ToMaster {
         /// It is in force.
         taken: bool,
     },
+    /// Another program is to be tried with the image that comes as a file.
+    Try {
+        /// Names the request.
+        id: u64,
+        /// The program; that of the master's own file where it is `None`.
+        to: Option<PathBuf>,
+        /// How much is in the image.
+        census: Census,
+    },
+    /// The program that was tried is to take over.
+    Upgrade {
+        /// By which request it was tried.
+        id: u64,
+    },
+    /// A keeper is about to be made: it has the journal and the connections with peers until the
+    /// next program serves. As with [`ToMaster::Twin`] the other end of its line comes with it.
+    Keeper,
+    /// From a program that is being tried: it can go on.
+    Tried {
+        /// Its version.
+        version: String,
+        /// What it has found in the image.
+        census: Census,
+    },
+}
+
+/// A program of virtd's.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Named {
+    /// What it says of itself.
+    pub version: String,
+    /// Its file.
+    pub path: PathBuf,
+}
+
+impl fmt::Display for Named {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} ({})", self.version, self.path.display())
+    }
 }
 
 /// An instance of the configuration.
@@ -99,6 +141,19 @@ pub enum ToWorker {
     },
     /// An operator wants the configuration read again (SIGHUP).
     Reload,
+    /// To a program that is being tried: the image of a journal comes as a file.
+    Try,
+    /// The answer to [`ToMaster::Try`].
+    Tried {
+        /// Which request.
+        id: u64,
+        /// What the worker is made of.
+        from: Named,
+        /// What the next one may be made of, or why not.
+        to: Result<Named, String>,
+    },
+    /// It is to end where it stands: the next program takes over.
+    Leave,
     /// The twin is gone: another one is to be made.
     MakeTwin,
     /// The instances are about to end, since virtd does: their routes stay in the kernel.

@@ -7,13 +7,13 @@ use nix::unistd::{Pid, getpgrp};
 use std::fs;
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::os::unix::ffi::OsStrExt;
 use std::os::unix::process::CommandExt;
+use std::path::Path;
 use std::process::{Command, Stdio};
 use std::time::Duration;
 use virtd_linux::{instances, sys};
 
-/// The program that the master itself is, also where its file was replaced.
-const PROGRAM: &str = "/proc/self/exe";
 /// How long a twin may take to say its process id.
 const HELLO: Duration = Duration::from_secs(5);
 
@@ -21,17 +21,17 @@ const HELLO: Duration = Duration::from_secs(5);
 ///
 /// # Errors
 /// The kernel's.
-pub fn fresh(link: OwnedFd) -> io::Result<Pid> {
-    let child = Command::new(PROGRAM).arg0("virtd").arg("--worker").stdin(Stdio::from(link)).spawn()?;
+pub fn fresh(link: OwnedFd, program: &Path) -> io::Result<Pid> {
+    let child = Command::new(program).arg0("virtd").arg("--worker").stdin(Stdio::from(link)).spawn()?;
     Ok(Pid::from_raw(i32::try_from(child.id()).map_err(io::Error::other)?))
 }
 
-/// Has a twin become the worker.
+/// Has a twin, or a keeper, become the worker.
 ///
 /// # Errors
 /// It is gone.
-pub fn go(line: &OwnedFd, link: &OwnedFd) -> io::Result<()> {
-    link::send(line, PROGRAM.as_bytes(), Some(link.as_fd()))
+pub fn go(line: &OwnedFd, link: &OwnedFd, program: &Path) -> io::Result<()> {
+    link::send(line, program.as_os_str().as_bytes(), Some(link.as_fd()))
 }
 
 /// What the twin at the other end says its process id is, if it is a child of this process. `None`

@@ -33,18 +33,31 @@ pub(crate) fn borrow(fd: RawFd) -> BorrowedFd<'static> {
 /// # Errors
 /// The kernel's.
 pub(crate) fn clone_twin(line: RawFd, link: RawFd) -> nix::Result<Pid> {
+    copy(libc::CLONE_FILES, line, link, None)
+}
+
+/// Makes a process with these files, ascending, and no others but the standard ones. It does what a
+/// twin does.
+///
+/// # Errors
+/// The kernel's.
+pub(crate) fn clone_keeper(line: RawFd, files: &[RawFd]) -> nix::Result<Pid> {
+    copy(0, line, -1, Some(files))
+}
+
+fn copy(flags: c_int, line: RawFd, link: RawFd, files: Option<&[RawFd]>) -> nix::Result<Pid> {
     let arguments = [c"virtd".as_ptr(), c"--worker".as_ptr(), c"--resumed".as_ptr(), std::ptr::null()];
     // SAFETY: only read. Nobody changes the environment: virtd's code does not.
     let environment = unsafe { environ };
     // A handler of this process must not run in the twin: it would write into pipes that both have.
     let before = SigSet::all().thread_swap_mask(SigmaskHow::SIG_SETMASK)?;
-    let flags = (libc::CLONE_FILES | libc::CLONE_PARENT | libc::SIGCHLD) as c_ulong;
+    let flags = (flags | libc::CLONE_PARENT | libc::SIGCHLD) as c_ulong;
     // SAFETY: without CLONE_VM this is fork: the child goes on with a copy of everything, on its
     // copy of this stack. The child never returns from `twin`.
     let pid = unsafe { libc::syscall(libc::SYS_clone, flags, 0 as c_long, 0 as c_long, 0 as c_long, 0 as c_long) };
     if pid == 0 {
         // SAFETY: this is the child; the arrays are there.
-        unsafe { twin(line, link, &arguments, environment) }
+        unsafe { twin(line, link, files, &arguments, environment) }
     }
     let errno = Errno::last();
     pthread_sigmask(SigmaskHow::SIG_SETMASK, Some(&before), None)?;
@@ -54,8 +67,14 @@ pub(crate) fn clone_twin(line: RawFd, link: RawFd) -> nix::Result<Pid> {
 /// The twin's whole life.
 ///
 /// # Safety
-/// For the child of [`clone_twin`] alone.
-unsafe fn twin(line: RawFd, link: RawFd, arguments: &[*const c_char; 4], environment: *const *const c_char) -> ! {
+/// For the child of [`copy`] alone.
+unsafe fn twin(
+    line: RawFd,
+    link: RawFd,
+    files: Option<&[RawFd]>,
+    arguments: &[*const c_char; 4],
+    environment: *const *const c_char,
+) -> ! {
     // SAFETY: system calls, and wrappers of such that only make the call; pointers and lengths are
     // those of the arrays here.
     unsafe {
@@ -65,7 +84,11 @@ unsafe fn twin(line: RawFd, link: RawFd, arguments: &[*const c_char; 4], environ
         let mut none: libc::sigset_t = std::mem::zeroed();
         libc::sigemptyset(&raw mut none);
         libc::sigprocmask(libc::SIG_SETMASK, &raw const none, std::ptr::null_mut());
-        libc::prctl(libc::PR_SET_NAME, c"virtd-twin".as_ptr());
+        if let Some(files) = files {
+            close_others(files);
+        }
+        let name = if files.is_some() { c"virtd-keeper" } else { c"virtd-twin" };
+        libc::prctl(libc::PR_SET_NAME, name.as_ptr());
         let pid = libc::getpid().to_ne_bytes();
         libc::send(line, pid.as_ptr().cast(), pid.len(), libc::MSG_NOSIGNAL);
         let mut path = [0u8; MAX_PATH];
@@ -117,6 +140,21 @@ unsafe fn wait_for_go(line: RawFd, path: &mut [u8; MAX_PATH]) -> Option<RawFd> {
             return None;
         }
         Some(libc::CMSG_DATA(header).cast::<RawFd>().read_unaligned())
+    }
+}
+
+/// Closes every fd but the standard ones and these, which ascend.
+///
+/// # Safety
+/// As of [`twin`].
+unsafe fn close_others(files: &[RawFd]) {
+    let mut from: RawFd = 3;
+    for file in files.iter().chain([&RawFd::MAX]) {
+        if *file > from {
+            // SAFETY: numbers.
+            unsafe { libc::syscall(libc::SYS_close_range, from, *file - 1, 0) };
+        }
+        from = from.max(file.saturating_add(1));
     }
 }
 

@@ -9,7 +9,7 @@ use crate::link::{self, Link};
 use crate::message::ToMaster;
 use crate::sys;
 use std::io;
-use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, OwnedFd, RawFd};
 use std::sync::{Arc, Mutex, PoisonError};
 
 /// Makes twins.
@@ -37,6 +37,22 @@ impl Twins {
         drop(masters);
         sys::clone_twin(twins.as_raw_fd(), self.link.as_raw_fd())?;
         *line = Some(twins);
+        Ok(())
+    }
+
+    /// Makes a keeper: a copy of this process with these files and no others, in a table of its own.
+    /// The master has it become the worker where the next program's does not come to serve, and ends
+    /// it else. To be called by a worker that is about to end, since it holds what this one has.
+    ///
+    /// # Errors
+    /// The kernel's.
+    pub fn keep(&self, files: &[RawFd]) -> io::Result<()> {
+        let (keepers, masters) = link::pair()?;
+        self.link.send(&ToMaster::Keeper, Some(masters.as_fd()))?;
+        drop(masters);
+        let mut kept: Vec<RawFd> = files.iter().copied().chain([keepers.as_raw_fd()]).collect();
+        kept.sort_unstable();
+        sys::clone_keeper(keepers.as_raw_fd(), &kept)?;
         Ok(())
     }
 }

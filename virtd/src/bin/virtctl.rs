@@ -8,15 +8,22 @@ use std::os::unix::net::UnixStream;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{self, ExitCode};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use virtd::show;
-use virtd_api::{Exec, Followed, Instance, Instances, Refused, Request};
+use virtd_api::{Events, Exec, Followed, Instance, Instances, Logged, Refused, Request, Status, Upgrade};
 use virtd_config::{DEFAULT_CONTROL_SOCKET, Kind};
 use virtd_linux::kinds::{self, root::Entry};
 use wire::bgp::Prefix;
 
 /// virtd answers within ten seconds or says that it cannot.
 const PATIENCE: Duration = Duration::from_secs(15);
+
+/// As long as a program may take to be tried, and more.
+const TRY_PATIENCE: Duration = Duration::from_secs(120);
+/// As long as the next program may take to serve, and the former one after that.
+const TAKE_OVER_PATIENCE: Duration = Duration::from_secs(90);
+/// How often it is asked who serves.
+const LOOK_AGAIN: Duration = Duration::from_millis(50);
 
 const EXAMPLES: &str = "\
 Examples:
@@ -33,6 +40,7 @@ Examples:
   virtctl exec frr show bgp summary               the daemon's own control program, on its own socket
   virtctl change begin                            before policy is changed in one instance after another
   virtctl reload --dry-run                        what would follow from the changed configuration file
+  virtctl upgrade                                 the program that was just installed takes over
   virtctl --json sessions | jq '.sessions[].peer'
 
 Kinds of events and the fields of each answer: docs/OPERATIONS.md.
@@ -141,6 +149,17 @@ enum Command {
         #[arg(long)]
         dry_run: bool,
     },
+    /// Have another program of virtd take over, as one that was just installed, while all sessions
+    /// stay up. It is tried with a copy of what there is first; where that fails, or it does not come
+    /// to serve, everything stays as it was. An older one is taken the same way
+    Upgrade {
+        /// The program; default: the file that virtd was started from, as it is there now
+        #[arg(long, value_name = "PATH")]
+        to: Option<PathBuf>,
+        /// Only try it
+        #[arg(long)]
+        dry_run: bool,
+    },
     /// What happened
     Events {
         /// Go on printing as events happen, until interrupted
@@ -232,7 +251,19 @@ impl Command {
             Command::Session { peer, action } => Request::Session { peer, action: action.map(word) },
             Command::Change { action } => Request::Change { action: word(action) },
             Command::Reload { dry_run } => Request::Reload { dry_run },
+            Command::Upgrade { to, dry_run } => {
+                let to = to.map(|to| std::path::absolute(&to).unwrap_or(to));
+                Request::Upgrade { to, dry_run }
+            }
             Command::Events { follow, n, kind } => Request::Events { follow, n: Some(n), kind },
+        }
+    }
+
+    /// How long virtd may take to answer.
+    const fn patience(&self) -> Duration {
+        match self {
+            Command::Upgrade { .. } => TRY_PATIENCE,
+            _ => PATIENCE,
         }
     }
 
@@ -255,6 +286,7 @@ impl Command {
             Command::Diversity { .. } => shown(line, show::diversity),
             Command::Instance { .. } | Command::Session { .. } | Command::Change { .. } => shown(line, show::done),
             Command::Reload { .. } => shown(line, show::reload),
+            Command::Upgrade { .. } => shown(line, show::upgrade),
             Command::Events { follow: true, .. } => shown(line, show::followed),
             Command::Events { .. } => shown(line, show::events),
         }
@@ -303,13 +335,17 @@ fn run(arguments: &Arguments) -> Result<(), Failure> {
     let lost = |e: io::Error| {
         text(match e.kind() {
             ErrorKind::WouldBlock | ErrorKind::TimedOut => {
-                format!("virtd did not answer within {} s", PATIENCE.as_secs())
+                format!("virtd did not answer within {} s", arguments.command.patience().as_secs())
             }
             _ => format!("the connection to virtd broke: {e}"),
         })
     };
-    let patience = (!arguments.command.follows()).then_some(PATIENCE);
+    let patience = (!arguments.command.follows()).then_some(arguments.command.patience());
     stream.set_read_timeout(patience).map_err(lost)?;
+    let seen = match arguments.command {
+        Command::Upgrade { dry_run: false, .. } => last_upgrade(&arguments.socket).map_or(0, |(_, told)| told.seq),
+        _ => 0,
+    };
     let request = serde_json::to_string(&arguments.command.request()).map_err(|e| text(e.to_string()))?;
     writeln!(stream, "{request}").map_err(lost)?;
 
@@ -319,6 +355,9 @@ fn run(arguments: &Arguments) -> Result<(), Failure> {
             false => lost(e),
         })?;
         print_answer(arguments, &line)?;
+        if let Command::Upgrade { dry_run: false, .. } = arguments.command {
+            return taken_over(arguments, &line, seen);
+        }
         if !arguments.command.follows() {
             return Ok(());
         }
@@ -329,6 +368,47 @@ fn run(arguments: &Arguments) -> Result<(), Failure> {
         true => Failure::Ended("the connection to virtd has ended, and events are not followed any more".into()),
         false => text("virtd closed the connection without an answer".into()),
     })
+}
+
+/// Waits for what became of an upgrade, and prints that. `seen`: what the worker had told before.
+fn taken_over(arguments: &Arguments, line: &str, seen: u64) -> Result<(), Failure> {
+    let Upgrade { worker: before, .. } = serde_json::from_str(line).map_err(|e| Failure::Text(e.to_string()))?;
+    let until = Instant::now() + TAKE_OVER_PATIENCE;
+    while Instant::now() < until {
+        std::thread::sleep(LOOK_AGAIN);
+        let Some((worker, told)) = last_upgrade(&arguments.socket) else { continue };
+        if worker == before && told.seq <= seen {
+            continue;
+        }
+        if told.event.kind == "upgrade-failed" {
+            return Err(Failure::Text(told.event.text));
+        }
+        if !arguments.json {
+            print!("{}", show::line(&told.event.text));
+        }
+        return Ok(());
+    }
+    let text = "virtd does not say what became of it: see `virtctl events` and virtd's log";
+    Err(Failure::Text(text.to_owned()))
+}
+
+/// The worker, and the last that it has told of an upgrade.
+fn last_upgrade(socket: &Path) -> Option<(u32, Logged)> {
+    let Status { worker, .. } = ask(socket, &Request::Status).ok()?;
+    let all = Request::Events { follow: false, n: Some(u64::MAX), kind: None };
+    let Events { events } = ask(socket, &all).ok()?;
+    let of_upgrade = |e: &Logged| e.event.kind == "upgraded" || e.event.kind == "upgrade-failed";
+    Some((worker?.pid, events.into_iter().rfind(of_upgrade)?))
+}
+
+/// One question, on a connection of its own.
+fn ask<T: DeserializeOwned>(socket: &Path, request: &Request) -> io::Result<T> {
+    let mut stream = UnixStream::connect(socket)?;
+    stream.set_read_timeout(Some(PATIENCE))?;
+    writeln!(stream, "{}", serde_json::to_string(request)?)?;
+    let mut line = String::new();
+    BufReader::new(stream).read_line(&mut line)?;
+    Ok(serde_json::from_str(&line)?)
 }
 
 fn print_answer(arguments: &Arguments, line: &str) -> Result<(), Failure> {

@@ -10,6 +10,7 @@ use std::sync::Arc;
 use virtd::driver::{Driver, Estate};
 use virtd::serve::{self, Lines};
 use virtd::state;
+use virtd::upgrade;
 use virtd::worker;
 use virtd_config::{Config, parse, summary};
 use virtd_linux::{confine, files, kinds};
@@ -55,10 +56,16 @@ struct Arguments {
     /// For virtd itself: what the worker before had open is open
     #[arg(long, hide = true, requires = "worker")]
     resumed: bool,
+    /// For virtd itself: this process only sees whether it could be the worker
+    #[arg(long = "try", hide = true, requires = "worker", conflicts_with = "resumed")]
+    tries: bool,
 }
 
 fn main() -> ExitCode {
     let arguments = Arguments::parse();
+    if arguments.tries {
+        return ended(try_out().map(|()| ExitCode::SUCCESS));
+    }
     if arguments.worker {
         return ended(work(arguments.resumed).map(|()| ExitCode::SUCCESS));
     }
@@ -82,6 +89,12 @@ fn ended(outcome: anyhow::Result<ExitCode>) -> ExitCode {
     })
 }
 
+/// Whether this program could go on where the worker is. It opens nothing and changes nothing.
+fn try_out() -> anyhow::Result<()> {
+    let _ = set_name(c"virtd-try");
+    upgrade::try_out(&inherited::link()?)
+}
+
 /// The worker. Its twin is made first, before there are threads.
 fn work(resumed: bool) -> anyhow::Result<()> {
     let _ = set_name(c"virtd-worker");
@@ -103,6 +116,11 @@ fn work(resumed: bool) -> anyhow::Result<()> {
     // KEEPALIVEs leave here; what the former worker had open else is closed.
     let estate = Estate::of(inherited);
     let beginning = worker::beginning(link, twins)?;
+    // A test has a program die when it has a twin and does not serve yet.
+    #[cfg(debug_assertions)]
+    if let Some(file) = std::env::var_os("HV_TEST_DIES") {
+        assert!(std::env::current_exe().is_ok_and(|this| this != file), "a test wants this program to die");
+    }
     let estate = estate.after(beginning.begin.died.as_ref());
     // Before there are threads, and before anybody is heard.
     let left = confine::confine(&beginning.config);

@@ -2,11 +2,16 @@
 //! was before. A copy of this process writes it (fork(2)), so that the loop goes on meanwhile.
 
 use super::*;
+use crate::upgrade::Apart;
+use anyhow::bail;
+use broker::adopt::Census;
 use journal::{Log, Opened, Record};
+use nix::sys::memfd::{MFdFlags, memfd_create};
 use nix::sys::wait::{WaitStatus, waitpid};
 use nix::unistd::Pid;
 use std::fs::File;
 use std::io::{BufWriter, Write};
+use virtd_config::OpenMode;
 use virtd_linux::journal::{Image, Journal};
 
 /// A log that is shorter is left as it is: an image costs a fork.
@@ -49,6 +54,34 @@ impl Driver {
         if let Err(e) = self.begin_image() {
             self.image_failed(&format!("{e:#}"));
         }
+    }
+
+    /// Who wants to try another program is given an image that a copy of this process writes. Called
+    /// between two turns.
+    pub(super) fn give_images(&mut self) {
+        while let Ok(wants) = self.lines.leave.images.try_recv() {
+            let _ = wants.try_send(self.image_apart().map_err(|e| format!("{e:#}")));
+        }
+    }
+
+    fn image_apart(&mut self) -> Result<Apart> {
+        let native = self.config.open == OpenMode::Native;
+        if !native && self.journal.as_ref().is_none_or(Journal::is_broken) {
+            bail!("virtd has no complete journal: the sessions would end");
+        }
+        let file = File::from(memfd_create(c"virtd-image", MFdFlags::MFD_CLOEXEC)?);
+        let census = if native { Census::default() } else { self.broker.census() };
+        let writer = sys::fork_alone(&file, |mut file| {
+            file.write_all(&journal::stamp()).is_ok() && (native || self.write_image(file))
+        })?;
+        Ok(Apart { file, writer, census })
+    }
+
+    /// Ends this process where it stands; what goes on is the journal, and the connections with peers.
+    pub(super) fn leave(&mut self) -> ! {
+        let mut kept = self.journal.as_ref().map(Journal::fds).unwrap_or_default();
+        kept.extend(self.peers.values().filter(|p| p.stream.kept.is_some()).map(|p| p.stream.io.as_raw_fd()));
+        self.lines.leave.now(&kept)
     }
 
     fn image_failed(&mut self, why: &str) {

@@ -357,6 +357,10 @@ impl Driver {
         let mut events = Events::with_capacity(1024);
         while !stop.load(Ordering::Relaxed) {
             self.once(&mut events, control)?;
+            self.give_images();
+            if self.lines.leave.is_wanted() {
+                self.leave();
+            }
         }
         turn::turn(self, |driver| driver.broker.handle(driver.now, Input::Stop));
         let patience = self.now + FAREWELL_US;

@@ -22,9 +22,12 @@ use virtd::control::{self, ControlRequest};
 use virtd::driver::{Driver, Estate};
 use virtd::serve::EventLoop;
 use virtd::serve::Lines;
+use virtd::upgrade::Leave;
 use virtd::worker::Master;
 use virtd_config::{Config, Instance, OpenMode};
 use virtd_linux::kernel::{Kernel, KernelLine, LoopWaker};
+use virtd_master::link::Link;
+use virtd_master::twin::Twins;
 use wire::shim::{Accepted, MAX_MESSAGE, Options, PROTOCOL_VERSION, Reply, Request};
 
 /// Nothing here takes longer unless it is broken.
@@ -433,7 +436,9 @@ fn lines(events: &Sender<Event>, config: &Config) -> (Lines, Option<Kernel>, Loo
         }
         None => (KernelLine::none(), None),
     };
+    let twins = Arc::new(Twins::new(Arc::new(Link::pair().unwrap().0)));
     let lines = Lines {
+        leave: Leave { wanted: Arc::default(), images: crossbeam_channel::never(), twins },
         ports: Default::default(),
         events: events.clone(),
         master: Master::new(Path::new("virtd.toml")).0,

@@ -55,6 +55,7 @@ impl Sim {
     /// ([`Sim::restart_instance`]).
     pub fn virtd_dies_and_instances_return(&mut self, image: bool, late: &BTreeSet<usize>) {
         self.turns_left = None;
+        let before = (self.core.digest(), self.core.census());
         if image {
             self.write_journal_anew();
         }
@@ -76,6 +77,10 @@ impl Sim {
                 p.conn = None;
                 Record::Closed { conn: kept.conn.0 }.append_to(&mut self.journal);
             }
+        }
+        // A journal may end with what was read and not seen through yet.
+        if image {
+            assert_eq!((self.core.digest(), self.core.census()), before, "the next virtd is what this one was");
         }
         for i in 0..self.instances.len() {
             let SimInstance { fault, listening, .. } = std::mem::take(&mut self.instances[i]);

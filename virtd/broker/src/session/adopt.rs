@@ -5,7 +5,7 @@
 //! who vote are level.
 
 use super::*;
-use crate::adopt::Remedy;
+use crate::adopt::{Digest, Remedy};
 use crate::event::{Event, Severity};
 use crate::io::{Direction, Recorded};
 use crate::open;
@@ -273,6 +273,29 @@ impl Session {
         Some(up.conn)
     }
 
+    /// What it was told, and does not rest.
+    pub fn published(&self) -> impl Iterator<Item = (BlobId, Prefix)> + '_ {
+        self.table.iter().filter(|(_, e)| e.published != BlobId::NONE).map(|(_, e)| (e.published, e.key))
+    }
+
+    /// What this session is, but for the keys at rest; the connection.
+    pub fn digest(&self, env: &Env) -> Option<(ConnId, Digest)> {
+        let up = self.up.as_ref()?;
+        let mut digest = Digest::default();
+        let ext = self.exts.iter().find(|e| e.id == up.conn);
+        let theirs: Vec<u8> = ext.and_then(|e| e.peer_open.as_ref()).iter().flat_map(|open| open.encode()).collect();
+        let ours: Vec<u8> = self.profile.iter().flat_map(|profile| profile.open().encode()).collect();
+        digest.mix(&("opens", theirs, ours));
+        for (prefix, _) in env.heard.stores().iter(self.index) {
+            digest.hears(&prefix, env.heard.block(self.index, &prefix));
+        }
+        self.published().for_each(|(route, prefix)| digest.tells(&prefix, env.routes.bytes(route)));
+        up.peer_eor.iter().for_each(|family| digest.mix(&("the peer's End-of-RIB", family)));
+        up.eor_sent.iter().for_each(|family| digest.mix(&("our End-of-RIB", family)));
+        up.again.iter().for_each(|again| digest.mix(&("said again", again.family(), again.is_over())));
+        Some((up.conn, digest))
+    }
+
     /// On each connection the OPENs, and the KEEPALIVEs that accept them, as far as they have come.
     fn write_openings(&self, log: &mut impl Log) {
         for e in self.exts.iter().filter(|e| e.state != ExtState::Connect) {
@@ -320,8 +343,7 @@ impl Session {
     /// What it was told, and does not rest.
     fn write_told(&self, up: &Up, log: &mut impl Log, env: &Env) {
         let (mut out, context) = (BytesMut::new(), up.negotiated.context());
-        let published = self.table.iter().filter(|(_, e)| e.published != BlobId::NONE);
-        let mut published: Vec<(BlobId, Prefix)> = published.map(|(_, e)| (e.published, e.key)).collect();
+        let mut published: Vec<(BlobId, Prefix)> = self.published().collect();
         published.sort_unstable_by_key(|(route, prefix)| (*route, prefix.family()));
         for group in published.chunk_by(|a, b| a.0 == b.0 && a.1.family() == b.1.family()) {
             let prefixes: Vec<Prefix> = group.iter().map(|(_, prefix)| *prefix).collect();
