@@ -35,10 +35,14 @@ pub struct Scene {
 impl Scene {
     /// Starts all of it, with so many sites, and waits until it is whole.
     pub fn new(name: &str, sites: u32, routes: u64) -> Result<Scene> {
+        Scene::with(name, sites, routes, &Options::default())
+    }
+
+    /// The same of a router with these options.
+    pub fn with(name: &str, sites: u32, routes: u64, options: &Options) -> Result<Scene> {
         let mut lab = Lab::new(name)?;
         let star = lab.star(sites)?;
-        let options = Options::default();
-        let kinds = Kinds::start(&lab, &star, &options, |_| String::new())?;
+        let kinds = Kinds::start(&lab, &star, options, |_| String::new())?;
         let monitor = Replayer::dial(&lab, &star.sites[1], false, &["--monitor", "--reconnect", "--events-updates"])?;
         let feed = Replayer::dial(&lab, &star.sites[0], false, &["--generate", &routes.to_string(), "--reconnect"])?;
         let scene = Scene { lab, star, kinds, monitor, feed };

@@ -3,7 +3,9 @@
 
 use anyhow::{Context, Result, ensure};
 use nix::sys::signal::{Signal, kill};
-use tests::lab::wait_for;
+use std::time::Duration;
+use tests::lab::{Star, wait_for, wait_until};
+use tests::router::Options;
 use tests::scene::{ROUTES, Scene, UP};
 
 #[test]
@@ -85,4 +87,38 @@ fn sessions_outlive_the_master_and_the_next_one_replaces_what_is_left() -> Resul
     let now = scene.daemons()?;
     ensure!(now.len() == daemons.len() && now.keys().all(|pid| !daemons.contains_key(pid)), "{daemons:?}, {now:?}");
     scene.end()
+}
+
+/// The kernel's routes of virtd, by number.
+fn routes_in_kernel(star: &Star) -> Result<usize> {
+    Ok(star.router.run("ip", &["route", "show", "proto", "245"])?.lines().count())
+}
+
+#[test]
+fn the_kernels_routes_outlive_the_worker() -> Result<()> {
+    let mut scene = Scene::with("outlives-fib", 2, ROUTES, &Options { fib: true, ..Options::default() })?;
+    wait_until("all routes in the kernel", UP, || match routes_in_kernel(&scene.star) {
+        Ok(n) if n as u64 >= ROUTES => Ok(()),
+        other => Err(format!("{other:?}")),
+    })?;
+    let (before, all) = (scene.sessions(), routes_in_kernel(&scene.star)?);
+    kill(scene.process("virtd-worker")?, Signal::SIGKILL)?;
+    // Daemons whose route sockets are gone with the worker end, and are started again.
+    let mut fewest = all;
+    wait_for("BIRD to have ended", UP, || {
+        fewest = fewest.min(routes_in_kernel(&scene.star).unwrap_or_default());
+        scene.kinds.exits("bird").len() == 1
+    })?;
+    wait_until("all routes outside, and everybody voting", UP, || {
+        fewest = fewest.min(routes_in_kernel(&scene.star).map_err(|e| format!("{e:#}"))?);
+        let taken = scene.kinds.router.events("taken-over").len() == 1;
+        let voting = taken && scene.kinds.wait_voting(Duration::from_millis(100)).is_ok();
+        if voting { Ok(()) } else { Err("not yet".to_owned()) }
+    })?;
+    ensure!(fewest == all && routes_in_kernel(&scene.star)? == all, "{all} routes, {fewest} in between");
+    ensure!(scene.sessions() == before, "no neighbour has noticed");
+    scene.monitor.finish()?.check_quiet()?;
+    scene.feed.finish()?;
+    scene.lab.passed();
+    Ok(())
 }

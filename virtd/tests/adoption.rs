@@ -164,6 +164,19 @@ fn a_program_that_is_tried_finds_all_there_is() {
 }
 
 #[test]
+fn a_digest_tells_what_differs() {
+    let mut sim = settled(3, Strategy::MasterSlave);
+    let before = sim.core.digest();
+    // Another path for one prefix: the same number of them.
+    sim.announce(1, &["203.0.113.0/24"], &[64501, 65001]);
+    sim.run(10 * SECOND);
+    let after = sim.core.digest();
+    let differ = before.keys().filter(|conn| before.get(*conn) != after.get(*conn)).count();
+    assert_eq!((before.len(), after.len(), differ), (3, 3, 3), "{before:?} {after:?}");
+    assert!(before.values().zip(after.values()).all(|(b, a)| (b.heard, b.told) == (a.heard, a.told)));
+}
+
+#[test]
 fn what_is_of_another_version_or_damaged_is_refused_by_name() {
     let (file, census) = image();
     let config = config(3, Strategy::MasterSlave);

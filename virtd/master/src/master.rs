@@ -1,5 +1,6 @@
 //! The master's loop: signals, what the worker says, and the ends of processes.
 
+mod twins;
 mod upgrade;
 
 use crate::document::{Checks, Document};
@@ -25,6 +26,7 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
+use twins::TWIN_PAUSE;
 use upgrade::Upgrades;
 use virtd_config::Config;
 use virtd_linux::eventlog::{self, EventSender};
@@ -38,8 +40,6 @@ const MAX_WAITING: usize = 1024;
 const MAX_EVENTS: usize = 1024;
 /// How long the worker may take to end when it is told to.
 const STOP_PATIENCE: Duration = Duration::from_secs(10);
-/// A twin that dies is replaced no sooner than this after it was made.
-const TWIN_PAUSE: Duration = Duration::from_secs(1);
 
 /// What the loop waits for, besides the supervisor's words. `life` numbers workers.
 enum Happening {
@@ -386,36 +386,6 @@ impl Master {
         }
     }
 
-    fn twin_comes(&mut self, line: Option<OwnedFd>) {
-        let Some(line) = line.filter(process::is_line) else {
-            return log::error!("the worker has no line for its twin");
-        };
-        let (life, happens) = (self.life, self.happens.clone());
-        self.twin = Twin::Coming;
-        let hear = move || {
-            let pid = process::hello(&line);
-            let _ = happens.send(Happening::Twin { life, pid, line });
-        };
-        if let Err(e) = std::thread::Builder::new().name("twin".into()).spawn(hear) {
-            log::error!("no thread to hear of the twin: {e}");
-            self.twin = Twin::None;
-        }
-    }
-
-    fn twin_came(&mut self, life: u32, pid: Option<Pid>, line: OwnedFd) {
-        let wanted = life == self.life && self.stage != Stage::Over;
-        match pid.filter(|pid| self.watch(*pid).is_ok()) {
-            Some(pid) if wanted => self.twin = Twin::Here { pid, line },
-            // Without its line it ends.
-            Some(_) => {}
-            None if wanted => {
-                self.twin = Twin::None;
-                self.twin_at = Some(Instant::now() + TWIN_PAUSE);
-            }
-            None => {}
-        }
-    }
-
     /// The worker serves: whoever does not run is started, and it is told who does.
     fn ready(&mut self) {
         let Some(worker) = self.worker.as_mut().filter(|worker| !worker.ready) else { return };
@@ -593,13 +563,6 @@ impl Master {
         self.end_twin();
         if let Some(worker) = self.worker.as_ref().filter(|worker| worker.ended.is_none()) {
             let _ = kill(worker.pid, Signal::SIGKILL);
-        }
-    }
-
-    /// It has all that the worker has open, which would stay open.
-    fn end_twin(&mut self) {
-        if let Twin::Here { pid, .. } = std::mem::replace(&mut self.twin, Twin::None) {
-            let _ = kill(pid, Signal::SIGKILL);
         }
     }
 
