@@ -21,6 +21,7 @@ pub use mutate::mutated;
 pub use run::{Broken, Run, run};
 pub use targets::bgp::{notification, open, refresh, stream, update};
 pub use targets::core::core;
+pub use targets::journal::journal;
 pub use targets::kernel::{netlink, vkernel};
 pub use targets::text::{config, mrt, record, request, script, shim, state};
 
@@ -38,7 +39,7 @@ pub struct Target {
 }
 
 /// All of them.
-pub const TARGETS: [Target; 15] = [
+pub const TARGETS: [Target; 16] = [
     Target { name: "stream", check: stream, seeds: targets::bgp::streams, bounded: 15_000 },
     Target { name: "open", check: open, seeds: targets::bgp::opens, bounded: 40_000 },
     Target { name: "notification", check: notification, seeds: targets::bgp::notifications, bounded: 20_000 },
@@ -53,5 +54,6 @@ pub const TARGETS: [Target; 15] = [
     Target { name: "state", check: state, seeds: targets::text::states, bounded: 20_000 },
     Target { name: "script", check: script, seeds: targets::text::scripts, bounded: 20_000 },
     Target { name: "record", check: record, seeds: targets::text::records, bounded: 10_000 },
+    Target { name: "journal", check: journal, seeds: targets::journal::journals, bounded: 5_000 },
     Target { name: "core", check: core, seeds: targets::core::histories, bounded: 300 },
 ];

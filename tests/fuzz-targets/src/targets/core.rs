@@ -2,7 +2,7 @@
 //! else is the worse for it.
 
 #[path = "../../../../virtd/tests/sim/mod.rs"]
-mod sim;
+pub(crate) mod sim;
 
 use self::sim::{Sim, config, prefix};
 use std::collections::{BTreeMap, BTreeSet};
