@@ -216,3 +216,56 @@ pub fn median_and_max(mut all: Vec<f64>) -> (Option<f64>, Option<f64>) {
     all.sort_by(f64::total_cmp);
     (all.get(all.len() / 2).copied(), all.last().copied())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::io::Write;
+
+    fn update(announced: &[(&str, u32)], withdrawn: &[&str]) -> String {
+        let told = |(prefix, number): &(&str, u32)| serde_json::json!({"prefixes": [prefix], "route": {"as_path": format!("65000 {number}")}});
+        let announced: Vec<Value> = announced.iter().map(told).collect();
+        serde_json::json!({"ts_us": 1, "event": "update", "announced": announced, "withdrawn": withdrawn}).to_string()
+    }
+
+    /// What is wrong of these events, where a prefix was announced, withdrawn and announced again.
+    fn judged(events: &[String]) -> Wrongs {
+        let words = Arc::new(Words::default());
+        for word in [Word::Route(FIRST_NUMBER), Word::Gone, Word::Route(FIRST_NUMBER + 1)] {
+            words.add("p", word);
+        }
+        let mut log = tempfile::NamedTempFile::new().expect("a file");
+        events.iter().for_each(|e| writeln!(log, "{e}").expect("written"));
+        let mut observer = Observer::new("n", log.path(), words).expect("a log");
+        observer.look().expect("events");
+        Wrongs { examples: Vec::new(), ..observer.wrongs }
+    }
+
+    #[test]
+    fn what_was_said_may_be_told_and_some_of_it_left_out() {
+        let (first, second) = (update(&[("p", FIRST_NUMBER)], &[]), update(&[("p", FIRST_NUMBER + 1)], &[]));
+        let table = update(&[("other", 1)], &[]);
+        assert_eq!(judged(&[first.clone(), update(&[], &["p"]), second.clone(), table]), Wrongs::default());
+        assert_eq!(judged(&[first, second.clone()]), Wrongs::default());
+        assert_eq!(judged(&[second]), Wrongs::default());
+    }
+
+    #[test]
+    fn each_wrong_is_seen() {
+        let (first, second) = (update(&[("p", FIRST_NUMBER)], &[]), update(&[("p", FIRST_NUMBER + 1)], &[]));
+        let gone = update(&[], &["p"]);
+        let repeated = Wrongs { repeated: 1, ..Wrongs::default() };
+        assert_eq!(judged(&[first.clone(), first.clone()]), repeated, "told again");
+        assert_eq!(judged(&[update(&[], &["p"])]), repeated, "withdrawn, and never had");
+        let untrue = Wrongs { routes_untrue: 1, ..Wrongs::default() };
+        assert_eq!(judged(&[second.clone(), first.clone()]), untrue, "an old word");
+        assert_eq!(judged(&[first.clone(), gone.clone(), first]), untrue, "what has gone");
+        let table = [update(&[("other", 1)], &[]), update(&[("other", 2)], &[])];
+        assert_eq!(judged(&table), untrue, "what nobody changes");
+        let unmade = Wrongs { withdrawals_unmade: 1, ..Wrongs::default() };
+        assert_eq!(judged(&[second, gone]), unmade, "withdrawn by nobody since");
+        assert_eq!(judged(&[update(&[("other", 1)], &[]), update(&[], &["other"])]), unmade);
+        let down = serde_json::json!({"ts_us": 1, "event": "session-down", "reset": true, "why": "closed"});
+        assert_eq!(judged(&[down.to_string()]).sessions_reset, 1);
+    }
+}

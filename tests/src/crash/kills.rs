@@ -146,7 +146,9 @@ impl Run {
         }
         let mut left = plan.bursts;
         while left > 0 {
-            let us = self.rng.random_range(0..3_000_000);
+            // Most of them come before all vote again, some after.
+            let us = if self.rng.random_ratio(1, 5) { 25_000_000 } else { 3_000_000 };
+            let us = self.rng.random_range(0..us);
             std::thread::sleep(Duration::from_micros(us));
             let burst = if self.rng.random_ratio(1, 4) { self.rng.random_range(1..=BURST) } else { 1 };
             for _ in 0..burst.min(left) {

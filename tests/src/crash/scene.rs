@@ -31,6 +31,8 @@ pub struct Size {
     pub prefixes: u64,
     /// The instances write routes to the kernel.
     pub fib: bool,
+    /// T, milliseconds: after six of them whoever is fed votes, however much goes on.
+    pub t_ms: u32,
     /// What decides what is said, and when who dies.
     pub seed: u64,
 }
@@ -62,7 +64,7 @@ impl Scene {
     pub fn begin(name: &str, size: Size) -> Result<Scene> {
         let mut lab = Lab::new(name)?;
         let star = lab.star(5)?;
-        let options = Options { fib: size.fib, ..Options::default() };
+        let options = Options { fib: size.fib, t_ms: size.t_ms, ..Options::default() };
         let kinds = Kinds::start(&lab, &star, &options, |_| String::new())?;
         let (a, lines_a) = Replayer::typed(&lab, &star.sites[1], &["--events-updates"])?;
         let (b, lines_b) = Replayer::typed(&lab, &star.sites[3], &["--events-updates"])?;

@@ -59,7 +59,7 @@ impl Words {
         all.iter().filter_map(|(prefix, words)| Some((prefix.clone(), *words.last()?))).collect()
     }
 
-    fn add(&self, prefix: &str, word: Word) {
+    pub(super) fn add(&self, prefix: &str, word: Word) {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).entry(prefix.to_owned()).or_default().push(word);
     }
 }

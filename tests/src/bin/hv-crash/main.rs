@@ -44,6 +44,9 @@ struct Arguments {
     /// Kills of each kind that is aimed: loading, new, image, accept
     #[arg(long, value_name = "A", default_value_t = 10)]
     aimed: u32,
+    /// T: an instance that was fed votes after six of it at the latest
+    #[arg(long, value_name = "MS", default_value_t = 3000)]
+    t_ms: u32,
     /// The instances write routes to the kernel, too
     #[arg(long)]
     fib: bool,
@@ -55,10 +58,10 @@ struct Arguments {
 fn main() -> ExitCode {
     let arguments = Arguments::parse();
     let clock = || SystemTime::UNIX_EPOCH.elapsed().map_or(1, |t| t.as_secs());
-    let Arguments { prefixes, fib, kills, bursts, aimed, seed } = arguments;
+    let Arguments { prefixes, fib, t_ms, kills, bursts, aimed, seed } = arguments;
     let seed = seed.unwrap_or_else(clock);
     eprintln!("seed {seed}");
-    let plan = Plan { size: Size { prefixes, fib, seed }, kills, bursts, aimed };
+    let plan = Plan { size: Size { prefixes, fib, t_ms, seed }, kills, bursts, aimed };
     match clean_up_on_signal().and_then(|()| run(&plan)) {
         Ok(report) => {
             println!("{}", report.json);
