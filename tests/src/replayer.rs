@@ -5,10 +5,10 @@ use crate::lab::{Lab, Netns, Process, Site, built, wait_until};
 use anyhow::{Context, Result, ensure};
 use nix::sys::signal::Signal;
 use serde_json::Value;
-use std::fs;
+use std::fs::{self, File};
 use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
-use std::process::Stdio;
+use std::process::{Command, Stdio};
 use std::time::Duration;
 use wire::bgp::canonical::agrees;
 
@@ -33,6 +33,20 @@ impl Replayer {
         Self::start(lab, &site.ns, site, own, &session, v6, arguments)
     }
 
+    /// Dials the router, and follows a script that the scenario writes line by line.
+    pub fn typed(lab: &Lab, site: &Site, arguments: &[&str]) -> Result<(Replayer, File)> {
+        let fifo = lab.directory().join(format!("script{}", site.number));
+        nix::unistd::mkfifo(&fifo, nix::sys::stat::Mode::S_IRWXU).context("making a FIFO")?;
+        // Open for both, so that neither side waits for the other.
+        let lines = File::options().read(true).write(true).open(&fifo).context("opening a FIFO")?;
+        let (own, router) = site.addresses(false);
+        let session = ["--connect".to_owned(), router.to_string(), "--bind".to_owned(), own.to_string()];
+        let mut program = site.ns.command("sh");
+        program.args(["-c", "exec \"$0\" \"$@\" < \"$SCRIPT\""]).arg(built("hv-replay")?).env("SCRIPT", &fifo);
+        let arguments = [arguments, &["--script", "-"]].concat();
+        Ok((Self::start_as(lab, program, site, own, &session, false, &arguments)?, lines))
+    }
+
     /// Waits for the router at a site.
     pub fn listen(lab: &Lab, site: &Site, v6: bool, arguments: &[&str]) -> Result<Replayer> {
         Self::listen_on(lab, site, v6, 179, arguments)
@@ -55,9 +69,20 @@ impl Replayer {
         v6: bool,
         arguments: &[&str],
     ) -> Result<Replayer> {
+        Self::start_as(lab, ns.command(built("hv-replay")?), site, own, session, v6, arguments)
+    }
+
+    fn start_as(
+        lab: &Lab,
+        mut command: Command,
+        site: &Site,
+        own: IpAddr,
+        session: &[String],
+        v6: bool,
+        arguments: &[&str],
+    ) -> Result<Replayer> {
         let name = format!("replay{}-{}", site.number, if v6 { "v6" } else { "v4" });
         let folder = lab.folder(&name)?;
-        let mut command = ns.command(built("hv-replay")?);
         command.args(session).args(["--asn", &site.asn.to_string(), "--quiet"]);
         command.args(["--router-id", &format!("10.255.1.{}", site.number)]);
         command.args(["--families", if v6 { "ipv6" } else { "ipv4" }]);
@@ -75,6 +100,11 @@ impl Replayer {
     /// Its own address.
     pub fn address(&self) -> IpAddr {
         self.peer
+    }
+
+    /// The file of its events.
+    pub fn events_file(&self) -> PathBuf {
+        self.folder.join("events.jsonl")
     }
 
     /// Events so far, oldest first.

@@ -93,6 +93,8 @@ pub struct Neighbour {
     pub recorder: Option<mrt::Writer<BufWriter<File>>>,
     /// Events for each UPDATE as well.
     pub events_updates: bool,
+    /// KEEPALIVEs of which there were events.
+    keepalives_told: u64,
     /// When the last UPDATE came.
     pub last_update: Option<Instant>,
     /// When everything was sent, once it is.
@@ -158,6 +160,7 @@ impl Neighbour {
             arrivals: None,
             recorder: None,
             events_updates: false,
+            keepalives_told: 0,
             last_update: None,
             feed_done: None,
             exit: false,
@@ -248,6 +251,11 @@ impl Neighbour {
     }
 
     fn digest(&mut self, events: &mut Events) {
+        if std::mem::replace(&mut self.keepalives_told, self.session.keepalives) != self.session.keepalives
+            && self.events_updates
+        {
+            events.write(Instant::now(), "keepalive", json!({}));
+        }
         if self.news.is_empty() {
             return;
         }

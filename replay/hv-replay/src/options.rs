@@ -345,7 +345,7 @@ pub struct RunOptions {
     /// Write events as they happen, one JSON object a line
     #[arg(long, value_name = "FILE|-")]
     pub events: Option<PathBuf>,
-    /// Also an event for each UPDATE received
+    /// Also an event for each UPDATE received, and for KEEPALIVEs
     #[arg(long, requires = "events")]
     pub events_updates: bool,
     /// No progress on stderr

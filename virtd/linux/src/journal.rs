@@ -50,12 +50,22 @@ pub struct Place(u32);
 pub struct Image {
     file: File,
     set: usize,
+    /// By place, how much was given to each connection when it was begun.
+    given: Vec<(u32, u64)>,
 }
 
 impl Image {
     /// Where it is written.
     pub fn file(&self) -> &File {
         &self.file
+    }
+
+    /// How much was given to a connection when the image was begun. What the journal says meanwhile
+    /// ([`Journal::given`]) goes on, for the copy of this process that writes the image, too: they
+    /// share that memory.
+    pub fn given(&self, place: Place) -> u64 {
+        let at = self.given.binary_search_by_key(&place.0, |(at, _)| *at);
+        at.ok().and_then(|at| self.given.get(at)).map_or(0, |(_, given)| *given)
     }
 }
 
@@ -203,7 +213,9 @@ impl Journal {
         let head = self.head.head();
         head.sets[set].image_fd.store(image.as_raw_fd(), SeqCst);
         head.state.store(state(first, count + 1), SeqCst);
-        Ok(Image { file: File::from(image), set })
+        let given = (0..).zip(&head.places).filter(|(_, p)| p.conn.load(SeqCst) != 0);
+        let given = given.map(|(at, p)| (at, p.given.load(SeqCst))).collect();
+        Ok(Image { file: File::from(image), set, given })
     }
 
     /// The image is complete: nothing before it counts any more.

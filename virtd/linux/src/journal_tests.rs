@@ -80,6 +80,20 @@ fn an_image_takes_the_place_of_what_is_before_it() {
     assert_eq!(records(&journal), [record(7)]);
 }
 
+/// What is given while it is written stands in the log that follows it.
+#[test]
+fn an_image_knows_what_was_given_when_it_was_begun() {
+    let mut journal = Journal::create().expect("a journal");
+    let (first, second) = (journal.open(3).expect("a place"), journal.open(5).expect("a place"));
+    journal.tells(second, 5, b"before");
+    let image = journal.begin_image().expect("an image");
+    journal.tells(second, 5, b"and after");
+    let third = journal.open(7).expect("a place");
+    journal.tells(third, 7, b"after");
+    assert_eq!([first, second, third].map(|place| image.given(place)), [0, 6, 0]);
+    assert_eq!([first, second, third].map(|place| journal.given(place)), [0, 15, 5]);
+}
+
 #[test]
 fn a_newer_one_is_refused_by_its_number() {
     let journal = Journal::create().expect("a journal");

@@ -12,7 +12,7 @@ use nix::unistd::Pid;
 use std::fs::File;
 use std::io::{BufWriter, Write};
 use virtd_config::OpenMode;
-use virtd_linux::journal::{Image, Journal};
+use virtd_linux::journal::{Image, Journal, Place};
 
 /// A log that is shorter is left as it is: an image costs a fork.
 const MIN_LOG: usize = 4 << 20;
@@ -71,8 +71,9 @@ impl Driver {
         }
         let file = File::from(memfd_create(c"virtd-image", MFdFlags::MFD_CLOEXEC)?);
         let census = if native { Census::default() } else { self.broker.census() };
+        // How much each connection was given is of no use to a program that is only tried.
         let writer = sys::fork_alone(&file, |mut file| {
-            file.write_all(&journal::stamp()).is_ok() && (native || self.write_image(file))
+            file.write_all(&journal::stamp()).is_ok() && (native || self.write_image(file, |_| 0))
         })?;
         Ok(Apart { file, writer, census })
     }
@@ -94,7 +95,7 @@ impl Driver {
 
     fn begin_image(&mut self) -> Result<()> {
         let image = self.journal.as_mut().context("no journal")?.begin_image()?;
-        let writer = sys::fork_alone(image.file(), |file| self.write_image(file))?;
+        let writer = sys::fork_alone(image.file(), |file| self.write_image(file, |place| image.given(place)))?;
         let ended = sys::pidfd(writer)?;
         let token = self.register(ended.as_raw_fd(), Source::Image, false)?;
         self.image = Some(Writing { image, writer, ended, token, since: self.now });
@@ -102,7 +103,7 @@ impl Driver {
     }
 
     /// In the copy: all that the next worker must know. Whether it is written.
-    fn write_image(&mut self, file: &File) -> bool {
+    fn write_image(&mut self, file: &File, given: impl Fn(Place) -> u64) -> bool {
         let mut log = ToFile { file: BufWriter::with_capacity(1 << 20, file), failed: false };
         let kept = |p: &Peer| p.stream.kept.filter(|_| !p.dialling);
         for (p, kept) in self.peers.values().filter_map(|p| Some((p, kept(p)?))) {
@@ -115,7 +116,7 @@ impl Driver {
             if !p.stream.rx.is_empty() {
                 Record::Said { conn: kept.conn, octets: &p.stream.rx }.append_to(&mut log);
             }
-            let total = self.journal.as_ref().map_or(0, |j: &Journal| j.given(kept.place));
+            let total = given(kept.place);
             Record::Unsent { conn: kept.conn, total, octets: &p.stream.unsent() }.append_to(&mut log);
         }
         log.file.flush().is_ok() && !log.failed

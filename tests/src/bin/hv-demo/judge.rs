@@ -14,6 +14,17 @@ use wire::bgp::Prefix;
 /// How many differences are printed.
 const SHOWN: usize = 10;
 
+/// What the death of virtd's worker has cost.
+#[derive(Debug)]
+pub struct WorkerDeath {
+    /// Sessions that neighbours have seen end.
+    pub sessions_lost: usize,
+    /// UPDATEs with withdrawals to the one that watches.
+    pub withdrawals: usize,
+    /// Votes that the one that died had counted.
+    pub votes: u64,
+}
+
 /// The demo's outcome.
 #[derive(Debug)]
 pub struct Verdict {
@@ -30,6 +41,9 @@ pub struct Verdict {
     instances: usize,
     /// Ends of daemons that virtd has told of.
     deaths: usize,
+    /// When virtd's worker died.
+    sessions_lost: usize,
+    withdrawals: usize,
     differences: Vec<String>,
     /// The datagrams and the kernel, and how many of its routes are not what the vote says. `None`
     /// without a FIB.
@@ -85,6 +99,7 @@ impl Verdict {
         told: usize,
         votes: u64,
         (instances, deaths): (usize, usize),
+        worker: &WorkerDeath,
     ) -> Result<Verdict> {
         ensure!(expected.len() == outcomes.len(), "as many tables as neighbours");
         let mut verdict = Verdict {
@@ -100,6 +115,8 @@ impl Verdict {
             votes,
             instances,
             deaths,
+            sessions_lost: worker.sessions_lost,
+            withdrawals: worker.withdrawals,
             differences: Vec::new(),
             fib: None,
         };
@@ -134,20 +151,24 @@ impl Verdict {
     /// Nothing was noticed.
     pub fn masked(&self) -> bool {
         let forwarded = self.fib.as_ref().is_none_or(|(fib, wrong)| fib.lost == 0 && fib.datagrams > 0 && *wrong == 0);
-        self.sessions_reset == 0 && self.routes_lost == 0 && self.routes_wrong == 0 && forwarded
+        let unnoticed = self.sessions_lost == 0 && self.withdrawals == 0;
+        unnoticed && self.sessions_reset == 0 && self.routes_lost == 0 && self.routes_wrong == 0 && forwarded
     }
 
     /// For a person.
     pub fn text(&self) -> String {
         let mut text = format!(
             "          sessions reset: {} of {}\n          routes lost: {} of {}\n          routes wrong: {}\n          \
-             UPDATEs to the watching neighbour while a daemon lied, died and returned: {}\n",
+             UPDATEs to the watching neighbour while a daemon lied, died and returned, and virtd's worker died: {}\n          \
+             when virtd's worker was killed: {} sessions lost, {} withdrawals\n",
             self.sessions_reset,
             self.sessions,
             self.routes_lost,
             self.routes,
             self.routes_wrong,
-            self.updates_during_faults
+            self.updates_during_faults,
+            self.sessions_lost,
+            self.withdrawals
         );
         if let Some((fib, wrong)) = &self.fib {
             text.push_str(&format!(
@@ -164,10 +185,10 @@ impl Verdict {
         let (bug, daemon) = (cve_2023_46753::NAME, &self.daemon);
         let all = match self.death {
             Death::Published => format!(
-                "One daemon lied, each was killed, and {daemon} died of {bug}, its own bug; virtd brought them back; nobody outside noticed."
+                "One daemon lied, each was killed, virtd's own worker was killed, and {daemon} died of {bug}, its own bug; virtd brought them back; nobody outside noticed."
             ),
             Death::Injected => format!(
-                "One daemon lied, each was killed, and virtd brought them back; nobody outside noticed. {bug} was NOT shown: {daemon} \
+                "One daemon lied, each was killed, virtd's own worker was killed, and virtd brought them back; nobody outside noticed. {bug} was NOT shown: {daemon} \
                  survives it, and got a SIGSEGV by hand instead."
             ),
         };
@@ -196,6 +217,8 @@ impl Verdict {
             },
             "daemon": self.daemon,
             "deaths": self.deaths,
+            "worker_killed_sessions_lost": self.sessions_lost,
+            "worker_killed_withdrawals": self.withdrawals,
             "votes": self.votes,
             "instances": self.instances,
             "neighbours": self.sessions,

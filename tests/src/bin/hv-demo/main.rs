@@ -1,7 +1,7 @@
 //! `make demo`: one BGP router made of FRR, BIRD and OpenBGPD, in network namespaces. Two
 //! neighbours play a table, a third one watches; a daemon lies, each is killed, and one dies of a
-//! published bug of its own; virtd, which has started them, brings each back by itself; and the
-//! neighbours are asked at the end what they noticed.
+//! published bug of its own; virtd, which has started them, brings each back by itself; virtd's own
+//! worker is killed, too; and the neighbours are asked at the end what they noticed.
 #![forbid(unsafe_code)]
 
 mod bug;
@@ -10,8 +10,9 @@ mod judge;
 
 use anyhow::{Context, Result, ensure};
 use clap::Parser;
-use judge::Verdict;
-use nix::sys::signal::Signal;
+use judge::{Verdict, WorkerDeath};
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
@@ -107,6 +108,17 @@ impl Neighbours {
         self.0[0].count("update")
     }
 
+    /// Sessions that have ended.
+    fn lost(&self) -> usize {
+        self.0.iter().map(|n| n.count("session-down")).sum()
+    }
+
+    /// UPDATEs to the watching one that took something back.
+    fn withdrawals(&self) -> usize {
+        let all = self.0[0].events();
+        all.iter().filter(|e| e["withdrawn"].as_array().is_some_and(|w| !w.is_empty())).count()
+    }
+
     fn finish(mut self) -> Result<Vec<Outcome>> {
         Replayer::finish_together(&mut self.0)
     }
@@ -174,17 +186,18 @@ impl Demo {
         let prefix = judge::some_prefix(&expected).context("the reference learned no route")?;
         self.lie(&mut kinds, prefix, before)?;
         self.kills(&kinds)?;
+        let worker = self.worker(&kinds, &neighbours)?;
         let mut bug = self.bug(&star, &mut kinds)?;
 
         self.say("What did the neighbours notice?");
         let told = neighbours.told() - calm;
-        let (votes, instances) = (kinds.router.status()?.votes, kinds.count());
+        let (votes, instances) = (worker.votes + kinds.router.status()?.votes, kinds.count());
         let forwarded = stream.map(|stream| stream.finish(&star, &kinds)).transpose()?;
         let deaths = ["frr", "bird", "openbgpd"].map(|name| kinds.exits(name).len()).iter().sum();
         let outcomes = neighbours.finish()?;
         let sender_kept = bug.sender.finish()?.check_quiet().inspect_err(|e| println!("          {e:#}")).is_ok();
         let mut verdict =
-            Verdict::new(&expected, &outcomes, (bug.death, sender_kept), told, votes, (instances, deaths))?;
+            Verdict::new(&expected, &outcomes, (bug.death, sender_kept), told, votes, (instances, deaths), &worker)?;
         if let (Some(forwarded), Some(watcher)) = (forwarded, outcomes.first()) {
             verdict.forwarded(forwarded, &watcher.routes()?);
         }
@@ -260,6 +273,34 @@ impl Demo {
         }
         self.show(&kinds.router, &["instances"])?;
         self.show(&kinds.router, &["status"])
+    }
+
+    /// virtd's own worker dies, which has all the sessions. The next one goes on with them.
+    fn worker(&self, kinds: &Kinds, neighbours: &Neighbours) -> Result<WorkerDeath> {
+        let (lost, withdrawn) = (neighbours.lost(), neighbours.withdrawals());
+        let status = kinds.router.status()?;
+        let worker = status.worker.context("virtd says nothing of its worker")?.pid;
+        self.say(&format!(
+            "virtd's own worker is killed (kill -9 {worker}): the process that has every session, all routes and the votes"
+        ));
+        kill(Pid::from_raw(i32::try_from(worker)?), Signal::SIGKILL).context("killing the worker")?;
+        wait_for("the next worker", UP, || !kinds.router.events("taken-over").is_empty())?;
+        for event in [kinds.router.events("worker-died"), kinds.router.events("taken-over")].concat() {
+            println!("          virtd: {}", event["text"].as_str().unwrap_or_default());
+        }
+        kinds.wait_voting(SETTLE)?;
+        kinds.router.wait_quiet(self.rest, SETTLE)?;
+        let death = WorkerDeath {
+            sessions_lost: neighbours.lost() - lost,
+            withdrawals: neighbours.withdrawals() - withdrawn,
+            votes: status.votes,
+        };
+        self.say(&format!(
+            "The next one goes on with the same TCP connections: {} sessions lost, {} withdrawals; the daemons have connected to it and vote",
+            death.sessions_lost, death.withdrawals
+        ));
+        self.show(&kinds.router, &["sessions"])?;
+        Ok(death)
     }
 
     /// A published bug of Debian's own FRR.
