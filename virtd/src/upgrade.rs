@@ -83,10 +83,7 @@ impl Leave {
 
     /// Ends this process without a word to anybody. `kept` is what the next one cannot do without.
     pub fn now(&self, kept: &[RawFd]) -> ! {
-        if let Err(e) = self.twins.keep(kept) {
-            log::warn!("no keeper can be made ({e}): should the next program fail, the sessions end");
-        }
-        sys::end_at_once()
+        self.twins.leave(kept)
     }
 }
 

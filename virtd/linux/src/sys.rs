@@ -235,12 +235,6 @@ pub fn pidfd(pid: nix::unistd::Pid) -> io::Result<OwnedFd> {
     }
 }
 
-/// Ends this process where it stands: nobody is told, nothing is written or removed.
-pub fn end_at_once() -> ! {
-    // SAFETY: does not return.
-    unsafe { libc::_exit(0) }
-}
-
 /// A copy of this process does `work` with `file` and ends: with 0 where `work` says true. It has no
 /// other file open, so that nothing of this process's lives longer because of it. Only the thread
 /// that calls goes on in it: `work` may allocate, as the C library's fork(3) leaves its heap whole,

@@ -42,7 +42,9 @@ impl Program {
     /// The kernel's.
     pub fn own() -> io::Result<Program> {
         let named = Named { version: env!("CARGO_PKG_VERSION").to_owned(), path: own_file()? };
-        Ok(Program { file: File::open(OWN)?, named })
+        // Whoever may execute it may not be one who may read it.
+        let file = OpenOptions::new().read(true).custom_flags(libc::O_PATH).open(OWN)?;
+        Ok(Program { file, named })
     }
 
     /// A program that only root could have put there. Its version is not known yet.

@@ -45,6 +45,16 @@ pub(crate) fn clone_keeper(line: RawFd, files: &[RawFd]) -> nix::Result<Pid> {
     copy(0, line, -1, Some(files))
 }
 
+/// Ends this process where it stands, with these files, ascending, and no others in the table that it
+/// shares.
+pub(crate) fn end_with(files: &[RawFd]) -> ! {
+    // SAFETY: numbers. Whoever had the others open is a thread of this process, and it ends now.
+    unsafe {
+        close_others(files);
+        libc::_exit(0)
+    }
+}
+
 fn copy(flags: c_int, line: RawFd, link: RawFd, files: Option<&[RawFd]>) -> nix::Result<Pid> {
     let arguments = [c"virtd".as_ptr(), c"--worker".as_ptr(), c"--resumed".as_ptr(), std::ptr::null()];
     // SAFETY: only read. Nobody changes the environment: virtd's code does not.
@@ -146,7 +156,7 @@ unsafe fn wait_for_go(line: RawFd, path: &mut [u8; MAX_PATH]) -> Option<RawFd> {
 /// Closes every fd but the standard ones and these, which ascend.
 ///
 /// # Safety
-/// As of [`twin`].
+/// Of a process that uses none of them any more.
 unsafe fn close_others(files: &[RawFd]) {
     let mut from: RawFd = 3;
     for file in files.iter().chain([&RawFd::MAX]) {
