@@ -8,7 +8,7 @@ use crate::link::{Link, Received, file_of};
 use crate::message::{Begin, Died, ToMaster, ToWorker, Told, fit};
 use crate::pace::{Cause, Pace, Toll};
 use crate::process;
-use crate::program::Program;
+use crate::program::{OWN, Program};
 use crate::seats::{Refused, Seats, Step};
 use anyhow::{Context, Result, bail};
 use broker::event::{Event, Severity};
@@ -114,6 +114,8 @@ struct Master {
     /// How many workers have died.
     restarts: u32,
     pace: Pace,
+    /// The last worker's program ([`Program::id`]).
+    runs: Option<(u64, u64)>,
     died: Option<Died>,
     start_at: Option<Instant>,
     twin_at: Option<Instant>,
@@ -158,6 +160,7 @@ pub fn run(file: &Path, shim: Option<&Path>, checks: Checks) -> Result<ExitCode>
         upgrades: Upgrades::new(Program::own().context("cannot open virtd's own program")?),
         restarts: 0,
         pace: Pace::default(),
+        runs: None,
         died: None,
         start_at: Some(Instant::now()),
         twin_at: None,
@@ -240,8 +243,12 @@ impl Master {
     fn start(&mut self) -> Result<()> {
         let (link, theirs) = Link::pair().context("cannot make the link to the worker")?;
         let program = self.upgrades.program.executable();
+        // The twin of a worker is of the same program.
+        let id = self.upgrades.program.id();
+        let twins = if id.is_some() && id == self.runs { Path::new(OWN) } else { &program };
+        self.runs = id;
         let inherits = match std::mem::replace(&mut self.twin, Twin::None) {
-            Twin::Here { pid, line } if process::go(&line, &theirs, &program).is_ok() => Some(pid),
+            Twin::Here { pid, line } if process::go(&line, &theirs, twins).is_ok() => Some(pid),
             _ => self.keeper_goes(&theirs),
         };
         let started = match inherits {

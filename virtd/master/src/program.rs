@@ -24,7 +24,7 @@ const END_PATIENCE: Duration = Duration::from_secs(2);
 /// Octets of what it prints that are passed on.
 const MAX_PRINTED: u64 = 4 << 10;
 /// This program.
-const OWN: &str = "/proc/self/exe";
+pub const OWN: &str = "/proc/self/exe";
 /// What the kernel appends to the name of a file that has none any more.
 const DELETED: &[u8] = b" (deleted)";
 
@@ -78,7 +78,13 @@ impl Program {
         &self.named
     }
 
-    /// How it is executed, by any process of virtd's.
+    /// What tells it from other programs, whatever they are called.
+    pub fn id(&self) -> Option<(u64, u64)> {
+        self.file.metadata().ok().map(|is| (is.dev(), is.ino()))
+    }
+
+    /// How it is executed by a process of virtd's that may look into the master's files. One that has
+    /// given up that right ([`virtd_linux::confine`]) can execute [`OWN`] alone.
     pub fn executable(&self) -> PathBuf {
         PathBuf::from(format!("/proc/{}/fd/{}", std::process::id(), self.file.as_raw_fd()))
     }

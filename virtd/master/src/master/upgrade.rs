@@ -16,7 +16,7 @@
 
 use super::*;
 use crate::message::Named;
-use crate::program::{Program, own_file};
+use crate::program::{OWN, Program, own_file};
 use broker::adopt::Census;
 
 /// How long the worker may take to end; killed it is as good.
@@ -155,7 +155,8 @@ impl Master {
     /// The keeper, if there is one, becomes the worker.
     pub(super) fn keeper_goes(&mut self, link: &OwnedFd) -> Option<Pid> {
         let (pid, line) = self.upgrades.keeper.take()?;
-        process::go(&line, link, &self.upgrades.program.executable()).ok().map(|()| pid)
+        // It was made by a worker of that program.
+        process::go(&line, link, Path::new(OWN)).ok().map(|()| pid)
     }
 
     /// A worker has ended. Whether that belongs to an upgrade: then the next one is started at once.
