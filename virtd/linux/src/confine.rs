@@ -4,7 +4,7 @@
 //! |---|---|
 //! | new rights at an exec | PR_SET_NO_NEW_PRIVS |
 //! | all capabilities but a few ([`KEPT`]) | the bounding set and the others |
-//! | files but what the configuration names, and what every program reads | Landlock (Linux 5.13) |
+//! | writing files but in the folders that the configuration names | Landlock (Linux 5.13) |
 //! | system calls that no part of it makes ([`DENIED`]) | seccomp: EPERM |
 //!
 //! All of that is a thread's own and is inherited by those that it starts, and by the next worker
@@ -12,8 +12,8 @@
 
 use caps::{CapSet, Capability, CapsHashSet};
 use landlock::{
-    ABI, Access, AccessFs, BitFlags, CompatLevel, Compatible, PathBeneath, PathFd, Ruleset, RulesetAttr,
-    RulesetCreatedAttr, RulesetStatus,
+    ABI, AccessFs, BitFlags, CompatLevel, Compatible, PathBeneath, PathFd, Ruleset, RulesetAttr, RulesetCreatedAttr,
+    RulesetStatus,
 };
 use nix::sys::prctl;
 use seccompiler::{BpfProgram, SeccompAction, SeccompFilter};
@@ -98,9 +98,6 @@ pub const DENIED: [i64; 54] = [
     libc::SYS_syslog,
 ];
 
-/// What every program reads: libraries, accounts, the kernel's own files.
-const READ: [&str; 8] = ["/usr", "/lib", "/lib64", "/etc", "/dev", "/proc", "/sys", "/run"];
-
 /// Gives it all up, for the thread that calls and those that it starts. What could not be given up,
 /// for the operator: an old kernel is no reason to have no router.
 pub fn confine(config: &Config) -> Vec<String> {
@@ -133,24 +130,15 @@ fn written(config: &Config) -> Vec<PathBuf> {
 
 fn files(config: &Config) -> Result<(), String> {
     let written = written(config);
-    let roots = config.instances.iter().filter_map(|i| i.root.as_deref()).map(|root| root.join("etc"));
-    // A twin that was made later executes this program with these rights.
-    let program = std::env::current_exe().ok();
-    let read: Vec<PathBuf> = READ.iter().map(PathBuf::from).chain(roots).chain(program).collect();
     let ruled = || -> Result<RulesetStatus, landlock::RulesetError> {
-        let abi = ABI::V2;
-        let all = AccessFs::from_all(abi);
-        let mut rules = Ruleset::default().set_compatibility(CompatLevel::BestEffort).handle_access(all)?.create()?;
-        for (path, access) in existing(&read, AccessFs::from_read(abi) | AccessFs::Execute) {
+        // What may be read is left: the next worker may be another program, wherever it is.
+        let writes = AccessFs::from_write(ABI::V2);
+        let mut rules =
+            Ruleset::default().set_compatibility(CompatLevel::BestEffort).handle_access(writes)?.create()?;
+        let null = [PathBuf::from("/dev/null")];
+        for (path, access) in existing(&written, writes).chain(existing(&null, writes)) {
             rules = rules.add_rule(PathBeneath::new(path, access))?;
         }
-        for (path, access) in existing(&written, all) {
-            rules = rules.add_rule(PathBeneath::new(path, access))?;
-        }
-        for (path, access) in existing(&[PathBuf::from("/dev/null")], all) {
-            rules = rules.add_rule(PathBeneath::new(path, access))?;
-        }
-        // It has an order of its own for no_new_privs; that is set already.
         Ok(rules.restrict_self()?.ruleset)
     };
     match ruled() {

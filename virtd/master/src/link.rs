@@ -107,8 +107,8 @@ pub(crate) fn pair() -> io::Result<(OwnedFd, OwnedFd)> {
     Ok(socketpair(AddressFamily::Unix, SockType::SeqPacket, None, SockFlag::SOCK_CLOEXEC)?)
 }
 
-pub(crate) fn send(to: &OwnedFd, octets: &[u8], file: Option<BorrowedFd<'_>>) -> io::Result<()> {
-    let files: Vec<RawFd> = file.iter().map(AsRawFd::as_raw_fd).collect();
+pub(crate) fn send(to: &OwnedFd, octets: &[u8], files: impl IntoIterator<Item = impl AsRawFd>) -> io::Result<()> {
+    let files: Vec<RawFd> = files.into_iter().map(|file| file.as_raw_fd()).collect();
     let with = [ControlMessage::ScmRights(&files)];
     let with = if files.is_empty() { &[][..] } else { &with[..] };
     loop {

@@ -8,7 +8,7 @@ use crate::link::{Link, Received, file_of};
 use crate::message::{Begin, Died, ToMaster, ToWorker, Told, fit};
 use crate::pace::{Cause, Pace, Toll};
 use crate::process;
-use crate::program::{OWN, Program};
+use crate::program::Program;
 use crate::seats::{Refused, Seats, Step};
 use anyhow::{Context, Result, bail};
 use broker::event::{Event, Severity};
@@ -245,10 +245,10 @@ impl Master {
         let program = self.upgrades.program.executable();
         // The twin of a worker is of the same program.
         let id = self.upgrades.program.id();
-        let twins = if id.is_some() && id == self.runs { Path::new(OWN) } else { &program };
+        let other = (id.is_none() || id != self.runs).then(|| self.upgrades.program.file());
         self.runs = id;
         let inherits = match std::mem::replace(&mut self.twin, Twin::None) {
-            Twin::Here { pid, line } if process::go(&line, &theirs, twins).is_ok() => Some(pid),
+            Twin::Here { pid, line } if process::go(&line, &theirs, other).is_ok() => Some(pid),
             _ => self.keeper_goes(&theirs),
         };
         let started = match inherits {

@@ -1,13 +1,13 @@
 //! The worker's and the twin's processes, as the master sees them.
 
 use crate::link;
+use crate::program::OWN;
 use nix::errno::Errno;
 use nix::sys::wait::{Id, WaitPidFlag, WaitStatus, waitid};
 use nix::unistd::{Pid, getpgrp};
-use std::fs;
+use std::fs::{self, File};
 use std::io;
-use std::os::fd::{AsFd, AsRawFd, OwnedFd};
-use std::os::unix::ffi::OsStrExt;
+use std::os::fd::{AsRawFd, OwnedFd};
 use std::os::unix::process::CommandExt;
 use std::path::Path;
 use std::process::{Command, Stdio};
@@ -30,8 +30,9 @@ pub fn fresh(link: OwnedFd, program: &Path) -> io::Result<Pid> {
 ///
 /// # Errors
 /// It is gone.
-pub fn go(line: &OwnedFd, link: &OwnedFd, program: &Path) -> io::Result<()> {
-    link::send(line, program.as_os_str().as_bytes(), Some(link.as_fd()))
+pub fn go(line: &OwnedFd, link: &OwnedFd, program: Option<&File>) -> io::Result<()> {
+    let files = [Some(link.as_raw_fd()), program.map(AsRawFd::as_raw_fd)];
+    link::send(line, OWN.as_bytes(), files.into_iter().flatten())
 }
 
 /// What the twin at the other end says its process id is, if it is a child of this process. `None`

@@ -83,8 +83,12 @@ impl Program {
         self.file.metadata().ok().map(|is| (is.dev(), is.ino()))
     }
 
-    /// How it is executed by a process of virtd's that may look into the master's files. One that has
-    /// given up that right ([`virtd_linux::confine`]) can execute [`OWN`] alone.
+    /// Its file, for a process that may not look into the master's ([`virtd_linux::confine`]).
+    pub fn file(&self) -> &File {
+        &self.file
+    }
+
+    /// How it is executed by a process of virtd's that may.
     pub fn executable(&self) -> PathBuf {
         PathBuf::from(format!("/proc/{}/fd/{}", std::process::id(), self.file.as_raw_fd()))
     }

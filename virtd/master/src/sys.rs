@@ -102,7 +102,10 @@ unsafe fn twin(
         let pid = libc::getpid().to_ne_bytes();
         libc::send(line, pid.as_ptr().cast(), pid.len(), libc::MSG_NOSIGNAL);
         let mut path = [0u8; MAX_PATH];
-        let Some(new_link) = wait_for_go(line, &mut path) else { libc::_exit(0) };
+        let Some((new_link, program)) = wait_for_go(line, &mut path) else { libc::_exit(0) };
+        if let Some(program) = program {
+            own_fd(program, &mut path);
+        }
         libc::close(link);
         libc::close(line);
         if libc::dup2(new_link, 0) != 0 {
@@ -118,13 +121,30 @@ unsafe fn twin(
     }
 }
 
-/// Waits for the master's word: what to execute, and the link to the master as a file. `None` where
-/// the master is gone.
+/// The path by which a process can execute a file that it has open, into `path`.
+fn own_fd(fd: RawFd, path: &mut [u8; MAX_PATH]) {
+    let mut digits = [0u8; 10];
+    let (mut rest, mut n) = (fd.unsigned_abs(), 0);
+    for digit in digits.iter_mut().rev() {
+        (*digit, rest, n) = (b'0' + (rest % 10) as u8, rest / 10, n + 1);
+        if rest == 0 {
+            break;
+        }
+    }
+    path.fill(0);
+    let digits = digits.get(digits.len() - n..).unwrap_or_default();
+    for (to, from) in path.iter_mut().zip(b"/proc/self/fd/".iter().chain(digits)) {
+        *to = *from;
+    }
+}
+
+/// Waits for the master's word: what to execute, the link to the master as a file, and the program
+/// as one, where it is not this. `None` where the master is gone.
 ///
 /// # Safety
 /// As of [`twin`].
-unsafe fn wait_for_go(line: RawFd, path: &mut [u8; MAX_PATH]) -> Option<RawFd> {
-    /// Room for one fd, aligned as a cmsghdr has to be.
+unsafe fn wait_for_go(line: RawFd, path: &mut [u8; MAX_PATH]) -> Option<(RawFd, Option<RawFd>)> {
+    /// Room for two fds, aligned as a cmsghdr has to be.
     #[repr(C, align(8))]
     struct Room([u8; 64]);
     let mut room = Room([0; 64]);
@@ -149,7 +169,9 @@ unsafe fn wait_for_go(line: RawFd, path: &mut [u8; MAX_PATH]) -> Option<RawFd> {
         if header.is_null() || (*header).cmsg_level != libc::SOL_SOCKET || (*header).cmsg_type != libc::SCM_RIGHTS {
             return None;
         }
-        Some(libc::CMSG_DATA(header).cast::<RawFd>().read_unaligned())
+        let files = libc::CMSG_DATA(header).cast::<RawFd>();
+        let two = (*header).cmsg_len as usize >= libc::CMSG_LEN(2 * size_of::<RawFd>() as u32) as usize;
+        Some((files.read_unaligned(), two.then(|| files.add(1).read_unaligned())))
     }
 }
 
@@ -219,6 +241,20 @@ fn number(name: &[u8]) -> Option<c_int> {
 #[cfg(test)]
 mod tests {
     use super::number;
+
+    #[test]
+    fn a_file_is_executed_by_its_number() {
+        let path = |fd| {
+            let mut path = [7; super::MAX_PATH];
+            super::own_fd(fd, &mut path);
+            std::ffi::CStr::from_bytes_until_nul(&path).expect("an end").to_owned()
+        };
+        assert_eq!(
+            [0, 9, 10, 40_213].map(path),
+            [c"/proc/self/fd/0", c"/proc/self/fd/9", c"/proc/self/fd/10", c"/proc/self/fd/40213"]
+                .map(ToOwned::to_owned)
+        );
+    }
 
     #[test]
     fn names_of_fds_are_numbers() {

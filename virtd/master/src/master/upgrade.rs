@@ -16,7 +16,7 @@
 
 use super::*;
 use crate::message::Named;
-use crate::program::{OWN, Program, own_file};
+use crate::program::{Program, own_file};
 use broker::adopt::Census;
 
 /// How long the worker may take to end; killed it is as good.
@@ -156,7 +156,7 @@ impl Master {
     pub(super) fn keeper_goes(&mut self, link: &OwnedFd) -> Option<Pid> {
         let (pid, line) = self.upgrades.keeper.take()?;
         // It was made by a worker of that program.
-        process::go(&line, link, Path::new(OWN)).ok().map(|()| pid)
+        process::go(&line, link, None).ok().map(|()| pid)
     }
 
     /// A worker has ended. Whether that belongs to an upgrade: then the next one is started at once.
