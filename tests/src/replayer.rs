@@ -7,6 +7,7 @@ use nix::sys::signal::Signal;
 use serde_json::Value;
 use std::fs::{self, File};
 use std::net::{IpAddr, SocketAddr};
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::Duration;
@@ -37,8 +38,9 @@ impl Replayer {
     pub fn typed(lab: &Lab, site: &Site, arguments: &[&str]) -> Result<(Replayer, File)> {
         let fifo = lab.directory().join(format!("script{}", site.number));
         nix::unistd::mkfifo(&fifo, nix::sys::stat::Mode::S_IRWXU).context("making a FIFO")?;
-        // Open for both, so that neither side waits for the other.
-        let lines = File::options().read(true).write(true).open(&fifo).context("opening a FIFO")?;
+        // Open for both, so that neither side waits for the other; nor does a line for room.
+        let lines = File::options().read(true).write(true).custom_flags(libc::O_NONBLOCK).open(&fifo);
+        let lines = lines.context("opening a FIFO")?;
         let (own, router) = site.addresses(false);
         let session = ["--connect".to_owned(), router.to_string(), "--bind".to_owned(), own.to_string()];
         let mut program = site.ns.command("sh");

@@ -90,6 +90,27 @@ fn who_lies_decides_nothing_because_he_is_first() {
     }
 }
 
+/// As where the machine is slow and T is short.
+#[test]
+fn instances_that_pause_for_longer_than_t_take_nothing_back() {
+    for strategy in STRATEGIES {
+        let mut sim = settled(3, strategy);
+        let before = updates(&sim);
+        let all: BTreeSet<_> = sim.table(3).into_keys().collect();
+        sim.instances.iter_mut().for_each(|i| i.fault.hides = all.clone());
+        sim.virtd_dies(true);
+        sim.run(4 * SECOND);
+        assert_eq!(updates(&sim), before, "{strategy:?}");
+        for i in 0..3 {
+            sim.kill_instance(i);
+            sim.start_instance(i);
+        }
+        sim.run(30 * SECOND);
+        assert!(sim.no_reset());
+        assert_eq!(updates(&sim), before, "{strategy:?}");
+    }
+}
+
 #[test]
 fn half_a_message_is_not_lost() {
     let mut sim = settled(3, Strategy::MasterSlave);

@@ -115,6 +115,12 @@ impl Observer {
                 let text = format!("{} lost its session: {} ({at})", self.name, event["why"]);
                 self.wrongs.note(text);
             }
+            "session-up" => {
+                // It knows nothing, and may be told what it was told last.
+                for known in self.known.values_mut() {
+                    (known.route, known.answered) = (None, known.answered.saturating_sub(1));
+                }
+            }
             "keepalive" => self.heard.push((at, false)),
             "update" => {
                 self.updates += 1;
@@ -169,7 +175,7 @@ impl Observer {
         let said = self.words.of(prefix, |words| match words {
             Some(words) => words.iter().skip(from).position(|w| *w == word).map(|n| from + n + 1),
             // Nobody changes it: it comes once.
-            None => before.is_none().then_some(from),
+            None => before.is_none().then_some(0),
         });
         match said {
             Some(answered) => known.answered = answered,

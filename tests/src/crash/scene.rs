@@ -24,6 +24,9 @@ const QUIET: Duration = Duration::from_secs(8);
 /// BIRD's own.
 const BIRDS: [&str; 4] = ["192.0.2.0/28", "192.0.2.16/28", "192.0.2.32/28", "192.0.2.48/28"];
 
+/// A session that is lost is counted, and the rest goes on.
+const TALKER: [&str; 2] = ["--events-updates", "--reconnect"];
+
 /// How large a scene is.
 #[derive(Clone, Copy, Debug)]
 pub struct Size {
@@ -66,8 +69,8 @@ impl Scene {
         let star = lab.star(5)?;
         let options = Options { fib: size.fib, t_ms: size.t_ms, ..Options::default() };
         let kinds = Kinds::start(&lab, &star, &options, |_| String::new())?;
-        let (a, lines_a) = Replayer::typed(&lab, &star.sites[1], &["--events-updates"])?;
-        let (b, lines_b) = Replayer::typed(&lab, &star.sites[3], &["--events-updates"])?;
+        let (a, lines_a) = Replayer::typed(&lab, &star.sites[1], &TALKER)?;
+        let (b, lines_b) = Replayer::typed(&lab, &star.sites[3], &TALKER)?;
         let mut replayers = vec![a, b];
         let spec =
             NeighbourSpec { router_asn: ASN, v6: false, passive: false, password: None, networks: prefixes(&BIRDS)? };
@@ -81,7 +84,7 @@ impl Scene {
         let birds = Bird { socket, prefixes: BIRDS.map(str::to_owned).to_vec(), there: true };
         let script = Script::begin(size.seed, speakers.collect(), birds);
         let count = size.prefixes.to_string();
-        let mut table = Replayer::dial(&lab, &star.sites[0], false, &["--generate", &count, "--events-updates"])?;
+        let mut table = Replayer::dial(&lab, &star.sites[0], false, &[&["--generate", &count], &TALKER[..]].concat())?;
         table.wait_event("session-up", UP)?;
         replayers.insert(0, table);
         let named = ["the one with the table", "the first talker", "the second talker"].into_iter().zip(&replayers);

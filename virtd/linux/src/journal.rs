@@ -19,6 +19,8 @@ use std::sync::atomic::Ordering::SeqCst;
 
 /// Octets of a log at most. An image is written long before.
 const LOG_MAX: usize = 1 << 30;
+/// So many logs of images that were not completed become one.
+const MANY_LOGS: usize = 4;
 /// "virtdjnl".
 const MAGIC: u64 = u64::from_le_bytes(*b"virtdjnl");
 const HEAD_NAME: &CStr = c"virtd-journal";
@@ -142,6 +144,9 @@ impl Journal {
             journal.images[first] = Some(Mapped::of(image)?);
         }
         journal.settle_call();
+        if let Err(e) = journal.gather() {
+            log::warn!("the logs before an image that was not completed stay as they are: {e}");
+        }
         let places = journal.head.head().places.iter().enumerate();
         journal.free = places.filter(|(_, p)| p.conn.load(SeqCst) == 0).map(|(i, _)| i as u32).rev().collect();
         Ok(Some(journal))
@@ -168,6 +173,43 @@ impl Journal {
             _ => {}
         }
         self.head.head().call.kind.store(NONE, SeqCst);
+    }
+
+    /// Each worker that dies while it has an image written leaves a log more, and there is room for
+    /// few: where there are many, one log takes the place of all, so that images can be begun.
+    fn gather(&mut self) -> io::Result<()> {
+        let (first, count, last) = self.state();
+        if count < MANY_LOGS || count >= shared::SETS {
+            return Ok(());
+        }
+        let set = (first + count) % shared::SETS;
+        self.open_log(set)?;
+        let Some(mut log) = self.logs[set].take() else { return Ok(()) };
+        let mut len = 0;
+        let mut before_last = 0;
+        for old in (first..first + count).map(|old| old % shared::SETS) {
+            let octets = self.logs[old].as_ref().map_or(&[][..], |log| log.octets(0, self.len_of(old)));
+            before_last = len;
+            log.prepare(len + octets.len())?;
+            log.write(len, octets);
+            len += octets.len();
+        }
+        self.logs[set] = Some(log);
+        let head = self.head.head();
+        head.sets[set].log_len.store(len as u64, SeqCst);
+        head.sets[set].image_fd.store(head.sets[first].image_fd.load(SeqCst), SeqCst);
+        head.sets[set].image_len.store(head.sets[first].image_len.load(SeqCst), SeqCst);
+        if let Some(begun) = self.begun() {
+            head.begun.store(1 + (before_last + begun) as u64, SeqCst);
+        }
+        // Until here the old ones count, and then the new one.
+        head.state.store(state(set, 1), SeqCst);
+        self.images[set] = self.images[first].take();
+        for old in (first..first + count).map(|old| old % shared::SETS) {
+            (self.logs[old], self.images[old]) = (None, None);
+        }
+        debug_assert_ne!(set, last, "another one");
+        Ok(())
     }
 
     /// First set, how many, the last one.

@@ -80,6 +80,48 @@ fn an_image_takes_the_place_of_what_is_before_it() {
     assert_eq!(records(&journal), [record(7)]);
 }
 
+/// As it is where workers die again and again while an image is written.
+#[test]
+fn images_that_are_not_completed_leave_room_for_others() {
+    let mut journal = Journal::create().expect("a journal");
+    let complete = |journal: &mut Journal, conn| {
+        let image = journal.begin_image().expect("an image");
+        let mut octets = Vec::new();
+        Record::Closed { conn }.append_to(&mut octets);
+        image.file().write_all(&octets).expect("room");
+        journal.has_image(image).expect("it can be read");
+    };
+    complete(&mut journal, 7);
+    let mut all = vec![7];
+    let said = |journal: &Journal| -> Vec<u64> {
+        let conn = |r| if let Record::Closed { conn } = r { conn } else { panic!("another record") };
+        records(journal).into_iter().map(conn).collect()
+    };
+    for conn in 100..140 {
+        drop(journal.begin_image().expect("an image"));
+        Record::Closed { conn }.append_to(&mut journal);
+        all.push(conn);
+        journal = heir(&journal);
+        assert_eq!(said(&journal), all);
+    }
+    complete(&mut journal, 8);
+    assert_eq!(said(&heir(&journal)), [8]);
+}
+
+/// The next process's.
+fn heir(journal: &Journal) -> Journal {
+    let mut fds = vec![dup(journal.head.fd())];
+    for (set, entry) in journal.head.head().sets.iter().enumerate() {
+        for (file, number) in [(&journal.logs[set], &entry.log_fd), (&journal.images[set], &entry.image_fd)] {
+            if let Some(file) = file {
+                fds.push(dup(file.fd()));
+                number.store(fds[fds.len() - 1].as_raw_fd(), SeqCst);
+            }
+        }
+    }
+    Journal::inherit(&mut fds).expect("no damage").expect("a journal")
+}
+
 /// What is given while it is written stands in the log that follows it.
 #[test]
 fn an_image_knows_what_was_given_when_it_was_begun() {

@@ -28,7 +28,7 @@ const SECOND_WAIT_US: Micros = 10_000_000;
 const MAX_OWED: usize = 16;
 /// A leg that was given everything counts after this many times T even where its output never falls
 /// quiet.
-const LEVEL_CAP: Micros = 6;
+pub(super) const LEVEL_CAP: Micros = 6;
 
 impl Session {
     /// Instance `i` calls connect. True where a dial to the peer is wanted.
@@ -490,6 +490,9 @@ impl Session {
     /// drained, output quiet for T, capped.
     fn check_level(&mut self, i: usize, env: &mut Env) {
         let waiting = self.seats[i].waiting();
+        if self.is_far_behind(i, env) {
+            return;
+        }
         let Some(leg) = self.seats[i].leg.as_mut() else { return };
         let (false, Some(fed)) = (leg.level, leg.fed_since) else { return };
         let last_output = env.instances.get(i).map_or(0, |s| s.last_output);
@@ -579,6 +582,7 @@ fn new_leg(id: LegId, state: LegState, offered: bool, now: Micros) -> Leg {
         rest: None,
         level: false,
         fed_since: None,
+        behind: (0, now),
         replayed: false,
         last_update: now,
         eor: Vec::new(),

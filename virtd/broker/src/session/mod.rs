@@ -168,6 +168,8 @@ pub struct Leg {
     level: bool,
     /// Everything has been handed over; level follows after quiet.
     fed_since: Option<Micros>,
+    /// How many keys at rest it has not said again, and since when it is so many.
+    behind: (usize, Micros),
     /// There was something in the store when it came.
     replayed: bool,
     last_update: Micros,

@@ -2,12 +2,32 @@
 //! is what was chosen.
 
 use super::super::env::ById;
+use super::legs::LEVEL_CAP;
 use super::*;
 use replay::intern::BlobId;
 use voter::Agreement;
 use wire::bgp::Prefix;
 
+/// An instance that has not said again more than this part of what the peer was told is behind with
+/// its own output; of fewer it is that they are no more.
+const FAR_BEHIND: u64 = 64;
+
 impl Session {
+    /// After virtd's own death all instances say everything again at once, and what most of them
+    /// have not said when they count is withdrawn: one that has paused while much was still to come
+    /// does not count yet. Whether that is so of instance `i`.
+    pub(super) fn is_far_behind(&mut self, i: usize, env: &Env) -> bool {
+        if !env.awaits_quorum {
+            return false;
+        }
+        let (behind, told) = (self.not_said_again(i, env), self.up.as_ref().map_or(0, |up| up.prefixes_out));
+        let Some(leg) = self.seats.get_mut(i).and_then(|s| s.leg.as_mut()) else { return false };
+        if leg.behind.0 != behind {
+            leg.behind = (behind, env.now);
+        }
+        behind as u64 * FAR_BEHIND > told && env.now < leg.behind.1.max(leg.since) + LEVEL_CAP * env.t_us()
+    }
+
     /// Instance `i` is no more: it says nothing, and nothing is held against it.
     pub(super) fn forget_candidates(&mut self, i: usize, env: &mut Env) {
         let id = self.index as u32;
