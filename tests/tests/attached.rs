@@ -85,7 +85,12 @@ fn what_the_unit_leaves_is_enough() -> Result<()> {
     kill(Pid::from_raw(worker), Signal::SIGKILL)?;
     wait_for("the sessions to be taken over", UP, || router.events("taken-over").len() == 1)?;
     out()?;
-    ensure!(router.events("not-confined").is_empty(), "{:?}", router.events("not-confined"));
+    let left = router.events("not-confined");
+    let old = left.iter().any(|e| e["text"].as_str().is_some_and(|text| text.contains("no Landlock")));
+    if old {
+        untested::not_tested("what a worker may write", "this kernel has no Landlock");
+    }
+    ensure!(old || left.is_empty(), "{left:?}");
     for replayer in [&mut monitor, &mut feed] {
         ensure!(replayer.count("session-down") == 0);
         replayer.finish()?;

@@ -35,6 +35,9 @@ fn what_is_given_up_is_gone_and_what_is_needed_is_there() {
             nix::unistd::chroot("/"),
         )
     });
+    if left.iter().any(|what| what.contains("no Landlock")) {
+        return untested::not_tested("what a worker may write", "this kernel has no Landlock");
+    }
     assert!(left.is_empty(), "{left:?}");
     assert!(wrote.is_ok() && socket.is_ok() && passwd.is_ok(), "{wrote:?} {socket:?} {passwd:?}");
     assert!(read.is_ok(), "{read:?}");
