@@ -24,7 +24,7 @@ macro_rules! targets {
     };
 }
 
-targets! { stream open notification refresh update netlink vkernel shim mrt config request state script record core }
+targets! { stream open notification refresh update netlink vkernel shim mrt config request state script record journal core }
 
 /// cargo-fuzz has a binary for each.
 #[test]
