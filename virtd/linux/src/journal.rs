@@ -179,7 +179,7 @@ impl Journal {
     /// few: where there are many, one log takes the place of all, so that images can be begun.
     fn gather(&mut self) -> io::Result<()> {
         let (first, count, last) = self.state();
-        if count < MANY_LOGS || count >= shared::SETS {
+        if !(MANY_LOGS..shared::SETS).contains(&count) {
             return Ok(());
         }
         let set = (first + count) % shared::SETS;
