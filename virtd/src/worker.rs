@@ -387,8 +387,8 @@ pub fn obituary(died: &Died, now: u64) -> Vec<Event> {
     let Died { pid, how, ran_ms, deaths, .. } = died;
     let this = std::process::id();
     let text = format!(
-        "virtd's worker (process {pid}) {how}, after {:.1} s; process {this} is the worker now, the instances have gone on, and the \
-         sessions begin anew",
+        "virtd's worker (process {pid}) {how}, after {:.1} s; process {this} is the worker now, the instances have gone on; what \
+         became of the sessions says `taken-over`",
         *ran_ms as f64 / 1000.0
     );
     let mut events = vec![Event::new(now, "worker-died", Severity::Alarm, text)];

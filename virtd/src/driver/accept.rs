@@ -31,6 +31,14 @@ impl Driver {
         }
     }
 
+    /// Reads what a peer has said on connections that it has: a new one comes after that, and the end
+    /// of the last one with it.
+    fn hear_out_peer(&mut self, ip: IpAddr) {
+        let is_its = |p: &Peer| p.ends.is_some_and(|(_, _, remote)| remote.ip() == ip);
+        let conns: Vec<ConnId> = self.peers.iter().filter(|(_, p)| is_its(p)).map(|(conn, _)| *conn).collect();
+        conns.into_iter().for_each(|conn| self.peer_event(conn, true, false, true));
+    }
+
     pub(super) fn accept_peers(&mut self, i: usize) {
         for _ in 0..ACCEPT_BUDGET {
             let Some(listener) = self.listeners.get(i).and_then(|p| p.socket.as_ref()) else { return };
@@ -43,6 +51,7 @@ impl Driver {
                 }
                 Ok((stream, peer, local)) => {
                     self.accept_failing = false;
+                    self.hear_out_peer(peer.ip());
                     let conn = ConnId(self.fresh_id());
                     if let Err(e) = self.add_peer(conn, stream, false) {
                         self.warn("accept-failed", format!("a connection from {peer} was dropped: {e:#}"));

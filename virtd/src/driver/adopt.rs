@@ -36,10 +36,11 @@ struct Told {
 impl Driver {
     /// A connection with a peer stands: what goes over it is kept from now on.
     pub(super) fn keep(&mut self, conn: ConnId, dialled: bool, local: SocketAddr, remote: SocketAddr) {
-        let Some((journal, p)) = self.journal.as_mut().zip(self.peers.get_mut(&conn)) else { return };
+        let Some(p) = self.peers.get_mut(&conn) else { return };
+        p.ends = Some((dialled, local, remote));
+        let Some(journal) = self.journal.as_mut() else { return };
         let Some(place) = journal.open(conn.0) else { return };
         p.stream.kept = Some(stream::Kept { conn: conn.0, place });
-        p.ends = Some((dialled, local, remote));
         let opened = Opened { fd: p.stream.io.as_raw_fd(), dialled, local, remote };
         Record::Opened { conn: conn.0, opened }.append_to(journal);
     }
