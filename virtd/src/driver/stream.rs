@@ -153,7 +153,8 @@ impl Stream {
         journal: Option<&mut Journal>,
     ) -> ReadEnd {
         let mut journal = journal.zip(self.kept);
-        let mut taken = 0;
+        let keeps = journal.is_some();
+        let (mut taken, mut failed) = (0, None);
         while taken < READ_BUDGET {
             let read = match &mut journal {
                 Some((journal, kept)) => {
@@ -162,7 +163,7 @@ impl Stream {
                 None => self.io.read(scratch, room).map(|(n, files)| (scratch.get(..n).unwrap_or_default(), files)),
             };
             match read {
-                Ok(([], false)) => return ReadEnd::Closed(0),
+                Ok(([], false)) => return ReadEnd::Closed(failed.unwrap_or(0)),
                 Ok((octets, files)) => {
                     let n = octets.len();
                     taken += n;
@@ -170,12 +171,17 @@ impl Stream {
                         self.rx.extend_from_slice(octets);
                     }
                     // A short read means the socket is empty: the next octet brings a new edge.
-                    if n < scratch.len() && !exhaust && !files {
+                    if n < scratch.len() && !exhaust && !files && failed.is_none() {
                         return ReadEnd::Empty;
                     }
                 }
-                Err(e) if e.kind() == io::ErrorKind::WouldBlock => return ReadEnd::Empty,
+                Err(e) if e.kind() == io::ErrorKind::WouldBlock => {
+                    return failed.map_or(ReadEnd::Empty, ReadEnd::Closed);
+                }
                 Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
+                // recvmmsg(2) tells of a reset once, before what came ahead of it, such as a
+                // NOTIFICATION.
+                Err(e) if keeps && failed.is_none() => failed = e.raw_os_error().or(Some(libc::EIO)),
                 Err(e) => return ReadEnd::Closed(e.raw_os_error().unwrap_or(libc::EIO)),
             }
         }
@@ -256,6 +262,33 @@ impl Stream {
             }
             n -= front.len();
             self.tx.pop_front();
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::net::TcpListener;
+    use std::time::Duration;
+
+    /// A peer that sends its last words and resets the connection is heard, journal or not.
+    #[test]
+    fn what_came_before_a_reset_is_read() {
+        for keeps in [false, true] {
+            let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
+            let mut peer = TcpStream::connect(listener.local_addr().expect("an address")).expect("a connection");
+            let (ours, _) = listener.accept().expect("a connection");
+            ours.set_nonblocking(true).expect("a flag");
+            peer.write_all(b"last words").expect("room");
+            SockRef::from(&peer).set_linger(Some(Duration::ZERO)).expect("an option");
+            drop(peer);
+            let mut journal = Journal::create().expect("a journal");
+            let mut stream = Stream::new(Io::Tcp(ours));
+            stream.kept = journal.open(1).filter(|_| keeps).map(|place| Kept { conn: 1, place });
+            let (mut scratch, mut room) = ([0; 100], foreign::room());
+            let end = stream.read(&mut scratch, &mut room, true, Some(&mut journal));
+            assert_eq!((&stream.rx[..], matches!(end, ReadEnd::Closed(_))), (&b"last words"[..], true), "{keeps}");
         }
     }
 }
