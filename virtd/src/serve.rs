@@ -164,7 +164,11 @@ pub fn serve<L: EventLoop>(beginning: Beginning, open: impl FnOnce(&Config, Line
     let asking = asking.context("cannot start the thread of the control socket for asking")?;
     let guard = control.serve(queue.clone(), log.clone()).context("cannot start the control socket's thread")?;
     // From here on every socket on the BGP port that is not ours is a stranger's.
-    let watch = bypass::start(config.port, ports, start, events.clone());
+    let who = Box::new({
+        let master = master.clone();
+        move |inode| master.holder(inode)
+    });
+    let watch = bypass::start(config.port, ports, start, events.clone(), who);
     let watch = watch.context("cannot start the thread that looks for what goes past virtd")?;
     let (stop, ending) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicBool::new(false)));
     let frozen = kernel_thread.as_ref().map(kernel::Kernel::frozen).unwrap_or_default();

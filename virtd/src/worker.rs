@@ -15,6 +15,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 use virtd_config::{Config, Instance, parse};
+use virtd_linux::bypass::Holder;
 use virtd_linux::eventlog::EventSender;
 use virtd_linux::foreign::Foreign;
 use virtd_linux::instances::Report;
@@ -30,6 +31,8 @@ const MAX_WAITING: usize = 1024;
 const READ_PATIENCE: Duration = Duration::from_secs(120);
 /// How long the master may take to try a program: longer than it waits for that itself.
 const TRY_PATIENCE: Duration = Duration::from_secs(60);
+/// How long the master may look for who holds a socket.
+const HOLDER_PATIENCE: Duration = Duration::from_secs(2);
 /// So many workers that die within a minute are an alarm of their own.
 const MANY_DEATHS: u32 = 3;
 
@@ -80,6 +83,8 @@ struct Shared {
     last_id: AtomicU64,
     /// Who waits for a configuration.
     readers: Mutex<HashMap<u64, Sender<Answer>>>,
+    /// Who waits to be told who holds a socket, by inode.
+    askers: Mutex<HashMap<u32, Sender<Option<Holder>>>>,
     /// Who waits for a program that is tried.
     triers: Mutex<HashMap<u64, Sender<Tried>>>,
 }
@@ -108,6 +113,7 @@ impl Master {
             gone: AtomicBool::default(),
             last_id: AtomicU64::default(),
             readers: Mutex::default(),
+            askers: Mutex::default(),
             triers: Mutex::default(),
         };
         (Master(Arc::new(shared)), to_send)
@@ -168,6 +174,20 @@ impl Master {
         self.readers().remove(&id);
         let text = answer.and_then(|file| text_of(file).map_err(|e| e.to_string()))?;
         Ok((id, parse::parse(&self.0.file, &text).map_err(|e| e.to_string())?))
+    }
+
+    /// Who holds the socket of this inode, as far as the master finds out soon.
+    pub fn holder(&self, inode: u32) -> Option<Holder> {
+        let (answer, answered) = bounded(1);
+        self.askers().insert(inode, answer);
+        let told = self.tell(ToMaster::Holder { inode });
+        let holder = told.ok().and_then(|()| answered.recv_timeout(HOLDER_PATIENCE).ok().flatten());
+        self.askers().remove(&inode);
+        holder
+    }
+
+    fn askers(&self) -> std::sync::MutexGuard<'_, HashMap<u32, Sender<Option<Holder>>>> {
+        self.0.askers.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// What became of a configuration that was read.
@@ -308,6 +328,11 @@ impl Ears {
                 }
             }
             ToWorker::Event(told) => self.tell(told),
+            ToWorker::Holder { inode, holder } => {
+                if let Some(asker) = self.master.askers().remove(&inode) {
+                    let _ = asker.try_send(holder);
+                }
+            }
             ToWorker::Configuration { id, refused: Some(why) } => self.master.answer(id, Err(why)),
             ToWorker::Configuration { id, refused: None } => {
                 self.master.answer(id, file.ok_or_else(|| "the master has sent no text".to_owned()));

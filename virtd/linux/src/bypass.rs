@@ -11,6 +11,7 @@ use crossbeam_channel::{Receiver, RecvTimeoutError, Sender};
 use neli::consts::socket::{Msg, NlFamily};
 use neli::socket::NlSocket;
 use neli::utils::Groups;
+use serde::{Deserialize, Serialize};
 use std::collections::{HashMap, HashSet};
 use std::fs;
 use std::io;
@@ -69,14 +70,14 @@ impl Drop for Watch {
 ///
 /// # Errors
 /// There can be no thread.
-pub fn start(port: u16, ports: Ports, start: Instant, events: EventSender) -> io::Result<Watch> {
+pub fn start(port: u16, ports: Ports, start: Instant, events: EventSender, who: Who) -> io::Result<Watch> {
     let (stop, stopped) = crossbeam_channel::bounded(0);
-    let watch = move || watch(port, &ports, start, &events, &stopped);
+    let watch = move || watch(port, &ports, start, &events, &who, &stopped);
     let thread = std::thread::Builder::new().name("bypass".into()).spawn(watch)?;
     Ok(Watch { stop: Some(stop), thread: Some(thread) })
 }
 
-fn watch(port: u16, ports: &Ports, start: Instant, events: &EventSender, stopped: &Receiver<()>) {
+fn watch(port: u16, ports: &Ports, start: Instant, events: &EventSender, who: &Who, stopped: &Receiver<()>) {
     let mut told = HashSet::new();
     let mut failed = false;
     loop {
@@ -87,7 +88,7 @@ fn watch(port: u16, ports: &Ports, start: Instant, events: &EventSender, stopped
                 let news: Vec<_> = found.iter().filter(|s| !told.contains(&s.cookie)).take(MAX_TOLD).collect();
                 for socket in news {
                     told.insert(socket.cookie);
-                    events.send(event(start, socket));
+                    events.send(event(start, socket, who(socket.inode)));
                 }
             }
             Err(e) if !std::mem::replace(&mut failed, true) => {
@@ -181,15 +182,22 @@ fn receive(socket: &NlSocket, all: &mut Vec<TcpSocket>) -> io::Result<()> {
 }
 
 /// Who holds a socket.
-struct Holder {
-    pid: u32,
-    name: String,
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Holder {
+    /// Its process id.
+    pub pid: u32,
+    /// Its name.
+    pub name: String,
     /// HV_INSTANCE of its environment: it was to be an instance.
-    instance: Option<String>,
+    pub instance: Option<String>,
 }
 
-/// Looks through the processes that this one may look into.
-fn holder(inode: u32) -> Option<Holder> {
+/// Says who holds the socket of an inode: somebody who may look into other processes.
+pub type Who = Box<dyn Fn(u32) -> Option<Holder> + Send>;
+
+/// Looks through the processes that this one may look into for who holds the socket of an inode.
+pub fn holder(inode: u32) -> Option<Holder> {
     let processes = fs::read_dir("/proc").ok()?.flatten();
     let pids = processes.filter_map(|entry| entry.file_name().to_str()?.parse::<u32>().ok());
     let holds = |pid: &u32| inodes(Path::new(&format!("/proc/{pid}/fd"))).is_ok_and(|mut all| all.any(|i| i == inode));
@@ -201,12 +209,11 @@ fn holder(inode: u32) -> Option<Holder> {
     Some(Holder { pid, name, instance: instance.map(|i| String::from_utf8_lossy(i).into_owned()) })
 }
 
-fn event(start: Instant, socket: &TcpSocket) -> Event {
+fn event(start: Instant, socket: &TcpSocket, holder: Option<Holder>) -> Event {
     let what = match socket.state {
         TCP_LISTEN => format!("listens on {}", socket.local),
         _ => format!("has a connection from {} to {}", socket.local, socket.remote),
     };
-    let holder = holder(socket.inode);
     let who = holder.as_ref().map_or_else(
         || "a process that cannot be named".to_owned(),
         |h| format!("{} (process {})", if h.name.is_empty() { "a process" } else { &h.name }, h.pid),

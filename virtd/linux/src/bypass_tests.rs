@@ -54,7 +54,7 @@ fn the_kernel_lists_our_sockets() {
     assert!(strangers(at.port(), &HashMap::new()).expect("sock_diag").is_empty(), "they are ours");
     let found = select(at.port(), &HashMap::new(), &all, &HashSet::new());
     assert!(found.contains(listens) && found.contains(connected), "without our fds they are strangers");
-    let event = event(Instant::now(), listens);
+    let event = event(Instant::now(), listens, holder(listens.inode));
     assert!(
         event.text.contains(&format!("(process {}) listens on {at} past virtd", std::process::id())),
         "{}",

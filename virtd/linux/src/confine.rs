@@ -26,9 +26,8 @@ use virtd_config::Config;
 ///
 /// NET_ADMIN: the kernel's routes, SO_MARK. NET_BIND_SERVICE: the BGP port. NET_RAW:
 /// SO_BINDTODEVICE. CHOWN, FOWNER: groups and modes of its sockets. DAC_OVERRIDE: folders of its
-/// files that belong to others. IPC_LOCK: the journal stays in memory. SYS_PTRACE: names the process
-/// that goes past virtd.
-pub const KEPT: [Capability; 8] = [
+/// files that belong to others. IPC_LOCK: the journal stays in memory.
+pub const KEPT: [Capability; 7] = [
     Capability::CAP_NET_ADMIN,
     Capability::CAP_NET_BIND_SERVICE,
     Capability::CAP_NET_RAW,
@@ -36,7 +35,6 @@ pub const KEPT: [Capability; 8] = [
     Capability::CAP_FOWNER,
     Capability::CAP_DAC_OVERRIDE,
     Capability::CAP_IPC_LOCK,
-    Capability::CAP_SYS_PTRACE,
 ];
 
 /// System calls that fail with EPERM: those that change who or where a process is, what the kernel

@@ -29,6 +29,7 @@ use std::time::{Duration, Instant};
 use twins::TWIN_PAUSE;
 use upgrade::Upgrades;
 use virtd_config::Config;
+use virtd_linux::bypass;
 use virtd_linux::eventlog::{self, EventSender};
 use virtd_linux::files;
 use virtd_linux::instances::{CoreLine, Groups, Instances, Report, Roster};
@@ -370,6 +371,10 @@ impl Master {
                 }
             }
             ToMaster::Rest { index } => self.seats.rest(index),
+            ToMaster::Holder { inode } => {
+                // It may look into other processes, and the worker may not.
+                self.send(ToWorker::Holder { inode, holder: bypass::holder(inode) }, None);
+            }
             ToMaster::Read { id, dry_run } => self.read(id, dry_run),
             ToMaster::Adopted { id, taken } => {
                 if let Some((_, document)) = self.proposed.take_if(|(proposed, _)| *proposed == id)

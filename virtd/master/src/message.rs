@@ -9,6 +9,7 @@ use std::fmt;
 use std::io;
 use std::net::IpAddr;
 use std::path::PathBuf;
+use virtd_linux::bypass::Holder;
 
 /// Octets of a message at most: less than a socket of this kind takes, and room for a text of
 /// [`MAX_TEXT`] with each octet escaped.
@@ -50,6 +51,11 @@ pub enum ToMaster {
     Rest {
         /// Which.
         index: u8,
+    },
+    /// Who holds this socket that goes past virtd?
+    Holder {
+        /// The socket's inode.
+        inode: u32,
     },
     /// The configuration is to be read again.
     Read {
@@ -138,6 +144,13 @@ pub enum ToWorker {
         id: u64,
         /// What is wrong with it.
         refused: Option<String>,
+    },
+    /// The answer to [`ToMaster::Holder`].
+    Holder {
+        /// The socket's inode.
+        inode: u32,
+        /// Who holds it, as far as that can be found.
+        holder: Option<Holder>,
     },
     /// An operator wants the configuration read again (SIGHUP).
     Reload,
