@@ -35,13 +35,15 @@ fn what_is_given_up_is_gone_and_what_is_needed_is_there() {
             nix::unistd::chroot("/"),
         )
     });
-    if left.iter().any(|what| what.contains("no Landlock")) {
-        return untested::not_tested("what a worker may write", "this kernel has no Landlock");
-    }
-    assert!(left.is_empty(), "{left:?}");
+    // A kernel without Landlock leaves the files, and says so; the scenario of attached daemons counts
+    // that as not tested.
+    let has_landlock = !left.iter().any(|what| what.contains("no Landlock"));
+    assert!(left.len() == usize::from(!has_landlock), "{left:?}");
     assert!(wrote.is_ok() && socket.is_ok() && passwd.is_ok(), "{wrote:?} {socket:?} {passwd:?}");
     assert!(read.is_ok(), "{read:?}");
-    assert_eq!(changed.map_err(|e| e.kind()), Err(ErrorKind::PermissionDenied));
+    if has_landlock {
+        assert_eq!(changed.map_err(|e| e.kind()), Err(ErrorKind::PermissionDenied));
+    }
     assert_eq!((child, root), (Err(nix::Error::EPERM), Err(nix::Error::EPERM)));
 }
 

@@ -15,6 +15,7 @@ mod launch;
 mod left;
 mod library;
 pub mod neighbour;
+mod output;
 pub mod preflight;
 mod reporter;
 pub mod syntax;
@@ -35,7 +36,7 @@ use nix::unistd::Pid;
 use reporter::Reporter;
 use std::collections::VecDeque;
 use std::fs;
-use std::io::{self, BufRead, BufReader, Read};
+use std::io::{self, Read};
 use std::net::IpAddr;
 use std::path::Path;
 use std::process::Child;
@@ -61,8 +62,6 @@ pub const TERM_PATIENCE: Duration = Duration::from_secs(3);
 const GROUP_CHECK: Duration = Duration::from_millis(20);
 /// How often the core is told what the processes use.
 const USAGE_EVERY: Duration = Duration::from_secs(1);
-/// Longer lines of a daemon's output are cut into several.
-const MAX_LINE: u64 = 2048;
 
 /// The instances that virtd has started. Dropping it ends them, as [`Instances::stop`] does.
 #[derive(Debug)]
@@ -493,7 +492,8 @@ fn spawn(instance: &Instance, program: &Program, preload: &Preload, place: Place
     for stream in output.into_iter().flatten() {
         let name = instance.label().to_owned();
         // Without a reader the daemon would block on a full pipe one day; so this failing ends it.
-        let reader = std::thread::Builder::new().name("instance-output".into()).spawn(move || forward(&name, stream));
+        let reader =
+            std::thread::Builder::new().name("instance-output".into()).spawn(move || output::forward(&name, stream));
         if let Err(e) = reader {
             let _ = child.kill();
             let _ = child.wait();
@@ -574,30 +574,6 @@ fn runs_in(stat: &str, group: Pid) -> bool {
     let mut fields = rest.split(' ');
     let (state, _, pgrp) = (fields.next(), fields.next(), fields.next());
     !matches!(state, Some("Z" | "X")) && pgrp.and_then(|p| p.parse().ok()) == Some(group.as_raw())
-}
-
-/// A daemon's output, line by line, into virtd's log.
-fn forward(name: &str, stream: impl Read) {
-    let mut reader = BufReader::new(stream);
-    let mut line = Vec::new();
-    loop {
-        line.clear();
-        match reader.by_ref().take(MAX_LINE).read_until(b'\n', &mut line) {
-            Ok(0) => return,
-            Ok(_) => log::info!(target: "virtd::instance", "{name}: {}", printable(&line)),
-            Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
-            Err(e) => {
-                log::warn!("{name}: its output cannot be read any more: {e}");
-                return;
-            }
-        }
-    }
-}
-
-/// Instances are not trusted with an operator's terminal.
-fn printable(line: &[u8]) -> String {
-    let text = String::from_utf8_lossy(line);
-    text.trim_end().chars().map(|c| if c.is_control() && c != '\t' { '\u{fffd}' } else { c }).collect()
 }
 
 #[cfg(test)]

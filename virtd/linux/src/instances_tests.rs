@@ -371,7 +371,7 @@ fn stat_lines_are_read_whatever_the_name() {
 
 #[test]
 fn output_cannot_drive_a_terminal() {
-    assert_eq!(printable(b"plain\ttext \x1b[2J\x07\xff\n"), "plain\ttext \u{fffd}[2J\u{fffd}\u{fffd}");
+    assert_eq!(output::printable(b"plain\ttext \x1b[2J\x07\xff\n"), "plain\ttext \u{fffd}[2J\u{fffd}\u{fffd}");
 }
 
 /// What `environment` says is true of the process itself.

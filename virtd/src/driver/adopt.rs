@@ -97,13 +97,7 @@ impl Driver {
             streams.insert(conn, Told { taken, ..Told::default() });
         }
         let mut damage = None;
-        // What has killed a virtd once would do so again.
-        for record in journal.segments().into_iter().flat_map(journal::read).map_while(Result::ok) {
-            if let Record::Remedied { conn, message, reset } = record {
-                let remedy = if reset { Remedy::Reset } else { Remedy::Withdraw };
-                adoption.remedy((ConnId(conn), message), remedy, false);
-            }
-        }
+        know_remedies(&journal, &mut adoption);
         let (done, begun) = split(journal.segments(), journal.begun());
         for record in done.into_iter().flat_map(journal::read) {
             match record {
@@ -135,17 +129,21 @@ impl Driver {
             let stream = streams.remove(&kept.conn.0).unwrap_or_default();
             stand += usize::from(self.adopt_connection(kept, stream, &mut fds));
         }
-        if let Some(journal) = &mut self.journal {
-            for (conn, place, _) in journal.places().collect::<Vec<_>>() {
-                if !self.peers.contains_key(&ConnId(conn)) {
-                    Record::Closed { conn }.append_to(journal);
-                    journal.close(place);
-                }
-            }
-        }
+        self.close_places();
         let text = format!("{stand} sessions of the virtd before go on");
         let event = Event::new(self.now, "taken-over", Severity::Info, text);
         self.tell(event);
+    }
+
+    /// Of connections that are no more the journal says so.
+    fn close_places(&mut self) {
+        let Some(journal) = &mut self.journal else { return };
+        for (conn, place, _) in journal.places().collect::<Vec<_>>() {
+            if !self.peers.contains_key(&ConnId(conn)) {
+                Record::Closed { conn }.append_to(journal);
+                journal.close(place);
+            }
+        }
     }
 
     /// Goes on with a connection. Whether its session stands.
@@ -187,6 +185,16 @@ impl Driver {
             self.close_peer(conn, false);
         }
         stands
+    }
+}
+
+/// What has killed a virtd once would do so again: that is known before the first record is taken.
+fn know_remedies(journal: &Journal, adoption: &mut Adoption<'_>) {
+    for record in journal.segments().into_iter().flat_map(journal::read).map_while(Result::ok) {
+        if let Record::Remedied { conn, message, reset } = record {
+            let remedy = if reset { Remedy::Reset } else { Remedy::Withdraw };
+            adoption.remedy((ConnId(conn), message), remedy, false);
+        }
     }
 }
 

@@ -44,7 +44,14 @@ impl Driver {
             }
             return;
         }
-        let Some(journal) = self.journal.as_ref().filter(|j| !j.is_broken()) else { return };
+        let Some(journal) = &self.journal else { return };
+        if journal.is_broken() {
+            // Told once: nothing mends it.
+            if std::mem::replace(&mut self.image_again, Micros::MAX) != Micros::MAX {
+                self.journal_broke();
+            }
+            return;
+        }
         let limit = MIN_LOG.max(TIMES * journal.image_octets());
         let log = journal.log_octets();
         let rests = self.again.is_empty() && self.waiting.is_empty();
@@ -83,6 +90,13 @@ impl Driver {
         let mut kept = self.journal.as_ref().map(Journal::fds).unwrap_or_default();
         kept.extend(self.peers.values().filter(|p| p.stream.kept.is_some()).map(|p| p.stream.io.as_raw_fd()));
         self.lines.leave.now(&kept)
+    }
+
+    fn journal_broke(&mut self) {
+        let text =
+            "the journal cannot be written any more: virtd's own end would be that of all sessions; its log says why";
+        let event = Event::new(self.now, "no-journal", Severity::Alarm, text.to_owned());
+        self.tell(event);
     }
 
     fn image_failed(&mut self, why: &str) {
