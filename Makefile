@@ -51,7 +51,7 @@ test: packages ## Everything, with the real daemons in network namespaces (insta
 	cargo build --workspace
 	cargo test --workspace --doc
 	@rm -f target/not-tested
-	cargo test --workspace --lib --bins --tests; status=$$?; .ci/not-tested; exit $$status
+	cargo test --workspace --no-fail-fast --lib --bins --tests; status=$$?; .ci/not-tested; exit $$status
 
 fuzz: ## Mutated inputs for everything that reads what others wrote, a minute for each target; it ends with how to run cargo-fuzz (FUZZ_SECONDS=60, TARGET=NAME)
 	cargo run --profile fuzz -p fuzz --bin hv-fuzz -- --seconds $(or $(FUZZ_SECONDS),60) $(if $(TARGET),--target $(TARGET))

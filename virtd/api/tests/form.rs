@@ -112,6 +112,11 @@ fn requests_are_what_they_were() {
         ),
         (json!({ "command": "change", "action": "begin" }), Request::Change { action: "begin".into() }),
         (json!({ "command": "reload", "dry_run": true }), Request::Reload { dry_run: true }),
+        (json!({ "command": "upgrade", "dry_run": true }), Request::Upgrade { to: None, dry_run: true }),
+        (
+            json!({ "command": "upgrade", "to": "/usr/sbin/virtd", "dry_run": false }),
+            Request::Upgrade { to: Some("/usr/sbin/virtd".into()), dry_run: false },
+        ),
         (
             json!({ "command": "events", "follow": true, "n": 20, "kind": null }),
             Request::Events { follow: true, n: Some(20), kind: None },
