@@ -2,8 +2,9 @@
 
 mod sim;
 
-use sim::{Sim, config, prefix};
+use sim::{Sim, config, prefix, update};
 use std::collections::BTreeSet;
+use std::net::IpAddr;
 use virtd_config::Strategy;
 use wire::bgp::message::{RefreshKind, RouteRefresh};
 use wire::bgp::{Family, Prefix};
@@ -125,4 +126,26 @@ fn who_announced_goes_and_everybody_is_told() {
     sim.run(3 * SECOND);
     assert!((2..=4).all(|n| sim.table(n).is_empty()));
     assert_eq!(sim.query(serde_json::json!({"command": "status"}))["interned_routes"], 0, "nothing is held any more");
+}
+
+#[test]
+fn what_waits_to_be_told_does_not_grow_however_much_is_read_in_a_turn() {
+    const WORDS: u32 = 20_000;
+    let mut sim = Sim::new(&config(1, Strategy::MasterSlave));
+    sim.start_instance(0);
+    sim.connect_peer(1);
+    sim.run(2 * SECOND);
+    (sim.batch, sim.hurried) = (usize::MAX, true);
+    for turn in 0..10 {
+        let said = turn * WORDS..(turn + 1) * WORDS;
+        let prefixes: Vec<Prefix> =
+            said.map(|n| Prefix::new(IpAddr::V4(((n + 0x10000) << 8).into()), 24).expect("a prefix")).collect();
+        let updates = prefixes.chunks(800).map(|some| update(some, &[], &[sim::OUR_AS, 64777], sim::LOCAL, None, 0));
+        sim.leg_sends(0, 1, &updates.collect::<Vec<_>>().concat());
+    }
+    let status = sim.query(serde_json::json!({"command": "status"}));
+    let number = |key: &str| status[key].as_u64().expect("a number");
+    assert_eq!(number("candidates"), u64::from(10 * WORDS));
+    let waits = number("candidates") - number("prefixes_told");
+    assert!(waits <= u64::from(WORDS), "{waits} wait");
 }

@@ -29,7 +29,11 @@ impl Core {
         }
         let from = self.env.out.len();
         self.tell_differences();
-        for _ in 0..VOTES_AT_ONCE {
+        // Each word may leave a key to be told and one to be looked at later. So what waits does not
+        // grow, however much is read in one turn.
+        let candidates = self.env.counters.candidates;
+        let said = candidates.saturating_sub(std::mem::replace(&mut self.decided_on, candidates)) as usize;
+        for _ in 0..VOTES_AT_ONCE + said {
             let Some((session, slot)) = self.env.rechecks.due(self.env.now_ms()) else { break };
             self.busy.push(session as usize);
             if let Some(s) = self.sessions.get_mut(session as usize) {
@@ -58,7 +62,7 @@ impl Core {
             self.renewed.retain(|(session, _)| !peers.contains(session));
             self.renewed.extend(peers.into_iter().map(|session| (session, Cursor::new(None))));
         }
-        let (mut votes, mut told) = (VOTES_AT_ONCE, KEYS_AT_ONCE);
+        let (mut votes, mut told) = (VOTES_AT_ONCE, KEYS_AT_ONCE + said);
         self.renew(&mut votes);
         for _ in 0..self.busy.len() {
             if told == 0 {

@@ -94,11 +94,13 @@ const MIN_TRIAL_US: Micros = 2_000_000;
 /// Prefixes voted on at once, on every session, because an instance is judged on them again; where
 /// there are more, all keys are, in turns.
 const ANSWERED_AT_ONCE: usize = 64;
-/// Keys of all sessions that are told in one go, and of the FIB: some milliseconds' worth. The next
-/// go comes after what has come meanwhile is read.
+/// Keys of all sessions that are told in one go, beside as many as something was said about since
+/// the last, and of the FIB: some milliseconds' worth. The next go comes after what has come
+/// meanwhile is read.
 const KEYS_AT_ONCE: usize = 8192;
-/// Keys that are voted on in one go because their time has come, and as many because an electorate
-/// has changed. However many wait, what has been decided is told.
+/// Keys that are voted on in one go because their time has come, beside as many as something was
+/// said about, and because an electorate has changed. However many wait, what has been decided is
+/// told.
 const VOTES_AT_ONCE: usize = KEYS_AT_ONCE / 2;
 /// Keys compared in one tick to find out whether an instance that has caught up says what was
 /// chosen.
@@ -131,6 +133,8 @@ pub struct Core {
     renewed: VecDeque<(usize, Cursor)>,
     /// Sessions that may have something to decide or to tell, the one that waits longest first.
     busy: busy::Busy,
+    /// What the instances had said when it was last decided: words on keys of sessions.
+    decided_on: u64,
     /// Where the next search for a place begins.
     evict_from: usize,
     /// The figures of sessions that are no more.
@@ -169,6 +173,7 @@ impl Core {
             vacant_sessions: Vec::new(),
             renewed: VecDeque::new(),
             busy: busy::Busy::default(),
+            decided_on: 0,
             evict_from: 0,
             gone_independence: independence::Independence::default(),
             told_diversity: false,

@@ -14,14 +14,14 @@ use wire::bgp::Prefix;
 /// How many differences are printed.
 const SHOWN: usize = 10;
 
-/// What the death of virtd's worker has cost.
+/// What it has cost that one worker of virtd's took over from another.
 #[derive(Debug)]
-pub struct WorkerDeath {
+pub struct Handover {
     /// Sessions that neighbours have seen end.
     pub sessions_lost: usize,
     /// UPDATEs with withdrawals to the one that watches.
     pub withdrawals: usize,
-    /// Votes that the one that died had counted.
+    /// Votes that the one before had counted.
     pub votes: u64,
 }
 
@@ -41,9 +41,9 @@ pub struct Verdict {
     instances: usize,
     /// Ends of daemons that virtd has told of.
     deaths: usize,
-    /// When virtd's worker died.
-    sessions_lost: usize,
-    withdrawals: usize,
+    /// When virtd's worker died, and when another program took over.
+    killed: Handover,
+    upgraded: Handover,
     differences: Vec<String>,
     /// The datagrams and the kernel, and how many of its routes are not what the vote says. `None`
     /// without a FIB.
@@ -99,7 +99,7 @@ impl Verdict {
         told: usize,
         votes: u64,
         (instances, deaths): (usize, usize),
-        worker: &WorkerDeath,
+        [killed, upgraded]: [Handover; 2],
     ) -> Result<Verdict> {
         ensure!(expected.len() == outcomes.len(), "as many tables as neighbours");
         let mut verdict = Verdict {
@@ -115,8 +115,8 @@ impl Verdict {
             votes,
             instances,
             deaths,
-            sessions_lost: worker.sessions_lost,
-            withdrawals: worker.withdrawals,
+            killed,
+            upgraded,
             differences: Vec::new(),
             fib: None,
         };
@@ -151,7 +151,7 @@ impl Verdict {
     /// Nothing was noticed.
     pub fn masked(&self) -> bool {
         let forwarded = self.fib.as_ref().is_none_or(|(fib, wrong)| fib.lost == 0 && fib.datagrams > 0 && *wrong == 0);
-        let unnoticed = self.sessions_lost == 0 && self.withdrawals == 0;
+        let unnoticed = [&self.killed, &self.upgraded].iter().all(|h| h.sessions_lost == 0 && h.withdrawals == 0);
         unnoticed && self.sessions_reset == 0 && self.routes_lost == 0 && self.routes_wrong == 0 && forwarded
     }
 
@@ -159,16 +159,19 @@ impl Verdict {
     pub fn text(&self) -> String {
         let mut text = format!(
             "          sessions reset: {} of {}\n          routes lost: {} of {}\n          routes wrong: {}\n          \
-             UPDATEs to the watching neighbour while a daemon lied, died and returned, and virtd's worker died: {}\n          \
-             when virtd's worker was killed: {} sessions lost, {} withdrawals\n",
+             UPDATEs to the watching neighbour while a daemon lied, died and returned, and virtd's worker died and was replaced: {}\n          \
+             when virtd's worker was killed: {} sessions lost, {} withdrawals\n          \
+             when it was upgraded: {} sessions lost, {} withdrawals\n",
             self.sessions_reset,
             self.sessions,
             self.routes_lost,
             self.routes,
             self.routes_wrong,
             self.updates_during_faults,
-            self.sessions_lost,
-            self.withdrawals
+            self.killed.sessions_lost,
+            self.killed.withdrawals,
+            self.upgraded.sessions_lost,
+            self.upgraded.withdrawals
         );
         if let Some((fib, wrong)) = &self.fib {
             text.push_str(&format!(
@@ -185,10 +188,10 @@ impl Verdict {
         let (bug, daemon) = (cve_2023_46753::NAME, &self.daemon);
         let all = match self.death {
             Death::Published => format!(
-                "One daemon lied, each was killed, virtd's own worker was killed, and {daemon} died of {bug}, its own bug; virtd brought them back; nobody outside noticed."
+                "One daemon lied, each was killed, virtd's own worker was killed and then upgraded, and {daemon} died of {bug}, its own bug; virtd brought them back; nobody outside noticed."
             ),
             Death::Injected => format!(
-                "One daemon lied, each was killed, virtd's own worker was killed, and virtd brought them back; nobody outside noticed. {bug} was NOT shown: {daemon} \
+                "One daemon lied, each was killed, virtd's own worker was killed and then upgraded, and virtd brought them back; nobody outside noticed. {bug} was NOT shown: {daemon} \
                  survives it, and got a SIGSEGV by hand instead."
             ),
         };
@@ -217,8 +220,10 @@ impl Verdict {
             },
             "daemon": self.daemon,
             "deaths": self.deaths,
-            "worker_killed_sessions_lost": self.sessions_lost,
-            "worker_killed_withdrawals": self.withdrawals,
+            "worker_killed_sessions_lost": self.killed.sessions_lost,
+            "worker_killed_withdrawals": self.killed.withdrawals,
+            "upgraded_sessions_lost": self.upgraded.sessions_lost,
+            "upgraded_withdrawals": self.upgraded.withdrawals,
             "votes": self.votes,
             "instances": self.instances,
             "neighbours": self.sessions,

@@ -1,7 +1,8 @@
 //! `make demo`: one BGP router made of FRR, BIRD and OpenBGPD, in network namespaces. Two
 //! neighbours play a table, a third one watches; a daemon lies, each is killed, and one dies of a
 //! published bug of its own; virtd, which has started them, brings each back by itself; virtd's own
-//! worker is killed, too; and the neighbours are asked at the end what they noticed.
+//! worker is killed, too, and then upgraded; and the neighbours are asked at the end what they
+//! noticed.
 #![forbid(unsafe_code)]
 
 mod bug;
@@ -10,7 +11,7 @@ mod judge;
 
 use anyhow::{Context, Result, ensure};
 use clap::Parser;
-use judge::{Verdict, WorkerDeath};
+use judge::{Handover, Verdict};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use std::path::{Path, PathBuf};
@@ -188,16 +189,25 @@ impl Demo {
         self.kills(&kinds)?;
         let worker = self.worker(&kinds, &neighbours)?;
         let mut bug = self.bug(&star, &mut kinds)?;
+        let upgrade = self.upgrade(&kinds, &neighbours)?;
 
         self.say("What did the neighbours notice?");
         let told = neighbours.told() - calm;
-        let (votes, instances) = (worker.votes + kinds.router.status()?.votes, kinds.count());
+        let votes = worker.votes + upgrade.votes + kinds.router.status()?.votes;
+        let instances = kinds.count();
         let forwarded = stream.map(|stream| stream.finish(&star, &kinds)).transpose()?;
         let deaths = ["frr", "bird", "openbgpd"].map(|name| kinds.exits(name).len()).iter().sum();
         let outcomes = neighbours.finish()?;
         let sender_kept = bug.sender.finish()?.check_quiet().inspect_err(|e| println!("          {e:#}")).is_ok();
-        let mut verdict =
-            Verdict::new(&expected, &outcomes, (bug.death, sender_kept), told, votes, (instances, deaths), &worker)?;
+        let mut verdict = Verdict::new(
+            &expected,
+            &outcomes,
+            (bug.death, sender_kept),
+            told,
+            votes,
+            (instances, deaths),
+            [worker, upgrade],
+        )?;
         if let (Some(forwarded), Some(watcher)) = (forwarded, outcomes.first()) {
             verdict.forwarded(forwarded, &watcher.routes()?);
         }
@@ -276,31 +286,50 @@ impl Demo {
     }
 
     /// virtd's own worker dies, which has all the sessions. The next one goes on with them.
-    fn worker(&self, kinds: &Kinds, neighbours: &Neighbours) -> Result<WorkerDeath> {
-        let (lost, withdrawn) = (neighbours.lost(), neighbours.withdrawals());
-        let status = kinds.router.status()?;
-        let worker = status.worker.context("virtd says nothing of its worker")?.pid;
+    fn worker(&self, kinds: &Kinds, neighbours: &Neighbours) -> Result<Handover> {
+        let worker = kinds.router.status()?.worker.context("virtd says nothing of its worker")?.pid;
         self.say(&format!(
             "virtd's own worker is killed (kill -9 {worker}): the process that has every session, all routes and the votes"
         ));
-        kill(Pid::from_raw(i32::try_from(worker)?), Signal::SIGKILL).context("killing the worker")?;
-        wait_for("the next worker", UP, || !kinds.router.events("taken-over").is_empty())?;
-        for event in [kinds.router.events("worker-died"), kinds.router.events("taken-over")].concat() {
-            println!("          virtd: {}", event["text"].as_str().unwrap_or_default());
-        }
-        kinds.wait_voting(SETTLE)?;
-        kinds.router.wait_quiet(self.rest, SETTLE)?;
-        let death = WorkerDeath {
-            sessions_lost: neighbours.lost() - lost,
-            withdrawals: neighbours.withdrawals() - withdrawn,
-            votes: status.votes,
-        };
+        let death = self.handover(kinds, neighbours, || {
+            kill(Pid::from_raw(i32::try_from(worker)?), Signal::SIGKILL).context("killing the worker")?;
+            wait_for("the next worker", UP, || !kinds.router.events("taken-over").is_empty())?;
+            for event in [kinds.router.events("worker-died"), kinds.router.events("taken-over")].concat() {
+                println!("          virtd: {}", event["text"].as_str().unwrap_or_default());
+            }
+            Ok(())
+        })?;
         self.say(&format!(
             "The next one goes on with the same TCP connections: {} sessions lost, {} withdrawals; the daemons have connected to it and vote",
             death.sessions_lost, death.withdrawals
         ));
         self.show(&kinds.router, &["sessions"])?;
         Ok(death)
+    }
+
+    /// virtd's program takes over from itself, as a newer one would.
+    fn upgrade(&self, kinds: &Kinds, neighbours: &Neighbours) -> Result<Handover> {
+        self.say("virtd is upgraded in full view: its program, as it is in its file now, takes over");
+        let upgrade = self.handover(kinds, neighbours, || self.show(&kinds.router, &["upgrade"]))?;
+        self.say(&format!(
+            "It serves: {} sessions lost, {} withdrawals; the daemons have connected to it and vote",
+            upgrade.sessions_lost, upgrade.withdrawals
+        ));
+        Ok(upgrade)
+    }
+
+    /// One worker takes over from another in the course of `act`; what that has cost.
+    fn handover(&self, kinds: &Kinds, neighbours: &Neighbours, act: impl FnOnce() -> Result<()>) -> Result<Handover> {
+        let (lost, withdrawn) = (neighbours.lost(), neighbours.withdrawals());
+        let votes = kinds.router.status()?.votes;
+        act()?;
+        kinds.wait_voting(SETTLE)?;
+        kinds.router.wait_quiet(self.rest, SETTLE)?;
+        Ok(Handover {
+            sessions_lost: neighbours.lost() - lost,
+            withdrawals: neighbours.withdrawals() - withdrawn,
+            votes,
+        })
     }
 
     /// A published bug of Debian's own FRR.
