@@ -3,7 +3,10 @@
 
 use anyhow::{Context, Result, ensure};
 use nix::sys::signal::{Signal, kill};
-use std::time::Duration;
+use nix::unistd::Pid;
+use std::collections::BTreeSet;
+use std::fs;
+use std::time::{Duration, Instant};
 use tests::lab::{Star, wait_for, wait_until};
 use tests::router::Options;
 use tests::scene::{ROUTES, Scene, UP};
@@ -58,6 +61,50 @@ fn the_twins_death_costs_nothing_and_that_of_both_no_instance() -> Result<()> {
     scene.wait_back(before)?;
     ensure!(scene.daemons()? == daemons, "{daemons:?} before, {:?} now", scene.daemons()?);
     scene.end()
+}
+
+/// Workers killed before they have a twin.
+const EARLY: usize = 6;
+
+#[test]
+fn workers_that_die_before_they_have_a_twin_cost_nothing_either() -> Result<()> {
+    let scene = Scene::new("outlives-early", 2, ROUTES)?;
+    let (daemons, before) = (scene.daemons()?, scene.sessions());
+    let master = scene.kinds.router.virtd.pid();
+    kill(scene.process("virtd-worker")?, Signal::SIGKILL)?;
+    // Whoever has executed the worker's program is killed as soon as it is seen.
+    let mut killed = BTreeSet::new();
+    let until = Instant::now() + UP;
+    while killed.len() < EARLY {
+        ensure!(Instant::now() < until, "only {killed:?} were seen");
+        for pid in children(master)? {
+            let name = fs::read_to_string(format!("/proc/{pid}/comm")).unwrap_or_default();
+            let arguments = fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+            if arguments.ends_with(b"--resumed\0")
+                && !killed.contains(&pid)
+                && !["virtd-twin\n", "virtd-keeper\n"].contains(&name.as_str())
+            {
+                kill(Pid::from_raw(pid), Signal::SIGKILL)?;
+                killed.insert(pid);
+            }
+        }
+    }
+    wait_for("the sessions to be taken over", UP, || !scene.kinds.router.events("taken-over").is_empty())?;
+    scene.wait_whole(ROUTES)?;
+    ensure!(scene.sessions() == before, "no neighbour has noticed");
+    ensure!(scene.daemons()? == daemons, "{daemons:?} before, {:?} now", scene.daemons()?);
+    wait_for("the keeper to have ended", UP, || scene.process("virtd-keeper").is_err())?;
+    scene.end()
+}
+
+/// A process's children.
+fn children(of: Pid) -> Result<Vec<i32>> {
+    let mut all = Vec::new();
+    for thread in fs::read_dir(format!("/proc/{of}/task"))? {
+        let text = fs::read_to_string(thread?.path().join("children")).unwrap_or_default();
+        all.extend(text.split_ascii_whitespace().filter_map(|pid| pid.parse::<i32>().ok()));
+    }
+    Ok(all)
 }
 
 #[test]

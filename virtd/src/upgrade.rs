@@ -71,7 +71,7 @@ pub struct Leave {
     pub wanted: Arc<AtomicBool>,
     /// Who wants an image; they are given one at the end of a turn.
     pub images: Receiver<WantsImage>,
-    /// Makes the keeper.
+    /// End this process, with what the next one is to have.
     pub twins: Arc<Twins>,
 }
 

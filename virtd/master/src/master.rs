@@ -1,10 +1,11 @@
 //! The master's loop: signals, what the worker says, and the ends of processes.
 
+mod end;
 mod twins;
 mod upgrade;
 
 use crate::document::{Checks, Document};
-use crate::link::{Link, Received, file_of};
+use crate::link::{self, Link, Received, file_of};
 use crate::message::{Begin, Died, ToMaster, ToWorker, Told, fit};
 use crate::pace::{Cause, Pace, Toll};
 use crate::process;
@@ -51,7 +52,7 @@ enum Happening {
     Read { life: u32, id: u64, dry_run: bool, outcome: Result<Box<Document>, String> },
     InstancesEnded,
     Tried { life: u32, id: u64, outcome: Result<Program, String> },
-    Keeper { pid: Pid, line: OwnedFd },
+    Keeper { life: u32, pid: Option<Pid>, line: OwnedFd },
 }
 
 struct Worker {
@@ -110,6 +111,8 @@ struct Master {
     life: u32,
     worker: Option<Worker>,
     twin: Twin,
+    /// What the twin has left that has become the worker, until that one serves.
+    keeper: Twin,
     was_ready: bool,
     upgrades: Upgrades,
     /// How many workers have died.
@@ -157,6 +160,7 @@ pub fn run(file: &Path, shim: Option<&Path>, checks: Checks) -> Result<ExitCode>
         life: 0,
         worker: None,
         twin: Twin::None,
+        keeper: Twin::None,
         was_ready: false,
         upgrades: Upgrades::new(Program::own().context("cannot open virtd's own program")?),
         restarts: 0,
@@ -194,7 +198,7 @@ impl Master {
     ) -> Result<ExitCode> {
         loop {
             self.keep_time()?;
-            let start_at = self.start_at.filter(|_| !matches!(self.twin, Twin::Coming));
+            let start_at = self.start_at.filter(|_| !self.somebody_comes());
             let next = [start_at, self.twin_at, self.kill_at, self.upgrades.ready_by].into_iter().flatten().min();
             let pause = next.map_or_else(never, |at| after(at.saturating_duration_since(Instant::now())));
             select! {
@@ -221,8 +225,7 @@ impl Master {
     fn keep_time(&mut self) -> Result<()> {
         let now = Instant::now();
         let due = |at: &mut Option<Instant>| at.take_if(|at| *at <= now).is_some();
-        // A twin that may still come is waited for: it has what the worker had open.
-        if !matches!(self.twin, Twin::Coming) && due(&mut self.start_at) {
+        if !self.somebody_comes() && due(&mut self.start_at) {
             self.start()?;
         }
         if due(&mut self.twin_at) && self.stage == Stage::Runs && matches!(self.twin, Twin::None) {
@@ -248,10 +251,16 @@ impl Master {
         let id = self.upgrades.program.id();
         let other = (id.is_none() || id != self.runs).then(|| self.upgrades.program.file());
         self.runs = id;
-        let inherits = match std::mem::replace(&mut self.twin, Twin::None) {
-            Twin::Here { pid, line } if process::go(&line, &theirs, other).is_ok() => Some(pid),
-            _ => self.keeper_goes(&theirs),
+        let (keepers, line) = link::pair().context("cannot make a keeper's line")?;
+        let twin = std::mem::replace(&mut self.twin, Twin::None);
+        let keeper = std::mem::replace(&mut self.keeper, Twin::None);
+        let goes = |twin: Twin, other| match twin {
+            Twin::Here { pid, line } => process::go(&line, &theirs, &keepers, other).ok().map(|()| pid),
+            Twin::None | Twin::Coming => None,
         };
+        // A keeper was left by a worker of the program that is wanted again.
+        let inherits = goes(twin, other).or_else(|| goes(keeper, None));
+        drop(keepers);
         let started = match inherits {
             Some(pid) => pid,
             None => {
@@ -261,6 +270,9 @@ impl Master {
             }
         };
         self.life += 1;
+        if inherits.is_some() {
+            self.keeper_comes(line);
+        }
         let (life, link) = (self.life, Arc::new(link));
         let (lines, to_send) = bounded::<(ToWorker, Option<OwnedFd>)>(MAX_WAITING);
         let (reading, writing, happens) = (link.clone(), link.clone(), self.happens.clone());
@@ -326,7 +338,7 @@ impl Master {
             Happening::Read { life, id, dry_run, outcome } => self.was_read(life, id, dry_run, outcome),
             Happening::InstancesEnded => self.instances_ended(),
             Happening::Tried { life, id, outcome } => self.was_tried(life, id, outcome),
-            Happening::Keeper { pid, line } => self.keeper_came(pid, line),
+            Happening::Keeper { life, pid, line } => self.keeper_came(life, pid, line),
         }
     }
 
@@ -386,7 +398,6 @@ impl Master {
             }
             ToMaster::Try { id, to, census } => self.attempt(id, to, census, file),
             ToMaster::Upgrade { id } => self.upgrade(id),
-            ToMaster::Keeper => self.keeper_comes(file),
             ToMaster::Tried { .. } => log::error!("the worker says that it was tried"),
         }
     }
@@ -420,6 +431,8 @@ impl Master {
         for event in std::mem::take(&mut self.events) {
             self.tell(event);
         }
+        // Whose twin has all that it has: nobody else has to keep anything.
+        self.keeper = Twin::None;
         self.served();
         if !std::mem::replace(&mut self.was_ready, true) && self.stage == Stage::Runs {
             notify("READY=1");
@@ -513,6 +526,8 @@ impl Master {
                 self.tell(Event::new(0, "twin-died", Severity::Warning, text));
                 self.twin_at = Some(Instant::now() + TWIN_PAUSE);
             }
+        } else if matches!(&self.keeper, Twin::Here { pid: keeper, .. } if *keeper == pid) {
+            self.keeper = Twin::None;
         }
     }
 
@@ -541,60 +556,5 @@ impl Master {
         log::error!("the worker (process {pid}) {how}; the next one is started in {:.1} s", wait.as_secs_f64());
         self.died = Some(Died { pid, how: fit(how), ran_ms, deaths, faults });
         (self.start_at, self.twin_at) = (Some(Instant::now() + wait), None);
-    }
-
-    /// On the first signal the instances end while the worker still runs, so that what they say last
-    /// (Cease) is heard; then the worker ends. A second signal ends everything where it stands.
-    fn end(&mut self, signal: i32) {
-        if self.stage != Stage::Runs {
-            self.end_at_once();
-            std::process::exit(128 + signal);
-        }
-        log::info!("virtd ends (signal {signal})");
-        notify("STOPPING=1");
-        self.stage = Stage::Ends;
-        self.start_at = None;
-        self.send(ToWorker::Freeze, None);
-        let (instances, happens) = (self.supervisor.as_mut().and_then(|s| s.instances.take()), self.happens.clone());
-        let end = move || {
-            if let Some(instances) = instances {
-                instances.stop();
-            }
-            let _ = happens.send(Happening::InstancesEnded);
-        };
-        if std::thread::Builder::new().name("stop".into()).spawn(end).is_err() {
-            self.end_at_once();
-            std::process::exit(128 + signal);
-        }
-    }
-
-    fn end_at_once(&mut self) {
-        if let Some(supervisor) = &self.supervisor {
-            supervisor.groups.kill();
-        }
-        self.end_twin();
-        if let Some(worker) = self.worker.as_ref().filter(|worker| worker.ended.is_none()) {
-            let _ = kill(worker.pid, Signal::SIGKILL);
-        }
-    }
-
-    fn instances_ended(&mut self) {
-        self.stage = Stage::Over;
-        self.end_twin();
-        self.send(ToWorker::Stop, None);
-        self.kill_at = Some(Instant::now() + STOP_PATIENCE);
-    }
-
-    /// The exit status, where there is nothing left to do.
-    fn is_over(&self) -> Option<ExitCode> {
-        let ended = self.worker.as_ref().map(|worker| worker.ended);
-        match (self.stage, ended) {
-            // What is wrong it has said itself.
-            (Stage::Runs, Some(Some(_))) if !self.was_ready => Some(ExitCode::FAILURE),
-            (Stage::Over, None) => Some(ExitCode::FAILURE),
-            (Stage::Over, Some(Some(Some(WaitStatus::Exited(_, 0))))) => Some(ExitCode::SUCCESS),
-            (Stage::Over, Some(Some(_))) => Some(ExitCode::FAILURE),
-            _ => None,
-        }
     }
 }

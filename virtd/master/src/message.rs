@@ -85,9 +85,6 @@ pub enum ToMaster {
         /// By which request it was tried.
         id: u64,
     },
-    /// A keeper is about to be made: it has the journal and the connections with peers until the
-    /// next program serves. As with [`ToMaster::Twin`] the other end of its line comes with it.
-    Keeper,
     /// From a program that is being tried: it can go on.
     Tried {
         /// Its version.

@@ -26,12 +26,12 @@ pub fn fresh(link: OwnedFd, program: &Path) -> io::Result<Pid> {
     Ok(Pid::from_raw(i32::try_from(child.id()).map_err(io::Error::other)?))
 }
 
-/// Has a twin, or a keeper, become the worker.
+/// Has a twin, or a keeper, become the worker, and leave a keeper with this line.
 ///
 /// # Errors
 /// It is gone.
-pub fn go(line: &OwnedFd, link: &OwnedFd, program: Option<&File>) -> io::Result<()> {
-    let files = [Some(link.as_raw_fd()), program.map(AsRawFd::as_raw_fd)];
+pub fn go(line: &OwnedFd, link: &OwnedFd, keepers: &OwnedFd, program: Option<&File>) -> io::Result<()> {
+    let files = [Some(link.as_raw_fd()), Some(keepers.as_raw_fd()), program.map(AsRawFd::as_raw_fd)];
     link::send(line, OWN.as_bytes(), files.into_iter().flatten())
 }
 

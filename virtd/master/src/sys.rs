@@ -33,16 +33,31 @@ pub(crate) fn borrow(fd: RawFd) -> BorrowedFd<'static> {
 /// # Errors
 /// The kernel's.
 pub(crate) fn clone_twin(line: RawFd, link: RawFd) -> nix::Result<Pid> {
-    copy(libc::CLONE_FILES, line, link, None)
+    let arguments = [c"virtd".as_ptr(), c"--worker".as_ptr(), c"--resumed".as_ptr(), std::ptr::null()];
+    // SAFETY: only read. Nobody changes the environment: virtd's code does not.
+    let environment = unsafe { environ };
+    // A handler of this process must not run in the twin: it would write into pipes that both have.
+    let before = SigSet::all().thread_swap_mask(SigmaskHow::SIG_SETMASK)?;
+    // SAFETY: the child goes on on its copy of this stack, and never returns from `twin`.
+    let pid = unsafe { copy() };
+    if pid == 0 {
+        // SAFETY: this is the child; the arrays are there.
+        unsafe { twin(line, link, &arguments, environment) }
+    }
+    let errno = Errno::last();
+    pthread_sigmask(SigmaskHow::SIG_SETMASK, Some(&before), None)?;
+    if pid < 0 { Err(errno) } else { Ok(Pid::from_raw(pid as i32)) }
 }
 
-/// Makes a process with these files, ascending, and no others but the standard ones. It does what a
-/// twin does.
+/// A copy of this process with the same table of fds, and the same parent: fork, but for that. The
+/// copy gets 0.
 ///
-/// # Errors
-/// The kernel's.
-pub(crate) fn clone_keeper(line: RawFd, files: &[RawFd]) -> nix::Result<Pid> {
-    copy(0, line, -1, Some(files))
+/// # Safety
+/// The copy may do nothing but system calls.
+unsafe fn copy() -> c_long {
+    let flags = (libc::CLONE_FILES | libc::CLONE_PARENT | libc::SIGCHLD) as c_ulong;
+    // SAFETY: without CLONE_VM memory is copied.
+    unsafe { libc::syscall(libc::SYS_clone, flags, 0 as c_long, 0 as c_long, 0 as c_long, 0 as c_long) }
 }
 
 /// Ends this process where it stands, with these files, ascending, and no others in the table that it
@@ -55,33 +70,16 @@ pub(crate) fn end_with(files: &[RawFd]) -> ! {
     }
 }
 
-fn copy(flags: c_int, line: RawFd, link: RawFd, files: Option<&[RawFd]>) -> nix::Result<Pid> {
-    let arguments = [c"virtd".as_ptr(), c"--worker".as_ptr(), c"--resumed".as_ptr(), std::ptr::null()];
-    // SAFETY: only read. Nobody changes the environment: virtd's code does not.
-    let environment = unsafe { environ };
-    // A handler of this process must not run in the twin: it would write into pipes that both have.
-    let before = SigSet::all().thread_swap_mask(SigmaskHow::SIG_SETMASK)?;
-    let flags = (flags | libc::CLONE_PARENT | libc::SIGCHLD) as c_ulong;
-    // SAFETY: without CLONE_VM this is fork: the child goes on with a copy of everything, on its
-    // copy of this stack. The child never returns from `twin`.
-    let pid = unsafe { libc::syscall(libc::SYS_clone, flags, 0 as c_long, 0 as c_long, 0 as c_long, 0 as c_long) };
-    if pid == 0 {
-        // SAFETY: this is the child; the arrays are there.
-        unsafe { twin(line, link, files, &arguments, environment) }
-    }
-    let errno = Errno::last();
-    pthread_sigmask(SigmaskHow::SIG_SETMASK, Some(&before), None)?;
-    if pid < 0 { Err(errno) } else { Ok(Pid::from_raw(pid as i32)) }
-}
-
 /// The twin's whole life.
 ///
+/// When it goes it leaves a keeper first: a copy that does what a twin does, for as long as the next
+/// worker has no twin of its own.
+///
 /// # Safety
-/// For the child of [`copy`] alone.
+/// For the child of [`clone_twin`] alone.
 unsafe fn twin(
-    line: RawFd,
-    link: RawFd,
-    files: Option<&[RawFd]>,
+    mut line: RawFd,
+    mut link: RawFd,
     arguments: &[*const c_char; 4],
     environment: *const *const c_char,
 ) -> ! {
@@ -94,30 +92,81 @@ unsafe fn twin(
         let mut none: libc::sigset_t = std::mem::zeroed();
         libc::sigemptyset(&raw mut none);
         libc::sigprocmask(libc::SIG_SETMASK, &raw const none, std::ptr::null_mut());
-        if let Some(files) = files {
-            close_others(files);
+        libc::prctl(libc::PR_SET_NAME, c"virtd-twin".as_ptr());
+        loop {
+            say(line, libc::getpid());
+            let mut path = [0u8; MAX_PATH];
+            let Some(go) = wait_for_go(line, &mut path) else { libc::_exit(0) };
+            // Daemons see at once that virtd is gone, and its ports are free, whoever else has this
+            // table.
+            let kept = [line, link, go.link, go.line, go.program.unwrap_or(-1)];
+            each_fd(|fd| {
+                if !kept.contains(&fd) {
+                    give_way(fd);
+                }
+            });
+            match copy() {
+                0 => {
+                    libc::prctl(libc::PR_SET_NAME, c"virtd-keeper".as_ptr());
+                    // The one that goes closes the others.
+                    (line, link) = (go.line, -1);
+                    continue;
+                }
+                failed @ ..0 => say(go.line, failed as c_int),
+                _ => {}
+            }
+            if let Some(program) = go.program {
+                own_fd(program, &mut path);
+            }
+            libc::close(link);
+            libc::close(line);
+            if libc::dup2(go.link, 0) != 0 {
+                libc::_exit(126);
+            }
+            libc::close(go.link);
+            each_fd(|fd| {
+                libc::fcntl(fd, libc::F_SETFD, if fd == go.line { libc::FD_CLOEXEC } else { 0 });
+            });
+            for signal in NOT_OURS {
+                libc::signal(signal, libc::SIG_DFL);
+            }
+            libc::execve(path.as_ptr().cast(), arguments.as_ptr(), environment);
+            libc::_exit(127)
         }
-        let name = if files.is_some() { c"virtd-keeper" } else { c"virtd-twin" };
-        libc::prctl(libc::PR_SET_NAME, name.as_ptr());
-        let pid = libc::getpid().to_ne_bytes();
-        libc::send(line, pid.as_ptr().cast(), pid.len(), libc::MSG_NOSIGNAL);
-        let mut path = [0u8; MAX_PATH];
-        let Some((new_link, program)) = wait_for_go(line, &mut path) else { libc::_exit(0) };
-        if let Some(program) = program {
-            own_fd(program, &mut path);
+    }
+}
+
+/// Tells the master of a twin's process id, or with no valid one that there is none.
+///
+/// # Safety
+/// As of [`twin`].
+unsafe fn say(line: RawFd, pid: c_int) {
+    let octets = pid.to_ne_bytes();
+    // SAFETY: the octets are there with their length.
+    unsafe { libc::send(line, octets.as_ptr().cast(), octets.len(), libc::MSG_NOSIGNAL) };
+}
+
+/// Closes a socket that listens, and one of this machine's own (to a daemon, to virtctl). Any other
+/// keeps nobody from its port: it may be one that holds a port and does not listen just now.
+///
+/// # Safety
+/// As of [`twin`].
+unsafe fn give_way(fd: RawFd) {
+    let option = |name| {
+        let (mut value, mut size): (c_int, _) = (0, size_of::<c_int>() as libc::socklen_t);
+        // SAFETY: value and size are there.
+        let done = unsafe { libc::getsockopt(fd, libc::SOL_SOCKET, name, (&raw mut value).cast(), &raw mut size) };
+        (done == 0).then_some(value)
+    };
+    let (yes, size): (c_int, _) = (1, size_of::<c_int>() as libc::socklen_t);
+    // SAFETY: a number, and an option with its length.
+    unsafe {
+        match option(libc::SO_DOMAIN) {
+            None => {}
+            Some(libc::AF_UNIX) => drop(libc::close(fd)),
+            Some(_) if option(libc::SO_ACCEPTCONN) == Some(1) => drop(libc::close(fd)),
+            Some(_) => drop(libc::setsockopt(fd, libc::SOL_SOCKET, libc::SO_REUSEADDR, (&raw const yes).cast(), size)),
         }
-        libc::close(link);
-        libc::close(line);
-        if libc::dup2(new_link, 0) != 0 {
-            libc::_exit(126);
-        }
-        libc::close(new_link);
-        keep_all();
-        for signal in NOT_OURS {
-            libc::signal(signal, libc::SIG_DFL);
-        }
-        libc::execve(path.as_ptr().cast(), arguments.as_ptr(), environment);
-        libc::_exit(127)
     }
 }
 
@@ -138,13 +187,22 @@ fn own_fd(fd: RawFd, path: &mut [u8; MAX_PATH]) {
     }
 }
 
-/// Waits for the master's word: what to execute, the link to the master as a file, and the program
-/// as one, where it is not this. `None` where the master is gone.
+/// What the master gives to the one that is to go, beside the path of what it is to execute.
+struct Go {
+    /// The link to the master.
+    link: RawFd,
+    /// The line of the keeper that it is to leave.
+    line: RawFd,
+    /// The program, where it is not this.
+    program: Option<RawFd>,
+}
+
+/// Waits for the master's word. `None` where the master is gone.
 ///
 /// # Safety
 /// As of [`twin`].
-unsafe fn wait_for_go(line: RawFd, path: &mut [u8; MAX_PATH]) -> Option<(RawFd, Option<RawFd>)> {
-    /// Room for two fds, aligned as a cmsghdr has to be.
+unsafe fn wait_for_go(line: RawFd, path: &mut [u8; MAX_PATH]) -> Option<Go> {
+    /// Room for three fds, aligned as a cmsghdr has to be.
     #[repr(C, align(8))]
     struct Room([u8; 64]);
     let mut room = Room([0; 64]);
@@ -170,8 +228,12 @@ unsafe fn wait_for_go(line: RawFd, path: &mut [u8; MAX_PATH]) -> Option<(RawFd, 
             return None;
         }
         let files = libc::CMSG_DATA(header).cast::<RawFd>();
-        let two = (*header).cmsg_len as usize >= libc::CMSG_LEN(2 * size_of::<RawFd>() as u32) as usize;
-        Some((files.read_unaligned(), two.then(|| files.add(1).read_unaligned())))
+        let holds = |n: usize| (*header).cmsg_len as usize >= libc::CMSG_LEN((n * size_of::<RawFd>()) as u32) as usize;
+        if !holds(2) {
+            return None;
+        }
+        let program = holds(3).then(|| files.add(2).read_unaligned());
+        Some(Go { link: files.read_unaligned(), line: files.add(1).read_unaligned(), program })
     }
 }
 
@@ -190,11 +252,11 @@ unsafe fn close_others(files: &[RawFd]) {
     }
 }
 
-/// Every fd but the standard ones outlasts the exec.
+/// Does this to every fd but the standard ones.
 ///
 /// # Safety
-/// As of [`twin`].
-unsafe fn keep_all() {
+/// As of [`twin`]; `act` makes nothing but system calls.
+unsafe fn each_fd(act: impl Fn(RawFd)) {
     let mut entries = [0u8; 4096];
     // SAFETY: the buffer is there with its length; the path is a string.
     unsafe {
@@ -209,9 +271,7 @@ unsafe fn keep_all() {
             // d_ino, d_off, d_reclen, d_type and the name (getdents(2)).
             while let (Some(&[low, high]), Some(name)) = (rest.get(16..18), rest.get(19..)) {
                 match number(name) {
-                    Some(fd) if fd > 2 && fd != folder => {
-                        libc::fcntl(fd, libc::F_SETFD, 0);
-                    }
+                    Some(fd) if fd > 2 && fd != folder => act(fd),
                     _ => {}
                 }
                 match rest.get(usize::from(u16::from_ne_bytes([low, high])).max(19)..) {

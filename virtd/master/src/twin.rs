@@ -40,30 +40,14 @@ impl Twins {
         Ok(())
     }
 
-    /// Ends this process without a word to anybody, for another program to take over.
-    ///
-    /// A keeper is made first: a copy of this process with these files and no others, in a table of
-    /// its own. The master has it become the worker where the next program's does not come to serve,
-    /// and ends it else. Everything but these files is closed in the twin's table, too: daemons see
-    /// at once that virtd is gone, whatever the next program does.
+    /// Ends this process without a word to anybody, for another program to take over. Everything but
+    /// these files is closed in the twin's table, too: daemons see at once that virtd is gone,
+    /// whatever the next program does.
     pub fn leave(&self, files: &[RawFd]) -> ! {
-        if let Err(e) = self.keep(files) {
-            log::warn!("no keeper can be made ({e}): should the next program fail, the sessions end");
-        }
         let line = self.line.lock().unwrap_or_else(PoisonError::into_inner);
         let own = line.iter().map(AsRawFd::as_raw_fd).chain([self.link.as_raw_fd()]);
         let mut left: Vec<RawFd> = files.iter().copied().chain(own).collect();
         left.sort_unstable();
         sys::end_with(&left)
-    }
-
-    fn keep(&self, files: &[RawFd]) -> io::Result<()> {
-        let (keepers, masters) = link::pair()?;
-        self.link.send(&ToMaster::Keeper, Some(masters.as_fd()))?;
-        drop(masters);
-        let mut kept: Vec<RawFd> = files.iter().copied().chain([keepers.as_raw_fd()]).collect();
-        kept.sort_unstable();
-        sys::clone_keeper(keepers.as_raw_fd(), &kept)?;
-        Ok(())
     }
 }

@@ -1,4 +1,4 @@
-//! The twin, as the master knows it.
+//! The twin and the keeper, as the master knows them.
 
 use super::*;
 
@@ -38,8 +38,43 @@ impl Master {
         }
     }
 
-    /// It has all that the worker has open, which would stay open.
+    /// Whether one that has what the dead worker had open may still come.
+    pub(super) fn somebody_comes(&self) -> bool {
+        match (&self.twin, &self.keeper) {
+            (Twin::Coming, _) | (Twin::None, Twin::Coming) => true,
+            (Twin::None | Twin::Here { .. }, _) => false,
+        }
+    }
+
+    /// The one that goes leaves a keeper, which says its process id on this line.
+    pub(super) fn keeper_comes(&mut self, line: OwnedFd) {
+        let (life, happens) = (self.life, self.happens.clone());
+        let hear = move || {
+            let pid = process::hello(&line);
+            let _ = happens.send(Happening::Keeper { life, pid, line });
+        };
+        self.keeper = Twin::Coming;
+        if let Err(e) = std::thread::Builder::new().name("keeper".into()).spawn(hear) {
+            log::error!("no thread to hear of the keeper: {e}");
+            self.keeper = Twin::None;
+        }
+    }
+
+    /// It is there, or it is known that there is none. One that nobody wants any more ends without
+    /// its line.
+    pub(super) fn keeper_came(&mut self, life: u32, pid: Option<Pid>, line: OwnedFd) {
+        if life != self.life || !matches!(self.keeper, Twin::Coming) {
+            return;
+        }
+        self.keeper = match pid.filter(|pid| self.watch(*pid).is_ok()) {
+            Some(pid) => Twin::Here { pid, line },
+            None => Twin::None,
+        };
+    }
+
+    /// They have all that the worker has open, which would stay open.
     pub(super) fn end_twin(&mut self) {
+        self.keeper = Twin::None;
         if let Twin::Here { pid, .. } = std::mem::replace(&mut self.twin, Twin::None) {
             let _ = kill(pid, Signal::SIGKILL);
         }

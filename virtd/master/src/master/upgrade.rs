@@ -7,12 +7,11 @@
 //!    │◀──── Tried ─────│
 //!    │──── Upgrade ───▶│
 //!    │◀──── Leave ─────│
-//!    │─── Keeper ─────▶│ and ends
-//!                      │── go ──▶ twin ──▶ the next worker ── Ready ──▶ the keeper ends
+//!    ends              │── go ──▶ twin ──▶ the next worker ── Ready ──▶ the keeper ends
 //! ```
 //!
 //! Where the next worker does not come to be ready, the former program takes over: out of the next
-//! one's twin, or the keeper.
+//! one's twin, or the keeper that its own twin has left.
 
 use super::*;
 use crate::message::Named;
@@ -30,8 +29,6 @@ pub(super) struct Upgrades {
     pub program: Program,
     tried: Option<(u64, Program)>,
     under_way: Option<UnderWay>,
-    /// The keeper, and its line.
-    keeper: Option<(Pid, OwnedFd)>,
     /// The next worker is to be ready.
     pub ready_by: Option<Instant>,
 }
@@ -45,7 +42,7 @@ struct UnderWay {
 
 impl Upgrades {
     pub fn new(program: Program) -> Upgrades {
-        Upgrades { program, tried: None, under_way: None, keeper: None, ready_by: None }
+        Upgrades { program, tried: None, under_way: None, ready_by: None }
     }
 }
 
@@ -132,33 +129,6 @@ impl Master {
         self.tell(Event::new(0, "upgrade-failed", Severity::Alarm, text));
     }
 
-    /// The keeper says its process id on this line.
-    pub(super) fn keeper_comes(&mut self, line: Option<OwnedFd>) {
-        let Some(line) = line.filter(process::is_line) else { return log::error!("there is no line for the keeper") };
-        let happens = self.happens.clone();
-        let hear = move || {
-            let Some(pid) = process::hello(&line) else { return };
-            let _ = happens.send(Happening::Keeper { pid, line });
-        };
-        if let Err(e) = std::thread::Builder::new().name("keeper".into()).spawn(hear) {
-            log::error!("no thread to hear of the keeper: {e}");
-        }
-    }
-
-    /// Without its line it ends.
-    pub(super) fn keeper_came(&mut self, pid: Pid, line: OwnedFd) {
-        if self.watch(pid).is_ok() && self.upgrades.under_way.is_some() {
-            self.upgrades.keeper = Some((pid, line));
-        }
-    }
-
-    /// The keeper, if there is one, becomes the worker.
-    pub(super) fn keeper_goes(&mut self, link: &OwnedFd) -> Option<Pid> {
-        let (pid, line) = self.upgrades.keeper.take()?;
-        // It was made by a worker of that program.
-        process::go(&line, link, None).ok().map(|()| pid)
-    }
-
     /// A worker has ended. Whether that belongs to an upgrade: then the next one is started at once.
     pub(super) fn ended_for_upgrade(&mut self, worker: &Worker, status: Option<&WaitStatus>) -> bool {
         let Some(under_way) = self.upgrades.under_way.as_mut() else { return false };
@@ -188,9 +158,8 @@ impl Master {
         }
     }
 
-    /// A worker serves: nobody has to keep anything any more.
+    /// A worker serves.
     pub(super) fn served(&mut self) {
-        self.upgrades.keeper = None;
         self.upgrades.ready_by = None;
         if let Some(UnderWay { former, since, .. }) = self.upgrades.under_way.take() {
             let (from, to, ms) = (former.named(), self.upgrades.program.named(), since.elapsed().as_millis());
