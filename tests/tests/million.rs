@@ -79,9 +79,9 @@ fn silences(watcher: &Replayer, since: u64) -> Vec<u64> {
     let mut between = Vec::new();
     for at in times {
         if last > 0 {
-            between.push(at - last);
+            between.push(at.saturating_sub(last));
         }
-        last = at;
+        last = last.max(at);
     }
     between
 }

@@ -8,6 +8,7 @@ use std::collections::BTreeSet;
 use std::fs;
 use std::time::{Duration, Instant};
 use tests::lab::{Star, wait_for, wait_until};
+use tests::replayer::Replayer;
 use tests::router::Options;
 use tests::scene::{ROUTES, Scene, UP};
 
@@ -60,6 +61,23 @@ fn the_twins_death_costs_nothing_and_that_of_both_no_instance() -> Result<()> {
     ensure!(third != twin, "both were killed");
     scene.wait_back(before)?;
     ensure!(scene.daemons()? == daemons, "{daemons:?} before, {:?} now", scene.daemons()?);
+    scene.end()
+}
+
+#[test]
+fn the_shortest_hold_time_outlasts_a_journal_that_takes_longer_to_read() -> Result<()> {
+    // A debug build waits for so long when it has read it.
+    let options = Options { environment: vec![("HV_TEST_READS_FOR_MS", "7000")], ..Options::default() };
+    let scene = Scene::with("outlives-hold", 3, ROUTES, &options)?;
+    let short = ["--monitor", "--events-updates", "--hold-time", "3"];
+    let mut short = Replayer::dial(&scene.lab, &scene.star.sites[2], false, &short)?;
+    short.wait_event("session-up", UP)?;
+    let before = scene.sessions();
+    kill(scene.process("virtd-worker")?, Signal::SIGKILL)?;
+    wait_for("the sessions to be taken over", UP, || scene.kinds.router.events("taken-over").len() == 1)?;
+    scene.wait_whole(ROUTES)?;
+    ensure!(scene.sessions() == before && short.count("session-down") == 0, "{:?}", short.events().last());
+    short.finish()?;
     scene.end()
 }
 

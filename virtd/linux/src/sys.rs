@@ -69,6 +69,17 @@ pub fn is_unix(fd: &impl AsRawFd, kind: i32) -> bool {
     domain(fd) == Some(libc::AF_UNIX) && int(fd, libc::SO_TYPE) == Some(kind)
 }
 
+/// Octets that a TCP socket has not sent, or whose acknowledgement has not come (SIOCOUTQ, tcp(7)).
+///
+/// # Errors
+/// It is no such socket.
+pub fn unacknowledged(socket: &impl AsRawFd) -> io::Result<i32> {
+    let mut octets = 0;
+    // SAFETY: the kernel writes one int.
+    let r = unsafe { libc::ioctl(socket.as_raw_fd(), libc::TIOCOUTQ, &raw mut octets) };
+    if r == 0 { Ok(octets) } else { Err(io::Error::last_os_error()) }
+}
+
 /// SO_DOMAIN; `None` for what is no socket.
 pub fn domain(fd: &impl AsRawFd) -> Option<i32> {
     int(fd, libc::SO_DOMAIN)

@@ -2,6 +2,7 @@
 //! are. KEEPALIVEs leave before anything else is done; then the core reads the journal, and what the
 //! kernel had not taken of what peers were told is queued again.
 
+use super::pulse::Pulse;
 use super::*;
 use broker::adopt::{Adoption, Kept, Remedy, Said};
 use bytes::BytesMut;
@@ -52,7 +53,7 @@ impl Driver {
         }
         match estate.journal {
             Ok(Some(journal)) if estate.faults >= MAX_FAULTS => self.let_down(journal, &estate.connections),
-            Ok(Some(journal)) => self.adopt(journal, estate.connections),
+            Ok(Some(journal)) => self.adopt(journal, estate.connections, estate.pulse),
             Ok(None) => {}
             Err(e) => self.alarm("not-taken-over", format!("the sessions of the virtd before end: {e}")),
         }
@@ -91,7 +92,7 @@ impl Driver {
         self.tell(event);
     }
 
-    fn adopt(&mut self, mut journal: Journal, mut fds: Vec<OwnedFd>) {
+    fn adopt(&mut self, mut journal: Journal, mut fds: Vec<OwnedFd>, pulse: Option<Pulse>) {
         let (mut streams, mut adoption) = (HashMap::<u64, Told>::new(), self.broker.adoption(self.now));
         for (conn, _, taken) in journal.places() {
             streams.insert(conn, Told { taken, ..Told::default() });
@@ -114,6 +115,11 @@ impl Driver {
             adoption.take(&record);
         }
         let kept = adoption.finish();
+        #[cfg(debug_assertions)]
+        if let Some(ms) = std::env::var("HV_TEST_READS_FOR_MS").ok().and_then(|ms| ms.parse().ok()) {
+            std::thread::sleep(Duration::from_millis(ms)); // a test wants a long journal
+        }
+        drop(pulse);
         for ((conn, message), remedy) in found {
             Record::Remedied { conn: conn.0, message, reset: remedy == Remedy::Reset }.append_to(&mut journal);
         }
@@ -283,15 +289,16 @@ pub struct Estate {
     connections: Vec<OwnedFd>,
     /// So many workers have died within a minute by their own fault.
     faults: u32,
+    pulse: Option<Pulse>,
 }
 
 impl Estate {
     /// Looks through what was inherited. KEEPALIVEs leave at once on every connection that can take
-    /// one, since reading the journal takes a while. What is of no use is closed: the port is free
-    /// for new listening sockets then.
+    /// one, and go on leaving, since reading the journal takes a while. What is of no use is closed:
+    /// the port is free for new listening sockets then.
     pub fn of(mut fds: Vec<OwnedFd>) -> Estate {
         let mut journal = Journal::inherit(&mut fds);
-        let mut connections = Vec::new();
+        let (mut connections, mut alive) = (Vec::new(), Vec::new());
         if let Ok(Some(journal)) = &mut journal {
             let mut numbers = HashMap::new();
             for record in journal.segments().into_iter().flat_map(journal::read).map_while(Result::ok) {
@@ -304,11 +311,15 @@ impl Estate {
                 let Some(at) = fds.iter().position(|fd| Some(&fd.as_raw_fd()) == number) else { continue };
                 let fd = fds.swap_remove(at);
                 keep_alive(journal, conn, place, &fd);
+                if journal.may_keep_alive(place) {
+                    alive.extend(fd.try_clone());
+                }
                 connections.push(fd);
             }
         }
         crate::worker::let_go(fds);
-        Estate { journal, connections, faults: 0 }
+        let pulse = if alive.is_empty() { None } else { Pulse::begin(alive).ok() };
+        Estate { journal, connections, faults: 0, pulse }
     }
 
     /// After a worker that died so.

@@ -17,6 +17,7 @@ mod net;
 mod netlink;
 pub mod options;
 mod passage;
+mod pulse;
 mod ready;
 mod requests;
 mod settings;
