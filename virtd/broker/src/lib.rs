@@ -63,6 +63,7 @@ mod roster;
 mod session;
 pub mod state;
 mod strangers;
+mod told;
 pub mod turn;
 
 pub use virtd_config as config;
