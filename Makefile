@@ -117,6 +117,7 @@ install: build ## Into PREFIX (/usr/local)
 	install -D -m 755 target/release/virtctl $(DESTDIR)$(PREFIX)/bin/virtctl
 	install -D -m 755 target/release/hv-replay $(DESTDIR)$(PREFIX)/bin/hv-replay
 	install -D -m 755 tools/hv-versions $(DESTDIR)$(PREFIX)/sbin/hv-versions
+	sed -i "s|^built=$$|built='$$(target/release/virtctl --version | cut -d ' ' -f 2-)'|" $(DESTDIR)$(PREFIX)/sbin/hv-versions
 	install -D -m 644 target/release/libhvlibc.so $(DESTDIR)$(PREFIX)/lib/libhvlibc.so
 
 clean: ## Removes what was built

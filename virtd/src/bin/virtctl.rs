@@ -49,7 +49,7 @@ instance or kind of event), 2 wrong arguments, 3 virtd has ended while its event
 
 /// Asks a running virtd.
 #[derive(Parser)]
-#[command(name = "virtctl", version, after_help = EXAMPLES)]
+#[command(name = "virtctl", version = program_version::version!(), after_help = EXAMPLES)]
 struct Arguments {
     /// virtd's control socket
     #[arg(long, short, global = true, value_name = "PATH", default_value = DEFAULT_CONTROL_SOCKET)]
