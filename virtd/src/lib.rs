@@ -3,6 +3,7 @@
 
 pub mod arguments;
 pub mod control;
+pub mod ctl;
 pub mod driver;
 pub mod recorder;
 pub mod serve;
