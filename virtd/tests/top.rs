@@ -1,5 +1,5 @@
-//! `virtctl top` on a real terminal, which util-linux's script(1) makes: however it ends, the terminal
-//! is as before.
+//! `virtctl top` on a real terminal, which util-linux's script(1) makes: however it ends, the
+//! terminal is as before.
 
 use broker::Answer;
 use std::io::{Read, Write};

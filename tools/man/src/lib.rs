@@ -1,5 +1,5 @@
-//! The manual pages, made of what the programs themselves are made of: their command lines, the keys
-//! of the configuration and docs/OPERATIONS.md. What is not documented there is an error here.
+//! The manual pages, made of what the programs themselves are made of: their command lines, the
+//! keys of the configuration and docs/OPERATIONS.md. What is not documented there is an error here.
 #![forbid(unsafe_code)]
 
 mod blocks;
@@ -10,7 +10,8 @@ mod roff;
 use anyhow::{Context, Result};
 use std::path::Path;
 
-/// Writes all pages into a folder; returns how many. `date` is that of the sources, and may be empty.
+/// Writes all pages into a folder; returns how many. `date` is that of the sources, and may be
+/// empty.
 ///
 /// # Errors
 /// A key of the configuration is not documented, or the folder cannot be written.

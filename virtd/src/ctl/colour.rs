@@ -20,8 +20,8 @@ pub fn wanted(choice: ColorChoice) -> bool {
     }
 }
 
-/// What a command prints, with colours. Only lines and places that are ours decide: what a peer or a
-/// daemon has put into a text cannot.
+/// What a command prints, with colours. Only lines and places that are ours decide: what a peer or
+/// a daemon has put into a text cannot.
 pub fn paint(command: &Command, text: &str) -> String {
     text.split_inclusive('\n')
         .map(|line| match style(command, line) {

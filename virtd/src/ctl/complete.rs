@@ -1,5 +1,5 @@
-//! What a shell offers on TAB. The shell calls virtctl itself, so that peers and instances are those
-//! that there are.
+//! What a shell offers on TAB. The shell calls virtctl itself, so that peers and instances are
+//! those that there are.
 
 use super::arguments::Shell;
 use super::ask;
