@@ -18,21 +18,21 @@ const TRY_PATIENCE: Duration = Duration::from_secs(120);
 const EXAMPLES: &str = "\
 Examples:
   virtctl status                                  is everybody there, does anybody disagree
-  virtctl routes 192.0.2.0/24                     who says what about a prefix, what was published, why
-  virtctl routes 192.0.2.7                        the same for the longest prefix that has an address
-  virtctl why 192.0.2.7                           all of that on one screen, with the kernel and the events
+  virtctl routes 192.0.2.0/24                     who says what about a prefix, and why
+  virtctl routes 192.0.2.7                        the longest prefix with an address in it
+  virtctl why 192.0.2.7                           all about it on one screen
   virtctl health                                  one line and an exit status, for monitoring
   virtctl top                                     the same figures live, until q
-  virtctl differs frr                             the prefixes on which frr is not with the others, and in what
+  virtctl differs frr                             where frr is not with the others
   virtctl fib --diff                              where the instances' routes to the kernel differ
   virtctl diversity --sessions                    which two instances are the least independent
   virtctl events -f                               what happens, as it happens
   virtctl events -n 500 --kind disagreement       only that kind
   virtctl session 192.0.2.1                       who has that session, who has left it, and why
   virtctl instance frr restart                    end it and start it again; the others go on
-  virtctl exec frr show bgp summary               the daemon's own control program, on its own socket
-  virtctl change begin                            before policy is changed in one instance after another
-  virtctl reload --dry-run                        what would follow from the changed configuration file
+  virtctl exec frr show bgp summary               the daemon's own control program
+  virtctl change begin                            before policy is changed in the daemons
+  virtctl reload --dry-run                        what the changed file would do
   virtctl upgrade                                 the program that was just installed takes over
   virtctl --json sessions | jq '.sessions[].peer'
 
@@ -276,9 +276,13 @@ docs/OPERATIONS.md, Monitoring, has every condition with its remedy.")]
 Examples:
   virtctl top                        asks once a second
   virtctl top -i 5                   every five seconds
-Keys: q, Esc or Ctrl-C ends it; Tab goes to the next table (its heading is reversed); arrows, PgUp, PgDn,
-Home and End scroll; 1 to 8 sort by that column, once more the other way round; < and > by the one beside it; r
-turns round. A * or ^ marks the column. IN and OUT are prefixes, IN/s UPDATEs of that peer a second.")]
+Keys:
+  q, Esc, Ctrl-C                     the end
+  Tab                                to the next table, whose heading is reversed
+  arrows, PgUp, PgDn, Home, End      scroll
+  1 to 8, < and >                    sort by a column, once more the other way round
+  r                                  the other way round
+A * or ^ marks the column. IN and OUT are prefixes, IN/s UPDATEs of that peer a second.")]
     Top {
         /// Seconds between two questions
         #[arg(short, long, value_name = "S", default_value_t = 1.0, value_parser = seconds)]
