@@ -97,14 +97,16 @@ impl Session {
     /// Which rule has led to what is published of a key; `agree` of the electorate are with the
     /// winner.
     fn rule(&self, e: &Entry<Prefix, BlobId>, electorate: Members, agree: usize, env: &Env) -> &'static str {
-        let of = electorate.len();
+        let (of, strategy) = (electorate.len(), env.config.vote.strategy);
+        // With first-k it is what k still stand for, and nobody's fault.
+        let overruled = strategy == Strategy::MasterSlave && e.overruled().is_some();
         if of == 0 {
             "nobody-counts"
         } else if of < usize::from(env.rules.min_voters) {
             "too-few-voters"
         } else if e.is_lost() {
             "no-majority"
-        } else if e.overruled().is_some() {
+        } else if overruled {
             "overruled"
         } else if of == 1 {
             "alone"
@@ -113,7 +115,7 @@ impl Session {
         } else if agree * 2 > of {
             "majority"
         } else {
-            match env.config.vote.strategy {
+            match strategy {
                 Strategy::MasterSlave if !e.is_restless() => "master",
                 Strategy::FirstK if agree >= env.config.quorum() => "first-k",
                 _ => "kept",
