@@ -19,7 +19,7 @@ BY_PROFILE := -Cprofile-use=$(PROFILE) -Cllvm-args=-no-pgo-warn-mismatch
 INSTRUMENTED := target/profile/release
 PROFDATA := $(shell rustc --print sysroot)/lib/rustlib/$(HOST)/bin/llvm-profdata
 
-.PHONY: help build profile test fuzz faults sessions curve soak crash calm topotests demo bench lint fmt deny install clean packages
+.PHONY: help build profile test fuzz faults sessions curve soak crash calm topotests demo bench lint fmt deny man install clean packages
 
 help: ## What can be made
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "%-9s %s\n", $$1, $$2 }' Makefile
@@ -112,12 +112,22 @@ fmt: ## Formats the source
 deny: ## Licences, sources, duplicate and banned crates; advisories where their database can be reached
 	.ci/deny
 
-install: build ## Into PREFIX (/usr/local)
+man: build ## The manual pages, into target/man, made of the programs' own command lines and docs/OPERATIONS.md
+	rm -rf target/man
+	target/release/hv-man target/man
+
+install: man ## Into PREFIX (/usr/local), with manual pages and what bash, zsh and fish need to complete virtctl's words
 	install -D -m 755 target/release/virtd $(DESTDIR)$(PREFIX)/sbin/virtd
 	install -D -m 755 target/release/virtctl $(DESTDIR)$(PREFIX)/bin/virtctl
 	install -D -m 755 target/release/hv-replay $(DESTDIR)$(PREFIX)/bin/hv-replay
 	install -D -m 755 tools/hv-versions $(DESTDIR)$(PREFIX)/sbin/hv-versions
+	sed -i "s|^built=$$|built='$$(target/release/virtctl --version | cut -d ' ' -f 2-)'|" $(DESTDIR)$(PREFIX)/sbin/hv-versions
 	install -D -m 644 target/release/libhvlibc.so $(DESTDIR)$(PREFIX)/lib/libhvlibc.so
+	for page in target/man/*; do install -D -m 644 "$$page" $(DESTDIR)$(PREFIX)/share/man/man$${page##*.}/$${page##*/} || exit 1; done
+	mkdir -p $(DESTDIR)$(PREFIX)/share/{bash-completion/completions,zsh/site-functions,fish/vendor_completions.d}
+	target/release/virtctl completion bash >$(DESTDIR)$(PREFIX)/share/bash-completion/completions/virtctl
+	target/release/virtctl completion zsh >$(DESTDIR)$(PREFIX)/share/zsh/site-functions/_virtctl
+	target/release/virtctl completion fish >$(DESTDIR)$(PREFIX)/share/fish/vendor_completions.d/virtctl.fish
 
 clean: ## Removes what was built
 	cargo clean

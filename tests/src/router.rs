@@ -254,6 +254,11 @@ impl Router {
         fs::write(&path, edit(text)).context("writing virtd.toml")
     }
 
+    /// Where virtctl finds virtd.
+    pub fn control_socket(&self) -> PathBuf {
+        self.folder.join("control.sock")
+    }
+
     /// What virtctl prints for a person.
     pub fn show(&self, command: &[&str]) -> Result<String> {
         self.virtctl(&[], command)
@@ -266,7 +271,7 @@ impl Router {
     }
 
     fn virtctl(&self, options: &[&str], command: &[&str]) -> Result<String> {
-        let socket = self.folder.join("control.sock").display().to_string();
+        let socket = self.control_socket().display().to_string();
         let mut all = vec!["--socket", &socket];
         all.extend_from_slice(options);
         all.extend_from_slice(command);

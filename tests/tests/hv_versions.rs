@@ -44,7 +44,8 @@ fn it_teaches_and_refuses() -> Result<()> {
     let folder = lab.directory().join("versions");
     let (status, text) = hv_versions(&folder, &["--help"], None)?;
     ensure!(status == 0 && text.contains("hv-versions fetch bullseye/bird2 trixie/frr"), "{text}");
-    let table: [(&[&str], i32, &str); 9] = [
+    let table: [(&[&str], i32, &str); 10] = [
+        (&["--version"], 0, concat!("hv-versions ", env!("CARGO_PKG_VERSION"))),
         (&[], 1, "fetch [--again] RELEASE/PACKAGE"),
         (&["list"], 0, "no other version in"),
         (&["fetch"], 1, "needs RELEASE/PACKAGE"),

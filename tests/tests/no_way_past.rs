@@ -150,6 +150,7 @@ fn a_daemon_without_the_shim_is_an_alarm_told_once() -> Result<()> {
         alarms.filter(|e| e["instance"] == "bird").map(|e| e["text"].to_string()).collect()
     };
     let told = wait_until("the alarm", LOOK, || about(&router).pop().ok_or_else(|| "there is none".to_owned()))?;
+    ensure!(router.status()?.native_bgp.is_some_and(|n| n > 0), "{:?}", router.status()?.native_bgp);
     ensure!(told.contains("bird (process ") && told.contains("LD_PRELOAD must name libhvlibc.so"), "{told}");
     // One that nobody meant to be an instance; when it has been found, it has been looked once
     // more.

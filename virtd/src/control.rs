@@ -33,6 +33,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 use virtd_api::{COMMANDS, Done, Followed, Refused, Request, Status, Upgrade, Worker};
 use virtd_config::Config;
+use virtd_linux::bypass::Seen;
 use virtd_linux::eventlog::EventLog;
 use virtd_linux::kernel::leftover::{self, Flushed};
 
@@ -76,12 +77,15 @@ pub struct ControlQueue {
     state: Option<Arc<Mutex<PathBuf>>>,
     /// Where the loop is asked for an image of the sessions.
     images: Option<Sender<WantsImage>>,
+    /// What goes past virtd.
+    seen: Seen,
 }
 
 /// The two ends of the way from the control socket to the driver; every request wakes `waker`.
 pub fn queue(waker: Option<Arc<mio::Waker>>) -> (ControlQueue, Receiver<ControlRequest>) {
     let (requests, receiver) = crossbeam_channel::bounded(QUEUE);
-    (ControlQueue { requests, waker, reloader: None, worker: None, state: None, images: None }, receiver)
+    let seen = Seen::default();
+    (ControlQueue { requests, waker, reloader: None, worker: None, state: None, images: None, seen }, receiver)
 }
 
 impl ControlQueue {
@@ -95,6 +99,12 @@ impl ControlQueue {
     #[must_use]
     pub fn with_worker(self, worker: Worker) -> ControlQueue {
         ControlQueue { worker: Some(worker), ..self }
+    }
+
+    /// With a word on what goes past virtd.
+    #[must_use]
+    pub fn with_seen(self, seen: Seen) -> ControlQueue {
+        ControlQueue { seen, ..self }
     }
 
     /// With a file for what outlasts a restart.
@@ -376,7 +386,9 @@ impl Service {
             _ => match self.queue.ask(request, by)? {
                 Answer::Status(status) => {
                     let (event_log, worker) = (self.log.file(), self.queue.worker);
-                    Ok(Answer::Status(Box::new(Status { event_log, worker, ..*status })))
+                    let (native_bgp, events_dropped) = (self.queue.seen.now(), Some(self.log.lost()));
+                    let status = Status { event_log, worker, native_bgp, events_dropped, ..*status };
+                    Ok(Answer::Status(Box::new(status)))
                 }
                 Answer::Flush { flush: protocol } => flush(protocol).map(Answer::Done),
                 answered => Ok(answered),

@@ -158,8 +158,9 @@ pub fn serve<L: EventLoop>(beginning: Beginning, open: impl FnOnce(&Config, Line
     let _ = driver.waker().wake();
     let (queue, requests) = control::queue(Some(driver.waker()));
     let worker = Worker { pid: std::process::id(), restarts: begin.restarts };
-    let queue =
-        queue.with_state(config.state.clone()).with_reload(master.clone()).with_worker(worker).with_images(images);
+    let seen = bypass::Seen::default();
+    let queue = queue.with_state(config.state.clone()).with_reload(master.clone());
+    let queue = queue.with_worker(worker).with_images(images).with_seen(seen.clone());
     let asking = asking.map(|socket| socket.read_only().serve(queue.clone(), log.clone())).transpose();
     let asking = asking.context("cannot start the thread of the control socket for asking")?;
     let guard = control.serve(queue.clone(), log.clone()).context("cannot start the control socket's thread")?;
@@ -168,7 +169,8 @@ pub fn serve<L: EventLoop>(beginning: Beginning, open: impl FnOnce(&Config, Line
         let master = master.clone();
         move |inode| master.holder(inode)
     });
-    let watch = bypass::start(config.port, ports, start, events.clone(), who);
+    let looks = bypass::Looks { port: config.port, ports, start, events: events.clone(), who, seen };
+    let watch = bypass::start(looks);
     let watch = watch.context("cannot start the thread that looks for what goes past virtd")?;
     let (stop, ending) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicBool::new(false)));
     let frozen = kernel_thread.as_ref().map(kernel::Kernel::frozen).unwrap_or_default();

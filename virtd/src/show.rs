@@ -365,6 +365,16 @@ pub fn followed(v: &api::Followed) -> String {
 
 /// One event, with what every instance said below it.
 fn event(logged: &api::Logged) -> String {
+    let mut out = event_line(logged);
+    for said in &logged.event.said {
+        let counted = if said.counted { "" } else { "  [not counted]" };
+        let _ = writeln!(out, "    {:<12} {}{counted}", text(&said.instance), text(&said.route));
+    }
+    out
+}
+
+/// One event in a line.
+pub(crate) fn event_line(logged: &api::Logged) -> String {
     let v = &logged.event;
     let severity = match v.severity.as_str() {
         "alarm" => "ALARM",
@@ -375,16 +385,11 @@ fn event(logged: &api::Logged) -> String {
     // Most texts speak of "this session".
     let session = v.session.as_deref().map(clean).filter(|s| !what.contains(s.as_str()));
     let session = session.map(|s| format!("{s}: ")).unwrap_or_default();
-    let mut out = format!("{} {severity:<7} {:<20} {session}{what}\n", text(&logged.time), text(&v.kind));
-    for said in &v.said {
-        let counted = if said.counted { "" } else { "  [not counted]" };
-        let _ = writeln!(out, "    {:<12} {}{counted}", text(&said.instance), text(&said.route));
-    }
-    out
+    format!("{} {severity:<7} {:<20} {session}{what}\n", text(&logged.time), text(&v.kind))
 }
 
 /// A route in one line.
-fn route(route: Option<&api::Route>) -> String {
+pub(crate) fn route(route: Option<&api::Route>) -> String {
     let Some(r) = route else { return "none".into() };
     let mut out = format!("via {}", r.next_hop);
     if let Some(link_local) = r.link_local {
@@ -423,7 +428,7 @@ fn or_dash(value: Option<impl Display>) -> String {
 }
 
 /// Control characters cannot leave.
-fn clean(s: &str) -> String {
+pub(crate) fn clean(s: &str) -> String {
     s.chars().map(|c| if c.is_control() { '\u{fffd}' } else { c }).collect()
 }
 
@@ -431,12 +436,12 @@ fn words(list: &[impl Display], between: &str) -> String {
     text(&list.iter().map(ToString::to_string).collect::<Vec<_>>().join(between))
 }
 
-fn micros(us: u64) -> String {
+pub(crate) fn micros(us: u64) -> String {
     duration(Duration::from_micros(us))
 }
 
 /// `850ms`, `9s`, `4m05s`, `3h20m`, `12d04h`.
-fn duration(d: Duration) -> String {
+pub(crate) fn duration(d: Duration) -> String {
     let s = d.as_secs();
     match s {
         0 => format!("{}ms", d.as_millis()),

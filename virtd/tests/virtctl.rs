@@ -212,3 +212,114 @@ fn permission_denied_names_the_group() {
     let denied = err(&o);
     assert!(denied.contains("is for user root and group adm (mode 0660); join that group, or use sudo"), "{denied}");
 }
+
+/// What a shell is offered; `words` end with the one that is being typed.
+fn offered(shell: &str, words: &[&str]) -> Vec<String> {
+    let o = Command::new(env!("CARGO_BIN_EXE_virtctl"))
+        .env("VIRTCTL_COMPLETE", shell)
+        .env("_CLAP_COMPLETE_INDEX", (words.len() - 1).to_string())
+        .env("_CLAP_IFS", "\n")
+        .arg("--")
+        .args(words)
+        .output()
+        .unwrap();
+    out(&o).lines().map(str::to_owned).collect()
+}
+
+/// A control socket whose core knows two peers and two instances.
+fn two_of_each(dir: &Path) -> (String, control::ControlGuard) {
+    let path = dir.join("control");
+    let (_events, log, _) = eventlog::start(None).unwrap();
+    let (queue, requests) = control::queue(None);
+    let guard = ControlSocket::bind(&path, 0o600, None).unwrap().serve(queue, log).unwrap();
+    std::thread::spawn(move || {
+        for r in requests {
+            let answer = match r.request {
+                Request::Sessions => {
+                    let peers = json!([{ "peer": "192.0.2.1", "asn": 64501 }, { "peer": "fe80::2%eth1" }]);
+                    read(json!({ "sessions": peers }), Answer::Sessions)
+                }
+                Request::Instances { .. } => {
+                    read(json!({ "instances": [{ "name": "frr" }, { "name": "bird" }] }), Answer::Instances)
+                }
+                _ => Err("what?".to_owned()),
+            };
+            let _ = r.reply.try_send(answer);
+        }
+    });
+    (path.display().to_string(), guard)
+}
+
+#[test]
+fn a_shell_is_offered_words_peers_and_instances() {
+    let dir = tempfile::tempdir().unwrap();
+    let (path, _guard) = two_of_each(dir.path());
+    let socket = ["virtctl", "--socket", &path];
+    let with = |words: &[&'static str]| offered("bash", &[&socket[..], words].concat());
+    assert_eq!(with(&["session", ""])[..2], ["192.0.2.1", "fe80::2%eth1"].map(String::from));
+    assert_eq!(with(&["session", "192"]), ["192.0.2.1"]);
+    assert_eq!(with(&["instance", "b"]), ["bird"]);
+    assert_eq!(with(&["exec", ""])[..2], ["frr", "bird"].map(String::from), "{:?}", with(&["exec", ""]));
+    assert_eq!(with(&["instance", "frr", "re"]), ["restart"]);
+    assert_eq!(with(&["rou"]), ["routes"]);
+    // Nobody answers: no peers, and no noise.
+    assert!(!offered("bash", &["virtctl", "-s", "/nowhere", "session", ""]).contains(&"192.0.2.1".to_owned()));
+}
+
+/// The scripts are read by the shells themselves, and bash is asked what it would offer.
+#[test]
+fn the_shells_take_their_scripts() {
+    let dir = tempfile::tempdir().unwrap();
+    let (path, _guard) = two_of_each(dir.path());
+    let folder = Path::new(env!("CARGO_BIN_EXE_virtctl")).parent().unwrap();
+    let search = format!("{}:{}", folder.display(), std::env::var("PATH").unwrap_or_default());
+    for shell in ["bash", "zsh", "fish"] {
+        let script = dir.path().join(shell);
+        std::fs::write(&script, out(&virtctl(Path::new(&path), &["completion", shell]))).unwrap();
+        let Ok(o) = Command::new(shell).arg("-n").arg(&script).output() else {
+            untested::not_tested(&format!("completion in {shell}"), &format!("there is no {shell}"));
+            continue;
+        };
+        assert_eq!(
+            (out(&o), String::from_utf8_lossy(&o.stderr).into_owned()),
+            (String::new(), String::new()),
+            "{shell}"
+        );
+        let ask = match shell {
+            "bash" => format!(
+                "source {}; COMP_WORDS=(virtctl -s {path} session ''); COMP_CWORD=4; _clap_complete_virtctl virtctl '' session; \
+                 printf '%s\\n' \"${{COMPREPLY[@]}}\"",
+                script.display()
+            ),
+            "fish" => format!("source {}; complete -C 'virtctl -s {path} session '", script.display()),
+            // Its completion needs a terminal.
+            _ => continue,
+        };
+        let o = Command::new(shell).args(["-c", &ask]).env("PATH", &search).env("HOME", dir.path()).output().unwrap();
+        let offered = out(&o);
+        assert!(offered.contains("192.0.2.1") && offered.contains("fe80::2%eth1"), "{shell}: {offered}");
+    }
+}
+
+/// A check that is called wrongly is no alarm, and one that finds nobody is one.
+#[test]
+fn health_ends_with_a_plugins_status() {
+    let dir = tempfile::tempdir().unwrap();
+    let (path, _guard) = two_of_each(dir.path());
+    let status = |arguments: &[&str]| {
+        let o = Command::new(env!("CARGO_BIN_EXE_virtctl")).args(arguments).output().unwrap();
+        (o.status.code(), String::from_utf8_lossy(&o.stdout).into_owned())
+    };
+    let (code, line) = status(&["health", "--socket", "/nowhere/x"]);
+    assert_eq!(code, Some(2));
+    assert!(
+        line.starts_with("CRITICAL - /nowhere/x does not exist: is virtd running?") && line.lines().count() == 1,
+        "{line}"
+    );
+    let (code, line) = status(&["--socket", &path, "health"]);
+    assert_eq!((code, line.as_str()), (Some(3), "UNKNOWN - what?\n"));
+    assert_eq!(status(&["health", "--bogus"]).0, Some(3));
+    assert_eq!(status(&["health", "--help"]).0, Some(0));
+    let (code, line) = status(&["--json", "--socket", &path, "health", "-t", "2"]);
+    assert!(code == Some(3) && line.contains("\"condition\":\"cannot-ask\""), "{line}");
+}

@@ -18,6 +18,7 @@
 //! [`fib`], with a trace [`passage`]), [`exchange`] (very many, counting), [`diff`].
 #![forbid(unsafe_code)]
 
+pub mod command_line;
 pub mod diff;
 pub mod exchange;
 pub mod feed;

@@ -104,6 +104,9 @@ pub struct FibEntry {
     pub route: String,
     /// Why the kernel does not take it; null where it does.
     pub failed: Option<String>,
+    /// How long ago anybody last said something else about it, microseconds. None from a virtd that
+    /// does not say.
+    pub changed_us: Option<u64>,
     /// What each instance says.
     pub said: Vec<Said>,
 }

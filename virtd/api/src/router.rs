@@ -69,6 +69,14 @@ pub struct Status {
     /// How the file of events fares. Left out where there is none.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub event_log: Option<EventLog>,
+    /// TCP sockets on BGP ports that go past virtd, when it was last looked (each ten seconds);
+    /// `native-bgp` names each. Left out where that is not known.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub native_bgp: Option<usize>,
+    /// Events that came faster than they could be written, since the start. Left out where that is
+    /// not known.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub events_dropped: Option<u64>,
 }
 
 /// virtd's worker.

@@ -40,6 +40,15 @@ pub struct Told {
     pub winner: Option<Route>,
     /// Why, in words; may be empty.
     pub why: String,
+    /// Which rule has led to it, a word: `unanimous`, `majority`; `alone` (only one counts);
+    /// `master`, `first-k` (the strategy's own, without a majority); `overruled` (a steady majority
+    /// has taken back what was told first); `no-majority` (steady without one); `kept` (what was
+    /// chosen before stays until more agree); `nobody-counts`, `too-few-voters` (`min_voters`):
+    /// what was published stays. Empty from a virtd that does not say.
+    pub rule: String,
+    /// How long ago anybody last said something else about it, microseconds; null where it is at
+    /// rest: nobody has for T or longer, and all say the same.
+    pub changed_us: Option<u64>,
     /// What each instance says.
     pub said: Vec<Candidate>,
 }

@@ -27,7 +27,7 @@
 //! | `native` | one instance, bytes verbatim (`open = "native"`) |
 //! | `strangers` | who may have a session, and when its place is given back |
 //! | `reload` | the set of instances and the settings change while sessions are up |
-//! | `query` | virtctl's answers |
+//! | `query`, `told` | virtctl's answers; what a peer was told of a prefix, and by which rule |
 //!
 //! Nothing here reads a clock or an fd; the same inputs give the same outputs.
 #![forbid(unsafe_code)]
@@ -63,6 +63,7 @@ mod roster;
 mod session;
 pub mod state;
 mod strangers;
+mod told;
 pub mod turn;
 
 pub use virtd_config as config;

@@ -12,7 +12,6 @@ use replay::intern::BlobId;
 use serde::Serialize;
 use virtd_api as api;
 use virtd_api::{Done, Request};
-use voter::Agreement;
 use wire::bgp::Prefix;
 use wire::bgp::canonical::{self, CanonicalContext, Canonicaliser, Carried};
 use wire::bgp::update::Update;
@@ -225,6 +224,8 @@ impl Core {
             longest_turn: None,
             event_log: None,
             worker: None,
+            native_bgp: None,
+            events_dropped: None,
         }
     }
 
@@ -422,7 +423,7 @@ impl Core {
 }
 
 /// A canonical route in words.
-fn words(canonical: &[u8], as4: bool) -> api::Route {
+pub(super) fn words(canonical: &[u8], as4: bool) -> api::Route {
     let route = canonical::describe(canonical, as4);
     api::Route {
         next_hop: route.next_hop,
@@ -448,91 +449,5 @@ pub fn sign(by: Option<&Asker>, events: &mut [Output]) {
             event.uid = Some(*uid);
             event.text.push_str(&who);
         }
-    }
-}
-
-impl super::session::Session {
-    /// RFC 4271's name for where the session stands.
-    fn state_name(&self) -> &'static str {
-        use super::session::ExtState::*;
-        match self.exts.iter().map(|e| e.state).max_by_key(|s| *s as u8) {
-            None => "Idle",
-            Some(Connect) => "Connect",
-            Some(Connected) => "Connected",
-            Some(OpenSent) => "OpenSent",
-            Some(OpenConfirm) => "OpenConfirm",
-            Some(Established) => "Established",
-        }
-    }
-
-    /// What an operator should know of a key without a majority: usually what was published before
-    /// stays. Under master-slave the master's word went out at once, and nobody can say that it is
-    /// wrong.
-    pub fn what_stays(
-        &self,
-        winner: BlobId,
-        said: &[BlobId],
-        electorate: voter::Members,
-        env: &super::env::Env,
-    ) -> String {
-        let master = electorate.iter().map(usize::from).find(|i| env.is_master(*i, electorate));
-        let agrees = |a, b| super::env::ById(&env.routes).agrees(a, b);
-        match master.filter(|m| said.get(*m).is_some_and(|says| agrees(*says, winner))) {
-            Some(m) => format!("what {}, the master, says is published", env.name(m)),
-            None => "what was published stays".to_owned(),
-        }
-    }
-
-    /// What everybody says about one prefix on this session; `None` where nobody ever said
-    /// anything.
-    fn routes(&self, prefix: &Prefix, env: &super::env::Env) -> Option<api::Told> {
-        let (e, candidates) = self.look(prefix, env)?;
-        let text = |id: BlobId| (id != BlobId::NONE).then(|| words(env.routes.bytes(id), self.is_as4()));
-        let electorate = self.electorate(prefix, env).minus(e.stale);
-        let said = candidates
-            .iter()
-            .enumerate()
-            .filter(|(i, _)| !env.is_vacant(*i))
-            .map(|(i, id)| {
-                let counted = electorate.contains(i as u8);
-                let note = match (counted, e.dissent.contains(i as u8)) {
-                    (true, true) => "not with the majority",
-                    (true, false) => "",
-                    (false, _) => self.abstention(i, prefix, env),
-                };
-                let agrees = super::env::ById(&env.routes).agrees(*id, e.winner);
-                api::Candidate {
-                    instance: env.name(i).to_owned(),
-                    route: text(*id),
-                    counted,
-                    agrees: Some(agrees),
-                    note: note.to_owned(),
-                }
-            })
-            .collect();
-        let count = |with: &dyn Fn(BlobId) -> bool| {
-            electorate.iter().filter(|i| candidates.get(usize::from(*i)).is_some_and(|id| with(*id))).count()
-        };
-        let agree = count(&|id| super::env::ById(&env.routes).agrees(id, e.winner));
-        // The same in meaning is what counts; which of its forms was chosen is worth a word where
-        // there are several.
-        let letter = match count(&|id| id == e.winner) {
-            n if n == agree => String::new(),
-            n => format!(", {n} of them to the letter"),
-        };
-        let why = if e.is_lost() {
-            format!("no majority: {}", self.what_stays(e.winner, &candidates, electorate, env))
-        } else {
-            let restless = if e.is_restless() { "; the master does not leave it alone" } else { "" };
-            let (of, strategy) = (electorate.len(), env.config.vote.strategy.name());
-            format!("{agree} of {of} agree with the winner{letter} ({strategy}{restless})")
-        };
-        Some(api::Told {
-            peer: env.peer_name(&self.peer),
-            published: text(e.published),
-            winner: text(e.winner),
-            why,
-            said,
-        })
     }
 }

@@ -8,7 +8,7 @@ mod actions;
 pub mod diagnostic;
 mod diversity;
 pub mod environment;
-mod names;
+pub mod names;
 pub mod parse;
 pub mod places;
 mod reader;

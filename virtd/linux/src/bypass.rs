@@ -50,6 +50,37 @@ impl Ports {
     }
 }
 
+/// How many sockets go past virtd, as far as that is known.
+#[derive(Clone, Default, Debug)]
+pub struct Seen(Arc<Mutex<Option<usize>>>);
+
+impl Seen {
+    /// At the last look; `None` before the first, and where the kernel did not say.
+    pub fn now(&self) -> Option<usize> {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn set(&self, seen: Option<usize>) {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = seen;
+    }
+}
+
+/// What the thread looks for, and whom it tells.
+pub struct Looks {
+    /// The router's own port.
+    pub port: u16,
+    /// The peers'.
+    pub ports: Ports,
+    /// virtd's start.
+    pub start: Instant,
+    /// Where `native-bgp` goes.
+    pub events: EventSender,
+    /// Who holds a socket.
+    pub who: Who,
+    /// How many there are.
+    pub seen: Seen,
+}
+
 /// The thread; it ends when this is dropped.
 #[derive(Debug)]
 pub struct Watch {
@@ -70,31 +101,33 @@ impl Drop for Watch {
 ///
 /// # Errors
 /// There can be no thread.
-pub fn start(port: u16, ports: Ports, start: Instant, events: EventSender, who: Who) -> io::Result<Watch> {
+pub fn start(looks: Looks) -> io::Result<Watch> {
     let (stop, stopped) = crossbeam_channel::bounded(0);
-    let watch = move || watch(port, &ports, start, &events, &who, &stopped);
-    let thread = std::thread::Builder::new().name("bypass".into()).spawn(watch)?;
+    let thread = std::thread::Builder::new().name("bypass".into()).spawn(move || watch(&looks, &stopped))?;
     Ok(Watch { stop: Some(stop), thread: Some(thread) })
 }
 
-fn watch(port: u16, ports: &Ports, start: Instant, events: &EventSender, who: &Who, stopped: &Receiver<()>) {
+fn watch(looks: &Looks, stopped: &Receiver<()>) {
     let mut told = HashSet::new();
     let mut failed = false;
     loop {
-        match strangers(port, &ports.of_peers()) {
+        match strangers(looks.port, &looks.ports.of_peers()) {
             Ok(found) => {
                 failed = false;
+                looks.seen.set(Some(found.len()));
                 told.retain(|cookie| found.iter().any(|s| s.cookie == *cookie));
                 let news: Vec<_> = found.iter().filter(|s| !told.contains(&s.cookie)).take(MAX_TOLD).collect();
                 for socket in news {
                     told.insert(socket.cookie);
-                    events.send(event(start, socket, who(socket.inode)));
+                    looks.events.send(event(looks.start, socket, (looks.who)(socket.inode)));
                 }
             }
-            Err(e) if !std::mem::replace(&mut failed, true) => {
-                log::warn!("sockets that go past virtd are not looked for: sock_diag: {e}");
+            Err(e) => {
+                looks.seen.set(None);
+                if !std::mem::replace(&mut failed, true) {
+                    log::warn!("sockets that go past virtd are not looked for: sock_diag: {e}");
+                }
             }
-            Err(_) => {}
         }
         if stopped.recv_timeout(EVERY) != Err(RecvTimeoutError::Timeout) {
             return;

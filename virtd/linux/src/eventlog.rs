@@ -90,6 +90,8 @@ struct Shared {
     file: Mutex<Option<virtd_api::EventLog>>,
     /// Followers that have not been told everything yet.
     followers: AtomicUsize,
+    /// Events that found the channel full, since the start.
+    lost: AtomicU64,
 }
 
 impl Shared {
@@ -139,6 +141,11 @@ impl EventLog {
     /// How the file of events fares, if there is one.
     pub fn file(&self) -> Option<virtd_api::EventLog> {
         self.shared.file.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Events that came faster than they could be written, since the start.
+    pub fn lost(&self) -> u64 {
+        self.shared.lost.load(Ordering::Relaxed)
     }
 
     /// One follower more.
@@ -218,6 +225,7 @@ impl Writer {
     fn report_dropped(&mut self, at_us: u64) {
         let dropped = self.dropped.swap(0, Ordering::Relaxed);
         if dropped > 0 {
+            self.shared.lost.fetch_add(dropped, Ordering::Relaxed);
             let text = format!("{dropped} events came faster than they could be written and are lost");
             self.write(&Event::new(at_us, "events-dropped", Severity::Warning, text));
         }

@@ -77,6 +77,7 @@ fn a_full_channel_never_blocks_and_is_reported() {
     Writer { shared, dropped, sink: None }.run(&receiver);
     let kinds: Vec<_> = log.last(9, None).iter().map(|r| r.kind).collect();
     assert_eq!(kinds, ["x", "events-dropped", "x"]);
+    assert_eq!(log.lost(), 3);
 }
 
 #[test]

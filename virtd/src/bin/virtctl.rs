@@ -1,304 +1,40 @@
 //! virtctl: asks a running virtd over its control socket and prints tables, or the JSON as it came.
 
-use clap::{Parser, Subcommand, ValueEnum};
-use serde::de::DeserializeOwned;
+use clap::{CommandFactory, FromArgMatches};
+use serde::Serialize;
 use std::io::{self, BufRead, BufReader, ErrorKind, Write};
-use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::os::unix::net::UnixStream;
 use std::os::unix::process::CommandExt;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::{self, ExitCode};
 use std::time::{Duration, Instant};
+use virtd::ctl::arguments::{Arguments, Command};
+use virtd::ctl::ask::{PATIENCE, ask, connect_error};
+use virtd::ctl::health::{self, Level};
+use virtd::ctl::top::Manner;
+use virtd::ctl::{colour, complete, top, why};
 use virtd::show;
-use virtd_api::{Events, Exec, Followed, Instance, Instances, Logged, Refused, Request, Status, Upgrade};
-use virtd_config::{DEFAULT_CONTROL_SOCKET, Kind};
+use virtd_api::{Events, Followed, Instance, Instances, Logged, Refused, Request, Status, Upgrade};
+use virtd_config::Kind;
 use virtd_linux::kinds::{self, root::Entry};
-use wire::bgp::Prefix;
 
-/// virtd answers within ten seconds or says that it cannot.
-const PATIENCE: Duration = Duration::from_secs(15);
-
-/// As long as a program may take to be tried, and more.
-const TRY_PATIENCE: Duration = Duration::from_secs(120);
 /// As long as the next program may take to serve, and the former one after that.
 const TAKE_OVER_PATIENCE: Duration = Duration::from_secs(90);
 /// How often it is asked who serves.
 const LOOK_AGAIN: Duration = Duration::from_millis(50);
 
-const EXAMPLES: &str = "\
-Examples:
-  virtctl status                                  is everybody there, does anybody disagree
-  virtctl routes 192.0.2.0/24                     who says what about a prefix, what was published, why
-  virtctl routes 192.0.2.7                        the same for the longest prefix that has an address
-  virtctl differs frr                             the prefixes on which frr is not with the others, and in what
-  virtctl fib --diff                              where the instances' routes to the kernel differ
-  virtctl diversity --sessions                    which two instances are the least independent
-  virtctl events -f                               what happens, as it happens
-  virtctl events -n 500 --kind disagreement       only that kind
-  virtctl session 192.0.2.1                       who has that session, who has left it, and why
-  virtctl instance frr restart                    end it and start it again; the others go on
-  virtctl exec frr show bgp summary               the daemon's own control program, on its own socket
-  virtctl change begin                            before policy is changed in one instance after another
-  virtctl reload --dry-run                        what would follow from the changed configuration file
-  virtctl upgrade                                 the program that was just installed takes over
-  virtctl --json sessions | jq '.sessions[].peer'
-
-Kinds of events and the fields of each answer: docs/OPERATIONS.md.
-Exit status: 0 answered, 1 virtd could not be asked or refused (no such prefix,
-instance or kind of event), 2 wrong arguments, 3 virtd has ended while its events were followed. With exec: the program's.";
-
-/// Asks a running virtd.
-#[derive(Parser)]
-#[command(name = "virtctl", version, after_help = EXAMPLES)]
-struct Arguments {
-    /// virtd's control socket
-    #[arg(long, short, global = true, value_name = "PATH", default_value = DEFAULT_CONTROL_SOCKET)]
-    socket: PathBuf,
-    /// Print the JSON as virtd sends it, one object a line
-    #[arg(long, global = true)]
-    json: bool,
-    #[command(subcommand)]
-    command: Command,
-}
-
-/// Octets of what a daemon is told that virtd hears: it is for an event, and a whole configuration
-/// would not fit a request.
-const MAX_TOLD: usize = 500;
-
-#[derive(Clone, Subcommand)]
-enum Command {
-    /// The router in a few lines
-    Status,
-    /// The sessions with the peers, and the instances' legs on each
-    Sessions,
-    /// The instances: who votes, who is catching up, who disagreed
-    Instances,
-    /// One prefix: what peers sent, what each instance says, what was published and why
-    Routes {
-        /// An exact prefix, like 192.0.2.0/24 or 2001:db8::/32; or an address: the longest prefix
-        /// that has it
-        #[arg(value_parser = prefix_or_address)]
-        prefix: String,
-    },
-    /// The prefixes on which somebody has not been with the majority for T or longer, and in what
-    Differs {
-        /// Only those on which this instance differs
-        instance: Option<String>,
-        /// How many prefixes, at most 1000; the rest is counted
-        #[arg(short, value_name = "N", default_value_t = 50)]
-        n: u64,
-    },
-    /// The routes that the vote puts into the kernel: the whole, one prefix, or where not everybody
-    /// agrees
-    Fib {
-        /// An exact prefix, like 192.0.2.0/24, or `all`; or `flush`, without [fib]: remove the
-        /// routes that a virtd with it has left
-        prefix: Option<String>,
-        /// Only entries on which an instance differs, or that the kernel does not take
-        #[arg(long, conflicts_with = "prefix")]
-        diff: bool,
-        /// With `flush`: by which protocol number they are known, where that was not 245
-        #[arg(long, value_name = "N", requires = "prefix")]
-        protocol: Option<u8>,
-    },
-    /// How independent the instances are, pair by pair: how often they disagree, in what, and how
-    /// often they are wrong together
-    Diversity {
-        /// Session by session, too
-        #[arg(long)]
-        sessions: bool,
-    },
-    /// Do something with an instance: restart, drain (no vote, but fed and compared), disable (no
-    /// vote, stopped), enable (undoes both), promote (first in line; a standby gets a vote), pin
-    /// (no verdict ends it), unpin
-    Instance {
-        /// Its name
-        name: String,
-        #[arg(value_enum)]
-        action: InstanceAction,
-    },
-    /// The session with a peer: who has it, who has left it, since when and with which words. With
-    /// an action: reset it, shut it down, or let it start again
-    Session {
-        /// The peer's address; a link-local one with its interface, as in fe80::2%eth1
-        #[arg(value_parser = peer)]
-        peer: String,
-        #[arg(value_enum)]
-        action: Option<SessionAction>,
-    },
-    /// Run vtysh, birdc or bgpctl on an instance that has a `kind`; without words, vtysh and birdc
-    /// ask for them
-    Exec {
-        /// Its name
-        name: String,
-        /// What the daemon is told
-        #[arg(trailing_var_arg = true, allow_hyphen_values = true, value_name = "WORD")]
-        words: Vec<String>,
-    },
-    /// Say that policy is being changed in the instances, one after another: between begin and
-    /// commit no verdict ends one
-    Change {
-        #[arg(value_enum)]
-        action: ChangeAction,
-    },
-    /// Read virtd's configuration file again and change what can be changed with sessions up:
-    /// instances, peers, [vote], [timers], [faults]. An error in the file leaves everything as it
-    /// was
-    Reload {
-        /// Only say what would be done
-        #[arg(long)]
-        dry_run: bool,
-    },
-    /// Have another program of virtd take over, as one that was just installed, while all sessions
-    /// stay up. It is tried with a copy of what there is first; where that fails, or it does not come
-    /// to serve, everything stays as it was. An older one is taken the same way
-    Upgrade {
-        /// The program; default: the file that virtd was started from, as it is there now
-        #[arg(long, value_name = "PATH")]
-        to: Option<PathBuf>,
-        /// Only try it
-        #[arg(long)]
-        dry_run: bool,
-    },
-    /// What happened
-    Events {
-        /// Go on printing as events happen, until interrupted
-        #[arg(short, long)]
-        follow: bool,
-        /// How many of the past, at most; virtd remembers 10,000
-        #[arg(short, value_name = "N", default_value_t = 20)]
-        n: u64,
-        /// Only this kind, like session-up or disagreement
-        #[arg(long, short)]
-        kind: Option<String>,
-    },
-}
-
-/// As it was typed: what has no length is an address, for virtd to look up.
-fn prefix_or_address(text: &str) -> Result<String, String> {
-    text.parse::<Prefix>().map(|_| text.to_owned())
-}
-
-/// See [`Command::Instance`].
-#[derive(Clone, Copy, ValueEnum)]
-enum InstanceAction {
-    Restart,
-    Drain,
-    Disable,
-    Enable,
-    Promote,
-    Pin,
-    Unpin,
-}
-
-/// See [`Command::Session`].
-#[derive(Clone, Copy, ValueEnum)]
-enum SessionAction {
-    Reset,
-    Shutdown,
-    Start,
-}
-
-/// See [`Command::Change`].
-#[derive(Clone, Copy, ValueEnum)]
-enum ChangeAction {
-    Begin,
-    Commit,
-}
-
-/// The word on the command line, which is the word on the wire.
-fn word(action: impl ValueEnum) -> String {
-    action.to_possible_value().map_or_else(String::new, |v| v.get_name().to_owned())
-}
-
-/// An address, with an interface where that is needed to tell which (RFC 4007 section 11), as virtd
-/// writes it.
-fn peer(text: &str) -> Result<String, String> {
-    let (address, zone) = text.split_once('%').map_or((text, None), |(a, z)| (a, Some(z)));
-    let ip: std::net::IpAddr = address.parse().map_err(|_| "expected an address, like 192.0.2.1 or fe80::2%eth1")?;
-    match zone {
-        None => Ok(ip.to_string()),
-        Some(zone) if ip.is_ipv6() && !zone.is_empty() => Ok(format!("{ip}%{zone}")),
-        Some(_) => Err("only an IPv6 address has an interface behind %".to_owned()),
-    }
-}
-
-/// The words, as far as they are of use in an event.
-fn shortened(words: &[String]) -> Vec<String> {
-    let mut left = MAX_TOLD;
-    let mut fits = |c: &char| {
-        left = left.saturating_sub(c.len_utf8());
-        left > 0
-    };
-    words.iter().map(|w| w.chars().take_while(&mut fits).collect::<String>()).filter(|w| !w.is_empty()).collect()
-}
-
-impl Command {
-    fn request(&self) -> Request {
-        match self.clone() {
-            Command::Status => Request::Status,
-            Command::Sessions => Request::Sessions,
-            Command::Instances => Request::Instances { exec: None },
-            Command::Exec { name, words } => Request::Instances { exec: Some(Exec { name, words: shortened(&words) }) },
-            Command::Routes { prefix } => Request::Routes { prefix },
-            Command::Differs { instance, n } => Request::Differs { instance, n: Some(n) },
-            Command::Fib { prefix: Some(word), protocol, .. } if word == "flush" => {
-                Request::Fib { prefix: None, diff: false, flush: true, protocol: protocol.map(u64::from) }
-            }
-            Command::Fib { prefix, diff, .. } => Request::Fib { prefix, diff, flush: false, protocol: None },
-            Command::Diversity { sessions } => Request::Diversity { sessions },
-            Command::Instance { name, action } => Request::Instance { name, action: word(action) },
-            Command::Session { peer, action } => Request::Session { peer, action: action.map(word) },
-            Command::Change { action } => Request::Change { action: word(action) },
-            Command::Reload { dry_run } => Request::Reload { dry_run },
-            Command::Upgrade { to, dry_run } => {
-                let to = to.map(|to| std::path::absolute(&to).unwrap_or(to));
-                Request::Upgrade { to, dry_run }
-            }
-            Command::Events { follow, n, kind } => Request::Events { follow, n: Some(n), kind },
-        }
-    }
-
-    /// How long virtd may take to answer.
-    const fn patience(&self) -> Duration {
-        match self {
-            Command::Upgrade { .. } => TRY_PATIENCE,
-            _ => PATIENCE,
-        }
-    }
-
-    const fn follows(&self) -> bool {
-        matches!(self, Command::Events { follow: true, .. })
-    }
-
-    /// An answer as a person reads it.
-    fn show(&self, line: &str) -> serde_json::Result<String> {
-        match self {
-            Command::Status => shown(line, show::status),
-            Command::Sessions => shown(line, show::sessions),
-            Command::Session { action: None, .. } => shown(line, show::session),
-            Command::Instances | Command::Exec { .. } => shown(line, show::instances),
-            Command::Routes { .. } => shown(line, show::routes),
-            Command::Differs { .. } => shown(line, show::differs),
-            Command::Fib { prefix: Some(word), .. } if word == "flush" => shown(line, show::done),
-            Command::Fib { prefix: None, diff: false, .. } => shown(line, show::fib),
-            Command::Fib { .. } => shown(line, show::fib_entries),
-            Command::Diversity { .. } => shown(line, show::diversity),
-            Command::Instance { .. } | Command::Session { .. } | Command::Change { .. } => shown(line, show::done),
-            Command::Reload { .. } => shown(line, show::reload),
-            Command::Upgrade { .. } => shown(line, show::upgrade),
-            Command::Events { follow: true, .. } => shown(line, show::followed),
-            Command::Events { .. } => shown(line, show::events),
-        }
-    }
-}
-
-fn shown<T: DeserializeOwned>(line: &str, show: impl Fn(&T) -> String) -> serde_json::Result<String> {
-    Ok(show(&serde_json::from_str(line)?))
-}
-
 fn main() -> ExitCode {
-    let mut arguments = Arguments::parse();
+    let command = Arguments::command().version(program_version::version!());
+    complete::complete(|| command.clone());
+    let matches = command.clone().try_get_matches().unwrap_or_else(|e| {
+        // A plugin that is called wrongly has found nothing critical.
+        if e.use_stderr() && std::env::args().any(|word| word == "health") {
+            let _ = e.print();
+            process::exit(Level::Unknown.status().into());
+        }
+        e.exit()
+    });
+    let mut arguments = Arguments::from_arg_matches(&matches).unwrap_or_else(|e| e.exit());
     if let (true, Command::Diversity { sessions }) = (arguments.json, &mut arguments.command) {
         *sessions = true; // JSON is for programs: all of it
     }
@@ -309,6 +45,7 @@ fn main() -> ExitCode {
             eprintln!("virtctl: {text}");
             ExitCode::FAILURE
         }
+        Err(Failure::Status(status)) => ExitCode::from(status),
         Err(Failure::Ended(text)) => {
             eprintln!("virtctl: {text}");
             ExitCode::from(ENDED)
@@ -322,6 +59,8 @@ enum Failure {
     Pipe,
     /// To be said.
     Text(String),
+    /// All is said.
+    Status(u8),
     /// To be said: what was followed is over.
     Ended(String),
 }
@@ -331,6 +70,7 @@ const ENDED: u8 = 3;
 
 fn run(arguments: &Arguments) -> Result<(), Failure> {
     let text = |e: String| Failure::Text(e);
+    let Some(request) = arguments.command.request() else { return alone(arguments) };
     let mut stream = UnixStream::connect(&arguments.socket).map_err(|e| text(connect_error(&arguments.socket, &e)))?;
     let lost = |e: io::Error| {
         text(match e.kind() {
@@ -346,7 +86,7 @@ fn run(arguments: &Arguments) -> Result<(), Failure> {
         Command::Upgrade { dry_run: false, .. } => last_upgrade(&arguments.socket).map_or(0, |(_, told)| told.seq),
         _ => 0,
     };
-    let request = serde_json::to_string(&arguments.command.request()).map_err(|e| text(e.to_string()))?;
+    let request = serde_json::to_string(&request).map_err(|e| text(e.to_string()))?;
     writeln!(stream, "{request}").map_err(lost)?;
 
     for line in BufReader::new(stream).lines() {
@@ -368,6 +108,45 @@ fn run(arguments: &Arguments) -> Result<(), Failure> {
         true => Failure::Ended("the connection to virtd has ended, and events are not followed any more".into()),
         false => text("virtd closed the connection without an answer".into()),
     })
+}
+
+/// What is not one question.
+fn alone(arguments: &Arguments) -> Result<(), Failure> {
+    match &arguments.command {
+        Command::Completion { shell } => print(complete::script(*shell).map_err(Failure::Text)?.as_bytes()),
+        Command::Why { prefix, all } => {
+            let why = why::look(&arguments.socket, prefix, PATIENCE).map_err(Failure::Text)?;
+            print(text_or_json(arguments, &why, || why::screen(&why, *all))?.as_bytes())
+        }
+        Command::Top { interval } => {
+            if arguments.json {
+                return Err(Failure::Text(
+                    "top is for people; ask `virtctl --json status`, `sessions` and so on".into(),
+                ));
+            }
+            let manner =
+                Manner { every: Duration::from_secs_f64(*interval), coloured: colour::wanted(arguments.color) };
+            top::run(&arguments.socket, manner).map_err(Failure::Text)
+        }
+        Command::Health { timeout } => {
+            let health = health::look(&arguments.socket, Duration::from_secs(*timeout));
+            print(text_or_json(arguments, &health, || health.line())?.as_bytes())?;
+            Err(Failure::Status(health.exit))
+        }
+        _ => Ok(()),
+    }
+}
+
+fn text_or_json(arguments: &Arguments, what: &impl Serialize, text: impl Fn() -> String) -> Result<String, Failure> {
+    match arguments.json {
+        true => serde_json::to_string(what).map(|line| line + "\n").map_err(|e| Failure::Text(e.to_string())),
+        false => Ok(painted(arguments, text())),
+    }
+}
+
+/// With colours, where they are seen.
+fn painted(arguments: &Arguments, text: String) -> String {
+    if colour::wanted(arguments.color) { colour::paint(&arguments.command, &text) } else { text }
 }
 
 /// Waits for what became of an upgrade, and prints that. `seen`: what the worker had told before.
@@ -394,21 +173,11 @@ fn taken_over(arguments: &Arguments, line: &str, seen: u64) -> Result<(), Failur
 
 /// The worker, and the last that it has told of an upgrade.
 fn last_upgrade(socket: &Path) -> Option<(u32, Logged)> {
-    let Status { worker, .. } = ask(socket, &Request::Status).ok()?;
+    let Status { worker, .. } = ask(socket, &Request::Status, PATIENCE).ok()?;
     let all = Request::Events { follow: false, n: Some(u64::MAX), kind: None };
-    let Events { events } = ask(socket, &all).ok()?;
+    let Events { events } = ask(socket, &all, PATIENCE).ok()?;
     let of_upgrade = |e: &Logged| e.event.kind == "upgraded" || e.event.kind == "upgrade-failed";
     Some((worker?.pid, events.into_iter().rfind(of_upgrade)?))
-}
-
-/// One question, on a connection of its own.
-fn ask<T: DeserializeOwned>(socket: &Path, request: &Request) -> io::Result<T> {
-    let mut stream = UnixStream::connect(socket)?;
-    stream.set_read_timeout(Some(PATIENCE))?;
-    writeln!(stream, "{}", serde_json::to_string(request)?)?;
-    let mut line = String::new();
-    BufReader::new(stream).read_line(&mut line)?;
-    Ok(serde_json::from_str(&line)?)
 }
 
 fn print_answer(arguments: &Arguments, line: &str) -> Result<(), Failure> {
@@ -425,10 +194,14 @@ fn print_answer(arguments: &Arguments, line: &str) -> Result<(), Failure> {
     }
     let shown = match arguments.json {
         true => serde_json::from_str(line).map(|serde::de::IgnoredAny| format!("{line}\n")),
-        false => arguments.command.show(line),
+        false => arguments.command.show(line).map(|text| painted(arguments, text)),
     };
+    print(shown.map_err(strange)?.as_bytes())
+}
+
+fn print(octets: &[u8]) -> Result<(), Failure> {
     let mut out = io::stdout().lock();
-    out.write_all(shown.map_err(strange)?.as_bytes()).and_then(|()| out.flush()).map_err(|e| match e.kind() {
+    out.write_all(octets).and_then(|()| out.flush()).map_err(|e| match e.kind() {
         ErrorKind::BrokenPipe => Failure::Pipe,
         _ => Failure::Text(format!("cannot write: {e}")),
     })
@@ -467,42 +240,4 @@ fn enter_root(instance: &Instance) -> Result<(), String> {
     let needs = kinds::control_needs(kind, folder);
     let entry = Entry::new(root, &needs, &[]).map_err(|e| e.to_string())?;
     entry.perform().map_err(|failed| entry.describe(failed))
-}
-
-/// What keeps us from virtd, and the remedy.
-fn connect_error(path: &Path, error: &io::Error) -> String {
-    let shown = path.display();
-    match error.kind() {
-        ErrorKind::NotFound => {
-            format!("{shown} does not exist: is virtd running? (its control_socket may be elsewhere: --socket PATH)")
-        }
-        ErrorKind::ConnectionRefused => match std::fs::metadata(path) {
-            Ok(m) if !m.file_type().is_socket() => format!("{shown} is not a socket"),
-            _ => format!("nobody listens on {shown}: is virtd running? it seems to have ended without cleaning up"),
-        },
-        ErrorKind::PermissionDenied => match std::fs::metadata(path) {
-            Ok(m) => format!(
-                "permission denied: {shown} is for user {} and group {} (mode {:04o}); join that group, or use sudo",
-                user_name(m.uid()),
-                group_name(m.gid()),
-                m.mode() & 0o7777
-            ),
-            Err(_) => format!("permission denied on the way to {shown}; use sudo"),
-        },
-        _ => format!("cannot connect to {shown}: {error}"),
-    }
-}
-
-fn user_name(uid: u32) -> String {
-    match nix::unistd::User::from_uid(uid.into()) {
-        Ok(Some(user)) => user.name,
-        _ => uid.to_string(),
-    }
-}
-
-fn group_name(gid: u32) -> String {
-    match nix::unistd::Group::from_gid(gid.into()) {
-        Ok(Some(group)) => group.name,
-        _ => gid.to_string(),
-    }
 }

@@ -71,6 +71,7 @@ impl Fib {
         let e = self.table.entry(slot)?;
         let said = self.said(slot, self.electorate(slot, env).0, env);
         let failed = self.failed.get(key).map(|errno| std::io::Error::from_raw_os_error(*errno).to_string());
-        Some(api::FibEntry { key: key.to_string(), route: self.words(e.winner), failed, said })
+        let changed_us = Some(e.age(env.now_ms()) * 1000);
+        Some(api::FibEntry { key: key.to_string(), route: self.words(e.winner), failed, changed_us, said })
     }
 }
