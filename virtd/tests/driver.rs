@@ -3,6 +3,8 @@
 
 #[path = "driver/lab.rs"]
 mod lab;
+#[path = "driver/standing.rs"]
+mod standing;
 use lab::{Answer, Lab, Shim, key, option_bytes, pair, plain_connect, reads, socket, with_key};
 use nix::sys::socket::SockType;
 use std::io::{ErrorKind, Read, Write};

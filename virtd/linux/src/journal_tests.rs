@@ -219,3 +219,23 @@ fn whenever_it_is_killed_no_octet_is_lost() {
     }
     assert!(heard > 0 && caught > 0, "{heard} octets, {caught} in a call");
 }
+
+/// The next process does not go on with what is not complete.
+#[test]
+fn one_that_can_no_longer_be_written_says_so() {
+    let mut journal = Journal::create().expect("a journal");
+    Record::Closed { conn: 1 }.append_to(&mut journal);
+    let log = dup(journal.logs[0].as_ref().expect("a log").fd());
+    File::from(log).set_len(1 << 20).expect("it can be made shorter");
+    let octets = [0; 64 << 10];
+    for _ in 0..20 {
+        Record::FromPeer { conn: 1, octets: &octets }.append_to(&mut journal);
+    }
+    assert!(journal.is_broken());
+    let (ours, mut theirs) = UnixStream::pair().expect("a pair");
+    theirs.write_all(b"hello").expect("room");
+    assert_eq!(journal.receive(&ours, 1, 100).expect("octets"), b"hello", "what comes is read all the same");
+    let mut fds = vec![dup(journal.head.fd())];
+    let refused = Journal::inherit(&mut fds).map(|_| ()).map_err(|e| e.to_string());
+    assert_eq!(refused, Err("the journal is not complete: memory was short when it was written".to_owned()));
+}

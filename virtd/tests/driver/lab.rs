@@ -4,6 +4,7 @@ use broker::Core;
 use broker::event::Event;
 use crossbeam_channel::{Receiver, Sender, bounded, unbounded};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::sys::signal::{SaFlags, SigAction, SigHandler, SigSet, Signal, sigaction};
 use nix::sys::socket::{
     AddressFamily, ControlMessage, ControlMessageOwned, MsgFlags, SockFlag, SockType, UnixAddr, connect, recvmsg,
     sendmsg, socket as new_socket, socketpair,
@@ -15,7 +16,7 @@ use std::os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd, RawFd};
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 use virtd::control::{self, ControlRequest};
@@ -39,6 +40,35 @@ static GATE: RwLock<()> = RwLock::new(());
 enum Turn {
     Shared { _guard: RwLockReadGuard<'static, ()> },
     Alone { _guard: RwLockWriteGuard<'static, ()> },
+}
+
+/// The loop is to stand still; it does.
+static HELD: AtomicBool = AtomicBool::new(false);
+static STANDS: AtomicBool = AtomicBool::new(false);
+
+extern "C" fn stand_still(_: i32) {
+    STANDS.store(true, Ordering::SeqCst);
+    while HELD.load(Ordering::SeqCst) {
+        let moment = libc::timespec { tv_sec: 0, tv_nsec: 1_000_000 };
+        // SAFETY: the time is valid through the call, and nothing is written.
+        #[allow(unsafe_code)]
+        unsafe {
+            libc::nanosleep(&moment, std::ptr::null_mut())
+        };
+    }
+    STANDS.store(false, Ordering::SeqCst);
+}
+
+/// See [`Lab::hold`].
+pub struct Held(#[allow(dead_code, reason = "it is held")] MutexGuard<'static, ()>);
+
+impl Drop for Held {
+    fn drop(&mut self) {
+        HELD.store(false, Ordering::SeqCst);
+        while STANDS.load(Ordering::SeqCst) {
+            std::thread::sleep(Duration::from_millis(1));
+        }
+    }
 }
 
 /// A running driver.
@@ -151,6 +181,31 @@ impl Lab {
     /// How many events of this kind have come since.
     pub fn events_of(&self, kind: &str) -> usize {
         self.events.try_iter().filter(|e| e.kind == kind).count()
+    }
+
+    /// The loop stands still until what comes back is dropped: a thread that is in a signal's handler.
+    #[allow(dead_code, reason = "not every test file holds it")]
+    pub fn hold(&self) -> Held {
+        use std::os::unix::thread::JoinHandleExt;
+        static ONE: Mutex<()> = Mutex::new(());
+        let one = ONE.lock().unwrap_or_else(PoisonError::into_inner);
+        HELD.store(true, Ordering::SeqCst);
+        let handler = SigHandler::Handler(stand_still);
+        let action = SigAction::new(handler, SaFlags::empty(), SigSet::empty());
+        // SAFETY: the handler calls nanosleep alone, which may be called there.
+        #[allow(unsafe_code)]
+        unsafe { sigaction(Signal::SIGUSR2, &action) }.unwrap();
+        let thread = self.thread.as_ref().unwrap().as_pthread_t();
+        // SAFETY: the thread has not been joined.
+        #[allow(unsafe_code)]
+        let r = unsafe { libc::pthread_kill(thread, libc::SIGUSR2) };
+        assert_eq!(r, 0);
+        let deadline = Instant::now() + PATIENCE;
+        while !STANDS.load(Ordering::SeqCst) {
+            assert!(Instant::now() < deadline, "the loop goes on");
+            std::thread::sleep(Duration::from_millis(1));
+        }
+        Held(one)
     }
 
     pub fn stop(&mut self) {
