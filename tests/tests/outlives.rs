@@ -8,6 +8,8 @@ use std::collections::BTreeSet;
 use std::fs;
 use std::time::{Duration, Instant};
 use tests::lab::{Star, wait_for, wait_until};
+use tests::odd::OPEN;
+use tests::raw::{Raw, open};
 use tests::replayer::Replayer;
 use tests::router::Options;
 use tests::scene::{ROUTES, Scene, UP};
@@ -33,6 +35,25 @@ fn instances_outlive_the_worker_and_the_router_comes_back() -> Result<()> {
     scene.kinds.kill("bird", scene.kinds.leader("bird")?, Signal::SIGKILL, UP)?;
     scene.kinds.wait_return("bird", &old, UP)?;
     ensure!(scene.kinds.exits("bird").len() == 1, "{:?}", scene.kinds.exits("bird"));
+    scene.end()
+}
+
+/// A neighbour that has our OPEN and waits for our KEEPALIVE does not wait for its hold time: it is told
+/// at once to begin anew, and may.
+#[test]
+fn a_session_that_is_being_opened_begins_anew() -> Result<()> {
+    let scene = Scene::new("outlives-opening", 3, ROUTES)?;
+    let before = scene.sessions();
+    let mut raw = Raw::connect(&scene.star.sites[2])?;
+    raw.send(&open(4, raw.site.asn, 90, [10, 255, 1, 3]))?;
+    raw.expect(OPEN)?;
+    kill(scene.process("virtd-worker")?, Signal::SIGKILL)?;
+    let killed = std::time::Instant::now();
+    raw.expect_notification(6, 4)?;
+    ensure!(killed.elapsed() < Duration::from_secs(30), "after {:?}", killed.elapsed());
+    let _again = Raw::establish(&scene.star.sites[2], 90)?;
+    scene.wait_whole(ROUTES)?;
+    ensure!(scene.sessions() == before, "the others have not noticed");
     scene.end()
 }
 

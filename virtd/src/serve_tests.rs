@@ -73,7 +73,7 @@ fn from_start_to_stop() {
     };
     let (master, link) = Link::pair().unwrap();
     let link = Arc::new(Link::over(link));
-    let died = Died { pid: 7, how: "was ended by SIGSEGV".into(), ran_ms: 1, deaths: 1, faults: 1 };
+    let died = Died { pid: 7, how: "was ended by SIGSEGV".into(), ran_ms: 1, deaths: 1, faults: 1, by_fault: true };
     let beginning = Beginning {
         twins: Arc::new(Twins::new(link.clone())),
         link,

@@ -33,7 +33,8 @@ fn a_configuration_comes_as_the_text_that_the_master_has_read() {
 
 #[test]
 fn the_third_death_within_a_minute_is_an_alarm_of_its_own() {
-    let died = |deaths| Died { pid: 5, how: "was ended by SIGSEGV".into(), ran_ms: 1500, deaths, faults: 1 };
+    let died =
+        |deaths| Died { pid: 5, how: "was ended by SIGSEGV".into(), ran_ms: 1500, deaths, faults: 1, by_fault: true };
     let kinds = |deaths| obituary(&died(deaths), 0).iter().map(|e| e.kind).collect::<Vec<_>>();
     assert_eq!((kinds(2), kinds(3)), (vec!["worker-died"], vec!["worker-died", "worker-dies"]));
     let text = &obituary(&died(1), 0)[0].text;

@@ -6,7 +6,7 @@
 
 use crate::Core;
 use crate::io::{ConnId, Micros, Output};
-use crate::session::{Adopted, Standing, Whose};
+use crate::session::{Adopted, Session, Standing, Whose};
 use bytes::{Bytes, BytesMut};
 use hashbrown::HashMap;
 use journal::{Log, Record};
@@ -20,8 +20,14 @@ use wire::bgp::{Notification, Prefix, SessionKind, UpdateContext};
 
 /// For so long most of the voters are waited for, dead or alive.
 const QUORUM_US: Micros = 15_000_000;
-/// After this whoever is level decides.
+/// After this whoever is level decides, unless others still come on.
 const PATIENCE_US: Micros = 60_000_000;
+/// One that is not level, and has neither been told nor said anything for so long, does not.
+const STALLED_US: Micros = 15_000_000;
+/// Nobody is waited for any longer: what has changed since is told to no peer meanwhile. So long a
+/// speaker that restarts gracefully waits for the others' tables (RFC 4724, Selection_Deferral_Timer,
+/// as FRR has it).
+const MOST_PATIENCE_US: Micros = 360_000_000;
 /// A record of an image ends once it has so many octets.
 const CHUNK: usize = 64 << 10;
 
@@ -148,7 +154,7 @@ impl Core {
             }
         }
         let conns: Vec<Option<ConnId>> = sessions.iter().map(|s| s.write_slice(log, env)).collect();
-        let wide = |s: &crate::session::Session| s.up.as_ref().is_none_or(|up| up.negotiated.shared.as4);
+        let wide = |s: &Session| s.up.as_ref().is_none_or(|up| up.negotiated.shared.as4);
         // What rests on the same sessions is said once for all of them.
         let mut groups: BTreeMap<(Vec<u64>, bool), Vec<Told>> = BTreeMap::new();
         env.common.each(|prefix, route, tables| {
@@ -211,31 +217,22 @@ impl Core {
     /// Looks whether enough instances are level for decisions.
     pub(super) fn end_adoption(&mut self) {
         let Some(since) = self.adopted_at else { return };
-        let instances = &self.env.instances;
-        let live = instances.live_voters();
-        let level = live.iter().filter(|i| self.env.heard.is_level(usize::from(*i))).count();
-        let most_live = level * 2 > live.len() && self.env.now >= since + QUORUM_US;
-        if level >= instances.quorum() || most_live || self.env.now >= since + PATIENCE_US {
+        let Core { sessions, env, .. } = self;
+        let (live, now) = (env.instances.live_voters(), env.now);
+        let behind = |i: usize, sessions: &mut [Session]| sessions.iter_mut().any(|s| s.is_behind(i, env));
+        let is_level = |i: &usize| env.heard.is_level(*i) && !behind(*i, sessions);
+        let level = live.iter().map(usize::from).filter(is_level).count();
+        let waited = now.saturating_sub(since);
+        let most_live = level * 2 > live.len() && waited >= QUORUM_US;
+        let comes_on = || {
+            let last = self.sessions.iter().filter_map(|s| s.last_of_levelling(live));
+            last.max().is_some_and(|at| now < at + STALLED_US)
+        };
+        let patience = waited < PATIENCE_US || waited < MOST_PATIENCE_US && comes_on();
+        if level >= self.env.instances.quorum() || most_live || !patience {
             (self.adopted_at, self.env.awaits_quorum) = (None, false);
             self.env.followups.vote_anew();
         }
-    }
-}
-
-/// Faults of debug builds, for tests of what follows from a fault of virtd's own.
-#[cfg(debug_assertions)]
-pub mod faults {
-    use std::sync::OnceLock;
-    use wire::bgp::Prefix;
-    use wire::bgp::update::Update;
-
-    /// An UPDATE that announces this prefix ends the process.
-    pub static PANICS_ON: OnceLock<Prefix> = OnceLock::new();
-
-    pub(crate) fn may_panic(body: &[u8]) {
-        let Some(fatal) = PANICS_ON.get() else { return };
-        let announces = Update::parse(body).is_ok_and(|mut update| update.nlri.any(|prefix| prefix == *fatal));
-        assert!(!announces, "a test wants virtd to fail at {fatal}");
     }
 }
 
@@ -294,7 +291,7 @@ impl Adoption<'_> {
     }
 
     fn standing(&mut self, text: &str) {
-        let Ok(Whose { peer, standing }) = serde_json::from_str(text) else { return };
+        let Some(Whose { peer, standing }) = Whose::of(text) else { return };
         let Some(session) = self.core.session_for(peer) else { return };
         if let Some(s) = self.core.sessions.get_mut(session) {
             s.adopt_standing(standing, &self.core.env);
@@ -351,9 +348,12 @@ impl Adoption<'_> {
         let stream = self.streams.remove(&conn)?;
         let Core { sessions, env, conns, .. } = &mut *self.core;
         let session = sessions.get_mut(stream.session)?;
+        // What was only being opened is begun anew, and the peer need not wait for its hold time to
+        // know that.
+        let opens = !closed && session.is_opening(conn, &stream.adopted);
         let stands = session.adopt_end(conn, stream.adopted, closed || stream.reset, env);
         // What exactly was wrong nobody knows (RFC 4486: Administrative Reset).
-        let farewell = stream.reset.then(|| Notification::new(6, 4).encode());
+        let farewell = (stream.reset || opens).then(|| Notification::new(6, 4).encode());
         if !stands {
             conns.remove(&conn);
         }
@@ -371,6 +371,7 @@ impl Adoption<'_> {
             core.adopted_at = Some(core.env.now);
             core.env.awaits_quorum = true;
         }
+        crate::witness::bar(&core.sessions, &mut core.env);
         core.busy.all(core.sessions.len());
         core.env.out.append(&mut self.outputs);
         kept

@@ -2,6 +2,7 @@
 //! peers are told; and when the next turn is wanted.
 
 use super::io::{Micros, Output};
+use super::witness::Stage;
 use super::{Core, KEYS_AT_ONCE, VOTES_AT_ONCE};
 use replay::store::Cursor;
 
@@ -9,6 +10,7 @@ impl Core {
     /// Decides what is due: votes whose time has come, then what the peers are told.
     pub fn decide(&mut self, now: Micros) {
         self.env.now = self.env.now.max(now);
+        self.env.begins(Stage::Fib);
         let walk = self.env.followups.take_everything();
         let (tables, peers) = (self.env.followups.take_tables(), self.env.followups.take_peers());
         // Before the peers are told: what they send must find its way.
@@ -25,8 +27,9 @@ impl Core {
             fib.flush(&mut self.env);
         }
         if self.native.is_some() {
-            return;
+            return self.env.begins(Stage::Outside);
         }
+        self.env.begins(Stage::Votes);
         let from = self.env.out.len();
         self.tell_differences();
         // Each word may leave a key to be told and one to be looked at later. So what waits does not
@@ -64,6 +67,7 @@ impl Core {
         }
         let (mut votes, mut told) = (VOTES_AT_ONCE, KEYS_AT_ONCE + said);
         self.renew(&mut votes);
+        self.env.begins(Stage::Tells);
         for _ in 0..self.busy.len() {
             if told == 0 {
                 break; // the others are the first next time
@@ -76,6 +80,7 @@ impl Core {
             }
         }
         self.learn_ids(from);
+        self.env.begins(Stage::Outside);
     }
 
     /// No key rests from now on (docs/DECISIONS.md, "Keys at rest are held in common"): only for

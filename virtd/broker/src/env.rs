@@ -6,6 +6,7 @@ use super::followups::Followups;
 use super::heard::Heard;
 use super::io::{Micros, Output};
 use super::roster::Instances;
+use super::witness::{Stage, Witness};
 use crate::config::{Config, Instance, Strategy, Vote};
 use crate::event::{Event, Severity};
 use ballots::{Common, Law, Rechecks};
@@ -117,6 +118,10 @@ pub struct Env {
     pub scratch: Scratch,
     /// See [`super::Core::never_rest`].
     pub never_rest: bool,
+    /// Is told what is under way.
+    pub witness: Option<Box<dyn Witness>>,
+    /// Instances of which virtd has died too often: they have no legs.
+    pub barred: Members,
     /// Sessions of an earlier virtd go on, and too few instances are level again to decide anything.
     pub awaits_quorum: bool,
 }
@@ -195,6 +200,8 @@ impl Env {
             next_id: 0,
             scratch: Scratch::default(),
             never_rest: false,
+            witness: None,
+            barred: Members::EMPTY,
             awaits_quorum: false,
         }
     }
@@ -220,6 +227,7 @@ impl Env {
         self.followups.forget_instance(i);
         self.wakes.retain(|(_, who)| usize::from(*who) != i);
         self.poison.forget(i);
+        self.barred.remove(i as u8);
         self.flight.forget(i as u8);
         self.followups.vote_anew();
     }
@@ -232,6 +240,14 @@ impl Env {
     /// Those that somebody has.
     pub fn taken(&self) -> impl Iterator<Item = usize> + '_ {
         self.instances.taken()
+    }
+
+    /// This is under way from now on.
+    #[inline]
+    pub fn begins(&self, stage: Stage) {
+        if let Some(witness) = &self.witness {
+            witness.begins(stage);
+        }
     }
 
     /// Votes by the configured rules, with so many voters.

@@ -6,6 +6,7 @@ mod kernel;
 
 use crate::config;
 use crate::event::Event;
+use crate::witness::Stage;
 use bytes::{Bytes, BytesMut};
 pub use kernel::{FibChange, KernelNews};
 use serde::{Deserialize, Serialize};
@@ -227,6 +228,24 @@ pub enum Input<'a> {
     /// KEEPALIVEs that are due leave. Nobody's time is over: what they have said may be among what
     /// is not read yet.
     KeepAlive,
+}
+
+impl Input<'_> {
+    /// What is under way while it is handled.
+    pub(crate) const fn stage(&self) -> Stage {
+        match self {
+            Input::PeerBytes { .. } => Stage::Peer,
+            Input::LegBytes { .. } => Stage::Leg,
+            Input::NetlinkOpened { .. }
+            | Input::NetlinkClosed { .. }
+            | Input::NetlinkRequest { .. }
+            | Input::NetlinkDump { .. }
+            | Input::NetlinkStirred => Stage::Netlink,
+            Input::Tick | Input::KeepAlive => Stage::Timers,
+            Input::Stop => Stage::Operator,
+            _ => Stage::Happening,
+        }
+    }
 }
 
 /// What happened to the processes of an instance.

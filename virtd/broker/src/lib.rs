@@ -25,6 +25,7 @@
 //! | `poison` | the UPDATE that kills an instance: suspects, trials, what is withheld |
 //! | `independence`, `diversity` | how often two instances disagree, and are wrong together; what is told of it |
 //! | `native` | one instance, bytes verbatim (`open = "native"`) |
+//! | [`witness`] | what is under way, for the next virtd; an instance's message that killed one |
 //! | `strangers` | who may have a session, and when its place is given back |
 //! | `reload` | the set of instances and the settings change while sessions are up |
 //! | `query`, `told` | virtctl's answers; what a peer was told of a prefix, and by which rule |
@@ -45,6 +46,8 @@ mod diversity;
 mod env;
 pub mod event;
 mod exercise;
+#[cfg(debug_assertions)]
+pub mod faults;
 pub mod fib;
 mod flight;
 mod followups;
@@ -65,6 +68,7 @@ pub mod state;
 mod strangers;
 mod told;
 pub mod turn;
+pub mod witness;
 
 pub use virtd_config as config;
 
@@ -87,6 +91,7 @@ use session::Session;
 use std::collections::VecDeque;
 use std::net::SocketAddr;
 use wire::bgp::Prefix;
+use witness::Stage;
 
 /// Sessions at most; an address more is refused by name. Each costs a table of its own.
 const MAX_SESSIONS: usize = 4096;
@@ -204,6 +209,7 @@ impl Core {
     /// Takes one input; what is to be done is among the outputs ([`turn`]).
     pub fn handle(&mut self, now: Micros, input: Input<'_>) {
         self.env.now = self.env.now.max(now);
+        self.env.begins(input.stage());
         let from = self.env.out.len();
         match input {
             Input::Stop => self.stop(),
@@ -239,6 +245,7 @@ impl Core {
             input => self.session_input(input),
         }
         self.learn_ids(from);
+        self.env.begins(Stage::Outside);
     }
 
     /// Outputs name connections and legs that the sessions made: later inputs find their session by

@@ -6,10 +6,12 @@
 //! The files have no names. They live as long as a process has them open: the twin of the worker
 //! does ([`crate`]), and the next worker finds them among the fds that it inherits.
 
+mod progress;
 mod shared;
 
 use journal::{HEADER, Log, OLDEST, Record, VERSION, header, kind, size};
 use nix::sys::memfd::{MFdFlags, memfd_create};
+pub use progress::{Last, Progress};
 use shared::{HeadFile, Mapped, NONE, READING, WRITING};
 use std::ffi::CStr;
 use std::fs::{self, File};

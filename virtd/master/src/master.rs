@@ -554,7 +554,7 @@ impl Master {
         let Toll { wait, deaths, faults } = self.pace.died(Instant::now(), cause);
         let (pid, how) = (worker.pid.as_raw().unsigned_abs(), process::how(status.as_ref()));
         log::error!("the worker (process {pid}) {how}; the next one is started in {:.1} s", wait.as_secs_f64());
-        self.died = Some(Died { pid, how: fit(how), ran_ms, deaths, faults });
+        self.died = Some(Died { pid, how: fit(how), ran_ms, deaths, faults, by_fault: cause == Cause::Fault });
         (self.start_at, self.twin_at) = (Some(Instant::now() + wait), None);
     }
 }

@@ -202,6 +202,9 @@ pub struct Died {
     pub deaths: u32,
     /// How many of them by their own fault, not because somebody killed them (SIGKILL).
     pub faults: u32,
+    /// This one did.
+    #[serde(default)]
+    pub by_fault: bool,
 }
 
 /// An event, as far as the master tells any.

@@ -20,7 +20,7 @@ fn every_message_comes_as_it_went() {
     for message in to_master {
         assert_eq!(decode::<ToMaster>(&encode(&message).unwrap()).unwrap(), message);
     }
-    let died = Died { pid: 7, how: "was ended by SIGSEGV".into(), ran_ms: 1, deaths: 2, faults: 1 };
+    let died = Died { pid: 7, how: "was ended by SIGSEGV".into(), ran_ms: 1, deaths: 2, faults: 1, by_fault: true };
     let begin =
         Begin { file: "/etc/virtd.toml".into(), labels: vec!["a".into()], restarts: 1, died: Some(died), master: 1 };
     let to_worker = [

@@ -60,9 +60,7 @@ fn work(resumed: bool) -> anyhow::Result<()> {
     files::raise();
     end_at_a_panic();
     #[cfg(debug_assertions)]
-    if let Some(prefix) = std::env::var("HV_TEST_PANICS_ON").ok().and_then(|prefix| prefix.parse().ok()) {
-        let _ = broker::adopt::faults::PANICS_ON.set(prefix);
-    }
+    let _ = broker::faults::WANTED.set(broker::faults::Faults::of_environment());
     let inherited = if resumed { inherited::inherited()? } else { Vec::new() };
     let link = Arc::new(inherited::link()?);
     let twins = Arc::new(Twins::new(link.clone()));
@@ -73,13 +71,13 @@ fn work(resumed: bool) -> anyhow::Result<()> {
     }
     // KEEPALIVEs leave here; what the former worker had open else is closed.
     let estate = Estate::of(inherited);
-    let beginning = worker::beginning(link, twins)?;
+    let mut beginning = worker::beginning(link, twins)?;
     // A test has a program die when it has a twin and does not serve yet.
     #[cfg(debug_assertions)]
     if let Some(file) = std::env::var_os("HV_TEST_DIES") {
         assert!(std::env::current_exe().is_ok_and(|this| this != file), "a test wants this program to die");
     }
-    let estate = estate.after(beginning.begin.died.as_ref());
+    let estate = estate.after(beginning.begin.died.as_mut());
     // Before there are threads, and before anybody is heard.
     let left = confine::confine(&beginning.config);
     let open = |config: &Config, lines: Lines| {

@@ -5,6 +5,7 @@
 use super::pulse::Pulse;
 use super::*;
 use broker::adopt::{Adoption, Kept, Remedy, Said};
+use broker::witness::LastWord;
 use bytes::BytesMut;
 use journal::{Opened, Record};
 use nix::sys::memfd::{MFdFlags, memfd_create};
@@ -13,7 +14,7 @@ use std::collections::BTreeMap;
 use std::fs::File;
 use std::os::unix::fs::FileExt;
 use virtd_config::OpenMode;
-use virtd_linux::journal::{Place, Refused};
+use virtd_linux::journal::{Last, Place, Progress, Refused};
 use virtd_master::message::Died;
 use wire::bgp::Notification;
 use wire::bgp::message;
@@ -51,11 +52,24 @@ impl Driver {
         if self.config.open == OpenMode::Native {
             return;
         }
+        let said = estate.last.and_then(|last| last.said);
         match estate.journal {
-            Ok(Some(journal)) if estate.faults >= MAX_FAULTS => self.let_down(journal, &estate.connections),
+            // Where it is known what it died of, something is done about that.
+            Ok(Some(journal)) if estate.faults >= MAX_FAULTS && !is_known(&journal, said.as_ref()) => {
+                // Nothing follows a NOTIFICATION.
+                drop(estate.pulse);
+                self.let_down(journal, &estate.connections);
+            }
             Ok(Some(journal)) => self.adopt(journal, estate.connections, estate.pulse),
             Ok(None) => {}
             Err(e) => self.alarm("not-taken-over", format!("the sessions of the virtd before end: {e}")),
+        }
+        if let Some(said) = said {
+            self.broker.leg_killed(self.now, &said);
+        }
+        match Progress::create() {
+            Ok(progress) => self.broker.set_witness(Box::new(progress)),
+            Err(e) => log::warn!("should this process die, it will not be known what it was doing: {e}"),
         }
         if self.journal.is_none() {
             match Journal::create() {
@@ -80,6 +94,15 @@ impl Driver {
                 let _ = net::send(fd, &Notification::new(6, 0).encode());
             }
         }
+        // What is no stream harms nobody: whom a majority has ended, whose messages kill.
+        let mut adoption = self.broker.adoption(self.now);
+        for record in journal.segments().into_iter().flat_map(journal::read).map_while(Result::ok) {
+            if let Record::Standing { .. } = record {
+                adoption.take(&record);
+            }
+        }
+        let _ = adoption.finish();
+        self.broker.forgive_several();
         let text = format!(
             "virtd has died {MAX_FAULTS} times within a minute: {} sessions are given up, since going on with them may be what kills it; please report it, with the core file",
             connections.len()
@@ -194,6 +217,12 @@ impl Driver {
     }
 }
 
+/// Whether it was the message of an instance alone that the last worker died of.
+fn is_known(journal: &Journal, said: Option<&LastWord>) -> bool {
+    let records = || journal.segments().into_iter().flat_map(journal::read).map_while(Result::ok);
+    said.is_some_and(|said| said.is_its_own(records()))
+}
+
 /// What has killed a virtd once would do so again: that is known before the first record is taken.
 fn know_remedies(journal: &Journal, adoption: &mut Adoption<'_>) {
     for record in journal.segments().into_iter().flat_map(journal::read).map_while(Result::ok) {
@@ -290,6 +319,8 @@ pub struct Estate {
     /// So many workers have died within a minute by their own fault.
     faults: u32,
     pulse: Option<Pulse>,
+    /// What the last one was doing when it died by its own fault.
+    last: Option<Last>,
 }
 
 impl Estate {
@@ -297,6 +328,7 @@ impl Estate {
     /// one, and go on leaving, since reading the journal takes a while. What is of no use is closed:
     /// the port is free for new listening sockets then.
     pub fn of(mut fds: Vec<OwnedFd>) -> Estate {
+        let last = Progress::of_the_last(&mut fds);
         let mut journal = Journal::inherit(&mut fds);
         let (mut connections, mut alive) = (Vec::new(), Vec::new());
         if let Ok(Some(journal)) = &mut journal {
@@ -319,13 +351,19 @@ impl Estate {
         }
         crate::worker::let_go(fds);
         let pulse = if alive.is_empty() { None } else { Pulse::begin(alive).ok() };
-        Estate { journal, connections, faults: 0, pulse }
+        Estate { journal, connections, faults: 0, pulse, last }
     }
 
-    /// After a worker that died so.
+    /// After a worker that died so; what it was doing is added to that.
     #[must_use]
-    pub fn after(self, died: Option<&Died>) -> Estate {
-        Estate { faults: died.map_or(0, |died| died.faults), ..self }
+    pub fn after(self, died: Option<&mut Died>) -> Estate {
+        let Some(died) = died else { return Estate { last: None, ..self } };
+        // Whoever was killed has died of nothing that it was doing.
+        let last = self.last.filter(|_| died.by_fault);
+        if let Some(last) = &last {
+            died.how.push_str(&format!(" while {last}"));
+        }
+        Estate { faults: died.faults, last, ..self }
     }
 }
 

@@ -78,6 +78,9 @@ impl Sim {
                 Record::Closed { conn: kept.conn.0 }.append_to(&mut self.journal);
             }
         }
+        if let Some(said) = self.died_of.take() {
+            self.core.leg_killed(self.now, &said);
+        }
         // A journal may end with what was read and not seen through yet.
         if image {
             assert_eq!((self.core.digest(), self.core.census()), before, "the next virtd is what this one was");
@@ -95,7 +98,7 @@ impl Sim {
     /// The journal as an image of what stands.
     pub fn write_journal_anew(&mut self) {
         let mut image = Vec::new();
-        for (conn, n) in self.peers.iter().filter_map(|(n, p)| Some((p.conn.filter(|_| p.established)?, *n))) {
+        for (conn, n) in self.peers.iter().filter_map(|(n, p)| Some((p.conn?, *n))) {
             let (local, mut remote) = (SocketAddr::new(LOCAL.into(), 179), peer_addr(n));
             remote.set_port(40000);
             let opened = Opened { fd: 0, dialled: false, local, remote };

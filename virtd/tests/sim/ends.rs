@@ -35,6 +35,8 @@ impl SimInstance {
         match m.kind {
             MessageType::Open => {
                 l.up = true;
+                let open = Open::decode(m.body()).expect("the router never sends a malformed OPEN");
+                l.narrow = !open.capabilities.iter().any(|c| matches!(c, Capability::FourOctetAs(_)));
                 let mut answers = vec![(leg, keepalive())];
                 // A new session is given everything known from the others.
                 for ((p, prefix), path) in self.rib.clone() {
@@ -83,7 +85,7 @@ impl SimInstance {
         others.min_by_key(|((p, _), path)| (path.len(), *path, *p)).map(|(_, path)| path.clone())
     }
 
-    fn says(&self, style: usize, _to: u8, prefix: Prefix, path: Option<&[u32]>) -> Option<Bytes> {
+    fn says(&self, style: usize, to: u8, prefix: Prefix, path: Option<&[u32]>) -> Option<Bytes> {
         if self.fault.hides.contains(&prefix) {
             return None;
         }
@@ -92,7 +94,10 @@ impl SimInstance {
             None => update(&[], &[prefix], &[], LOCAL, None, style),
             Some(path) => {
                 let path: Vec<u32> = std::iter::once(OUR_AS).chain(path.iter().copied()).collect();
-                update(&[prefix], &[], &path, LOCAL, med, style)
+                match self.legs.iter().any(|l| l.peer == to && l.narrow) {
+                    true => narrow_update(&prefix, &path, LOCAL),
+                    false => update(&[prefix], &[], &path, LOCAL, med, style),
+                }
             }
         })
     }
@@ -156,4 +161,22 @@ fn members(value: &[u8], width: usize) -> Option<Vec<u32>> {
 fn med_of(u: &Update<'_>) -> Option<u32> {
     let a = Attributes::new(u.attributes).flatten().find(|a| a.code == attr::MULTI_EXIT_DISC)?;
     Some(u32::from_be_bytes(a.value.try_into().ok()?))
+}
+
+/// What an [`update`] that announces one prefix says to somebody who knows AS numbers of two octets only.
+pub fn narrow_update(announced: &Prefix, path: &[u32], next_hop: Ipv4Addr) -> Bytes {
+    let mut attributes = vec![0x40, attr::ORIGIN, 1, 0];
+    attributes.extend([0x40, attr::AS_PATH, 2 + 2 * path.len() as u8, 2, path.len() as u8]);
+    // AS_TRANS (RFC 6793).
+    path.iter().for_each(|asn| attributes.extend(u16::try_from(*asn).unwrap_or(23456).to_be_bytes()));
+    attributes.extend([0x40, attr::NEXT_HOP, 4]);
+    attributes.extend(next_hop.octets());
+    let mut m = vec![0xff; 16];
+    m.extend(((HEADER_LEN + 4 + attributes.len() + 1 + announced.octets().len()) as u16).to_be_bytes());
+    m.extend([2, 0, 0]);
+    m.extend((attributes.len() as u16).to_be_bytes());
+    m.extend(attributes);
+    m.push(announced.len());
+    m.extend_from_slice(announced.octets());
+    Bytes::from(m)
 }

@@ -9,7 +9,7 @@
 #![allow(dead_code, reason = "each test file uses a part of it")]
 
 mod crash;
-mod ends;
+pub mod ends;
 mod fib;
 pub mod supervised;
 mod world;
@@ -145,6 +145,8 @@ struct SimLeg {
     peer: u8,
     buf: BytesMut,
     up: bool,
+    /// AS numbers on it have two octets.
+    narrow: bool,
 }
 
 #[derive(Default)]
@@ -243,6 +245,8 @@ pub struct Sim {
     held: bool,
     /// What virtd's driver keeps of the peers' streams.
     pub journal: Vec<u8>,
+    /// What virtd dies of, the next time.
+    pub died_of: Option<broker::witness::LastWord>,
     /// So many turns are run, and no more for now.
     pub turns_left: Option<usize>,
     /// No socket of a peer's takes anything just now.
@@ -307,6 +311,7 @@ impl Sim {
             by_hand: BTreeSet::new(),
             held: false,
             journal: Vec::new(),
+            died_of: None,
             turns_left: None,
             blocked: false,
             decide: false,

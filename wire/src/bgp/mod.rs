@@ -15,4 +15,4 @@ pub mod message;
 pub mod types;
 pub mod update;
 
-pub use types::{Family, Notification, Prefix, SessionKind, UpdateContext, hex};
+pub use types::{Family, Notification, Prefix, SessionKind, UpdateContext, hex, unhex};

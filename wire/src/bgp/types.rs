@@ -257,6 +257,14 @@ pub fn hex(octets: &[u8]) -> String {
     })
 }
 
+/// Octets of such a form; `None`: it is none.
+pub fn unhex(text: &str) -> Option<Vec<u8>> {
+    let pairs = text.as_bytes().as_chunks::<2>();
+    let digit = |c: &u8| char::from(*c).to_digit(16);
+    let octet = |pair: &[u8; 2]| u8::try_from(digit(&pair[0])? << 4 | digit(&pair[1])?).ok();
+    pairs.0.iter().map(octet).collect::<Option<Vec<u8>>>().filter(|_| pairs.1.is_empty())
+}
+
 #[cfg(test)]
 #[path = "types_tests.rs"]
 mod tests;

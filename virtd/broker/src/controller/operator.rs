@@ -18,7 +18,15 @@ impl Controller {
     /// Does what an operator orders, and says what that was.
     pub fn command(&mut self, request: &Request, env: &mut Env, sessions: &mut [Session]) -> Result<String, String> {
         match request {
-            Request::Instance { name, action } => self.instance(name, action, env),
+            Request::Instance { name, action } => {
+                let done = self.instance(name, action, env)?;
+                let i = env.taken().find(|i| env.name(*i) == name);
+                if let (Some(i), "restart") = (i, action.as_str()) {
+                    sessions.iter_mut().for_each(|s| s.forgive(i));
+                    crate::witness::bar(sessions, env);
+                }
+                Ok(done)
+            }
             Request::Session { peer, action: Some(action) } => session(peer, action, env, sessions),
             Request::Change { action } => self.change(action, env),
             _ => Err("that is no order".to_owned()),
@@ -247,6 +255,8 @@ fn session(peer: &str, action: &str, env: &mut Env, sessions: &mut [Session]) ->
         }
         _ => return Err(format!("{action:?} is nothing to do with a session: expected {SESSION_ACTIONS}")),
     };
-    env.tell("operator", Severity::Info, &s.peer.clone(), text.clone());
+    let peer = s.peer;
+    crate::witness::bar(sessions, env);
+    env.tell("operator", Severity::Info, &peer, text.clone());
     Ok(text)
 }

@@ -244,6 +244,12 @@ impl Session {
         up.prefixes_out += 1;
     }
 
+    /// Whether our OPEN has been sent on this connection, and no session stands on it nor has ended.
+    pub fn is_opening(&self, conn: ConnId, adopted: &Adopted) -> bool {
+        let opens = |e: &Ext| e.id == conn && matches!(e.state, ExtState::OpenSent | ExtState::OpenConfirm);
+        !adopted.over && self.exts.iter().any(opens)
+    }
+
     /// The connection was closed, or the journal is at its end. Whether the session stands; what the
     /// peer has asked for it is told again.
     pub fn adopt_end(&mut self, conn: ConnId, adopted: Adopted, closed: bool, env: &mut Env) -> bool {

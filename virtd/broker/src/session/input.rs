@@ -14,7 +14,7 @@ impl Session {
     /// An UPDATE of the peer: hygiene, the store, then every leg.
     pub(super) fn peer_update(&mut self, conn: ConnId, m: Message, env: &mut Env) {
         #[cfg(debug_assertions)]
-        crate::adopt::faults::may_panic(m.body());
+        crate::faults::at_a_peers(m.body());
         let Some(up) = &mut self.up else { return };
         up.updates_in += 1;
         env.counters.updates_in += 1;

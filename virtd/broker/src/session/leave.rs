@@ -129,7 +129,7 @@ impl Session {
     }
 
     /// Our address on this session, as far as there is a connection.
-    fn local(&self) -> Option<SocketAddr> {
+    pub(super) fn local(&self) -> Option<SocketAddr> {
         self.exts.iter().find_map(|e| e.local).or(self.last_local)
     }
 
@@ -362,13 +362,15 @@ impl Session {
         let passed = (env.now - since).min(10 * TICK_US);
         let live = env.instances.live_voters();
         let held = self.up.is_some() && live.intersect(self.attached).len() * 2 > live.len();
-        for (i, seat) in self.seats.iter_mut().enumerate() {
+        for i in 0..self.seats.len() {
+            let may = self.may_have_leg(i, env);
+            let seat = &mut self.seats[i];
             let leg = seat.leg.as_ref().filter(|l| l.state == LegState::Established);
             let left = seat.departure.as_ref().is_some_and(|d| d.means == Meaning::Leave);
             match leg {
                 Some(_) => {}
                 // Started again, one that was refused would say the same.
-                None if left || seat.open.is_none() || seat.refused.is_some() => {}
+                None if left || !may || seat.open.is_none() || seat.refused.is_some() => {}
                 None if held && env.instances.get(i).is_some_and(|s| s.attached) => seat.missed_us += passed,
                 None => {}
             }

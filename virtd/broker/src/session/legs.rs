@@ -33,7 +33,7 @@ pub(super) const LEVEL_CAP: Micros = 6;
 impl Session {
     /// Instance `i` calls connect. True where a dial to the peer is wanted.
     pub fn leg_dialled(&mut self, id: LegId, i: usize, local: Option<SocketAddr>, env: &mut Env) {
-        if self.shut {
+        if self.shut || !self.may_have_leg(i, env) {
             return env.out.push(refused(id));
         }
         self.note_wanted(env);
@@ -93,7 +93,7 @@ impl Session {
             return;
         }
         for i in 0..self.seats.len() {
-            if self.seats[i].leg.is_some() || env.now < self.seats[i].next_offer {
+            if self.seats[i].leg.is_some() || env.now < self.seats[i].next_offer || !self.may_have_leg(i, env) {
                 continue;
             }
             let Some(listener) = env.instances.listener_for(i, local.ip()) else { continue };
@@ -120,7 +120,9 @@ impl Session {
             match frame::next_message(buf, extended) {
                 Ok(Some(m)) => {
                     env.flight.note(env.now, self.index, flight::from(i), &m.bytes);
-                    self.leg_message(i, m, env);
+                    if self.may_be_heard(i, &m, env) {
+                        self.leg_message(i, m, env);
+                    }
                 }
                 Ok(None) => return,
                 Err(n) => return self.leg_fault(i, Some(n), "its bytes are not a BGP message", env),

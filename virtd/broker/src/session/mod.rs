@@ -12,6 +12,7 @@
 
 mod adopt;
 mod count;
+mod deadly;
 mod diverse;
 mod hangs;
 mod input;
@@ -34,6 +35,7 @@ use super::open::{Difference, Negotiated, Profile, Refusal, Terms};
 use super::{KEYS_AT_ONCE, Table};
 pub use adopt::Adopted;
 use bytes::{Bytes, BytesMut};
+use deadly::Deadly;
 use diverse::Lag;
 pub use diverse::allow_offers;
 pub use hangs::look_for_hangs;
@@ -207,6 +209,8 @@ pub struct Seat {
     backoff: u32,
     /// It has had an established leg since this session came up.
     had_leg: bool,
+    /// What it has said here that killed virtd.
+    deadly: Option<Box<Deadly>>,
     /// How its last leg ended, until it has another.
     departure: Option<Departure>,
     /// For how long a majority has had the session without it, in total since it was last level on

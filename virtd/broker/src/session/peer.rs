@@ -127,6 +127,9 @@ impl Session {
 
     /// Bytes from the peer: whole messages are taken off the front.
     pub fn peer_bytes(&mut self, conn: ConnId, buf: &mut BytesMut, env: &mut Env) {
+        if let Some(witness) = &env.witness {
+            witness.hears(&self.peer);
+        }
         loop {
             let Some(e) = self.ext(conn) else { return };
             // What comes before our OPEN is out can be nothing but an OPEN; the longer form is only
@@ -402,6 +405,7 @@ impl Session {
     /// An operator lets the session come back.
     pub fn operator_start(&mut self) {
         self.shut = false;
+        (0..self.seats.len()).for_each(|i| self.forgive(i));
     }
 
     /// Whether an operator has shut it down.

@@ -28,6 +28,19 @@ impl Session {
         behind as u64 * FAR_BEHIND > told && env.now < leg.behind.1.max(leg.since) + LEVEL_CAP * env.t_us()
     }
 
+    /// Whether instance `i` has a leg here on which it is far behind.
+    pub fn is_behind(&mut self, i: usize, env: &Env) -> bool {
+        self.levels(i) && self.is_far_behind(i, env)
+    }
+
+    /// When one of these that has a leg here and is not level on it was last told something, or said
+    /// it.
+    pub fn last_of_levelling(&self, of: Members) -> Option<Micros> {
+        let legs = of.iter().filter_map(|i| self.seats.get(usize::from(i))?.leg.as_ref());
+        let levelling = legs.filter(|l| l.state == LegState::Established && !l.level);
+        levelling.map(|l| l.last_update.max(l.since)).max()
+    }
+
     /// Instance `i` is no more: it says nothing, and nothing is held against it.
     pub(super) fn forget_candidates(&mut self, i: usize, env: &mut Env) {
         let id = self.index as u32;

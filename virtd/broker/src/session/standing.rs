@@ -4,6 +4,7 @@
 use super::*;
 use crate::leaving::Meaning;
 use serde::{Deserialize, Serialize};
+use wire::bgp::{hex, unhex};
 
 /// See the module's comment. Only what is to be kept: the default says nothing.
 #[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
@@ -12,6 +13,9 @@ pub struct Standing {
     ended: Option<Ended>,
     /// Who has left it by their own will while they had a vote.
     left: Vec<Left>,
+    /// Whose messages have killed virtd.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    deadly: Vec<Killer>,
 }
 
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
@@ -28,6 +32,15 @@ struct Left {
     said: Option<(u8, u8)>,
 }
 
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+struct Killer {
+    instance: String,
+    /// How often.
+    deaths: u32,
+    /// The last message, in hexadecimal.
+    octets: String,
+}
+
 /// A standing and whose it is, as the journal has it.
 #[derive(Debug, Serialize, Deserialize)]
 pub struct Whose {
@@ -35,6 +48,18 @@ pub struct Whose {
     pub peer: SocketAddr,
     /// How its session stands.
     pub standing: Standing,
+}
+
+impl Whose {
+    /// What a record of the journal says.
+    pub(crate) fn of(text: &str) -> Option<Whose> {
+        serde_json::from_str(text).ok()
+    }
+
+    /// Whether a message of another instance than `instance` has killed virtd on this session.
+    pub(crate) fn has_other_killer(&self, instance: &str) -> bool {
+        self.standing.deadly.iter().any(|killer| killer.instance != instance)
+    }
 }
 
 impl Session {
@@ -50,12 +75,16 @@ impl Session {
             subcode: farewell.said.subcode,
             left: farewell.left.clone(),
         });
-        Standing { ended, left: left.collect() }
+        let deadly = self.seats.iter().enumerate().filter_map(|(i, seat)| {
+            let deadly = seat.deadly.as_ref()?;
+            Some(Killer { instance: env.name(i).to_owned(), deaths: deadly.deaths, octets: hex(&deadly.octets) })
+        });
+        Standing { ended, left: left.collect(), deadly: deadly.collect() }
     }
 
     /// Has it kept where it has changed.
     pub(super) fn keep_standing(&mut self, env: &mut Env) {
-        let quiet = self.ended.is_none() && self.seats.iter().all(|s| s.departure.is_none());
+        let quiet = self.ended.is_none() && self.seats.iter().all(|s| s.departure.is_none() && s.deadly.is_none());
         if quiet && self.kept_standing == Standing::default() {
             return;
         }
@@ -75,11 +104,21 @@ impl Session {
             left: ended.left.clone(),
             returned: false,
         });
+        // What an earlier record of the journal has said of it is over.
+        for seat in &mut self.seats {
+            seat.deadly = None;
+            seat.departure.take_if(|d| d.is_leave());
+        }
         for left in &standing.left {
             let Some(i) = (0..self.seats.len()).find(|i| env.name(*i) == left.instance) else { continue };
             let seat = &mut self.seats[i];
             seat.departure = Some(Departure::left(env.now, left.said.map(notification)));
             seat.had_leg = true;
+        }
+        for killer in &standing.deadly {
+            let Some(i) = (0..self.seats.len()).find(|i| env.name(*i) == killer.instance) else { continue };
+            let octets = unhex(&killer.octets).unwrap_or_default().into();
+            self.seats[i].deadly = Some(Box::new(Deadly::noted(octets, killer.deaths)));
         }
         self.kept_standing = standing;
         self.wanted_at = Some(env.now);

@@ -39,6 +39,11 @@ impl Voting for Votes<'_> {
     #[inline]
     fn terms(&self, _slot: u32, e: &Entry<Prefix, BlobId>) -> Terms {
         let (session, env) = (&*self.session, &*self.env);
+        if let Some(witness) = &env.witness {
+            witness.votes_on(&e.key);
+        }
+        #[cfg(debug_assertions)]
+        crate::faults::at_a_vote(&e.key);
         let mut watched = env.instances.observers.intersect(session.attached).minus(e.stale);
         if !watched.is_empty() {
             watched = watched.minus(session.abstainers(&e.key, env)).minus(session.without_family(&e.key, env));
@@ -46,7 +51,11 @@ impl Voting for Votes<'_> {
         if env.has_blocks {
             watched = watched.minus(env.outside(&e.key));
         }
-        let electorate = session.electorate(&e.key, env).minus(e.stale);
+        let mut electorate = session.electorate(&e.key, env).minus(e.stale);
+        // After virtd's own death: what others have not said again yet is not for the first to decide.
+        if env.awaits_quorum && electorate.len() < env.instances.quorum() {
+            electorate = Members::EMPTY;
+        }
         Terms { electorate, watched, min_voters: env.rules.min_voters }
     }
 
@@ -120,6 +129,8 @@ impl Voting for Votes<'_> {
 impl Session {
     /// An UPDATE of instance `i`.
     pub(super) fn leg_update(&mut self, i: usize, m: &Message, env: &mut Env) {
+        #[cfg(debug_assertions)]
+        crate::faults::at_an_instances(m.body());
         let (Some(negotiated), Some(terms)) = (self.negotiated(), &self.seats[i].terms) else { return };
         let (spoken, narrow) = (terms.context, terms.narrow);
         let context = CanonicalContext {
