@@ -10,6 +10,8 @@
 //! | [`instances`] | starts the instances' processes and tells of their end |
 //! | [`bypass`] | looks for what goes past virtd |
 //! | [`foreign`] | files that others have passed |
+//! | [`identity`] | whom the worker runs as |
+//! | [`folders`] | the folders that it writes in |
 //! | [`files`] | the limit of open files |
 //! | [`eventlog`] | the log of events |
 //! | [`confine`] | what a worker gives up before it hears from anybody |
@@ -21,7 +23,9 @@ pub mod bypass;
 pub mod confine;
 pub mod eventlog;
 pub mod files;
+pub mod folders;
 pub mod foreign;
+pub mod identity;
 pub mod instances;
 pub mod journal;
 pub mod kernel;

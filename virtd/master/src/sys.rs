@@ -1,4 +1,4 @@
-//! The twin: the only unsafe code of this crate.
+//! The twin, and what a worker's process does before its exec: the only unsafe code of this crate.
 //!
 //! The twin is a copy of a process that may have threads, so between its clone and its exec it may
 //! do nothing but system calls: no allocation, no lock, no panic. All that it needs is there before
@@ -8,9 +8,13 @@
 
 use libc::{c_char, c_int, c_long, c_ulong};
 use nix::errno::Errno;
+use nix::fcntl::{FcntlArg, FdFlag, fcntl};
 use nix::sys::signal::{SigSet, SigmaskHow, pthread_sigmask};
 use nix::unistd::Pid;
 use std::os::fd::{BorrowedFd, RawFd};
+use std::os::unix::process::CommandExt;
+use std::process::Command;
+use virtd_linux::identity::{Identity, Rights};
 
 /// Octets of a path at most (PATH_MAX).
 pub(crate) const MAX_PATH: usize = 4096;
@@ -25,6 +29,20 @@ unsafe extern "C" {
 pub(crate) fn borrow(fd: RawFd) -> BorrowedFd<'static> {
     // SAFETY: the number is not -1. Should it be closed meanwhile, the kernel says EBADF.
     unsafe { BorrowedFd::borrow_raw(fd.max(0)) }
+}
+
+/// Has a process of the worker's be this user from before its exec, and have `program` open after it:
+/// that may be a script, whose interpreter opens it by that number.
+pub(crate) fn as_worker(command: &mut Command, program: RawFd, identity: Option<&Identity>, rights: Rights) {
+    let identity = identity.cloned();
+    let become_worker = move || -> std::io::Result<()> {
+        fcntl(borrow(program), FcntlArg::F_SETFD(FdFlag::empty()))?;
+        identity.as_ref().map_or(Ok(()), |identity| identity.assume(&rights))
+    };
+    // SAFETY: the closure runs in the forked child of a process with threads, so it may only make
+    // system calls: glibc's wrappers of setresuid and its kin have no other thread to tell, and
+    // nothing allocates unless a call fails, which ends the child.
+    unsafe { command.pre_exec(become_worker) };
 }
 
 /// Makes a process that shares this one's table of fds, and is a child of its parent. `line` is

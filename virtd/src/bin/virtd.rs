@@ -13,8 +13,8 @@ use virtd::serve::{self, Lines};
 use virtd::state;
 use virtd::upgrade;
 use virtd::worker;
-use virtd_config::{Config, parse, summary};
-use virtd_linux::{confine, files, kinds};
+use virtd_config::{Config, DEFAULT_USER, parse, summary};
+use virtd_linux::{confine, files, identity, kinds};
 use virtd_master::inherited;
 use virtd_master::twin::Twins;
 
@@ -112,9 +112,22 @@ fn end_at_a_panic() {
     }));
 }
 
+/// Whom the worker runs as, if that can be.
+fn worker_line(config: &Config) -> String {
+    match identity::of(config) {
+        Ok(Some(worker)) => format!("runs as {} (user {}, group {})", worker.name, worker.uid, worker.gid),
+        Ok(None) if config.user.is_none() && nix::unistd::geteuid().is_root() => format!(
+            "warning: runs as root, since there is no user {DEFAULT_USER}, or virtd may not change to it: `useradd --system {DEFAULT_USER}`"
+        ),
+        Ok(None) => "runs as the user that starts virtd".to_owned(),
+        Err(_) => "cannot run as this user".to_owned(),
+    }
+}
+
 fn check(file: &Path, shim: Option<&Path>) -> anyhow::Result<()> {
     let config = parse::load(file)?;
     print!("{}", summary::summary(&config));
+    println!("{:<16}{}", "worker", worker_line(&config));
     if let Some(shim) = serve::check_all(&config, shim)? {
         println!("{:<16}{}", "shim", shim.display());
     }
