@@ -14,7 +14,7 @@ use tests::router::{Options, Router, WORKER};
 
 const UP: Duration = Duration::from_secs(90);
 /// What `systemd-analyze security` may say of it.
-const EXPOSURE: f64 = 2.5;
+const EXPOSURE: f64 = 2.0;
 
 fn unit(name: &str) -> Result<String> {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../examples/systemd").join(name);
