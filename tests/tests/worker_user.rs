@@ -168,6 +168,11 @@ fn what_is_in_the_way_is_named_before_a_start() -> Result<()> {
     ensure!(owner(&shared)? == 0 && fs::read_dir(&shared)?.count() == 0, "nothing is changed");
     let (good, text) = said(WORKER, &lab.directory().join("virtd"), &["--check"])?;
     ensure!(good && text.contains(&format!("runs as {WORKER} ")), "{text}");
+    let file = lab.directory().join("virtd.toml");
+    fs::write(&file, fs::read_to_string(&file)? + &format!("user = {WORKER:?}\n"))?;
+    let out = Command::new(built("virtd")?).arg("--check").arg("--config").arg(&file).output()?;
+    let text = String::from_utf8_lossy(&out.stderr);
+    ensure!(!out.status.success() && text.contains("user of instance a: nobody is whom"), "{text}");
     lab.passed();
     Ok(())
 }

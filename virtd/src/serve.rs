@@ -21,9 +21,10 @@ use virtd_api::Worker;
 use virtd_config::{Config, Fib, OpenMode};
 use virtd_linux::bypass;
 use virtd_linux::eventlog::{self, EventSender};
+use virtd_linux::identity::Identity;
 use virtd_linux::instances::{Report, preflight, syntax};
 use virtd_linux::kernel::{self, KernelLine, features, leftover};
-use virtd_linux::{files, folders, identity};
+use virtd_linux::{files, folders, identity, kinds};
 use virtd_master::program;
 
 /// Reports that may wait: some for every instance that there can be.
@@ -86,6 +87,7 @@ pub fn check(config: &Config, shim: Option<&Path>) -> Result<Option<PathBuf>> {
         Ok(Some(worker)) => {
             problems.extend(folders::problems(config, &worker));
             problems.extend(worker.cannot_execute(Path::new(program::OWN), &own_name()));
+            problems.extend(same_user(config, &worker));
         }
         Ok(None) => {}
         Err(e) => problems.push(e),
@@ -104,6 +106,14 @@ pub fn check(config: &Config, shim: Option<&Path>) -> Result<Option<PathBuf>> {
         bail!("{}", problems.join("\n"));
     }
     Ok(found)
+}
+
+/// Instances that are the worker's user: they could look into it, and end it.
+fn same_user(config: &Config, worker: &Identity) -> Vec<String> {
+    let same = config.instances.iter().filter(|i| kinds::uid(i) == Some(worker.uid.as_raw()));
+    let name = &worker.name;
+    same.map(|i| format!("user of instance {}: {name} is whom virtd's worker runs as: name another user", i.name))
+        .collect()
 }
 
 fn own_name() -> PathBuf {
