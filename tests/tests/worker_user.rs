@@ -3,8 +3,11 @@
 
 use anyhow::{Context, Result, ensure};
 use nix::sys::signal::{Signal, kill};
+use nix::sys::socket::{AddressFamily, SockFlag, SockType, UnixAddr, connect, getsockopt, socket, sockopt};
 use nix::unistd::{Pid, User};
 use std::fs;
+use std::os::fd::AsRawFd;
+use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 use std::process::Command;
@@ -44,6 +47,17 @@ fn is_of_its_user(pid: Pid, confined: bool) -> Result<()> {
     Ok(())
 }
 
+/// A daemon in another root finds a socket of root's by the abstract name.
+fn root_listens_by_name(scene: &Scene, path: &Path) -> Result<()> {
+    let made_by = scene.star.router.enter(|| -> Result<u32> {
+        let fd = socket(AddressFamily::Unix, SockType::SeqPacket, SockFlag::empty(), None)?;
+        connect(fd.as_raw_fd(), &UnixAddr::new_abstract(path.as_os_str().as_bytes())?)?;
+        Ok(getsockopt(&fd, sockopt::PeerCredentials)?.uid())
+    })??;
+    ensure!(made_by == 0, "user {made_by} listens by the name");
+    Ok(())
+}
+
 #[test]
 fn whatever_makes_a_worker_it_is_of_its_user() -> Result<()> {
     let scene = Scene::new("user", 2, ROUTES)?;
@@ -52,6 +66,7 @@ fn whatever_makes_a_worker_it_is_of_its_user() -> Result<()> {
     let serves = |n: usize| {
         wait_for("the sessions to be taken over", UP, || scene.kinds.router.events("taken-over").len() == n)?;
         scene.wait_whole(ROUTES)?;
+        root_listens_by_name(&scene, &folder.join("hv.sock"))?;
         is_of_its_user(scene.process("virtd-worker")?, true)
     };
     serves(0)?;

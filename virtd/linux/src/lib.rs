@@ -9,6 +9,7 @@
 //! | [`kinds`] | how each kind of daemon is started and asked |
 //! | [`instances`] | starts the instances' processes and tells of their end |
 //! | [`bypass`] | looks for what goes past virtd |
+//! | [`by_name`] | the shim's socket by its abstract name |
 //! | [`foreign`] | files that others have passed |
 //! | [`identity`] | whom the worker runs as |
 //! | [`folders`] | the folders that it writes in |
@@ -19,6 +20,7 @@
 //! | [`notify`] | what a service manager is told |
 //! | [`written`] | files that are written: no link is followed |
 
+pub mod by_name;
 pub mod bypass;
 pub mod confine;
 pub mod eventlog;

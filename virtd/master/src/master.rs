@@ -282,7 +282,8 @@ impl Master {
         let started = match inherits {
             Some(pid) => pid,
             None => {
-                let started = process::fresh(theirs, &self.upgrades.program, self.identity.as_ref());
+                let (program, identity) = (&self.upgrades.program, self.identity.as_ref());
+                let started = process::fresh(theirs, program, identity, &self.current.config.shim_socket);
                 let pid = started.context("cannot start the worker")?;
                 self.watch(pid)?;
                 pid

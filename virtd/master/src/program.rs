@@ -89,13 +89,15 @@ impl Program {
         &self.file
     }
 
-    /// The start of a process of the worker's that executes it. By its own number for the file, since
-    /// the worker's user may neither look into this process nor follow the path.
-    pub fn command(&self, identity: Option<&Identity>, rights: Rights) -> Command {
+    /// The start of a process of the worker's that executes it, and has `file` open. By its own number
+    /// for the program, since the worker's user may neither look into this process nor follow the path.
+    /// That stays open, too: it may be a script, whose interpreter opens it by that number.
+    pub fn command(&self, identity: Option<&Identity>, rights: Rights, file: Option<&OwnedFd>) -> Command {
         let fd = self.file.as_raw_fd();
         let mut command = Command::new(format!("/proc/self/fd/{fd}"));
         command.arg0("virtd");
-        sys::as_worker(&mut command, fd, identity, rights);
+        let files = file.map(AsRawFd::as_raw_fd).into_iter().chain([fd]).collect();
+        sys::as_worker(&mut command, files, identity, rights);
         command
     }
 
@@ -139,7 +141,7 @@ impl Program {
         let words = |e: io::Error| e.to_string();
         let (link, theirs) = Link::pair().map_err(words)?;
         // It opens nothing, and needs no rights.
-        let mut command = self.command(identity, Rights::of_worker(false));
+        let mut command = self.command(identity, Rights::of_worker(false), None);
         command.args(["--worker", "--try"]).stdin(Stdio::from(theirs));
         let child = command.stdout(Stdio::null()).stderr(Stdio::piped()).spawn();
         // It had the other end of the link.

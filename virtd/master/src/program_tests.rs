@@ -69,7 +69,7 @@ fn what_is_no_virtd_is_refused_and_its_words_are_passed_on() {
 fn the_own_program_is_there() {
     let own = Program::own().unwrap();
     assert_eq!(own.named().path, std::env::current_exe().unwrap());
-    let mut command = own.command(None, Rights::of_worker(false));
+    let mut command = own.command(None, Rights::of_worker(false), None);
     assert!(command.arg("--list").output().unwrap().status.success());
 }
 
@@ -92,7 +92,7 @@ fn a_workers_process_is_of_its_user_with_few_rights_and_so_is_what_it_executes()
     let program = Program::at(&script(folder.path(), &text)).unwrap();
     let worker = worker();
     for (any, kept) in [(true, CapsHashSet::from(identity::RIGHTS)), (false, CapsHashSet::new())] {
-        let out = program.command(Some(&worker), Rights::of_worker(any)).output().unwrap();
+        let out = program.command(Some(&worker), Rights::of_worker(any), None).output().unwrap();
         let status = String::from_utf8(out.stdout).unwrap();
         assert!(out.status.success() && fs::read(&roots).unwrap().is_empty(), "a file of root's was written");
         let (uid, gid) = (worker.uid.to_string(), worker.gid.to_string());

@@ -31,12 +31,14 @@ pub(crate) fn borrow(fd: RawFd) -> BorrowedFd<'static> {
     unsafe { BorrowedFd::borrow_raw(fd.max(0)) }
 }
 
-/// Has a process of the worker's be this user from before its exec, and have `program` open after it:
-/// that may be a script, whose interpreter opens it by that number.
-pub(crate) fn as_worker(command: &mut Command, program: RawFd, identity: Option<&Identity>, rights: Rights) {
+/// Has a process of the worker's be this user from before its exec, and have these files open after
+/// it.
+pub(crate) fn as_worker(command: &mut Command, files: Vec<RawFd>, identity: Option<&Identity>, rights: Rights) {
     let identity = identity.cloned();
     let become_worker = move || -> std::io::Result<()> {
-        fcntl(borrow(program), FcntlArg::F_SETFD(FdFlag::empty()))?;
+        for file in &files {
+            fcntl(borrow(*file), FcntlArg::F_SETFD(FdFlag::empty()))?;
+        }
         identity.as_ref().map_or(Ok(()), |identity| identity.assume(&rights))
     };
     // SAFETY: the closure runs in the forked child of a process with threads, so it may only make

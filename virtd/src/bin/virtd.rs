@@ -63,7 +63,7 @@ fn work(resumed: bool) -> anyhow::Result<()> {
     if let Some(prefix) = std::env::var("HV_TEST_PANICS_ON").ok().and_then(|prefix| prefix.parse().ok()) {
         let _ = broker::adopt::faults::PANICS_ON.set(prefix);
     }
-    let inherited = if resumed { inherited::inherited()? } else { Vec::new() };
+    let inherited = inherited::inherited()?;
     let link = Arc::new(inherited::link()?);
     let twins = Arc::new(Twins::new(link.clone()));
     let twin = twins.make();
@@ -71,6 +71,7 @@ fn work(resumed: bool) -> anyhow::Result<()> {
     if let Err(e) = twin {
         log::error!("no twin can be made ({e}): should this process die, its sessions die with it");
     }
+    log::debug!("it has {} files of the {}", inherited.len(), if resumed { "worker before" } else { "master" });
     // KEEPALIVEs leave here; what the former worker had open else is closed.
     let estate = Estate::of(inherited);
     let beginning = worker::beginning(link, twins)?;
