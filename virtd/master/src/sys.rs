@@ -167,7 +167,9 @@ unsafe fn say(line: RawFd, pid: c_int) {
 }
 
 /// Closes a socket that listens, and one of this machine's own (to a daemon, to virtctl). Any other
-/// keeps nobody from its port: it may be one that holds a port and does not listen just now.
+/// keeps nobody from its port: it may be one that holds a port and does not listen just now. The
+/// shim's by its abstract name stays: the next worker may not be root, and could make none that shims
+/// believe ([`virtd_linux::by_name`]).
 ///
 /// # Safety
 /// As of [`twin`].
@@ -183,10 +185,31 @@ unsafe fn give_way(fd: RawFd) {
     unsafe {
         match option(libc::SO_DOMAIN) {
             None => {}
+            Some(libc::AF_UNIX) if option(libc::SO_ACCEPTCONN) == Some(1) && is_by_name(fd) => {}
             Some(libc::AF_UNIX) => drop(libc::close(fd)),
             Some(_) if option(libc::SO_ACCEPTCONN) == Some(1) => drop(libc::close(fd)),
             Some(_) => drop(libc::setsockopt(fd, libc::SOL_SOCKET, libc::SO_REUSEADDR, (&raw const yes).cast(), size)),
         }
+    }
+}
+
+/// Whether it is root who listens at this socket, by an abstract name.
+///
+/// # Safety
+/// As of [`twin`].
+unsafe fn is_by_name(fd: RawFd) -> bool {
+    let mut made_by = libc::ucred { pid: 0, uid: u32::MAX, gid: u32::MAX };
+    let mut size = size_of::<libc::ucred>() as libc::socklen_t;
+    // SAFETY: the values and their sizes are there.
+    unsafe {
+        let mut name: libc::sockaddr_un = std::mem::zeroed();
+        let mut length = size_of::<libc::sockaddr_un>() as libc::socklen_t;
+        let (level, to) = (libc::SOL_SOCKET, (&raw mut made_by).cast());
+        libc::getsockopt(fd, level, libc::SO_PEERCRED, to, &raw mut size) == 0
+            && made_by.uid == 0
+            && libc::getsockname(fd, (&raw mut name).cast(), &raw mut length) == 0
+            && length as usize > size_of::<libc::sa_family_t>()
+            && name.sun_path.first() == Some(&0)
     }
 }
 
