@@ -3,7 +3,7 @@
 
 use crate::sys::{self, Errno};
 use std::cell::UnsafeCell;
-use std::sync::atomic::{AtomicBool, AtomicI32, AtomicU16, AtomicU64, AtomicU8, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI32, AtomicU16, AtomicU32, AtomicU64, AtomicU8, Ordering};
 use wire::shim::{Reply, Request, MAX_MESSAGE, MAX_NAME, PROTOCOL_VERSION};
 
 /// How long virtd may take to answer anything but a blocking connect.
@@ -27,6 +27,8 @@ static ANSWERS_AHEAD: AtomicBool = AtomicBool::new(false);
 static ACTIVE: AtomicBool = AtomicBool::new(false);
 /// When virtd was last looked for, nothing listened at its path.
 static ABSENT: AtomicBool = AtomicBool::new(false);
+/// The user that the socket belonged to when this process last saw it by its path.
+static VIRTD: AtomicU32 = AtomicU32::new(0);
 static COMPLAINED: AtomicBool = AtomicBool::new(false);
 
 /// HV_SOCKET and HV_INSTANCE, copied before the daemon can change its environment.
@@ -150,9 +152,12 @@ fn connect() -> Result<i32, Errno> {
         }
         e
     };
+    if let Some(owner) = sys::owner(path()) {
+        VIRTD.store(owner, Ordering::Relaxed);
+    }
     let opened = match sys::connect_path(path()) {
-        // In another root there is no such path. Abstract names have no root.
-        Err(libc::ENOENT) => sys::connect_abstract(path()),
+        // In another root there is no such path. Abstract names have no root, and no owner.
+        Err(libc::ENOENT) => sys::connect_abstract(path(), VIRTD.load(Ordering::Relaxed)),
         opened => opened,
     };
     ABSENT.store(matches!(opened, Err(libc::ENOENT | libc::ECONNREFUSED)), Ordering::Relaxed);

@@ -369,18 +369,30 @@ pub fn connect_path(path: &[u8]) -> Result<c_int, Errno> {
     connect_unix(path, libc::SOCK_SEQPACKET)
 }
 
-/// A SEQPACKET connection to the abstract socket (unix(7)) of that name, if root's process has it:
-/// anybody may take a name.
+/// Whose the file at `path` is; `None` where there is none.
+pub fn owner(path: &[u8]) -> Option<u32> {
+    let mut whole = [0u8; 109];
+    whole.get_mut(..path.len()).filter(|room| room.len() < 109)?.copy_from_slice(path);
+    // SAFETY: stat is plain data.
+    let mut is: libc::stat = unsafe { mem::zeroed() };
+    // SAFETY: the path ends with a zero, since there is room for one; `is` lives through the call.
+    let done = unsafe { libc::syscall(libc::SYS_newfstatat, libc::AT_FDCWD, whole.as_ptr(), &raw mut is, 0) };
+    check(done).ok()?;
+    Some(is.st_uid)
+}
+
+/// A SEQPACKET connection to the abstract socket (unix(7)) of that name, if a process of root's or of
+/// this user's has it: anybody may take a name.
 ///
 /// # Errors
 /// ECONNREFUSED where nobody has it, or somebody else.
-pub fn connect_abstract(name: &[u8]) -> Result<c_int, Errno> {
+pub fn connect_abstract(name: &[u8], user: u32) -> Result<c_int, Errno> {
     let mut whole = [0u8; 108];
     let Some(room) = whole.get_mut(1..=name.len()) else { return Err(libc::ENAMETOOLONG) };
     room.copy_from_slice(name);
     let fd = connect_unix(whole.get(..=name.len()).unwrap_or_default(), libc::SOCK_SEQPACKET)?;
     let mut peer = libc::ucred { pid: 0, uid: u32::MAX, gid: u32::MAX };
-    if option(fd, libc::SOL_SOCKET, libc::SO_PEERCRED, &mut peer).is_some() && peer.uid == 0 {
+    if option(fd, libc::SOL_SOCKET, libc::SO_PEERCRED, &mut peer).is_some() && (peer.uid == 0 || peer.uid == user) {
         return Ok(fd);
     }
     close(fd);

@@ -19,6 +19,7 @@ pub mod fib;
 pub mod igp;
 pub mod kinds;
 pub mod lab;
+pub mod memory;
 pub mod neighbours;
 pub mod odd;
 pub mod operate;

@@ -47,7 +47,7 @@ impl Quiet {
     pub fn new(name: &str, options: &Options, configure: impl FnOnce(&mut Router) -> Result<()>) -> Result<Quiet> {
         let mut lab = Lab::new(name)?;
         let star = lab.star(3)?;
-        let records = lab.folder("records")?;
+        let records = lab.folder("virtd")?.join("records");
         let mut router =
             Router::with_toml(&lab, &star, options, |text| format!("{text}\n[recorder]\nfolder = {records:?}\n"))?;
         router.launch(&lab, &star, options)?;

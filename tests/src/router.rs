@@ -18,6 +18,9 @@ use virtd_api::{Candidate, FibEntries, Instances, Routes, Session, Sessions, Sta
 pub const ASN: u32 = 65000;
 /// The router's id in every scenario.
 pub const ROUTER_ID: Ipv4Addr = Ipv4Addr::new(10, 255, 0, 1);
+/// Whom virtd's worker runs as in every scenario but those that say otherwise: a user that every system
+/// has and no daemon is.
+pub const WORKER: &str = "nobody";
 /// How long virtd may take until it answers.
 const START_TIMEOUT: Duration = Duration::from_secs(10);
 
@@ -59,6 +62,8 @@ pub struct Options {
     pub virtd: Option<PathBuf>,
     /// Variables in virtd's environment.
     pub environment: Vec<(&'static str, &'static str)>,
+    /// `user` of virtd.toml: whom the worker runs as.
+    pub user: Option<&'static str>,
 }
 
 impl Default for Options {
@@ -83,6 +88,7 @@ impl Default for Options {
             tune: |_, _| (),
             virtd: None,
             environment: Vec::new(),
+            user: Some(WORKER),
         }
     }
 }
@@ -147,6 +153,9 @@ impl Options {
             self.t_ms,
             self.timers
         );
+        if let Some(user) = self.user {
+            text = text.replacen("[router]\n", &format!("[router]\nuser = {user:?}\n"), 1);
+        }
         if self.fib {
             text.push_str("[fib]\n\n");
         }

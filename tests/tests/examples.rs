@@ -13,7 +13,7 @@ use tests::daemons::{Daemon, PeerSpec, RouterSpec};
 use tests::lab::{Lab, Star, run, wait_until};
 use tests::neighbours::prefixes;
 use tests::replayer::Replayer;
-use tests::router::{Options, Router};
+use tests::router::{Options, Router, WORKER};
 use tests::versions::{Version, top};
 use virtd_api::Instances;
 
@@ -206,9 +206,10 @@ fn virtd(lab: &Lab, star: &Star, name: &str) -> Result<Router> {
     let text = fs::read_to_string(example(name).join("virtd.toml"))?;
     let text = text.replace("\"/etc/virtd/", &format!("\"{}/", etc.display()));
     let paths = format!(
-        "[router]\nshim_socket = {:?}\ncontrol_socket = {:?}\nevent_log = {:?}\nversions = {:?}\n",
+        "[router]\nuser = {WORKER:?}\nshim_socket = {:?}\ncontrol_socket = {:?}\nstate = {:?}\nevent_log = {:?}\nversions = {:?}\n",
         run_folder.join("hv.sock"),
         run_folder.join("control.sock"),
+        run_folder.join("state.json"),
         run_folder.join("events.jsonl"),
         top()
     );

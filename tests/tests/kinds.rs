@@ -4,12 +4,11 @@
 use anyhow::{Context, Result, ensure};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
-use std::fs;
-use std::path::{Path, PathBuf};
 use std::time::Duration;
 use tests::daemons::Daemon;
 use tests::kinds::Kinds;
 use tests::lab::{Lab, Star, run, wait_for, wait_until};
+use tests::memory::Memory;
 use tests::replayer::Replayer;
 use tests::router::Options;
 use virtd_api::Instances;
@@ -106,40 +105,12 @@ fn what_a_killed_virtd_leaves_is_replaced() -> Result<()> {
     Ok(())
 }
 
-/// A cgroup with a limit for memory, removed when dropped.
-struct Memory {
-    group: PathBuf,
-}
-
-impl Memory {
-    /// `None`, and a line that says so, where this machine lets nobody make one.
-    fn limited_to(octets: u64) -> Option<Memory> {
-        let versions = [("/sys/fs/cgroup/memory", "memory.limit_in_bytes"), ("/sys/fs/cgroup", "memory.max")];
-        let name = format!("hvt-{}-oom", std::process::id());
-        for (groups, limit) in versions {
-            let memory = Memory { group: Path::new(groups).join(&name) };
-            if fs::create_dir(&memory.group).is_ok()
-                && fs::OpenOptions::new().write(true).open(memory.group.join(limit)).is_ok()
-                && fs::write(memory.group.join(limit), octets.to_string()).is_ok()
-            {
-                return Some(memory);
-            }
-        }
-        println!("skipped: no cgroup with a limit for memory can be had here");
-        None
-    }
-}
-
-impl Drop for Memory {
-    fn drop(&mut self) {
-        let _ = fs::remove_dir(&self.group);
-    }
-}
-
 #[test]
 fn an_instance_that_the_kernel_ends_for_want_of_memory_has_died_of_that() -> Result<()> {
     // What BIRD takes from here on; the table takes several times as much.
-    let Some(memory) = Memory::limited_to(4 << 20) else { return Ok(()) };
+    let Some(memory) = Memory::limited_to(4 << 20, "an instance that is killed for want of memory") else {
+        return Ok(());
+    };
     let mut lab = Lab::new("kinds-oom")?;
     let star = lab.star(2)?;
     let kinds = start(&lab, &star, &[Daemon::Frr, Daemon::Bird])?;
@@ -148,7 +119,7 @@ fn an_instance_that_the_kernel_ends_for_want_of_memory_has_died_of_that() -> Res
     kinds.wait_voting(UP)?;
     let old = kinds.pids("bird")?;
     for pid in &old {
-        fs::write(memory.group.join("cgroup.procs"), pid.to_string())?;
+        memory.limits(*pid)?;
     }
     let mut feed = Replayer::dial(&lab, &star.sites[0], false, &["--generate", "200000"])?;
     wait_for("the end of bird to be reported", UP, || !kinds.exits("bird").is_empty())?;

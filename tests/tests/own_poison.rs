@@ -30,7 +30,7 @@ fn prefixes_out(router: &Router, n: u64) -> Result<()> {
 fn an_update_that_kills_virtd_is_a_withdrawal() -> Result<()> {
     let mut lab = Lab::new("own-poison")?;
     let star = lab.star(3)?;
-    let records = lab.folder("records")?;
+    let records = lab.folder("virtd")?.join("records");
     let options = Options { environment: vec![(VARIABLE, FATAL)], ..Options::default() };
     let with_recorder = |text| format!("{text}\n[recorder]\nfolder = {records:?}\n");
     let mut router = Router::with_toml(&lab, &star, &options, with_recorder)?;

@@ -22,7 +22,7 @@ fn the_update_that_kills_frr_is_named_withheld_and_recorded() -> Result<()> {
     let mut lab = Lab::new("poison")?;
     let star = lab.star(3)?;
     let options = Options { inbound: "opaque", ..Options::default() };
-    let records = lab.folder("records")?;
+    let records = lab.folder("virtd")?.join("records");
     let mut router =
         Router::with_toml(&lab, &star, &options, |text| format!("{text}\n[recorder]\nfolder = {records:?}\n"))?;
     router.launch(&lab, &star, &options)?;

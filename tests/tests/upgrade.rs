@@ -28,7 +28,9 @@ fn copy(scene: &Scene, folder: &str) -> Result<PathBuf> {
 /// A program of a shell's words; `$virtd` is virtd.
 fn script(scene: &Scene, name: &str, text: &str) -> Result<PathBuf> {
     let path = scene.lab.folder(name)?.join("program");
-    fs::write(&path, format!("#!/bin/sh\nvirtd={}\n{text}\n", built("virtd")?.display()))?;
+    // The worker's user has to find the way to it.
+    let virtd = copy(scene, name)?;
+    fs::write(&path, format!("#!/bin/sh\nvirtd={}\n{text}\n", virtd.display()))?;
     fs::set_permissions(&path, fs::Permissions::from_mode(0o755))?;
     Ok(path)
 }

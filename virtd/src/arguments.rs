@@ -7,6 +7,7 @@ const EXAMPLES: &str = "\
 Example, two commands:
   virtd --config /etc/virtd/virtd.toml --check    what the file means; errors have file, line and column
   virtd --config /etc/virtd/virtd.toml            run in the foreground until SIGTERM
+Run it as root; with a user virtd on the system (useradd --system virtd) the part that talks to the network is that user.
 
 The smallest configuration, one daemon that something else starts:
   [router]

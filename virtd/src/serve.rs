@@ -21,9 +21,11 @@ use virtd_api::Worker;
 use virtd_config::{Config, Fib, OpenMode};
 use virtd_linux::bypass;
 use virtd_linux::eventlog::{self, EventSender};
-use virtd_linux::files;
+use virtd_linux::identity::Identity;
 use virtd_linux::instances::{Report, preflight, syntax};
 use virtd_linux::kernel::{self, KernelLine, features, leftover};
+use virtd_linux::{files, folders, identity, kinds};
+use virtd_master::program;
 
 /// Reports that may wait: some for every instance that there can be.
 const MAX_WAITING: usize = 256;
@@ -81,6 +83,15 @@ pub fn check(config: &Config, shim: Option<&Path>) -> Result<Option<PathBuf>> {
             problems.push(format!("{e:#}"));
         }
     }
+    match identity::of(config) {
+        Ok(Some(worker)) => {
+            problems.extend(folders::problems(config, &worker));
+            problems.extend(worker.cannot_execute(Path::new(program::OWN), &own_name()));
+            problems.extend(same_user(config, &worker));
+        }
+        Ok(None) => {}
+        Err(e) => problems.push(e),
+    }
     let mut found = None;
     if config.instances.iter().any(|i| i.is_ours()) {
         match preflight::find_shim(shim) {
@@ -95,6 +106,18 @@ pub fn check(config: &Config, shim: Option<&Path>) -> Result<Option<PathBuf>> {
         bail!("{}", problems.join("\n"));
     }
     Ok(found)
+}
+
+/// Instances that are the worker's user: they could look into it, and end it.
+fn same_user(config: &Config, worker: &Identity) -> Vec<String> {
+    let same = config.instances.iter().filter(|i| kinds::uid(i) == Some(worker.uid.as_raw()));
+    let name = &worker.name;
+    same.map(|i| format!("user of instance {}: {name} is whom virtd's worker runs as: name another user", i.name))
+        .collect()
+}
+
+fn own_name() -> PathBuf {
+    program::own_file().unwrap_or_else(|_| PathBuf::from("virtd"))
 }
 
 /// The same, and what each daemon says of its own file. Not asked at a start: there a daemon whose

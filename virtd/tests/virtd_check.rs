@@ -16,7 +16,8 @@ fn text(octets: &[u8]) -> String {
 #[test]
 fn check_says_what_a_good_file_means() {
     let dir = tempfile::tempdir().unwrap();
-    let file = "[router]\naccept_any = true\n[[instance]]\nname='a'\n[[instance]]\nname='b'\n[[instance]]\nname='c'\n";
+    // Whether there is a user virtd is the system's matter.
+    let file = "[router]\nuser='root'\naccept_any = true\n[[instance]]\nname='a'\n[[instance]]\nname='b'\n[[instance]]\nname='c'\n";
     let o = virtd(dir.path(), file, &["--check"]);
     assert!(o.status.success(), "{}", text(&o.stderr));
     assert_eq!(
@@ -37,6 +38,7 @@ instance        a (voter), started by something else
 instance        b (voter), started by something else
 instance        c (voter), started by something else
 peer            any other that an instance listens for or dials
+worker          runs as the user that starts virtd
 v.toml is good.
 "
     );

@@ -33,6 +33,8 @@ pub const DEFAULT_PORT: u16 = 179;
 pub const DEFAULT_CONTROL_SOCKET: &str = "/run/virtd/control.sock";
 /// Where virtd keeps what outlasts its restart.
 pub const DEFAULT_STATE: &str = "/var/lib/virtd/state.json";
+/// Who virtd's worker runs as unless told otherwise, on a system that has such a user.
+pub const DEFAULT_USER: &str = "virtd";
 /// Most instances of one router: a set of them fits a word of 32 bits, with one bit to spare.
 pub const MAX_INSTANCES: usize = 31;
 
@@ -47,6 +49,10 @@ pub struct Config {
     pub port: u16,
     /// Addresses virtd listens on; default 0.0.0.0 and [::].
     pub listen: Vec<IpAddr>,
+    /// `user`: who the worker runs as; `None` is [`DEFAULT_USER`] where the system has it.
+    pub user: Option<String>,
+    /// `group`: the worker's group; `None` is its user's own.
+    pub group: Option<String>,
     /// The shim's socket, default /run/virtd/hv.sock.
     pub shim_socket: PathBuf,
     /// Group that owns the shim's socket; `None` is virtd's own.
@@ -113,6 +119,8 @@ impl Default for Config {
             asn: None,
             router_id: None,
             port: DEFAULT_PORT,
+            user: None,
+            group: None,
             listen: vec![IpAddr::V4(Ipv4Addr::UNSPECIFIED), IpAddr::V6(Ipv6Addr::UNSPECIFIED)],
             shim_socket: PathBuf::from("/run/virtd/hv.sock"),
             shim_group: None,

@@ -14,6 +14,8 @@ pub const SECTIONS: &[(&str, &[&str])] = &[
             "router_id",
             "port",
             "listen",
+            "user",
+            "group",
             "shim_socket",
             "shim_group",
             "control_socket",

@@ -30,6 +30,8 @@ pub(crate) fn router(value: Value<'_>, config: &mut Config, problems: &mut Probl
     config.router_id = router_id(&section, problems);
     config.port = port(&section, problems).unwrap_or(config.port);
     listen(&section, config, problems);
+    config.user = section.text("user", "a user's name in quotes", problems).map(str::to_owned);
+    config.group = section.text("group", "a group's name in quotes", problems).map(str::to_owned);
     if let Some(path) = section.path("shim_socket", true, problems) {
         config.shim_socket = path;
     }

@@ -53,6 +53,7 @@ fn defaults_are_those_of_the_documentation() {
     let t = c.timers;
     assert_eq!((t.open_wait_ms, t.grace_ms, t.leg_hold_s, t.fault_threshold_ms), (5_000, 120_000, 9, 60_000));
     assert_eq!((c.asn, c.router_id, c.event_log, c.control_group), (None, None, None, None));
+    assert_eq!((c.user, c.group), (None, None));
 }
 
 #[test]
@@ -64,6 +65,8 @@ fn every_key_is_read() {
         router_id = "192.0.2.255"
         port = 1790
         listen = ["192.0.2.10", "2001:db8::10"]
+        user = "router"
+        group = "routers"
         shim_socket = "/tmp/hv"
         control_socket = "/tmp/control"
         control_mode = "0600"
@@ -121,6 +124,7 @@ fn every_key_is_read() {
     assert_eq!((c.asn, c.router_id, c.port), (Some(4_200_000_000), Some(Ipv4Addr::new(192, 0, 2, 255)), 1790));
     assert_eq!(c.listen.iter().map(ToString::to_string).collect::<Vec<_>>(), ["192.0.2.10", "2001:db8::10"]);
     assert_eq!((c.control_mode, c.control_group.as_deref()), (0o600, Some("adm")));
+    assert_eq!((c.user.as_deref(), c.group.as_deref()), (Some("router"), Some("routers")));
     assert_eq!(c.event_log.as_deref(), Some(Path::new("/var/log/virtd.jsonl")));
     assert_eq!((c.inbound, c.accept_any, c.ignore_attributes.clone()), (Inbound::Opaque, true, vec![4, 8, 32]));
     assert_eq!((c.allow_own_as, c.allow_reserved_ranges), (true, true));

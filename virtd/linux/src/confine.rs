@@ -3,39 +3,32 @@
 //! | given up | by |
 //! |---|---|
 //! | new rights at an exec | PR_SET_NO_NEW_PRIVS |
-//! | all capabilities but a few ([`KEPT`]) | the bounding set and the others |
+//! | all capabilities but a few ([`identity::RIGHTS`], of root's user [`KEPT_BY_ROOT`]) | the bounding set and the others |
 //! | writing files but in the folders that the configuration names | Landlock (Linux 5.13) |
 //! | system calls that no part of it makes ([`DENIED`]) | seccomp: EPERM |
 //!
 //! All of that is a thread's own and is inherited by those that it starts, and by the next worker
 //! where this one's twin was made later than at the start.
 
+use crate::{folders, identity};
 use caps::{CapSet, Capability, CapsHashSet};
 use landlock::{
     ABI, AccessFs, BitFlags, CompatLevel, Compatible, PathBeneath, PathFd, Ruleset, RulesetAttr, RulesetCreatedAttr,
     RulesetStatus,
 };
 use nix::sys::prctl;
+use nix::unistd::Uid;
 use seccompiler::{BpfProgram, SeccompAction, SeccompFilter};
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::PathBuf;
 use virtd_config::Config;
 
-/// Capabilities that a worker needs.
+/// Capabilities that a worker needs besides [`identity::RIGHTS`] where it is root's user.
 ///
-/// NET_ADMIN: the kernel's routes, SO_MARK. NET_BIND_SERVICE: the BGP port. NET_RAW:
-/// SO_BINDTODEVICE. CHOWN, FOWNER: groups and modes of its sockets. DAC_OVERRIDE: folders of its
-/// files that belong to others. IPC_LOCK: the journal stays in memory.
-pub const KEPT: [Capability; 7] = [
-    Capability::CAP_NET_ADMIN,
-    Capability::CAP_NET_BIND_SERVICE,
-    Capability::CAP_NET_RAW,
-    Capability::CAP_CHOWN,
-    Capability::CAP_FOWNER,
-    Capability::CAP_DAC_OVERRIDE,
-    Capability::CAP_IPC_LOCK,
-];
+/// CHOWN, FOWNER: groups and modes of its sockets. DAC_OVERRIDE: folders of its files that belong to
+/// others.
+pub const KEPT_BY_ROOT: [Capability; 3] = [Capability::CAP_CHOWN, Capability::CAP_FOWNER, Capability::CAP_DAC_OVERRIDE];
 
 /// System calls that fail with EPERM: those that change who or where a process is, what the kernel
 /// is, or other processes.
@@ -103,6 +96,7 @@ pub fn confine(config: &Config) -> Vec<String> {
     let mut note = |what: &str, done: Result<(), String>| {
         left.extend(done.err().map(|e| format!("{what} ({e})")));
     };
+    note("user", identity::is_root(config).map_or(Ok(()), Err));
     note("no new privileges", prctl::set_no_new_privs().map_err(|e| e.to_string()));
     note("files", files(config));
     note("capabilities", capabilities());
@@ -110,16 +104,10 @@ pub fn confine(config: &Config) -> Vec<String> {
     left
 }
 
-/// Folders that virtd writes in: those of its sockets and files. They are made where there are none,
-/// since it could not do so later.
+/// Folders that the worker writes in. They are made where there are none, since it could not do so
+/// later.
 fn written(config: &Config) -> Vec<PathBuf> {
-    let files = [Some(&config.shim_socket), Some(&config.control_socket), config.control_socket_ro.as_ref()];
-    let files = files.into_iter().chain([Some(&config.state), config.event_log.as_ref()]).flatten();
-    let folders = files.filter_map(|file| Some(file.parent()?.to_owned()));
-    let mut all: Vec<PathBuf> = folders.chain(config.recorder.folder.clone()).collect();
-    all.retain(|folder| !folder.as_os_str().is_empty());
-    all.sort();
-    all.dedup();
+    let all: Vec<PathBuf> = folders::written_by_worker(config).into_keys().collect();
     for folder in &all {
         let _ = fs::create_dir_all(folder);
     }
@@ -155,7 +143,9 @@ fn existing(paths: &[PathBuf], access: BitFlags<AccessFs>) -> impl Iterator<Item
 }
 
 fn capabilities() -> Result<(), String> {
-    let kept: CapsHashSet = KEPT.into_iter().collect();
+    let root = Uid::effective().is_root();
+    let kept = identity::RIGHTS.into_iter().chain(KEPT_BY_ROOT.into_iter().filter(|_| root));
+    let kept: CapsHashSet = kept.collect();
     let had = caps::read(None, CapSet::Permitted).map_err(|e| e.to_string())?;
     for capability in caps::all().difference(&kept) {
         // One that this kernel does not know is in no set.
@@ -165,11 +155,12 @@ fn capabilities() -> Result<(), String> {
         }
     }
     let kept: CapsHashSet = had.intersection(&kept).copied().collect();
-    for set in [CapSet::Ambient, CapSet::Inheritable] {
-        let _ = caps::clear(None, set);
-    }
     caps::set(None, CapSet::Effective, &kept).map_err(|e| e.to_string())?;
-    caps::set(None, CapSet::Permitted, &kept).map_err(|e| e.to_string())
+    caps::set(None, CapSet::Permitted, &kept).map_err(|e| e.to_string())?;
+    // Root's next worker gets its rights as root does; another user's has them by these sets.
+    let passed = if root { CapsHashSet::new() } else { kept };
+    let done = caps::set(None, CapSet::Inheritable, &passed);
+    done.and_then(|()| caps::set(None, CapSet::Ambient, &passed)).map_err(|e| e.to_string())
 }
 
 fn system_calls() -> Result<(), String> {

@@ -17,6 +17,8 @@ fn what_is_given_up_is_gone_and_what_is_needed_is_there() {
     let dir = tempfile::tempdir().expect("a folder");
     let own = dir.path().join("run");
     let config = Config {
+        // Else it would say that it is root.
+        user: Some("root".to_owned()),
         shim_socket: own.join("hv.sock"),
         control_socket: own.join("control.sock"),
         state: own.join("state.json"),
@@ -57,9 +59,26 @@ fn the_capabilities_are_those_and_no_others() {
     let (_, sets) = confined(config, || {
         [CapSet::Effective, CapSet::Permitted, CapSet::Bounding].map(|set| caps::read(None, set).expect("a set"))
     });
-    let kept: CapsHashSet = KEPT.into_iter().collect();
+    let kept: CapsHashSet = identity::RIGHTS.into_iter().chain(KEPT_BY_ROOT).collect();
     for set in sets {
         assert!(set.is_subset(&kept), "{set:?}");
         assert!(set.contains(&Capability::CAP_NET_ADMIN));
     }
+}
+
+#[test]
+fn that_its_user_is_root_is_told_unless_somebody_wants_it() {
+    if !untested::needs_root(Uid::effective().is_root()) {
+        return;
+    }
+    let dir = tempfile::tempdir().expect("a folder");
+    let config = |user: Option<&str>| Config {
+        user: user.map(str::to_owned),
+        shim_socket: dir.path().join("hv.sock"),
+        ..Config::default()
+    };
+    let told = |user| confined(config(user), || ()).0.into_iter().find(|what| what.starts_with("user "));
+    let said = told(None).expect("a remedy");
+    assert!(said.contains("its user is root") && said.contains("restart"), "{said}");
+    assert_eq!(told(Some("root")), None);
 }

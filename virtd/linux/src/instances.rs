@@ -22,6 +22,8 @@ pub mod syntax;
 mod usage;
 mod version;
 
+pub use death::Memory;
+
 use crate::eventlog::EventSender;
 use crate::kinds::{self, Program};
 use broker::event::Severity;

@@ -9,7 +9,10 @@
 //! | [`kinds`] | how each kind of daemon is started and asked |
 //! | [`instances`] | starts the instances' processes and tells of their end |
 //! | [`bypass`] | looks for what goes past virtd |
+//! | [`by_name`] | the shim's socket by its abstract name |
 //! | [`foreign`] | files that others have passed |
+//! | [`identity`] | whom the worker runs as |
+//! | [`folders`] | the folders that it writes in |
 //! | [`files`] | the limit of open files |
 //! | [`eventlog`] | the log of events |
 //! | [`confine`] | what a worker gives up before it hears from anybody |
@@ -17,11 +20,14 @@
 //! | [`notify`] | what a service manager is told |
 //! | [`written`] | files that are written: no link is followed |
 
+pub mod by_name;
 pub mod bypass;
 pub mod confine;
 pub mod eventlog;
 pub mod files;
+pub mod folders;
 pub mod foreign;
+pub mod identity;
 pub mod instances;
 pub mod journal;
 pub mod kernel;

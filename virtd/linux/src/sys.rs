@@ -3,6 +3,7 @@
 
 #![allow(unsafe_code)]
 
+use crate::identity::Identity;
 use std::io;
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
 
@@ -62,6 +63,31 @@ pub fn own(fds: &[RawFd]) -> Vec<OwnedFd> {
     // SAFETY: the callers pass what accept4 or recvmsg returned to them: open, and owned by nobody
     // yet.
     fds.iter().map(|&fd| unsafe { OwnedFd::from_raw_fd(fd) }).collect()
+}
+
+/// Does something as another user: on a thread of its own that touches files as that user does.
+///
+/// # Errors
+/// The thread cannot become that user.
+pub fn as_user<T: Send>(identity: &Identity, what: impl FnOnce() -> T + Send) -> io::Result<T> {
+    let become_user = move || -> io::Result<T> {
+        let groups: Vec<libc::gid_t> = identity.groups.iter().map(|group| group.as_raw()).collect();
+        // SAFETY: pointer and number describe `groups`, which lives through the call. The system call
+        // is a thread's own matter, unlike the C library's function.
+        if unsafe { libc::syscall(libc::SYS_setgroups, groups.len(), groups.as_ptr()) } != 0 {
+            return Err(io::Error::last_os_error());
+        }
+        // They do not say whether they have done it. Without rights over files (CAP_DAC_OVERRIDE): the
+        // kernel takes those from who stops being root to the file system.
+        nix::unistd::setfsgid(identity.gid);
+        nix::unistd::setfsuid(identity.uid);
+        if nix::unistd::setfsuid(identity.uid) != identity.uid {
+            return Err(io::Error::from_raw_os_error(libc::EPERM));
+        }
+        Ok(what())
+    };
+    std::thread::scope(|scope| scope.spawn(become_user).join())
+        .unwrap_or_else(|_| Err(io::Error::other("the thread has ended")))
 }
 
 /// Whether `fd` is an AF_UNIX socket of this type (SOCK_STREAM, SOCK_SEQPACKET).

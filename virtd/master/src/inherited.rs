@@ -1,4 +1,4 @@
-//! What a worker has from the one before.
+//! What a worker has from the one before, or the first from the master.
 
 use nix::fcntl::{FcntlArg, FdFlag, fcntl};
 use std::fs;
@@ -9,8 +9,7 @@ use virtd_linux::sys;
 /// The first number that is no standard one. Standard input is the link to the master.
 const FIRST: RawFd = 3;
 
-/// Every fd but the standard ones, under its own number. To be called once, by a worker that was
-/// started with `--resumed`, before it opens anything. Programs that it starts do not get them.
+/// Every fd but the standard ones, under its own number. To be called once, before anything is opened. Programs that it starts do not get them.
 ///
 /// # Errors
 /// /proc cannot be read.

@@ -31,7 +31,7 @@ mod master;
 pub mod message;
 mod pace;
 mod process;
-mod program;
+pub mod program;
 pub mod seats;
 mod sys;
 pub mod twin;

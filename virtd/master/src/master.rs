@@ -1,5 +1,6 @@
 //! The master's loop: signals, what the worker says, and the ends of processes.
 
+mod deaths;
 mod end;
 mod twins;
 mod upgrade;
@@ -7,7 +8,7 @@ mod upgrade;
 use crate::document::{Checks, Document};
 use crate::link::{self, Link, Received, file_of};
 use crate::message::{Begin, Died, ToMaster, ToWorker, Told, fit};
-use crate::pace::{Cause, Pace, Toll};
+use crate::pace::Pace;
 use crate::process;
 use crate::program::Program;
 use crate::seats::{Refused, Seats, Step};
@@ -15,6 +16,7 @@ use anyhow::{Context, Result, bail};
 use broker::event::{Event, Severity};
 use broker::io::{InstanceId, Order, ProcessNews};
 use crossbeam_channel::{Receiver, Sender, after, bounded, never, select};
+use deaths::MEMORY_TICK;
 use nix::sys::signal::{Signal, kill};
 use nix::sys::wait::WaitStatus;
 use nix::unistd::Pid;
@@ -33,7 +35,8 @@ use virtd_config::Config;
 use virtd_linux::bypass;
 use virtd_linux::eventlog::{self, EventSender};
 use virtd_linux::files;
-use virtd_linux::instances::{CoreLine, Groups, Instances, Report, Roster};
+use virtd_linux::identity::Identity;
+use virtd_linux::instances::{CoreLine, Groups, Instances, Memory, Report, Roster};
 use virtd_linux::notify::notify;
 
 /// What may wait for the master's loop, for the supervisor or for the worker.
@@ -100,6 +103,8 @@ struct Master {
     checks: Checks,
     /// In force.
     current: Document,
+    /// Whom workers run as, where that is somebody else than this process.
+    identity: Option<Identity>,
     /// Read for a reload, whose outcome is not known yet.
     proposed: Option<(u64, Document)>,
     seats: Seats,
@@ -126,6 +131,10 @@ struct Master {
     kill_at: Option<Instant>,
     events: VecDeque<Event>,
     stage: Stage,
+    /// Whether a worker that was killed was so for want of memory.
+    memory: Memory,
+    /// When that is looked at next.
+    memory_at: Instant,
 }
 
 /// Runs virtd with the configuration in `file` until SIGTERM or SIGINT. `shim` is where the operator
@@ -150,6 +159,9 @@ pub fn run(file: &Path, shim: Option<&Path>, checks: Checks) -> Result<ExitCode>
         named_shim: shim.map(Path::to_owned),
         shim: found,
         checks,
+        identity: deaths::worker_of(&current.config)?,
+        memory: Memory::new(),
+        memory_at: Instant::now(),
         current,
         proposed: None,
         seats: Seats::new(roster.clone()),
@@ -199,7 +211,10 @@ impl Master {
         loop {
             self.keep_time()?;
             let start_at = self.start_at.filter(|_| !self.somebody_comes());
-            let next = [start_at, self.twin_at, self.kill_at, self.upgrades.ready_by].into_iter().flatten().min();
+            let next = [start_at, self.twin_at, self.kill_at, self.upgrades.ready_by, Some(self.memory_at)]
+                .into_iter()
+                .flatten()
+                .min();
             let pause = next.map_or_else(never, |at| after(at.saturating_duration_since(Instant::now())));
             select! {
                 recv(happenings) -> happened => {
@@ -231,6 +246,10 @@ impl Master {
         if due(&mut self.twin_at) && self.stage == Stage::Runs && matches!(self.twin, Twin::None) {
             self.send(ToWorker::MakeTwin, None);
         }
+        if self.memory_at <= now {
+            self.memory.tick(now);
+            self.memory_at = now + MEMORY_TICK;
+        }
         if due(&mut self.upgrades.ready_by) {
             self.upgrade_is_late();
         }
@@ -246,7 +265,6 @@ impl Master {
     /// A worker: the twin's, or one that has nothing of any before.
     fn start(&mut self) -> Result<()> {
         let (link, theirs) = Link::pair().context("cannot make the link to the worker")?;
-        let program = self.upgrades.program.executable();
         // The twin of a worker is of the same program.
         let id = self.upgrades.program.id();
         let other = (id.is_none() || id != self.runs).then(|| self.upgrades.program.file());
@@ -264,7 +282,9 @@ impl Master {
         let started = match inherits {
             Some(pid) => pid,
             None => {
-                let pid = process::fresh(theirs, &program).context("cannot start the worker")?;
+                let (program, identity) = (&self.upgrades.program, self.identity.as_ref());
+                let started = process::fresh(theirs, program, identity, &self.current.config.shim_socket);
+                let pid = started.context("cannot start the worker")?;
                 self.watch(pid)?;
                 pid
             }
@@ -529,32 +549,5 @@ impl Master {
         } else if matches!(&self.keeper, Twin::Here { pid: keeper, .. } if *keeper == pid) {
             self.keeper = Twin::None;
         }
-    }
-
-    /// The worker is dead and all that it has said was heard: there will be another.
-    fn bury(&mut self) {
-        let Some(worker) = self.worker.take_if(|worker| worker.silent && worker.ended.is_some()) else { return };
-        let status = worker.ended.flatten();
-        self.kill_at = None;
-        if !self.was_ready || self.stage != Stage::Runs {
-            // Whoever asks learns it from here.
-            self.worker = Some(worker);
-            return;
-        }
-        if self.ended_for_upgrade(&worker, status.as_ref()) {
-            (self.start_at, self.twin_at) = (Some(Instant::now()), None);
-            return;
-        }
-        self.restarts += 1;
-        let ran_ms = u64::try_from(worker.since.elapsed().as_millis()).unwrap_or(u64::MAX);
-        let cause = match status {
-            Some(WaitStatus::Signaled(_, Signal::SIGKILL, _)) => Cause::Killed { early: !worker.ready },
-            _ => Cause::Fault,
-        };
-        let Toll { wait, deaths, faults } = self.pace.died(Instant::now(), cause);
-        let (pid, how) = (worker.pid.as_raw().unsigned_abs(), process::how(status.as_ref()));
-        log::error!("the worker (process {pid}) {how}; the next one is started in {:.1} s", wait.as_secs_f64());
-        self.died = Some(Died { pid, how: fit(how), ran_ms, deaths, faults, by_fault: cause == Cause::Fault });
-        (self.start_at, self.twin_at) = (Some(Instant::now() + wait), None);
     }
 }

@@ -1,28 +1,33 @@
 //! The worker's and the twin's processes, as the master sees them.
 
 use crate::link;
-use crate::program::OWN;
+use crate::program::{OWN, Program};
 use nix::errno::Errno;
 use nix::sys::wait::{Id, WaitPidFlag, WaitStatus, waitid};
 use nix::unistd::{Pid, getpgrp};
 use std::fs::{self, File};
 use std::io;
 use std::os::fd::{AsRawFd, OwnedFd};
-use std::os::unix::process::CommandExt;
 use std::path::Path;
-use std::process::{Command, Stdio};
+use std::process::Stdio;
 use std::time::Duration;
-use virtd_linux::{instances, sys};
+use virtd_linux::identity::{Identity, Rights};
+use virtd_linux::{by_name, instances, sys};
 
 /// How long a twin may take to say its process id.
 const HELLO: Duration = Duration::from_secs(5);
 
-/// Starts a worker that has nothing of any before.
+/// Starts a worker that has nothing of any before. `shim_socket`: by this name shims find it that do
+/// not see the path.
 ///
 /// # Errors
 /// The kernel's.
-pub fn fresh(link: OwnedFd, program: &Path) -> io::Result<Pid> {
-    let child = Command::new(program).arg0("virtd").arg("--worker").stdin(Stdio::from(link)).spawn()?;
+pub fn fresh(link: OwnedFd, program: &Program, identity: Option<&Identity>, shim_socket: &Path) -> io::Result<Pid> {
+    // Where somebody has the name the worker says so.
+    let by_name = identity.and_then(|_| by_name::listen_on(shim_socket).ok());
+    let mut command = program.command(identity, Rights::of_worker(true), by_name.as_ref());
+    command.arg("--worker").stdin(Stdio::from(link));
+    let child = command.spawn().map_err(|e| program.not_executed(e, identity))?;
     Ok(Pid::from_raw(i32::try_from(child.id()).map_err(io::Error::other)?))
 }
 

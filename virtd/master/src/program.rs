@@ -3,7 +3,7 @@
 
 use crate::link::{Link, Received};
 use crate::message::{Named, ToMaster, ToWorker, fit};
-use crate::process;
+use crate::{process, sys};
 use broker::adopt::Census;
 use crossbeam_channel::{Receiver, bounded};
 use nix::sys::wait::WaitStatus;
@@ -16,6 +16,7 @@ use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
+use virtd_linux::identity::{Identity, Rights};
 
 /// How long a program may take to read the image and to write it again.
 pub const PATIENCE: Duration = Duration::from_secs(30);
@@ -88,9 +89,23 @@ impl Program {
         &self.file
     }
 
-    /// How it is executed by a process of virtd's that may.
-    pub fn executable(&self) -> PathBuf {
-        PathBuf::from(format!("/proc/{}/fd/{}", std::process::id(), self.file.as_raw_fd()))
+    /// The start of a process of the worker's that executes it, and has `file` open. By its own number
+    /// for the program, since the worker's user may neither look into this process nor follow the path.
+    /// That stays open, too: it may be a script, whose interpreter opens it by that number.
+    pub fn command(&self, identity: Option<&Identity>, rights: Rights, file: Option<&OwnedFd>) -> Command {
+        let fd = self.file.as_raw_fd();
+        let mut command = Command::new(format!("/proc/self/fd/{fd}"));
+        command.arg0("virtd");
+        let files = file.map(AsRawFd::as_raw_fd).into_iter().chain([fd]).collect();
+        sys::as_worker(&mut command, files, identity, rights);
+        command
+    }
+
+    /// What an error of that means, with the remedy.
+    pub fn not_executed(&self, error: io::Error, identity: Option<&Identity>) -> io::Error {
+        let file = PathBuf::from(format!("/proc/self/fd/{}", self.file.as_raw_fd()));
+        let why = identity.and_then(|identity| identity.cannot_execute(&file, &self.named.path));
+        io::Error::new(error.kind(), why.unwrap_or_else(|| format!("it cannot be executed: {error}")))
     }
 
     /// Has it begin as a worker does, read an image, and say what it has found. `expects` is what
@@ -98,10 +113,17 @@ impl Program {
     ///
     /// # Errors
     /// Why it cannot take over, in words.
-    pub fn tried(self, begin: &ToWorker, text: &OwnedFd, image: &OwnedFd, expects: Census) -> Result<Program, String> {
+    pub fn tried(
+        self,
+        begin: &ToWorker,
+        text: &OwnedFd,
+        image: &OwnedFd,
+        expects: Census,
+        identity: Option<&Identity>,
+    ) -> Result<Program, String> {
         let shown = self.named.path.display().to_string();
         let (version, census) =
-            self.ask(begin, text, image).map_err(|why| format!("{shown} cannot take over: {why}"))?;
+            self.ask(begin, text, image, identity).map_err(|why| format!("{shown} cannot take over: {why}"))?;
         if census != expects {
             let (found, is) = (in_words(census), in_words(expects));
             return Err(format!("{shown} ({version}) cannot take over: it finds {found}, where there are {is}"));
@@ -109,15 +131,22 @@ impl Program {
         Ok(Program { named: Named { version, ..self.named }, ..self })
     }
 
-    fn ask(&self, begin: &ToWorker, text: &OwnedFd, image: &OwnedFd) -> Result<(String, Census), String> {
+    fn ask(
+        &self,
+        begin: &ToWorker,
+        text: &OwnedFd,
+        image: &OwnedFd,
+        identity: Option<&Identity>,
+    ) -> Result<(String, Census), String> {
         let words = |e: io::Error| e.to_string();
         let (link, theirs) = Link::pair().map_err(words)?;
-        let mut command = Command::new(self.executable());
-        command.arg0("virtd").args(["--worker", "--try"]).stdin(Stdio::from(theirs));
+        // It opens nothing, and needs no rights.
+        let mut command = self.command(identity, Rights::of_worker(false), None);
+        command.args(["--worker", "--try"]).stdin(Stdio::from(theirs));
         let child = command.stdout(Stdio::null()).stderr(Stdio::piped()).spawn();
         // It had the other end of the link.
         drop(command);
-        let mut child = child.map_err(|e| format!("it cannot be executed: {e}"))?;
+        let mut child = child.map_err(|e| self.not_executed(e, identity).to_string())?;
         let printed = listen(&mut child);
         let deadline = Instant::now() + PATIENCE;
         // Where it is gone, its end says why.

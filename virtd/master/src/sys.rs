@@ -1,4 +1,4 @@
-//! The twin: the only unsafe code of this crate.
+//! The twin, and what a worker's process does before its exec: the only unsafe code of this crate.
 //!
 //! The twin is a copy of a process that may have threads, so between its clone and its exec it may
 //! do nothing but system calls: no allocation, no lock, no panic. All that it needs is there before
@@ -8,9 +8,13 @@
 
 use libc::{c_char, c_int, c_long, c_ulong};
 use nix::errno::Errno;
+use nix::fcntl::{FcntlArg, FdFlag, fcntl};
 use nix::sys::signal::{SigSet, SigmaskHow, pthread_sigmask};
 use nix::unistd::Pid;
 use std::os::fd::{BorrowedFd, RawFd};
+use std::os::unix::process::CommandExt;
+use std::process::Command;
+use virtd_linux::identity::{Identity, Rights};
 
 /// Octets of a path at most (PATH_MAX).
 pub(crate) const MAX_PATH: usize = 4096;
@@ -25,6 +29,22 @@ unsafe extern "C" {
 pub(crate) fn borrow(fd: RawFd) -> BorrowedFd<'static> {
     // SAFETY: the number is not -1. Should it be closed meanwhile, the kernel says EBADF.
     unsafe { BorrowedFd::borrow_raw(fd.max(0)) }
+}
+
+/// Has a process of the worker's be this user from before its exec, and have these files open after
+/// it.
+pub(crate) fn as_worker(command: &mut Command, files: Vec<RawFd>, identity: Option<&Identity>, rights: Rights) {
+    let identity = identity.cloned();
+    let become_worker = move || -> std::io::Result<()> {
+        for file in &files {
+            fcntl(borrow(*file), FcntlArg::F_SETFD(FdFlag::empty()))?;
+        }
+        identity.as_ref().map_or(Ok(()), |identity| identity.assume(&rights))
+    };
+    // SAFETY: the closure runs in the forked child of a process with threads, so it may only make
+    // system calls: glibc's wrappers of setresuid and its kin have no other thread to tell, and
+    // nothing allocates unless a call fails, which ends the child.
+    unsafe { command.pre_exec(become_worker) };
 }
 
 /// Makes a process that shares this one's table of fds, and is a child of its parent. `line` is
@@ -147,7 +167,9 @@ unsafe fn say(line: RawFd, pid: c_int) {
 }
 
 /// Closes a socket that listens, and one of this machine's own (to a daemon, to virtctl). Any other
-/// keeps nobody from its port: it may be one that holds a port and does not listen just now.
+/// keeps nobody from its port: it may be one that holds a port and does not listen just now. The
+/// shim's by its abstract name stays: the next worker may not be root, and could make none that shims
+/// believe ([`virtd_linux::by_name`]).
 ///
 /// # Safety
 /// As of [`twin`].
@@ -163,10 +185,31 @@ unsafe fn give_way(fd: RawFd) {
     unsafe {
         match option(libc::SO_DOMAIN) {
             None => {}
+            Some(libc::AF_UNIX) if option(libc::SO_ACCEPTCONN) == Some(1) && is_by_name(fd) => {}
             Some(libc::AF_UNIX) => drop(libc::close(fd)),
             Some(_) if option(libc::SO_ACCEPTCONN) == Some(1) => drop(libc::close(fd)),
             Some(_) => drop(libc::setsockopt(fd, libc::SOL_SOCKET, libc::SO_REUSEADDR, (&raw const yes).cast(), size)),
         }
+    }
+}
+
+/// Whether it is root who listens at this socket, by an abstract name.
+///
+/// # Safety
+/// As of [`twin`].
+unsafe fn is_by_name(fd: RawFd) -> bool {
+    let mut made_by = libc::ucred { pid: 0, uid: u32::MAX, gid: u32::MAX };
+    let mut size = size_of::<libc::ucred>() as libc::socklen_t;
+    // SAFETY: the values and their sizes are there.
+    unsafe {
+        let mut name: libc::sockaddr_un = std::mem::zeroed();
+        let mut length = size_of::<libc::sockaddr_un>() as libc::socklen_t;
+        let (level, to) = (libc::SOL_SOCKET, (&raw mut made_by).cast());
+        libc::getsockopt(fd, level, libc::SO_PEERCRED, to, &raw mut size) == 0
+            && made_by.uid == 0
+            && libc::getsockname(fd, (&raw mut name).cast(), &raw mut length) == 0
+            && length as usize > size_of::<libc::sa_family_t>()
+            && name.sun_path.first() == Some(&0)
     }
 }
 

@@ -13,8 +13,8 @@ use virtd::serve::{self, Lines};
 use virtd::state;
 use virtd::upgrade;
 use virtd::worker;
-use virtd_config::{Config, parse, summary};
-use virtd_linux::{confine, files, kinds};
+use virtd_config::{Config, DEFAULT_USER, parse, summary};
+use virtd_linux::{confine, files, identity, kinds};
 use virtd_master::inherited;
 use virtd_master::twin::Twins;
 
@@ -61,7 +61,7 @@ fn work(resumed: bool) -> anyhow::Result<()> {
     end_at_a_panic();
     #[cfg(debug_assertions)]
     let _ = broker::faults::WANTED.set(broker::faults::Faults::of_environment());
-    let inherited = if resumed { inherited::inherited()? } else { Vec::new() };
+    let inherited = inherited::inherited()?;
     let link = Arc::new(inherited::link()?);
     let twins = Arc::new(Twins::new(link.clone()));
     let twin = twins.make();
@@ -69,6 +69,7 @@ fn work(resumed: bool) -> anyhow::Result<()> {
     if let Err(e) = twin {
         log::error!("no twin can be made ({e}): should this process die, its sessions die with it");
     }
+    log::debug!("it has {} files of the {}", inherited.len(), if resumed { "worker before" } else { "master" });
     // KEEPALIVEs leave here; what the former worker had open else is closed.
     let estate = Estate::of(inherited);
     let mut beginning = worker::beginning(link, twins)?;
@@ -110,9 +111,22 @@ fn end_at_a_panic() {
     }));
 }
 
+/// Whom the worker runs as, if that can be.
+fn worker_line(config: &Config) -> String {
+    match identity::of(config) {
+        Ok(Some(worker)) => format!("runs as {} (user {}, group {})", worker.name, worker.uid, worker.gid),
+        Ok(None) if config.user.is_none() && nix::unistd::geteuid().is_root() => format!(
+            "warning: runs as root, since there is no user {DEFAULT_USER}, or virtd may not change to it: `useradd --system {DEFAULT_USER}`"
+        ),
+        Ok(None) => "runs as the user that starts virtd".to_owned(),
+        Err(_) => "cannot run as this user".to_owned(),
+    }
+}
+
 fn check(file: &Path, shim: Option<&Path>) -> anyhow::Result<()> {
     let config = parse::load(file)?;
     print!("{}", summary::summary(&config));
+    println!("{:<16}{}", "worker", worker_line(&config));
     if let Some(shim) = serve::check_all(&config, shim)? {
         println!("{:<16}{}", "shim", shim.display());
     }

@@ -14,6 +14,7 @@ use std::collections::BTreeMap;
 use std::fs::File;
 use std::os::unix::fs::FileExt;
 use virtd_config::OpenMode;
+use virtd_linux::by_name;
 use virtd_linux::journal::{Last, Place, Progress, Refused};
 use virtd_master::message::Died;
 use wire::bgp::Notification;
@@ -316,6 +317,8 @@ fn peer_socket(opened: &Opened, fds: &mut Vec<OwnedFd>) -> Option<std::net::TcpS
 pub struct Estate {
     journal: Result<Option<Journal>, Refused>,
     connections: Vec<OwnedFd>,
+    /// Sockets of root's that listen by a name: the shim's is among them.
+    pub(super) by_name: Vec<OwnedFd>,
     /// So many workers have died within a minute by their own fault.
     faults: u32,
     pulse: Option<Pulse>,
@@ -349,9 +352,10 @@ impl Estate {
                 connections.push(fd);
             }
         }
+        let (by_name, fds) = fds.into_iter().partition(by_name::is_roots);
         crate::worker::let_go(fds);
         let pulse = if alive.is_empty() { None } else { Pulse::begin(alive).ok() };
-        Estate { journal, connections, faults: 0, pulse, last }
+        Estate { journal, connections, by_name, faults: 0, pulse, last }
     }
 
     /// After a worker that died so; what it was doing is added to that.

@@ -89,6 +89,8 @@ impl Driver {
     pub(super) fn leave(&mut self) -> ! {
         let mut kept = self.journal.as_ref().map(Journal::fds).unwrap_or_default();
         kept.extend(self.peers.values().filter(|p| p.stream.kept.is_some()).map(|p| p.stream.io.as_raw_fd()));
+        // The one by name: the next program, which is not root, cannot make one that shims believe.
+        kept.extend(self.shims.get(1).map(|(fd, _)| fd.as_raw_fd()));
         self.lines.leave.now(&kept)
     }
 

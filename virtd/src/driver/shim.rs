@@ -53,21 +53,6 @@ pub fn listen_on(path: &Path) -> io::Result<OwnedFd> {
     Ok(fd)
 }
 
-/// The same socket by an abstract name, for processes that have changed their root since their
-/// start: what is the path to others is the name. It has no permissions; who connects is looked up
-/// either way.
-///
-/// # Errors
-/// AddrInUse where somebody has taken the name; else what the kernel says.
-pub fn listen_by_name(path: &Path) -> io::Result<OwnedFd> {
-    let flags = SockFlag::SOCK_NONBLOCK | SockFlag::SOCK_CLOEXEC;
-    let addr = UnixAddr::new_abstract(path.as_os_str().as_bytes()).map_err(io)?;
-    let fd = socket(AddressFamily::Unix, SockType::SeqPacket, flags, None).map_err(io)?;
-    bind(fd.as_raw_fd(), &addr).map_err(io)?;
-    listen(&fd, Backlog::new(64).map_err(io)?).map_err(io)?;
-    Ok(fd)
-}
-
 /// Opens the socket's file to its group, which becomes `group` where one is given.
 ///
 /// # Errors

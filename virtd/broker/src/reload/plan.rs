@@ -165,6 +165,8 @@ pub fn settings(old: &Config, new: &Config) -> (Vec<String>, Vec<String>) {
     keep(old.router_id != new.router_id, "router_id");
     keep(old.port != new.port, "port");
     keep(old.listen != new.listen, "listen");
+    keep(old.user != new.user, "user");
+    keep(old.group != new.group, "group");
     keep(old.shim_socket != new.shim_socket, "shim_socket");
     keep(old.shim_group != new.shim_group, "shim_group");
     keep(old.control_socket != new.control_socket, "control_socket");

@@ -133,9 +133,10 @@ fn every_setting_is_either_taken_over_or_named() {
     (new.asn, new.router_id, new.port) = (Some(1), Some([1, 1, 1, 1].into()), 1);
     (new.listen, new.shim_socket, new.control_socket) = (vec![], "/a".into(), "/b".into());
     (new.control_mode, new.control_group, new.event_log) = (0o600, Some("g".into()), Some("/c".into()));
+    (new.user, new.group) = (Some("u".into()), Some("g".into()));
     (new.open, new.inbound) = (crate::config::OpenMode::Native, crate::config::Inbound::Opaque);
     (new.ignore_attributes, new.recorder.minutes, new.fib) = (vec![8], 1, Some(Default::default()));
     let (now, later) = settings(&old, &new);
     assert_eq!(now.len(), 5, "{now:?}");
-    assert_eq!(later.len(), 14, "{later:?}");
+    assert_eq!(later.len(), 16, "{later:?}");
 }

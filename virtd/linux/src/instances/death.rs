@@ -34,7 +34,7 @@ pub(super) fn of(status: Option<&WaitStatus>, memory_was_short: impl FnOnce() ->
 
 /// Where the kernel counts, and how far it had come.
 #[derive(Debug)]
-pub(super) struct Memory {
+pub struct Memory {
     proc: PathBuf,
     cgroups: PathBuf,
     /// Counted up to [`WINDOW`] ago, and up to twice that.
@@ -48,7 +48,8 @@ type Counts = BTreeMap<PathBuf, u64>;
 
 impl Memory {
     /// What is counted now is of the past.
-    pub(super) fn new() -> Memory {
+    #[allow(clippy::new_without_default)]
+    pub fn new() -> Memory {
         Memory::of(Path::new("/proc"), Path::new("/sys/fs/cgroup"))
     }
 
@@ -59,7 +60,7 @@ impl Memory {
     }
 
     /// To be called about once a second.
-    pub(super) fn tick(&mut self, now: Instant) {
+    pub fn tick(&mut self, now: Instant) {
         if now >= self.since + WINDOW {
             self.since = now;
             let fresh = counts(&self.proc, &self.cgroups);
@@ -68,7 +69,7 @@ impl Memory {
     }
 
     /// Whether the kernel has ended a process for want of memory lately. Not known is no.
-    pub(super) fn was_short(&self) -> bool {
+    pub fn was_short(&self) -> bool {
         let now = counts(&self.proc, &self.cgroups);
         // A group that was not there before began with 0.
         let before = |path: &PathBuf| self.older.get(path).copied().unwrap_or(0);

@@ -2,11 +2,13 @@
 //! asked. The next virtd starts its own, so these are in the way. A file beside the shim's socket
 //! says which process groups there are.
 
+use crate::written;
 use nix::sys::signal::{Signal, killpg};
-use nix::unistd::Pid;
+use nix::unistd::{Pid, Uid};
 use std::ffi::OsString;
-use std::fs;
-use std::io;
+use std::fs::{self, OpenOptions};
+use std::io::{self, Read};
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
@@ -36,8 +38,13 @@ struct Started {
 
 /// The file of a virtd that has this socket for shims.
 pub(super) fn record_beside(shim_socket: &Path) -> PathBuf {
-    let mut name = OsString::from(shim_socket);
-    name.push(".instances");
+    beside(shim_socket, "instances")
+}
+
+fn beside(path: &Path, what: &str) -> PathBuf {
+    let mut name = OsString::from(path);
+    name.push(".");
+    name.push(what);
     PathBuf::from(name)
 }
 
@@ -70,7 +77,9 @@ impl Groups {
             fs::remove_file(&self.record).or_else(|e| if e.kind() == io::ErrorKind::NotFound { Ok(()) } else { Err(e) })
         } else {
             let line = |s: &Started| format!("{} {} {}\n", s.group, s.at, s.label);
-            fs::write(&self.record, self.list.iter().map(line).collect::<String>())
+            let lines: String = self.list.iter().map(line).collect();
+            // The worker, of another user, writes in this folder, too.
+            written::replace(&self.record, &beside(&self.record, "new"), lines.as_bytes(), 0o600, false)
         };
         if let Err(e) = done {
             log::warn!("{}: {e}; should virtd be killed, its instances stay", self.record.display());
@@ -80,8 +89,7 @@ impl Groups {
 
 /// Kills what the file names and still runs, and waits until it is gone.
 pub(super) fn end(record: &Path) {
-    let Ok(text) = fs::read(record) else { return };
-    let text = String::from_utf8_lossy(text.get(..text.len().min(MAX_RECORD)).unwrap_or_default()).into_owned();
+    let Some(text) = own_record(record) else { return };
     let left: Vec<Started> = text.lines().filter_map(line).filter(|s| start_of(s.group) == Some(s.at)).collect();
     for Started { group, label, .. } in &left {
         log::warn!("{label} (process {group}) is left from an earlier virtd and is killed");
@@ -93,6 +101,19 @@ pub(super) fn end(record: &Path) {
         std::thread::sleep(CHECK);
     }
     let _ = fs::remove_file(record);
+}
+
+/// What the file says, if it is one of this user's: anybody else could name whom he wants ended.
+fn own_record(record: &Path) -> Option<String> {
+    let file = OpenOptions::new().read(true).custom_flags(libc::O_NOFOLLOW | libc::O_NONBLOCK).open(record).ok()?;
+    let is = file.metadata().ok()?;
+    if !is.is_file() || is.uid() != Uid::effective().as_raw() {
+        log::warn!("{} is not this user's own and is not believed", record.display());
+        return None;
+    }
+    let mut text = Vec::new();
+    file.take(MAX_RECORD as u64).read_to_end(&mut text).ok()?;
+    Some(String::from_utf8_lossy(&text).into_owned())
 }
 
 fn line(line: &str) -> Option<Started> {

@@ -68,9 +68,9 @@ impl Master {
         let text = file_of(&self.current.text).map_err(|e| e.to_string())?;
         let labels = self.current.config.instances.iter().map(|i| i.label().to_owned()).collect();
         let begin = ToWorker::Begin(Begin { file: self.file.clone(), labels, ..Begin::default() });
-        let (life, happens) = (self.life, self.happens.clone());
+        let (life, happens, identity) = (self.life, self.happens.clone(), self.identity.clone());
         let attempt = move || {
-            let outcome = program.tried(&begin, &text, &image, census);
+            let outcome = program.tried(&begin, &text, &image, census, identity.as_ref());
             let _ = happens.send(Happening::Tried { life, id, outcome });
         };
         let started = std::thread::Builder::new().name("try".into()).spawn(attempt);
