@@ -51,7 +51,6 @@ use std::time::{Duration, Instant};
 use stream::{Io, READ_BUDGET, Stream};
 use virtd_api::{Request, Turn};
 use virtd_config::Config;
-use virtd_linux::by_name;
 use virtd_linux::foreign::{self, Foreign};
 use virtd_linux::instances::Report;
 use virtd_linux::journal::Journal;
@@ -330,9 +329,8 @@ impl Driver {
             image_again: 0,
         };
         driver.sources.insert(Token(0), Source::Waker);
-        let by_name = by_name::take(std::mem::take(&mut estate.by_name), &driver.config.shim_socket);
+        let by_name = shim::by_name(std::mem::take(&mut estate.by_name), &driver.config.shim_socket);
         driver.take_over(estate);
-        let by_name = by_name.map_or_else(|| by_name::listen_on(&driver.config.shim_socket), Ok);
         if let Err(e) = &by_name {
             let text = format!(
                 "the shim's socket has no name besides its path ({e}): a daemon that has changed its root, as OpenBGPD does, cannot come back to virtd"

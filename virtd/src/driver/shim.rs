@@ -14,6 +14,7 @@ use std::os::fd::{AsRawFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{FileTypeExt, PermissionsExt};
 use std::path::Path;
+use virtd_linux::by_name;
 use virtd_linux::foreign::{self, Foreign};
 use wire::shim::{Accepted, MAX_MESSAGE, Reply};
 
@@ -51,6 +52,14 @@ pub fn listen_on(path: &Path) -> io::Result<OwnedFd> {
     bind(fd.as_raw_fd(), &addr).map_err(io)?;
     listen(&fd, Backlog::new(64).map_err(io)?).map_err(io)?;
     Ok(fd)
+}
+
+/// The same socket by its abstract name: the one among these, or a new one.
+///
+/// # Errors
+/// AddrInUse where somebody has taken the name; else what the kernel says.
+pub fn by_name(inherited: Vec<OwnedFd>, path: &Path) -> io::Result<OwnedFd> {
+    by_name::take(inherited, path).map_or_else(|| by_name::listen_on(path), Ok)
 }
 
 /// Opens the socket's file to its group, which becomes `group` where one is given.
