@@ -57,11 +57,9 @@ impl Driver {
         match estate.journal {
             // Where it is known what it died of, something is done about that.
             Ok(Some(journal)) if estate.faults >= MAX_FAULTS && !is_known(&journal, said.as_ref()) => {
-                // Nothing follows a NOTIFICATION.
-                drop(estate.pulse);
                 self.let_down(journal, &estate.connections);
             }
-            Ok(Some(journal)) => self.adopt(journal, estate.connections, estate.pulse),
+            Ok(Some(journal)) => self.adopt(journal, estate.connections, estate.alive),
             Ok(None) => {}
             Err(e) => self.alarm("not-taken-over", format!("the sessions of the virtd before end: {e}")),
         }
@@ -116,7 +114,8 @@ impl Driver {
         self.tell(event);
     }
 
-    fn adopt(&mut self, mut journal: Journal, mut fds: Vec<OwnedFd>, pulse: Option<Pulse>) {
+    fn adopt(&mut self, mut journal: Journal, mut fds: Vec<OwnedFd>, alive: Vec<OwnedFd>) {
+        let pulse = Pulse::begin(alive);
         let (mut streams, mut adoption) = (HashMap::<u64, Told>::new(), self.broker.adoption(self.now));
         for (conn, _, taken) in journal.places() {
             streams.insert(conn, Told { taken, ..Told::default() });
@@ -321,7 +320,8 @@ pub struct Estate {
     pub(super) by_name: Vec<OwnedFd>,
     /// So many workers have died within a minute by their own fault.
     faults: u32,
-    pulse: Option<Pulse>,
+    /// The connections that can take a KEEPALIVE, once more, for [`Pulse`].
+    alive: Vec<OwnedFd>,
     /// What the last one was doing when it died by its own fault.
     last: Option<Last>,
 }
@@ -354,8 +354,7 @@ impl Estate {
         }
         let (by_name, fds) = fds.into_iter().partition(by_name::is_roots);
         crate::worker::let_go(fds);
-        let pulse = if alive.is_empty() { None } else { Pulse::begin(alive).ok() };
-        Estate { journal, connections, by_name, faults: 0, pulse, last }
+        Estate { journal, connections, by_name, faults: 0, alive, last }
     }
 
     /// After a worker that died so; what it was doing is added to that.
