@@ -81,7 +81,7 @@ fn an_update_that_kills_virtd_is_a_withdrawal() -> Result<()> {
 fn an_instance_that_kills_virtd_loses_its_legs_alone() -> Result<()> {
     let mut lab = Lab::new("leg-poison")?;
     let star = lab.star(3)?;
-    let records = lab.folder("records")?;
+    let records = lab.folder("virtd")?.join("records");
     let options = Options { environment: vec![(LEG_VARIABLE, "65000:666")], ..Options::default() };
     let more = format!("[recorder]\nfolder = {records:?}\n[[instance]]\nname = \"again\"\nrole = \"observer\"\n");
     let mut kinds = Kinds::with_toml(&lab, &star, &options, |_| String::new(), |text| format!("{text}\n{more}"))?;

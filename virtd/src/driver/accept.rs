@@ -2,6 +2,9 @@
 
 use super::*;
 
+/// So many times a budget is read of a peer's last connection before its new one is taken: 4 MiB, and
+/// what a socket holds is rarely more.
+const HEARD_OUT: usize = 128;
 /// Connections or channels accepted from one listening socket in one turn.
 pub(super) const ACCEPT_BUDGET: usize = 64;
 /// After accept failed for want of fds or memory it is tried again this much later.
@@ -36,7 +39,18 @@ impl Driver {
     fn hear_out_peer(&mut self, ip: IpAddr) {
         let is_its = |p: &Peer| p.ends.is_some_and(|(_, _, remote)| remote.ip() == ip);
         let conns: Vec<ConnId> = self.peers.iter().filter(|(_, p)| is_its(p)).map(|(conn, _)| *conn).collect();
-        conns.into_iter().for_each(|conn| self.peer_event(conn, true, false, true));
+        for conn in conns {
+            for last in (0..HEARD_OUT).map(|n| n + 1 == HEARD_OUT) {
+                let others = self.again.len();
+                self.peer_event(conn, true, false, true);
+                if self.again.len() == others {
+                    break; // nothing is left
+                }
+                if !last {
+                    self.again.truncate(others);
+                }
+            }
+        }
     }
 
     pub(super) fn accept_peers(&mut self, i: usize) {

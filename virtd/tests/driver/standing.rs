@@ -45,6 +45,8 @@ fn a_peer_that_ends_its_session_and_dials_at_once_is_let_in() {
     for last in [Some(Notification::new(6, 2)), None, Some(Notification::new(6, 4))] {
         let held = lab.hold();
         let again = plain_connect(lab.address()).unwrap();
+        // More than is read in one go.
+        peer.write_all(&keepalive().repeat(8192)).unwrap();
         if let Some(last) = &last {
             peer.write_all(&last.encode()).unwrap();
         }
