@@ -4,6 +4,7 @@
 use anyhow::{Context, Result, ensure};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
+use serde_json::{Value, json};
 use std::collections::BTreeMap;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpStream};
@@ -186,6 +187,15 @@ fn the_page(monitor: &Monitor) -> Result<()> {
     for part in ["198.51.100.0/24 (the longest that has 198.51.100.7)", "10.0.2.2", "via self, path 65000 65001, IGP"] {
         ensure!(found.contains(part), "{part:?} is not in {found}");
     }
+    let (head, body) = monitor.get("/api/birdwatcher/routes/prefix?prefix=198.51.100.0/24")?;
+    let found: Value = serde_json::from_str(&body)?;
+    ensure!(head.contains("application/json") && found["api"]["result_from_cache"] == true, "{head}{body}");
+    let route = &found["routes"][0];
+    ensure!(route["from_protocol"] == "10.0.1.2" && route["bgp"]["as_path"] == json!(["65001"]), "{body}");
+    let (_, body) = monitor.get("/api/birdwatcher/protocols/bgp")?;
+    ensure!(serde_json::from_str::<Value>(&body)?["protocols"]["10.0.2.2"]["state"] == "up", "{body}");
+    let (head, body) = monitor.get("/api/birdwatcher/routes/protocol/10.0.1.2")?;
+    ensure!(head.starts_with("HTTP/1.1 501 ") && body.contains("does not list"), "{head}{body}");
     let (head, refused) = monitor.get("/prefix?q=%3Cscript%3E")?;
     ensure!(head.starts_with("HTTP/1.1 400 ") && !refused.contains("<script>"), "{head}{refused}");
     for (path, status) in [("/nothing", "404"), ("/live.js", "200"), ("/style.css", "200")] {

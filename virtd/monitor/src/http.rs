@@ -1,6 +1,7 @@
 //! The HTTP server: what is where, and how much of us strangers may take.
 
 use crate::arguments::Places;
+use crate::birdwatcher;
 use crate::metrics;
 use crate::page::{self, Live};
 use crate::watch::Watch;
@@ -106,6 +107,7 @@ pub fn router(shared: Shared) -> Router {
         .route("/style.css", get(page::style))
         .route("/prefix", get(page::prefix))
         .route("/metrics", get(metrics))
+        .nest("/api/birdwatcher", birdwatcher::router())
         .with_state(shared)
 }
 

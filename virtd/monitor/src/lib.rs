@@ -13,6 +13,7 @@
 #![forbid(unsafe_code)]
 
 pub mod arguments;
+pub mod birdwatcher;
 pub mod control;
 pub mod http;
 pub mod metrics;

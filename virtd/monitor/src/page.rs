@@ -143,7 +143,7 @@ pub struct Asked {
 pub async fn prefix(State(shared): State<Shared>, Query(asked): Query<Asked>) -> Response {
     let found = shared.watch.prefix(&asked.q).await;
     let (status, main) = match &found {
-        Ok(why) => (StatusCode::OK, prefix::main(why)),
+        Ok(found) => (StatusCode::OK, prefix::main(&found.why)),
         Err(NoPrefix::Wrong(text)) => (StatusCode::BAD_REQUEST, html! { p.bad { (text) } }),
         Err(NoPrefix::Unanswered(text)) => (StatusCode::BAD_GATEWAY, html! { p.bad { (text) } }),
         Err(NoPrefix::Busy) => {

@@ -11,7 +11,7 @@ use std::net::IpAddr;
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 use tokio::sync::Mutex;
 use tokio::time::Instant;
 use virtd::ctl::ask::Unanswered;
@@ -49,8 +49,10 @@ pub struct Known {
 /// The answers, or why there are none.
 #[derive(Clone, Debug)]
 pub struct Snapshot {
-    /// When it was asked.
+    /// When it was answered.
     pub at: Instant,
+    /// The same on the clock on the wall.
+    pub wall: SystemTime,
     /// How long that took.
     pub took: Duration,
     /// What came of it.
@@ -77,6 +79,15 @@ impl Snapshot {
     }
 }
 
+/// What there is about a prefix.
+#[derive(Clone, Debug, Default)]
+pub struct Found {
+    /// As virtd says it.
+    pub routes: api::Routes,
+    /// As `virtctl why` has it.
+    pub why: Why,
+}
+
 /// Why there is nothing about a prefix.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub enum NoPrefix {
@@ -93,7 +104,7 @@ struct Inner {
     control: Control,
     last: Option<Arc<Snapshot>>,
     /// Answers about prefixes, the oldest first.
-    prefixes: VecDeque<(Instant, String, Arc<Why>)>,
+    prefixes: VecDeque<(Instant, String, Arc<Found>)>,
     /// When virtd was asked about one, the oldest first.
     asked: VecDeque<Instant>,
     polls: u64,
@@ -136,13 +147,13 @@ impl Watch {
     ///
     /// # Errors
     /// See [`NoPrefix`].
-    pub async fn prefix(&self, word: &str) -> Result<Arc<Why>, NoPrefix> {
+    pub async fn prefix(&self, word: &str) -> Result<Arc<Found>, NoPrefix> {
         let prefix = canonical(word)?;
         let mut inner = self.inner.lock().await;
         let now = Instant::now();
         inner.prefixes.retain(|(at, ..)| now.duration_since(*at) < FRESH);
-        if let Some((.., why)) = inner.prefixes.iter().find(|(_, known, _)| *known == prefix) {
-            return Ok(why.clone());
+        if let Some((.., found)) = inner.prefixes.iter().find(|(_, known, _)| *known == prefix) {
+            return Ok(found.clone());
         }
         inner.asked.retain(|at| now.duration_since(*at) < FRESH);
         if inner.asked.len() >= ASKED {
@@ -151,12 +162,12 @@ impl Watch {
         inner.asked.push_back(now);
         let snapshot = inner.fresh(&self.shared).await;
         let known = snapshot.known.as_ref().map_err(|e| NoPrefix::Unanswered(e.clone().into()))?;
-        let why = Arc::new(inner.ask_prefix(&prefix, known).await.map_err(|e| NoPrefix::Unanswered(e.into()))?);
+        let found = Arc::new(inner.ask_prefix(&prefix, known).await.map_err(|e| NoPrefix::Unanswered(e.into()))?);
         if inner.prefixes.len() >= KEPT {
             inner.prefixes.pop_front();
         }
-        inner.prefixes.push_back((now, prefix, why.clone()));
-        Ok(why)
+        inner.prefixes.push_back((now, prefix, found.clone()));
+        Ok(found)
     }
 }
 
@@ -197,7 +208,14 @@ impl Inner {
             self.control.close();
         }
         // As old as its end: a virtd that is slow to answer is not asked without a pause.
-        let snapshot = Snapshot { at: Instant::now(), took, known, polls: self.polls, failures: self.failures };
+        let snapshot = Snapshot {
+            at: Instant::now(),
+            wall: SystemTime::now(),
+            took,
+            known,
+            polls: self.polls,
+            failures: self.failures,
+        };
         let snapshot = Arc::new(snapshot);
         self.last = Some(snapshot.clone());
         snapshot
@@ -219,7 +237,7 @@ impl Inner {
         Ok(Known { facts, diversity: diversity.unwrap_or_default(), events, processes })
     }
 
-    async fn ask_prefix(&mut self, prefix: &str, known: &Known) -> Result<Why, Unanswered> {
+    async fn ask_prefix(&mut self, prefix: &str, known: &Known) -> Result<Found, Unanswered> {
         let until = Instant::now() + PATIENCE;
         let routes: api::Routes = self.control.ask(&Request::Routes { prefix: prefix.to_owned() }, until).await?;
         let fib = match &routes.prefix {
@@ -229,7 +247,8 @@ impl Inner {
             }
             _ => None,
         };
-        Ok(Why::of(&routes, &known.facts.status, &known.facts.sessions, fib, &known.events))
+        let why = Why::of(&routes, &known.facts.status, &known.facts.sessions, fib, &known.events);
+        Ok(Found { routes, why })
     }
 }
 

@@ -19,11 +19,11 @@ use virtd_monitor::watch::Snapshot;
 /// Debian's own, which has its packages.
 const PYTHON: &str = "/usr/bin/python3";
 
-/// Reads OpenMetrics from stdin, strictly; writes each family with its type, unit and samples.
+/// Reads OpenMetrics from stdin, strictly; writes all samples.
 const PARSE: &str = "
 import json, sys
 from prometheus_client.openmetrics.parser import text_string_to_metric_families as parse
-out = [[f.name, f.type, f.unit, [[s.name, s.labels, s.value] for s in f.samples]] for f in parse(sys.stdin.read())]
+out = [[s.name, s.labels, s.value] for f in parse(sys.stdin.read()) for s in f.samples]
 print(json.dumps(out))
 ";
 
@@ -47,10 +47,9 @@ fn parsed(text: &str) -> Option<BTreeMap<String, Vec<(Value, f64)>>> {
     }
     let (good, said) = through(PYTHON, &["-c", PARSE], text).expect("python3");
     assert!(good, "{said}\n{text}");
-    let families: Vec<(String, String, String, Vec<(String, Value, f64)>)> =
-        serde_json::from_str(&said).expect("what the parser has found");
+    let samples: Vec<(String, Value, f64)> = serde_json::from_str(&said).expect("what the parser has found");
     let mut found: BTreeMap<String, Vec<(Value, f64)>> = BTreeMap::new();
-    for (name, labels, value) in families.into_iter().flat_map(|(.., samples)| samples) {
+    for (name, labels, value) in samples {
         found.entry(name).or_default().push((labels, value));
     }
     Some(found)

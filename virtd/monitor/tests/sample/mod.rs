@@ -3,7 +3,7 @@
 
 use serde::de::DeserializeOwned;
 use std::path::Path;
-use std::time::Duration;
+use std::time::{Duration, UNIX_EPOCH};
 use tokio::time::Instant;
 use virtd::ctl::health::Facts;
 use virtd_api as api;
@@ -46,5 +46,12 @@ pub fn many(sessions: usize) -> Known {
 
 /// As of now.
 pub fn snapshot(known: Known) -> Snapshot {
-    Snapshot { at: Instant::now(), took: Duration::from_millis(2), known: Ok(known), polls: 3, failures: 1 }
+    Snapshot {
+        at: Instant::now(),
+        wall: UNIX_EPOCH + Duration::from_secs(1_700_000_000),
+        took: Duration::from_millis(2),
+        known: Ok(known),
+        polls: 3,
+        failures: 1,
+    }
 }
