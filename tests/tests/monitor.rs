@@ -1,5 +1,5 @@
-//! virtd-monitor beside a router of real daemons: what it shows is what virtctl says, and it goes on
-//! while daemons, virtd's worker and virtd itself do not.
+//! virtd-monitor beside a router of real daemons: what it shows is what virtctl says, and it goes
+//! on while daemons, virtd's worker and virtd itself do not.
 
 use anyhow::{Context, Result, ensure};
 use nix::sys::signal::{Signal, kill};

@@ -1,5 +1,5 @@
-//! `/api/birdwatcher/`: the looking glass that birdwatcher is for BIRD, as far as virtd can be asked,
-//! so that Alice-LG shows the router beside others.
+//! `/api/birdwatcher/`: the looking glass that birdwatcher is for BIRD, as far as virtd can be
+//! asked, so that Alice-LG shows the router beside others.
 //!
 //! A protocol is a session with a peer. Routes are listed for one prefix; virtd has no answer that
 //! lists those of one peer, and who asks for them is told so.
@@ -178,8 +178,8 @@ async fn no_list() -> Response {
     error(StatusCode::NOT_IMPLEMENTED, text)
 }
 
-/// The routes that peers have sent for a prefix. How old each is virtd does not know: it is as old as
-/// the session at most, which is what is said.
+/// The routes that peers have sent for a prefix. How old each is virtd does not know: it is as old
+/// as the session at most, which is what is said.
 pub fn received(snapshot: &Snapshot, routes: &api::Routes) -> Value {
     let sessions = snapshot.known.as_ref().map_or(&[][..], |known| &known.facts.sessions);
     let up = |peer: &str| sessions.iter().find(|s| s.peer == peer).and_then(|s| s.up_us).unwrap_or(0);

@@ -39,8 +39,8 @@ impl Control {
         self.stream = None;
     }
 
-    /// One question. Only what changes nothing is asked. Without an answer the connection ends: what
-    /// comes later would be taken for the next one.
+    /// One question. Only what changes nothing is asked. Without an answer the connection ends:
+    /// what comes later would be taken for the next one.
     ///
     /// # Errors
     /// See [`Unanswered`]; there is none by `until`.

@@ -1,8 +1,8 @@
-//! The page at `/`, live at `/live`, and `/prefix`: for people. Made here as HTML that needs nothing
-//! else; a little script replaces what stands in `main` by what `/live` sends each second.
+//! The page at `/`, live at `/live`, and `/prefix`: for people. Made here as HTML that needs
+//! nothing else; a little script replaces what stands in `main` by what `/live` sends each second.
 //!
-//! Everything that is not ours is escaped by maud. The Content-Security-Policy lets the page have its
-//! own style and script, and nothing else.
+//! Everything that is not ours is escaped by maud. The Content-Security-Policy lets the page have
+//! its own style and script, and nothing else.
 
 mod parts;
 mod prefix;

@@ -1,5 +1,5 @@
-//! `/metrics` as others read it: by the reference parser of OpenMetrics, by Prometheus's own, and by
-//! a person who looks a name up in docs/OPERATIONS.md.
+//! `/metrics` as others read it: by the reference parser of OpenMetrics, by Prometheus's own, and
+//! by a person who looks a name up in docs/OPERATIONS.md.
 
 mod sample;
 

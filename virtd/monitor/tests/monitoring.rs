@@ -80,7 +80,8 @@ fn prometheus_takes_the_alerts_and_each_fires() {
     let mut tests = format!("rule_files: [{:?}]\nevaluation_interval: 1m\ntests:\n", path.display().to_string());
     for (alert, condition, level) in alerts(&text) {
         let series = format!("virtd_problems{{condition=\"{condition}\",level=\"{level}\",job=\"virtd\"}}");
-        // Nothing for ten minutes, then the condition for two hours. Writing to a String cannot fail.
+        // Nothing for ten minutes, then the condition for two hours. Writing to a String cannot
+        // fail.
         let _ = write!(
             tests,
             "- interval: 1m\n  input_series: [{{series: '{series}', values: '0x10 1x120'}}]\n  promql_expr_test:\n\

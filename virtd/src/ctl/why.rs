@@ -140,8 +140,7 @@ fn is_about(event: &api::Event, prefix: &str) -> bool {
 
 /// Puts together what is the same.
 fn together(routes: &api::Routes, sessions: &[api::Session]) -> Why {
-    let local: HashMap<&str, IpAddr> =
-        sessions.iter().filter_map(|s| Some((s.peer.as_str(), s.local?))).collect();
+    let local: HashMap<&str, IpAddr> = sessions.iter().filter_map(|s| Some((s.peer.as_str(), s.local?))).collect();
     let mut why = Why { prefix: routes.prefix.clone(), asked: routes.asked.clone(), ..Why::default() };
     for r in &routes.received {
         let route = words(r.route.as_ref(), None);
