@@ -24,7 +24,7 @@ PROFDATA := $(shell rustc --print sysroot)/lib/rustlib/$(HOST)/bin/llvm-profdata
 help: ## What can be made
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "%-9s %s\n", $$1, $$2 }' Makefile
 
-build: ## virtd, virtctl, hv-replay and libhvlibc.so, into target/release
+build: ## virtd, virtctl, virtd-monitor, hv-replay and libhvlibc.so, into target/release
 	cargo build --release --workspace
 	[ ! -f $(PROFILE) ] || RUSTFLAGS="$(RUSTFLAGS) $(BY_PROFILE)" cargo build --release -p virtd --bin virtd
 	@[ ! -f $(PROFILE) ] || [ -z "$$(find virtd wire voter replay -path '*/src/*.rs' -newer $(PROFILE) -print -quit)" ] || \
@@ -119,6 +119,7 @@ man: build ## The manual pages, into target/man, made of the programs' own comma
 install: man ## Into PREFIX (/usr/local), with manual pages and what bash, zsh and fish need to complete virtctl's words
 	install -D -m 755 target/release/virtd $(DESTDIR)$(PREFIX)/sbin/virtd
 	install -D -m 755 target/release/virtctl $(DESTDIR)$(PREFIX)/bin/virtctl
+	install -D -m 755 target/release/virtd-monitor $(DESTDIR)$(PREFIX)/bin/virtd-monitor
 	install -D -m 755 target/release/hv-replay $(DESTDIR)$(PREFIX)/bin/hv-replay
 	install -D -m 755 tools/hv-versions $(DESTDIR)$(PREFIX)/sbin/hv-versions
 	sed -i "s|^built=$$|built='$$(target/release/virtctl --version | cut -d ' ' -f 2-)'|" $(DESTDIR)$(PREFIX)/sbin/hv-versions

@@ -389,7 +389,7 @@ pub(crate) fn event_line(logged: &api::Logged) -> String {
 }
 
 /// A route in one line.
-pub(crate) fn route(route: Option<&api::Route>) -> String {
+pub fn route(route: Option<&api::Route>) -> String {
     let Some(r) = route else { return "none".into() };
     let mut out = format!("via {}", r.next_hop);
     if let Some(link_local) = r.link_local {
@@ -436,7 +436,8 @@ fn words(list: &[impl Display], between: &str) -> String {
     text(&list.iter().map(ToString::to_string).collect::<Vec<_>>().join(between))
 }
 
-pub(crate) fn micros(us: u64) -> String {
+/// Microseconds in words: `850ms`, `4m05s`.
+pub fn micros(us: u64) -> String {
     duration(Duration::from_micros(us))
 }
 

@@ -87,7 +87,7 @@ pub(crate) fn page(date: &str) -> Result<(String, String)> {
         text += &markdown(part);
     }
     text += ".SH EXAMPLES\nexamples/virtd.toml shows every key with a comment, examples/three a whole router.\n";
-    text += &see_also(&[("virtd", 8), ("virtctl", 8), ("hv-versions", 1)]);
+    text += &see_also(&[("virtd", 8), ("virtctl", 8), ("virtd-monitor", 8), ("hv-versions", 1)]);
     Ok(("virtd.toml.5".to_owned(), text))
 }
 

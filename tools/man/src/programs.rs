@@ -9,7 +9,8 @@ use clap_mangen::Man;
 /// What `hv-versions --help` prints is in itself.
 const VERSIONS: &str = include_str!("../../hv-versions");
 
-const OTHERS: [(&str, u8); 5] = [("virtd", 8), ("virtctl", 8), ("virtd.toml", 5), ("hv-replay", 1), ("hv-versions", 1)];
+const OTHERS: [(&str, u8); 6] =
+    [("virtd", 8), ("virtctl", 8), ("virtd.toml", 5), ("virtd-monitor", 8), ("hv-replay", 1), ("hv-versions", 1)];
 
 /// Of those that have a command line of clap's, with the sub-commands of virtctl.
 pub(crate) fn pages(date: &str) -> Result<Vec<(String, String)>> {
@@ -18,6 +19,7 @@ pub(crate) fn pages(date: &str) -> Result<Vec<(String, String)>> {
     let virtctl = versioned(virtd::ctl::arguments::Arguments::command());
     let mut pages = vec![
         page(versioned(virtd::arguments::Arguments::command()), 8, date)?,
+        page(versioned(virtd_monitor::arguments::Arguments::command()), 8, date)?,
         page(versioned(hv_replay::command_line::command()), 1, date)?,
         page(virtctl.clone(), 8, date)?,
     ];

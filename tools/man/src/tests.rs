@@ -17,9 +17,16 @@ fn every_program_and_every_command_has_a_page() {
     let pages = pages(DAY).expect("pages");
     let names: BTreeSet<&str> = pages.iter().map(|(name, _)| name.as_str()).collect();
     assert_eq!(names.len(), pages.len());
-    for name in
-        ["virtd.8", "virtctl.8", "virtctl-routes.8", "virtctl-events.8", "hv-replay.1", "hv-versions.1", "virtd.toml.5"]
-    {
+    for name in [
+        "virtd.8",
+        "virtctl.8",
+        "virtd-monitor.8",
+        "virtctl-routes.8",
+        "virtctl-events.8",
+        "hv-replay.1",
+        "hv-versions.1",
+        "virtd.toml.5",
+    ] {
         assert!(names.contains(name), "{name} is not among {names:?}");
     }
     assert!(page("virtctl.8").contains("virtctl\\-routes(8)"));

@@ -8,6 +8,7 @@ mod actions;
 pub mod diagnostic;
 mod diversity;
 pub mod environment;
+mod http;
 pub mod names;
 pub mod parse;
 pub mod places;
@@ -21,6 +22,7 @@ pub mod version;
 pub use actions::{Actions, Fault, FaultAction};
 pub use diversity::{ConnectOrder, Delay, Distribution, Diversity};
 pub use environment::Environment;
+pub use http::{DEFAULT_LISTEN, Http};
 pub use sections::rt_protocol;
 use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
@@ -109,6 +111,9 @@ pub struct Config {
     /// `[fib]`: the instances' routes to the kernel are voted on; `None` (no such section) leaves
     /// each instance its own kernel.
     pub fib: Option<Fib>,
+    /// `[http]`: where virtd-monitor serves; `None` without that section. virtd itself does nothing
+    /// with it.
+    pub http: Option<Http>,
 }
 
 impl Default for Config {
@@ -148,6 +153,7 @@ impl Default for Config {
             faults: Faults::default(),
             recorder: Recorder::default(),
             fib: None,
+            http: None,
         }
     }
 }

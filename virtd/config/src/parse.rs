@@ -1,6 +1,7 @@
 //! A TOML file to a [`Config`], or everything that is wrong with it.
 
 use super::diagnostic::{ConfigError, Problem, any_of, line_of, nearest};
+use super::http;
 use super::names::SECTIONS;
 use super::reader::{Problems, Value, section_title};
 use super::sections::{self, Placed, VotePlaces};
@@ -102,6 +103,9 @@ fn document_to_config(document: &DeTable<'_>, source: &str, problems: &mut Probl
     }
     if let Some(value) = table(document, "fib", problems) {
         config.fib = sections::fib(value, problems);
+    }
+    if let Some(value) = table(document, "http", problems) {
+        config.http = Some(http::read(value, problems));
     }
     let instances = tables(document, "instance", problems, sections::instance);
     let peers =

@@ -107,6 +107,10 @@ pub fn summary(config: &Config) -> String {
         };
         row("FIB", format!("voted; routes have protocol {} and metric {}, and {end}", f.protocol, f.metric));
     }
+    if let Some(http) = &config.http {
+        let listen: Vec<String> = http.listen.iter().map(ToString::to_string).collect();
+        row("virtd-monitor", format!("serves HTTP on {}", listen.join(", ")));
+    }
     for instance in &config.instances {
         row("instance", instance_line(instance));
         if let Some(kind) = instance.kind {

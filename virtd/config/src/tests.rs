@@ -384,3 +384,16 @@ fn members_of_no_confederation_are_a_mistake() {
     let problems = parse(Path::new("virtd.toml"), text).expect_err("a mistake").to_string();
     assert!(problems.contains("not an AS number"), "{problems}");
 }
+
+#[test]
+fn where_the_monitor_serves() {
+    let listen = |section: &str| good(&format!("{GOOD}{section}")).http.map(|http| http.listen);
+    let address = |text: &str| text.parse::<std::net::SocketAddr>().unwrap();
+    assert_eq!(listen(""), None);
+    assert_eq!(listen("[http]\n"), Some(vec![address("127.0.0.1:9180")]));
+    assert_eq!(listen("[http]\nlisten = \"[::1]:80\"\n"), Some(vec![address("[::1]:80")]));
+    let two = "[http]\nlisten = [\"192.0.2.1:80\", \"[::1]:80\"]\n";
+    assert_eq!(listen(two), Some(vec![address("192.0.2.1:80"), address("[::1]:80")]));
+    let said = summary(&good(&format!("{GOOD}{two}")));
+    assert!(said.contains("virtd-monitor   serves HTTP on 192.0.2.1:80, [::1]:80\n"), "{said}");
+}

@@ -96,18 +96,33 @@ pub fn look(socket: &Path, prefix: &str, patience: Duration) -> Result<Why, Stri
     let routes: api::Routes = ask(socket, &Request::Routes { prefix: prefix.to_owned() }, patience)?;
     let status: api::Status = ask(socket, &Request::Status, patience)?;
     let sessions: api::Sessions = ask(socket, &Request::Sessions, patience)?;
-    let found = routes.prefix.clone();
     let fib = |prefix| Request::Fib { prefix: Some(prefix), diff: false, flush: false, protocol: None };
     // Refused without [fib].
-    let fib = found.clone().and_then(|found| ask::<api::FibEntries>(socket, &fib(found), patience).ok());
+    let fib = routes.prefix.clone().and_then(|found| ask::<api::FibEntries>(socket, &fib(found), patience).ok());
     let all = Request::Events { follow: false, n: Some(u64::MAX), kind: None };
     let api::Events { events } = ask(socket, &all, patience)?;
-    let mut why = together(&routes, &sessions);
-    why.strategy = status.strategy;
-    why.t_ms = status.t_ms;
-    why.fib = fib.map(|fib| fib.entries);
-    why.events = events.into_iter().filter(|e| found.as_deref().is_some_and(|p| is_about(&e.event, p))).collect();
-    Ok(why)
+    Ok(Why::of(&routes, &status, &sessions.sessions, fib, &events))
+}
+
+impl Why {
+    /// Out of virtd's answers. `fib`: the entries of the prefix, where there is a `[fib]`;
+    /// `events`: of whatever kind, those about the prefix are taken.
+    pub fn of(
+        routes: &api::Routes,
+        status: &api::Status,
+        sessions: &[api::Session],
+        fib: Option<api::FibEntries>,
+        events: &[api::Logged],
+    ) -> Why {
+        let about = |e: &&api::Logged| routes.prefix.as_deref().is_some_and(|p| is_about(&e.event, p));
+        Why {
+            strategy: status.strategy.clone(),
+            t_ms: status.t_ms,
+            fib: fib.map(|fib| fib.entries),
+            events: events.iter().filter(about).cloned().collect(),
+            ..together(routes, sessions)
+        }
+    }
 }
 
 /// Whether an event is about this very prefix: by its field, or by its words.
@@ -124,9 +139,8 @@ fn is_about(event: &api::Event, prefix: &str) -> bool {
 }
 
 /// Puts together what is the same.
-fn together(routes: &api::Routes, sessions: &api::Sessions) -> Why {
-    let local: HashMap<&str, IpAddr> =
-        sessions.sessions.iter().filter_map(|s| Some((s.peer.as_str(), s.local?))).collect();
+fn together(routes: &api::Routes, sessions: &[api::Session]) -> Why {
+    let local: HashMap<&str, IpAddr> = sessions.iter().filter_map(|s| Some((s.peer.as_str(), s.local?))).collect();
     let mut why = Why { prefix: routes.prefix.clone(), asked: routes.asked.clone(), ..Why::default() };
     for r in &routes.received {
         let route = words(r.route.as_ref(), None);
@@ -154,7 +168,7 @@ fn together(routes: &api::Routes, sessions: &api::Sessions) -> Why {
         }
     }
     why.told.sort_by_key(|t| std::cmp::Reverse(t.peers.len()));
-    let up = sessions.sessions.iter().filter(|s| s.up_us.is_some()).count();
+    let up = sessions.iter().filter(|s| s.up_us.is_some()).count();
     why.silent = up.saturating_sub(routes.sessions.len());
     why
 }
@@ -192,8 +206,8 @@ fn words(route: Option<&api::Route>, local: Option<IpAddr>) -> String {
     }
 }
 
-/// A rule as a sentence.
-fn rule(word: &str, strategy: &str) -> String {
+/// A rule ([`api::Told::rule`]) as a sentence.
+pub fn rule(word: &str, strategy: &str) -> String {
     match word {
         "unanimous" => "all who count say the same".to_owned(),
         "majority" => "more than half of those who count say so".to_owned(),

@@ -35,7 +35,7 @@ fn many(n: usize) -> Why {
     let routes = json!({ "prefix": "192.0.2.0/24", "sessions": (0..n).map(told).collect::<Vec<_>>(),
         "received": [{ "peer": "10.0.0.2", "route": route("10.0.0.2") }, { "peer": "10.0.1.2", "route": route("10.0.1.2") }] });
     let sessions = (0..n + 2).map(|i| session(&peer(i).0, &peer(i).1)).collect::<Vec<_>>();
-    together(&read(routes), &read(json!({ "sessions": sessions })))
+    together(&read(routes), &read::<api::Sessions>(json!({ "sessions": sessions })).sessions)
 }
 
 #[test]
@@ -80,7 +80,7 @@ told
 
 #[test]
 fn a_router_that_was_written_down_is_shown_whole() {
-    let mut why = together(&sample("routes"), &sample("sessions"));
+    let mut why = together(&sample("routes"), &sample::<api::Sessions>("sessions").sessions);
     why.strategy = "wait-for-consensus".into();
     why.fib = Some(sample::<api::FibEntries>("fib_diff").entries);
     let events: api::Events = sample("events");
