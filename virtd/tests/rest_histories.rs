@@ -101,6 +101,8 @@ fn look(sim: &mut Sim) -> Seen {
         (0..PREFIXES + 2).map(|n| (name(n), sim.query(json!({"command": "routes", "prefix": name(n)})))).collect();
     // How often a master that has a leg alone has said something is forgotten when its key rests.
     for told in routes.values_mut().flat_map(|r| r["sessions"].as_array_mut().into_iter().flatten()) {
+        // A key at rest knows no more than that it has rested for T (docs/OPERATIONS.md, `changed_us`).
+        told["changed_us"] = Value::Null;
         let why = told["why"].as_str().unwrap_or_default().replace("; the master does not leave it alone", "");
         told["why"] = why.into();
     }
