@@ -11,6 +11,7 @@ pub mod environment;
 mod http;
 pub mod names;
 pub mod parse;
+mod peer;
 pub mod places;
 mod reader;
 mod sections;
@@ -23,6 +24,7 @@ pub use actions::{Actions, Fault, FaultAction};
 pub use diversity::{ConnectOrder, Delay, Distribution, Diversity};
 pub use environment::Environment;
 pub use http::{DEFAULT_LISTEN, Http};
+pub use peer::Peer;
 pub use sections::rt_protocol;
 use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
@@ -582,22 +584,4 @@ impl Instance {
     pub fn is_ours(&self) -> bool {
         !self.command.is_empty() || self.kind.is_some()
     }
-}
-
-/// `[[peer]]`.
-#[derive(Clone, PartialEq, Eq, Debug)]
-pub struct Peer {
-    /// `address`.
-    pub address: IpAddr,
-    /// `port`: the TCP port on which it listens, where that is not the router's own.
-    pub port: Option<u16>,
-    /// `asn`, optional: checked against the peer's OPEN by the instances anyway.
-    pub asn: Option<u32>,
-    /// `description`.
-    pub description: Option<String>,
-    /// `allow_own_as`.
-    pub allow_own_as: bool,
-    /// `bfd`: the instance whose BFD alone decides when this session ends (only one daemon can have
-    /// the BFD port of an address).
-    pub bfd: Option<String>,
 }

@@ -8,6 +8,8 @@ pub mod view;
 
 use super::ask::ask;
 use crossbeam_channel::{Receiver, Sender};
+use nix::errno::Errno;
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll as poll_files};
 use ratatui::Terminal;
 use ratatui::backend::CrosstermBackend;
 use ratatui::crossterm::cursor::Show;
@@ -16,6 +18,7 @@ use ratatui::crossterm::execute;
 use ratatui::crossterm::terminal::{EnterAlternateScreen, LeaveAlternateScreen, disable_raw_mode, enable_raw_mode};
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use std::io::{self, IsTerminal};
+use std::os::fd::AsFd;
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -61,8 +64,23 @@ pub fn run(socket: &Path, manner: Manner) -> Result<(), String> {
     let socket = socket.to_owned();
     let ask = move || poll(&socket, manner.every, &tell);
     std::thread::Builder::new().name("poll".into()).spawn(ask).map_err(words)?;
+    std::thread::Builder::new().name("terminal".into()).spawn(end_with_terminal).map_err(words)?;
     let _screen = Screen::take().map_err(words)?;
     watch(&told, &ended, manner.coloured).map_err(words)
+}
+
+/// Ends the process when the terminal is gone. crossterm would read its end for ever, and no signal
+/// would be heard.
+fn end_with_terminal() {
+    let stdin = io::stdin();
+    loop {
+        // Nothing is asked for but what always is told: that it has been hung up.
+        match poll_files(&mut [PollFd::new(stdin.as_fd(), PollFlags::empty())], PollTimeout::NONE) {
+            Ok(_) => std::process::exit(0),
+            Err(Errno::EINTR) => {}
+            Err(_) => return,
+        }
+    }
 }
 
 fn watch(told: &Receiver<Result<Polled, String>>, ended: &AtomicBool, coloured: bool) -> io::Result<()> {
