@@ -156,6 +156,22 @@ fn a_signal_and_a_panic_give_the_terminal_back() {
 }
 
 #[test]
+fn it_ends_with_its_terminal() {
+    let dir = tempfile::tempdir().unwrap();
+    let socket = dir.path().join("control");
+    let Some(terminal) = Terminal::start(dir.path(), &socket, &[]) else { return };
+    terminal.wait("virtd does not answer: ");
+    let pid = std::fs::read_to_string(dir.path().join("pid")).unwrap();
+    // script(1) is killed, and the terminal is gone with it.
+    drop(terminal);
+    let until = Instant::now() + PATIENCE;
+    while Path::new("/proc").join(pid.trim()).exists() {
+        assert!(Instant::now() < until, "process {pid} goes on without a terminal");
+        std::thread::sleep(Duration::from_millis(20));
+    }
+}
+
+#[test]
 fn it_outlives_virtd() {
     let dir = tempfile::tempdir().unwrap();
     let socket = dir.path().join("control");
