@@ -4,7 +4,7 @@ mod sim;
 
 use sim::{Sim, config, prefix, update};
 use std::collections::BTreeSet;
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr};
 use virtd_config::Strategy;
 use wire::bgp::message::{RefreshKind, RouteRefresh};
 use wire::bgp::{Family, Prefix};
@@ -126,6 +126,42 @@ fn who_announced_goes_and_everybody_is_told() {
     sim.run(3 * SECOND);
     assert!((2..=4).all(|n| sim.table(n).is_empty()));
     assert_eq!(sim.query(serde_json::json!({"command": "status"}))["interned_routes"], 0, "nothing is held any more");
+}
+
+#[test]
+fn one_that_comes_back_without_a_table_takes_no_turn_of_a_table_s_length() {
+    const MOST: usize = 40_000;
+    let mut sim = Sim::new(&config(3, Strategy::WaitForConsensus));
+    (0..3).for_each(|i| sim.start_instance(i));
+    (1..=2).for_each(|n| sim.connect_peer(n));
+    sim.run(2 * SECOND);
+    let all: Vec<Prefix> =
+        (0..MOST as u32).map(|n| Prefix::new(IpAddr::V4(((n + 0x10000) << 8).into()), 24).expect("a prefix")).collect();
+    for some in all.chunks(800) {
+        sim.peer_sends(1, &update(some, &[], &[64501], Ipv4Addr::new(192, 0, 2, 1), None, 0));
+    }
+    sim.run(20 * SECOND);
+    assert_eq!((sim.table(2).len(), sim.core.keys_at_rest()), (MOST, MOST));
+    sim.kill_instance(2);
+    sim.instances[2].fault.hides.extend(all);
+    sim.restart_instance(2);
+    sim.hurried = true;
+    // It is long waited for: nearly all is missing.
+    let (mut most, mut before) = (0, MOST);
+    for _ in 0..1_000_000 {
+        let turn = broker::turn::wake_at(&mut sim).unwrap_or(sim.now).max(sim.now + 1) - sim.now;
+        sim.run(turn);
+        let rest = sim.core.keys_at_rest();
+        (most, before) = (most.max(before.saturating_sub(rest)), rest);
+        if rest == 0 {
+            break;
+        }
+    }
+    assert_eq!(before, 0, "its word counts in the end");
+    assert!(most <= MOST / 2, "{most} keys in a turn");
+    sim.run(5 * SECOND);
+    assert!(sim.events_of("disagreement").len() > 100 && sim.no_reset());
+    assert_eq!(sim.table(2).len(), MOST);
 }
 
 #[test]

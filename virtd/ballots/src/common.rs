@@ -210,12 +210,15 @@ impl<K: Copy + Eq + Hash, V: Copy + Eq> Common<K, V> {
         }
     }
 
-    /// The keys of the table on which instance `i` is stale.
-    pub fn stale_keys(&self, table: u32, i: usize) -> Vec<K> {
-        if self.stale(table, i) == 0 {
-            return Vec::new();
-        }
-        self.iter(table).filter(|(_, rest)| rest.stale.contains(i as u8)).map(|(key, _)| key).collect()
+    /// The keys of the table on which instance `i` is stale, with their numbers ([`Common::numbered`]),
+    /// from number `from` on.
+    pub fn stale_keys(&self, table: u32, i: usize, from: u32) -> impl Iterator<Item = (u32, K)> + '_ {
+        let numbers = if self.stale(table, i) == 0 { 0 } else { self.numbers() };
+        (from..numbers).filter_map(move |number| {
+            let row = self.rows.get(number)?;
+            let rest = self.records.get(self.record_of(table, row)? as usize)?.rest;
+            rest.stale.contains(i as u8).then_some((number, row.key))
+        })
     }
 
     /// Instance `i` is no more. The keys of the table that nobody else has a word on; of the others

@@ -334,11 +334,17 @@ impl<K: Copy + Eq + Hash, V: Copy + Eq + Default> Ballots<K, V> {
     /// to `release`.
     pub fn forget_stale(&mut self, i: usize, mut release: impl FnMut(V)) {
         for slot in 0..self.slots() {
-            if self.entry(slot).is_some_and(|e| e.stale.contains(i as u8)) {
-                release(self.silence(slot, i));
+            if let Some(said) = self.forget_stale_at(slot, i) {
+                release(said);
                 self.tidy(slot);
             }
         }
+    }
+
+    /// The same of one key, which stays. What it said.
+    pub fn forget_stale_at(&mut self, slot: u32, i: usize) -> Option<V> {
+        let stale = self.entry(slot).is_some_and(|e| e.stale.contains(i as u8));
+        stale.then(|| self.silence(slot, i))
     }
 
     fn silence(&mut self, slot: u32, i: usize) -> V {

@@ -93,7 +93,11 @@ impl Lab {
             for i in 0..4 {
                 let stale: Vec<u32> = own.iter().filter(|(_, r)| r.stale.contains(i as u8)).map(|(k, _)| *k).collect();
                 assert_eq!(self.common.stale(table, i), stale.len());
-                assert_eq!(sorted(self.common.stale_keys(table, i)), stale);
+                assert_eq!(sorted(self.common.stale_keys(table, i, 0).map(|(_, key)| key).collect()), stale);
+                let from = self.common.numbers() / 2;
+                let rest: Vec<u32> = self.common.stale_keys(table, i, from).map(|(_, key)| key).collect();
+                let numbered = (from..self.common.numbers()).filter_map(|n| self.common.numbered(table, n));
+                assert_eq!(rest, numbered.filter(|key| stale.contains(key)).collect::<Vec<u32>>());
             }
             for key in 0..KEYS {
                 assert_eq!(self.common.find(table, &key), self.model.get(&(table, key)).copied());

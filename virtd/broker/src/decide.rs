@@ -89,6 +89,11 @@ impl Core {
         self.env.never_rest = true;
     }
 
+    /// Keys at rest, of all sessions.
+    pub fn keys_at_rest(&self) -> usize {
+        (0..self.sessions.len() as u32).map(|session| self.env.common.keys(session)).sum()
+    }
+
     /// Has prefixes voted on, on every session, because of what has become of who announced them.
     fn renew(&mut self, left: &mut usize) {
         let most = |left: usize, sessions: usize| (left / sessions.max(1)).max(1);

@@ -170,6 +170,8 @@ pub struct Leg {
     level: bool,
     /// Everything has been handed over; level follows after quiet.
     fed_since: Option<Micros>,
+    /// It is being admitted: the number of the first key at rest on which it may still be stale.
+    admits_from: Option<u32>,
     /// How many keys at rest it has not said again, and since when it is so many.
     behind: (usize, Micros),
     /// There was something in the store when it came.

@@ -12,6 +12,7 @@ impl Session {
     pub fn has_work(&self) -> bool {
         self.table.is_walking()
             || self.sweeps()
+            || self.is_admitting()
             || self.up.as_ref().is_some_and(|up| !up.telling_again.is_empty() && up.queued < HIGH_MARK)
             || self.up.as_ref().is_some_and(|up| self.table.changes() > 0 && up.queued < HIGH_MARK)
     }
@@ -20,6 +21,7 @@ impl Session {
     /// changed at most; as many as were done are taken off.
     pub fn flush(&mut self, votes: &mut usize, told: &mut usize, env: &mut Env) {
         self.sweep(env);
+        self.go_on_admitting(KEYS_AT_ONCE, env);
         *votes -= ballots::walk(&mut self.votes(env), *votes);
         *told -= self.publish(*told, env);
         self.tell_alone(env);

@@ -35,6 +35,13 @@ impl Session {
         if self.up.as_ref().is_some_and(|up| up.telling_again.iter().any(|(family, _)| *family == prefix.family())) {
             self.table.resend(slot);
         }
+        for i in rest.stale.iter().map(usize::from) {
+            if self.seats.get(i).is_some_and(Seat::is_admitted)
+                && let Some(said) = self.table.forget_stale_at(slot, i)
+            {
+                env.routes.release(said);
+            }
+        }
         Some(slot)
     }
 
@@ -74,12 +81,17 @@ impl Session {
         env.common.mark_stale(self.number(), i, hold(&mut env.routes));
     }
 
-    /// What instance `i` has not said again it does not say any more.
-    pub(super) fn forget_stale(&mut self, i: usize, env: &mut Env) {
-        for prefix in env.common.stale_keys(self.number(), i) {
-            self.rouse(&prefix, env);
+    /// What instance `i`, which is being admitted, has not said again it does not say any more: of
+    /// `most` keys at rest, beginning with number `from`. They may be as many as the peer was told,
+    /// which is too much for one turn. Returns the number to go on with, if there are more.
+    pub(super) fn forget_stale(&mut self, i: usize, from: u32, most: usize, env: &mut Env) -> Option<u32> {
+        let stale: Vec<(u32, Prefix)> = env.common.stale_keys(self.number(), i, from).take(most).collect();
+        for (_, prefix) in &stale {
+            self.rouse(prefix, env);
         }
-        self.table.forget_stale(i, |route| env.routes.release(route));
+        let next = stale.last().filter(|_| stale.len() == most).map(|(number, _)| number + 1);
+        // What was not at rest when its number had its turn may be by now.
+        next.or_else(|| (self.not_said_again(i, env) > 0).then_some(0))
     }
 
     /// Of the keys at rest, those on which instance `i` has not said again what it said before.

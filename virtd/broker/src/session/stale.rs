@@ -13,19 +13,20 @@ use wire::bgp::Prefix;
 const FAR_BEHIND: u64 = 64;
 
 impl Session {
-    /// After virtd's own death all instances say everything again at once, and what most of them
-    /// have not said when they count is withdrawn: one that has paused while much was still to come
-    /// does not count yet. Whether that is so of instance `i`.
+    /// Whether instance `i` has paused while much is still to come from it: it does not count yet,
+    /// since what it has not said when it does is held against it, and is withdrawn where most have
+    /// not, as after virtd's own death, when all say everything again at once.
     pub(super) fn is_far_behind(&mut self, i: usize, env: &Env) -> bool {
-        if !env.awaits_quorum {
-            return false;
-        }
         let (behind, told) = (self.not_said_again(i, env), self.up.as_ref().map_or(0, |up| up.prefixes_out));
         let Some(leg) = self.seats.get_mut(i).and_then(|s| s.leg.as_mut()) else { return false };
+        // So few are said in a breath.
+        let few = if env.awaits_quorum { 0 } else { KEYS_AT_ONCE };
         if leg.behind.0 != behind {
             leg.behind = (behind, env.now);
         }
-        behind as u64 * FAR_BEHIND > told && env.now < leg.behind.1.max(leg.since) + LEVEL_CAP * env.t_us()
+        behind > few
+            && behind as u64 * FAR_BEHIND > told
+            && env.now < leg.behind.1.max(leg.since) + LEVEL_CAP * env.t_us()
     }
 
     /// Whether instance `i` has a leg here on which it is far behind.
@@ -100,7 +101,7 @@ impl Session {
         let concurs = same >= slots
             && (self.not_said_again(i, env) == 0
                 || (!env.poison.is_idle() || env.has_blocks || env.heard.is_lacking())
-                    && env.common.stale_keys(self.index as u32, i).iter().all(excused));
+                    && env.common.stale_keys(self.index as u32, i, 0).all(|(_, prefix)| excused(&prefix)));
         if let Some(seat) = self.seats.get_mut(i) {
             seat.compared = (at, same);
         }
