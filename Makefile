@@ -73,9 +73,9 @@ soak: packages ## An hour (MINUTES=60) of updates while links, addresses and rou
 	cargo build --workspace
 	HV_SOAK_MINUTES=$(or $(MINUTES),60) cargo test -p tests --test soak
 
-crash: packages ## kill -9 of virtd's worker, 1140 times, under real daemons while the neighbours' routes change: no session is lost, nothing withdrawn, nothing told twice; some hours (PREFIXES=100000, KILLS=100, BURSTS=1000, AIMED=10, SEED=N, FIB=1)
+crash: packages ## kill -9 of virtd's worker, 1170 times, under real daemons while the neighbours' routes change: no session is lost, nothing withdrawn, nothing told twice; some hours (PREFIXES=100000, KILLS=100, BURSTS=1000, AIMED=10, STEPS=30, SEED=N, FIB=1)
 	cargo build --workspace
-	$(AS_ROOT) target/debug/hv-crash --prefixes $(or $(PREFIXES),100000) --kills $(or $(KILLS),100) --bursts $(or $(BURSTS),1000) --aimed $(or $(AIMED),10) \
+	$(AS_ROOT) target/debug/hv-crash --prefixes $(or $(PREFIXES),100000) --kills $(or $(KILLS),100) --bursts $(or $(BURSTS),1000) --aimed $(or $(AIMED),10) --steps $(or $(STEPS),30) \
 		$(if $(SEED),--seed $(SEED)) $(if $(filter 1,$(FIB)),--fib)
 
 calm: packages ## Real tables and traces through three code bases, then an hour of one with ten neighbours: no alarm, no verdict (SPEED=8, PREFIXES=1000000, ROUNDS=2, T_MS=120000, MINUTES=60; FIB=1: in the kernel, too)

@@ -10,3 +10,4 @@ pub mod judge;
 pub mod kills;
 pub mod scene;
 pub mod script;
+mod step;

@@ -47,13 +47,21 @@ fn a_full_table_from_two_and_the_workers_death() -> Result<()> {
     let longest = silences(&all[0], 0).into_iter().max().context("a KEEPALIVE")?;
     println!("the longest time without a word to the one that watches: {} ms", longest / 1000);
 
+    println!("the longest turn so far: {:?}", router.status()?.longest_turn);
+    let birds = kinds.pids("bird")?;
+    kinds.kill("bird", kinds.leader("bird")?, Signal::SIGKILL, PATIENCE)?;
+    kinds.wait_return("bird", &birds, PATIENCE)?;
+    kinds.wait_voting(PATIENCE)?;
+    println!("BIRD has died and is back; the longest turn: {:?}", router.status()?.longest_turn);
+
+    let back = router.events("instance-back").len();
     let worker = router.status()?.worker.context("a worker")?.pid;
     let (died, died_us) = (Instant::now(), now_us());
     kill(Pid::from_raw(i32::try_from(worker)?), Signal::SIGKILL)?;
     wait_for("a word after the death", PATIENCE, || !silences(&all[0], died_us).is_empty())?;
     wait_for("the sessions to be taken over", PATIENCE, || !router.events("taken-over").is_empty())?;
     println!("taken over after {:.1?}", died.elapsed());
-    wait_for("the first vote", PATIENCE, || !router.events("instance-back").is_empty())?;
+    wait_for("the first vote", PATIENCE, || router.events("instance-back").len() > back)?;
     println!("the first instance votes after {:.1?}", died.elapsed());
     kinds.wait_voting(PATIENCE)?;
     println!("all vote after {:.1?}", died.elapsed());
@@ -66,6 +74,12 @@ fn a_full_table_from_two_and_the_workers_death() -> Result<()> {
         ensure!(replayer.count("session-down") == 0, "a session has ended: {}", replayer.address());
     }
     ensure!(router.events("session-down").is_empty(), "{:?}", router.events("session-down"));
+    // What the session of the one that watches takes with it.
+    println!("the longest turn before its end: {:?}", router.status()?.longest_turn);
+    all.remove(0).finish()?;
+    wait_for("its session to end", PATIENCE, || !router.events("session-down").is_empty())?;
+    router.wait_quiet(Duration::from_secs(5), PATIENCE)?;
+    println!("and after it: {:?}", router.status()?.longest_turn);
     all.into_iter().try_for_each(|mut replayer| replayer.finish().map(|_| ()))?;
     lab.passed();
     Ok(())

@@ -3,6 +3,7 @@
 use super::judge::median_and_max;
 use super::scene::{Ended, Scene, Size, UP, children};
 use super::script::now_us;
+use super::step::kill_after;
 use crate::lab::{wait_for, wait_until};
 use crate::replayer::Replayer;
 use anyhow::{Context, Result};
@@ -16,6 +17,9 @@ use std::time::{Duration, Instant};
 
 /// A burst has so many kills at most.
 const BURST: u32 = 5;
+/// A turn in which an UPDATE comes has some ten thousand instructions, or some hundred thousand in
+/// a debug build.
+const MOST_STEPS: u32 = 300_000;
 /// Progress is told this often.
 const TELL: Duration = Duration::from_secs(10);
 /// How long an image is waited for.
@@ -34,6 +38,8 @@ pub struct Plan {
     pub bursts: u32,
     /// Kills of each aimed kind.
     pub aimed: u32,
+    /// Kills at an instruction of a turn.
+    pub steps: u32,
 }
 
 /// What came of it.
@@ -144,6 +150,9 @@ impl Run {
         for _ in 0..plan.aimed {
             self.during_accept()?;
         }
+        for _ in 0..plan.steps {
+            self.at_an_instruction()?;
+        }
         let mut left = plan.bursts;
         while left > 0 {
             // Most of them come before all vote again, some after.
@@ -162,11 +171,18 @@ impl Run {
     }
 
     /// Kills the worker that there is, or the next.
-    fn kill(&mut self, kind: &'static str) -> Result<Pid> {
-        let worker = wait_until("a worker", UP, || self.scene.process("virtd-worker").ok_or(String::new()))?;
-        self.at.push(now_us());
+    fn kill(&mut self, kind: &'static str) -> Result<()> {
         // It may have died of the last kill only now.
-        let _ = kill(worker, Signal::SIGKILL);
+        self.kill_by(kind, |worker| {
+            let _ = kill(worker, Signal::SIGKILL);
+            Ok(())
+        })
+    }
+
+    fn kill_by(&mut self, kind: &'static str, kills: impl FnOnce(Pid) -> Result<()>) -> Result<()> {
+        let worker = wait_until("a worker", UP, || self.scene.process("virtd-worker").ok_or(String::new()))?;
+        kills(worker)?;
+        self.at.push(now_us());
         *self.done.entry(kind).or_default() += 1;
         wait_for("the worker's end", UP, || self.scene.process("virtd-worker") != Some(worker))?;
         self.scene.look()?;
@@ -185,7 +201,15 @@ impl Run {
                 ),
             );
         }
-        Ok(worker)
+        Ok(())
+    }
+
+    /// In a turn, after so many instructions: a few as likely as many.
+    fn at_an_instruction(&mut self) -> Result<()> {
+        let us = self.rng.random_range(0..2_000_000);
+        std::thread::sleep(Duration::from_micros(us));
+        let steps = self.rng.random_range(0.0..f64::from(MOST_STEPS).ln()).exp() as u32;
+        self.kill_by("step", |worker| kill_after(worker, steps))
     }
 
     /// Waits until everybody votes, as the worker that there is has it.

@@ -17,7 +17,8 @@ use tests::lab::clean_up_on_signal;
     after_help = "\
 Kinds of kills, in this order: while the table is loading; when everybody votes; as soon as the next
 worker is there, which reads the journal then; while an image of the journal is written; while a
-neighbour connects; at random times, alone or in bursts of up to five.
+neighbour connects; after so many single instructions of a turn, by ptrace; at random times, alone
+or in bursts of up to five.
 
 What must be 0, or the exit status is 1: sessions reset; withdrawals that nobody has made; routes
 told again that had been told; routes told that nobody says; routes that differ at the end from a
@@ -27,8 +28,8 @@ it, with the times from a kill to the first KEEPALIVE or UPDATE after it, and un
 The same seed gives the same times and the same words; what the machine makes of them differs.
 
 Examples:
-  hv-crash --prefixes 1000 --kills 3 --bursts 0 --aimed 0    a first look, two minutes
-  hv-crash --seed 7 --kills 0 --bursts 50 --aimed 0          bursts only
+  hv-crash --prefixes 1000 --kills 3 --bursts 0 --aimed 0 --steps 0    a first look, two minutes
+  hv-crash --seed 7 --kills 0 --bursts 50 --aimed 0 --steps 0          bursts only
   hv-crash                                                   all of it, some hours"
 )]
 struct Arguments {
@@ -44,6 +45,9 @@ struct Arguments {
     /// Kills of each kind that is aimed: loading, new, image, accept
     #[arg(long, value_name = "A", default_value_t = 10)]
     aimed: u32,
+    /// Kills at single instructions of a turn
+    #[arg(long, value_name = "I", default_value_t = 30)]
+    steps: u32,
     /// T: an instance that was fed votes after six of it at the latest
     #[arg(long, value_name = "MS", default_value_t = 3000)]
     t_ms: u32,
@@ -58,10 +62,10 @@ struct Arguments {
 fn main() -> ExitCode {
     let arguments = Arguments::parse();
     let clock = || SystemTime::UNIX_EPOCH.elapsed().map_or(1, |t| t.as_secs());
-    let Arguments { prefixes, fib, t_ms, kills, bursts, aimed, seed } = arguments;
+    let Arguments { prefixes, fib, t_ms, kills, bursts, aimed, steps, seed } = arguments;
     let seed = seed.unwrap_or_else(clock);
     eprintln!("seed {seed}");
-    let plan = Plan { size: Size { prefixes, fib, t_ms, seed }, kills, bursts, aimed };
+    let plan = Plan { size: Size { prefixes, fib, t_ms, seed }, kills, bursts, aimed, steps };
     match clean_up_on_signal().and_then(|()| run(&plan)) {
         Ok(report) => {
             println!("{}", report.json);
