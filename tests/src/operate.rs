@@ -1,9 +1,11 @@
 //! What an operator does at a daemon's own control program, and what a process costs.
 
 use crate::daemons::{Daemon, Instance};
-use crate::lab::{Netns, finish, run};
+use crate::lab::{Lab, Netns, built, finish, run};
 use anyhow::Result;
 use std::fs;
+use std::os::unix::fs::PermissionsExt;
+use std::path::PathBuf;
 
 /// Runs one command of FRR's zebra.
 pub fn zebra(instance: &Instance, ns: &Netns, command: &str) -> Result<String> {
@@ -63,4 +65,21 @@ pub fn cpu_ticks(ns: &Netns) -> u64 {
         behind.split_whitespace().skip(11).take(2).filter_map(|n| n.parse::<u64>().ok()).sum()
     };
     pids.split_whitespace().map(ticks).sum()
+}
+
+/// A copy of virtd in a folder of its own.
+pub fn virtd_copy(lab: &Lab, folder: &str) -> Result<PathBuf> {
+    let path = lab.folder(folder)?.join("virtd");
+    fs::copy(built("virtd")?, &path)?;
+    Ok(path)
+}
+
+/// A program of a shell's words; `$virtd` is a copy of virtd.
+pub fn virtd_script(lab: &Lab, name: &str, text: &str) -> Result<PathBuf> {
+    let path = lab.folder(name)?.join("program");
+    // The worker's user has to find the way to it.
+    let virtd = virtd_copy(lab, name)?;
+    fs::write(&path, format!("#!/bin/sh\nvirtd={}\n{text}\n", virtd.display()))?;
+    fs::set_permissions(&path, fs::Permissions::from_mode(0o755))?;
+    Ok(path)
 }

@@ -2,13 +2,14 @@
 
 use anyhow::{Context, Result, ensure};
 use serde_json::Value;
+use std::collections::BTreeSet;
 use std::io::Read;
 use std::net::{SocketAddr, TcpListener};
 use std::time::{Duration, Instant};
 use tests::daemons::{Attach, Daemon, Instance};
 use tests::lab::{Lab, Site, Star, wait_for, wait_until};
 use tests::neighbours::{Kind, Neighbour, NeighbourSpec, prefixes};
-use tests::operate::{control, cpu_ticks, routes};
+use tests::operate::{control, cpu_ticks, routes, virtd_copy, virtd_script};
 use tests::replayer::{Replayer, table};
 use tests::router::{ASN, Options, Router};
 
@@ -128,6 +129,86 @@ fn openbgpd_dialling() -> Result<()> {
 #[test]
 fn openbgpd_listening() -> Result<()> {
     proxied(Daemon::OpenBgpd, false)
+}
+
+/// Upgrades in a row.
+const UPGRADES: usize = 6;
+
+/// How many prefixes an hv-replay was told.
+fn told(replayer: &Replayer) -> usize {
+    let updates = replayer.events().into_iter().filter(|e| e["event"] == "update");
+    let prefixes = |e: Value| -> Vec<String> {
+        let announced = e["announced"].as_array().into_iter().flatten();
+        announced.flat_map(|a| a["prefixes"].as_array().cloned().unwrap_or_default()).map(|p| p.to_string()).collect()
+    };
+    updates.flat_map(prefixes).collect::<BTreeSet<String>>().len()
+}
+
+/// virtd's program is replaced while a table passes through it: neither the daemon nor a neighbour
+/// notices, every octet arrives, and whoever comes later is served as before.
+fn upgraded(daemon: Daemon, dials: bool) -> Result<()> {
+    const ROUTES: usize = 20_000;
+    let mut lab = Lab::new(&format!("native-upgrade-{}", daemon.name()))?;
+    let star = lab.star(3)?;
+    let router = Router::start(&lab, &star, &Options { passive: !dials, ..options(daemon) })?;
+    let start = if dials { Replayer::listen } else { Replayer::dial };
+    let watch = ["--monitor", "--events-updates"];
+    let mut monitor = start(&lab, &star.sites[1], false, &watch)?;
+    monitor.wait_event("session-up", UP)?;
+    let generate = ["--generate", &ROUTES.to_string()];
+    let mut feed = start(&lab, &star.sites[0], false, &generate)?;
+    feed.wait_event("session-up", UP)?;
+    let (tried, first) = (router.show(&["upgrade", "--dry-run"])?, router.worker());
+    ensure!(tried.contains("2 sessions") && tried.contains("could take over"), "{tried}");
+    for _ in 0..UPGRADES {
+        let worker = router.worker();
+        router.show(&["upgrade"])?;
+        ensure!(router.worker() != worker, "the program is the same");
+    }
+    // One that has made its twin and dies before it serves: the former program goes on.
+    let dies = virtd_copy(&lab, "dies")?.display().to_string();
+    let text = format!("case \"$*\" in *--try*) exec $virtd \"$@\";; esac\nHV_TEST_DIES={dies} exec {dies} \"$@\"");
+    let program = virtd_script(&lab, "program", &text)?.display().to_string();
+    let refused = router.show(&["upgrade", "--to", &program]).err().context("a program that dies takes over")?;
+    ensure!(format!("{refused:#}").contains("virtd goes on as"), "{refused:#}");
+    ensure!(router.worker() != first && router.status()?.sessions_up == 2, "{:?}", router.status()?);
+    let taken: Vec<String> = router.events("taken-over").iter().map(|e| e["text"].to_string()).collect();
+    ensure!(taken.len() == UPGRADES + 1 && taken.iter().all(|t| t.contains("2 connections")), "{taken:?}");
+    ensure!(router.events("not-taken-over").is_empty(), "{:?}", router.events("not-taken-over"));
+    let mut late = start(&lab, &star.sites[2], false, &watch)?;
+    late.wait_event("session-up", UP)?;
+    ensure!(router.state_of(daemon.name())? != "absent", "virtd does not know the daemon any more");
+    let mut all = [monitor, late, feed];
+    for replayer in &all[..2] {
+        wait_until("the table", UP * 4, || match told(replayer) {
+            count if count >= ROUTES => Ok(()),
+            count => Err(format!("{count} prefixes")),
+        })?;
+        ensure!(replayer.count("session-down") == 0, "{:?}", replayer.events());
+    }
+    for (n, outcome) in Replayer::finish_together(&mut all)?.into_iter().enumerate() {
+        outcome.check_quiet()?;
+        let learnt = table(&outcome.table)?.len();
+        ensure!(n == 2 || learnt == ROUTES, "{learnt} of {ROUTES} routes at neighbour {n}");
+    }
+    drop(router);
+    lab.passed();
+    Ok(())
+}
+
+#[test]
+fn frr_notices_no_upgrade() -> Result<()> {
+    upgraded(Daemon::Frr, false)
+}
+
+#[test]
+fn bird_notices_no_upgrade() -> Result<()> {
+    upgraded(Daemon::Bird, true)
+}
+
+#[test]
+fn openbgpd_notices_no_upgrade() -> Result<()> {
+    upgraded(Daemon::OpenBgpd, false)
 }
 
 /// The octets of the OPEN that a dialling daemon sends, over IPv4 or IPv6, behind virtd or without.
@@ -251,7 +332,14 @@ fn md5_of_a_listening_daemon_guards_the_real_port() -> Result<()> {
         let mut right = Replayer::dial(&lab, &star.sites[0], false, &["--monitor", "--md5", "a-shared-secret"])?;
         right.wait_event("session-up", UP)?;
         ensure!(wrong.count("session-up") == 0 && wrong.running(), "a session without the key: {:?}", wrong.events());
+        // The key outlasts an upgrade, for the session that there is and for the next one.
+        router.show(&["upgrade"])?;
+        ensure!(right.count("session-down") == 0, "{:?}", right.events());
         right.finish()?.check_quiet()?;
+        let mut again = Replayer::dial(&lab, &star.sites[0], false, &["--monitor", "--md5", "a-shared-secret"])?;
+        again.wait_event("session-up", UP)?;
+        ensure!(wrong.count("session-up") == 0 && wrong.running(), "a session without the key: {:?}", wrong.events());
+        again.finish()?.check_quiet()?;
         drop(router);
         lab.passed();
     }

@@ -7,7 +7,8 @@ use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
-use tests::lab::{built, wait_for};
+use tests::lab::wait_for;
+use tests::operate::{virtd_copy, virtd_script};
 use tests::replayer::Replayer;
 use tests::scene::{ROUTES, Scene, UP};
 
@@ -18,21 +19,12 @@ const FLAPS: &str = "198.18.1.0/24";
 /// What changes meanwhile.
 const CHANGES: &str = "198.18.2.0/24";
 
-/// A copy of virtd in a folder of its own.
 fn copy(scene: &Scene, folder: &str) -> Result<PathBuf> {
-    let path = scene.lab.folder(folder)?.join("virtd");
-    fs::copy(built("virtd")?, &path)?;
-    Ok(path)
+    virtd_copy(&scene.lab, folder)
 }
 
-/// A program of a shell's words; `$virtd` is virtd.
 fn script(scene: &Scene, name: &str, text: &str) -> Result<PathBuf> {
-    let path = scene.lab.folder(name)?.join("program");
-    // The worker's user has to find the way to it.
-    let virtd = copy(scene, name)?;
-    fs::write(&path, format!("#!/bin/sh\nvirtd={}\n{text}\n", virtd.display()))?;
-    fs::set_permissions(&path, fs::Permissions::from_mode(0o755))?;
-    Ok(path)
+    virtd_script(&scene.lab, name, text)
 }
 
 fn upgrade(scene: &Scene, to: &Path) -> Result<String> {

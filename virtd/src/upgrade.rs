@@ -1,6 +1,7 @@
 //! Another program takes over from the worker: what a program does that is tried, and how the loop
 //! makes room for it. `virtd_master`'s upgrade has the order of it all.
 
+use crate::driver::Handover;
 use crate::worker;
 use anyhow::{Context, Result, bail, ensure};
 use broker::Core;
@@ -98,7 +99,7 @@ pub fn try_out(link: &Link) -> Result<()> {
         Received::Message(ToWorker::Try, Some(file)) => file,
         other => bail!("the master does not say what is to be tried: {other:?}"),
     };
-    let census = examine(&config, &octets(file)?, reads())?;
+    let census = examine(&config, &octets(&file.into())?, reads())?;
     link.send(&ToMaster::Tried { version: env!("CARGO_PKG_VERSION").to_owned(), census }, None)?;
     Ok(())
 }
@@ -115,8 +116,11 @@ fn reads() -> RangeInclusive<u32> {
     OLDEST..=VERSION
 }
 
-fn octets(file: OwnedFd) -> Result<Vec<u8>> {
-    let file = File::from(file);
+/// All that is in an image.
+///
+/// # Errors
+/// It cannot be read, or is too long to be one.
+pub(crate) fn octets(file: &File) -> Result<Vec<u8>> {
     let length = file.metadata()?.len();
     ensure!(length <= MAX_IMAGE, "the image has {length} octets");
     let mut octets = vec![0; usize::try_from(length)?];
@@ -132,7 +136,9 @@ fn octets(file: OwnedFd) -> Result<Vec<u8>> {
 pub fn examine(config: &Config, file: &[u8], reads: RangeInclusive<u32>) -> Result<Census> {
     let records = journal::unstamp(file, reads).context("the image of the sessions cannot be read")?;
     if config.open == OpenMode::Native {
-        return Ok(Census::default());
+        let connections = Handover::read(records)?;
+        ensure!(connections.octets()? == records, "the connections are others when they were read and written");
+        return Ok(Census { sessions: connections.connections() as u64, ..Census::default() });
     }
     let (mut core, standing) = adopted(config, records).context("the image of the sessions is damaged")?;
     let (census, before) = (core.census(), core.digest());

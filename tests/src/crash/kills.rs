@@ -258,13 +258,16 @@ impl Run {
         std::thread::sleep(Duration::from_micros(us));
         self.kill("accept")?;
         comer.wait_event("session-up", UP)?;
-        self.settle()?;
+        let us = self.rng.random_range(0..8_000_000);
+        std::thread::sleep(Duration::from_micros(us));
         let resets = comer.events().iter().filter(|e| e["event"] == "session-down" && e["reset"] == true).count();
         if resets > 0 {
             *self.missed.entry("accept-session-lost").or_default() += 1;
         }
         comer.finish()?;
-        Ok(())
+        // Not before: OpenBGPD holds back from a neighbour whose sessions have ended several times,
+        // some minutes each time, and this one's end with each that comes.
+        self.settle()
     }
 
     fn report(&self, calm: &Ended, ended: &Ended, differences: &[String]) -> Value {

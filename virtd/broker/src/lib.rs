@@ -248,6 +248,13 @@ impl Core {
         self.env.begins(Stage::Outside);
     }
 
+    /// With `open = "native"`: a connection and the leg behind it, of an earlier virtd, go on.
+    pub fn go_on(&mut self, conn: ConnId, leg: LegId, peer: SocketAddr) {
+        if let Some(native) = &mut self.native {
+            native.pair(conn, leg, peer);
+        }
+    }
+
     /// Outputs name connections and legs that the sessions made: later inputs find their session by
     /// them. (With `open = "native"` no peer has one.)
     fn learn_ids(&mut self, from: usize) {

@@ -99,7 +99,7 @@ impl Native {
         self.peers.values()
     }
 
-    fn pair(&mut self, conn: ConnId, leg: LegId, peer: SocketAddr) {
+    pub(super) fn pair(&mut self, conn: ConnId, leg: LegId, peer: SocketAddr) {
         self.leg_of.insert(conn, leg);
         self.conn_of.insert(leg, conn);
         self.peers.insert(conn, peer);

@@ -497,6 +497,12 @@ fn take(fds: &mut Vec<OwnedFd>, number: RawFd, name: &CStr) -> Option<OwnedFd> {
     is_named(number, name).then(|| fds.swap_remove(at))
 }
 
+/// Takes the memory of this name out of `fds`, if it is there.
+pub fn take_named(fds: &mut Vec<OwnedFd>, name: &CStr) -> Option<File> {
+    let at = fds.iter().position(|fd| is_named(fd.as_raw_fd(), name))?;
+    Some(File::from(fds.swap_remove(at)))
+}
+
 #[cfg(test)]
 #[path = "journal_tests.rs"]
 mod tests;

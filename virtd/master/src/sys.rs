@@ -11,6 +11,7 @@ use nix::errno::Errno;
 use nix::fcntl::{FcntlArg, FdFlag, fcntl};
 use nix::sys::signal::{SigSet, SigmaskHow, pthread_sigmask};
 use nix::unistd::Pid;
+use std::cell::Cell;
 use std::os::fd::{BorrowedFd, RawFd};
 use std::os::unix::process::CommandExt;
 use std::process::Command;
@@ -120,9 +121,11 @@ unsafe fn twin(
             // Daemons see at once that virtd is gone, and its ports are free, whoever else has this
             // table.
             let kept = [line, link, go.link, go.line, go.program.unwrap_or(-1)];
+            let handed_over = Cell::new(false);
+            each_fd(|fd| handed_over.set(handed_over.get() || is_handover(fd)));
             each_fd(|fd| {
                 if !kept.contains(&fd) {
-                    give_way(fd);
+                    give_way(fd, handed_over.get());
                 }
             });
             match copy() {
@@ -169,11 +172,12 @@ unsafe fn say(line: RawFd, pid: c_int) {
 /// Closes a socket that listens, and one of this machine's own (to a daemon, to virtctl). Any other
 /// keeps nobody from its port: it may be one that holds a port and does not listen just now. The
 /// shim's by its abstract name stays: the next worker may not be root, and could make none that shims
-/// believe ([`virtd_linux::by_name`]).
+/// believe ([`virtd_linux::by_name`]). Where something was handed over, all daemons' sockets that are
+/// still there are part of that.
 ///
 /// # Safety
 /// As of [`twin`].
-unsafe fn give_way(fd: RawFd) {
+unsafe fn give_way(fd: RawFd, handed_over: bool) {
     let option = |name| {
         let (mut value, mut size): (c_int, _) = (0, size_of::<c_int>() as libc::socklen_t);
         // SAFETY: value and size are there.
@@ -186,11 +190,26 @@ unsafe fn give_way(fd: RawFd) {
         match option(libc::SO_DOMAIN) {
             None => {}
             Some(libc::AF_UNIX) if option(libc::SO_ACCEPTCONN) == Some(1) && is_by_name(fd) => {}
+            Some(libc::AF_UNIX) if handed_over => {}
             Some(libc::AF_UNIX) => drop(libc::close(fd)),
             Some(_) if option(libc::SO_ACCEPTCONN) == Some(1) => drop(libc::close(fd)),
             Some(_) => drop(libc::setsockopt(fd, libc::SOL_SOCKET, libc::SO_REUSEADDR, (&raw const yes).cast(), size)),
         }
     }
+}
+
+/// Whether this is the memory of [`crate::twin::HANDOVER`].
+///
+/// # Safety
+/// As of [`twin`].
+unsafe fn is_handover(fd: RawFd) -> bool {
+    let (mut path, mut target) = ([0u8; MAX_PATH], [0u8; 64]);
+    own_fd(fd, &mut path);
+    // SAFETY: a string, and a buffer with its length.
+    let n = unsafe { libc::readlink(path.as_ptr().cast(), target.as_mut_ptr().cast(), target.len()) };
+    let target = usize::try_from(n).ok().and_then(|n| target.get(..n)).unwrap_or_default();
+    let name = target.strip_prefix(b"/memfd:").and_then(|rest| rest.strip_suffix(b" (deleted)"));
+    name == Some(crate::twin::HANDOVER.to_bytes())
 }
 
 /// Whether it is root who listens at this socket, by an abstract name.

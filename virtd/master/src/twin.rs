@@ -8,9 +8,14 @@
 use crate::link::{self, Link};
 use crate::message::ToMaster;
 use crate::sys;
+use std::ffi::CStr;
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd, RawFd};
 use std::sync::{Arc, Mutex, PoisonError};
+
+/// The memory in which a program that leaves writes down what daemons have open and the next one is
+/// to go on with: where it is there, the twin leaves their sockets open.
+pub const HANDOVER: &CStr = c"virtd-native";
 
 /// Makes twins.
 #[derive(Debug)]

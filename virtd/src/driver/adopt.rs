@@ -2,6 +2,7 @@
 //! are. KEEPALIVEs leave before anything else is done; then the core reads the journal, and what the
 //! kernel had not taken of what peers were told is queued again.
 
+use super::handover::Left;
 use super::pulse::Pulse;
 use super::*;
 use broker::adopt::{Adoption, Kept, Remedy, Said};
@@ -51,6 +52,9 @@ impl Driver {
     /// Goes on where an earlier worker has ended, or begins a journal.
     pub(super) fn take_over(&mut self, estate: Estate) {
         if self.config.open == OpenMode::Native {
+            if let Some(left) = estate.native {
+                self.go_on_with(left);
+            }
             return;
         }
         let said = estate.last.and_then(|last| last.said);
@@ -109,7 +113,7 @@ impl Driver {
         self.alarm("not-taken-over", text);
     }
 
-    fn alarm(&mut self, kind: &'static str, text: String) {
+    pub(super) fn alarm(&mut self, kind: &'static str, text: String) {
         let event = Event::new(self.now, kind, Severity::Alarm, text);
         self.tell(event);
     }
@@ -324,6 +328,8 @@ pub struct Estate {
     alive: Vec<OwnedFd>,
     /// What the last one was doing when it died by its own fault.
     last: Option<Last>,
+    /// With `open = "native"`, what the program before has left.
+    native: Option<Result<Left>>,
 }
 
 impl Estate {
@@ -332,6 +338,7 @@ impl Estate {
     /// the port is free for new listening sockets then.
     pub fn of(mut fds: Vec<OwnedFd>) -> Estate {
         let last = Progress::of_the_last(&mut fds);
+        let native = Left::inherit(&mut fds);
         let mut journal = Journal::inherit(&mut fds);
         let (mut connections, mut alive) = (Vec::new(), Vec::new());
         if let Ok(Some(journal)) = &mut journal {
@@ -354,7 +361,7 @@ impl Estate {
         }
         let (by_name, fds) = fds.into_iter().partition(by_name::is_roots);
         crate::worker::let_go(fds);
-        Estate { journal, connections, by_name, faults: 0, alive, last }
+        Estate { journal, connections, by_name, faults: 0, alive, last, native }
     }
 
     /// After a worker that died so; what it was doing is added to that.

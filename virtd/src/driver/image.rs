@@ -77,20 +77,35 @@ impl Driver {
             bail!("virtd has no complete journal: the sessions would end");
         }
         let file = File::from(memfd_create(c"virtd-image", MFdFlags::MFD_CLOEXEC)?);
-        let census = if native { Census::default() } else { self.broker.census() };
+        let handover = native.then(|| self.handover(false));
+        let connections = |h: &Handover| Census { sessions: h.connections() as u64, ..Census::default() };
+        let census = handover.as_ref().map_or_else(|| self.broker.census(), connections);
         // How much each connection was given is of no use to a program that is only tried.
         let writer = sys::fork_alone(&file, |mut file| {
-            file.write_all(&journal::stamp()).is_ok() && (native || self.write_image(file, |_| 0))
+            let written =
+                |file: &mut &File, h: &Handover| h.octets().is_ok_and(|octets| file.write_all(&octets).is_ok());
+            file.write_all(&journal::stamp()).is_ok()
+                && match &handover {
+                    Some(handover) => written(&mut file, handover),
+                    None => self.write_image(file, |_| 0),
+                }
         })?;
         Ok(Apart { file, writer, census })
     }
 
-    /// Ends this process where it stands; what goes on is the journal, and the connections with peers.
+    /// Ends this process where it stands; what goes on is the journal, and the connections with
+    /// peers. With `open = "native"` also what the daemon has here.
     pub(super) fn leave(&mut self) -> ! {
         let mut kept = self.journal.as_ref().map(Journal::fds).unwrap_or_default();
         kept.extend(self.peers.values().filter(|p| p.stream.kept.is_some()).map(|p| p.stream.io.as_raw_fd()));
         // The one by name: the next program, which is not root, cannot make one that shims believe.
         kept.extend(self.shims.get(1).map(|(fd, _)| fd.as_raw_fd()));
+        if self.config.open == OpenMode::Native {
+            match self.hand_over() {
+                Ok(fds) => kept.extend(fds),
+                Err(e) => log::error!("the connections end: {e:#}"),
+            }
+        }
         self.lines.leave.now(&kept)
     }
 

@@ -101,6 +101,11 @@ impl Keys {
         self.wishes.iter().filter(is_first).map(|w| (w.option, w.value.as_slice()))
     }
 
+    /// What a holder wants: option and value.
+    pub fn of_holder(&self, holder: Holder) -> Vec<(i32, Vec<u8>)> {
+        self.wishes.iter().filter(|w| w.holder == holder).map(|w| (w.option, w.value.clone())).collect()
+    }
+
     /// The keys an accepted connection with this peer has inherited: instance, option, value.
     pub fn of_peer(&self, ip: IpAddr) -> impl Iterator<Item = (u8, i32, &[u8])> {
         let here = move |w: &&Wish| options::key_peer(w.option, &w.value).is_some_and(|p| p.ip == ip.to_canonical());

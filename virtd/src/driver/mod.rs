@@ -9,6 +9,7 @@
 
 mod accept;
 mod adopt;
+mod handover;
 mod image;
 mod keys;
 mod link_reset;
@@ -35,6 +36,7 @@ use broker::turn::{self, Deferred, World as _};
 use broker::{Answer, Core};
 use bytes::Bytes;
 use crossbeam_channel::{Receiver, TrySendError};
+pub use handover::Handover;
 use hashbrown::{HashMap, HashSet};
 use mio::unix::SourceFd;
 use mio::{Events, Interest, Poll, Registry, Token, Waker};
