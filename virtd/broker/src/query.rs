@@ -103,7 +103,7 @@ impl Core {
                     _ => self.decided(done, matches!(request, Request::Session { .. })),
                 }
             }
-            Request::Reload { .. } | Request::Upgrade { .. } | Request::Events { .. } => {
+            Request::Reload { .. } | Request::Upgrade { .. } | Request::Events { .. } | Request::Ribs { .. } => {
                 return Err("that is not for the core".to_owned());
             }
         })
