@@ -146,7 +146,7 @@ fn reads(request: &virtd_api::Request) -> bool {
         Instances { exec } => exec.is_none(),
         Fib { flush, .. } => !flush,
         Session { action, .. } => action.is_none(),
-        Instance { .. } | Change { .. } | Reload { .. } | Events { .. } | Upgrade { .. } => false,
+        Instance { .. } | Change { .. } | Reload { .. } | Events { .. } | Upgrade { .. } | Ribs { .. } => false,
     }
 }
 
