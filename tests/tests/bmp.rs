@@ -235,15 +235,16 @@ impl Pmbmpd {
         text.lines().filter_map(|line| serde_json::from_str(line).ok()).collect()
     }
 
-    /// The prefixes that a peer has said (`rib_out`: was told), or an instance of this name would tell it.
+    /// The prefixes that a peer has said; with `out` those that it was told, and with `before` as well
+    /// those that the instances would tell it, whose names pmbmpd does not repeat here.
     fn prefixes(&self, peer: &str, out: bool, before: bool) -> BTreeSet<String> {
         let mut found = BTreeSet::new();
         for m in self.messages() {
-            let is = |key: &str, value: bool| m[key] == Value::from(u64::from(value)) || m[key] == Value::from(value);
-            if m["bmp_msg_type"] != "route_monitor" || m["peer_ip"] != peer || !is("is_out", out) {
+            let is = |key: &str| m[key] == 1;
+            if m["bmp_msg_type"] != "route_monitor" || m["peer_ip"] != peer || is("is_out") != out {
                 continue;
             }
-            if out && is("is_post", true) == before {
+            if out && is("is_post") == before {
                 continue;
             }
             let Some(prefix) = m["ip_prefix"].as_str() else { continue };
@@ -482,7 +483,7 @@ fn collectors_know_what_everybody_says() -> Result<()> {
     let (known, learned) = (told(&peers, "10.0.2.2", None)?, learned.routes()?);
     ensure!(known.keys().collect::<Vec<_>>() == learned.keys().collect::<Vec<_>>());
     for (prefix, (path, _)) in known {
-        ensure!(learned[prefix]["as_path"] == Value::from(path.as_str()), "{prefix}: {path}, {}", learned[prefix]);
+        ensure!(learned[prefix]["as_path"] == path.as_str(), "{prefix}: {path}, {}", learned[prefix]);
     }
     scene.feed.finish()?;
     // An orderly end of virtd-monitor.

@@ -37,8 +37,9 @@ const FIRST_PAUSE: Duration = Duration::from_secs(1);
 const MAX_PAUSE: Duration = Duration::from_secs(720);
 /// A connection that has stood for so long was a good one: the next wait is the first.
 const GOOD: Duration = Duration::from_secs(30);
-/// The collector has answered by then, or is not there.
-const DIAL: Duration = Duration::from_secs(10);
+/// The collector has answered by then, or is not there: sooner than virtd closes one who asks
+/// nothing.
+const DIAL: Duration = Duration::from_secs(8);
 /// How long virtd is waited for before it is asked again: it is on this machine.
 const VIRTD_PAUSE: Duration = Duration::from_secs(1);
 /// How long the last words may take.
@@ -109,6 +110,8 @@ enum Over {
     Collector(String),
     /// virtd.
     Virtd(String),
+    /// virtd, which is there and does not want to.
+    Refused(String),
 }
 
 impl Task {
@@ -123,7 +126,7 @@ impl Task {
             let (text, wait) = match over {
                 Over::Told => return,
                 Over::Virtd(text) => (text, VIRTD_PAUSE),
-                Over::Collector(text) => {
+                Over::Collector(text) | Over::Refused(text) => {
                     pause = if begun.elapsed() >= GOOD { FIRST_PAUSE } else { pause };
                     let wait = pause;
                     pause = (2 * pause).min(MAX_PAUSE);
@@ -143,6 +146,11 @@ impl Task {
     }
 
     async fn once(&self, stop: &mut watch::Receiver<bool>) -> Over {
+        // A collector is not bothered while there is no virtd.
+        let mut frames = match Frames::connect(&self.control).await {
+            Ok(frames) => frames,
+            Err(text) => return Over::Virtd(text),
+        };
         let dialled = tokio::select! {
             dialled = self.dial() => dialled,
             _ = stop.changed() => return Over::Told,
@@ -151,22 +159,21 @@ impl Task {
             Ok(stream) => stream,
             Err(e) => return Over::Collector(e.to_string()),
         };
-        let frames = match Frames::open(&self.control, self.collector.instances).await {
-            Ok(frames) => frames,
-            Err(text) => return Over::Virtd(text),
-        };
+        if let Err(text) = frames.begin(self.collector.instances).await {
+            return Over::Refused(text);
+        }
         log::info!("collector {} is connected", self.collector.address);
         self.states.change(self.n, |s| (s.since, s.connections) = (Some(Instant::now()), s.connections + 1));
         let (reader, writer) = stream.into_split();
-        let mut sending = Sending { task: self, writer, out: Vec::new(), peers: HashMap::new() };
+        let mut sending = Sending { task: self, writer, out: Vec::new(), torn: false, peers: HashMap::new() };
         message::initiation(&host_name(), &self.description, &mut sending.out);
         let over = sending.all(frames, reader, stop).await;
         let reason = match &over {
             Over::Told => Some((Reason::Closed, "virtd-monitor ends")),
             Over::Virtd(_) => Some((Reason::Unspecified, "virtd is gone, or another takes its place")),
-            Over::Collector(_) => None,
+            Over::Collector(_) | Over::Refused(_) => None,
         };
-        if let Some((reason, text)) = reason {
+        if let Some((reason, text)) = reason.filter(|_| !sending.torn) {
             message::termination(reason, text, &mut sending.out);
             let _ = timeout(FAREWELL, sending.writer.write_all(&sending.out)).await;
             let _ = timeout(FAREWELL, sending.writer.shutdown()).await;
@@ -192,6 +199,8 @@ struct Sending<'t> {
     writer: OwnedWriteHalf,
     /// What is written next, [`PIECE`] and a message at most.
     out: Vec<u8>,
+    /// Part of a message has been written, and the rest will not be.
+    torn: bool,
     /// By number, with the name by which virtd's sessions know it; those that were told of.
     peers: HashMap<u32, (Peer, Option<String>)>,
 }
@@ -237,7 +246,10 @@ impl Sending<'_> {
             // For as long as the collector likes.
             let written = tokio::select! {
                 written = self.writer.write_all(&self.out) => written,
-                _ = stop.changed() => return Over::Told,
+                _ = stop.changed() => {
+                    self.torn = true;
+                    return Over::Told;
+                }
             };
             self.out.clear();
             if let Err(e) = written {
@@ -288,8 +300,9 @@ impl Sending<'_> {
     async fn statistics(&mut self) {
         let snapshot = self.task.watch.now().await;
         let Ok(known) = &snapshot.known else { return };
+        let sessions: HashMap<&str, _> = known.facts.sessions.iter().map(|s| (s.peer.as_str(), s)).collect();
         for (peer, name) in self.peers.values() {
-            let Some(session) = known.facts.sessions.iter().find(|s| Some(&s.peer) == name.as_ref()) else { continue };
+            let Some(session) = name.as_ref().and_then(|name| sessions.get(name.as_str())) else { continue };
             peer.statistics(session.prefixes_in.map(|n| n as u64), session.prefixes_out, &mut self.out);
         }
     }

@@ -25,20 +25,25 @@ pub struct Frames {
 }
 
 impl Frames {
+    /// To a virtd that is there; nothing is asked yet.
+    ///
+    /// # Errors
+    /// A sentence: virtd does not run, or may not be asked.
+    pub async fn connect(socket: &Path) -> Result<Frames, String> {
+        let stream = UnixStream::connect(socket).await.map_err(|e| connect_error(socket, &e))?;
+        Ok(Frames { stream, read: BytesMut::new() })
+    }
+
     /// Begins to read the tables.
     ///
     /// # Errors
-    /// A sentence: virtd does not run, refuses, or is too old.
-    pub async fn open(socket: &Path, instances: bool) -> Result<Frames, String> {
-        let stream = UnixStream::connect(socket).await.map_err(|e| connect_error(socket, &e))?;
-        let mut frames = Frames { stream, read: BytesMut::new() };
-        match timeout(PATIENCE, frames.begin(instances)).await {
-            Ok(begun) => begun.map(|()| frames),
-            Err(_) => Err("virtd did not answer in time".to_owned()),
-        }
+    /// A sentence: virtd refuses, is too old, or has gone meanwhile.
+    pub async fn begin(&mut self, instances: bool) -> Result<(), String> {
+        let begun = timeout(PATIENCE, self.ask(instances)).await;
+        begun.unwrap_or_else(|_| Err("virtd did not answer in time".to_owned()))
     }
 
-    async fn begin(&mut self, instances: bool) -> Result<(), String> {
+    async fn ask(&mut self, instances: bool) -> Result<(), String> {
         let broke = |e: io::Error| format!("the connection to virtd broke: {e}");
         let mut text = serde_json::to_vec(&Request::Ribs { instances }).map_err(|e| e.to_string())?;
         text.push(b'\n');
