@@ -251,6 +251,27 @@ fn a_session_that_ends_says_how() {
     assert_eq!(reader.of(1, None).expect("it is back").said.len(), 3);
 }
 
+/// Keys at rest that are roused while they are being told, by the word of one who is told of later,
+/// are not forgotten.
+#[test]
+fn keys_that_are_roused_meanwhile_are_told() {
+    let mut sim = router(3_000);
+    let mut reader = Reader::new(&mut sim, 1);
+    let told = |reader: &Reader| reader.of(2, None).map_or(0, |s| s.told.len());
+    while told(&reader) < 500 {
+        sim.core.tell_reader(sim.now, 1, &mut reader.octets);
+        reader.read();
+    }
+    assert!(told(&reader) < 1_500, "{}", told(&reader));
+    let all: Vec<Prefix> = names(3_000).iter().map(|name| prefix(name)).collect();
+    for some in all.chunks(500) {
+        sim.leg_sends(1, 2, &update(some, &[], &[OUR_AS, 64777], sim::LOCAL, None, 0));
+    }
+    reader.take_all(&mut sim, 3 * SECOND);
+    assert_eq!(told(&reader), 3_000);
+    assert_eq!(reader.tables(), anew(&mut sim));
+}
+
 /// More changes than are kept for a reader who takes nothing: he is told anew, and what is kept
 /// stays within its bound.
 #[test]
