@@ -403,10 +403,12 @@ fn collectors_know_what_everybody_says() -> Result<()> {
                 found => Err(format!("{peer} {out} {before}: {}, log: {}", found.len(), pmbmpd.process.log())),
             })?;
         }
-        let messages = pmbmpd.messages();
-        let of = |kind: &str| messages.iter().filter(|m| m["bmp_msg_type"] == kind).collect::<Vec<_>>();
+        let of = |kind: &str| pmbmpd.messages().into_iter().filter(|m| m["bmp_msg_type"] == kind).collect::<Vec<_>>();
         for (kind, at_least) in [("init", 1), ("peer_up", 8), ("stats", 1)] {
-            ensure!(of(kind).len() >= at_least, "{kind}: {:?}", of(kind));
+            wait_until(&format!("pmbmpd to be told {kind}"), UP, || match of(kind) {
+                found if found.len() >= at_least => Ok(()),
+                found => Err(format!("{found:?}")),
+            })?;
         }
         let ups = format!("{:?}", of("peer_up"));
         ensure!(ups.contains("virtd instance openbgpd"), "{ups}");
