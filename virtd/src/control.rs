@@ -8,6 +8,7 @@
 //! what changes something.
 
 mod clients;
+mod ribs;
 mod upgrade;
 
 use crate::state;
@@ -21,6 +22,7 @@ pub use clients::{MAX_CLIENTS, MAX_FOLLOWERS, MAX_REQUEST};
 use crossbeam_channel::{Receiver, Sender, TrySendError};
 use nix::sys::socket::{AddressFamily, Backlog, MsgFlags, SockFlag, SockType, UnixAddr};
 use nix::unistd::{Gid, Group};
+pub use ribs::{Line, Word, line};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use std::fs;
@@ -79,13 +81,17 @@ pub struct ControlQueue {
     images: Option<Sender<WantsImage>>,
     /// What goes past virtd.
     seen: Seen,
+    /// The line of those who read the routing tables.
+    ribs: Option<Line>,
 }
 
 /// The two ends of the way from the control socket to the driver; every request wakes `waker`.
 pub fn queue(waker: Option<Arc<mio::Waker>>) -> (ControlQueue, Receiver<ControlRequest>) {
     let (requests, receiver) = crossbeam_channel::bounded(QUEUE);
     let seen = Seen::default();
-    (ControlQueue { requests, waker, reloader: None, worker: None, state: None, images: None, seen }, receiver)
+    let queue =
+        ControlQueue { requests, waker, reloader: None, worker: None, state: None, images: None, seen, ribs: None };
+    (queue, receiver)
 }
 
 impl ControlQueue {
@@ -105,6 +111,12 @@ impl ControlQueue {
     #[must_use]
     pub fn with_seen(self, seen: Seen) -> ControlQueue {
         ControlQueue { seen, ..self }
+    }
+
+    /// With a line for those who read the routing tables.
+    #[must_use]
+    pub fn with_readers(self, line: Line) -> ControlQueue {
+        ControlQueue { ribs: Some(line), ..self }
     }
 
     /// With a file for what outlasts a restart.
@@ -149,6 +161,13 @@ impl ControlQueue {
         self.send(request, Some(by), None)
     }
 
+    fn wake(&self) -> Result<(), String> {
+        match self.waker.as_ref().map(|w| w.wake()) {
+            Some(Err(e)) => Err(format!("the driver cannot be woken: {e}")),
+            _ => Ok(()),
+        }
+    }
+
     fn send(&self, request: Request, by: Option<Asker>, config: Option<Box<Config>>) -> Reply {
         let (reply, answer) = crossbeam_channel::bounded(1);
         match self.requests.try_send(ControlRequest { request, by, config, reply }) {
@@ -156,9 +175,7 @@ impl ControlQueue {
             Err(TrySendError::Full(_)) => return Err("virtd is busy: too many requests wait already".to_owned()),
             Err(TrySendError::Disconnected(_)) => return Err("virtd is shutting down".to_owned()),
         }
-        if let Some(Err(e)) = self.waker.as_ref().map(|w| w.wake()) {
-            return Err(format!("the driver cannot be woken: {e}"));
-        }
+        self.wake()?;
         answer.recv_timeout(CORE_PATIENCE).unwrap_or_else(|e| {
             Err(match e {
                 crossbeam_channel::RecvTimeoutError::Timeout => {
@@ -322,8 +339,14 @@ fn client(stream: &UnixStream, place: &Place, service: &Service) -> io::Result<(
                 } else if place.may_follow() {
                     return follow(stream, n, kind, &service.log);
                 } else {
-                    return refuse(stream, format!("{MAX_FOLLOWERS} clients follow the events already"));
+                    return refuse(stream, too_many_follow());
                 }
+            }
+            Ok(Request::Ribs { instances }) => {
+                return match place.may_follow() {
+                    true => ribs::stream(stream, &service.queue, instances),
+                    false => refuse(stream, too_many_follow()),
+                };
             }
             Ok(Request::Upgrade { to, dry_run }) => match service.try_program(to, dry_run, &user) {
                 Err(text) => refuse(stream, text)?,
@@ -338,6 +361,10 @@ fn client(stream: &UnixStream, place: &Place, service: &Service) -> io::Result<(
         }
         place.may_ask();
     }
+}
+
+fn too_many_follow() -> String {
+    format!("{MAX_FOLLOWERS} clients follow the events or read the tables already")
 }
 
 /// What a line asks, or why it asks nothing: read as a value first, so that this can be said.

@@ -51,6 +51,8 @@ pub struct Lines {
     pub kernel: KernelLine,
     /// Another program may take over.
     pub leave: Leave,
+    /// From those who read the routing tables.
+    pub ribs: Receiver<control::Word>,
 }
 
 /// The loop that does all I/O with peers and instances: the driver, or a test's stand-in.
@@ -171,10 +173,11 @@ pub fn serve<L: EventLoop>(beginning: Beginning, open: impl FnOnce(&Config, Line
     let ports = bypass::Ports::default();
     ports.set(config);
     let (leave, (images, to_write)) = (Arc::new(AtomicBool::new(false)), crossbeam_channel::bounded(1));
+    let (readers, ribs) = control::line();
     let lines = {
         let (events, master, ports) = (events.channel(), master.clone(), ports.clone());
         let leave = Leave { wanted: leave.clone(), images: to_write, twins: twins.clone() };
-        Lines { events, master, reports, records, ports, kernel, leave }
+        Lines { events, master, reports, records, ports, kernel, leave, ribs }
     };
     let mut driver = open(config, lines)?;
     let _ = wake_loop.set(driver.waker());
@@ -183,7 +186,7 @@ pub fn serve<L: EventLoop>(beginning: Beginning, open: impl FnOnce(&Config, Line
     let worker = Worker { pid: std::process::id(), restarts: begin.restarts };
     let seen = bypass::Seen::default();
     let queue = queue.with_state(config.state.clone()).with_reload(master.clone());
-    let queue = queue.with_worker(worker).with_images(images).with_seen(seen.clone());
+    let queue = queue.with_worker(worker).with_images(images).with_seen(seen.clone()).with_readers(readers);
     let asking = asking.map(|socket| socket.read_only().serve(queue.clone(), log.clone())).transpose();
     let asking = asking.context("cannot start the thread of the control socket for asking")?;
     let guard = control.serve(queue.clone(), log.clone()).context("cannot start the control socket's thread")?;

@@ -69,7 +69,7 @@ fn read(section: &str, inner: &str, line: &str) -> Config {
         |name: &str| if name == inner { format!("{name} = {{ {} }}\n", both.join(", ")) } else { String::new() };
     let text = format!(
         "[router]\n{}\n[vote]\n{}\n[timers]\n{}\n[faults]\n{}\n[recorder]\nfolder = \"/r\"\n{}\n[fib]\n{}\n\
-         [[instance]]\nname = \"a\"\ncommand = [\"/a\"]\n{}\n{}{}[[instance]]\nname = \"b\"\n[[peer]]\naddress = \"192.0.2.1\"\n{}\n",
+         [[instance]]\nname = \"a\"\ncommand = [\"/a\"]\n{}\n{}{}[[instance]]\nname = \"b\"\n[[peer]]\naddress = \"192.0.2.1\"\n{}\n[[bmp]]\ncollector = \"192.0.2.9:5000\"\n{}\n",
         at("router"),
         at("vote"),
         at("timers"),
@@ -80,6 +80,7 @@ fn read(section: &str, inner: &str, line: &str) -> Config {
         table("diversity"),
         table("environment"),
         at("peer"),
+        at("bmp"),
     );
     parse(Path::new("virtd.toml"), &text).unwrap_or_else(|e| panic!("{e}"))
 }

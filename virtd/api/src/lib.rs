@@ -18,6 +18,7 @@
 //! | [`Request::Reload`] | [`Reloaded`] |
 //! | [`Request::Upgrade`] | [`Upgrade`] |
 //! | [`Request::Events`] | [`Events`]; with `follow` a line of [`Followed`] for each |
+//! | [`Request::Ribs`] | [`Ribs`], and then frames ([`ribs`]) |
 //! | any that is refused | [`Refused`] |
 //!
 //! Either side may be the older one. What a reader does not know it ignores, and what it misses in
@@ -30,6 +31,7 @@ mod diversity;
 mod event;
 mod fib;
 mod request;
+pub mod ribs;
 mod router;
 mod routes;
 
@@ -37,6 +39,7 @@ pub use diversity::{Aspect, Diversity, Pair, SessionPairs, Verdicts};
 pub use event::{Event, Events, Followed, Logged, Said};
 pub use fib::{Fib, FibEntries, FibEntry, FibInstance, FibKernel};
 pub use request::{COMMANDS, Exec, Request};
+pub use ribs::{Ribs, SpeakerDown, SpeakerUp};
 pub use router::{
     Ended, EventLog, Gone, Instance, Instances, Leg, Memory, NativeSession, NativeSessions, OneSession, Router,
     Session, Sessions, Status, Turn, Worker,

@@ -4,7 +4,7 @@ use serde::{Deserialize, Deserializer, Serialize};
 use std::path::PathBuf;
 
 /// The words of [`Request`]'s `command`.
-pub const COMMANDS: [&str; 13] = [
+pub const COMMANDS: [&str; 14] = [
     "status",
     "sessions",
     "instances",
@@ -18,6 +18,7 @@ pub const COMMANDS: [&str; 13] = [
     "change",
     "reload",
     "upgrade",
+    "ribs",
 ];
 
 /// One line from a client. A field that is left out or null is as in [`Default`].
@@ -124,6 +125,12 @@ pub enum Request {
         #[serde(default)]
         kind: Option<String>,
     },
+    /// The routing tables, whole and then as they change, until the client closes.
+    Ribs {
+        /// Those of the instances, too.
+        #[serde(default, deserialize_with = "or_default")]
+        instances: bool,
+    },
 }
 
 /// A control program that is about to be run.
@@ -151,7 +158,8 @@ impl Request {
             | Request::Routes { .. }
             | Request::Differs { .. }
             | Request::Diversity { .. }
-            | Request::Events { .. } => true,
+            | Request::Events { .. }
+            | Request::Ribs { .. } => true,
         }
     }
 }

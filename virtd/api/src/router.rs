@@ -119,7 +119,7 @@ pub struct Memory {
     pub tables_bytes: usize,
     /// Routes and blocks of attributes, each kept once.
     pub attributes_bytes: usize,
-    /// What slow legs have not been given yet.
+    /// What slow legs, and readers of the routing tables, have not been given yet.
     pub waiting_bytes: usize,
     /// The figures on the independence of the instances.
     pub figures_bytes: usize,

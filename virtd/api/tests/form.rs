@@ -121,6 +121,7 @@ fn requests_are_what_they_were() {
             json!({ "command": "events", "follow": true, "n": 20, "kind": null }),
             Request::Events { follow: true, n: Some(20), kind: None },
         ),
+        (json!({ "command": "ribs", "instances": true }), Request::Ribs { instances: true }),
     ];
     for (line, request) in &all {
         assert_eq!(serde_json::from_value::<Request>(line.clone()).expect("a request"), *request);

@@ -113,6 +113,8 @@ pub struct Env {
     pub failures: super::strangers::Failures,
     /// Keys that are steady without a majority.
     pub without_quorum: u32,
+    /// Who reads the routing tables.
+    pub ribs: super::ribs::Readers,
     next_id: u64,
     /// See [`Scratch`].
     pub scratch: Scratch,
@@ -197,6 +199,7 @@ impl Env {
             shut: std::collections::BTreeSet::new(),
             failures: super::strangers::Failures::default(),
             without_quorum: 0,
+            ribs: super::ribs::Readers::default(),
             next_id: 0,
             scratch: Scratch::default(),
             never_rest: false,

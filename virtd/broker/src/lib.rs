@@ -28,6 +28,7 @@
 //! | [`witness`] | what is under way, for the next virtd; an instance's message that killed one |
 //! | `strangers` | who may have a session, and when its place is given back |
 //! | `reload` | the set of instances and the settings change while sessions are up |
+//! | [`ribs`] | who reads the routing tables as they change, and what is told to each |
 //! | `query`, `told` | virtctl's answers; what a peer was told of a prefix, and by which rule |
 //!
 //! Nothing here reads a clock or an fd; the same inputs give the same outputs.
@@ -62,6 +63,7 @@ mod open;
 mod poison;
 mod query;
 mod reload;
+pub mod ribs;
 mod roster;
 mod session;
 pub mod state;

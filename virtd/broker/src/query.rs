@@ -103,7 +103,7 @@ impl Core {
                     _ => self.decided(done, matches!(request, Request::Session { .. })),
                 }
             }
-            Request::Reload { .. } | Request::Upgrade { .. } | Request::Events { .. } => {
+            Request::Reload { .. } | Request::Upgrade { .. } | Request::Events { .. } | Request::Ribs { .. } => {
                 return Err("that is not for the core".to_owned());
             }
         })
@@ -217,7 +217,7 @@ impl Core {
                 tables_bytes: env.common.memory_bytes()
                     + self.sessions.iter().map(|s| s.memory_bytes().0).sum::<usize>(),
                 attributes_bytes: env.routes.memory_bytes() + env.heard.memory_bytes().1,
-                waiting_bytes: self.sessions.iter().map(|s| s.memory_bytes().1).sum::<usize>(),
+                waiting_bytes: self.sessions.iter().map(|s| s.memory_bytes().1).sum::<usize>() + self.readers_bytes(),
                 figures_bytes: self.sessions.iter().map(|s| s.independence.memory_bytes()).sum::<usize>(),
                 verdicts_bytes: env.rechecks.memory_bytes(),
             },

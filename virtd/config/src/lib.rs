@@ -5,6 +5,7 @@
 //! examples/virtd.toml.
 
 mod actions;
+mod bmp;
 pub mod diagnostic;
 mod diversity;
 pub mod environment;
@@ -21,6 +22,7 @@ mod tests;
 pub mod version;
 
 pub use actions::{Actions, Fault, FaultAction};
+pub use bmp::{Collector, MAX_COLLECTORS};
 pub use diversity::{ConnectOrder, Delay, Distribution, Diversity};
 pub use environment::Environment;
 pub use http::{DEFAULT_LISTEN, Http};
@@ -116,6 +118,9 @@ pub struct Config {
     /// `[http]`: where virtd-monitor serves; `None` without that section. virtd itself does nothing
     /// with it.
     pub http: Option<Http>,
+    /// `[[bmp]]`: to which collectors virtd-monitor tells the routing tables. virtd itself does
+    /// nothing with them.
+    pub bmp: Vec<Collector>,
 }
 
 impl Default for Config {
@@ -156,6 +161,7 @@ impl Default for Config {
             recorder: Recorder::default(),
             fib: None,
             http: None,
+            bmp: Vec::new(),
         }
     }
 }

@@ -62,6 +62,7 @@ pub const SECTIONS: &[(&str, &[&str])] = &[
     ("recorder", &["folder", "minutes", "memory_mib", "disk_mib"]),
     ("fib", &["protocol", "metric", "on_exit", "sweep_s", "reconcile_s", "answer_ahead"]),
     ("http", &["listen"]),
+    ("bmp", &["collector", "source", "instances", "statistics_s"]),
     (
         "instance",
         &[

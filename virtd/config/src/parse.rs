@@ -1,11 +1,11 @@
 //! A TOML file to a [`Config`], or everything that is wrong with it.
 
 use super::diagnostic::{ConfigError, Problem, any_of, line_of, nearest};
-use super::http;
 use super::names::SECTIONS;
 use super::reader::{Problems, Value, section_title};
 use super::sections::{self, Placed, VotePlaces};
 use super::{Config, Instance, MAX_INSTANCES, OpenMode, Peer, Strategy};
+use super::{bmp, http};
 use std::collections::BTreeMap;
 use std::io;
 use std::path::Path;
@@ -107,6 +107,9 @@ fn document_to_config(document: &DeTable<'_>, source: &str, problems: &mut Probl
     if let Some(value) = table(document, "http", problems) {
         config.http = Some(http::read(value, problems));
     }
+    let collectors = tables(document, "bmp", problems, bmp::read);
+    bmp::check(&collectors, problems);
+    config.bmp = collectors.into_iter().map(|c| c.value).collect();
     let instances = tables(document, "instance", problems, sections::instance);
     let peers =
         tables(document, "peer", problems, |value, problems| sections::peer(value, config.allow_own_as, problems));

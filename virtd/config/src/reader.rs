@@ -295,7 +295,7 @@ fn unknown_key_help(name: &str, known: &[&str]) -> String {
 /// A section's name with its brackets.
 pub(crate) fn section_title(name: &str) -> String {
     match name {
-        "instance" | "peer" => format!("[[{name}]]"),
+        "instance" | "peer" | "bmp" => format!("[[{name}]]"),
         _ => format!("[{name}]"),
     }
 }

@@ -111,6 +111,10 @@ pub fn summary(config: &Config) -> String {
         let listen: Vec<String> = http.listen.iter().map(ToString::to_string).collect();
         row("virtd-monitor", format!("serves HTTP on {}", listen.join(", ")));
     }
+    for c in &config.bmp {
+        let whose = if c.instances { "of peers and instances" } else { "of peers" };
+        row("BMP", format!("virtd-monitor tells {} the tables {whose}", c.address));
+    }
     for instance in &config.instances {
         row("instance", instance_line(instance));
         if let Some(kind) = instance.kind {

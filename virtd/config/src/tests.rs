@@ -397,3 +397,32 @@ fn where_the_monitor_serves() {
     let said = summary(&good(&format!("{GOOD}{two}")));
     assert!(said.contains("virtd-monitor   serves HTTP on 192.0.2.1:80, [::1]:80\n"), "{said}");
 }
+
+#[test]
+fn collectors() {
+    let with = |sections: &str| format!("{GOOD}{sections}");
+    let one = "[[bmp]]\ncollector = \"192.0.2.9:5000\"\n";
+    let config = good(&with(&format!(
+        "{one}[[bmp]]\ncollector = \"[2001:db8::9]:11019\"\nsource = \"2001:db8::1\"\ninstances = true\nstatistics_s = 0\n"
+    )));
+    let short = |c: &Collector| (c.address.to_string(), c.source.is_some(), c.instances, c.statistics_s);
+    let wanted = [("192.0.2.9:5000".to_owned(), false, false, 60), ("[2001:db8::9]:11019".to_owned(), true, true, 0)];
+    assert_eq!(config.bmp.iter().map(short).collect::<Vec<_>>(), wanted);
+    let said = summary(&config);
+    assert!(said.contains("virtd-monitor tells [2001:db8::9]:11019 the tables of peers and instances\n"), "{said}");
+    let wrong = |sections: &str| parse(Path::new("virtd.toml"), &with(sections)).expect_err("a mistake").to_string();
+    for (sections, problem) in [
+        ("[[bmp]]\n".to_owned(), "[[bmp]] has no `collector`"),
+        ("[bmp]\ncollector = \"192.0.2.9:5000\"\n".to_owned(), "write [[bmp]] with double brackets"),
+        (one.replace(":5000", ""), "is not where a collector listens"),
+        (one.replace("192.0.2.9", "0.0.0.0"), "is not where a collector listens"),
+        (format!("{one}{one}"), "192.0.2.9:5000 is listed twice"),
+        (format!("{one}source = \"2001:db8::1\"\n"), "of another family than `collector`"),
+        (format!("{one}statistics_s = -1\n"), "`statistics_s` is out of range"),
+        (format!("{one}instance = true\n"), "unknown key `instance` in [[bmp]]"),
+        ((1..=9).map(|n| one.replace(".9:", &format!(".{n}:"))).collect(), "more than 8 collectors"),
+    ] {
+        let said = wrong(&sections);
+        assert!(said.contains(problem), "{sections}: {said}");
+    }
+}

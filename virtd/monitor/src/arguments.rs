@@ -4,7 +4,7 @@ use clap::Parser;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use virtd_config::parse::{self, LoadError};
-use virtd_config::{DEFAULT_CONTROL_SOCKET, DEFAULT_LISTEN};
+use virtd_config::{Collector, DEFAULT_CONTROL_SOCKET, DEFAULT_LISTEN};
 
 const EXAMPLES: &str = "\
 Examples:
@@ -18,14 +18,17 @@ What it serves:
   /metrics            OpenMetrics, for Prometheus
   /api/birdwatcher/   birdwatcher's JSON, for Alice-LG
 
-In virtd.toml it reads control_socket_ro (else control_socket) of [router], and listen of [http].
-It needs no right but to open that socket: put its user into control_ro_group. It asks virtd at
+It tells BMP collectors (RFC 7854) the routing tables: those that [[bmp]] of virtd.toml names.
+
+In virtd.toml it reads control_socket_ro (else control_socket) of [router], listen of [http], and
+[[bmp]]. It needs no right but to open that socket: put its user into control_ro_group. It asks virtd at
 most once a second, whoever looks, and changes nothing. Everything that it serves is for whoever
 reaches it: listen on an address of this machine, and put a proxy before it that knows who may look.
 
 Logging: RUST_LOG=warn; the default is info. Metrics, alerts, a unit: docs/OPERATIONS.md, virtd-monitor.";
 
-/// Shows a running virtd over HTTP: a page for people, metrics for Prometheus, a looking glass.
+/// Shows a running virtd over HTTP: a page for people, metrics for Prometheus, a looking glass; tells
+/// collectors its tables by BMP.
 #[derive(Clone, Debug, Parser)]
 #[command(name = "virtd-monitor", after_help = EXAMPLES)]
 pub struct Arguments {
@@ -47,6 +50,8 @@ pub struct Places {
     pub control: PathBuf,
     /// At least one.
     pub listen: Vec<SocketAddr>,
+    /// Who is told the tables by BMP.
+    pub collectors: Vec<Collector>,
 }
 
 impl Arguments {
@@ -58,12 +63,13 @@ impl Arguments {
         let config = self.config.as_deref().map(parse::load).transpose()?;
         let said = config.as_ref().map(|c| c.control_socket_ro.as_ref().unwrap_or(&c.control_socket).clone());
         let control = self.control.clone().or(said).unwrap_or_else(|| PathBuf::from(DEFAULT_CONTROL_SOCKET));
-        let listen = match (self.listen.as_slice(), config.and_then(|c| c.http)) {
+        let (http, collectors) = config.map_or((None, Vec::new()), |c| (c.http, c.bmp));
+        let listen = match (self.listen.as_slice(), http) {
             ([], Some(http)) => http.listen,
             ([], None) => vec![DEFAULT_LISTEN],
             (given, _) => given.to_vec(),
         };
-        Ok(Places { control, listen })
+        Ok(Places { control, listen, collectors })
     }
 }
 
@@ -86,12 +92,17 @@ mod tests {
             std::fs::write(&file, format!("[router]\n{router}{rest}{http}")).expect("written");
         };
         write("control_socket = \"/a\"\n", "");
-        assert_eq!(places(&["--config", path]), Places { control: "/a".into(), listen: vec![DEFAULT_LISTEN] });
+        assert_eq!(
+            places(&["--config", path]),
+            Places { control: "/a".into(), listen: vec![DEFAULT_LISTEN], collectors: Vec::new() }
+        );
         write("control_socket = \"/a\"\ncontrol_socket_ro = \"/b\"\n", "[http]\nlisten = \"[::1]:80\"\n");
         let listen = vec!["[::1]:80".parse().expect("an address")];
-        assert_eq!(places(&["--config", path]), Places { control: "/b".into(), listen });
+        assert_eq!(places(&["--config", path]), Places { control: "/b".into(), listen, collectors: Vec::new() });
         let given = places(&["--config", path, "--control", "/c", "--listen", "192.0.2.1:0"]);
-        assert_eq!(given, Places { control: "/c".into(), listen: vec!["192.0.2.1:0".parse().expect("an address")] });
+        assert_eq!((given.control, given.listen), ("/c".into(), vec!["192.0.2.1:0".parse().expect("an address")]));
+        write("", "[[bmp]]\ncollector = \"192.0.2.9:5000\"\n");
+        assert_eq!(places(&["--config", path]).collectors.len(), 1);
         assert_eq!(places(&["--control", "/c"]).listen, [DEFAULT_LISTEN]);
         assert!(Arguments::try_parse_from(["virtd-monitor"]).is_err());
     }

@@ -2,6 +2,7 @@
 
 use crate::arguments::Places;
 use crate::birdwatcher;
+use crate::bmp::{States, Task};
 use crate::metrics;
 use crate::page::{self, Live};
 use crate::watch::Watch;
@@ -18,7 +19,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::Semaphore;
+use tokio::sync::{Semaphore, watch};
 use tokio::task::JoinSet;
 
 /// Connections at once. Who comes then waits in the kernel's queue.
@@ -44,20 +45,29 @@ pub struct Shared {
 
 impl Shared {
     /// Of the virtd behind a control socket. Within a runtime: a task makes the live page.
-    pub fn of(socket: &Path) -> Shared {
-        let shared = Shared { watch: Arc::new(Watch::new(socket)), live: Arc::new(Live::new()) };
+    pub fn of(socket: &Path, collectors: States) -> Shared {
+        let shared = Shared { watch: Arc::new(Watch::new(socket, collectors)), live: Arc::new(Live::new()) };
         let (watch, live) = (shared.watch.clone(), shared.live.clone());
         tokio::spawn(async move { live.run(&watch).await });
         shared
     }
 }
 
-/// Serves until there is nothing left to listen on, which is never.
+/// Serves, and tells the collectors, until `stop` says that it is over. `description`: what they are
+/// told of us.
 ///
 /// # Errors
 /// It cannot listen.
-pub async fn serve(places: &Places) -> anyhow::Result<()> {
-    let router = router(Shared::of(&places.control));
+pub async fn serve(places: &Places, description: &str, mut stop: watch::Receiver<bool>) -> anyhow::Result<()> {
+    let states = States::of(&places.collectors);
+    let shared = Shared::of(&places.control, states.clone());
+    let mut collectors = JoinSet::new();
+    for (n, collector) in places.collectors.iter().cloned().enumerate() {
+        let (states, watch) = (states.clone(), shared.watch.clone());
+        let (control, description) = (places.control.clone(), description.to_owned());
+        collectors.spawn(Task { control, collector, n, states, watch, description }.run(stop.clone()));
+    }
+    let router = router(shared);
     let room = Arc::new(Semaphore::new(MAX_CONNECTIONS));
     let mut listeners = JoinSet::new();
     for address in &places.listen {
@@ -66,7 +76,9 @@ pub async fn serve(places: &Places) -> anyhow::Result<()> {
         log::info!("http://{bound}/ shows the virtd behind {}", places.control.display());
         listeners.spawn(accept(listener, router.clone(), room.clone()));
     }
-    while listeners.join_next().await.is_some() {}
+    while !*stop.borrow() && stop.changed().await.is_ok() {}
+    // Each says its last word, which takes no longer than it may.
+    while collectors.join_next().await.is_some() {}
     Ok(())
 }
 

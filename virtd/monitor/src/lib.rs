@@ -1,4 +1,5 @@
-//! virtd-monitor: shows a running virtd to strangers over HTTP.
+//! virtd-monitor: shows a running virtd to strangers over HTTP, and tells collectors its routing
+//! tables by BMP.
 //!
 //! It has no rights and cannot hurt virtd. It asks over one connection to the control socket
 //! ([`control`]), only what changes nothing, and waits for a bounded time. All that it shows is
@@ -9,11 +10,13 @@
 //! virtd ──control socket── control ── watch ──┬── metrics   /metrics
 //!                                             ├── page      /, /live, /prefix
 //!                                             └── birdwatcher  /api/birdwatcher/
+//!   └────── ribs, a connection for each collector ── bmp
 //! ```
 #![forbid(unsafe_code)]
 
 pub mod arguments;
 pub mod birdwatcher;
+pub mod bmp;
 pub mod control;
 pub mod http;
 pub mod metrics;

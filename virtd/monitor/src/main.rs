@@ -4,6 +4,8 @@
 use anyhow::Context;
 use clap::{CommandFactory, FromArgMatches};
 use std::process::ExitCode;
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::watch;
 use virtd_monitor::arguments::Arguments;
 use virtd_monitor::http;
 
@@ -24,5 +26,25 @@ fn run(arguments: &Arguments) -> anyhow::Result<()> {
     let places = arguments.places()?;
     // One thread: it can take no more of the machine than one processor.
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().context("the runtime")?;
-    runtime.block_on(http::serve(&places))
+    let description = format!("virtd-monitor {}", program_version::version!());
+    runtime.block_on(async {
+        let (stopping, stop) = watch::channel(false);
+        let mut signals =
+            [signal(SignalKind::terminate()).context("SIGTERM")?, signal(SignalKind::interrupt()).context("SIGINT")?];
+        tokio::spawn(async move {
+            let [terminate, interrupt] = &mut signals;
+            tokio::select! {
+                _ = terminate.recv() => {}
+                _ = interrupt.recv() => {}
+            }
+            let _ = stopping.send(true);
+            // Whoever asks again does not wait for last words.
+            tokio::select! {
+                _ = terminate.recv() => {}
+                _ = interrupt.recv() => {}
+            }
+            std::process::exit(1);
+        });
+        http::serve(&places, &description, stop).await
+    })
 }

@@ -4,6 +4,7 @@
 //! out of a [`Snapshot`]. docs/OPERATIONS.md has the same table for people; a test holds the two
 //! against each other.
 
+mod bmp;
 mod fib;
 mod instances;
 mod peers;
@@ -266,7 +267,7 @@ fn escaped(value: &str) -> Cow<'_, str> {
 
 /// All metrics, in the order in which they are shown.
 pub fn all() -> impl Iterator<Item = &'static Metric> {
-    [router::METRICS, peers::METRICS, instances::METRICS, fib::METRICS].into_iter().flatten()
+    [router::METRICS, peers::METRICS, instances::METRICS, fib::METRICS, bmp::METRICS].into_iter().flatten()
 }
 
 #[derive(Debug)]

@@ -3,6 +3,7 @@
 //! All viewers share one [`Watch`]: the first who finds the answers old asks virtd, the others wait
 //! for that, and nobody asks while nobody looks.
 
+use crate::bmp;
 use crate::control::Control;
 use crate::processes::{self, Process};
 use serde::Serialize;
@@ -61,6 +62,8 @@ pub struct Snapshot {
     pub polls: u64,
     /// Of these, those without all answers.
     pub failures: u64,
+    /// How the collectors of BMP fare.
+    pub collectors: Vec<bmp::State>,
 }
 
 impl Snapshot {
@@ -109,6 +112,7 @@ struct Inner {
     asked: VecDeque<Instant>,
     polls: u64,
     failures: u64,
+    collectors: bmp::States,
 }
 
 /// The one who asks virtd.
@@ -120,8 +124,9 @@ pub struct Watch {
 }
 
 impl Watch {
-    /// Of the virtd behind this control socket. Nothing is asked yet.
-    pub fn new(socket: &Path) -> Watch {
+    /// Of the virtd behind this control socket, which these collectors are told of. Nothing is asked
+    /// yet.
+    pub fn new(socket: &Path, collectors: bmp::States) -> Watch {
         let inner = Inner {
             control: Control::new(socket),
             last: None,
@@ -129,6 +134,7 @@ impl Watch {
             asked: VecDeque::new(),
             polls: 0,
             failures: 0,
+            collectors,
         };
         Watch { inner: Mutex::new(inner), shared: AtomicU64::new(0) }
     }
@@ -215,6 +221,7 @@ impl Inner {
             known,
             polls: self.polls,
             failures: self.failures,
+            collectors: self.collectors.now(),
         };
         let snapshot = Arc::new(snapshot);
         self.last = Some(snapshot.clone());

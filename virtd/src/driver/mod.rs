@@ -19,6 +19,7 @@ mod netlink;
 pub mod options;
 mod passage;
 mod pulse;
+mod readers;
 mod ready;
 mod requests;
 mod settings;
@@ -251,6 +252,8 @@ pub struct Driver {
     /// The image of it that is being written, and not before when another one is.
     image: Option<image::Writing>,
     image_again: Micros,
+    /// Who reads the routing tables and waits for frames.
+    readers: Vec<readers::Waiter>,
 }
 
 impl Driver {
@@ -329,6 +332,7 @@ impl Driver {
             journal: None,
             image: None,
             image_again: 0,
+            readers: Vec::new(),
         };
         driver.sources.insert(Token(0), Source::Waker);
         let by_name = shim::by_name(std::mem::take(&mut estate.by_name), &driver.config.shim_socket);
@@ -387,6 +391,9 @@ impl Driver {
         self.finish_closing();
         if let Some(journal) = &self.journal {
             journal.is_done();
+        }
+        if !self.readers.is_empty() {
+            self.tell_readers();
         }
         self.keep_journal_short();
         let turn = Turn { us: self.used(), wall_us: self.elapsed() - self.now };
@@ -449,7 +456,8 @@ impl Driver {
             return Some(Duration::ZERO);
         }
         let closing = if self.closing.is_empty() { None } else { Some(self.now + LEG_LINGER_US / 4) };
-        let at = [wake_at, self.accept_again, self.listen_again, closing].into_iter().flatten().min()?;
+        let readers = self.readers_wake_at();
+        let at = [wake_at, self.accept_again, self.listen_again, closing, readers].into_iter().flatten().min()?;
         Some(Duration::from_micros(at.saturating_sub(self.elapsed())))
     }
 
@@ -531,6 +539,7 @@ impl Driver {
                     }
                     let _ = request.reply.try_send(answer);
                 }
+                self.hear_readers();
                 while let Ok(report) = self.lines.reports.try_recv() {
                     let Report { instance, news } = report;
                     self.broker.handle(self.now, Input::Process { instance, news });

@@ -500,6 +500,7 @@ fn lines(events: &Sender<Event>, config: &Config) -> (Lines, Option<Kernel>, Loo
         reports: bounded(1).1,
         records: bounded(1).0,
         kernel,
+        ribs: crossbeam_channel::never(),
     };
     (lines, thread, wakes)
 }

@@ -23,6 +23,8 @@ const WATCHER: u8 = 3;
 const LIAR: usize = 0;
 /// Who says the same where the liar is to have a majority.
 const ACCOMPLICE: usize = 1;
+/// Who reads the tables, now and then.
+const READER: u64 = 1;
 /// What one input does, at most: each step costs a turn or more.
 const MAX_STEPS: usize = 60;
 
@@ -69,6 +71,7 @@ pub fn core(data: &[u8]) {
     let mut sim = if fib { Sim::with_fib(&config) } else { Sim::new(&config) };
     sim.batch = 1 + usize::from(how >> 2 & 3);
     sim.hurried = how & 16 != 0;
+    assert!(sim.core.open_reader(READER, true).is_ok());
     (1..=3).for_each(|n| sim.connect_peer(n));
     sim.run(SECOND);
     let mut truth = BTreeMap::new();
@@ -124,7 +127,10 @@ fn step(
             let (which, what) = (input.octet()?, input.octet()?);
             say(sim, truth, which, what);
         }
-        9 => sim.run(u64::from(input.octet()?) * SECOND / 50),
+        9 => {
+            sim.run(u64::from(input.octet()?) * SECOND / 50);
+            sim.core.tell_reader(sim.now, READER, &mut Vec::new());
+        }
         10 => asks(sim, input.octets()?, fib),
         _ => {
             if let Ok(request) = control::request(input.octets()?)
@@ -146,7 +152,7 @@ fn reads(request: &virtd_api::Request) -> bool {
         Instances { exec } => exec.is_none(),
         Fib { flush, .. } => !flush,
         Session { action, .. } => action.is_none(),
-        Instance { .. } | Change { .. } | Reload { .. } | Events { .. } | Upgrade { .. } => false,
+        Instance { .. } | Change { .. } | Reload { .. } | Events { .. } | Upgrade { .. } | Ribs { .. } => false,
     }
 }
 

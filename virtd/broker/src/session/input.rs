@@ -101,6 +101,7 @@ impl Session {
         let carried = up.as_ref()?.negotiated.shared.carries();
         for prefix in update.withdrawn.chain(update.mp_withdrawn().into_iter().flatten()).filter(carried) {
             env.heard.withdraw(*index, &prefix, now);
+            env.ribs.heard(*index, &prefix);
             env.followups.vote_anew_if(env.poison.changed(*index, &prefix, &[], until));
             env.note_length(*index, prefix, None);
             keys.push(prefix);
@@ -111,6 +112,7 @@ impl Session {
             let (id, long) = (env.heard.blocks().intern(block), Long::of(block));
             for prefix in prefixes {
                 env.heard.announce(*index, prefix, id, now);
+                env.ribs.heard(*index, &prefix);
                 env.followups.vote_anew_if(env.poison.changed(*index, &prefix, block, until));
                 env.note_length(*index, prefix, long.as_ref());
                 keys.push(prefix);

@@ -242,6 +242,7 @@ impl Session {
         markers.into_iter().for_each(|b| self.give(i, b, env));
         self.mark_stale(i, env);
         self.attached.insert(i as u8);
+        env.ribs.stir(self.index);
         env.followups.vote_anew_on(self.index);
         let text = match empty {
             true => format!("{} joined the session", env.name(i)),
@@ -449,6 +450,7 @@ impl Session {
         }
         if self.attached.contains(i as u8) {
             self.attached.remove(i as u8);
+            env.ribs.stir(self.index);
             if self.up.is_some() {
                 env.heard.set_level(self.index, i, false);
             }

@@ -23,6 +23,7 @@ mod peer;
 mod publish;
 mod refresh;
 mod rest;
+mod ribs;
 mod stale;
 mod standing;
 mod vote;
@@ -41,6 +42,8 @@ pub use diverse::allow_offers;
 pub use hangs::look_for_hangs;
 pub use leave::{Departure, Farewell};
 use replay::level::Todo;
+use ribs::Ended;
+pub use ribs::Walk;
 pub use standing::{Standing, Whose};
 use std::net::SocketAddr;
 use voter::Members;
@@ -274,6 +277,8 @@ pub struct Session {
     pub(super) shut: bool,
     /// How it was last ended by the will of those that had it.
     pub ended: Option<Farewell>,
+    /// How the connection has last ended.
+    went: Ended,
     /// Half of the electorate has left.
     tied: bool,
     /// Our address on the last connection.
@@ -345,6 +350,7 @@ impl Session {
             alone_told: false,
             shut: false,
             ended: None,
+            went: Ended::default(),
             tied: false,
             last_local: None,
             ticked_at: env.now,
@@ -518,6 +524,7 @@ impl Session {
             self.seats[i].backoff = 0;
         }
         self.attached = Members::default();
+        env.ribs.stir(self.index);
         env.heard.end(self.index);
         env.poison.session_gone(self.index);
         self.forget_dissent(env);

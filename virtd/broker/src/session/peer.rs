@@ -156,6 +156,7 @@ impl Session {
                 let n = Notification::decode(m.body());
                 let what = n.map_or("a malformed NOTIFICATION".to_owned(), |n| n.to_string());
                 let text = format!("the peer ended the session with NOTIFICATION {what}");
+                self.went = Ended::Theirs(m.bytes.clone());
                 self.end(conn, false, text, Some(m.bytes), env);
             }
             (MessageType::Open, ExtState::Connected | ExtState::OpenSent) if e.peer_open.is_none() => {
@@ -303,6 +304,7 @@ impl Session {
         let all = env.instances.voters.union(env.instances.observers);
         env.heard.set_unlevel(self.index, all.minus(self.attached));
         self.up = Some(Up::new(conn, negotiated, env.now));
+        env.ribs.stir(self.index);
         env.out.push(Output::Established { conn });
         env.tell("session-up", Severity::Info, &self.peer, text);
         self.note_return(env);
@@ -313,12 +315,14 @@ impl Session {
     /// The peer's connection ended by itself.
     pub fn peer_closed(&mut self, conn: ConnId, errno: i32, env: &mut Env) {
         let how = if errno == 0 { "closed".to_owned() } else { std::io::Error::from_raw_os_error(errno).to_string() };
+        self.went = Ended::Closed;
         self.end(conn, true, format!("the connection with the peer ended: {how}"), None, env);
     }
 
     /// virtd ends the session with a NOTIFICATION (docs/DECISIONS.md, "Only virtd resets a
     /// session").
     pub(super) fn reset(&mut self, conn: ConnId, n: Notification, why: &str, env: &mut Env) {
+        self.went = Ended::Ours(n.encode());
         env.out.push(Output::SendPeer { conn, bytes: n.encode() });
         let text = format!("session reset with NOTIFICATION {n}: {why}");
         // What ended it is the peer's silence for them, too; of anything else they know no more

@@ -81,6 +81,9 @@ impl Session {
             for (_, slot) in group {
                 env.routes.retain(winner, 1);
                 let before = self.table.told(*slot, winner);
+                if before != winner && !env.ribs.is_empty() {
+                    self.table.entry(*slot).iter().for_each(|e| env.ribs.told(self.index, &e.key));
+                }
                 env.routes.release(before);
                 let (is, was) = (u64::from(winner != BlobId::NONE), u64::from(before != BlobId::NONE));
                 up.prefixes_out = (up.prefixes_out + is).saturating_sub(was);

@@ -27,6 +27,7 @@ impl Session {
     pub(super) fn rouse(&mut self, prefix: &Prefix, env: &mut Env) -> Option<u32> {
         let (rest, last) = env.common.take(self.number(), prefix)?;
         let slot = self.table.rouse(*prefix, &rest, env.now_ms(), &env.rules);
+        env.ribs.moved(self.index, prefix);
         // What was chosen, what was told, and everybody's word.
         env.routes.retain(rest.value, 2 + rest.who.len() as u32);
         if last {

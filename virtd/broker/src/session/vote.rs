@@ -209,6 +209,9 @@ impl Session {
         if let Some(s) = env.instances.get_mut(i) {
             s.candidates += 1;
         }
+        if !env.ribs.is_empty() && self.says_of(Some(i), &prefix, env) != route {
+            env.ribs.said(self.index, i, &prefix);
+        }
         let now = env.now_ms();
         let slot = match (route, self.table.find(&prefix)) {
             (_, Some(slot)) => slot,

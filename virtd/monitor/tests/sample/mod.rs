@@ -7,6 +7,7 @@ use std::time::{Duration, UNIX_EPOCH};
 use tokio::time::Instant;
 use virtd::ctl::health::Facts;
 use virtd_api as api;
+use virtd_monitor::bmp::State;
 use virtd_monitor::processes::Process;
 use virtd_monitor::watch::{Known, Snapshot};
 
@@ -53,5 +54,12 @@ pub fn snapshot(known: Known) -> Snapshot {
         known: Ok(known),
         polls: 3,
         failures: 1,
+        collectors: vec![State {
+            collector: "192.0.2.9:5000".to_owned(),
+            since: Some(Instant::now()),
+            connections: 2,
+            routes: 7,
+            resets: 1,
+        }],
     }
 }
