@@ -22,7 +22,7 @@ or in bursts of up to five.
 
 What must be 0, or the exit status is 1: sessions reset; withdrawals that nobody has made; routes
 told again that had been told; routes told that nobody says; routes that differ at the end from a
-run without kills; processes of instances that came or went. The last line is JSON and has all of
+run without kills; without --fib, processes of instances that came or went. The last line is JSON and has all of
 it, with the times from a kill to the first KEEPALIVE or UPDATE after it, and until all vote.
 
 The same seed gives the same times and the same words; what the machine makes of them differs.
