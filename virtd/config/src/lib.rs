@@ -5,6 +5,7 @@
 //! examples/virtd.toml.
 
 mod actions;
+pub mod alert;
 pub mod diagnostic;
 mod diversity;
 pub mod environment;
@@ -116,6 +117,12 @@ pub struct Config {
     /// `[http]`: where virtd-monitor serves; `None` without that section. virtd itself does nothing
     /// with it.
     pub http: Option<Http>,
+    /// `[[alert]]`: what virtd-monitor does on which events.
+    pub alerts: Vec<alert::Alert>,
+    /// `[syslog]`: where virtd-monitor tells of events; `None` without that section.
+    pub syslog: Option<alert::Syslog>,
+    /// `[journald]`: the same.
+    pub journald: Option<alert::Journald>,
 }
 
 impl Default for Config {
@@ -156,6 +163,9 @@ impl Default for Config {
             recorder: Recorder::default(),
             fib: None,
             http: None,
+            alerts: Vec::new(),
+            syslog: None,
+            journald: None,
         }
     }
 }

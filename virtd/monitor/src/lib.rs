@@ -1,4 +1,4 @@
-//! virtd-monitor: shows a running virtd to strangers over HTTP.
+//! virtd-monitor: shows a running virtd to strangers over HTTP, and tells of its events.
 //!
 //! It has no rights and cannot hurt virtd. It asks over one connection to the control socket
 //! ([`control`]), only what changes nothing, and waits for a bounded time. All that it shows is
@@ -9,6 +9,7 @@
 //! virtd ──control socket── control ── watch ──┬── metrics   /metrics
 //!                                             ├── page      /, /live, /prefix
 //!                                             └── birdwatcher  /api/birdwatcher/
+//!       ──control socket── tell ── hooks, syslog, journald
 //! ```
 #![forbid(unsafe_code)]
 
@@ -19,4 +20,5 @@ pub mod http;
 pub mod metrics;
 pub mod page;
 pub mod processes;
+pub mod tell;
 pub mod watch;

@@ -5,7 +5,7 @@ use anyhow::Context;
 use clap::{CommandFactory, FromArgMatches};
 use std::process::ExitCode;
 use virtd_monitor::arguments::Arguments;
-use virtd_monitor::http;
+use virtd_monitor::{http, tell};
 
 fn main() -> ExitCode {
     let matches = Arguments::command().version(program_version::version!()).get_matches();
@@ -21,8 +21,11 @@ fn main() -> ExitCode {
 }
 
 fn run(arguments: &Arguments) -> anyhow::Result<()> {
-    let places = arguments.places()?;
+    let (places, plan) = (arguments.places()?, arguments.plan()?);
     // One thread: it can take no more of the machine than one processor.
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().context("the runtime")?;
-    runtime.block_on(http::serve(&places))
+    runtime.block_on(async {
+        tell::start(&plan, &places.control);
+        http::serve(&places).await
+    })
 }
