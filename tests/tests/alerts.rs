@@ -182,7 +182,10 @@ fn who_is_to_be_told_is_and_who_hangs_holds_up_nobody() -> Result<()> {
         "{first:?}"
     );
     let event: Value = serde_json::from_str(&first["VIRTD_EVENT"])?;
-    ensure!(event["text"] == first["MESSAGE"].as_str() && event["seq"].to_string() == first["VIRTD_SEQ"], "{first:?}");
+    ensure!(
+        event["text"] == first["MESSAGE"].as_str() && event["seq"].as_u64() == first["VIRTD_SEQ"].parse().ok(),
+        "{first:?}"
+    );
 
     // The command: no more than it may have, each as JSON and in its variables.
     wait_for("the command to be run", UP, || lines(&file("paged")).len() >= AT_MOST)?;
