@@ -2,6 +2,11 @@
 
 SHELL := /bin/bash
 PREFIX ?= /usr/local
+LIBDIR ?= $(PREFIX)/lib
+# Which build is installed and packed: release, or the debug one of `make test`.
+BUILD ?= release
+BUILT ?= $(or $(CARGO_TARGET_DIR),target)/$(BUILD)
+PACKAGES := $(or $(CARGO_TARGET_DIR),target)/package
 # The scenarios start whole routers; more than two at a time only makes a small machine miss their deadlines.
 export RUST_TEST_THREADS ?= 2
 
@@ -19,7 +24,8 @@ BY_PROFILE := -Cprofile-use=$(PROFILE) -Cllvm-args=-no-pgo-warn-mismatch
 INSTRUMENTED := target/profile/release
 PROFDATA := $(shell rustc --print sysroot)/lib/rustlib/$(HOST)/bin/llvm-profdata
 
-.PHONY: help build profile test fuzz faults sessions curve soak crash calm topotests demo bench lint fmt deny man install clean packages
+.PHONY: help build profile test fuzz faults sessions curve soak crash calm topotests demo bench lint fmt deny man install install-files package package-test
+.PHONY: clean packages
 
 help: ## What can be made
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "%-9s %s\n", $$1, $$2 }' Makefile
@@ -116,19 +122,36 @@ man: build ## The manual pages, into target/man, made of the programs' own comma
 	rm -rf target/man
 	target/release/hv-man target/man
 
-install: man ## Into PREFIX (/usr/local), with manual pages and what bash, zsh and fish need to complete virtctl's words
-	install -D -m 755 target/release/virtd $(DESTDIR)$(PREFIX)/sbin/virtd
-	install -D -m 755 target/release/virtctl $(DESTDIR)$(PREFIX)/bin/virtctl
-	install -D -m 755 target/release/virtd-monitor $(DESTDIR)$(PREFIX)/bin/virtd-monitor
-	install -D -m 755 target/release/hv-replay $(DESTDIR)$(PREFIX)/bin/hv-replay
+install: man install-files ## Into PREFIX (/usr/local), with manual pages and what bash, zsh and fish need to complete virtctl's words
+
+# Of what BUILT has; nothing is built.
+install-files:
+	install -D -m 755 $(BUILT)/virtd $(DESTDIR)$(PREFIX)/sbin/virtd
+	install -D -m 755 $(BUILT)/virtctl $(DESTDIR)$(PREFIX)/bin/virtctl
+	install -D -m 755 $(BUILT)/virtd-monitor $(DESTDIR)$(PREFIX)/bin/virtd-monitor
+	install -D -m 755 $(BUILT)/hv-replay $(DESTDIR)$(PREFIX)/bin/hv-replay
 	install -D -m 755 tools/hv-versions $(DESTDIR)$(PREFIX)/sbin/hv-versions
-	sed -i "s|^built=$$|built='$$(target/release/virtctl --version | cut -d ' ' -f 2-)'|" $(DESTDIR)$(PREFIX)/sbin/hv-versions
-	install -D -m 644 target/release/libhvlibc.so $(DESTDIR)$(PREFIX)/lib/libhvlibc.so
-	for page in target/man/*; do install -D -m 644 "$$page" $(DESTDIR)$(PREFIX)/share/man/man$${page##*.}/$${page##*/} || exit 1; done
+	sed -i "s|^built=$$|built='$$($(BUILT)/virtctl --version | cut -d ' ' -f 2-)'|" $(DESTDIR)$(PREFIX)/sbin/hv-versions
+	install -D -m 644 $(BUILT)/libhvlibc.so $(DESTDIR)$(LIBDIR)/libhvlibc.so
+	rm -rf $(DESTDIR)$(PREFIX)/share/man/.virtd && mkdir -p $(DESTDIR)$(PREFIX)/share/man
+	$(BUILT)/hv-man $(DESTDIR)$(PREFIX)/share/man/.virtd
+	for page in $(DESTDIR)$(PREFIX)/share/man/.virtd/*; do \
+		install -D -m 644 "$$page" $(DESTDIR)$(PREFIX)/share/man/man$${page##*.}/$${page##*/} || exit 1; done
+	rm -r $(DESTDIR)$(PREFIX)/share/man/.virtd
 	mkdir -p $(DESTDIR)$(PREFIX)/share/{bash-completion/completions,zsh/site-functions,fish/vendor_completions.d}
-	target/release/virtctl completion bash >$(DESTDIR)$(PREFIX)/share/bash-completion/completions/virtctl
-	target/release/virtctl completion zsh >$(DESTDIR)$(PREFIX)/share/zsh/site-functions/_virtctl
-	target/release/virtctl completion fish >$(DESTDIR)$(PREFIX)/share/fish/vendor_completions.d/virtctl.fish
+	$(BUILT)/virtctl completion bash >$(DESTDIR)$(PREFIX)/share/bash-completion/completions/virtctl
+	$(BUILT)/virtctl completion zsh >$(DESTDIR)$(PREFIX)/share/zsh/site-functions/_virtctl
+	$(BUILT)/virtctl completion fish >$(DESTDIR)$(PREFIX)/share/fish/vendor_completions.d/virtctl.fish
+
+package: ## Debian packages (virtd, hv-replay, debug symbols apart) into target/package (BUILD=debug: of the debug build; VERSION=0.1.0)
+	.ci/install package
+	$(if $(filter debug,$(BUILD)),cargo build --workspace,$(MAKE) --no-print-directory build)
+	tools/package $(BUILT) $(PACKAGES) $(VERSION)
+
+package-test: ## The packages of the debug build in a Debian 12 of their own: installed, upgraded with virtd running, purged; some three minutes
+	.ci/install package
+	cargo build --workspace
+	$(AS_ROOT) tools/package-test $(or $(CARGO_TARGET_DIR),target)/debug $(PACKAGES)-test
 
 clean: ## Removes what was built
 	cargo clean

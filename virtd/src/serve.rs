@@ -2,6 +2,7 @@
 //! the master says so. What the master checks before is here, too.
 
 use crate::control::{self, ControlQueue, ControlRequest, ControlSocket};
+use crate::driver::Beat;
 use crate::recorder;
 use crate::show;
 use crate::upgrade::Leave;
@@ -53,6 +54,8 @@ pub struct Lines {
     pub leave: Leave,
     /// From those who read the routing tables.
     pub ribs: Receiver<control::Word>,
+    /// Tells the master that the loop goes on.
+    pub beat: Beat,
 }
 
 /// The loop that does all I/O with peers and instances: the driver, or a test's stand-in.
@@ -177,7 +180,7 @@ pub fn serve<L: EventLoop>(beginning: Beginning, open: impl FnOnce(&Config, Line
     let lines = {
         let (events, master, ports) = (events.channel(), master.clone(), ports.clone());
         let leave = Leave { wanted: leave.clone(), images: to_write, twins: twins.clone() };
-        Lines { events, master, reports, records, ports, kernel, leave, ribs }
+        Lines { events, master, reports, records, ports, kernel, leave, ribs, beat: Beat::every(begin.beat_ms) }
     };
     let mut driver = open(config, lines)?;
     let _ = wake_loop.set(driver.waker());

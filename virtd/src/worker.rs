@@ -156,6 +156,11 @@ impl Master {
         let _ = self.tell(ToMaster::Ready);
     }
 
+    /// The loop goes on. Never waits: where the master does not keep up, it is told the next time.
+    pub fn turns(&self) {
+        let _ = self.tell(ToMaster::Turns);
+    }
+
     /// Has the master read the configuration again, and check it. What is read is in force for the
     /// master when [`Master::adopted`] says so.
     ///

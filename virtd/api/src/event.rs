@@ -122,3 +122,15 @@ pub struct Said {
     #[serde(default = "crate::yes")]
     pub counted: bool,
 }
+
+/// The operators' list of all kinds: the table under this title is the one that programs are
+/// checked against, too.
+const OPERATIONS: &str = include_str!("../../../docs/OPERATIONS.md");
+
+/// Every kind of event that there is, as the documentation lists them.
+pub fn kinds() -> impl Iterator<Item = &'static str> {
+    let table =
+        OPERATIONS.lines().skip_while(|line| *line != "## Events").skip(1).take_while(|line| !line.starts_with("## "));
+    let cells = table.filter_map(|line| line.strip_prefix("| `")?.split(" | ").next());
+    cells.flat_map(|cell| cell.split('`').step_by(2)).filter(|word| !word.trim().is_empty())
+}

@@ -36,7 +36,7 @@ mod router;
 mod routes;
 
 pub use diversity::{Aspect, Diversity, Pair, SessionPairs, Verdicts};
-pub use event::{Event, Events, Followed, Logged, Said};
+pub use event::{Event, Events, Followed, Logged, Said, kinds};
 pub use fib::{Fib, FibEntries, FibEntry, FibInstance, FibKernel};
 pub use request::{COMMANDS, Exec, Request};
 pub use ribs::{Ribs, SpeakerDown, SpeakerUp};

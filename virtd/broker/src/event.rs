@@ -1,7 +1,7 @@
 //! Events: what virtd tells the operator, in order, each with everything needed to understand it.
 
 use serde::{Deserialize, Serialize};
-pub use virtd_api::Said;
+pub use virtd_api::{Said, kinds};
 use wire::bgp::Prefix;
 
 /// How much an operator should care.
@@ -18,18 +18,6 @@ pub enum Severity {
 
 /// One event.
 pub type Event = virtd_api::Event<&'static str, Severity, Prefix>;
-
-/// The operators' list of all kinds: the table under this title is the one that programs are
-/// checked against, too.
-const OPERATIONS: &str = include_str!("../../../docs/OPERATIONS.md");
-
-/// Every kind of event that there is, as the documentation lists them.
-pub fn kinds() -> impl Iterator<Item = &'static str> {
-    let table =
-        OPERATIONS.lines().skip_while(|line| *line != "## Events").skip(1).take_while(|line| !line.starts_with("## "));
-    let cells = table.filter_map(|line| line.strip_prefix("| `")?.split(" | ").next());
-    cells.flat_map(|cell| cell.split('`').step_by(2)).filter(|word| !word.trim().is_empty())
-}
 
 #[cfg(test)]
 mod tests {

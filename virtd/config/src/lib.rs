@@ -5,6 +5,7 @@
 //! examples/virtd.toml.
 
 mod actions;
+pub mod alert;
 mod bmp;
 pub mod diagnostic;
 mod diversity;
@@ -121,6 +122,12 @@ pub struct Config {
     /// `[[bmp]]`: to which collectors virtd-monitor tells the routing tables. virtd itself does
     /// nothing with them.
     pub bmp: Vec<Collector>,
+    /// `[[alert]]`: what virtd-monitor does on which events.
+    pub alerts: Vec<alert::Alert>,
+    /// `[syslog]`: where virtd-monitor tells of events; `None` without that section.
+    pub syslog: Option<alert::Syslog>,
+    /// `[journald]`: the same.
+    pub journald: Option<alert::Journald>,
 }
 
 impl Default for Config {
@@ -162,6 +169,9 @@ impl Default for Config {
             fib: None,
             http: None,
             bmp: Vec::new(),
+            alerts: Vec::new(),
+            syslog: None,
+            journald: None,
         }
     }
 }

@@ -63,6 +63,9 @@ pub const SECTIONS: &[(&str, &[&str])] = &[
     ("fib", &["protocol", "metric", "on_exit", "sweep_s", "reconcile_s", "answer_ahead"]),
     ("http", &["listen"]),
     ("bmp", &["collector", "source", "instances", "statistics_s"]),
+    ("alert", &["events", "severity", "command", "url", "at_most", "timeout_s"]),
+    ("syslog", &["target", "facility", "severity"]),
+    ("journald", &["socket", "severity"]),
     (
         "instance",
         &[
@@ -103,6 +106,20 @@ pub const ACTION_KEYS: &[&str] = &["wrong", "silent", "absent", "flapping", "lar
 
 /// The keys of an instance's `environment`.
 pub const ENVIRONMENT_KEYS: &[&str] = &["malloc_perturb", "stack_offset", "aslr", "cpus", "nice"];
+
+/// Facilities of syslog by name (RFC 5424, section 6.2.1), those that are for daemons.
+pub const FACILITIES: &[(&str, u8)] = &[
+    ("user", 1),
+    ("daemon", 3),
+    ("local0", 16),
+    ("local1", 17),
+    ("local2", 18),
+    ("local3", 19),
+    ("local4", 20),
+    ("local5", 21),
+    ("local6", 22),
+    ("local7", 23),
+];
 
 /// The keys of an instance's `limit`.
 pub const LIMIT_KEYS: &[&str] = &["sessions", "families", "prefixes"];

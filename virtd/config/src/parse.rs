@@ -1,5 +1,6 @@
 //! A TOML file to a [`Config`], or everything that is wrong with it.
 
+use super::alert;
 use super::diagnostic::{ConfigError, Problem, any_of, line_of, nearest};
 use super::names::SECTIONS;
 use super::reader::{Problems, Value, section_title};
@@ -110,6 +111,10 @@ fn document_to_config(document: &DeTable<'_>, source: &str, problems: &mut Probl
     let collectors = tables(document, "bmp", problems, bmp::read);
     bmp::check(&collectors, problems);
     config.bmp = collectors.into_iter().map(|c| c.value).collect();
+    config.alerts = tables(document, "alert", problems, alert::alert);
+    check_alerts(document, problems);
+    config.syslog = table(document, "syslog", problems).and_then(|value| alert::syslog(value, problems));
+    config.journald = table(document, "journald", problems).and_then(|value| alert::journald(value, problems));
     let instances = tables(document, "instance", problems, sections::instance);
     let peers =
         tables(document, "peer", problems, |value, problems| sections::peer(value, config.allow_own_as, problems));
@@ -166,8 +171,8 @@ fn tables<'t, T>(
     document: &'t DeTable<'t>,
     name: &str,
     problems: &mut Problems,
-    read: impl Fn(Value<'t>, &mut Problems) -> Option<Placed<T>>,
-) -> Vec<Placed<T>> {
+    read: impl Fn(Value<'t>, &mut Problems) -> Option<T>,
+) -> Vec<T> {
     let Some(value) = document.get(name) else { return Vec::new() };
     match value.get_ref() {
         DeValue::Array(array) => array.iter().filter_map(|element| read(element, problems)).collect(),
@@ -183,6 +188,14 @@ fn array_len(document: &DeTable<'_>, name: &str) -> usize {
     match document.get(name).map(|v| v.get_ref()) {
         Some(DeValue::Array(array)) => array.len(),
         _ => 0,
+    }
+}
+
+fn check_alerts(document: &DeTable<'_>, problems: &mut Problems) {
+    let count = array_len(document, "alert");
+    if count > alert::MAX_ALERTS {
+        let help = format!("expected at most {}: one [[alert]] can name many kinds", alert::MAX_ALERTS);
+        problems.missing(format!("{count} alerts are too many"), help);
     }
 }
 

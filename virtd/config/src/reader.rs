@@ -12,7 +12,7 @@ use toml::de::{DeInteger, DeTable, DeValue};
 use wire::bgp::Prefix;
 
 /// Longest path of an AF_UNIX socket: sun_path is 108 octets with its NUL.
-const MAX_SOCKET_PATH: usize = 107;
+pub(crate) const MAX_SOCKET_PATH: usize = 107;
 
 /// A value with its place.
 pub(crate) type Value<'t> = &'t Spanned<DeValue<'t>>;
@@ -295,7 +295,7 @@ fn unknown_key_help(name: &str, known: &[&str]) -> String {
 /// A section's name with its brackets.
 pub(crate) fn section_title(name: &str) -> String {
     match name {
-        "instance" | "peer" | "bmp" => format!("[[{name}]]"),
+        "instance" | "peer" | "bmp" | "alert" => format!("[[{name}]]"),
         _ => format!("[{name}]"),
     }
 }

@@ -1,6 +1,7 @@
 //! What a configuration amounts to, in words: the output of `virtd --check`.
 
 use super::actions;
+use super::alert::{Hook, Level};
 use super::names::attribute_name;
 use super::{Config, Instance, Kind, OnExit, OpenMode, Standby, Strategy};
 use std::fmt::Write;
@@ -114,6 +115,20 @@ pub fn summary(config: &Config) -> String {
     for c in &config.bmp {
         let whose = if c.instances { "of peers and instances" } else { "of peers" };
         row("BMP", format!("virtd-monitor tells {} the tables {whose}", c.address));
+    }
+    for alert in &config.alerts {
+        let does = match &alert.hook {
+            Hook::Command(command) => format!("runs {}", command.first().map_or("nothing", String::as_str)),
+            Hook::Url(url) => format!("posts to {url}"),
+        };
+        let events = if alert.events.is_empty() { "all".to_owned() } else { list(&alert.events) };
+        row("alert", format!("{}: {does}, at most {} a minute", from(&events, alert.severity), alert.at_most));
+    }
+    if let Some(syslog) = &config.syslog {
+        row("syslog", format!("{}, to {}", from("all", syslog.severity), syslog.target));
+    }
+    if let Some(journald) = &config.journald {
+        row("journald", format!("{}, to {}", from("all", journald.severity), journald.socket.display()));
     }
     for instance in &config.instances {
         row("instance", instance_line(instance));
@@ -234,4 +249,20 @@ fn seconds(ms: u32) -> String {
 
 fn plural(n: usize, word: &str) -> String {
     if n == 1 { word.to_owned() } else { format!("{word}s") }
+}
+
+/// Which events, for an operator.
+fn from(events: &str, severity: Level) -> String {
+    match severity {
+        Level::Info => events.to_owned(),
+        _ if events == "all" => format!("all from {} on", severity.word()),
+        _ => format!("{events}, from {} on", severity.word()),
+    }
+}
+
+fn list(words: &[String]) -> String {
+    match words {
+        [first @ .., last] if !first.is_empty() => format!("{} and {last}", first.join(", ")),
+        _ => words.join(", "),
+    }
 }

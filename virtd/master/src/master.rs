@@ -4,6 +4,7 @@ mod deaths;
 mod end;
 mod twins;
 mod upgrade;
+mod watchdog;
 
 use crate::document::{Checks, Document};
 use crate::link::{self, Link, Received, file_of};
@@ -37,7 +38,8 @@ use virtd_linux::eventlog::{self, EventSender};
 use virtd_linux::files;
 use virtd_linux::identity::Identity;
 use virtd_linux::instances::{CoreLine, Groups, Instances, Memory, Report, Roster};
-use virtd_linux::notify::notify;
+use virtd_linux::notify::{monotonic_us, notify};
+use watchdog::Watchdog;
 
 /// What may wait for the master's loop, for the supervisor or for the worker.
 const MAX_WAITING: usize = 1024;
@@ -135,6 +137,9 @@ struct Master {
     memory: Memory,
     /// When that is looked at next.
     memory_at: Instant,
+    watchdog: Watchdog,
+    /// The service manager was told that the configuration is being read again.
+    reloading: bool,
 }
 
 /// Runs virtd with the configuration in `file` until SIGTERM or SIGINT. `shim` is where the operator
@@ -162,6 +167,8 @@ pub fn run(file: &Path, shim: Option<&Path>, checks: Checks) -> Result<ExitCode>
         identity: deaths::worker_of(&current.config)?,
         memory: Memory::new(),
         memory_at: Instant::now(),
+        watchdog: Watchdog::new(),
+        reloading: false,
         current,
         proposed: None,
         seats: Seats::new(roster.clone()),
@@ -211,7 +218,8 @@ impl Master {
         loop {
             self.keep_time()?;
             let start_at = self.start_at.filter(|_| !self.somebody_comes());
-            let next = [start_at, self.twin_at, self.kill_at, self.upgrades.ready_by, Some(self.memory_at)]
+            let watchdog = self.watchdog.due();
+            let next = [start_at, self.twin_at, self.kill_at, self.upgrades.ready_by, watchdog, Some(self.memory_at)]
                 .into_iter()
                 .flatten()
                 .min();
@@ -253,6 +261,7 @@ impl Master {
         if due(&mut self.upgrades.ready_by) {
             self.upgrade_is_late();
         }
+        self.look_at_watchdog(now);
         if due(&mut self.kill_at)
             && let Some(worker) = &self.worker
         {
@@ -318,10 +327,12 @@ impl Master {
         self.worker = Some(Worker { pid: started, since, link, lines, ready: false, ended: None, silent: false });
         // A request for a reload has died with whoever asked.
         self.proposed = None;
+        self.reloaded();
         let labels = self.seats.begin(&self.current.config);
         let text = file_of(&self.current.text).context("cannot hand over the configuration")?;
         let (file, died, restarts) = (self.file.clone(), self.died.take(), self.restarts);
-        let begin = Begin { file, labels, restarts, died, master: Pid::this().as_raw().unsigned_abs() };
+        let (master, beat_ms) = (Pid::this().as_raw().unsigned_abs(), self.watchdog.beat_ms());
+        let begin = Begin { file, labels, restarts, died, master, beat_ms };
         self.send(ToWorker::Begin(begin), Some(text));
         Ok(())
     }
@@ -384,6 +395,7 @@ impl Master {
         match message {
             ToMaster::Twin => self.twin_comes(file),
             ToMaster::Ready => self.ready(),
+            ToMaster::Turns => self.turns(),
             ToMaster::Order { index, order } => match self.seats.slot(index) {
                 Some(slot) => self.order(slot, order),
                 None => log::error!("the worker orders {order:?} of nobody's place {index}"),
@@ -409,6 +421,7 @@ impl Master {
             }
             ToMaster::Read { id, dry_run } => self.read(id, dry_run),
             ToMaster::Adopted { id, taken } => {
+                self.reloaded();
                 if let Some((_, document)) = self.proposed.take_if(|(proposed, _)| *proposed == id)
                     && taken
                 {
@@ -457,6 +470,8 @@ impl Master {
         if !std::mem::replace(&mut self.was_ready, true) && self.stage == Stage::Runs {
             notify("READY=1");
         }
+        // Its loop has the whole time from now on.
+        self.turns();
     }
 
     /// They come last: their shim needs the socket that the worker has opened.
@@ -473,8 +488,20 @@ impl Master {
         Ok(())
     }
 
+    /// What was read is in force, or is not: the service manager is told.
+    fn reloaded(&mut self) {
+        if std::mem::take(&mut self.reloading) {
+            notify("READY=1");
+        }
+    }
+
     /// On a thread of its own: the daemons are asked, too.
     fn read(&mut self, id: u64, dry_run: bool) {
+        if !dry_run && self.was_ready && self.stage == Stage::Runs {
+            self.reloading = true;
+            // Type=notify-reload wants to know when.
+            notify(&format!("RELOADING=1\nMONOTONIC_USEC={}", monotonic_us()));
+        }
         let (life, happens, file) = (self.life, self.happens.clone(), self.file.clone());
         let (named, starts, check) = (self.named_shim.clone(), self.shim.is_some(), self.checks.reload);
         let read = move || {
@@ -484,6 +511,7 @@ impl Master {
         if let Err(e) = std::thread::Builder::new().name("reload".into()).spawn(read) {
             let refused = Some(format!("no thread to read the configuration: {e}"));
             self.send(ToWorker::Configuration { id, refused }, None);
+            self.reloaded();
         }
     }
 
@@ -502,7 +530,10 @@ impl Master {
                 }
                 self.send(ToWorker::Configuration { id, refused: None }, Some(file));
             }
-            Err(e) => self.send(ToWorker::Configuration { id, refused: Some(fit(e)) }, None),
+            Err(e) => {
+                self.send(ToWorker::Configuration { id, refused: Some(fit(e)) }, None);
+                self.reloaded();
+            }
         }
     }
 

@@ -26,6 +26,8 @@ pub enum ToMaster {
     Twin,
     /// It serves: instances find its sockets.
     Ready,
+    /// Its loop goes on. Said as often as [`Begin::beat_ms`] asks for.
+    Turns,
     /// An instance is to be started or to end.
     Order {
         /// Which.
@@ -186,6 +188,14 @@ pub struct Begin {
     pub died: Option<Died>,
     /// The master.
     pub master: u32,
+    /// How often the loop is to say that it goes on ([`ToMaster::Turns`]), in milliseconds. 0, which
+    /// is left out, is never: a worker of a program that does not know of it can begin.
+    #[serde(default, skip_serializing_if = "is_never")]
+    pub beat_ms: u32,
+}
+
+fn is_never(beat_ms: &u32) -> bool {
+    *beat_ms == 0
 }
 
 /// The end of a worker.

@@ -9,6 +9,7 @@ fn every_message_comes_as_it_went() {
     let to_master = [
         ToMaster::Twin,
         ToMaster::Ready,
+        ToMaster::Turns,
         ToMaster::Order { index: 3, order: Order::Kill },
         ToMaster::Neighbour { index: 0, peer: "fd00::1".parse().unwrap() },
         ToMaster::Seat { index: 1, who: Some(who) },
@@ -21,8 +22,8 @@ fn every_message_comes_as_it_went() {
         assert_eq!(decode::<ToMaster>(&encode(&message).unwrap()).unwrap(), message);
     }
     let died = Died { pid: 7, how: "was ended by SIGSEGV".into(), ran_ms: 1, deaths: 2, faults: 1, by_fault: true };
-    let begin =
-        Begin { file: "/etc/virtd.toml".into(), labels: vec!["a".into()], restarts: 1, died: Some(died), master: 1 };
+    let (file, labels) = ("/etc/virtd.toml".into(), vec!["a".into()]);
+    let begin = Begin { file, labels, restarts: 1, died: Some(died), master: 1, beat_ms: 1000 };
     let to_worker = [
         ToWorker::Begin(begin),
         ToWorker::News { index: 1, news: ProcessNews::Died { death: Death::OutOfMemory } },

@@ -1,5 +1,6 @@
 //! virtd-monitor's command line.
 
+use crate::tell::Plan;
 use clap::Parser;
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -19,16 +20,17 @@ What it serves:
   /api/birdwatcher/   birdwatcher's JSON, for Alice-LG
 
 It tells BMP collectors (RFC 7854) the routing tables: those that [[bmp]] of virtd.toml names.
+What it tells of events, and whom: [[alert]], [syslog] and [journald] there.
 
-In virtd.toml it reads control_socket_ro (else control_socket) of [router], listen of [http], and
-[[bmp]]. It needs no right but to open that socket: put its user into control_ro_group. It asks virtd at
+In virtd.toml it reads these, control_socket_ro (else control_socket) of [router], and listen of [http].
+It needs no right but to open that socket: put its user into control_ro_group. It asks virtd at
 most once a second, whoever looks, and changes nothing. Everything that it serves is for whoever
 reaches it: listen on an address of this machine, and put a proxy before it that knows who may look.
 
 Logging: RUST_LOG=warn; the default is info. Metrics, alerts, a unit: docs/OPERATIONS.md, virtd-monitor.";
 
-/// Shows a running virtd over HTTP: a page for people, metrics for Prometheus, a looking glass; tells
-/// collectors its tables by BMP.
+/// Shows a running virtd over HTTP: a page for people, metrics for Prometheus, a looking glass. Tells
+/// collectors its tables by BMP, and of its events commands, HTTP hooks, syslog and journald.
 #[derive(Clone, Debug, Parser)]
 #[command(name = "virtd-monitor", after_help = EXAMPLES)]
 pub struct Arguments {
@@ -41,6 +43,10 @@ pub struct Arguments {
     /// Where to serve; may stand several times. Port 0 is any that is free, which the log names
     #[arg(long, value_name = "ADDRESS:PORT")]
     pub listen: Vec<SocketAddr>,
+    /// Where to write down up to which event [[alert]], [syslog] and [journald] were told, so that one
+    /// that is started again goes on from there; without it from its start
+    #[arg(long, value_name = "FILE")]
+    pub position: Option<PathBuf>,
 }
 
 /// Where virtd is asked, and where we serve.
@@ -70,6 +76,16 @@ impl Arguments {
             (given, _) => given.to_vec(),
         };
         Ok(Places { control, listen, collectors })
+    }
+
+    /// Who is told of events.
+    ///
+    /// # Errors
+    /// There is something wrong with the file.
+    pub fn plan(&self) -> Result<Plan, LoadError> {
+        let Some(config) = self.config.as_deref().map(parse::load).transpose()? else { return Ok(Plan::default()) };
+        let (alerts, syslog, journald) = (config.alerts, config.syslog, config.journald);
+        Ok(Plan { alerts, syslog, journald, position: self.position.clone() })
     }
 }
 

@@ -1,5 +1,5 @@
-//! virtd-monitor: shows a running virtd to strangers over HTTP, and tells collectors its routing
-//! tables by BMP.
+//! virtd-monitor: shows a running virtd to strangers over HTTP, tells collectors its routing tables
+//! by BMP, and of its events whoever is to know.
 //!
 //! It has no rights and cannot hurt virtd. It asks over one connection to the control socket
 //! ([`control`]), only what changes nothing, and waits for a bounded time. All that it shows is
@@ -11,6 +11,7 @@
 //!                                             ├── page      /, /live, /prefix
 //!                                             └── birdwatcher  /api/birdwatcher/
 //!   └────── ribs, a connection for each collector ── bmp
+//!   └────── events, a connection of its own ── tell ── hooks, syslog, journald
 //! ```
 #![forbid(unsafe_code)]
 
@@ -22,4 +23,5 @@ pub mod http;
 pub mod metrics;
 pub mod page;
 pub mod processes;
+pub mod tell;
 pub mod watch;

@@ -7,7 +7,7 @@ use std::process::ExitCode;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
 use virtd_monitor::arguments::Arguments;
-use virtd_monitor::http;
+use virtd_monitor::{http, tell};
 
 fn main() -> ExitCode {
     let matches = Arguments::command().version(program_version::version!()).get_matches();
@@ -23,7 +23,7 @@ fn main() -> ExitCode {
 }
 
 fn run(arguments: &Arguments) -> anyhow::Result<()> {
-    let places = arguments.places()?;
+    let (places, plan) = (arguments.places()?, arguments.plan()?);
     // One thread: it can take no more of the machine than one processor.
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().context("the runtime")?;
     let description = format!("virtd-monitor {}", program_version::version!());
@@ -45,6 +45,7 @@ fn run(arguments: &Arguments) -> anyhow::Result<()> {
             }
             std::process::exit(1);
         });
+        tell::start(&plan, &places.control);
         http::serve(&places, &description, stop).await
     })
 }

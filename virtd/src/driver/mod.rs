@@ -9,6 +9,7 @@
 
 mod accept;
 mod adopt;
+mod beat;
 mod handover;
 mod image;
 mod keys;
@@ -31,6 +32,7 @@ use crate::control::ControlRequest;
 use crate::serve::{EventLoop, Lines};
 pub use adopt::Estate;
 use anyhow::{Context, Result};
+pub use beat::Beat;
 use broker::event::{Event, Severity};
 use broker::io::{ConnId, Input, InstanceId, LegId, ListenerId, Micros, NetlinkId, Output};
 use broker::turn::{self, Deferred, World as _};
@@ -396,6 +398,8 @@ impl Driver {
             self.tell_readers();
         }
         self.keep_journal_short();
+        let now = self.elapsed();
+        self.lines.beat.turned(now, &self.lines.master);
         let turn = Turn { us: self.used(), wall_us: self.elapsed() - self.now };
         if turn.us > self.longest_turn.us {
             self.longest_turn = turn;
@@ -456,8 +460,9 @@ impl Driver {
             return Some(Duration::ZERO);
         }
         let closing = if self.closing.is_empty() { None } else { Some(self.now + LEG_LINGER_US / 4) };
-        let readers = self.readers_wake_at();
-        let at = [wake_at, self.accept_again, self.listen_again, closing, readers].into_iter().flatten().min()?;
+        let (readers, beat) = (self.readers_wake_at(), self.lines.beat.due());
+        let at = [wake_at, self.accept_again, self.listen_again, closing, readers, beat];
+        let at = at.into_iter().flatten().min()?;
         Some(Duration::from_micros(at.saturating_sub(self.elapsed())))
     }
 

@@ -494,6 +494,7 @@ fn lines(events: &Sender<Event>, config: &Config) -> (Lines, Option<Kernel>, Loo
     let twins = Arc::new(Twins::new(Arc::new(Link::pair().unwrap().0)));
     let lines = Lines {
         leave: Leave { wanted: Arc::default(), images: crossbeam_channel::never(), twins },
+        beat: virtd::driver::Beat::every(0),
         ports: Default::default(),
         events: events.clone(),
         master: Master::new(Path::new("virtd.toml")).0,

@@ -67,7 +67,9 @@ impl Master {
         let program = Program::at(&path)?;
         let text = file_of(&self.current.text).map_err(|e| e.to_string())?;
         let labels = self.current.config.instances.iter().map(|i| i.label().to_owned()).collect();
-        let begin = ToWorker::Begin(Begin { file: self.file.clone(), labels, ..Begin::default() });
+        // A program that does not know of it is refused now, and not when it is to take over.
+        let beat_ms = self.watchdog.beat_ms();
+        let begin = ToWorker::Begin(Begin { file: self.file.clone(), labels, beat_ms, ..Begin::default() });
         let (life, happens, identity) = (self.life, self.happens.clone(), self.identity.clone());
         let attempt = move || {
             let outcome = program.tried(&begin, &text, &image, census, identity.as_ref());
