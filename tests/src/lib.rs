@@ -10,6 +10,7 @@
 
 pub mod alarms;
 pub mod alone;
+pub mod browser;
 pub mod crash;
 pub mod curve;
 pub mod daemons;

@@ -86,11 +86,12 @@ pub fn whole(snapshot: &Snapshot) -> Markup {
         // Without JavaScript it is loaded again.
         noscript { meta http-equiv="refresh" content="5"; }
     };
-    frame("virtd", &script, "", &parts::main(snapshot))
+    let state = html! { noscript { "loaded again each 5 s" } };
+    frame("virtd", (&script, &state), "", &parts::main(snapshot))
 }
 
-/// The page around its content.
-fn frame(title: &str, head: &Markup, asked: &str, main: &Markup) -> Markup {
+/// The page around its content: with more for its head, and how live it is.
+fn frame(title: &str, (head, live): (&Markup, &Markup), asked: &str, main: &Markup) -> Markup {
     html! {
         (DOCTYPE)
         html lang="en" {
@@ -105,13 +106,13 @@ fn frame(title: &str, head: &Markup, asked: &str, main: &Markup) -> Markup {
             body {
                 header {
                     h1 { a href="./" { "virtd" } }
+                    p id="live" role="status" { (live) }
                     form action="prefix" method="get" role="search" {
                         label for="q" { "Prefix or address" }
                         input id="q" name="q" value=(asked) placeholder="192.0.2.0/24" maxlength="64"
                             autocapitalize="none" autocomplete="off" spellcheck="false";
                         button { "Look" }
                     }
-                    p id="live" role="status" {}
                 }
                 main id="main" { (main) }
                 footer {
@@ -152,7 +153,7 @@ pub async fn prefix(State(shared): State<Shared>, Query(asked): Query<Asked>) ->
         }
     };
     let shown: String = asked.q.chars().take(64).collect();
-    let body = frame(&format!("{shown} · virtd"), &html! {}, &shown, &main).into_string();
+    let body = frame(&format!("{shown} · virtd"), (&html! {}, &html! {}), &shown, &main).into_string();
     (status, secured(HTML, body)).into_response()
 }
 

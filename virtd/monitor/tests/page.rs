@@ -16,7 +16,7 @@ fn page(known: Known) -> String {
 #[test]
 fn the_page_has_all_its_parts_and_nothing_from_elsewhere() {
     let text = page(known());
-    for part in ["Instances", "Sessions", "Agreement", "FIB", "Last faults", "192.0.2.1", ">i0<", "WARNING"] {
+    for part in ["Instances", "Sessions", "Agreement", "Voted FIB", "Last faults", "192.0.2.1", ">i0<", "WARNING"] {
         assert!(text.contains(part), "{part} is not in\n{text}");
     }
     assert!(text.contains("<noscript><meta http-equiv=\"refresh\""), "{text}");
@@ -65,6 +65,21 @@ fn a_virtd_that_is_away_is_shown_as_that() {
     let text = whole(&down).into_string();
     assert!(text.contains("CRITICAL") && text.contains("it is gone &lt;x&gt;"), "{text}");
     assert!(!text.contains("Instances"));
+}
+
+/// With `open = "native"` there is nothing to vote on, and nothing wrong with that.
+#[test]
+fn a_native_router_is_shown_as_that() {
+    let mut native = known();
+    native.facts.status.open = "native".to_owned();
+    native.facts.instances[0].state = "attached".to_owned();
+    for s in &mut native.facts.sessions {
+        (s.state, s.up_us) = ("native".to_owned(), None);
+    }
+    let text = page(native);
+    assert!(text.contains("connections through virtd") && !text.contains("instances vote"), "{text}");
+    assert!(text.contains("<td class=\"good\" data-t=\"State\">attached"), "{text}");
+    assert!(text.contains("<td data-t=\"State\">native"), "{text}");
 }
 
 #[test]

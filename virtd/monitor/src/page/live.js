@@ -5,12 +5,24 @@ const state = document.getElementById("live");
 let source = null;
 let last = Date.now();
 
+// A table that somebody has moved sideways, or has the focus in, stays so.
+function replace(html) {
+  const before = [...main.querySelectorAll(".wide")];
+  const moved = before.map((table) => table.scrollLeft);
+  const focused = before.indexOf(document.activeElement);
+  main.innerHTML = html;
+  main.querySelectorAll(".wide").forEach((table, i) => {
+    if (moved[i]) table.scrollLeft = moved[i];
+    if (i === focused) table.focus({ preventScroll: true });
+  });
+}
+
 function connect() {
   source = new EventSource("live");
   source.onmessage = (event) => {
     last = Date.now();
     // What somebody is about to copy stays as it is.
-    if (document.getSelection().isCollapsed) main.innerHTML = event.data;
+    if (document.getSelection().isCollapsed) replace(event.data);
   };
   source.onerror = () => {
     if (source.readyState === EventSource.CLOSED) setTimeout(connect, 5000);

@@ -11,7 +11,7 @@ const SESSIONS: usize = 200;
 /// Pairs of instances that are shown, the least independent.
 const PAIRS: usize = 20;
 /// Events that are shown, the last ones.
-const EVENTS: usize = 30;
+const EVENTS: usize = 20;
 
 /// All of it.
 pub(super) fn main(snapshot: &Snapshot) -> Markup {
@@ -19,15 +19,20 @@ pub(super) fn main(snapshot: &Snapshot) -> Markup {
     let level = problems.first().map_or(Level::Ok, |p| p.level);
     html! {
         section {
-            p class=(class(level)) {
-                b { (word(level)) }
+            p.state {
+                b class=(class(level)) { (word(level)) }
                 @if let Ok(known) = &snapshot.known { " " (router(&known.facts.status)) }
             }
             @if !problems.is_empty() {
                 ul.problems {
-                    @for p in &problems { li class=(class(p.level)) { (p.text) " " small { (p.condition) } } }
+                    @for p in &problems {
+                        li class=(class(p.level)) {
+                            (p.text) @if !p.text.contains(p.condition) { " " small { (p.condition) } }
+                        }
+                    }
                 }
             }
+            @if let Ok(known) = &snapshot.known { (figures(&known.facts.status)) }
         }
         @if let Ok(known) = &snapshot.known { (tables(known)) }
     }
@@ -54,103 +59,169 @@ fn router(s: &api::Status) -> Markup {
     html! {
         @if let Some(asn) = s.router.asn { "AS " (asn) ", " }
         @if let Some(id) = s.router.router_id { (id) ", " }
-        (s.strategy) ", up for " (micros(s.uptime_us)) ": "
-        (s.voters) " of " (s.instances) " instances vote, " (s.sessions_up) " of " (s.sessions) " sessions are up, "
-        (s.routes_published) " routes are published, " (s.disagreements_now) " disagreements"
+        (if native(s) { "native" } else { &s.strategy }) ", up for " (micros(s.uptime_us))
     }
+}
+
+/// Whether one instance's bytes pass as they are, and nothing is voted on.
+fn native(s: &api::Status) -> bool {
+    s.open == "native"
+}
+
+/// What is asked for first, in large.
+fn figures(s: &api::Status) -> Markup {
+    let odd = |n: u64| if n > 0 { "odd" } else { "" };
+    let mut all = vec![
+        ("instances vote", format!("{} of {}", s.voters, s.instances), ""),
+        ("sessions are up", format!("{} of {}", s.sessions_up, s.sessions), ""),
+        ("routes published", s.routes_published.to_string(), ""),
+        ("disagreements", s.disagreements_now.to_string(), odd(s.disagreements_now)),
+        ("without a majority", s.without_quorum.to_string(), odd(s.without_quorum)),
+    ];
+    if native(s) {
+        all = vec![("connections through virtd, whose bytes it passes as they are", s.sessions_up.to_string(), "")];
+    }
+    html! { ul.figures { @for (what, figure, class) in &all { li class=(class) { b { (figure) } " " (what) } } } }
 }
 
 fn tables(known: &Known) -> Markup {
     let facts = &known.facts;
     html! {
-        section { h2 { "Instances" } (instances(&facts.instances)) }
+        section { h2 { "Instances" } (instances(&facts.instances, native(&facts.status))) }
         section { h2 { "Sessions" } (sessions(&facts.sessions)) }
-        @if !known.diversity.pairs.is_empty() { section { h2 { "Agreement" } (pairs(&known.diversity)) } }
-        @if let Some(f) = &facts.fib { section { h2 { "FIB" } (fib(f)) } }
         section { h2 { "Last faults" } (events(&known.events)) }
+        @if !known.diversity.pairs.is_empty() { section { h2 { "Agreement" } (pairs(&known.diversity)) } }
+        @if let Some(f) = &facts.fib { section { h2 { "Voted FIB" } (fib(f)) } }
     }
 }
 
-/// A table that scrolls by itself where it is too wide.
-fn table(titles: &[&str], rows: &Markup) -> Markup {
+/// A column: its title, and `n` where it has numbers.
+type Column = (&'static str, &'static str);
+/// How a cell is coloured, and what is in it.
+type Cell = (&'static str, Markup);
+
+/// What is not there.
+const NONE: &str = "-";
+
+/// A cell of plain text.
+fn plain(text: impl std::fmt::Display) -> Cell {
+    ("", html! { (text.to_string()) })
+}
+
+/// The same, where it may not be there.
+fn perhaps(text: Option<String>) -> Cell {
+    match text.filter(|text| !text.is_empty()) {
+        Some(text) => plain(text),
+        None => ("none", html! { (NONE) }),
+    }
+}
+
+/// A table that scrolls by itself where it is too wide. On a telephone each row is a box, in which
+/// each cell stands behind its title.
+fn table(columns: &[Column], rows: impl Iterator<Item = Vec<Cell>>) -> Markup {
     html! {
         div.wide tabindex="0" {
             table {
-                thead { tr { @for title in titles { th scope="col" { (title) } } } }
-                tbody { (rows) }
+                thead { tr { @for (title, n) in columns { th.n[!n.is_empty()] scope="col" { (title) } } } }
+                tbody {
+                    @for row in rows {
+                        tr { @for (i, ((title, n), (class, cell))) in columns.iter().zip(&row).enumerate() {
+                            @if i == 0 { th scope="row" { (cell) } }
+                            @else if n.is_empty() && class.is_empty() { td data-t=(title) { (cell) } }
+                            @else { td class=(format!("{n} {class}").trim()) data-t=(title) { (cell) } }
+                        } }
+                    }
+                }
             }
         }
     }
 }
 
-fn instances(all: &[api::Instance]) -> Markup {
-    let rows = html! {
-        @for i in all {
-            @let state = match i.state.as_str() {
-                "voting" => "good",
-                "absent" => "bad",
-                _ => "odd",
-            };
-            tr {
-                th scope="row" { (i.name) }
-                td class=(state) { (i.state) @for what in &i.suspect { ", suspect: " (what) } }
-                td { (i.role) @if i.pinned { ", pinned" } }
-                td { (i.kind.as_deref().unwrap_or("-")) " " (i.version.as_deref().unwrap_or("")) }
-                td.n { (i.legs_up) "/" (i.legs) }
-                td class=(if i.dissents_now > 0 { "n bad" } else { "n" }) { (i.dissents_now) }
-                td.n { (i.dissents_total) }
-                td.n { (i.restarts) }
-                td.n { (i.withheld) }
-                td.n { @match i.cpu_percent { Some(percent) => { (format!("{percent:.1}%")) }, None => { "-" } } }
-                td.n { @match i.memory_kib { Some(kib) => { (kib / 1024) " MiB" }, None => { "-" } } }
-                td { (i.last_fault.as_deref().or(i.last_death.as_deref()).unwrap_or("-")) }
-            }
-        }
-    };
-    let titles = [
-        "Instance",
-        "State",
-        "Role",
-        "Kind",
-        "Legs",
-        "Differs",
-        "Ever",
-        "Restarts",
-        "Withheld",
-        "CPU",
-        "Memory",
-        "Last fault",
+fn instances(all: &[api::Instance], native: bool) -> Markup {
+    let columns = [
+        ("Instance", ""),
+        ("State", ""),
+        ("Role", ""),
+        ("Kind", ""),
+        ("Legs", "n"),
+        ("Differs", "n"),
+        ("Ever", "n"),
+        ("Restarts", "n"),
+        ("Withheld", "n"),
+        ("CPU", "n"),
+        ("Memory", "n"),
+        ("Last fault", ""),
     ];
-    table(&titles, &rows)
+    let rows = all.iter().map(|i| {
+        let state = match i.state.as_str() {
+            "voting" => "good",
+            "attached" if native => "good",
+            "absent" => "bad",
+            _ => "odd",
+        };
+        let kind = [i.kind.as_deref(), i.version.as_deref()].into_iter().flatten().collect::<Vec<_>>().join(" ");
+        vec![
+            plain(&i.name),
+            (state, html! { (i.state) @for what in &i.suspect { ", suspect: " (what) } }),
+            ("", html! { (i.role) @if i.pinned { ", pinned" } }),
+            perhaps(Some(kind)),
+            plain(format!("{}/{}", i.legs_up, i.legs)),
+            (if i.dissents_now > 0 { "bad" } else { "" }, plain(i.dissents_now).1),
+            plain(i.dissents_total),
+            plain(i.restarts),
+            plain(i.withheld),
+            perhaps(i.cpu_percent.map(|percent| format!("{percent:.1}%"))),
+            perhaps(i.memory_kib.map(|kib| format!("{} MiB", kib / 1024))),
+            perhaps(i.last_fault.clone().or_else(|| i.last_death.clone())),
+        ]
+    });
+    table(&columns, rows)
 }
 
 fn sessions(all: &[api::Session]) -> Markup {
+    if all.is_empty() {
+        return html! { p { "None yet: no [[peer]] is configured, and no instance wants one." } };
+    }
     let mut shown: Vec<&api::Session> = all.iter().collect();
     shown.sort_by_key(|s| (s.up_us.is_some(), s.legs.iter().all(|leg| leg.state == "Established")));
-    let or_dash = |value: Option<String>| value.unwrap_or_else(|| "-".to_owned());
-    let rows = html! {
-        @for s in shown.iter().take(SESSIONS) {
-            tr {
-                th scope="row" { (s.peer) }
-                td.n { (or_dash(s.asn.map(|n| n.to_string()))) }
-                td class=(if s.up_us.is_some() { "good" } else { "bad" }) {
-                    (s.state)
-                    @if s.shut { " (shut down)" }
-                    @if let Some(path) = s.path.as_deref().filter(|path| *path != "up") { " (" (path) ")" }
-                }
-                td.n { (or_dash(s.up_us.map(micros))) }
-                td.n { (or_dash(s.hold_time_s.map(|n| n.to_string()))) }
-                td.n { (or_dash(s.prefixes_in.map(|n| n.to_string()))) }
-                td.n { (or_dash(s.prefixes_out.map(|n| n.to_string()))) }
-                td.n { (s.resets) }
-                td { (s.families.iter().flatten().cloned().collect::<Vec<_>>().join(", ")) }
-                td { @for leg in &s.legs { (self::leg(leg)) " " } }
-            }
-        }
-    };
-    let titles = ["Peer", "AS", "State", "Up", "Hold", "In", "Out", "Resets", "Families", "Legs"];
+    let columns = [
+        ("Peer", ""),
+        ("AS", "n"),
+        ("State", ""),
+        ("Up", "n"),
+        ("Hold", "n"),
+        ("In", "n"),
+        ("Out", "n"),
+        ("Resets", "n"),
+        ("Families", ""),
+        ("Legs", ""),
+    ];
+    let rows = shown.iter().take(SESSIONS).map(|s| {
+        let state = html! {
+            (s.state)
+            @if s.shut { " (shut down)" }
+            @if let Some(path) = s.path.as_deref().filter(|path| *path != "up") { " (" (path) ")" }
+        };
+        let class = match (s.state.as_str(), s.up_us) {
+            ("native", _) => "",
+            (_, Some(_)) => "good",
+            (_, None) => "bad",
+        };
+        vec![
+            plain(&s.peer),
+            perhaps(s.asn.map(|n| n.to_string())),
+            (class, state),
+            perhaps(s.up_us.map(micros)),
+            perhaps(s.hold_time_s.map(|n| n.to_string())),
+            perhaps(s.prefixes_in.map(|n| n.to_string())),
+            perhaps(s.prefixes_out.map(|n| n.to_string())),
+            plain(s.resets),
+            perhaps(Some(s.families.iter().flatten().cloned().collect::<Vec<_>>().join(", "))),
+            ("chips", html! { @for leg in &s.legs { (self::leg(leg)) " " } }),
+        ]
+    });
     html! {
-        (table(&titles, &rows))
+        (table(&columns, rows))
         @if shown.len() > SESSIONS { p { "… and " (shown.len() - SESSIONS) " more, which are up" } }
     }
 }
@@ -173,46 +244,57 @@ fn leg(leg: &api::Leg) -> Markup {
 }
 
 fn pairs(d: &api::Diversity) -> Markup {
-    let rows = html! {
-        @for p in d.pairs.iter().take(PAIRS) {
-            tr {
-                th scope="row" { (p.instances[0]) ", " (p.instances[1]) }
-                td.n { (p.compared) }
-                td.n { (p.disagreed) }
-                td.n { @match p.share { Some(share) => { (format!("{:.2}%", share * 100.0)) }, None => { "-" } } }
-                td.n { (p.together) " of " (p.contested) }
-                td.n { (p.verdicts.common) " of " (p.verdicts.either) }
-                td { (p.attributes.iter().map(|a| a.name.as_str()).collect::<Vec<_>>().join(", ")) }
-            }
-        }
-    };
-    let titles = ["Pair", "Compared", "Differed", "Share", "Together", "Wrong together", "In"];
+    let columns = [
+        ("Pair", ""),
+        ("Compared", "n"),
+        ("Differed", "n"),
+        ("Share", "n"),
+        ("Together", "n"),
+        ("Wrong together", "n"),
+        ("In", ""),
+    ];
+    let rows = d.pairs.iter().take(PAIRS).map(|p| {
+        vec![
+            plain(p.instances.join(", ")),
+            plain(p.compared),
+            plain(p.disagreed),
+            perhaps(p.share.map(|share| format!("{:.2}%", share * 100.0))),
+            plain(format!("{} of {}", p.together, p.contested)),
+            plain(format!("{} of {}", p.verdicts.common, p.verdicts.either)),
+            perhaps(Some(p.attributes.iter().map(|a| a.name.as_str()).collect::<Vec<_>>().join(", "))),
+        ]
+    });
     html! {
         p { (d.reading) }
-        (table(&titles, &rows))
+        (table(&columns, rows))
         @if d.pairs.len() > PAIRS { p { "… and " (d.pairs.len() - PAIRS) " more independent pairs" } }
     }
 }
 
 fn fib(f: &api::Fib) -> Markup {
-    let rows = html! {
-        @for i in &f.instances {
-            tr {
-                th scope="row" { (i.name) }
-                td { (i.state) }
-                td.n { (i.routes) }
-                td.n { (i.sockets) }
-                td class=(if i.dissents > 0 { "n bad" } else { "n" }) { (i.dissents) }
-            }
-        }
-    };
+    let columns = [("Instance", ""), ("State", ""), ("Routes", "n"), ("Sockets", "n"), ("Differs", "n")];
+    let rows = f.instances.iter().map(|i| {
+        let state = match i.state.as_str() {
+            "voting" => "good",
+            "catching up" => "odd",
+            _ => "",
+        };
+        vec![
+            plain(&i.name),
+            (state, plain(&i.state).1),
+            plain(i.routes),
+            plain(i.sockets),
+            (if i.dissents > 0 { "bad" } else { "" }, plain(i.dissents).1),
+        ]
+    });
     html! {
         p {
             (f.routes) " routes are chosen, " (f.without_quorum) " entries are without a majority, the kernel does not take "
             (f.failed) "."
             @if let Some(k) = &f.kernel { " " (k.written) " were written, " (k.removed) " removed, " (k.repaired) " repaired." }
+            " Who says what of a route: look the prefix up."
         }
-        (table(&["Instance", "State", "Routes", "Sockets", "Differs"], &rows))
+        (table(&columns, rows))
     }
 }
 
@@ -234,12 +316,15 @@ pub(super) fn event(logged: &api::Logged) -> Markup {
     };
     html! {
         li class=(class) {
-            time datetime=(logged.time) { (logged.time) } " " b { (e.kind) } " "
+            time datetime=(logged.time) { (logged.time) } " " b class=(class) { (e.kind) } " "
             @if let Some(session) = &e.session { (session) ": " }
             (e.text)
             @if !e.said.is_empty() {
                 ul { @for said in &e.said {
-                    li { b { (said.instance) } " " (said.route) @if !said.counted { " (not counted)" } }
+                    @let it = e.instance.as_ref() == Some(&said.instance);
+                    li class=(if it { class } else { "" }) {
+                        b { (said.instance) } " " (said.route) @if !said.counted { " (not counted)" }
+                    }
                 } }
             }
         }

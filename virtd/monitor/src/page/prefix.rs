@@ -30,7 +30,7 @@ pub(super) fn main(why: &Why) -> Markup {
             @if why.told.is_empty() { p { "Nobody has said anything about it to any peer." } }
             @for t in why.told.iter().take(GROUPS) { (told(t, &why.strategy)) }
             @if why.told.len() > GROUPS { p { "… and " (why.told.len() - GROUPS) " other groups of peers" } }
-            @if why.silent > 0 { p { "To " (why.silent) " other peers with a session: nothing." } }
+            @if why.silent > 0 { p { "To " (why.silent) " more with a session: nothing." } }
         }
         @if let Some(fib) = &why.fib {
             section {
