@@ -118,7 +118,7 @@ fmt: ## Formats the source
 deny: ## Licences, sources, duplicate and banned crates; advisories where their database can be reached
 	.ci/deny
 
-man: build ## The manual pages, into target/man, made of the programs' own command lines and docs/OPERATIONS.md
+man: build ## The manual pages, into target/man, made of the programs' own command lines and docs/CONFIGURATION.md
 	rm -rf target/man
 	target/release/hv-man target/man
 

@@ -1,5 +1,5 @@
 //! One library for C libraries older than the one it was built with: an instance may run in a root
-//! of an older release (docs/OPERATIONS.md, *Other versions*), and that release's loader refuses a
+//! of an older release (docs/INSTALL.md, *Other versions*), and that release's loader refuses a
 //! library that asks for a symbol of a version it has not.
 //!
 //! glibc gives a moved or new function a version of its own, and a linker binds to the newest.

@@ -1,6 +1,6 @@
 //! Routing daemons of other Debian suites beside the installed ones: each unpacked into a root of
 //! its own, with its own C library, and run in a private mount namespace with that root as `/`.
-//! `.ci/versions` brings them, by the operators' own tools/hv-versions; docs/OPERATIONS.md, "Other
+//! `.ci/versions` brings them, by the operators' own tools/hv-versions; docs/INSTALL.md, "Other
 //! versions".
 
 use crate::daemons::Daemon;
@@ -58,7 +58,7 @@ impl Version {
 
     /// What virtd.toml calls it.
     pub fn word(self) -> String {
-        // docs/OPERATIONS.md: the packages that need not be named.
+        // docs/INSTALL.md: the packages that need not be named.
         if matches!(self.package, "frr" | "bird2" | "openbgpd") { self.suite.to_owned() } else { self.name() }
     }
 

@@ -1,4 +1,4 @@
-//! The way of docs/OPERATIONS.md, "Installing in front of a running router", with FRR as Debian
+//! The way of docs/INSTALL.md, "Installing in front of a running router", with FRR as Debian
 //! runs it (frrinit.sh, watchfrr, zebra, staticd, bgpd, real routes in the kernel): without virtd,
 //! native, voted, with an observer, three voters of which one lies, and all the way back. What both
 //! neighbours see at each step is what that table says, and the routes are those of the beginning.
@@ -48,7 +48,7 @@ impl Frr {
         Ok(Frr { ns: ns.clone(), etc, run: state })
     }
 
-    /// The line of docs/OPERATIONS.md in /etc/frr/daemons, or that line gone again.
+    /// The line of docs/INSTALL.md in /etc/frr/daemons, or that line gone again.
     fn wrap(&self, shim: Option<(&Path, &Path)>) -> Result<()> {
         let path = self.etc.join("daemons");
         let text = fs::read_to_string(&path)?;

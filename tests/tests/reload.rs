@@ -90,7 +90,7 @@ fn change_policy(kinds: &mut Kinds, name: &str, neighbours: &[String]) -> Result
     Ok(())
 }
 
-/// The procedure of docs/OPERATIONS.md, "Changing a running router". One instance is forgotten,
+/// The procedure of docs/CHANGING.md, "Changing a running router". One instance is forgotten,
 /// named at the end of the change, and changed then.
 #[test]
 fn a_change_of_policy_is_seen_once_and_who_was_forgotten_is_named() -> Result<()> {

@@ -19,7 +19,7 @@ A daemon becomes an instance by three variables:
   LD_PRELOAD=/usr/local/lib/libhvlibc.so HV_SOCKET=/run/virtd/hv.sock HV_INSTANCE=frr bgpd -f bgpd.conf
 
 Logging: RUST_LOG=warn, or RUST_LOG=virtd=debug; the default is info.
-Every key: docs/OPERATIONS.md and examples/virtd.toml. What it is: README.md. What it cannot do: docs/LIMITATIONS.md.
+Every key: docs/CONFIGURATION.md and examples/virtd.toml. What it is: README.md. What it cannot do: docs/LIMITATIONS.md.
 Ask a running one: virtctl status, virtctl events -f.";
 
 /// One BGP router made of several unmodified daemons: owns the sessions with the peers, gives every

@@ -473,7 +473,7 @@ fn unknown_kind(kind: &str, log: &EventLog) -> Option<String> {
         [] => String::new(),
         near => format!("; near it are {}", near.join(", ")),
     };
-    Some(format!("there is no kind of event {kind:?}{hint}; docs/OPERATIONS.md, Events, has all"))
+    Some(format!("there is no kind of event {kind:?}{hint}; docs/EVENTS.md, Events, has all"))
 }
 
 fn answer_events(mut stream: &UnixStream, n: usize, kind: Option<&str>, log: &EventLog) -> io::Result<()> {

@@ -172,7 +172,7 @@ fn a_kind_of_event_that_there_is_not_is_a_mistake() {
         assert!(said.contains("there is no kind of event \"sesion-up\"; near it are session-up, "), "{said}");
     }
     let said = err(&virtctl(&path, &["events", "--kind", "12345"]));
-    assert!(said.contains("docs/OPERATIONS.md") && !said.contains("near it"), "{said}");
+    assert!(said.contains("docs/EVENTS.md") && !said.contains("near it"), "{said}");
     assert_eq!(out(&virtctl(&path, &["events", "--kind", "session-up"])), "no such event\n");
 }
 

@@ -146,7 +146,7 @@ fn a_file_that_is_not_there_is_named() {
 fn the_help_teaches() {
     let o = Command::new(env!("CARGO_BIN_EXE_virtd")).arg("--help").output().unwrap();
     let help = text(&o.stdout);
-    for part in ["[[instance]]", "LD_PRELOAD=", "docs/OPERATIONS.md", "virtctl status", "--check"] {
+    for part in ["[[instance]]", "LD_PRELOAD=", "docs/CONFIGURATION.md", "virtctl status", "--check"] {
         assert!(help.contains(part), "{part} is not in\n{help}");
     }
 }

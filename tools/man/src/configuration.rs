@@ -1,4 +1,4 @@
-//! virtd.toml(5): the chapters of docs/OPERATIONS.md on the file, held against the keys that virtd
+//! virtd.toml(5): the chapters of docs/CONFIGURATION.md on the file, held against the keys that virtd
 //! reads.
 
 use crate::roff::{escape, inline, line};
@@ -7,7 +7,7 @@ use anyhow::{Context, Result, ensure};
 use std::collections::BTreeSet;
 use virtd_config::names::{DIVERSITY_KEYS, ENVIRONMENT_KEYS, SECTIONS};
 
-const OPERATIONS: &str = include_str!("../../../docs/OPERATIONS.md");
+const CONFIGURATION: &str = include_str!("../../../docs/CONFIGURATION.md");
 
 /// A row of a table of keys.
 #[derive(Clone, Debug)]
@@ -23,7 +23,7 @@ pub(crate) struct Row<'t> {
 /// The chapter on the file, without its heading.
 fn chapter() -> Result<&'static str> {
     let (_, rest) =
-        OPERATIONS.split_once("\n## The configuration file\n").context("OPERATIONS.md has no chapter on it")?;
+        CONFIGURATION.split_once("\n## The configuration file\n").context("CONFIGURATION.md has no chapter on it")?;
     Ok(rest.split_once("\n## ").map_or(rest, |(chapter, _)| chapter))
 }
 
@@ -62,15 +62,21 @@ fn cells(text: &str) -> Option<Vec<&str>> {
 pub(crate) fn check() -> Result<()> {
     let parts = parts()?;
     let names: BTreeSet<&str> = parts.iter().map(|(name, ..)| *name).collect();
-    ensure!(names == SECTIONS.iter().map(|(name, _)| *name).collect(), "OPERATIONS.md has other sections: {names:?}");
+    ensure!(
+        names == SECTIONS.iter().map(|(name, _)| *name).collect(),
+        "CONFIGURATION.md has other sections: {names:?}"
+    );
     for (section, keys) in SECTIONS {
         let inner: &[&[&str]] = if *section == "instance" { &[DIVERSITY_KEYS, ENVIRONMENT_KEYS] } else { &[] };
         let read: BTreeSet<&str> = keys.iter().chain(inner.concat().iter()).copied().collect();
         let told: BTreeSet<&str> = rows(section)?.into_iter().flat_map(|row| row.keys).collect();
         let missing: Vec<_> = read.difference(&told).collect();
         let unknown: Vec<_> = told.difference(&read).collect();
-        ensure!(missing.is_empty(), "docs/OPERATIONS.md does not explain {missing:?} of {section}");
-        ensure!(unknown.is_empty(), "docs/OPERATIONS.md explains {unknown:?} of {section}, which virtd does not read");
+        ensure!(missing.is_empty(), "docs/CONFIGURATION.md does not explain {missing:?} of {section}");
+        ensure!(
+            unknown.is_empty(),
+            "docs/CONFIGURATION.md explains {unknown:?} of {section}, which virtd does not read"
+        );
     }
     Ok(())
 }

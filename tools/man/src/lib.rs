@@ -1,5 +1,5 @@
 //! The manual pages, made of what the programs themselves are made of: their command lines, the
-//! keys of the configuration and docs/OPERATIONS.md. What is not documented there is an error here.
+//! keys of the configuration and docs/CONFIGURATION.md. What is not documented there is an error here.
 #![forbid(unsafe_code)]
 
 mod blocks;

@@ -50,7 +50,7 @@ pub struct Event<Kind = String, Severity = String, Prefix = String> {
     /// When: microseconds since virtd's start.
     pub at_us: u64,
     /// A kebab-case word that scripts can match: `session-up`, `disagreement`, …
-    /// docs/OPERATIONS.md lists all.
+    /// docs/EVENTS.md lists all.
     pub kind: Kind,
     /// How much an operator should care: `info`, `warning`, `alarm`.
     pub severity: Severity,
@@ -125,12 +125,12 @@ pub struct Said {
 
 /// The operators' list of all kinds: the table under this title is the one that programs are
 /// checked against, too.
-const OPERATIONS: &str = include_str!("../../../docs/OPERATIONS.md");
+const EVENTS: &str = include_str!("../../../docs/EVENTS.md");
 
 /// Every kind of event that there is, as the documentation lists them.
 pub fn kinds() -> impl Iterator<Item = &'static str> {
     let table =
-        OPERATIONS.lines().skip_while(|line| *line != "## Events").skip(1).take_while(|line| !line.starts_with("## "));
+        EVENTS.lines().skip_while(|line| *line != "## Events").skip(1).take_while(|line| !line.starts_with("## "));
     let cells = table.filter_map(|line| line.strip_prefix("| `")?.split(" | ").next());
     cells.flat_map(|cell| cell.split('`').step_by(2)).filter(|word| !word.trim().is_empty())
 }

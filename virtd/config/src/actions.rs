@@ -43,7 +43,7 @@ impl FaultAction {
 pub struct Actions([FaultAction; Fault::ALL.len()]);
 
 impl Fault {
-    /// All kinds, in the order in which docs/OPERATIONS.md explains them.
+    /// All kinds, in the order in which docs/CONFIGURATION.md explains them.
     pub const ALL: [Fault; 6] =
         [Fault::Wrong, Fault::Silent, Fault::Absent, Fault::Flapping, Fault::Large, Fault::Flooding];
 

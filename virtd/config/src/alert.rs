@@ -180,7 +180,7 @@ fn events(section: &Section<'_>, problems: &mut Problems) -> Vec<String> {
     let listed = section.array("events", expected, problems, |value, problems| {
         let given = reader::text("events", value, expected, problems)?;
         if !kinds.iter().any(|(kind, _)| *kind == given) {
-            let help = "docs/OPERATIONS.md, \"Events\", has all of them".to_owned();
+            let help = "docs/EVENTS.md, \"Events\", has all of them".to_owned();
             let help = reader::with_nearest(help, given, kinds.iter().map(|(kind, _)| *kind));
             problems.at(value.span(), format!("there is no kind of event `{given}`"), help);
             return None;

@@ -1,7 +1,7 @@
 //! The configuration: the values after checking. `parse` makes them out of a TOML file, or says
 //! what is wrong and where.
 //!
-//! Every key, its default and its unit stand in docs/OPERATIONS.md and, with comments, in
+//! Every key, its default and its unit stand in docs/CONFIGURATION.md and, with comments, in
 //! examples/virtd.toml.
 
 mod actions;

@@ -4,7 +4,7 @@
 use wire::bgp::Family;
 use wire::bgp::update::attr;
 
-/// The sections and their keys, in the order in which docs/OPERATIONS.md explains them. A key that
+/// The sections and their keys, in the order in which docs/CONFIGURATION.md explains them. A key that
 /// is not here is an error.
 pub const SECTIONS: &[(&str, &[&str])] = &[
     (

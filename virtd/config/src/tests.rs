@@ -198,7 +198,7 @@ fn the_examples_are_good() {
 /// The reference lists every key; so nobody adds one in silence.
 #[test]
 fn the_documentation_has_every_key() {
-    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../docs/OPERATIONS.md");
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../docs/CONFIGURATION.md");
     let text = std::fs::read_to_string(path).unwrap();
     for (section, keys) in super::names::SECTIONS {
         for key in keys
@@ -208,7 +208,7 @@ fn the_documentation_has_every_key() {
             .chain(super::names::ENVIRONMENT_KEYS)
             .chain(super::names::ACTION_KEYS)
         {
-            assert!(text.contains(&format!("`{key}`")), "docs/OPERATIONS.md does not list {key} of {section}");
+            assert!(text.contains(&format!("`{key}`")), "docs/CONFIGURATION.md does not list {key} of {section}");
         }
     }
 }

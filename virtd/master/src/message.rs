@@ -221,7 +221,7 @@ pub struct Died {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Told {
-    /// [`Event::kind`]: one of those that docs/OPERATIONS.md lists.
+    /// [`Event::kind`]: one of those that docs/EVENTS.md lists.
     pub kind: String,
     /// `info`, `warning` or `alarm`.
     pub severity: Severity,

@@ -27,7 +27,7 @@ It needs no right but to open that socket: put its user into control_ro_group. I
 most once a second, whoever looks, and changes nothing. Everything that it serves is for whoever
 reaches it: listen on an address of this machine, and put a proxy before it that knows who may look.
 
-Logging: RUST_LOG=warn; the default is info. Metrics, alerts, a unit: docs/OPERATIONS.md, virtd-monitor.";
+Logging: RUST_LOG=warn; the default is info. Metrics, alerts, a unit: docs/MONITORING.md, virtd-monitor.";
 
 /// Shows a running virtd over HTTP: a page for people, metrics for Prometheus, a looking glass. Tells
 /// collectors its tables by BMP, and of its events commands, HTTP hooks, syslog and journald.

@@ -1,7 +1,7 @@
 //! `/metrics`: the last answers as OpenMetrics text.
 //!
 //! Each metric is a row of a table: its name, type, unit, what it means, and how its samples come
-//! out of a [`Snapshot`]. docs/OPERATIONS.md has the same table for people; a test holds the two
+//! out of a [`Snapshot`]. docs/MONITORING.md has the same table for people; a test holds the two
 //! against each other.
 
 mod bmp;

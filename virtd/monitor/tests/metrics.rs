@@ -1,5 +1,5 @@
 //! `/metrics` as others read it: by the reference parser of OpenMetrics, by Prometheus's own, and
-//! by a person who looks a name up in docs/OPERATIONS.md.
+//! by a person who looks a name up in docs/MONITORING.md.
 
 mod sample;
 
@@ -146,7 +146,7 @@ fn names_and_units_keep_the_rules() {
 /// With VIRTD_BLESS=1 in the environment the rows are printed.
 #[test]
 fn the_documentation_has_every_metric_and_no_other() {
-    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../docs/OPERATIONS.md");
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../docs/MONITORING.md");
     let docs = std::fs::read_to_string(path).expect("the documentation");
     let told: Vec<&str> = docs.lines().filter(|line| line.starts_with("| `virtd_")).collect();
     let labels = |labels: &[&str]| labels.iter().map(|l| format!(" `{l}`")).collect::<Vec<_>>().join(",");

@@ -36,7 +36,7 @@ Examples:
   virtctl upgrade                                 the program that was just installed takes over
   virtctl --json sessions | jq '.sessions[].peer'
 
-Kinds of events and the fields of each answer: docs/OPERATIONS.md.
+Kinds of events: docs/EVENTS.md. The fields of each answer: docs/OPERATIONS.md.
 Exit status: 0 answered, 1 virtd could not be asked or refused (no such prefix,
 instance or kind of event), 2 wrong arguments, 3 virtd has ended while its events were followed. With exec: the program's; with health: see there.";
 
@@ -264,7 +264,7 @@ Examples:
   virtctl --json health | jq -r '.problems[].condition'
 In NRPE's configuration:
   command[check_virtd]=/usr/local/bin/virtctl --socket /run/virtd/ro.sock health
-docs/OPERATIONS.md, Monitoring, has every condition with its remedy.")]
+docs/MONITORING.md, Monitoring, has every condition with its remedy.")]
     Health {
         /// After so many seconds virtd counts as not answering
         #[arg(short, long, value_name = "S", default_value_t = 8, value_parser = clap::value_parser!(u64).range(1..=600))]

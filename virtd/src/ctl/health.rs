@@ -1,7 +1,7 @@
 //! `virtctl health`: one line and an exit status, as a monitoring system's plugin gives them
 //! (Monitoring Plugins' guidelines: 0 OK, 1 WARNING, 2 CRITICAL, 3 UNKNOWN).
 //!
-//! [`Facts::problems`] decides by virtd's answers alone; docs/OPERATIONS.md explains each condition
+//! [`Facts::problems`] decides by virtd's answers alone; docs/MONITORING.md explains each condition
 //! and its remedy.
 
 use super::ask::{Unanswered, ask_or};
@@ -14,7 +14,7 @@ use std::time::{Duration, Instant};
 use virtd_api as api;
 use virtd_api::Request;
 
-/// Every condition by its name, as docs/OPERATIONS.md lists them.
+/// Every condition by its name, as docs/MONITORING.md lists them.
 pub const CONDITIONS: [&str; 19] = [
     "no-answer",
     "cannot-ask",

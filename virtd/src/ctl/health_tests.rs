@@ -171,7 +171,7 @@ fn who_does_not_answer_is_critical_and_who_may_not_be_asked_is_unknown() {
 /// Who is woken by a condition looks it up.
 #[test]
 fn every_condition_is_documented_with_its_remedy() {
-    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs/OPERATIONS.md");
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs/MONITORING.md");
     let text = std::fs::read_to_string(path).expect("the document");
     let (_, chapter) = text.split_once("\n## Monitoring\n").expect("a chapter");
     let chapter = chapter.split("\n## ").next().expect("its text");

@@ -174,7 +174,7 @@ fn root_problems(
     let key = if instance.version.is_some() { "version" } else { "root" };
     let remedy = match fetch {
         Some(command) => format!("bring it with: {command}"),
-        None => "unpack the daemon's packages and all they depend on there (docs/OPERATIONS.md, Other versions)".into(),
+        None => "unpack the daemon's packages and all they depend on there (docs/INSTALL.md, Other versions)".into(),
     };
     match fs::metadata(root) {
         Err(e) => return vec![format!("{key}: {}: {e}; {remedy}", root.display())],
@@ -229,9 +229,9 @@ fn loader_problem(root: &Path, program: &Program, shim: &Path, own_shim: bool) -
     };
     let of_shim = preload.is_some_and(|shim| wrong.contains(&*shim.to_string_lossy()));
     let remedy = match (of_shim, own_shim) {
-        (true, false) => "name a shim built for its C library by `shim_library` (docs/OPERATIONS.md, Other versions)",
+        (true, false) => "name a shim built for its C library by `shim_library` (docs/INSTALL.md, Other versions)",
         (true, true) => {
-            "`shim_library` must be built for its C library or an older one (docs/OPERATIONS.md, Other versions)"
+            "`shim_library` must be built for its C library or an older one (docs/INSTALL.md, Other versions)"
         }
         (false, _) => "unpack what is missing there, too",
     };
