@@ -1,6 +1,6 @@
 //! The voted FIB.
 
-use crate::Said;
+use crate::{Durations, Said};
 use serde::{Deserialize, Serialize};
 
 /// The voted FIB in figures. What is counted without a "now" is since virtd's start.
@@ -33,6 +33,9 @@ pub struct Fib {
     pub published: u64,
     /// Times an instance was found not to be with the majority.
     pub dissents_total: u64,
+    /// From the first word of an instance on a route to when it was handed on to be written, of each
+    /// since the start.
+    pub vote_wait: Durations,
     /// Octets of memory for all of it, now.
     pub memory_bytes: u64,
     /// What was done with the real kernel. Left out by a core without a driver.

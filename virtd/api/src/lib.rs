@@ -41,8 +41,8 @@ pub use fib::{Fib, FibEntries, FibEntry, FibInstance, FibKernel};
 pub use request::{COMMANDS, Exec, Request};
 pub use ribs::{Ribs, SpeakerDown, SpeakerUp};
 pub use router::{
-    Ended, EventLog, Gone, Instance, Instances, Leg, Memory, NativeSession, NativeSessions, OneSession, Router,
-    Session, Sessions, Status, Turn, Worker,
+    Durations, Ended, EventLog, Gone, Instance, Instances, Leg, Memory, NativeSession, NativeSessions, OneSession,
+    Router, Session, Sessions, Status, Turn, Worker,
 };
 pub use routes::{Candidate, Difference, Differing, Differs, Received, Route, Routes, Told};
 

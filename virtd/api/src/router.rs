@@ -60,6 +60,13 @@ pub struct Status {
     pub interned_routes: usize,
     /// Where memory goes.
     pub memory: Memory,
+    /// From the first word of an instance on a prefix to what a peer was told on it, of each since
+    /// the start.
+    pub vote_wait: Durations,
+    /// The turns of the loop since the start, by the wall clock: what comes from a peer or an
+    /// instance goes on within the turn that reads it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub turns: Option<Durations>,
     /// The longest turn of the loop since the start: nobody was served meanwhile.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub longest_turn: Option<Turn>,
@@ -87,6 +94,19 @@ pub struct Worker {
     pub pid: u32,
     /// How many there were before it since virtd's start; each has died.
     pub restarts: u32,
+}
+
+/// How long something took, by powers of two.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Durations {
+    /// What the first of `counts` is below, in microseconds. Each further one is below twice as much
+    /// as the one before, the last is of all that took longer.
+    pub first_us: u64,
+    /// How often.
+    pub counts: Vec<u64>,
+    /// All of them together, in microseconds.
+    pub sum_us: u64,
 }
 
 /// A turn of the loop.
@@ -249,6 +269,8 @@ pub struct Leg {
     /// For how long a majority has had the session without it since it was last level,
     /// microseconds.
     pub missed_us: u64,
+    /// Octets that wait for it, since it does not take them.
+    pub waiting_bytes: usize,
 }
 
 /// How a leg ended.

@@ -71,6 +71,11 @@ impl<K, V: Copy + Default> Entry<K, V> {
         age_ms(now, self.last_ms)
     }
 
+    /// How long ago the first disturbance was since it last rested.
+    pub fn unsettled(&self, now: Millis) -> Millis {
+        now - self.disturbed(now).0
+    }
+
     /// When the first and the last disturbance were.
     pub(crate) fn disturbed(&self, now: Millis) -> (Millis, Millis) {
         let (first, last) = (age_ms(now, self.first_ms), self.age(now));

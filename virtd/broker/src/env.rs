@@ -8,6 +8,7 @@ use super::io::{Micros, Output};
 use super::roster::Instances;
 use super::witness::{Stage, Witness};
 use crate::config::{Config, Instance, Strategy, Vote};
+use crate::delays::Delays;
 use crate::event::{Event, Severity};
 use ballots::{Common, Law, Rechecks};
 use bytes::BytesMut;
@@ -47,6 +48,8 @@ pub struct Counters {
     pub dissents: u64,
     /// Malformed UPDATEs of peers that hygiene mended.
     pub mended: u64,
+    /// From the first word on a prefix to its telling, in milliseconds.
+    pub waited_ms: Delays,
 }
 
 /// Buffers that are kept, so that the update path allocates nothing in steady state: of all

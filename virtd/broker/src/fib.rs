@@ -24,6 +24,7 @@ use super::env::Env;
 use super::io::{Input, KernelNews, Micros, NetlinkId, NetlinkStyle, Note, Output};
 use super::{Table, dissent};
 use crate::config;
+use crate::delays::Delays;
 use ballots::Rechecks;
 use bytes::Bytes;
 use hashbrown::HashMap;
@@ -68,6 +69,8 @@ pub struct Fib {
     failed: BTreeMap<FibKey, i32>,
     /// What is counted; how things are now is added when somebody asks.
     counters: virtd_api::Fib,
+    /// From the first word on a key to when it is handed on, in milliseconds.
+    waited_ms: Delays,
     /// When the next event about an answer taken back may be given.
     next_taken_back: Micros,
     effects: Effects,
@@ -92,6 +95,7 @@ impl Fib {
             next_look: 0,
             failed: BTreeMap::new(),
             counters: virtd_api::Fib::default(),
+            waited_ms: Delays::default(),
             next_taken_back: 0,
             effects: Effects::default(),
         })

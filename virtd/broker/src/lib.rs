@@ -41,6 +41,7 @@ pub mod adopt;
 mod busy;
 mod controller;
 mod decide;
+pub mod delays;
 mod differs;
 mod dissent;
 mod diversity;

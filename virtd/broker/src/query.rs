@@ -221,6 +221,8 @@ impl Core {
                 figures_bytes: self.sessions.iter().map(|s| s.independence.memory_bytes()).sum::<usize>(),
                 verdicts_bytes: env.rechecks.memory_bytes(),
             },
+            vote_wait: c.waited_ms.durations(1000),
+            turns: None,
             longest_turn: None,
             event_log: None,
             worker: None,
@@ -296,6 +298,7 @@ impl Core {
             votes: self.env.instances.voters.contains(i as u8),
             gone: s.departure(i).map(gone),
             missed_us: s.missed_us(i),
+            waiting_bytes: s.waiting_for(i),
         }
     }
 

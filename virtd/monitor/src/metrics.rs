@@ -20,6 +20,7 @@ use std::borrow::Cow;
 use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
+use virtd_api::Durations;
 
 /// What the text is, for whoever asks for it.
 pub const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
@@ -35,6 +36,8 @@ pub enum Kind {
     Counter,
     /// Its labels say it all; `_info` stands behind its name.
     Info,
+    /// How often something took how long.
+    Histogram,
 }
 
 /// Behind the name, before `_total`.
@@ -62,12 +65,20 @@ impl In {
 }
 
 /// A value.
-#[derive(Clone, Copy, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq)]
 pub enum Value {
     /// A whole number.
     Whole(u64),
     /// Any other.
     Real(f64),
+    /// How often something took how long.
+    Often(Durations),
+}
+
+impl From<&Durations> for Value {
+    fn from(durations: &Durations) -> Value {
+        Value::Often(durations.clone())
+    }
 }
 
 impl From<u64> for Value {
@@ -191,7 +202,7 @@ impl Metric {
             name = format!("{name}_{}", unit.as_str());
         }
         match self.kind {
-            Kind::Gauge => name,
+            Kind::Gauge | Kind::Histogram => name,
             Kind::Counter => name + "_total",
             Kind::Info => name + "_info",
         }
@@ -203,6 +214,7 @@ impl Metric {
             Kind::Gauge => "gauge",
             Kind::Counter => "counter",
             Kind::Info => "info",
+            Kind::Histogram => "histogram",
         };
         match self.unit {
             In::Count => kind.to_owned(),
@@ -231,6 +243,7 @@ impl Metric {
             Kind::Gauge => MetricType::Gauge,
             Kind::Counter => MetricType::Counter,
             Kind::Info => MetricType::Info,
+            Kind::Histogram => MetricType::Histogram,
         };
         let unit = self.unit.unit();
         let mut family = encoder.encode_descriptor(self.stem, self.help, unit.as_ref(), kind)?;
@@ -240,21 +253,32 @@ impl Metric {
                 labels.iter().map(|(name, value)| (*name, escaped(value))).collect();
             match self.kind {
                 Kind::Info => family.encode_info(&labels)?,
-                _ if labels.is_empty() => self.value(*value, &mut family)?,
-                _ => self.value(*value, &mut family.encode_family(&labels)?)?,
+                _ if labels.is_empty() => self.value(value, &mut family)?,
+                _ => self.value(value, &mut family.encode_family(&labels)?)?,
             }
         }
         Ok(())
     }
 
-    fn value(&self, value: Value, encoder: &mut MetricEncoder<'_>) -> fmt::Result {
+    fn value(&self, value: &Value, encoder: &mut MetricEncoder<'_>) -> fmt::Result {
         match (self.kind, value) {
-            (Kind::Counter, Value::Whole(n)) => encoder.encode_counter::<NoLabelSet, u64, u64>(&n, None),
-            (Kind::Counter, Value::Real(x)) => encoder.encode_counter::<NoLabelSet, f64, u64>(&x, None),
-            (_, Value::Whole(n)) => encoder.encode_gauge(&n),
-            (_, Value::Real(x)) => encoder.encode_gauge(&x),
+            (Kind::Counter, Value::Whole(n)) => encoder.encode_counter::<NoLabelSet, u64, u64>(n, None),
+            (Kind::Counter, Value::Real(x)) => encoder.encode_counter::<NoLabelSet, f64, u64>(x, None),
+            (_, Value::Whole(n)) => encoder.encode_gauge(n),
+            (_, Value::Real(x)) => encoder.encode_gauge(x),
+            (_, Value::Often(durations)) => {
+                let (buckets, count) = (buckets(durations), durations.counts.iter().sum());
+                encoder.encode_histogram::<NoLabelSet>(seconds(durations.sum_us), count, &buckets, None)
+            }
         }
     }
+}
+
+/// Upper bounds in seconds with how often; the last is without one.
+fn buckets(durations: &Durations) -> Vec<(f64, u64)> {
+    let last = durations.counts.len().saturating_sub(1);
+    let bound = |at: usize| if at == last { f64::MAX } else { seconds(durations.first_us) * f64::powi(2.0, at as i32) };
+    durations.counts.iter().enumerate().map(|(at, count)| (bound(at), *count)).collect()
 }
 
 /// A label's value as it stands between quotes, which the library leaves to us.

@@ -80,8 +80,14 @@ fn the_reference_parser_reads_what_virtd_has_said() {
     assert_eq!(found["virtd_problems"].len(), 57);
     let apart = serde_json::json!({ "condition": "disagreements", "level": "warning" });
     assert_eq!(value(&found, "virtd_problems", apart), 1.0);
+    let below = |le: &str| value(&found, "virtd_turn_duration_seconds_bucket", serde_json::json!({ "le": le }));
+    assert_eq!((below("0.000001"), below("0.000002"), below("0.000004"), below("+Inf")), (0.0, 3.0, 8.0, 9.0));
+    assert_eq!(value(&found, "virtd_turn_duration_seconds_count", none()), 9.0);
+    let of_peers = serde_json::json!({ "table": "peers" });
+    assert_eq!(value(&found, "virtd_vote_wait_seconds_count", of_peers), 60.0);
     // Every metric of the table has a sample here.
-    let missing: Vec<String> = all().map(|m| m.name()).filter(|name| !found.contains_key(name)).collect();
+    let is_there = |name: &String| found.contains_key(name) || found.contains_key(&format!("{name}_bucket"));
+    let missing: Vec<String> = all().map(|m| m.name()).filter(|name| !is_there(name)).collect();
     assert!(missing.is_empty(), "{missing:?}");
 }
 

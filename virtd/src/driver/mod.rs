@@ -33,6 +33,7 @@ use crate::serve::{EventLoop, Lines};
 pub use adopt::Estate;
 use anyhow::{Context, Result};
 pub use beat::Beat;
+use broker::delays::Delays;
 use broker::event::{Event, Severity};
 use broker::io::{ConnId, Input, InstanceId, LegId, ListenerId, Micros, NetlinkId, Output};
 use broker::turn::{self, Deferred, World as _};
@@ -192,6 +193,8 @@ pub struct Driver {
     now: Micros,
     /// The longest turn so far.
     longest_turn: Turn,
+    /// All turns, by the wall clock in microseconds.
+    turns: Delays,
     sources: HashMap<Token, Source>,
     next_token: usize,
     next_id: u64,
@@ -294,6 +297,7 @@ impl Driver {
             started: Instant::now(),
             now: 0,
             longest_turn: Turn::default(),
+            turns: Delays::default(),
             sources: HashMap::new(),
             next_token: 1,
             next_id: 1,
@@ -401,6 +405,7 @@ impl Driver {
         let now = self.elapsed();
         self.lines.beat.turned(now, &self.lines.master);
         let turn = Turn { us: self.used(), wall_us: self.elapsed() - self.now };
+        self.turns.note(turn.wall_us);
         if turn.us > self.longest_turn.us {
             self.longest_turn = turn;
         }
@@ -541,6 +546,7 @@ impl Driver {
                     }
                     if let Ok(Answer::Status(status)) = &mut answer {
                         status.longest_turn = Some(self.longest_turn);
+                        status.turns = Some(self.turns.durations(1));
                     }
                     let _ = request.reply.try_send(answer);
                 }

@@ -33,6 +33,7 @@ impl Fib {
             without_quorum: entries().filter(|e| e.is_lost()).count() as u64,
             failed: self.failed.len(),
             instances,
+            vote_wait: self.waited_ms.durations(1000),
             memory_bytes: self.memory_bytes() as u64,
             ..self.counters.clone()
         }

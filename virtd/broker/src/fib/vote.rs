@@ -170,7 +170,9 @@ impl Fib {
         self.table.take_changed(KEYS_AT_ONCE, &mut told);
         let mut changes = Vec::with_capacity(told.len());
         for (winner, slot) in told.drain(..) {
-            let Some(key) = self.table.entry(slot).map(|e| e.key) else { continue };
+            let entry = self.table.entry(slot).map(|e| (e.key, e.unsettled(env.now_ms())));
+            let Some((key, waited)) = entry else { continue };
+            self.waited_ms.note(waited);
             self.routes.retain(winner, 1);
             self.routes.release(self.table.told(slot, winner));
             let route = (winner != BlobId::NONE).then(|| Bytes::copy_from_slice(self.routes.bytes(winner)));

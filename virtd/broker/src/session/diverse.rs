@@ -91,6 +91,11 @@ impl Seat {
 }
 
 impl Session {
+    /// Octets that wait for the leg of instance `i`.
+    pub fn waiting_for(&self, i: usize) -> usize {
+        self.seats.get(i).map_or(0, Seat::waiting)
+    }
+
     /// Gives a peer's message to every leg; its prefixes stand in `scratch.keys`.
     pub(super) fn replicate(&mut self, bytes: Bytes, env: &mut Env) {
         let keys = std::mem::take(&mut env.scratch.keys);

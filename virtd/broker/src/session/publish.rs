@@ -80,7 +80,11 @@ impl Session {
             }
             for (_, slot) in group {
                 env.routes.retain(winner, 1);
+                let waited = self.table.entry(*slot).map_or(0, |e| e.unsettled(env.now_ms()));
                 let before = self.table.told(*slot, winner);
+                if before != winner {
+                    env.counters.waited_ms.note(waited);
+                }
                 if before != winner && !env.ribs.is_empty() {
                     self.table.entry(*slot).iter().for_each(|e| env.ribs.told(self.index, &e.key));
                 }

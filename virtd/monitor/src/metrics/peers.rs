@@ -1,6 +1,6 @@
 //! Sessions with peers, and the instances' legs on them.
 
-use super::In::{Count, Seconds};
+use super::In::{Bytes, Count, Seconds};
 use super::Kind::{Counter, Gauge};
 use super::{Metric, Samples, Value, seconds};
 use crate::watch::Known;
@@ -109,6 +109,14 @@ pub(super) const METRICS: &[Metric] = &[
         &["peer", "daemon"],
         "For how long a majority has had the session without the instance since it was last level",
         |k, out| each_leg(k, out, |leg| seconds(leg.missed_us)),
+    ),
+    Metric::new(
+        "leg_waiting",
+        Gauge,
+        Bytes,
+        &["peer", "daemon"],
+        "Octets for the instance that it does not take yet",
+        |k, out| each_leg(k, out, |leg| leg.waiting_bytes),
     ),
 ];
 

@@ -1,12 +1,13 @@
 //! The router as a whole, and ourselves.
 
 use super::In::{Bytes, Count, Seconds};
-use super::Kind::{Counter, Gauge, Info};
+use super::Kind::{Counter, Gauge, Histogram, Info};
 use super::{Metric, Samples, Source, seconds};
 use crate::watch::{Known, Snapshot};
 use std::collections::BTreeMap;
 use std::time::Duration;
 use virtd::ctl::health::{CONDITIONS, Level};
+use virtd_api::Durations;
 
 const LEVELS: [(Level, &str); 3] =
     [(Level::Warning, "warning"), (Level::Critical, "critical"), (Level::Unknown, "unknown")];
@@ -188,6 +189,28 @@ pub(super) const METRICS: &[Metric] = &[
             let turn = k.facts.status.longest_turn;
             out.maybe(&[("clock", "cpu")], turn.map(|t| seconds(t.us)));
             out.maybe(&[("clock", "wall")], turn.map(|t| seconds(t.wall_us)));
+        },
+    ),
+    Metric::new(
+        "turn_duration",
+        Histogram,
+        Seconds,
+        &[],
+        "The turns of the loop, by the wall clock: what comes from a peer goes on to the instances, and what comes from an \
+         instance to the peers, within the turn that reads it or, where a vote is needed, within that of the vote",
+        |k, out| out.maybe(&[], k.facts.status.turns.as_ref()),
+    ),
+    Metric::new(
+        "vote_wait",
+        Histogram,
+        Seconds,
+        &["table"],
+        "From the first word of an instance on a prefix to what the peers are told, or the kernel is given, on it",
+        |k, out| {
+            // A virtd that is older does not say.
+            let known = |waits: &&Durations| waits.first_us > 0;
+            out.maybe(&[("table", "peers")], Some(&k.facts.status.vote_wait).filter(known));
+            out.maybe(&[("table", "kernel")], k.facts.fib.as_ref().map(|fib| &fib.vote_wait).filter(known));
         },
     ),
     Metric::new("worker_restarts", Counter, Count, &[], "Workers of virtd that have died", |k, out| {

@@ -22,6 +22,7 @@ pub fn sample<T: DeserializeOwned>(name: &str) -> T {
 pub fn known() -> Known {
     let mut status: api::Status = sample("status");
     status.worker = Some(api::Worker { pid: 4242, restarts: 1 });
+    status.turns = Some(api::Durations { first_us: 1, counts: vec![0, 3, 5, 1], sum_us: 31 });
     status.longest_turn = Some(api::Turn { us: 1500, wall_us: 2500 });
     status.event_log = Some(api::EventLog { file: "/var/log/virtd".into(), failing: None, lost: 0 });
     status.native_bgp = Some(0);
