@@ -122,19 +122,23 @@ fn table(columns: &[Column], rows: impl Iterator<Item = Vec<Cell>>) -> Markup {
     html! {
         div.wide tabindex="0" {
             table {
-                thead { tr { @for (title, n) in columns { th.n[!n.is_empty()] scope="col" { (title) } } } }
+                thead { tr { @for (title, n) in columns { th class=[some(n)] scope="col" { (title) } } } }
                 tbody {
                     @for row in rows {
                         tr { @for (i, ((title, n), (class, cell))) in columns.iter().zip(&row).enumerate() {
                             @if i == 0 { th scope="row" { (cell) } }
-                            @else if n.is_empty() && class.is_empty() { td data-t=(title) { (cell) } }
-                            @else { td class=(format!("{n} {class}").trim()) data-t=(title) { (cell) } }
+                            @else { td class=[some(format!("{n} {class}").trim())] data-t=(title) { (cell) } }
                         } }
                     }
                 }
             }
         }
     }
+}
+
+/// A text, where it has any.
+fn some(text: &str) -> Option<&str> {
+    Some(text).filter(|text| !text.is_empty())
 }
 
 fn instances(all: &[api::Instance], native: bool) -> Markup {
