@@ -279,7 +279,7 @@ fn start_monitor(lab: &Lab) -> Result<Process> {
 }
 
 impl Scene {
-    fn new(name: &str, collectors: &[SocketAddr], routes: &str) -> Result<Scene> {
+    fn new(name: &str, collectors: &[SocketAddr], routes: &str, hold_s: &str) -> Result<Scene> {
         let mut lab = Lab::new(name)?;
         let star = lab.star(3)?;
         let sections: String = collectors
@@ -288,12 +288,13 @@ impl Scene {
             .collect();
         let edit = |text: String| format!("{text}\n{sections}");
         let kinds = Kinds::with_toml(&lab, &star, &Options::default(), |_| String::new(), edit)?;
-        let watcher = Replayer::dial(&lab, &star.sites[1], false, &["--monitor"])?;
-        let feed = Replayer::dial(&lab, &star.sites[0], false, &["--generate", routes])?;
+        let hold = ["--hold-time", hold_s];
+        let watcher = Replayer::dial(&lab, &star.sites[1], false, &["--monitor", hold[0], hold[1]])?;
+        let feed = Replayer::dial(&lab, &star.sites[0], false, &["--generate", routes, hold[0], hold[1]])?;
         let monitor = start_monitor(&lab)?;
         let scene = Scene { lab, star, kinds, monitor, watcher, feed };
         scene.wait_out(routes.parse()?)?;
-        scene.kinds.wait_voting(UP)?;
+        scene.kinds.wait_voting(UP * 5)?;
         Ok(scene)
     }
 
@@ -302,7 +303,7 @@ impl Scene {
     }
 
     fn wait_out(&self, routes: u64) -> Result<()> {
-        wait_until("all routes outside", UP, || match self.router().prefixes_out("10.0.2.2") {
+        wait_until("all routes outside", UP * 5, || match self.router().prefixes_out("10.0.2.2") {
             Ok(n) if n == routes => Ok(()),
             other => Err(format!("{other:?}")),
         })
@@ -352,7 +353,7 @@ fn collectors_know_what_everybody_says() -> Result<()> {
     let (mut collector, slow) = (Collector::start("127.0.0.1:0")?, Collector::start("127.0.0.1:0")?);
     let port = free_port()?;
     let pmacct = SocketAddr::from(([127, 0, 0, 1], port));
-    let mut scene = Scene::new("bmp", &[collector.address, slow.address, pmacct], ROUTES)?;
+    let mut scene = Scene::new("bmp", &[collector.address, slow.address, pmacct], ROUTES, "90")?;
     let routes = ROUTES.parse()?;
     let pmbmpd = match Command::new("pmbmpd").arg("-V").output() {
         Ok(_) => Some(Pmbmpd::start(&scene.lab, port)?),
@@ -504,7 +505,8 @@ fn a_dump_to_a_slow_collector() -> Result<()> {
     let routes = std::env::var("HV_ROUTES").unwrap_or_else(|_| "100000".to_owned());
     let slow = Collector::start("127.0.0.1:0")?;
     slow.asleep.store(true, Ordering::Relaxed);
-    let mut scene = Scene::new("bmp-million", &[slow.address], &routes)?;
+    // The shortest hold time: a KEEPALIVE that is late ends a session.
+    let mut scene = Scene::new("bmp-million", &[slow.address], &routes, "3")?;
     scene.router().wait_quiet(Duration::from_secs(5), UP * 10)?;
     let worker = || run("grep", &["VmRSS", &format!("/proc/{}/status", scene.router().worker())]);
     println!("{routes} routes: {} with a collector that reads nothing", worker()?.trim());

@@ -15,6 +15,7 @@ mod processes;
 mod restart;
 mod table;
 mod voters;
+mod watchers;
 
 use anyhow::{Context, Result};
 use clap::Parser;
@@ -67,6 +68,10 @@ struct Arguments {
     /// fib-three-birds, and one and three for the tables
     #[arg(long, value_delimiter = ',')]
     pairs: Vec<String>,
+    /// The part `pair` measures this build with all that may watch it beside this build without: a
+    /// hundred readers of virtd-monitor's page, a scrape each second, a slow BMP collector
+    #[arg(long, conflicts_with = "other_virtd")]
+    watched: bool,
     /// Keep the processors from sleeping meanwhile (/dev/cpu_dma_latency): what it takes to wake
     /// them is in no figure then
     #[arg(long)]
@@ -170,7 +175,9 @@ fn run(arguments: &Arguments) -> Result<()> {
     if wanted(Part::Exchange) {
         exchange::measure(arguments, &mut figures)?;
     }
-    if arguments.only.contains(&Part::Pair) || (arguments.only.is_empty() && arguments.other_virtd.is_some()) {
+    if arguments.only.contains(&Part::Pair)
+        || (arguments.only.is_empty() && (arguments.other_virtd.is_some() || arguments.watched))
+    {
         pair::measure(arguments, &mut figures)?;
     }
     if wanted(Part::Criterion) {

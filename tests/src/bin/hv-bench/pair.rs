@@ -8,10 +8,13 @@ use crate::figures::{Figures, median};
 use crate::latency::{self, on_one_processor, us};
 use crate::places::{Kind, Place};
 use crate::processes;
+use crate::watchers::Watchers;
 use anyhow::{Context, Result, ensure};
 use serde_json::json;
 use std::fs;
 use std::path::Path;
+use std::sync::atomic::Ordering;
+use tests::lab::built;
 
 /// UPDATEs from neighbour to neighbour.
 const UPDATES: [&str; 3] = ["voted", "three-birds", "three-kinds"];
@@ -47,12 +50,17 @@ impl Pair {
 
 /// Measures both, where `--other-virtd` names one.
 pub fn measure(arguments: &Arguments, figures: &mut Figures) -> Result<()> {
-    let other = arguments.other_virtd.as_ref().context("--only pair needs --other-virtd FILE")?;
-    let other = other.canonicalize().with_context(|| format!("--other-virtd {}", other.display()))?;
+    let other = match &arguments.other_virtd {
+        Some(other) => other.canonicalize().with_context(|| format!("--other-virtd {}", other.display()))?,
+        None if arguments.watched => built("virtd")?,
+        None => anyhow::bail!("--only pair needs --other-virtd FILE, or --watched"),
+    };
     let raw = arguments.raw.join("pair.jsonl");
     fs::write(&raw, "")?;
     let chosen = &arguments.pairs;
-    let wanted = |name: &str| chosen.is_empty() || chosen.iter().any(|c| c == name);
+    // Who watches a router does not follow where it is begun anew.
+    let stays = |name: &str| !arguments.watched || name != HOLDS_BACK;
+    let wanted = |name: &str| stays(name) && (chosen.is_empty() || chosen.iter().any(|c| c == name));
     for where_ in ["one processor", "free"].into_iter().take(if arguments.pinned { 1 } else { 2 }) {
         let latencies = latency::PLACES.iter().filter(|(name, _)| UPDATES.contains(name) && wanted(name));
         let routes = fib::LATENCY.iter().filter(|(name, _)| ROUTES.contains(name) && wanted(name));
@@ -101,6 +109,7 @@ fn one_at_a_time(
 ) -> Result<Pair> {
     let start = |is_this: bool| Place::start_build(name, kind, (!is_this).then(|| other.to_owned()));
     let mut places = [(true, start(true)?), (false, start(false)?)];
+    let watchers = arguments.watched.then(|| Watchers::start(&places[0].1)).transpose()?;
     let (count, rate) = (arguments.count.to_string(), arguments.rate.to_string());
     let mut pair = Pair::default();
     for round in 1..=arguments.rounds {
@@ -125,6 +134,10 @@ fn one_at_a_time(
             )?;
             pair.push(is_this, us(&result, "p50_ns")?);
         }
+    }
+    if let Some(watchers) = watchers {
+        println!("the watchers were shown {} KiB", watchers.seen.load(Ordering::Relaxed) / 1024);
+        watchers.done();
     }
     places.into_iter().for_each(|(_, place)| place.done());
     Ok(pair)
