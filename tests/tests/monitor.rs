@@ -49,7 +49,14 @@ impl Monitor {
         let mut text = String::new();
         stream.read_to_string(&mut text)?;
         let (head, body) = text.split_once("\r\n\r\n").context("no answer")?;
-        Ok((head.to_owned(), body.to_owned()))
+        let chunked = head.to_lowercase().contains("transfer-encoding: chunked");
+        Ok((head.to_owned(), if chunked { whole(body)? } else { body.to_owned() }))
+    }
+
+    fn json(&self, path: &str) -> Result<Value> {
+        let (head, body) = self.get(path)?;
+        ensure!(head.starts_with("HTTP/1.1 200 ") && head.contains("application/json"), "{head}{body}");
+        serde_json::from_str(&body).with_context(|| body.clone())
     }
 
     /// Every sample by its name with its labels.
@@ -75,6 +82,20 @@ impl Monitor {
             Ok(now) if now == value => Ok(()),
             other => Err(format!("{other:?}")),
         })
+    }
+}
+
+/// A body that came in chunks (RFC 9112 section 7.1).
+fn whole(mut body: &str) -> Result<String> {
+    let mut out = String::new();
+    loop {
+        let (length, rest) = body.split_once("\r\n").context("no chunk")?;
+        let length = usize::from_str_radix(length, 16)?;
+        out.push_str(rest.get(..length).context("a chunk without an end")?);
+        if length == 0 {
+            return Ok(out);
+        }
+        body = rest.get(length + 2..).context("a chunk without an end")?;
     }
 }
 
@@ -194,8 +215,6 @@ fn the_page(monitor: &Monitor) -> Result<()> {
     ensure!(route["from_protocol"] == "10.0.1.2" && route["bgp"]["as_path"] == json!(["65001"]), "{body}");
     let (_, body) = monitor.get("/api/birdwatcher/protocols/bgp")?;
     ensure!(serde_json::from_str::<Value>(&body)?["protocols"]["10.0.2.2"]["state"] == "up", "{body}");
-    let (head, body) = monitor.get("/api/birdwatcher/routes/protocol/10.0.1.2")?;
-    ensure!(head.starts_with("HTTP/1.1 501 ") && body.contains("does not list"), "{head}{body}");
     let (head, refused) = monitor.get("/prefix?q=%3Cscript%3E")?;
     ensure!(head.starts_with("HTTP/1.1 400 ") && !refused.contains("<script>"), "{head}{refused}");
     for (path, status) in [("/nothing", "404"), ("/live.js", "200"), ("/style.css", "200")] {
@@ -220,6 +239,39 @@ fn the_unit_is_little_exposed() -> Result<()> {
     Ok(())
 }
 
+/// The looking glass lists what a peer has said, and what it was told.
+fn the_tables(monitor: &Monitor, other: &Neighbour) -> Result<()> {
+    let list = |path: &str| monitor.json(&format!("/api/birdwatcher/routes/{path}"));
+    for path in ["protocol/10.0.1.2", "peer/10.0.1.2"] {
+        let said = list(path)?;
+        ensure!(said["routes"].as_array().is_some_and(|all| all.len() == 1), "{said}");
+        let route = &said["routes"][0];
+        for (key, value) in [("network", NETWORK), ("gateway", "10.0.1.2"), ("from_protocol", "10.0.1.2")] {
+            ensure!(route[key] == value, "{key} of {route}");
+        }
+        ensure!(route["bgp"]["as_path"] == json!(["65001"]) && route["bgp"]["origin"] == "IGP", "{route}");
+        ensure!(route["learnt_from"] == "10.0.1.2" && said["api"]["Version"].is_string(), "{said}");
+    }
+    let told = list("export/10.0.2.2")?;
+    let heard = other.table()?;
+    let told: Vec<&str> =
+        told["routes"].as_array().context("no routes")?.iter().flat_map(|r| r["network"].as_str()).collect();
+    ensure!(told == [NETWORK] && heard.len() == 1, "{told:?} was told, {heard:?} heard");
+    let told = list("export/10.0.2.2")?;
+    ensure!(told["api"]["result_from_cache"] == true, "{told}");
+    ensure!(told["routes"][0]["bgp"]["as_path"] == json!(["65000", "65001"]), "{told}");
+    for path in ["export/10.0.1.2", "protocol/10.0.2.2", "filtered/10.0.1.2", "noexport/10.0.1.2"] {
+        let none = list(path)?;
+        ensure!(none["routes"] == json!([]), "{path}: {none}");
+    }
+    ensure!(list("count/protocol/10.0.1.2")?["routes"] == 1);
+    for kind in ["protocol", "peer", "export", "filtered", "noexport", "count/protocol"] {
+        let (head, body) = monitor.get(&format!("/api/birdwatcher/routes/{kind}/192.0.2.77"))?;
+        ensure!(head.starts_with("HTTP/1.1 404 ") && body.contains("192.0.2.77"), "{head}{body}");
+    }
+    Ok(())
+}
+
 #[test]
 fn what_is_shown_is_so_and_goes_on() -> Result<()> {
     let mut lab = Lab::new("monitor")?;
@@ -239,6 +291,7 @@ fn what_is_shown_is_so_and_goes_on() -> Result<()> {
     agrees(&monitor, &router)?;
     a_hundred_viewers(&monitor)?;
     the_page(&monitor)?;
+    the_tables(&monitor, &other)?;
     let mut watchers = (0..100).map(|_| Watcher::new(&monitor)).collect::<Result<Vec<Watcher>>>()?;
 
     // A daemon dies: within two seconds of virtd's noticing it shows, and so does its return.

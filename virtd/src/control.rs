@@ -342,9 +342,9 @@ fn client(stream: &UnixStream, place: &Place, service: &Service) -> io::Result<(
                     return refuse(stream, too_many_follow());
                 }
             }
-            Ok(Request::Ribs { instances }) => {
+            Ok(Request::Ribs { instances, peer }) => {
                 return match place.may_follow() {
-                    true => ribs::stream(stream, &service.queue, instances),
+                    true => ribs::stream(stream, &service.queue, instances, peer),
                     false => refuse(stream, too_many_follow()),
                 };
             }

@@ -40,7 +40,7 @@ struct Reader {
 
 impl Reader {
     fn new(sim: &mut Sim, id: u64) -> Reader {
-        sim.core.open_reader(id, true).expect("there is room");
+        sim.core.open_reader(id, true, None).expect("there is room");
         Reader { id, ..Reader::default() }
     }
 
@@ -295,17 +295,49 @@ fn who_takes_nothing_costs_a_bounded_memory_and_is_told_anew() {
     assert!(sim.no_reset());
 }
 
+/// Of one peer nothing else is told: not what is there, what changes, nor who comes and goes.
+#[test]
+fn who_reads_one_peer_is_told_of_that_alone() {
+    let mut sim = router(100);
+    let ribs = sim.core.open_reader(1, true, Some("192.0.2.2")).expect("it is known");
+    assert_eq!((ribs.peer.as_deref(), ribs.instances), (Some("192.0.2.2"), true));
+    let mut reader = Reader { id: 1, ..Reader::default() };
+    reader.take_all(&mut sim, SECOND);
+    let of_two = |tables: BTreeMap<(String, Option<String>), Speaker>| -> BTreeMap<_, _> {
+        tables.into_iter().filter(|((peer, _), _)| peer == "192.0.2.2").collect()
+    };
+    assert_eq!((reader.tables().len(), of_two(reader.tables()).len()), (1 + 3, 1 + 3));
+    assert_eq!(reader.of(2, None).expect("it is up").told.len(), 100);
+    announce(&mut sim, 1, &names(100), &[64501, 64779]);
+    announce(&mut sim, 2, &["10.9.0.0/24".to_owned()], &[64502]);
+    sim.connect_peer(3);
+    sim.peer_sends(1, &Notification::new(6, 2).encode());
+    reader.take_all(&mut sim, 5 * SECOND);
+    assert_eq!(reader.tables(), of_two(anew(&mut sim)));
+    assert!(reader.downs.is_empty() && reader.fresh > 0, "{:?}", reader.downs);
+    // It goes, and comes back.
+    sim.peer_sends(2, &Notification::new(6, 2).encode());
+    reader.take_all(&mut sim, SECOND);
+    assert!(reader.speakers.is_empty() && reader.downs.len() == 4, "{:?}", reader.downs);
+    sim.connect_peer(2);
+    reader.take_all(&mut sim, 5 * SECOND);
+    assert_eq!(reader.tables(), of_two(anew(&mut sim)));
+    assert!(!reader.tables().is_empty());
+    let unknown = sim.core.open_reader(2, false, Some("192.0.2.77")).expect_err("nobody knows it");
+    assert!(unknown.contains("192.0.2.77") && unknown.contains("sessions"), "{unknown}");
+}
+
 #[test]
 fn there_are_so_many_readers_and_no_more() {
     let mut sim = router(1);
-    (0..8).for_each(|id| _ = sim.core.open_reader(id, false).expect("there is room"));
-    let refused = sim.core.open_reader(8, false).expect_err("there is none");
+    (0..8).for_each(|id| _ = sim.core.open_reader(id, false, None).expect("there is room"));
+    let refused = sim.core.open_reader(8, false, None).expect_err("there is none");
     assert!(refused.contains("8 readers") && refused.contains("[[bmp]]"), "{refused}");
     sim.core.close_reader(3);
-    sim.core.open_reader(8, false).expect("there is room");
+    sim.core.open_reader(8, false, None).expect("there is room");
     let mut native = config(1, Strategy::WaitForConsensus);
     native.open = OpenMode::Native;
-    let refused = Sim::new(&native).core.open_reader(1, false).expect_err("there is nothing to read");
+    let refused = Sim::new(&native).core.open_reader(1, false, None).expect_err("there is nothing to read");
     assert!(refused.contains("native"), "{refused}");
 }
 

@@ -130,6 +130,9 @@ pub enum Request {
         /// Those of the instances, too.
         #[serde(default, deserialize_with = "or_default")]
         instances: bool,
+        /// Only those of this peer, by the address that `sessions` shows; left out: of all.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        peer: Option<String>,
     },
 }
 

@@ -46,6 +46,9 @@ pub struct Ribs {
     pub form: u32,
     /// Instances are among the speakers.
     pub instances: bool,
+    /// The one peer of whom is told, as `sessions` names it; null: all are. A virtd that knows no such
+    /// request says null, and tells of all.
+    pub peer: Option<String>,
 }
 
 /// What precedes a body.

@@ -121,7 +121,11 @@ fn requests_are_what_they_were() {
             json!({ "command": "events", "follow": true, "n": 20, "kind": null }),
             Request::Events { follow: true, n: Some(20), kind: None },
         ),
-        (json!({ "command": "ribs", "instances": true }), Request::Ribs { instances: true }),
+        (json!({ "command": "ribs", "instances": true }), Request::Ribs { instances: true, peer: None }),
+        (
+            json!({ "command": "ribs", "instances": false, "peer": "192.0.2.1" }),
+            Request::Ribs { instances: false, peer: Some("192.0.2.1".into()) },
+        ),
     ];
     for (line, request) in &all {
         assert_eq!(serde_json::from_value::<Request>(line.clone()).expect("a request"), *request);

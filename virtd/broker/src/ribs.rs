@@ -18,6 +18,7 @@ use crate::io::{ConnId, LegId, Micros};
 use crate::session::Walk;
 use replay::level::Todo;
 use std::collections::VecDeque;
+use std::net::SocketAddr;
 use wire::bgp::Prefix;
 
 /// Readers at once: some collectors. Each costs memory and the processor's time.
@@ -91,6 +92,8 @@ impl View {
 struct Reader {
     id: u64,
     instances: bool,
+    /// He is told of this peer alone, and nothing is noted of any other.
+    peer: Option<SocketAddr>,
     /// By session; of each the peer first, then the instances by index.
     views: Vec<Vec<View>>,
     /// Sessions whose speakers may have come or gone.

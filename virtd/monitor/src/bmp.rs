@@ -7,12 +7,11 @@
 //! keeps only which prefixes have changed, and only so many ([`virtd_api::ribs`]). Whatever ends, the
 //! collector's connection or virtd's, both end, and all is told from the beginning over new ones.
 
-mod frames;
 mod message;
 
+use crate::frames::Frames;
 use crate::watch::Watch;
 use bytes::Bytes;
-use frames::Frames;
 use message::{Peer, Reason, Rib};
 use std::collections::HashMap;
 use std::io;
@@ -159,7 +158,7 @@ impl Task {
             Ok(stream) => stream,
             Err(e) => return Over::Collector(e.to_string()),
         };
-        if let Err(text) = frames.begin(self.collector.instances).await {
+        if let Err(text) = frames.begin(self.collector.instances, None).await {
             return Over::Refused(text);
         }
         log::info!("collector {} is connected", self.collector.address);

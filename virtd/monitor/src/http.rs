@@ -1,7 +1,7 @@
 //! The HTTP server: what is where, and how much of us strangers may take.
 
 use crate::arguments::Places;
-use crate::birdwatcher;
+use crate::birdwatcher::{self, Tables};
 use crate::bmp::{States, Task};
 use crate::metrics;
 use crate::page::{self, Live};
@@ -41,12 +41,18 @@ pub struct Shared {
     pub watch: Arc<Watch>,
     /// Who watches the page.
     pub live: Arc<Live>,
+    /// Who reads the tables of peers.
+    pub(crate) tables: Arc<Tables>,
 }
 
 impl Shared {
     /// Of the virtd behind a control socket. Within a runtime: a task makes the live page.
     pub fn of(socket: &Path, collectors: States) -> Shared {
-        let shared = Shared { watch: Arc::new(Watch::new(socket, collectors)), live: Arc::new(Live::new()) };
+        let shared = Shared {
+            watch: Arc::new(Watch::new(socket, collectors)),
+            live: Arc::new(Live::new()),
+            tables: Arc::new(Tables::new(socket)),
+        };
         let (watch, live) = (shared.watch.clone(), shared.live.clone());
         tokio::spawn(async move { live.run(&watch).await });
         shared

@@ -11,6 +11,7 @@
 //!                                             ├── page      /, /live, /prefix
 //!                                             └── birdwatcher  /api/birdwatcher/
 //!   └────── ribs, a connection for each collector ── bmp
+//!   └────── ribs of one peer, while its table is read ── birdwatcher
 //!   └────── events, a connection of its own ── tell ── hooks, syslog, journald
 //! ```
 #![forbid(unsafe_code)]
@@ -19,6 +20,7 @@ pub mod arguments;
 pub mod birdwatcher;
 pub mod bmp;
 pub mod control;
+pub mod frames;
 pub mod http;
 pub mod metrics;
 pub mod page;

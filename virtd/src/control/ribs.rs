@@ -22,6 +22,8 @@ pub enum Word {
         id: u64,
         /// Of the instances' tables, too.
         instances: bool,
+        /// Of this peer alone, by its name.
+        peer: Option<String>,
         /// Takes what comes of it.
         reply: Sender<Result<Ribs, String>>,
     },
@@ -75,12 +77,17 @@ impl Drop for Reading<'_> {
 }
 
 /// Serves a client until it goes, or the loop does.
-pub(super) fn stream(stream: &UnixStream, queue: &ControlQueue, instances: bool) -> io::Result<()> {
+pub(super) fn stream(
+    stream: &UnixStream,
+    queue: &ControlQueue,
+    instances: bool,
+    peer: Option<String>,
+) -> io::Result<()> {
     let Some(line) = queue.ribs.clone() else { return refuse(stream, "virtd has no tables to read".to_owned()) };
     let id = line.last_id.fetch_add(1, Ordering::Relaxed) + 1;
     let reading = Reading { id, line, queue };
     let (reply, begun) = bounded(1);
-    let begun = reading.say(Word::Begin { id, instances, reply }).and_then(|()| {
+    let begun = reading.say(Word::Begin { id, instances, peer, reply }).and_then(|()| {
         begun.recv_timeout(CORE_PATIENCE).unwrap_or_else(|_| Err("virtd is too busy or stuck".to_owned()))
     });
     match begun {

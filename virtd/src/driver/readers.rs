@@ -17,8 +17,8 @@ impl Driver {
     pub(super) fn hear_readers(&mut self) {
         while let Ok(word) = self.lines.ribs.try_recv() {
             match word {
-                Word::Begin { id, instances, reply } => {
-                    let _ = reply.try_send(self.broker.open_reader(id, instances));
+                Word::Begin { id, instances, peer, reply } => {
+                    let _ = reply.try_send(self.broker.open_reader(id, instances, peer.as_deref()));
                 }
                 Word::More { id, reply } => self.readers.push(Waiter { id, frames: Vec::new(), reply }),
                 Word::End { id } => {

@@ -24,14 +24,18 @@ const SESSIONS_AT_ONCE: usize = 16;
 pub const CHUNK: usize = 32 << 10;
 
 impl Core {
-    /// Somebody wants to read the tables; `id` is nobody's yet.
+    /// Somebody wants to read the tables, or with `peer` those of that peer, which need not be there
+    /// now; `id` is nobody's yet.
     ///
     /// # Errors
     /// Why that cannot be, with the remedy.
-    pub fn open_reader(&mut self, id: u64, instances: bool) -> Result<Ribs, String> {
+    pub fn open_reader(&mut self, id: u64, instances: bool, peer: Option<&str>) -> Result<Ribs, String> {
         if self.native.is_some() {
             return Err("with open = \"native\" virtd knows no routes: its one daemon has them".to_owned());
         }
+        let only = peer.map(|name| self.session_named(name)).transpose()?.and_then(|i| self.sessions.get(i));
+        let peer = only.map(|s| s.peer);
+        let told = Ribs { form: virtd_api::ribs::FORM, instances, peer: peer.map(|peer| self.env.peer_name(&peer)) };
         let readers = &mut self.env.ribs.0;
         if readers.len() >= MAX_READERS {
             return Err(format!(
@@ -42,6 +46,7 @@ impl Core {
         let mut reader = Reader {
             id,
             instances,
+            peer,
             views: Vec::new(),
             stirred: Default::default(),
             changed: Default::default(),
@@ -54,7 +59,7 @@ impl Core {
         };
         reader.stirred.all(self.sessions.len());
         readers.push(reader);
-        Ok(Ribs { form: virtd_api::ribs::FORM, instances })
+        Ok(told)
     }
 
     /// It has gone; nothing is kept for it any more.
@@ -128,15 +133,17 @@ impl Telling<'_> {
     fn look_at(&mut self, session: usize) {
         let Some(s) = self.sessions.get(session) else { return };
         let instances = if self.reader.instances { s.seats.len() } else { 0 };
+        // A place may be another peer's by now.
+        let wanted = self.reader.peer.is_none_or(|peer| peer == s.peer);
         if self.reader.views.len() <= session {
             self.reader.views.resize_with(session + 1, Vec::new);
         }
         let views = &mut self.reader.views[session];
-        if s.up.is_some() && views.len() <= instances {
+        if wanted && s.up.is_some() && views.len() <= instances {
             views.resize_with(1 + instances, View::default);
         }
         for who in 0..self.reader.views[session].len() {
-            let (at, stands) = ((session, who), s.footing(who.checked_sub(1)));
+            let (at, stands) = ((session, who), s.footing(who.checked_sub(1)).filter(|_| wanted));
             let was = self.reader.views[session][who].up;
             if was.map(|(_, footing)| footing) == stands {
                 continue;

@@ -34,18 +34,19 @@ impl Frames {
         Ok(Frames { stream, read: BytesMut::new() })
     }
 
-    /// Begins to read the tables.
+    /// Begins to read the tables, or with `peer` those of that one. Gives what virtd says it tells.
     ///
     /// # Errors
     /// A sentence: virtd refuses, is too old, or has gone meanwhile.
-    pub async fn begin(&mut self, instances: bool) -> Result<(), String> {
-        let begun = timeout(PATIENCE, self.ask(instances)).await;
+    pub async fn begin(&mut self, instances: bool, peer: Option<&str>) -> Result<Ribs, String> {
+        let begun = timeout(PATIENCE, self.ask(instances, peer)).await;
         begun.unwrap_or_else(|_| Err("virtd did not answer in time".to_owned()))
     }
 
-    async fn ask(&mut self, instances: bool) -> Result<(), String> {
+    async fn ask(&mut self, instances: bool, peer: Option<&str>) -> Result<Ribs, String> {
         let broke = |e: io::Error| format!("the connection to virtd broke: {e}");
-        let mut text = serde_json::to_vec(&Request::Ribs { instances }).map_err(|e| e.to_string())?;
+        let request = Request::Ribs { instances, peer: peer.map(str::to_owned) };
+        let mut text = serde_json::to_vec(&request).map_err(|e| e.to_string())?;
         text.push(b'\n');
         self.stream.write_all(&text).await.map_err(broke)?;
         let line = loop {
@@ -60,7 +61,7 @@ impl Frames {
             return Err(error);
         }
         match serde_json::from_slice::<Ribs>(&line) {
-            Ok(Ribs { form: FORM, .. }) => Ok(()),
+            Ok(ribs) if ribs.form == FORM => Ok(ribs),
             Ok(ribs) => Err(format!(
                 "virtd tells its tables in form {}, not {FORM}: install both from the same build",
                 ribs.form
