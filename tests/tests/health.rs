@@ -48,7 +48,7 @@ fn health_and_why_say_what_is_wrong() -> Result<()> {
 
     // One lies: it is outvoted, which is worth a word, and the screen says who says what.
     router.instance("bird")?.set_lie(Some(Lie { prefix: networks[0], community: (65000, 666) }))?;
-    println!("{}", wait_health(&lab, &router, 1, "WARNING - 1 disagreements")?);
+    println!("{}", wait_health(&lab, &router, 1, "WARNING - 1 disagreement")?);
     let screen = router.show(&["why", "198.51.100.7"])?;
     println!("{screen}");
     for part in [

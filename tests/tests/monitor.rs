@@ -12,8 +12,9 @@ use std::path::Path;
 use std::process::Command;
 use std::time::{Duration, Instant};
 use tests::daemons::Daemon;
-use tests::lab::{Lab, Process, built, run, wait_until};
+use tests::lab::{Lab, Netns, Process, built, run, wait_until};
 use tests::neighbours::{Kind, Neighbour, NeighbourSpec, prefixes};
+use tests::operate::control;
 use tests::router::{ASN, Options, Router};
 use virtd_api::{Instances, Sessions, Status};
 
@@ -240,7 +241,7 @@ fn the_unit_is_little_exposed() -> Result<()> {
 }
 
 /// The looking glass lists what a peer has said, and what it was told.
-fn the_tables(monitor: &Monitor, other: &Neighbour) -> Result<()> {
+fn the_tables(monitor: &Monitor, other: &mut Neighbour, ns: &Netns) -> Result<()> {
     let list = |path: &str| monitor.json(&format!("/api/birdwatcher/routes/{path}"));
     for path in ["protocol/10.0.1.2", "peer/10.0.1.2"] {
         let said = list(path)?;
@@ -253,10 +254,12 @@ fn the_tables(monitor: &Monitor, other: &Neighbour) -> Result<()> {
         ensure!(route["learnt_from"] == "10.0.1.2" && said["api"]["Version"].is_string(), "{said}");
     }
     let told = list("export/10.0.2.2")?;
-    let heard = other.table()?;
+    let heard = control(other.instance().context("a daemon")?, ns, "show route all protocol peer0")?;
     let told: Vec<&str> =
         told["routes"].as_array().context("no routes")?.iter().flat_map(|r| r["network"].as_str()).collect();
-    ensure!(told == [NETWORK] && heard.len() == 1, "{told:?} was told, {heard:?} heard");
+    let networks: Vec<&str> = heard.lines().filter_map(|l| l.split(' ').next().filter(|w| w.contains('/'))).collect();
+    ensure!(told == [NETWORK] && networks == told, "{told:?} was told, and it has {heard}");
+    ensure!(heard.contains("65000 65001"), "{heard}");
     let told = list("export/10.0.2.2")?;
     ensure!(told["api"]["result_from_cache"] == true, "{told}");
     ensure!(told["routes"][0]["bgp"]["as_path"] == json!(["65000", "65001"]), "{told}");
@@ -282,7 +285,7 @@ fn what_is_shown_is_so_and_goes_on() -> Result<()> {
     let networks = prefixes(&[NETWORK])?;
     let spec = |networks| NeighbourSpec { router_asn: ASN, v6: false, passive: false, password: None, networks };
     let one = Neighbour::start(&lab, &star.sites[0], Kind::Daemon(Daemon::Bird), &spec(networks))?;
-    let other = Neighbour::start(&lab, &star.sites[1], Kind::Daemon(Daemon::Bird), &spec(Vec::new()))?;
+    let mut other = Neighbour::start(&lab, &star.sites[1], Kind::Daemon(Daemon::Bird), &spec(Vec::new()))?;
     one.wait_established(UP)?;
     other.wait_established(UP)?;
     router.wait_voting(UP)?;
@@ -291,7 +294,7 @@ fn what_is_shown_is_so_and_goes_on() -> Result<()> {
     agrees(&monitor, &router)?;
     a_hundred_viewers(&monitor)?;
     the_page(&monitor)?;
-    the_tables(&monitor, &other)?;
+    the_tables(&monitor, &mut other, &star.sites[1].ns)?;
     let mut watchers = (0..100).map(|_| Watcher::new(&monitor)).collect::<Result<Vec<Watcher>>>()?;
 
     // A daemon dies: within two seconds of virtd's noticing it shows, and so does its return.

@@ -188,7 +188,7 @@ impl Facts {
     fn router(&self, add: &mut impl FnMut(Level, &'static str, String)) {
         let s = &self.status;
         if let Some(n @ 1..) = s.native_bgp {
-            add(Level::Critical, "native-bgp", format!("{n} BGP sockets go past virtd"));
+            add(Level::Critical, "native-bgp", format!("{} past virtd", verb(n as u64, "BGP socket", "goes", "go")));
         }
         if s.majority_split {
             add(Level::Critical, "verdicts-off", "the majority itself is in doubt: nobody is accused".to_owned());
@@ -197,10 +197,14 @@ impl Facts {
             add(Level::Warning, "policy-change", format!("policy has been being changed for {}", micros(us)));
         }
         if s.disagreements_now > 0 {
-            add(Level::Warning, "disagreements", format!("{} disagreements", s.disagreements_now));
+            add(Level::Warning, "disagreements", many(s.disagreements_now, "disagreement", "disagreements"));
         }
         if s.without_quorum > 0 {
-            add(Level::Warning, "no-quorum", format!("{} prefixes without a majority", s.without_quorum));
+            add(
+                Level::Warning,
+                "no-quorum",
+                format!("{} without a majority", many(s.without_quorum, "prefix", "prefixes")),
+            );
         }
         let log = s.event_log.as_ref();
         if let Some(why) = log.and_then(|log| log.failing.as_ref()) {
@@ -208,7 +212,7 @@ impl Facts {
         }
         let lost = log.map_or(0, |log| log.lost) + s.events_dropped.unwrap_or(0);
         if lost > 0 {
-            add(Level::Warning, "events-lost", format!("{lost} events are lost"));
+            add(Level::Warning, "events-lost", format!("{} lost", verb(lost, "event", "is", "are")));
         }
     }
 
@@ -230,9 +234,23 @@ impl Facts {
         let alone: Vec<&api::Session> = wanted.iter().filter(alone).copied().collect();
         if let Some(first) = alone.first() {
             let who = first.legs.iter().find(votes).map_or("?", |leg| leg.instance.as_str());
-            add(Level::Critical, "one-alone", format!("{who} alone drives {} sessions", alone.len()));
+            add(
+                Level::Critical,
+                "one-alone",
+                format!("{who} alone drives {}", many(alone.len() as u64, "session", "sessions")),
+            );
         }
     }
+}
+
+/// So many of something.
+fn many(n: u64, one: &str, more: &str) -> String {
+    format!("{n} {}", if n == 1 { one } else { more })
+}
+
+/// So many of something, and its verb.
+fn verb(n: u64, noun: &str, one: &str, more: &str) -> String {
+    if n == 1 { format!("1 {noun} {one}") } else { format!("{n} {noun}s {more}") }
 }
 
 /// One instance.
@@ -271,10 +289,18 @@ fn fault(i: &api::Instance) -> String {
 
 fn fib_apart(fib: &api::Fib, add: &mut impl FnMut(Level, &'static str, String)) {
     if fib.failed > 0 {
-        add(Level::Warning, "fib-refused", format!("the kernel does not take {} routes", fib.failed));
+        add(
+            Level::Warning,
+            "fib-refused",
+            format!("the kernel does not take {}", many(fib.failed as u64, "route", "routes")),
+        );
     }
     if fib.without_quorum > 0 {
-        add(Level::Warning, "no-quorum", format!("{} FIB entries without a majority", fib.without_quorum));
+        add(
+            Level::Warning,
+            "no-quorum",
+            format!("{} without a majority", many(fib.without_quorum, "FIB entry", "FIB entries")),
+        );
     }
     let differ: Vec<&str> = fib.instances.iter().filter(|i| i.dissents > 0).map(|i| i.name.as_str()).collect();
     if !differ.is_empty() {

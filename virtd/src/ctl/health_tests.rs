@@ -125,7 +125,16 @@ fn the_worst_decides_and_all_is_said() {
     let health = facts.health();
     assert_eq!((health.level, health.exit), (Level::Critical, 2));
     let line = health.line();
-    assert!(line.starts_with("CRITICAL - 1 BGP sockets go past virtd; 2 disagreements | "), "{line}");
+    assert!(line.starts_with("CRITICAL - 1 BGP socket goes past virtd; 2 disagreements | "), "{line}");
+}
+
+#[test]
+fn one_is_not_said_as_many() {
+    let mut facts = well();
+    (facts.status.disagreements_now, facts.status.without_quorum) = (1, 1);
+    let line = facts.health().line();
+    assert!(line.contains("1 disagreement") && !line.contains("1 disagreements"), "{line}");
+    assert!(line.contains("1 prefix without a majority"), "{line}");
 }
 
 #[test]

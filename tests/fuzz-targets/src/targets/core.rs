@@ -71,7 +71,7 @@ pub fn core(data: &[u8]) {
     let mut sim = if fib { Sim::with_fib(&config) } else { Sim::new(&config) };
     sim.batch = 1 + usize::from(how >> 2 & 3);
     sim.hurried = how & 16 != 0;
-    assert!(sim.core.open_reader(READER, true).is_ok());
+    assert!(sim.core.open_reader(READER, true, None).is_ok());
     (1..=3).for_each(|n| sim.connect_peer(n));
     sim.run(SECOND);
     let mut truth = BTreeMap::new();

@@ -75,7 +75,11 @@ fn figures(s: &api::Status) -> Markup {
         ("instances vote", format!("{} of {}", s.voters, s.instances), ""),
         ("sessions are up", format!("{} of {}", s.sessions_up, s.sessions), ""),
         ("routes published", s.routes_published.to_string(), ""),
-        ("disagreements", s.disagreements_now.to_string(), odd(s.disagreements_now)),
+        (
+            if s.disagreements_now == 1 { "disagreement" } else { "disagreements" },
+            s.disagreements_now.to_string(),
+            odd(s.disagreements_now),
+        ),
         ("without a majority", s.without_quorum.to_string(), odd(s.without_quorum)),
     ];
     if native(s) {
