@@ -198,10 +198,10 @@ fn session<'a>(sessions: &'a [api::Session], name: &str) -> Option<&'a api::Sess
 ///
 /// # Errors
 /// virtd does not answer, or there is none.
-fn protocol<'a>(snapshot: &'a Snapshot, name: &str) -> Result<&'a api::Session, Response> {
-    let known = snapshot.known.as_ref().map_err(|e| error(StatusCode::BAD_GATEWAY, String::from(e.clone())))?;
+fn protocol<'a>(snapshot: &'a Snapshot, name: &str) -> Result<&'a api::Session, (StatusCode, String)> {
+    let known = snapshot.known.as_ref().map_err(|e| (StatusCode::BAD_GATEWAY, String::from(e.clone())))?;
     let text = || format!("there is no protocol {name:?}: /api/birdwatcher/protocols lists them");
-    session(&known.facts.sessions, name).ok_or_else(|| error(StatusCode::NOT_FOUND, text()))
+    session(&known.facts.sessions, name).ok_or_else(|| (StatusCode::NOT_FOUND, text()))
 }
 
 /// The routes of a protocol: one of its peer's tables; `None`: there are none of that kind. What a
@@ -210,14 +210,14 @@ async fn list(State(shared): State<Shared>, Path(name): Path<String>, side: Opti
     let snapshot = shared.watch.now().await;
     let session = match protocol(&snapshot, &name) {
         Ok(session) => session,
-        Err(response) => return response,
+        Err((status, text)) => return error(status, text),
     };
     let Some(side) = side.filter(|_| session.state == "Established") else {
         return wrapped(&snapshot, "routes", json!([]));
     };
     let many = match side {
         Side::In => session.prefixes_in.map(|n| n as u64),
-        Side::Out => session.prefixes_out.map(|n| n as u64),
+        Side::Out => session.prefixes_out,
     };
     // As far as that is known it is not even begun.
     let found = match many.is_some_and(|n| n > MAX_ROUTES as u64) {
@@ -251,6 +251,6 @@ async fn count(State(shared): State<Shared>, Path(name): Path<String>) -> Respon
     let snapshot = shared.watch.now().await;
     match protocol(&snapshot, &name) {
         Ok(session) => wrapped(&snapshot, "routes", json!(session.prefixes_in.unwrap_or(0))),
-        Err(response) => response,
+        Err((status, text)) => error(status, text),
     }
 }
