@@ -62,6 +62,8 @@ pub struct Fib {
     rechecks: Rechecks,
     /// Memory of [`Fib::publish`]'s.
     told: Vec<(BlobId, u32)>,
+    /// Nothing is written since a virtd before has ended: since when.
+    held_since: Option<Micros>,
     /// When any instance wrote its first route.
     first_write: Option<Micros>,
     next_look: Micros,
@@ -91,6 +93,7 @@ impl Fib {
             classes: Vec::new(),
             rechecks: Rechecks::default(),
             told: Vec::new(),
+            held_since: None,
             first_write: None,
             next_look: 0,
             failed: BTreeMap::new(),
@@ -271,7 +274,7 @@ impl Fib {
 
     /// When a tick and a flush are wanted, whatever else happens.
     pub fn deadline(&self, now: Micros) -> Option<Micros> {
-        if self.table.is_walking() || self.table.changes() > 0 {
+        if self.table.is_walking() || (self.table.changes() > 0 && self.held_since.is_none()) {
             return Some(now);
         }
         let recheck = self.rechecks.next().map(|at| at * 1000);

@@ -3,9 +3,10 @@
 
 use super::super::dissent::{self, Words};
 use super::super::env::Env;
-use super::super::io::{FibChange, Output};
+use super::super::io::{FibChange, Micros, Output};
 use super::super::{KEYS_AT_ONCE, Table, VOTES_AT_ONCE};
 use super::Fib;
+use super::members::Member;
 use crate::config::FibScope;
 use crate::event::Said;
 use ballots::{Entry, Law, Marks, Rechecks, Terms, Voting};
@@ -108,6 +109,9 @@ impl Voting for Votes<'_> {
     }
 }
 
+/// Most of those that write routes are waited for at most so long.
+const HELD_US: Micros = 30_000_000;
+
 impl Fib {
     pub(super) fn same(&self, a: BlobId, b: BlobId) -> bool {
         ByMeaning(&self.routes).agrees(a, b)
@@ -164,8 +168,29 @@ impl Fib {
         self.publish(env);
     }
 
+    /// Whether what an earlier virtd has left in the kernel is to stay as it is for now: until enough
+    /// are level on their sessions, and then until most of those that write routes count. The first
+    /// that is back has mostly not heard everything, and would decide alone.
+    fn is_held(&mut self, env: &Env) -> bool {
+        if env.awaits_quorum {
+            self.held_since = Some(env.now);
+        }
+        let Some(since) = self.held_since else { return false };
+        let writes = |m: &&Member| m.sockets > 0 && m.wrote && m.scope != FibScope::NONE;
+        let (there, count) = (self.members.iter().filter(writes).count(), self.counting().len());
+        let enough = count > 0 && count * 2 > there;
+        if env.awaits_quorum || (!enough && env.now < since + HELD_US) {
+            return true;
+        }
+        self.held_since = None;
+        false
+    }
+
     /// What changed goes to the kernel.
     pub fn publish(&mut self, env: &mut Env) {
+        if self.is_held(env) {
+            return;
+        }
         let mut told = std::mem::take(&mut self.told);
         self.table.take_changed(KEYS_AT_ONCE, &mut told);
         let mut changes = Vec::with_capacity(told.len());
