@@ -115,6 +115,25 @@ fn instances_that_pause_for_longer_than_t_take_nothing_back() {
     }
 }
 
+/// The first that is back writes its routes before the others are there: the kernel's stay.
+#[test]
+fn who_is_back_first_does_not_decide_on_the_kernels_routes_alone() {
+    let mut sim = Sim::with_fib(&config(3, Strategy::WaitForConsensus));
+    (0..3).for_each(|i| sim.start_instance(i));
+    (1..=2).for_each(|n| sim.connect_peer(n));
+    sim.run(3 * SECOND);
+    sim.announce(1, &["10.1.0.0/16"], &[64501]);
+    sim.run(10 * SECOND);
+    assert!(!sim.written.is_empty());
+    sim.written.clear();
+    sim.virtd_dies_and_instances_return(true, &BTreeSet::from([1, 2]));
+    sim.run(6 * SECOND);
+    assert!(sim.written.is_empty(), "{:?}", sim.written);
+    (1..3).for_each(|i| sim.restart_instance(i));
+    sim.run(30 * SECOND);
+    assert!(!sim.written.is_empty() && sim.no_reset());
+}
+
 /// Two of three take four seconds for each of so many prefixes to say everything again; the third has
 /// done so at once, and leaves one of the last out. After how many seconds peer 3 loses that one.
 fn lost_while_others_say_it_again(prefixes: u64) -> Option<u64> {

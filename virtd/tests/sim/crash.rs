@@ -85,6 +85,7 @@ impl Sim {
         if image {
             assert_eq!((self.core.digest(), self.core.census()), before, "the next virtd is what this one was");
         }
+        self.tell_links();
         for i in 0..self.instances.len() {
             let SimInstance { fault, listening, .. } = std::mem::take(&mut self.instances[i]);
             if listening && !late.contains(&i) {

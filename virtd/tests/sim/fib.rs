@@ -24,15 +24,23 @@ impl Sim {
         config.instances.iter_mut().for_each(|i| i.netlink = true);
         let mut sim = Sim::begun_at(&config, now);
         sim.fib = true;
+        sim.tell_links();
+        (0..config.instances.len()).for_each(|i| sim.open_netlink(i));
+        sim
+    }
+
+    /// The kernel tells of its link, where the FIB is voted on.
+    pub(super) fn tell_links(&mut self) {
+        if !self.fib {
+            return;
+        }
         let link = Link { index: LINK, name: "eth0".to_owned(), up: true, running: true };
-        sim.input(Input::Kernel(KernelNews::Change(Change::Link(link))));
-        sim.input(Input::Kernel(KernelNews::Change(Change::Address {
+        self.input(Input::Kernel(KernelNews::Change(Change::Link(link))));
+        self.input(Input::Kernel(KernelNews::Change(Change::Address {
             index: LINK,
             address: LOCAL.into(),
             length: 24,
         })));
-        (0..config.instances.len()).for_each(|i| sim.open_netlink(i));
-        sim
     }
 
     /// A request over a socket, which is looked at after a turn; its answers.
