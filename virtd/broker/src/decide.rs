@@ -1,6 +1,7 @@
 //! What is decided in a turn, and how much of it: votes that are due, walks over votes, what the
 //! peers are told; and when the next turn is wanted.
 
+use super::fib;
 use super::io::{Micros, Output};
 use super::witness::Stage;
 use super::{Core, KEYS_AT_ONCE, VOTES_AT_ONCE};
@@ -87,6 +88,11 @@ impl Core {
     /// comparing, since nothing that is seen from outside depends on it.
     pub fn never_rest(&mut self) {
         self.env.never_rest = true;
+    }
+
+    /// Whether nothing is decided yet on the routes that an earlier virtd has left in the kernel.
+    pub fn holds_kernel(&self) -> bool {
+        self.env.awaits_quorum || self.fib.as_ref().is_some_and(fib::Fib::holds)
     }
 
     /// Keys at rest, of all sessions.

@@ -104,6 +104,11 @@ impl Fib {
         })
     }
 
+    /// Whether nothing is written for now.
+    pub fn holds(&self) -> bool {
+        self.held_since.is_some()
+    }
+
     /// The place at `i`, of those there are or the next, is this instance's from now on.
     pub fn seat(&mut self, i: usize, instance: &config::Instance) {
         let (was, member) = (self.members.len(), Member::new(instance));

@@ -74,6 +74,8 @@ struct Bell {
     stop: AtomicBool,
     /// What is handed over from now on is dropped.
     frozen: Arc<AtomicBool>,
+    /// Nothing is decided yet on what an earlier virtd has left.
+    held: AtomicBool,
 }
 
 impl Bell {
@@ -105,6 +107,13 @@ pub struct KernelLine {
 pub struct Ended;
 
 impl KernelLine {
+    /// Whether nothing is decided for now on what an earlier virtd has left: then it is not swept.
+    pub fn hold(&self, held: bool) {
+        if let Some(bell) = &self.bell {
+            bell.held.store(held, Ordering::Release);
+        }
+    }
+
     /// A line to nobody: everything sent is an error.
     pub fn none() -> KernelLine {
         let (changes, _) = crossbeam_channel::unbounded();
@@ -311,7 +320,13 @@ pub fn start_watching(waker: LoopWaker) -> Result<(KernelLine, Kernel)> {
 fn poll_with_bell() -> Result<(mio::Poll, Arc<Bell>)> {
     let poll = mio::Poll::new().context("cannot wait for netlink")?;
     let waker = mio::Waker::new(poll.registry(), thread::BELL).context("cannot make a waker for netlink's thread")?;
-    let bell = Bell { waker, rung: AtomicBool::new(false), stop: AtomicBool::new(false), frozen: Arc::default() };
+    let bell = Bell {
+        waker,
+        rung: AtomicBool::new(false),
+        stop: AtomicBool::new(false),
+        frozen: Arc::default(),
+        held: AtomicBool::new(false),
+    };
     Ok((poll, Arc::new(bell)))
 }
 

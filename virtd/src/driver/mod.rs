@@ -401,6 +401,7 @@ impl Driver {
         if !self.readers.is_empty() {
             self.tell_readers();
         }
+        self.lines.kernel.hold(self.broker.holds_kernel());
         self.keep_journal_short();
         let now = self.elapsed();
         self.lines.beat.turned(now, &self.lines.master);

@@ -33,6 +33,8 @@ use wire::netlink::fib::{EncodedRoute, FibKey};
 /// The token of the waker.
 pub const BELL: Token = Token(0);
 const MONITOR: Token = Token(1);
+/// While nothing is decided on what an earlier virtd has left, the sweep is put off by so much.
+const SWEEP_LATER: Duration = Duration::from_secs(1);
 /// How long links and addresses have to be quiet before it is looked what became of the routes ...
 const QUIET: Duration = Duration::from_millis(100);
 /// ... and how long that may be put off.
@@ -291,7 +293,12 @@ impl Worker {
                 // At its end all that could not be written is tried again.
                 self.begin_scan(if is_quiet { Why::Thorough } else { Why::Routine });
             } else if self.sweep_at.is_some_and(|at| now >= at) {
-                self.sweep();
+                if self.lines.bell.held.load(Ordering::Acquire) {
+                    self.sweep_at = Some(now + SWEEP_LATER);
+                } else if self.lines.changes.is_empty() {
+                    // What was decided when it was held no more has been taken.
+                    self.sweep();
+                }
             }
         }
         self.tell_adopted(false);

@@ -140,6 +140,22 @@ fn leftovers_are_adopted_replaced_or_swept() {
     });
 }
 
+/// While nothing is decided on them yet, they stay, however long that takes.
+#[test]
+fn what_an_earlier_one_left_is_not_swept_while_it_is_held() {
+    in_fresh_namespace(|| {
+        ip("route add 74.0.0.0/8 via 10.0.0.2 metric 20 proto 245");
+        let mut b = Bench::start(&Fib { sweep_ms: 100, ..calm() });
+        b.line.hold(true);
+        std::thread::sleep(std::time::Duration::from_millis(1_500));
+        assert_eq!(ours().len(), 1);
+        b.line.hold(false);
+        let text = b.wait_for_event("fib-swept");
+        assert!(text.starts_with("1 routes"), "{text}");
+        assert_eq!(ours().len(), 0);
+    });
+}
+
 #[test]
 fn on_exit_remove_leaves_nothing() {
     in_fresh_namespace(|| {
