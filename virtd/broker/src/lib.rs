@@ -87,7 +87,7 @@ use instance::Listener;
 use io::{ConnId, Input, LegId, Micros, Order, Output};
 use native::Native;
 use poison::{Poison, Report};
-pub use query::{Answer, Asker, Reply};
+pub use query::{Answer, Asker, Reply, words};
 use replay::intern::BlobId;
 use replay::store::Cursor;
 use session::Session;
@@ -486,7 +486,7 @@ impl Core {
     }
 
     /// Admits instances that have caught up and say what was chosen, everywhere they take part (the
-    /// rule of quiet, in `session/legs.rs`, is for those that do not). So many keys are compared in
+    /// rule of quiet, in `session/admission.rs`, is for those that do not). So many keys are compared in
     /// one tick; a difference that comes where it has been looked is one as among those that vote.
     fn admit_concurring(&mut self) {
         let mut left = COMPARED_AT_ONCE;

@@ -426,7 +426,7 @@ impl Core {
 }
 
 /// A canonical route in words.
-pub(super) fn words(canonical: &[u8], as4: bool) -> api::Route {
+pub fn words(canonical: &[u8], as4: bool) -> api::Route {
     let route = canonical::describe(canonical, as4);
     api::Route {
         next_hop: route.next_hop,

@@ -43,9 +43,10 @@ use crossbeam_channel::{Receiver, TrySendError};
 pub use handover::Handover;
 use hashbrown::{HashMap, HashSet};
 use mio::unix::SourceFd;
-use mio::{Events, Interest, Poll, Registry, Token, Waker};
+use mio::{Events, Interest, Poll, Token, Waker};
 use nix::time::{ClockId, clock_gettime};
 use ready::{Ready, Waiting};
+use requests::{Channel, Listening};
 use socket2::Socket;
 use std::collections::VecDeque;
 use std::io::ErrorKind;
@@ -150,27 +151,6 @@ impl Leg {
             wanted: options::Wanted::default(),
         }
     }
-}
-
-/// The broker's end of a daemon's listening socket.
-struct Listening {
-    end: Foreign,
-    token: Token,
-    instance: InstanceId,
-    cookie: u64,
-    local: SocketAddr,
-    v6_only: bool,
-    /// listen has been called.
-    active: bool,
-}
-
-struct Channel {
-    fd: Foreign,
-    token: Token,
-    /// SO_PEERCRED: who opened it.
-    uid: u32,
-    /// Whose it is, and the process that said so.
-    instance: Option<(InstanceId, u32)>,
 }
 
 /// What an SO_COOKIE of a daemon's socket names.
@@ -405,7 +385,7 @@ impl Driver {
         self.keep_journal_short();
         let now = self.elapsed();
         self.lines.beat.turned(now, &self.lines.master);
-        let turn = Turn { us: self.used(), wall_us: self.elapsed() - self.now };
+        let turn = Turn { us: self.used(), wall_us: now - self.now };
         self.turns.note(turn.wall_us);
         if turn.us > self.longest_turn.us {
             self.longest_turn = turn;
@@ -472,21 +452,17 @@ impl Driver {
         Some(Duration::from_micros(at.saturating_sub(self.elapsed())))
     }
 
-    fn registry(&self) -> &Registry {
-        self.poll.registry()
-    }
-
     fn register(&mut self, fd: RawFd, source: Source, write: bool) -> Result<Token> {
         let token = Token(self.next_token);
         self.next_token += 1;
         let interest = if write { Interest::READABLE | Interest::WRITABLE } else { Interest::READABLE };
-        self.registry().register(&mut SourceFd(&fd), token, interest).context("epoll_ctl")?;
+        self.poll.registry().register(&mut SourceFd(&fd), token, interest).context("epoll_ctl")?;
         self.sources.insert(token, source);
         Ok(token)
     }
 
     fn forget(&mut self, token: Token, fd: RawFd) {
-        let _ = self.registry().deregister(&mut SourceFd(&fd));
+        let _ = self.poll.registry().deregister(&mut SourceFd(&fd));
         self.sources.remove(&token);
     }
 

@@ -15,6 +15,27 @@ const MAX_CHANNELS: usize = 1024;
 /// Most octets of filler: more than any send buffer holds, yet read away in one go.
 const MAX_FILLER: u32 = 64 << 20;
 
+/// The broker's end of a daemon's listening socket.
+pub(super) struct Listening {
+    pub(super) end: Foreign,
+    pub(super) token: Token,
+    pub(super) instance: InstanceId,
+    pub(super) cookie: u64,
+    pub(super) local: SocketAddr,
+    pub(super) v6_only: bool,
+    /// listen has been called.
+    pub(super) active: bool,
+}
+
+pub(super) struct Channel {
+    pub(super) fd: Foreign,
+    pub(super) token: Token,
+    /// SO_PEERCRED: who opened it.
+    pub(super) uid: u32,
+    /// Whose it is, and the process that said so.
+    pub(super) instance: Option<(InstanceId, u32)>,
+}
+
 /// What is known of a leg when its instance connects.
 struct Dialled {
     /// SO_COOKIE of the daemon's end.

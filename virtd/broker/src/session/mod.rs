@@ -10,6 +10,7 @@
 //! plays the peer. Both halves meet in two places: the peer's OPEN waits for the instances' OPENs
 //! (the profile), and our KEEPALIVE that accepts the peer's OPEN waits for a quorum of legs.
 
+mod admission;
 mod adopt;
 mod count;
 mod deadly;

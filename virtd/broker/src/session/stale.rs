@@ -2,7 +2,7 @@
 //! is what was chosen.
 
 use super::super::env::ById;
-use super::legs::LEVEL_CAP;
+use super::admission::LEVEL_CAP;
 use super::*;
 use replay::intern::BlobId;
 use voter::Agreement;

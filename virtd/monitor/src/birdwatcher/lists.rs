@@ -3,11 +3,11 @@
 use super::tables::Table;
 use super::{ago, peer_up};
 use crate::watch::Snapshot;
+use broker::words;
 use bytes::Bytes;
 use serde_json::{Map, Value, json};
 use std::sync::Arc;
 use virtd_api as api;
-use wire::bgp::canonical::describe;
 
 /// Octets that are made at once, and sent before there are more.
 const PIECE: usize = 16 << 10;
@@ -155,22 +155,6 @@ impl Iterator for Pieces {
             self.at += 1;
         }
         Some(std::mem::take(&mut self.out).into())
-    }
-}
-
-/// A canonical route in words.
-fn words(canonical: &[u8], as4: bool) -> api::Route {
-    let route = describe(canonical, as4);
-    api::Route {
-        next_hop: route.next_hop,
-        link_local: route.link_local,
-        origin: route.origin,
-        as_path: route.as_path,
-        med: route.med,
-        local_pref: route.local_pref,
-        communities: route.communities,
-        large_communities: route.large_communities,
-        other: route.other,
     }
 }
 
